@@ -1,0 +1,50 @@
+"""fastoci moves container images from registries onto machines. The public names, loaded when they are used."""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError("fastoci runs on Linux only")
+
+if TYPE_CHECKING:
+    from fastoci import errors as errors
+    from fastoci._core import Sha256 as Sha256
+    from fastoci.image.descriptor import Descriptor as Descriptor
+    from fastoci.image.digest import Digest as Digest
+    from fastoci.image.platform import Platform as Platform
+    from fastoci.image.reference import Reference as Reference
+    from fastoci.transfer import events as events
+    from fastoci.transfer.engine import Engine as Engine
+    from fastoci.transfer.engine import Image as Image
+    from fastoci.transfer.engine import apply as apply
+    from fastoci.transfer.engine import pull as pull
+    from fastoci.transfer.info import info as info
+    from fastoci.transfer.limits import Limits as Limits
+
+_PLACES = {
+    "Descriptor": "image.descriptor",
+    "Digest": "image.digest",
+    "Engine": "transfer.engine",
+    "Image": "transfer.engine",
+    "Limits": "transfer.limits",
+    "Platform": "image.platform",
+    "Reference": "image.reference",
+    "Sha256": "_core",
+    "apply": "transfer.engine",
+    "errors": "",
+    "events": "transfer",
+    "info": "transfer.info",
+    "pull": "transfer.engine",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = f"{__name__}.{_PLACES[name]}".rstrip(".")
+    if name in ("errors", "events"):
+        return importlib.import_module(f"{place}.{name}")
+    return getattr(importlib.import_module(place), name)

@@ -1,0 +1,125 @@
+"""What others implement: where blobs come from, where they are kept, and places that hold whole images.
+
+Control is async, on the event loop. Data (``Sink``) is synchronous, on worker threads. Each contract has one
+conformance suite in ``fastoci.testing.suites``, run on every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from fastoci._core import Span
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.stream.sink import Sink
+from fastoci.stream.verify import Verified
+
+
+class SpanSource(Protocol):
+    """Where empty spans come from: waits for the budget, on the event loop."""
+
+    async def take(self) -> Span:
+        """An empty span with one reference, as soon as the budget has one."""
+
+
+class BlobSource(Protocol):
+    """Somewhere that holds blobs: a registry, a mirror, a peer, another store."""
+
+    @property
+    def name(self) -> str:
+        """For messages and events: ``127.0.0.1:5000/library/redis``."""
+
+    def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        """Yield the blob's bytes from ``offset`` on, in order; each span's reference passes to the caller.
+
+        Never yields a byte beyond ``blob.size``. Nothing is verified here. The iterator is closed by its caller
+        (``aclose``), which ends the transfer.
+
+        Raises:
+            RegistryError, TransportError: the blob cannot be had, or not all of it.
+            SizeMismatchError: the source announces or sends another length than ``blob.size``.
+        """
+
+
+class Ingest(Protocol):
+    """One blob on its way into a store: invisible until ``commit``. Held by one owner, under a lock on its digest."""
+
+    @property
+    def blob(self) -> Descriptor: ...
+
+    @property
+    def offset(self) -> int:
+        """Bytes that an earlier attempt left and that can be trusted: the fetch goes on here."""
+
+    @property
+    def hash_state(self) -> bytes:
+        """The hasher's state at ``offset``; empty when ``offset`` is 0."""
+
+    @property
+    def sink(self) -> Sink:
+        """Writes spans at ``offset`` and on. Its ``abort`` closes the data, and does not delete it."""
+
+    def checkpoint(self, offset: int, hash_state: bytes) -> None:
+        """Remember that ``offset`` bytes are written and hashed; called from the worker, between spans."""
+
+    async def commit(self, proof: Verified) -> None:
+        """Make the blob durable and give it its final name, then let go of the digest. Closes, also on error.
+
+        Raises:
+            StoreError: the disk refused.
+            ValueError: ``proof`` is of another blob.
+        """
+
+    async def abort(self, *, discard: bool = False) -> None:
+        """Let go of the digest and keep what the last checkpoint covers for a later attempt, or ``discard`` it."""
+
+
+class BlobStore(Protocol):
+    """Keeps verified blobs by digest. ``begin`` → (sink.feed)* → ``commit`` | ``abort``."""
+
+    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        """Which of these are absent, or present with another size; each digest once, in the order given."""
+
+    async def begin(self, blob: Descriptor) -> Ingest | None:
+        """Take hold of the digest, waiting while another process has it; None when the blob is there by then.
+
+        Resumes what an earlier attempt left.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+
+    async def read(self, blob: Descriptor) -> bytes:
+        """All bytes of a small blob (a manifest or config).
+
+        Raises:
+            BlobNotFoundError: absent, or of another size.
+        """
+
+    def open(self, blob: Descriptor) -> int:
+        """A read-only descriptor of the blob's file; the caller closes it.
+
+        Raises:
+            BlobNotFoundError: absent, or of another size, or no regular file.
+        """
+
+
+class ImageSource(Protocol):
+    """A place that holds whole images and can be asked for one by name."""
+
+    async def resolve(self, reference: Reference) -> tuple[Descriptor, bytes]:
+        """The manifest or index that the reference names, as served.
+
+        The bytes hash to the descriptor's digest; for a reference with a digest, to that one.
+
+        Raises:
+            NotFoundError, RegistryError, TransportError, IntegrityError
+        """
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest that a descriptor names, verified against it.
+
+        Raises:
+            NotFoundError, RegistryError, TransportError, IntegrityError
+        """
