@@ -1,0 +1,174 @@
+"""The native core: memory, hashing, inflating, tar and files. It returns codes and facts and raises nothing typed."""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from typing_extensions import Buffer
+
+SPAN_SIZE: int
+WINDOW_SIZE: int  # bytes that one Inflate.run appends at most
+
+@final
+class Pool:
+    """The memory budget: ``capacity`` bytes, handed out as spans of ``SPAN_SIZE``.
+
+    ``poison`` overwrites a span with 0xDB when it comes back (tests). ``on_release`` is called, from whichever
+    thread let go of a span, after it is free again.
+    """
+
+    def __init__(self, capacity: int, /, *, poison: bool = False) -> None: ...
+    on_release: Callable[[], object] | None
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def in_use(self) -> int:
+        """Bytes in spans that are out."""
+    def take(self) -> Span | None:
+        """An empty span with one reference, or None when the budget is spent."""
+
+@final
+class Span:
+    """A reference-counted piece of the pool: ``len(span)`` bytes of ``SPAN_SIZE`` are filled.
+
+    Made by ``Pool.take`` only. The buffer protocol gives the filled bytes, read-only. Memory goes back to the pool
+    when the last reference is released and the last exported buffer is closed. One owner writes, before it hands on.
+    """
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    @property
+    def room(self) -> int:
+        """Bytes that can still be appended."""
+    def append(self, data: Buffer, start: int = 0, /) -> int:
+        """Copy as much of ``data[start:]`` as there is room for; the number of bytes taken."""
+    def pread(self, fd: int, offset: int, /) -> int:
+        """Fill the room from a file at ``offset``, without the GIL; bytes read, 0 at the end, -errno."""
+    def pwrite(self, fd: int, offset: int, /) -> int:
+        """Write all filled bytes at ``offset``, without the GIL; 0, or -errno."""
+    def clear(self) -> None:
+        """Forget the content, keep the memory; only for the sole owner."""
+    def retain(self) -> Span:
+        """One more reference; returns itself."""
+    def release(self) -> None:
+        """One reference less; ValueError when there is none left."""
+
+@final
+class Sha256:
+    """SHA-256, hashlib-compatible, whose state can be saved. One task or thread at a time."""
+
+    name: str
+    digest_size: int
+    block_size: int
+    def __init__(self, data: Buffer = b"", /) -> None: ...
+    def update(self, data: Buffer, /) -> None: ...
+    def digest(self) -> bytes: ...
+    def hexdigest(self) -> str: ...
+    def copy(self) -> Sha256: ...
+    def state(self) -> bytes:
+        """104 bytes: 8 words, the count of bytes, and the tail that is not a whole block."""
+    def restore(self, state: Buffer, /) -> None:
+        """Go on from ``state()``'s answer; ValueError when it cannot be one."""
+
+def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
+    """Hash each span into its state, without the GIL; streams in flight together share lanes. States are distinct."""
+
+@final
+class Inflate:
+    """One gzip or zstd stream, all members or frames, to its demanded end. One thread at a time.
+
+    ``format`` is "gzip" or "zstd", bound before. ``run`` consumes from ``source[start:]`` and appends to ``out`` at most
+    ``WINDOW_SIZE``; it returns the bytes consumed, or -1 with ``code`` set. The source is used up when all of it is consumed and
+    less than ``WINDOW_SIZE`` (and than the room) was made. ``finish`` returns 0 when the input ended where a member ends,
+    else a code. ``window``: bytes of history that a zstd frame may demand.
+    """
+
+    def __init__(self, format: str, /, *, window: int) -> None: ...
+    def run(self, source: Span, start: int, out: Span, /) -> int: ...
+    def finish(self) -> int: ...
+    @property
+    def code(self) -> int:
+        """0, or one of ``INFLATE_*``."""
+    @property
+    def consumed(self) -> int:
+        """Bytes of input used so far: where an error is."""
+    @property
+    def produced(self) -> int: ...
+
+def bind(format: str, path: str, /) -> bool:
+    """Look the decoder of "gzip" or "zstd" up in the shared object at ``path`` and try it; whether it can be used."""
+
+INFLATE_CODES: dict[int, str]  # code -> one sentence
+
+@final
+class TarReader:
+    """Headers of a tar stream, for listings and tests: the very parser that ``Extractor`` uses."""
+
+    def __init__(self) -> None: ...
+    def feed(self, data: Buffer, /) -> int:
+        """Parse a window of any size; 0, or a code. After a code, only the facts may be read."""
+    def finish(self) -> int:
+        """0 when the stream may end here, else a code."""
+    def entries(self) -> list[TarEntry]:
+        """The entries completed since the last call."""
+    code: int
+    offset: int
+    path: bytes
+
+@final
+class TarEntry:
+    """One entry: the header with pax and GNU extensions applied."""
+
+    path: bytes
+    link: bytes
+    type: str  # "f" file, "d", "l" symlink, "h" hard link, "p" fifo, "c", "b"
+    mode: int
+    uid: int
+    gid: int
+    size: int  # apparent size, bytes
+    mtime_ns: int
+    device: tuple[int, int]  # major, minor
+    xattrs: dict[bytes, bytes]
+    sparse: bool
+
+@final
+class Extractor:
+    """Makes the files of one layer below a directory. One thread at a time.
+
+    ``root_fd`` stays the caller's. ``owners``: apply owners, device nodes and privileged xattrs (needs root); without
+    it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
+    """
+
+    def __init__(
+        self, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int
+    ) -> None: ...
+    def feed(self, data: Buffer, /) -> int:
+        """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
+    def finish(self) -> int:
+        """Demand the end of the archive, set the times of directories; 0 or a code."""
+    def close(self) -> None:
+        """Close every descriptor; idempotent, also after an error."""
+    @property
+    def code(self) -> int: ...
+    @property
+    def offset(self) -> int:
+        """Offset in the tar of the header at fault."""
+    @property
+    def path(self) -> bytes:
+        """The entry at fault."""
+    @property
+    def value(self) -> int:
+        """errno for ``EXTRACT_IO``, else the number that was wrong."""
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Bytes of file content written."""
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What could not be applied: counts for "owners", "devices", "xattrs"."""
+
+# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit" or "io". Shared by TarReader and Extractor.
+TAR_CODES: dict[int, tuple[str, str]]
+
+def info() -> dict[str, str]:
+    """Which tier is live: {"sha256": "sha-ni" | "openssl" | "scalar", "gzip": "isa-l" | "none", "zstd": "libzstd" | "none"}."""

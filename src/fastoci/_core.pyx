@@ -1,0 +1,646 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False, binding=False
+"""The native core: memory, hashing, inflating, tar and files. It returns codes and facts and raises nothing typed.
+
+Thin classes over ``csrc/``; the contract of each is in ``_core.pyi``.
+"""
+
+import os
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "sys/mman.h" nogil:
+    void *mmap(void *, size_t, int, int, int, long)
+    int munmap(void *, size_t)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    void *MAP_FAILED
+
+cdef extern from "unistd.h" nogil:
+    ssize_t c_pread "pread"(int, void *, size_t, int64_t)
+    ssize_t c_pwrite "pwrite"(int, const void *, size_t, int64_t)
+
+cdef extern from "csrc/sha256.h" nogil:
+    enum: SHA256_STATE_SIZE
+    struct sha256:
+        uint64_t count
+    ctypedef void (*sha256_blocks_fn)(uint32_t *, const uint8_t *, size_t) noexcept nogil
+    sha256_blocks_fn sha256_tier(const char *, const char **)
+    void sha256_init(sha256 *)
+    void sha256_update(sha256 *, sha256_blocks_fn, const uint8_t *, size_t)
+    void sha256_digest(const sha256 *, sha256_blocks_fn, uint8_t *)
+    void sha256_save(const sha256 *, uint8_t *)
+    int sha256_restore(sha256 *, const uint8_t *)
+    void sha256_update_many(sha256 **, const uint8_t **, const size_t *, size_t, sha256_blocks_fn)
+
+cdef extern from "csrc/inflate.h" nogil:
+    enum inflate_format:
+        C_GZIP "INFLATE_GZIP"
+        C_ZSTD "INFLATE_ZSTD"
+    enum inflate_code:
+        C_OK "INFLATE_OK"
+        C_NOT_GZIP "INFLATE_NOT_GZIP"
+        C_BAD_HEADER "INFLATE_BAD_HEADER"
+        C_BAD_DATA "INFLATE_BAD_DATA"
+        C_BAD_CHECKSUM "INFLATE_BAD_CHECKSUM"
+        C_BAD_LENGTH "INFLATE_BAD_LENGTH"
+        C_CUT "INFLATE_CUT"
+        C_WINDOW "INFLATE_WINDOW"
+        C_NO_MEMORY "INFLATE_NO_MEMORY"
+    struct inflate
+    int inflate_bind(inflate_format, const char *)
+    int inflate_bound(inflate_format)
+    inflate *inflate_new(inflate_format, size_t)
+    void inflate_free(inflate *)
+    inflate_code inflate_run(inflate *, const uint8_t *, size_t, size_t *, uint8_t *, size_t, size_t *)
+    inflate_code inflate_finish(const inflate *)
+
+cdef extern from "csrc/tar.h" nogil:
+    enum: TAR_CODE_END
+    enum: TAR_MEMORY
+    int tar_code_info(int, const char **, const char **)
+    struct tar_bytes:
+        const uint8_t *data
+        size_t len
+    struct tar_xattr:
+        tar_bytes key
+        tar_bytes value
+    struct tar_entry:
+        tar_bytes path
+        tar_bytes link
+        char type
+        uint32_t mode
+        int64_t uid
+        int64_t gid
+        uint64_t size
+        int64_t mtime
+        uint32_t mtime_ns
+        int64_t devmajor
+        int64_t devminor
+        const tar_xattr *xattrs
+        size_t xattr_count
+        uint64_t offset
+        int sparse
+    struct tar_sink:
+        int (*entry)(void *, const tar_entry *) noexcept
+        int (*data)(void *, uint64_t, const uint8_t *, size_t) noexcept
+        int (*entry_end)(void *) noexcept
+    struct tar
+    tar *tar_new(const tar_sink *, void *)
+    int tar_feed(tar *, const uint8_t *, size_t)
+    int tar_finish(tar *)
+    void tar_free(tar *)
+    int tar_status(const tar *)
+    uint64_t tar_offset(const tar *)
+    int64_t tar_value(const tar *)
+    tar_bytes tar_path(const tar *)
+
+cdef extern from "csrc/extract.h" nogil:
+    struct extract_options:
+        int owners
+        int base
+        uint64_t max_entries
+        uint64_t max_bytes
+    struct extract_facts:
+        int code
+        uint64_t offset
+        int64_t value
+        const char *path
+        size_t path_len
+        uint64_t entries
+        uint64_t bytes
+        uint64_t skipped_owners
+        uint64_t skipped_devices
+        uint64_t skipped_xattrs
+    struct extract
+    extract *extract_new(int, const extract_options *)
+    int extract_feed(extract *, const uint8_t *, size_t)
+    int extract_finish(extract *)
+    void extract_close(extract *)
+    void extract_free(extract *)
+    void extract_get_facts(const extract *, extract_facts *)
+
+
+cdef enum:
+    _SPAN_SIZE = 1 << 20
+    _WINDOW = 1 << 18  # bytes one Inflate.run makes: hashed and parsed while they are in the L2 cache
+SPAN_SIZE = _SPAN_SIZE
+WINDOW_SIZE = _WINDOW
+
+
+cdef class Pool:
+    cdef uint8_t **_free
+    cdef size_t _free_count, _made, _limit
+    cdef bint _poison
+    cdef public object on_release
+
+    def __cinit__(self, size_t capacity, /, *, bint poison=False):
+        self._limit = capacity // _SPAN_SIZE
+        if self._limit == 0:
+            raise ValueError(f"a pool holds at least one span of {_SPAN_SIZE} bytes")
+        self._free = <uint8_t **>malloc(self._limit * sizeof(uint8_t *))
+        if self._free == NULL:
+            raise MemoryError
+        self._poison = poison
+
+    def __dealloc__(self):
+        for i in range(self._free_count):  # a span holds its pool, so all are back
+            munmap(self._free[i], _SPAN_SIZE)
+        free(self._free)
+
+    @property
+    def capacity(self):
+        return self._limit * _SPAN_SIZE
+
+    @property
+    def in_use(self):
+        return (self._made - self._free_count) * _SPAN_SIZE
+
+    def take(self):
+        cdef uint8_t *memory
+        if self._free_count:
+            self._free_count -= 1
+            memory = self._free[self._free_count]  # the last one back is the likeliest to be cached
+        elif self._made < self._limit:
+            memory = <uint8_t *>mmap(NULL, _SPAN_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            if memory == <uint8_t *>MAP_FAILED:
+                return None
+            self._made += 1
+        else:
+            return None
+        cdef Span span = Span.__new__(Span)
+        span._pool = self
+        span._memory = memory
+        span._references = 1
+        return span
+
+    cdef void _give_back(self, uint8_t *memory) noexcept:
+        if self._poison:
+            memset(memory, 0xDB, _SPAN_SIZE)
+        self._free[self._free_count] = memory
+        self._free_count += 1
+
+
+cdef class Span:
+    cdef Pool _pool
+    cdef uint8_t *_memory
+    cdef size_t _size
+    cdef Py_ssize_t _references, _exports
+
+    def __init__(self):
+        if self._memory == NULL:
+            raise TypeError("spans come from Pool.take")
+
+    def __dealloc__(self):
+        if self._memory != NULL:  # a reference was lost: the memory is not
+            self._pool._give_back(self._memory)
+
+    def __len__(self):
+        return self._size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        self._check()
+        PyBuffer_FillInfo(view, self, self._memory, self._size, 1, flags)
+        self._exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self._exports -= 1
+        self._settle()
+
+    cdef int _check(self) except -1:
+        if self._references <= 0:
+            raise ValueError("the span was released")
+        return 0
+
+    cdef int _settle(self) except -1:
+        if self._references > 0 or self._exports > 0 or self._memory == NULL:
+            return 0
+        cdef uint8_t *memory = self._memory
+        self._memory = NULL
+        self._pool._give_back(memory)
+        if self._pool.on_release is not None:
+            self._pool.on_release()
+        return 0
+
+    @property
+    def room(self):
+        self._check()
+        return _SPAN_SIZE - self._size
+
+    def append(self, data, Py_ssize_t start=0, /):
+        cdef Py_buffer view
+        cdef size_t size
+        self._check()
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if start < 0 or start > view.len:
+                raise ValueError("start is outside data")
+            size = min(<size_t>(view.len - start), _SPAN_SIZE - self._size)
+            memcpy(self._memory + self._size, <uint8_t *>view.buf + start, size)
+            self._size += size
+        finally:
+            PyBuffer_Release(&view)
+        return size
+
+    def pread(self, int fd, int64_t offset, /):
+        cdef size_t size = 0
+        cdef ssize_t n = 0
+        cdef int error = 0
+        self._check()
+        with nogil:
+            while self._size + size < _SPAN_SIZE:
+                n = c_pread(fd, self._memory + self._size + size, _SPAN_SIZE - self._size - size, offset + size)
+                if n > 0:
+                    size += n
+                elif n == 0:
+                    break
+                elif errno != EINTR:
+                    error = errno
+                    break
+        self._size += size
+        return -error if error else size
+
+    def pwrite(self, int fd, int64_t offset, /):
+        cdef size_t done = 0
+        cdef ssize_t n
+        cdef int error = 0
+        self._check()
+        with nogil:
+            while done < self._size:
+                n = c_pwrite(fd, self._memory + done, self._size - done, offset + done)
+                if n >= 0:
+                    done += n
+                elif errno != EINTR:
+                    error = errno
+                    break
+        return -error
+
+    def clear(self):
+        self._check()
+        if self._references > 1 or self._exports:
+            raise ValueError("the span has other owners")
+        self._size = 0
+
+    def retain(self):
+        self._check()
+        self._references += 1
+        return self
+
+    def release(self):
+        self._check()
+        self._references -= 1
+        self._settle()
+
+
+cdef sha256_blocks_fn _blocks
+cdef str _sha256_name
+
+
+def _choose_sha256():
+    global _blocks, _sha256_name
+    cdef const char *found = NULL
+    wanted = os.environ.get("FASTOCI_SHA256")
+    name = wanted.encode() if wanted else None
+    _blocks = sha256_tier(<const char *>name if name is not None else <const char *>NULL, &found)
+    if _blocks == NULL:
+        raise ImportError(f"FASTOCI_SHA256={wanted}: this machine cannot run it (sha-ni, openssl, scalar)")
+    _sha256_name = found.decode()
+
+
+_choose_sha256()
+
+
+cdef class Sha256:
+    cdef sha256 _state
+
+    name = "sha256"
+    digest_size = 32
+    block_size = 64
+
+    def __cinit__(self, data=b"", /):
+        sha256_init(&self._state)
+        self.update(data)
+
+    def update(self, data, /):
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if view.len >= 4096:  # below this, giving the GIL away costs more than the hash
+                with nogil:
+                    sha256_update(&self._state, _blocks, <uint8_t *>view.buf, view.len)
+            else:
+                sha256_update(&self._state, _blocks, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def digest(self):
+        cdef uint8_t digest[32]
+        sha256_digest(&self._state, _blocks, digest)
+        return PyBytes_FromStringAndSize(<char *>digest, 32)
+
+    def hexdigest(self):
+        return self.digest().hex()
+
+    def copy(self):
+        cdef Sha256 other = Sha256.__new__(Sha256)
+        other._state = self._state
+        return other
+
+    def state(self):
+        cdef uint8_t saved[SHA256_STATE_SIZE]
+        sha256_save(&self._state, saved)
+        return PyBytes_FromStringAndSize(<char *>saved, SHA256_STATE_SIZE)
+
+    def restore(self, state, /):
+        cdef Py_buffer view
+        cdef int status = -1
+        PyObject_GetBuffer(state, &view, PyBUF_SIMPLE)
+        try:
+            if view.len == SHA256_STATE_SIZE:
+                status = sha256_restore(&self._state, <uint8_t *>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+        if status:
+            raise ValueError("not a saved state")
+
+
+def update_many(pairs, /):
+    cdef size_t count = len(pairs), i
+    cdef sha256 **states
+    cdef const uint8_t **data
+    cdef size_t *sizes
+    cdef Sha256 hasher
+    cdef Span span
+    states = <sha256 **>malloc((count + 1) * (sizeof(void *) * 2 + sizeof(size_t)))
+    if states == NULL:
+        raise MemoryError
+    data = <const uint8_t **>(states + count)
+    sizes = <size_t *>(data + count)
+    try:
+        for i in range(count):
+            hasher, span = pairs[i]
+            span._check()
+            states[i] = &hasher._state
+            data[i] = span._memory
+            sizes[i] = span._size
+        with nogil:
+            sha256_update_many(states, data, sizes, count, _blocks)
+    finally:
+        free(states)
+
+
+INFLATE_CODES = {
+    C_NOT_GZIP: "bytes follow the end of a gzip member that begin no other one, or it is no gzip at all",
+    C_BAD_HEADER: "a gzip header is damaged or uses reserved bits",
+    C_BAD_DATA: "the compressed data is damaged",
+    C_BAD_CHECKSUM: "the checksum of a gzip member does not hold",
+    C_BAD_LENGTH: "the length at the end of a gzip member does not hold",
+    C_CUT: "the compressed data ends early",
+    C_WINDOW: "a zstd frame demands a larger window than is allowed",
+    C_NO_MEMORY: "no memory for the window",
+}
+
+
+cdef inflate_format _format(str format) except *:
+    if format == "gzip":
+        return C_GZIP
+    if format == "zstd":
+        return C_ZSTD
+    raise ValueError(f"no such compression: {format}")
+
+
+def bind(str format, str path, /):
+    return inflate_bind(_format(format), path.encode()) == 0
+
+
+cdef class Inflate:
+    cdef inflate *_stream
+    cdef readonly int code
+    cdef readonly uint64_t consumed, produced
+
+    def __cinit__(self, str format, /, *, size_t window):
+        if not inflate_bound(_format(format)):
+            raise RuntimeError(f"no decoder is bound for {format}")
+        self._stream = inflate_new(_format(format), window)
+        if self._stream == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        inflate_free(self._stream)
+
+    def run(self, Span source not None, size_t start, Span out not None, /):
+        cdef size_t consumed, produced, room
+        source._check()
+        out._check()
+        if start > source._size:
+            raise ValueError("start is outside source")
+        room = min(_SPAN_SIZE - out._size, <size_t>_WINDOW)
+        with nogil:
+            self.code = inflate_run(
+                self._stream, source._memory + start, source._size - start, &consumed,
+                out._memory + out._size, room, &produced,
+            )
+        out._size += produced
+        self.consumed += consumed
+        self.produced += produced
+        return -1 if self.code else consumed
+
+    def finish(self):
+        self.code = inflate_finish(self._stream)
+        return self.code
+
+
+cdef dict _tar_codes():
+    cdef const char *kind
+    cdef const char *sentence
+    codes = {}
+    for code in range(1, TAR_CODE_END):
+        if tar_code_info(code, &kind, &sentence) == 0:
+            codes[code] = (kind.decode(), sentence.decode())
+    return codes
+
+
+TAR_CODES = _tar_codes()
+
+
+cdef bytes _to_bytes(tar_bytes text):
+    return PyBytes_FromStringAndSize(<const char *>text.data, text.len)
+
+
+cdef class TarEntry:
+    cdef readonly bytes path, link
+    cdef readonly str type
+    cdef readonly uint32_t mode
+    cdef readonly int64_t uid, gid
+    cdef readonly uint64_t size
+    cdef readonly object mtime_ns
+    cdef readonly tuple device
+    cdef readonly dict xattrs
+    cdef readonly bint sparse
+
+
+cdef int _list_entry(void *ctx, const tar_entry *entry) noexcept with gil:
+    cdef TarReader reader = <TarReader>ctx
+    cdef TarEntry made
+    cdef size_t i
+    try:
+        made = TarEntry.__new__(TarEntry)
+        made.path = _to_bytes(entry.path)
+        made.link = _to_bytes(entry.link)
+        made.type = chr(entry.type)
+        made.mode = entry.mode
+        made.uid = entry.uid
+        made.gid = entry.gid
+        made.size = entry.size
+        made.mtime_ns = <object>entry.mtime * 1_000_000_000 + entry.mtime_ns
+        made.device = (entry.devmajor, entry.devminor)
+        made.sparse = entry.sparse != 0
+        made.xattrs = {}
+        for i in range(entry.xattr_count):
+            made.xattrs[_to_bytes(entry.xattrs[i].key)] = _to_bytes(entry.xattrs[i].value)
+        reader._current = made
+    except MemoryError:
+        return TAR_MEMORY
+    return 0
+
+
+cdef int _list_data(void *ctx, uint64_t offset, const uint8_t *data, size_t size) noexcept with gil:
+    return 0
+
+
+cdef int _list_end(void *ctx) noexcept with gil:
+    cdef TarReader reader = <TarReader>ctx
+    reader._entries.append(reader._current)
+    return 0
+
+
+cdef class TarReader:
+    cdef tar *_reader
+    cdef list _entries
+    cdef TarEntry _current
+
+    def __cinit__(self):
+        cdef tar_sink sink
+        sink.entry = _list_entry
+        sink.data = _list_data
+        sink.entry_end = _list_end
+        self._entries = []
+        self._reader = tar_new(&sink, <void *>self)
+        if self._reader == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        tar_free(self._reader)
+
+    def feed(self, data, /):
+        cdef Py_buffer view
+        cdef int code
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            code = tar_feed(self._reader, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return code
+
+    def finish(self):
+        return tar_finish(self._reader)
+
+    def entries(self):
+        entries, self._entries = self._entries, []
+        return entries
+
+    @property
+    def code(self):
+        return tar_status(self._reader)
+
+    @property
+    def offset(self):
+        return tar_offset(self._reader)
+
+    @property
+    def path(self):
+        return _to_bytes(tar_path(self._reader))
+
+
+cdef class Extractor:
+    cdef extract *_extract
+
+    def __cinit__(self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes):
+        cdef extract_options options
+        options.owners = owners
+        options.base = base
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        self._extract = extract_new(root_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        extract_free(self._extract)
+
+    def feed(self, data, /):
+        cdef Py_buffer view
+        cdef int code
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                code = extract_feed(self._extract, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return code
+
+    def finish(self):
+        cdef int code
+        with nogil:
+            code = extract_finish(self._extract)
+        return code
+
+    def close(self):
+        extract_close(self._extract)
+
+    cdef extract_facts _facts(self) noexcept:
+        cdef extract_facts facts
+        extract_get_facts(self._extract, &facts)
+        return facts
+
+    @property
+    def code(self):
+        return self._facts().code
+
+    @property
+    def offset(self):
+        return self._facts().offset
+
+    @property
+    def path(self):
+        cdef extract_facts facts = self._facts()
+        return PyBytes_FromStringAndSize(facts.path, facts.path_len)
+
+    @property
+    def value(self):
+        return self._facts().value
+
+    @property
+    def entries(self):
+        return self._facts().entries
+
+    @property
+    def bytes(self):
+        return self._facts().bytes
+
+    @property
+    def skipped(self):
+        cdef extract_facts facts = self._facts()
+        return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
+
+
+def info():
+    return {
+        "sha256": _sha256_name,
+        "gzip": "isa-l" if inflate_bound(C_GZIP) else "none",
+        "zstd": "libzstd" if inflate_bound(C_ZSTD) else "none",
+    }
