@@ -1,0 +1,24 @@
+"""The data plane's one shape: spans go in, in order, on a worker thread."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fastoci._core import Span
+
+
+class Sink(Protocol):
+    """A consumer of spans: synchronous, called from one worker thread at a time.
+
+    It borrows a span during ``feed`` only: to keep it longer it must ``retain`` it, and ``release`` it later. After an
+    exception from ``feed`` or ``finish`` only ``abort`` may be called. ``abort`` is idempotent and frees everything.
+    """
+
+    def feed(self, span: Span) -> None:
+        """Take the next bytes of the stream."""
+
+    def finish(self) -> None:
+        """The stream ended here: demand that it may, complete the work."""
+
+    def abort(self) -> None:
+        """Give up; nothing of the stream stays visible."""

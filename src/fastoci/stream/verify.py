@@ -1,0 +1,128 @@
+"""Hold a stream against the digest and size that were promised. The only place that can say ``Verified``.
+
+Only worker threads hash, and they hash through ``hash_spans``, so that streams in flight together share lanes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fastoci import _core
+from fastoci.errors import DigestMismatchError, SizeMismatchError
+from fastoci.image.digest import Digest
+from fastoci.stream.sink import Sink
+
+_SEAL: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The proof that a stream's bytes were exactly ``digest`` and ``size`` long. Made by ``Verifier.proof`` only."""
+
+    digest: Digest
+    size: int
+    _seal: object
+
+    def __post_init__(self) -> None:
+        if self._seal is not _SEAL:
+            raise TypeError("only Verifier.proof makes a Verified")
+
+
+class Verifier:
+    """The running digest and count of one stream. Belongs to one thread at a time.
+
+    Args:
+        digest: what the stream must hash to.
+        size: how long it must be, None when only the digest is known (a diff_id).
+        offset, state: resume after ``offset`` bytes with an earlier ``state()``.
+    """
+
+    def __init__(self, digest: Digest, size: int | None, *, offset: int = 0, state: bytes = b"") -> None:
+        self.digest = digest
+        self.size = size
+        self.offset = offset
+        self._hash = _core.Sha256() if digest.algorithm == "sha256" else hashlib.new(digest.algorithm)
+        if offset:
+            if not isinstance(self._hash, _core.Sha256):
+                raise ValueError(f"{digest.algorithm} cannot be resumed")
+            self._hash.restore(state)
+
+    def state(self) -> bytes:
+        """The hash state at ``offset``, to resume from; empty for an algorithm that cannot be resumed."""
+        return self._hash.state() if isinstance(self._hash, _core.Sha256) else b""
+
+    def proof(self) -> Verified:
+        """Close the stream.
+
+        Raises:
+            SizeMismatchError: it is shorter than promised (longer fails while hashing).
+            DigestMismatchError: other bytes.
+        """
+        if self.size is not None and self.offset != self.size:
+            raise self._wrong_size(self.offset)
+        actual = f"{self.digest.algorithm}:{self._hash.hexdigest()}"
+        if actual != str(self.digest):
+            raise DigestMismatchError(
+                f"expected {self.digest}, the {self.offset} bytes received are {actual}",
+                subject=str(self.digest),
+                expected=str(self.digest),
+                actual=actual,
+            )
+        return Verified(self.digest, self.offset, _SEAL)
+
+    def _wrong_size(self, actual: int) -> SizeMismatchError:
+        assert self.size is not None
+        return SizeMismatchError(
+            f"{self.digest}: expected {self.size} bytes, got {actual}",
+            subject=str(self.digest),
+            expected=self.size,
+            actual=actual,
+        )
+
+
+class Verify:
+    """A stage: a sink that hashes each span and hands it on. ``finish`` is where the stream must have held.
+
+    ``verifier`` and ``sink`` are public so that a worker may hash the spans of several stages together.
+    """
+
+    def __init__(self, verifier: Verifier, sink: Sink) -> None:
+        self.verifier = verifier
+        self.sink = sink
+        self.proof: Verified | None = None
+
+    def feed(self, span: _core.Span) -> None:
+        """Hash, then hand on. Raises: SizeMismatchError, and what ``sink`` raises."""
+        hash_spans([(self.verifier, span)])
+        self.sink.feed(span)
+
+    def finish(self) -> None:
+        """Close the sink, then the stream; ``proof`` is set. Raises: IntegrityError, and what ``sink`` raises."""
+        self.sink.finish()
+        self.proof = self.verifier.proof()
+
+    def abort(self) -> None:
+        """Abort the sink."""
+        self.sink.abort()
+
+
+def hash_spans(pairs: Sequence[tuple[Verifier, _core.Span]]) -> None:
+    """Hash each span into its stream, without the GIL, in shared lanes. The streams are distinct.
+
+    Raises:
+        SizeMismatchError: a stream would become longer than promised; none of the pairs was hashed.
+    """
+    for verifier, span in pairs:
+        if verifier.size is not None and verifier.offset + len(span) > verifier.size:
+            raise verifier._wrong_size(verifier.offset + len(span))
+    lanes = []
+    for verifier, span in pairs:
+        if isinstance(verifier._hash, _core.Sha256):
+            lanes.append((verifier._hash, span))
+        else:
+            verifier._hash.update(span)
+        verifier.offset += len(span)
+    _core.update_many(lanes)
