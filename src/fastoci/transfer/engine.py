@@ -1,0 +1,283 @@
+"""The engine: one store, one scheduler, one set of connections; images and blobs on demand.
+
+Everything a program needs of fastoci is here: ``Engine`` and ``Image`` for asyncio, ``pull`` and ``apply`` beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from fastoci import _core
+from fastoci.errors import PlatformError
+from fastoci.image import manifest as manifest_document
+from fastoci.image.config import ImageConfig
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.manifest import Manifest
+from fastoci.image.platform import Platform, select
+from fastoci.image.reference import Reference
+from fastoci.interfaces import BlobSource
+from fastoci.layouts.oci_layout import write_image
+from fastoci.store.blobs import Store
+from fastoci.store.refs import Ref
+from fastoci.transfer.events import Observer
+from fastoci.transfer.job import Job, all_or_first, read_config
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.plan import Resolved
+from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.unpack import Unpacker
+from fastoci.transfer.worker import Spans, Worker
+
+if TYPE_CHECKING:
+    from fastoci.registry.client import Registry
+
+StrPath = str | os.PathLike[str]
+
+
+class Image:
+    """One image that is in the store whole. Usable while its engine is open.
+
+    ``descriptor`` is what the name points to (an index or a manifest), ``manifest_descriptor`` the manifest's;
+    ``config`` is None for an artifact; ``platform`` is None when neither index nor config name one.
+    """
+
+    def __init__(self, job: Job, resolved: Resolved, config: ImageConfig | None) -> None:
+        self._job = job
+        self._resolved = resolved
+        self.config = config
+
+    @property
+    def reference(self) -> Reference:
+        """The name, in full."""
+        return self._resolved.reference
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What the name points to."""
+        return self._resolved.top
+
+    @property
+    def manifest_descriptor(self) -> Descriptor:
+        """The manifest of this platform."""
+        return self._resolved.descriptor
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest; ``raw`` has its exact bytes."""
+        return self._resolved.manifest
+
+    @property
+    def platform(self) -> Platform | None:
+        """What the image runs on."""
+        return self._resolved.platform or (self.config.platform if self.config and self.config.os else None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of config and layers."""
+        return sum(blob.size for blob in self._resolved.blobs)
+
+    async def unpack(self, root: StrPath) -> None:
+        """Make a rootfs under ``root``, which must not exist or be an empty directory.
+
+        Raises:
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
+        """
+        await self._job.unpack(self._resolved, self.config, Path(root), image=str(self.reference))
+
+    async def export(self, directory: StrPath) -> None:
+        """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
+
+        Raises:
+            StoreError: ``directory`` is no layout, or cannot be written.
+        """
+        blobs = (self.manifest_descriptor, *self._resolved.blobs)
+        top = replace(self.manifest_descriptor, platform=self.platform)
+        await asyncio.to_thread(
+            write_image, Path(directory), str(self.reference), top, blobs=blobs, store=self._job.store
+        )
+
+
+class Engine:
+    """Pulls images and fetches blobs into one shared store. An async context manager, used on one event loop.
+
+    Args:
+        store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
+        limits: connections, memory, threads and bounds.
+        tls_verify: False accepts any certificate, and plain http.
+        authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
+        observer: is told what happens (``fastoci.events``).
+    Raises:
+        StoreError: on entering, when the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        store: StrPath | None = None,
+        *,
+        limits: Limits | None = None,
+        tls_verify: bool = True,
+        authfile: StrPath | None = None,
+        creds: tuple[str, str] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.store_path = default_store() if store is None else Path(store)
+        self._limits = limits or Limits()
+        self._tls_verify = tls_verify
+        self._authfile = None if authfile is None else Path(authfile)
+        self._creds = creds
+        self._observer: Observer = observer or (lambda event: None)
+        self._registry: Registry | None = None
+        self._pulls = 0
+
+    async def __aenter__(self) -> Engine:
+        self._store = await asyncio.to_thread(Store.at, self.store_path)
+        self._stack = AsyncExitStack()
+        self._worker = Worker(self._limits.workers)
+        spans = Spans(_core.Pool(self._limits.memory))
+        self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
+        unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
+        self._job = Job(self._store, self._scheduler, unpacker, self._limits, self._observer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._scheduler.close()
+            await self._stack.aclose()
+        finally:
+            self._worker.close()
+            self._store.close()
+
+    async def pull(
+        self, reference: str, *, platform: str | None = None, rootfs: StrPath | None = None
+    ) -> Image:
+        """Bring an image into the store; what is there already is not fetched.
+
+        Args:
+            reference: as ``docker pull`` takes it.
+            platform: ``os/arch[/variant]``; this machine's by default.
+            rootfs: unpack there too, while the layers arrive; must not exist or be an empty directory.
+        Raises:
+            FastociError: what was finished stays, and the next pull goes on from there.
+        """
+        parsed = Reference.parse(reference)
+        wanted = None if platform is None else Platform.parse(platform)
+        repository = (await self._open_registry()).repository(parsed)
+        self._pulls += 1
+        try:
+            resolved, config = await self._job.pull(
+                parsed, repository, image=reference, platform=wanted, rootfs=None if rootfs is None else Path(rootfs)
+            )
+        finally:
+            self._pulls -= 1
+        if not self._pulls:  # the last of those under way
+            await self._store.update_view()
+        return Image(self._job, resolved, config)
+
+    async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
+        """Bring blobs into the store, for pullers that have their own manifests.
+
+        Raises:
+            FastociError: of the first that failed; what was finished stays.
+        """
+        missing = await self._store.missing(descriptors)
+        if missing:
+            await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
+
+    async def images(self) -> list[Ref]:
+        """The references in the store, by name."""
+        refs, _ = await asyncio.to_thread(self._store.refs.list)
+        return list(refs)
+
+    async def image(self, reference: str, *, platform: str | None = None) -> Image:
+        """An image from the store alone.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference, or lost a part of it.
+            PlatformError: it was not pulled for ``platform``.
+        """
+        parsed = Reference.parse(reference)
+        ref = await asyncio.to_thread(self._store.refs.get, str(parsed))
+        held = [manifest for manifest in ref.images.values()]
+        chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
+        if chosen is None and platform is None and len(held) == 1:
+            chosen = held[0]
+        if chosen is None:
+            names = tuple(ref.images)
+            raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
+        data = await self._store.read(chosen)
+        manifest = manifest_document.parse(data, chosen.media_type)
+        chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
+        resolved = Resolved(parsed, chain, manifest, chosen.platform)
+        return Image(self._job, resolved, await read_config(self._store, manifest, self._limits))
+
+    async def _open_registry(self) -> Registry:
+        """The client, on the first pull: aiohttp costs a quarter of a second to import."""
+        if self._registry is None:
+            from fastoci.registry.client import Registry
+            from fastoci.registry.credentials import Credential, load
+
+            explicit = None if self._creds is None else Credential(*self._creds)
+            registry = Registry(
+                credentials=load(self._authfile, explicit=explicit),
+                tls_verify=self._tls_verify,
+                connect_s=self._limits.connect_s,
+                read_s=self._limits.read_s,
+                connections=self._limits.connections,
+                manifest_size=self._limits.manifest_size,
+            )
+            self._registry = await self._stack.enter_async_context(registry)
+        return self._registry
+
+
+async def apply(
+    directory: StrPath, layers: Sequence[StrPath], *, limits: Limits | None = None, observer: Observer | None = None
+) -> None:
+    """Apply layer files (tar, gzip or zstd) in order onto a directory, in place.
+
+    Raises:
+        UnpackError, FormatError, StoreError: the directory holds what was extracted before.
+    """
+    limits = limits or Limits()
+    worker = Worker(limits.workers)
+    try:
+        unpacker = Unpacker(worker, Spans(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
+        await unpacker.apply(Path(directory), [Path(layer) for layer in layers])
+    finally:
+        worker.close()
+
+
+def pull(
+    reference: str,
+    *,
+    store: StrPath | None = None,
+    platform: str | None = None,
+    rootfs: StrPath | None = None,
+    limits: Limits | None = None,
+) -> Path:
+    """Pull one image, for programs that are not async; the store's directory.
+
+    Raises:
+        FastociError: as ``Engine.pull``.
+    """
+
+    async def run() -> Path:
+        async with Engine(store, limits=limits) as engine:
+            await engine.pull(reference, platform=platform, rootfs=rootfs)
+            return engine.store_path
+
+    return asyncio.run(run())
+
+
+def default_store() -> Path:
+    """Where the store is when nobody says: one for the machine when root, else one for the user."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/fastoci")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fastoci"

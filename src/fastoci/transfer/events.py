@@ -1,0 +1,137 @@
+"""What happens during a job, as frozen values for whoever shows or records it.
+
+An ``Observer`` is called on the event loop, in order; it must be quick and must not raise. Counts and sizes are bytes,
+times are seconds of ``time.monotonic``. ``image`` is the reference as it was asked for, ``blob`` a digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStarted:
+    """Asked for; nothing is known of it yet."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlanned:
+    """Resolved: its blobs are known, and which of them are absent."""
+
+    image: str
+    digest: str
+    platform: str
+    blobs: int
+    size: int  # all blobs
+    missing_blobs: int
+    missing_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStarted:
+    """A blob is being fetched, once for all images that want it, from ``offset`` on."""
+
+    image: str  # the first that asked
+    blob: str
+    size: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobProgress:
+    """``offset`` bytes of the blob are hashed and written."""
+
+    blob: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobDone:
+    """Verified and in the store under its digest."""
+
+    blob: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFailed:
+    """Given up; what can be used again was kept."""
+
+    blob: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackStarted:
+    """Layers are about to become files below ``root``."""
+
+    image: str
+    root: str
+    layers: int
+    size: int  # compressed
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackProgress:
+    """``size`` compressed bytes of the image's layers have become ``entries`` entries, ``layers`` layers are complete."""
+
+    image: str
+    layers: int
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackDone:
+    """Every diff_id held, and the tree has its final name. ``skipped`` counts what could not be applied, by kind."""
+
+    image: str
+    root: str
+    entries: int
+    size: int  # bytes of file content
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDone:
+    """All blobs are there and the reference is recorded."""
+
+    image: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailed:
+    """Given up with ``error``."""
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know, which stops nothing."""
+
+    image: str
+    message: str
+
+
+Event = (
+    ImageStarted
+    | ImagePlanned
+    | BlobStarted
+    | BlobProgress
+    | BlobDone
+    | BlobFailed
+    | UnpackStarted
+    | UnpackProgress
+    | UnpackDone
+    | ImageDone
+    | ImageFailed
+    | Warned
+)
+
+Observer = Callable[[Event], None]

@@ -1,0 +1,253 @@
+"""One image of a job: resolve its name, plan, fetch what is missing, unpack if asked, record the reference.
+
+Spec: distribution-spec v1.1 (pull), image-spec v1.1 image-index.md and manifest.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from fastoci.errors import FastociError, FormatError, IntegrityError, PlatformError, UnsupportedError
+from fastoci.image import config as config_document
+from fastoci.image import index as index_document
+from fastoci.image import manifest as manifest_document
+from fastoci.image import mediatype
+from fastoci.image.config import ImageConfig
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.manifest import Manifest
+from fastoci.image.platform import Platform, select
+from fastoci.image.reference import Reference
+from fastoci.interfaces import BlobSource, ImageSource
+from fastoci.settle import settle
+from fastoci.store.blobs import Store
+from fastoci.store.refs import Ref
+from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.plan import PullPlan, Resolved
+from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.unpack import Unpacker
+
+_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
+
+
+class Repository(ImageSource, BlobSource, Protocol):
+    """A place that has both the manifests of an image and its blobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all images of an engine share."""
+
+    store: Store
+    scheduler: Scheduler
+    unpacker: Unpacker
+    limits: Limits
+    observer: Observer
+
+    async def pull(
+        self, reference: Reference, source: Repository, *, image: str, platform: Platform | None, rootfs: Path | None
+    ) -> tuple[Resolved, ImageConfig | None]:
+        """Bring one image into the store, and onto disk when ``rootfs`` is given.
+
+        Args:
+            image: the reference as it was asked for, in events and errors.
+            platform: as the user asked; None for this machine's.
+        Raises:
+            FastociError: with ``image`` set; what was finished stays.
+        """
+        self.observer(ImageStarted(image))
+        try:
+            resolved = await self.resolve(reference, source, platform)
+            plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
+            self._announce(plan, image)
+            config = await self._execute(plan, source, image, platform, rootfs)
+        except FastociError as error:
+            error.image = error.image or image
+            self.observer(ImageFailed(image, str(error)))
+            raise
+        except asyncio.CancelledError:
+            self.observer(ImageFailed(image, "cancelled"))
+            raise
+        self.observer(ImageDone(image, str(resolved.descriptor.digest)))
+        return resolved, config
+
+    async def resolve(self, reference: Reference, source: ImageSource, platform: Platform | None) -> Resolved:
+        """Follow a name through indexes to one manifest.
+
+        Raises:
+            PlatformError: the index has no manifest for the platform.
+            FormatError, UnsupportedError: a document is not what it should be.
+        """
+        top, data = await source.resolve(reference)
+        wanted = platform or Platform.host()
+        available: list[str] = []
+        chain = await self._descend([(top, data)], source, wanted, available)
+        if chain is None:
+            names = ", ".join(available) or "none"
+            raise PlatformError(f"the index has no manifest for {wanted}; it has {names}", available=tuple(available))
+        descriptor, raw = chain[-1]
+        manifest = manifest_document.parse(raw, descriptor.media_type)
+        if len(manifest.layers) > self.limits.layers:
+            raise FormatError(f"the manifest has {len(manifest.layers)} layers; at most {self.limits.layers} are allowed")
+        return Resolved(reference, tuple(chain), manifest, descriptor.platform)
+
+    async def _descend(
+        self, chain: list[tuple[Descriptor, bytes]], source: ImageSource, wanted: Platform, available: list[str]
+    ) -> list[tuple[Descriptor, bytes]] | None:
+        """The chain down to the manifest for ``wanted``, None when there is none below its end."""
+        descriptor, data = chain[-1]
+        if descriptor.media_type not in mediatype.INDEXES:
+            return chain
+        if len(chain) > self.limits.index_depth:
+            raise FormatError(f"indexes are nested more than {self.limits.index_depth} deep")
+        index = index_document.parse(data, descriptor.media_type)
+        available += [str(entry.platform) for entry in index.manifests if entry.platform]
+        found = select(index.manifests, wanted)
+        nested = [entry for entry in index.manifests if entry.media_type in mediatype.INDEXES and not entry.platform]
+        for entry in [found] if found else nested:
+            below = await self._descend([*chain, (entry, await self._document(entry, source))], source, wanted, available)
+            if below is not None:
+                return below
+        return None
+
+    async def _document(self, descriptor: Descriptor, source: ImageSource) -> bytes:
+        if descriptor.size > self.limits.manifest_size:
+            raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a manifest")
+        if not await self.store.missing([descriptor]):
+            data = await self.store.read(descriptor)
+            if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
+                return data
+        return await source.manifest(descriptor)
+
+    def _announce(self, plan: PullPlan, image: str) -> None:
+        resolved = plan.resolved
+        self.observer(
+            ImagePlanned(
+                image,
+                digest=str(resolved.descriptor.digest),
+                platform=str(resolved.platform) if resolved.platform else "",
+                blobs=len(resolved.blobs),
+                size=plan.size,
+                missing_blobs=len(plan.missing),
+                missing_size=plan.missing_size,
+            )
+        )
+
+    async def _execute(
+        self, plan: PullPlan, source: Repository, image: str, platform: Platform | None, rootfs: Path | None
+    ) -> ImageConfig | None:
+        resolved = plan.resolved
+        fetches = {
+            blob.digest: asyncio.create_task(self.scheduler.fetch(blob, source, image=image)) for blob in plan.missing
+        }
+
+        async def ready(blob: Descriptor) -> None:
+            if blob.digest in fetches:
+                await asyncio.shield(fetches[blob.digest])
+
+        async def follow() -> ImageConfig | None:
+            await ready(resolved.manifest.config)
+            config = await read_config(self.store, resolved.manifest, self.limits)
+            self._check_platform(resolved, config, platform, image)
+            if rootfs is not None:
+                await self.unpack(resolved, config, rootfs, image=image, ready=ready)
+            return config
+
+        following = asyncio.create_task(follow())
+        await all_or_first([following, *fetches.values()])
+        for descriptor, raw in resolved.chain:
+            if await self.store.missing([descriptor]):
+                await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
+        config = following.result()
+        await self.store.record(_ref(resolved, config))
+        return config
+
+    async def unpack(
+        self, resolved: Resolved, config: ImageConfig | None, root: Path, *, image: str, ready: Ready | None = None
+    ) -> None:
+        """Make a rootfs out of the layers.
+
+        Raises:
+            UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
+            UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
+        """
+        layers = resolved.manifest.layers
+        if config is None:
+            raise UnsupportedError(f"{resolved.manifest.config.media_type} is no container image: nothing to unpack")
+        config.check_layers(len(layers))
+        for layer in layers:
+            if layer.media_type not in mediatype.LAYERS:
+                raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
+        pairs = list(zip(layers, config.diff_ids, strict=True))
+        await self.unpacker.rootfs(root, pairs, self.store, image=image, ready=ready or _at_once)
+
+    def _check_platform(
+        self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str
+    ) -> None:
+        """A lone manifest has a platform only in its config: hold it against what was asked for."""
+        if config is None or resolved.platform is not None or not config.os:
+            return
+        alone = replace(resolved.descriptor, platform=config.platform)
+        if select([alone], wanted or Platform.host()) is not None:
+            return
+        if wanted is not None:
+            raise PlatformError(f"the image is for {config.platform} only", available=(str(config.platform),))
+        self.observer(Warned(image, f"the image is for {config.platform}, this machine is {Platform.host()}"))
+
+
+class Ready(Protocol):
+    """Returns when a blob is in the store, or raises why it will not be."""
+
+    def __call__(self, blob: Descriptor, /) -> Awaitable[None]: ...
+
+
+async def _at_once(blob: Descriptor) -> None:
+    """The blob is there already."""
+
+
+async def read_config(store: Store, manifest: Manifest, limits: Limits) -> ImageConfig | None:
+    """The config from the store; None when the manifest is an artifact and no image.
+
+    Raises:
+        FormatError: too large, or no config.
+    """
+    descriptor = manifest.config
+    if descriptor.media_type not in _CONFIGS:
+        return None
+    if descriptor.size > limits.manifest_size:
+        raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a config")
+    return config_document.parse(await store.read(descriptor))
+
+
+async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
+    """Wait for all; when one fails, cancel the others, wait for them, raise its error. Integrity errors go first."""
+    tasks = list(tasks)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await settle(asyncio.wait(tasks))
+    errors = [error for task in done if not task.cancelled() and (error := task.exception())]
+    errors.sort(key=lambda error: not isinstance(error, IntegrityError))
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+    if errors:
+        raise errors[0]
+
+
+def _ref(resolved: Resolved, config: ImageConfig | None) -> Ref:
+    platform = resolved.platform or (config.platform if config and config.os else None)
+    return Ref(
+        name=str(resolved.reference),
+        descriptor=replace(resolved.top, platform=None),
+        images={str(platform) if platform else "unknown": replace(resolved.descriptor, platform=platform)},
+        pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )

@@ -1,0 +1,59 @@
+"""What a pull is about to do, as a frozen value: printable, costed in bytes, made before the first layer is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.manifest import Manifest
+from fastoci.image.platform import Platform
+from fastoci.image.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A reference, followed from its name to one manifest.
+
+    ``chain`` holds the documents passed on the way, the top first and the manifest last, with their bytes.
+    """
+
+    reference: Reference
+    chain: tuple[tuple[Descriptor, bytes], ...]
+    manifest: Manifest
+    platform: Platform | None  # as the index has it, or the config when there is no index
+
+    @property
+    def top(self) -> Descriptor:
+        """What the name points to: an index or a manifest."""
+        return self.chain[0][0]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The manifest's."""
+        return self.chain[-1][0]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Config and layers, each digest once, the config first."""
+        unique = {blob.digest: blob for blob in (self.manifest.config, *self.manifest.layers)}
+        return tuple(unique.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """One image of a job: what it needs, and what of it the store lacks."""
+
+    resolved: Resolved
+    missing: tuple[Descriptor, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return sum(blob.size for blob in self.resolved.blobs)
+
+    @property
+    def missing_size(self) -> int:
+        """Bytes to fetch."""
+        return sum(blob.size for blob in self.missing)
+
+

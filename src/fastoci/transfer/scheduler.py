@@ -1,0 +1,154 @@
+"""Fetches blobs: each digest in flight once, whoever asks, within the engine's limits.
+
+A flight belongs to the engine, not to the task that asked first: it ends early only when its last waiter has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from fastoci._core import Span
+from fastoci.errors import FastociError, IntegrityError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import BlobSource, BlobStore, Ingest, SpanSource
+from fastoci.settle import settle
+from fastoci.stream.verify import Verifier, Verify
+from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.worker import Pipeline, Spans, Worker
+
+
+@dataclass(slots=True)
+class _Flight:
+    task: asyncio.Task[None]
+    source: BlobSource
+    waiters: int = 0
+
+
+class BytesSource:
+    """A ``BlobSource`` of one blob that is already in memory: a manifest on its way into the store."""
+
+    name = "memory"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        """Yield the bytes from ``offset`` on."""
+        while offset < len(self._data):
+            span = await spans.take()
+            offset += span.append(self._data, offset)
+            yield span
+
+
+class Scheduler:
+    """The flights of one engine, over all images of its jobs."""
+
+    def __init__(self, store: BlobStore, worker: Worker, spans: Spans, limits: Limits, observer: Observer) -> None:
+        self._store = store
+        self._worker = worker
+        self._spans = spans
+        self._limits = limits
+        self._observe = observer
+        self._connections = asyncio.Semaphore(limits.connections)
+        self._flights: dict[Digest, _Flight] = {}
+
+    async def fetch(self, blob: Descriptor, source: BlobSource, *, image: str = "") -> None:
+        """Bring a blob into the store, together with whoever else wants it.
+
+        When another task's flight fails and it used another source, this one's source is tried as well.
+
+        Raises:
+            FastociError: the blob could not be fetched, verified or stored.
+        """
+        while True:
+            flight = self._flights.get(blob.digest)
+            if flight is None:
+                flight = self._start(blob, source, image)
+            elif flight.task.cancelling():  # its last waiter has gone: let it clean up, then begin anew
+                await asyncio.wait([flight.task])
+                continue
+            try:
+                return await self._join(flight)
+            except FastociError:
+                if flight.source.name == source.name:
+                    raise
+
+    def _start(self, blob: Descriptor, source: BlobSource, image: str) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(blob, source, image)), source)
+        self._flights[blob.digest] = flight
+        flight.task.add_done_callback(lambda task: self._landed(blob.digest, task))
+        return flight
+
+    def _landed(self, digest: Digest, task: asyncio.Task[None]) -> None:
+        del self._flights[digest]
+        if not task.cancelled():
+            task.exception()  # its waiters have it, if any are left
+
+    async def _join(self, flight: _Flight) -> None:
+        flight.waiters += 1
+        try:
+            await asyncio.shield(flight.task)
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                flight.task.cancel()
+                await settle(asyncio.wait([flight.task]))
+
+    async def _fly(self, blob: Descriptor, source: BlobSource, image: str) -> None:
+        async with self._connections:
+            try:
+                ingest = await self._store.begin(blob)
+                if ingest is not None:
+                    self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
+                    await self._ingest(ingest, source)
+            except FastociError as error:
+                error.blob = error.blob or str(blob.digest)
+                self._observe(BlobFailed(str(blob.digest), str(error)))
+                raise
+            except asyncio.CancelledError:
+                self._observe(BlobFailed(str(blob.digest), "cancelled"))
+                raise
+            self._observe(BlobDone(str(blob.digest), blob.size))
+
+    async def _ingest(self, ingest: Ingest, source: BlobSource) -> None:
+        blob = ingest.blob
+        try:
+            verifier = Verifier(blob.digest, blob.size, offset=ingest.offset, state=ingest.hash_state)
+            pipeline = Pipeline(
+                self._worker,
+                Verify(verifier, ingest.sink),
+                depth=self._limits.span_queue,
+                progressed=lambda offset: self._observe(BlobProgress(str(blob.digest), offset)),
+                checkpoint=ingest.checkpoint,
+                every=self._limits.checkpoint,
+            )
+        except BaseException:
+            await settle(ingest.abort(discard=True))
+            raise
+        try:
+            if ingest.offset < blob.size:
+                async with aclosing(source.fetch(blob, ingest.offset, self._spans)) as arriving:
+                    async for span in arriving:
+                        await pipeline.feed(span)
+            proof = await pipeline.finish()
+        except BaseException as error:
+            await pipeline.abort()
+            # bytes that are not the promised ones must not be resumed from
+            await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
+            raise
+        _, cancelled = await settle(ingest.commit(proof))
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def close(self) -> None:
+        """Cancel every flight and wait until each has cleaned up."""
+        flights = [flight.task for flight in self._flights.values()]
+        for task in flights:
+            task.cancel()
+        if flights:
+            await settle(asyncio.wait(flights))

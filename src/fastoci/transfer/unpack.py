@@ -1,0 +1,173 @@
+"""Unpack an image's layers into a rootfs, in order, each as soon as it is in the store.
+
+A layer is read back from the store (from the page cache, as a rule), span by span: a span is one unit of work for the
+worker, so fetches of other blobs go on beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from fastoci._core import Span
+from fastoci.errors import FastociError, UnpackError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import BlobStore
+from fastoci.stream.inflate import Inflate
+from fastoci.stream.sink import Sink
+from fastoci.stream.verify import Verifier, Verify
+from fastoci.transfer.events import Observer, UnpackDone, UnpackProgress, UnpackStarted
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.worker import Spans, Worker
+from fastoci.unpack.layer import LayerWriter
+from fastoci.unpack.rootfs import Rootfs, open_directory
+
+
+class Unpacker:
+    """Turns layers into files on the worker. At most as many trees grow at once as there are threads."""
+
+    def __init__(self, worker: Worker, spans: Spans, limits: Limits, observer: Observer) -> None:
+        self._worker = worker
+        self._spans = spans
+        self._limits = limits
+        self._observe = observer
+        # each unpack holds two spans while it waits for none: the budget must not be held by half-equipped ones
+        self._turns = asyncio.Semaphore(limits.workers)
+
+    async def rootfs(
+        self,
+        target: Path,
+        layers: Sequence[tuple[Descriptor, Digest]],
+        store: BlobStore,
+        *,
+        image: str,
+        ready: Callable[[Descriptor], Awaitable[None]],
+    ) -> None:
+        """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
+
+        Args:
+            ready: returns when a layer is in the store, or raises why it will not be.
+        Raises:
+            UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
+        """
+        self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
+        tree = _Tree(self._limits, image, self._observe)
+        rootfs = await self._worker.acquire(lambda: Rootfs.begin(target), Rootfs.discard)
+        try:
+            for layer, diff_id in layers:
+                await ready(layer)
+                fd = store.open(layer)
+                try:
+                    writer = tree.layer(rootfs.fd, str(diff_id))
+                    stage = Verify(Verifier(diff_id, None), writer)
+                    await self._apply(fd, layer.size, stage, tree, writer)
+                finally:
+                    os.close(fd)
+            await self._worker.run(rootfs.publish)
+        except BaseException:
+            await self._worker.finish(rootfs.discard)
+            raise
+        tree.done(str(target))
+
+    async def apply(self, directory: Path, layers: Sequence[Path]) -> None:
+        """Apply layer files in order onto a directory, in place.
+
+        Raises:
+            UnpackError, FormatError, StoreError: the directory holds what was extracted before.
+        """
+        self._observe(UnpackStarted(str(directory), str(directory), len(layers), 0))
+        tree = _Tree(self._limits, str(directory), self._observe)
+        root_fd, tree.base = await self._worker.acquire(
+            lambda: open_directory(directory), lambda opened: os.close(opened[0])
+        )
+        try:
+            for path in layers:
+                fd = _open_layer(path)
+                try:
+                    writer = tree.layer(root_fd, str(path))
+                    await self._apply(fd, os.fstat(fd).st_size, writer, tree, writer)
+                finally:
+                    os.close(fd)
+        finally:
+            os.close(root_fd)
+        tree.done(str(directory))
+
+    async def _apply(self, fd: int, size: int, sink: Sink, tree: _Tree, writer: LayerWriter) -> None:
+        """Read one layer's file through inflate into ``sink``."""
+        async with self._turns, AsyncExitStack() as stack:
+            source = await self._spans.take()
+            stack.callback(source.release)
+            stage = Inflate(sink, await self._spans.take(), history=self._limits.zstd_window)
+            try:
+                offset = 0
+                while offset < size:
+                    offset += await self._worker.run(lambda at=offset: _step(fd, at, source, stage))  # type: ignore[misc]
+                    tree.progress(offset, writer)
+                await self._worker.run(stage.finish)
+            except BaseException as error:
+                stage.abort()
+                if isinstance(error, FastociError) and writer.name not in str(error):
+                    error.args = (f"layer {writer.name}: {error.message}", *error.args[1:])
+                raise
+        tree.layer_done(size, writer)
+
+
+def _step(fd: int, offset: int, source: Span, stage: Inflate) -> int:
+    """One span of a layer's file, on a thread; the bytes read."""
+    source.clear()
+    count = source.pread(fd, offset)
+    if count <= 0:
+        raise UnpackError(f"cannot read the layer: {os.strerror(-count) if count else 'it has become shorter'}")
+    stage.feed(source)
+    return count
+
+
+def _open_layer(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnpackError(f"{path}: {error.strerror}", path=str(path)) from error
+
+
+class _Tree:
+    """The running totals of one tree, its limits, and its events."""
+
+    def __init__(self, limits: Limits, image: str, observer: Observer) -> None:
+        self.base = False
+        self._limits = limits
+        self._image = image
+        self._observe = observer
+        self._layers = self._read = self._entries = self._bytes = 0
+        self._skipped: dict[str, int] = {}
+
+    def layer(self, root_fd: int, name: str) -> LayerWriter:
+        """The writer of the next layer, with what the limits leave it."""
+        return LayerWriter(
+            root_fd,
+            name=name,
+            base=self.base or self._layers > 0,
+            max_entries=self._limits.unpacked_entries - self._entries,
+            max_bytes=self._limits.unpacked_size - self._bytes,
+        )
+
+    def progress(self, offset: int, writer: LayerWriter) -> None:
+        self._observe(
+            UnpackProgress(self._image, self._layers, self._read + offset, self._entries + writer.entries)
+        )
+
+    def layer_done(self, size: int, writer: LayerWriter) -> None:
+        self._layers += 1
+        self._read += size
+        self._entries += writer.entries
+        self._bytes += writer.bytes
+        for kind, count in writer.skipped.items():
+            self._skipped[kind] = self._skipped.get(kind, 0) + count
+        self._observe(UnpackProgress(self._image, self._layers, self._read, self._entries))
+
+    def done(self, root: str) -> None:
+        skipped = {kind: count for kind, count in self._skipped.items() if count}
+        self._observe(UnpackDone(self._image, root, self._entries, self._bytes, skipped))
