@@ -1,0 +1,62 @@
+"""Indexes: manifests by platform, and the ``index.json`` of a layout. Bytes to frozen values.
+
+An index may point at indexes; how deep is not decided here. Which entry fits a machine is ``platform.select``'s.
+
+Spec: image-spec v1.1 image-index.md; Docker image manifest version 2, schema 2, "manifest list".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from fastoci.errors import UnsupportedError
+from fastoci.image import document, mediatype
+from fastoci.image.descriptor import Descriptor, DescriptorForm, check_sizes, values
+from fastoci.image.manifest import check_kind
+
+_WHAT: Final = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Descriptors in the order of the document. ``raw`` are the bytes that its digest covers."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+    raw: bytes
+
+
+class _Form(msgspec.Struct, frozen=True, rename="camel"):
+    schema_version: Literal[2]
+    manifests: tuple[DescriptorForm, ...] | None  # umoci writes null for none
+    media_type: str | None = None
+    annotations: dict[str, str] | None = None
+    # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.
+    config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    fs_layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def parse(data: bytes, media_type: str) -> Index:
+    """Parse an index exactly as its digest covers it.
+
+    Args:
+        data: kept, so ``raw`` round-trips.
+        media_type: of the descriptor or the Content-Type that the bytes came with, without parameters.
+    Raises:
+        FormatError: not strict JSON, a required field is absent or of another type, or the body says that it is, or
+            could be taken for, something else; one digest with two sizes.
+        UnsupportedError: ``media_type`` is not one of ``mediatype.INDEXES``; a digest's algorithm is not supported.
+    """
+    if media_type not in mediatype.INDEXES:
+        raise UnsupportedError(f"{_WHAT}: {media_type[:200]!r} is not a type of index")
+    check_kind(data, media_type, what=_WHAT, refused=frozenset({"config", "layers", "fsLayers"}))
+    form = document.decode(data, _Form, what=_WHAT)
+    manifests = values(form.manifests or (), f"{_WHAT}: manifests")
+    check_sizes(manifests, _WHAT)
+    return Index(media_type=media_type, manifests=manifests, annotations=form.annotations or {}, raw=data)

@@ -1,0 +1,141 @@
+"""Platforms, ``os/architecture[/variant]``: their spellings, and the choice of the best manifest of an index.
+
+Two spellings of one platform are made equal by ``normalised``; documents keep theirs. The order in which a machine
+falls back to older variants is that of containerd's ``platforms``.
+
+Spec: image-spec v1.1 image-index.md, "platform"; conventions of containerd and Docker for the text form.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastoci.errors import ReferenceSyntaxError
+
+if TYPE_CHECKING:
+    from fastoci.image.descriptor import Descriptor
+
+_WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_TEXT: Final = re.compile(rf"({_WORD})(?:\(([A-Za-z0-9_.-]+)\))?/({_WORD})(?:/({_WORD}))?")
+_VARIANT: Final = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")
+
+_ALIASES: Final = {  # architecture -> architecture, and the variant that the name implies
+    "aarch64": ("arm64", ""),
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_DEFAULTS: Final = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}  # the variant meant by none
+_UNWRITTEN: Final = frozenset({"amd64", "arm64"})  # where the default variant is left out
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An operating system and a processor, spelled as its document spells them."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Read ``os[(version)]/architecture[/variant]``, normalised.
+
+        Raises:
+            ReferenceSyntaxError: another form.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ReferenceSyntaxError(f"not a platform, which is os/architecture[/variant]: {text[:200]!r}")
+        system, version, architecture, variant = match.groups(default="")
+        return cls(system, architecture, variant, version).normalised()
+
+    @classmethod
+    def host(cls) -> Platform:
+        """The platform of this machine."""
+        return cls("linux", os.uname().machine).normalised()
+
+    def normalised(self) -> Platform:
+        """The usual spelling: ``linux/amd64`` for ``Linux/x86_64``, ``linux/arm64`` for ``linux/aarch64/v8``."""
+        architecture, implied = _ALIASES.get(self.architecture.lower(), (self.architecture.lower(), ""))
+        variant = implied or self.variant.lower()
+        version = _version(architecture, variant)
+        if version is not None:
+            variant = _spell(architecture, version)
+        return Platform(self.os.lower(), architecture, variant, self.os_version)
+
+    def __str__(self) -> str:
+        version = f"({self.os_version})" if self.os_version else ""
+        variant = f"/{self.variant}" if self.variant else ""
+        return f"{self.os}{version}/{self.architecture}{variant}"
+
+
+def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
+    """Choose the manifest that runs best on ``wanted``: the best rank wins, and the first of that rank.
+
+    Entries without a platform never match, nor does ``unknown/unknown``, which marks attestations.
+    """
+    wanted = wanted.normalised()
+    order = {row: rank for rank, row in enumerate(_fallbacks(wanted.architecture, wanted.variant))}
+    best: Descriptor | None = None
+    best_rank = len(order)
+    for candidate in candidates:
+        if candidate.platform is None:
+            continue
+        offered = candidate.platform.normalised()
+        if offered.os != wanted.os or "unknown" in (offered.os, offered.architecture):
+            continue
+        if wanted.os_version and not f"{offered.os_version}.".startswith(f"{wanted.os_version}."):
+            continue
+        rank = order.get((offered.architecture, offered.variant), best_rank)
+        if rank < best_rank:
+            best, best_rank = candidate, rank
+    return best
+
+
+def _version(architecture: str, variant: str) -> tuple[int, int] | None:
+    """``v9.2`` as (9, 2); None where variants are no numbers, or this one is none."""
+    default = _DEFAULTS.get(architecture)
+    if default is None or not variant:
+        return default
+    match = _VARIANT.fullmatch(variant)
+    if match is None or (match[2] and architecture != "arm64"):
+        return None
+    return int(match[1]), int(match[2] or 0)
+
+
+def _spell(architecture: str, version: tuple[int, int]) -> str:
+    if architecture in _UNWRITTEN and version == _DEFAULTS[architecture]:
+        return ""
+    major, minor = version
+    return f"v{major}.{minor}" if minor else f"v{major}"
+
+
+def _fallbacks(architecture: str, variant: str) -> list[tuple[str, str]]:
+    """What a processor runs, best first; both as normalised."""
+    version = _version(architecture, variant)
+    rows = [(architecture, variant)]
+    if version is None:
+        return rows
+    major, minor = version
+    if architecture == "amd64":
+        rows += [("amd64", _spell("amd64", (older, 0))) for older in range(major - 1, 0, -1)]
+        rows.append(("386", ""))
+    elif architecture == "arm":
+        rows += [("arm", f"v{older}") for older in range(major - 1, 4, -1)]
+    elif major in (8, 9):
+        rows += [("arm64", _spell("arm64", (major, older))) for older in range(minor - 1, -1, -1)]
+        if major == 9:  # Armv9.N holds all of Armv8.(N+5)
+            rows += [("arm64", _spell("arm64", (8, older))) for older in range(minor + 5, -1, -1)]
+        rows += [("arm", f"v{older}") for older in range(8, 4, -1)]
+    return rows

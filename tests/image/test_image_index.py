@@ -1,0 +1,83 @@
+"""Indexes: manifests by platform, as strict as manifests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastoci.errors import FormatError, UnsupportedError
+from fastoci.image import index, mediatype
+from fastoci.image.platform import Platform, select
+
+ROW = {
+    "mediaType": mediatype.OCI_MANIFEST,
+    "digest": "sha256:" + "e" * 64,
+    "size": 7143,
+    "platform": {"architecture": "ppc64le", "os": "linux"},
+}
+
+
+def body(**fields: object) -> bytes:
+    form = {"schemaVersion": 2, "manifests": [ROW], **fields}
+    return json.dumps({key: value for key, value in form.items() if value != "absent"}).encode()
+
+
+def test_an_index_of_the_specification_is_read_in_full() -> None:
+    second = {**ROW, "digest": "sha256:" + "5" * 64, "platform": {"architecture": "amd64", "os": "linux"}}
+    data = body(mediaType=mediatype.OCI_INDEX, manifests=[ROW, second], annotations={"com.example.key1": "value1"})
+    found = index.parse(data, mediatype.OCI_INDEX)
+    assert [row.platform for row in found.manifests] == [Platform("linux", "ppc64le"), Platform("linux", "amd64")]
+    assert found.annotations == {"com.example.key1": "value1"}
+    assert found.media_type == mediatype.OCI_INDEX and found.raw is data
+    assert select(found.manifests, Platform.parse("linux/amd64")) is found.manifests[1]
+
+
+def test_a_docker_list_is_read_with_all_its_fields(shared: Path) -> None:
+    data = (shared / "corpora/containers-image/internal/manifest/testdata/v2list.everything.json").read_bytes()
+    (row,) = index.parse(data, mediatype.DOCKER_LIST).manifests
+    assert row.platform == Platform("b", "a", "e", "c")
+    assert row.urls == ("https://some.example/manifest",)
+
+
+@pytest.mark.parametrize("manifests", [[], None])
+def test_an_empty_index_is_an_index(manifests: object) -> None:
+    assert index.parse(body(manifests=manifests), mediatype.OCI_INDEX).manifests == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"manifests": "absent"}, "manifests"),
+        ({"manifests": {}}, "manifests"),
+        ({"manifests": [{**ROW, "size": 1.5}]}, r"manifests\[0\].size"),
+        ({"manifests": [ROW, {**ROW, "digest": "x"}]}, r"manifests\[1\]"),
+        ({"manifests": [{**ROW, "platform": []}]}, "platform"),
+        ({"manifests": [{**ROW, "platform": {"OS": "linux"}}]}, "letter case"),
+        ({"manifests": [ROW, {**ROW, "size": 1}]}, "7143 and 1 bytes"),
+        ({"layers": []}, "layers"),
+        ({"config": {}}, "config"),
+        ({"config": None}, "config"),
+        ({"fsLayers": []}, "fsLayers"),
+        ({"Layers": []}, "letter case"),
+        ({"schemaVersion": 1}, "schemaVersion"),
+        ({"mediaType": mediatype.OCI_MANIFEST}, "it came as .* and says it is"),
+    ],
+)
+def test_an_index_that_is_not_one_raises_format_error(fields: dict[str, object], wrong: str) -> None:
+    with pytest.raises(FormatError, match=wrong):
+        index.parse(body(**fields), mediatype.OCI_INDEX)
+
+
+@pytest.mark.parametrize("media_type", [mediatype.OCI_MANIFEST, mediatype.DOCKER_SCHEMA1, "application/json"])
+def test_another_media_type_raises_unsupported_error(media_type: str) -> None:
+    with pytest.raises(UnsupportedError, match="not a type of index"):
+        index.parse(body(), media_type)
+
+
+def test_the_index_of_every_layout_is_read(shared: Path) -> None:
+    files = [file for file in shared.glob("**/index.json") if "olareg" not in str(file) or "corrupt" not in str(file)]
+    assert len(files) > 10
+    for file in files:
+        index.parse(file.read_bytes(), mediatype.OCI_INDEX)
