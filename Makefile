@@ -1,0 +1,77 @@
+# Every command a developer runs. `make demo` and `make test` set up all they need in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PEERS = docker-registry skopeo umoci nginx-light
+SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
+STEP = @printf '\n== %s\n'
+
+.PHONY: help demo test check dev bench memory startup package peers clean
+
+help: ## these lines
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/installed ## install, then pull and unpack an image made of this machine's files
+	$(BIN)/python benchmarks/demo.py
+
+test: $(VENV)/installed-test peers ## install, then run all tests (Debian packages by apt when root)
+	$(STEP) 'running the tests'
+	$(BIN)/python -m pytest $(ARGS)
+
+check: dev ## formatting, lint, types, stub and floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy src tests benchmarks
+	$(BIN)/python -m mypy.stubtest fastoci._core
+	$(BIN)/python -m pytest -q tests/test_floors.py
+	$(MAKE) -C src/fastoci/csrc/tests test CFLAGS='-O2 -Wall -Wextra -Werror'
+
+dev: $(VENV)/created ## an editable install with the developer's tools
+	$(BIN)/pip install --quiet --editable '.[test,dev]'
+	rm -f $(VENV)/installed $(VENV)/installed-test
+
+bench: $(VENV)/installed-test ## whole pulls beside skopeo, umoci, curl and igzip (about ten minutes)
+	$(BIN)/python benchmarks/macro/pull.py $(ARGS)
+
+memory: $(VENV)/installed-test ## peak memory of a pull of one layer of 1 GB
+	$(BIN)/python benchmarks/macro/memory.py
+
+startup: $(VENV)/installed-test ## what importing fastoci and `fastoci --help` cost
+	$(BIN)/python benchmarks/micro/startup.py
+
+package: $(VENV)/created ## sdist and wheel into dist/
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+
+peers:
+	@missing=''; for package in $(PEERS); do \
+	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  printf '\n== installing Debian packages:%s\n' "$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else \
+	  printf '\nSome tests will be skipped. For all of them: sudo apt-get install%s\n' "$$missing"; \
+	fi
+
+$(VENV)/created:
+	$(STEP) 'making a virtual environment in $(VENV)'
+	@$(PYTHON) -c 'import ensurepip, os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null \
+	  || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv python3-dev >/dev/null; \
+	     else echo 'First: sudo apt-get install python3-venv python3-dev'; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml setup.py $(SOURCES)
+	$(STEP) 'building and installing fastoci (half a minute)'
+	$(BIN)/pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/created pyproject.toml setup.py $(SOURCES)
+	$(STEP) 'building and installing fastoci and what its tests need (a minute)'
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
+	@touch $@ $(VENV)/installed
+
+clean: ## remove everything that was built
+	rm -rf build dist $(VENV) src/*.egg-info src/fastoci/_core*.so src/fastoci/_core.c

@@ -1,0 +1,65 @@
+"""The benchmarks and the demonstration run on little data and print what they promise; their figures are not judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fastoci
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(fastoci.__file__).resolve().parents[1]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=100, check=False)
+
+
+@pytest.mark.parametrize("image", ["one", "img8", "small"])
+def test_the_pull_benchmark_compares_and_reports(image: str, tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "skopeo", "umoci", "curl", "openssl"):
+        peer(program)
+    options = ("--image", image, "--scale", "0.002", "--runs", "1", "--work", tmp_path, "--json", tmp_path / "result")
+    done = run("benchmarks/macro/pull.py", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result").read_bytes())
+    assert {"fastoci", "skopeo", "curl | openssl", "fastoci --rootfs", "skopeo + umoci"} <= set(result["results"])
+    assert result["ratios"]["pull"]["fastoci"] == {"wall": 1.0, "cpu": 1.0}
+    assert result["image"]["layers"] == (8 if image == "img8" else 1)
+    assert {"machine", "commit", "time"} <= set(result)
+    assert "pull and unpack" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["images", "result"]
+
+
+def test_the_memory_benchmark_reports_peaks(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("nginx")
+    done = run("benchmarks/macro/memory.py", "--scale", "0.01", "--work", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["peak_mib"]) == {"pull", "pull --rootfs"}
+
+
+def test_the_startup_benchmark_reports_ratios() -> None:
+    done = run("benchmarks/micro/startup.py", "--runs", "1")
+    assert done.returncode in (0, 1), done.stderr  # 1: above the bar, which one run cannot judge
+    assert {"import fastoci", "fastoci --help"} <= set(json.loads(done.stdout)["ratios"])
+
+
+def test_a_failing_command_is_shown_with_its_output() -> None:
+    code = "from benchmarks.measure import measure; measure(['sh', '-c', 'echo reason; exit 3'])"
+    done = run("-c", code)
+    assert "ended with status 3:\nreason" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demonstration_passes() -> None:
+    done = run("benchmarks/demo.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal: " in done.stdout and "0 blob(s) fetched" in done.stdout

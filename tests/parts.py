@@ -1,0 +1,86 @@
+"""An engine taken apart, over a pool that poisons what it frees: for tests that look inside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastoci import _core
+from fastoci.image.reference import Reference
+from fastoci.registry.client import Registry as Client
+from fastoci.registry.credentials import load
+from fastoci.store.blobs import Store
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Compression, Layer, from_seed
+from fastoci.testing.registry import Registry
+from fastoci.transfer.events import Event
+from fastoci.transfer.job import Job
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.unpack import Unpacker
+from fastoci.transfer.worker import Spans, Worker
+
+NAMES = ("one", "two", "three")
+
+
+def shared_images() -> dict[str, Image]:
+    """Three images of three layers of 0.3 to 4.5 MB; each pair shares layers, and every compression is there."""
+    kinds: list[tuple[int, Compression]] = [(60_000, "gzip"), (400_000, "zstd"), (600_000, "none"), (900_000, "gzip")]
+    layers = [
+        Layer.build(from_seed(number, files=5, size=size, compressibility=0.1, at=f"layer{number}"), kind)
+        for number, (size, kind) in enumerate(kinds)
+    ]
+    chosen = ([0, 1, 2], [1, 2, 3], [0, 2, 3])
+    return {
+        name: Image.build([layers[number] for number in numbers])
+        for name, numbers in zip(NAMES, chosen, strict=True)
+    }
+
+
+def add_images(registry: Registry, images: dict[str, Image]) -> Registry:
+    """Serve each as ``NAME:latest``."""
+    for name, image in images.items():
+        registry.add_image(name, "latest", image)
+    return registry
+
+
+@dataclass
+class Parts:
+    """What an engine is made of, and the events so far."""
+
+    store: Store
+    pool: _core.Pool
+    spans: Spans
+    worker: Worker
+    scheduler: Scheduler
+    job: Job
+    client: Client
+    events: list[Event] = field(default_factory=list)
+
+    async def pull(self, address: str, name: str, rootfs: Path | None = None) -> None:
+        """Pull ``NAME:latest`` from a registry."""
+        reference = Reference.parse(f"{address}/{name}")
+        source = self.client.repository(reference)
+        await self.job.pull(reference, source, image=name, platform=None, rootfs=rootfs)
+
+
+@asynccontextmanager
+async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIterator[Parts]:
+    """The parts over a store in ``directory``; at the end every span must be back."""
+    limits = limits or Limits(checkpoint=1 << 20, memory=24 << 20)
+    store = Store.at(directory)
+    pool = _core.Pool(limits.memory, poison=True)
+    worker, spans = Worker(limits.workers), Spans(pool)
+    events: list[Event] = []
+    scheduler = Scheduler(store, worker, spans, limits, events.append)
+    job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), limits, events.append)
+    try:
+        async with Client(credentials=load(environ={})) as client:
+            yield Parts(store, pool, spans, worker, scheduler, job, client, events)
+            await scheduler.close()
+    finally:
+        worker.close()
+        store.close()
+    assert pool.in_use == 0

@@ -1,0 +1,59 @@
+"""Puts blobs into a store as the engine does: hashed and written through spans."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from fastoci import _core
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import Ingest
+from fastoci.store.blobs import Store
+from fastoci.stream.verify import Verifier, hash_spans
+
+
+class Shelf:
+    """A store and the hands to fill it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Store.at(path)
+
+    def random(self, size: int, seed: int = 0) -> bytes:
+        return random.Random(seed).randbytes(size)
+
+    def describe(self, data: bytes, algorithm: str = "sha256") -> Descriptor:
+        return Descriptor("application/octet-stream", Digest.of(data, algorithm), len(data))
+
+    def feed(self, ingest: Ingest, data: bytes, *, until: int | None = None) -> Verifier:
+        """Hash and write ``data`` from the ingest's offset on, through spans as a worker does."""
+        verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
+        pool = _core.Pool(1 << 20, poison=True)
+        end = len(data) if until is None else until
+        offset = ingest.offset
+        while offset < end:
+            span = pool.take()
+            assert span is not None
+            try:
+                offset += span.append(data[offset:end])
+                hash_spans([(verifier, span)])
+                ingest.sink.feed(span)
+            finally:
+                span.release()
+        return verifier
+
+    async def put(self, data: bytes, algorithm: str = "sha256", *, media_type: str = "") -> Descriptor:
+        blob = self.describe(data, algorithm)
+        ingest = await self.store.begin(blob)
+        if ingest is not None:
+            verifier = self.feed(ingest, data)
+            ingest.sink.finish()
+            await ingest.commit(verifier.proof())
+        return Descriptor(media_type, blob.digest, blob.size) if media_type else blob
+
+    def file(self, blob: Descriptor) -> Path:
+        return self.path / "blobs" / blob.digest.algorithm / blob.digest.hex
+
+    def ingest(self, blob: Descriptor) -> Path:
+        return self.path / "ingest" / blob.digest.hex

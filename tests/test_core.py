@@ -1,0 +1,285 @@
+"""The native core against its oracles: hashlib, gzip, zstandard; and the rules of pools and spans."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastoci import _core
+from fastoci.stream.inflate import bind_decoders
+
+SPAN = _core.SPAN_SIZE
+
+
+@given(st.lists(st.binary(max_size=300), max_size=12))
+def test_sha256_agrees_with_hashlib_however_the_data_is_split(pieces: list[bytes]) -> None:
+    ours, theirs = _core.Sha256(), hashlib.sha256()
+    for piece in pieces:
+        ours.update(piece)
+        theirs.update(piece)
+        assert ours.copy().hexdigest() == theirs.hexdigest()
+
+
+@given(st.binary(max_size=1000), st.data())
+def test_a_saved_state_goes_on_where_it_was_saved(data: bytes, draw: st.DataObject) -> None:
+    at = draw.draw(st.integers(0, len(data)))
+    first = _core.Sha256(data[:at])
+    second = _core.Sha256(b"something else")
+    second.restore(first.state())
+    second.update(data[at:])
+    assert second.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("state", [b"", bytes(103), bytes(105), bytes(103) + b"\x01"])
+def test_bytes_that_are_no_state_are_refused(state: bytes) -> None:
+    with pytest.raises(ValueError, match="not a saved state"):
+        _core.Sha256().restore(state)
+
+
+@pytest.mark.parametrize("tier", ["sha-ni", "openssl", "scalar"])
+def test_every_tier_of_sha256_gives_the_same_digest(tier: str) -> None:
+    code = (
+        "import hashlib; from fastoci import _core; d = bytes(range(256)) * 1000;"
+        "assert all(_core.Sha256(d[:n]).digest() == hashlib.sha256(d[:n]).digest() for n in (0, 1, 55, 64, 119, 256000));"
+        "print(_core.info()['sha256'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "FASTOCI_SHA256": tier, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tier == "sha-ni" and "cannot run it" in done.stderr:
+        pytest.skip("this processor has no SHA instructions")
+    assert done.stdout.strip() == tier, done.stderr
+
+
+def test_a_tier_that_does_not_exist_fails_the_import() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastoci._core"],
+        env={**os.environ, "FASTOCI_SHA256": "nonsense", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "FASTOCI_SHA256=nonsense" in done.stderr
+
+
+def test_nist_vectors_hold(shared: os.PathLike[str]) -> None:
+    for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp"):
+        text = (shared / "corpora" / "nist-cavp" / name).read_text()  # type: ignore[operator]
+        fields = [line.split(" = ") for line in text.splitlines() if " = " in line]
+        length = 0
+        message = b""
+        seen = 0
+        for key, value in fields:
+            if key == "Len":
+                length = int(value)
+            elif key == "Msg":
+                message = bytes.fromhex(value)[: length // 8]
+            elif key == "MD":
+                assert _core.Sha256(message).hexdigest() == value
+                seen += 1
+        assert seen >= 64
+
+
+def test_a_pool_hands_out_its_capacity_and_not_more() -> None:
+    pool = _core.Pool(3 * SPAN)
+    spans = [pool.take() for _ in range(4)]
+    assert spans[3] is None
+    assert pool.in_use == pool.capacity == 3 * SPAN
+    assert spans[0] is not None
+    spans[0].release()
+    assert pool.take() is not None
+
+
+def test_a_span_goes_back_when_its_last_reference_and_its_last_view_are_gone() -> None:
+    pool = _core.Pool(SPAN, poison=True)
+    released: list[int] = []
+    pool.on_release = lambda: released.append(pool.in_use)
+    span = pool.take()
+    assert span is not None
+    assert span.append(b"abc") == 3
+    span.retain()
+    view = memoryview(span)
+    span.release()
+    assert pool.in_use == SPAN
+    span.release()
+    assert (pool.in_use, bytes(view)) == (SPAN, b"abc")  # a view keeps the bytes whole
+    view.release()
+    assert (pool.in_use, released) == (0, [0])
+    with pytest.raises(ValueError, match="released"):
+        span.release()
+    with pytest.raises(ValueError, match="released"):
+        span.append(b"x")
+    again = pool.take()
+    assert again is not None
+    assert len(again) == 0
+
+
+def test_a_lost_span_gives_its_memory_back() -> None:
+    pool = _core.Pool(SPAN)
+    pool.take()
+    assert pool.in_use == 0
+
+
+def test_a_span_takes_no_more_than_it_has_room_for() -> None:
+    span = _core.Pool(SPAN).take()
+    assert span is not None
+    data = bytes(SPAN) + b"tail"
+    assert span.append(data) == SPAN
+    assert (span.room, span.append(data, SPAN)) == (0, 0)
+
+
+def test_a_span_reads_and_writes_files_at_an_offset(tmp_path: os.PathLike[str]) -> None:
+    fd = os.open(f"{tmp_path}/file", os.O_RDWR | os.O_CREAT)
+    try:
+        os.pwrite(fd, b"0123456789", 0)
+        pool = _core.Pool(SPAN)
+        span = pool.take()
+        assert span is not None
+        assert span.pread(fd, 4) == 6
+        assert bytes(span) == b"456789"
+        assert span.pwrite(fd, 10) == 0
+        assert os.pread(fd, 100, 0) == b"0123456789456789"
+        assert span.pwrite(-1, 0) == -9
+    finally:
+        os.close(fd)
+
+
+def test_hashing_many_streams_at_once_gives_each_its_digest() -> None:
+    pool = _core.Pool(8 * SPAN)
+    data = [os.urandom(size) for size in (0, 1, 63, 64, 100_000, SPAN)]
+    states = [_core.Sha256() for _ in data]
+    spans = [pool.take() for _ in data]
+    for span, piece in zip(spans, data, strict=True):
+        assert span is not None
+        span.append(piece)
+    _core.update_many([(state, span) for state, span in zip(states, spans, strict=True) if span is not None])
+    assert [state.digest() for state in states] == [hashlib.sha256(piece).digest() for piece in data]
+
+
+def test_spans_may_be_released_on_any_thread() -> None:
+    pool = _core.Pool(16 * SPAN, poison=True)
+
+    def work() -> None:
+        for number in range(2000):
+            span = pool.take()
+            if span is not None:
+                span.append(number.to_bytes(4, "big"))
+                assert bytes(span) == number.to_bytes(4, "big")
+                span.release()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pool.in_use == 0
+
+
+def inflate(data: bytes, form: str, step: int, window: int = 8 << 20) -> bytes | str:
+    """All output, or the sentence of the error."""
+    bind_decoders()
+    pool = _core.Pool(2 * SPAN)
+    source, out = pool.take(), pool.take()
+    assert source is not None
+    assert out is not None
+    stream = _core.Inflate(form, window=window)
+    result = bytearray()
+    for at in range(0, len(data), step):
+        source.clear()
+        source.append(data[at : at + step])
+        start = 0
+        while True:
+            consumed = stream.run(source, start, out)
+            if consumed < 0:
+                return _core.INFLATE_CODES[stream.code]
+            start += consumed
+            made = len(out)
+            result += bytes(out)
+            out.clear()
+            if start == len(source) and made < _core.WINDOW_SIZE:
+                break
+    code = stream.finish()
+    return _core.INFLATE_CODES[code] if code else bytes(result)
+
+
+TEXT = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(60_000)) + bytes(400_000)
+BODIES = {
+    "gzip": [gzip.compress(TEXT), gzip.compress(b""), gzip.compress(TEXT[:100])],
+    "zstd": [zstandard.compress(TEXT), b"\x50\x2a\x4d\x18\x03\0\0\0abc", zstandard.compress(TEXT[:100])],
+}
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("step", [7, 4096, SPAN])
+def test_all_members_and_frames_are_read(form: str, step: int) -> None:
+    assert inflate(b"".join(BODIES[form]), form, step) == TEXT + TEXT[:100]
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_a_cut_anywhere_is_an_error_and_never_an_end(form: str) -> None:
+    whole = {"gzip": gzip.compress(TEXT[:500]), "zstd": zstandard.compress(TEXT[:500])}[form]
+    for size in range(len(whole)):
+        assert isinstance(inflate(whole[:size], form, 64), str), size
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_garbage_after_a_gzip_member_is_refused(garbage: bytes) -> None:
+    assert isinstance(inflate(gzip.compress(b"x") + b"\xff" + garbage, "gzip", 9), str)
+
+
+@given(st.integers(0, 300), st.integers(1, 255))
+def test_a_flipped_byte_in_a_gzip_member_is_found_or_harmless(at: int, flip: int) -> None:
+    whole = bytearray(gzip.compress(TEXT[:2000], mtime=0))
+    at %= len(whole)
+    whole[at] ^= flip
+    result = inflate(bytes(whole), "gzip", 50)
+    assert isinstance(result, str) or result == TEXT[:2000]
+
+
+def test_a_gzip_header_with_every_field_is_read_and_its_checksum_held() -> None:
+    body = gzip.compress(TEXT[:100])
+    fields = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\x05\0extra" + b"name" * 600 + b"\0comment\0"
+    crc = (__import__("zlib").crc32(fields) & 0xFFFF).to_bytes(2, "little")
+    assert inflate(fields + crc + body[10:], "gzip", 11) == TEXT[:100]
+    assert "header" in inflate(fields + b"\0\0" + body[10:], "gzip", 11)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("byte", [(2, 9), (3, 0x20), (3, 0x80)])
+def test_a_gzip_header_of_an_unknown_kind_is_refused(byte: tuple[int, int]) -> None:
+    body = bytearray(gzip.compress(b"x"))
+    body[byte[0]] = byte[1]
+    assert "header" in inflate(bytes(body), "gzip", 100)  # type: ignore[operator]
+
+
+def test_a_zstd_frame_may_not_demand_more_history_than_allowed() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    frame = stream.compress(TEXT) + stream.flush()
+    assert "window" in inflate(frame, "zstd", SPAN, window=8 << 20)  # type: ignore[operator]
+    assert inflate(frame, "zstd", SPAN, window=16 << 20) == TEXT
+
+
+def test_a_bomb_costs_one_window_at_a_time() -> None:
+    bomb = zstandard.compress(bytes(300 << 20))
+    bind_decoders()
+    pool = _core.Pool(2 * SPAN)
+    source, out = pool.take(), pool.take()
+    assert source is not None
+    assert out is not None
+    source.append(bomb)
+    stream = _core.Inflate("zstd", window=8 << 20)
+    stream.run(source, 0, out)
+    assert len(out) == _core.WINDOW_SIZE

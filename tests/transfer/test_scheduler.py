@@ -1,0 +1,181 @@
+"""One digest in flight once, whoever asks, whoever goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from parts import Parts, open_parts
+
+from fastoci._core import Span
+from fastoci.errors import DigestMismatchError, NotFoundError, TruncatedError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import SpanSource
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.scheduler import BytesSource
+
+DATA = b"0123456789" * 300_000
+
+
+def blob(data: bytes, algorithm: str = "sha256") -> Descriptor:
+    return Descriptor("application/octet-stream", Digest.of(data, algorithm), len(data))
+
+
+class Source:
+    """A blob source of one blob that counts, waits, and breaks off where it is told to."""
+
+    def __init__(self, data: bytes, *, name: str = "source", cut: int | None = None) -> None:
+        self.name = name
+        self.offsets: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.half = asyncio.Event()
+        self._data = data
+        self._cut = cut
+
+    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        self.offsets.append(offset)
+        while offset < len(self._data):
+            if self._cut is not None and offset >= self._cut:
+                raise TruncatedError("cut", url="test", received=offset)
+            span = await spans.take()
+            offset += span.append(self._data[offset : offset + (1 << 20)])
+            yield span
+            self.half.set()
+            await self.gate.wait()
+
+
+class Refusing(Source):
+    """A source that does not have the blob."""
+
+    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        self.offsets.append(offset)
+        await self.gate.wait()
+        raise NotFoundError("no such blob", url="test", status=404)
+        yield  # type: ignore[unreachable]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_a_blob_arrives_whole_and_is_read_back(tmp_path: Path, algorithm: str) -> None:
+    async with open_parts(tmp_path) as parts:
+        await parts.scheduler.fetch(blob(DATA, algorithm), Source(DATA))
+        assert await parts.store.read(blob(DATA, algorithm)) == DATA
+
+
+async def test_a_hundred_tasks_that_want_a_blob_share_one_flight(tmp_path: Path) -> None:
+    source = Source(DATA)
+    async with open_parts(tmp_path) as parts:
+        await asyncio.gather(*(parts.scheduler.fetch(blob(DATA), source) for _ in range(100)))
+    assert source.offsets == [0]
+
+
+async def test_the_flight_goes_on_when_the_task_that_started_it_is_cancelled(tmp_path: Path) -> None:
+    source = Source(DATA)
+    source.gate.clear()
+    async with open_parts(tmp_path) as parts:
+        first = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        await source.half.wait()
+        second = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        await asyncio.sleep(0)
+        first.cancel()
+        source.gate.set()
+        await second
+        assert first.cancelled()
+        assert parts.store.holds(blob(DATA))
+    assert source.offsets == [0]
+
+
+async def test_the_last_task_to_go_ends_the_flight_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
+    source = Source(DATA)
+    source.gate.clear()
+    async with open_parts(tmp_path) as parts:
+        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        await source.half.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        source.gate.set()
+        await parts.scheduler.fetch(blob(DATA), source)
+        assert await parts.store.read(blob(DATA)) == DATA
+    assert source.offsets[0] == 0
+    assert 0 < source.offsets[1] <= 2 << 20
+
+
+async def test_a_task_that_comes_while_a_flight_is_being_cancelled_waits_for_its_end(tmp_path: Path) -> None:
+    source = Source(DATA)
+    source.gate.clear()
+    async with open_parts(tmp_path) as parts:
+        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        await source.half.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        source.gate.set()
+        await parts.scheduler.fetch(blob(DATA), source)
+        assert await parts.store.read(blob(DATA)) == DATA
+
+
+async def test_a_blob_that_was_cut_keeps_what_came(tmp_path: Path) -> None:
+    async with open_parts(tmp_path) as parts:
+        with pytest.raises(TruncatedError) as caught:
+            await parts.scheduler.fetch(blob(DATA), Source(DATA, cut=1 << 20))
+        assert caught.value.blob == str(blob(DATA).digest)
+        rest = Source(DATA)
+        await parts.scheduler.fetch(blob(DATA), rest)
+    assert rest.offsets == [1 << 20]
+
+
+async def test_wrong_bytes_are_never_visible_and_never_resumed_from(tmp_path: Path) -> None:
+    wrong = bytearray(DATA)
+    wrong[1_500_000] ^= 1
+    async with open_parts(tmp_path) as parts:
+        with pytest.raises(DigestMismatchError):
+            await parts.scheduler.fetch(blob(DATA), Source(bytes(wrong)))
+        assert not parts.store.holds(blob(DATA))
+        good = Source(DATA)
+        await parts.scheduler.fetch(blob(DATA), good)
+    assert good.offsets == [0]
+
+
+async def test_a_waiter_with_another_source_takes_over_when_the_flight_fails(tmp_path: Path) -> None:
+    async with open_parts(tmp_path) as parts:
+        bad, good = Refusing(b"", name="bad"), Source(DATA, name="good")
+        bad.gate.clear()
+        first = asyncio.create_task(parts.scheduler.fetch(blob(DATA), bad))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(parts.scheduler.fetch(blob(DATA), good))
+        await asyncio.sleep(0)
+        bad.gate.set()
+        await second
+        with pytest.raises(NotFoundError):
+            await first
+        assert parts.store.holds(blob(DATA))
+
+
+async def test_closing_cancels_every_flight_and_waits(tmp_path: Path) -> None:
+    source = Source(DATA)
+    source.gate.clear()
+    async with open_parts(tmp_path) as parts:
+        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        await source.half.wait()
+        await parts.scheduler.close()
+        assert parts.pool.in_use == 0
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_an_empty_blob_and_a_blob_in_memory_are_stored(tmp_path: Path) -> None:
+    async with open_parts(tmp_path) as parts:
+        for data in (b"", b"{}"):
+            await parts.scheduler.fetch(blob(data), BytesSource(data))
+            assert await parts.store.read(blob(data)) == data
+
+
+async def test_more_blobs_than_spans_all_arrive(tmp_path: Path) -> None:
+    async def fetch(parts: Parts, number: int) -> None:
+        data = number.to_bytes(2, "big") * 1_000_000
+        await parts.scheduler.fetch(blob(data), Source(data))
+
+    async with open_parts(tmp_path, Limits(memory=2 << 20, connections=16)) as parts:
+        await asyncio.gather(*(fetch(parts, number) for number in range(20)))
