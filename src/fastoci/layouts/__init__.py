@@ -1,0 +1,1 @@
+"""Images at rest outside the store: one kind of place a module."""

@@ -1,0 +1,237 @@
+"""An OCI image layout in a directory of the user's: made, or extended by one image whose blobs a ``BlobStore`` holds.
+
+Blobs are shared with the store by hard links where the file system allows it, and copied elsewhere. Everything is
+durable before it has its name, and ``index.json``, which names the image, comes last. Synchronous, for a thread.
+Knows no references, registries or platforms. Spec: image-spec v1.1 image-layout.md; docs/store-format.md 10.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from fastoci.errors import FormatError, StoreError, StoreFullError, UnsupportedError
+from fastoci.image import index
+from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
+from fastoci.image.mediatype import OCI_INDEX
+from fastoci.interfaces import BlobStore
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SIZE: Final = 64 << 20  # bytes of an index.json that is extended
+_CHUNK: Final = 1 << 30  # bytes asked of one copy: the kernel caps it near 2 GiB
+# Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
+_NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
+_NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def write_image(target: Path, name: str, top: Descriptor, *, blobs: Sequence[Descriptor], store: BlobStore) -> None:
+    """Put an image into a layout, made when the directory is absent or empty, under a reference name.
+
+    An entry of that name is replaced, all others stay. Blobs that are there with the right size stay too.
+
+    Args:
+        name: for the annotation ``org.opencontainers.image.ref.name``; empty for an image without a name.
+        top: the manifest or index that the name stands for.
+        blobs: everything the image needs: ``top``, the manifests below it, configs and layers.
+    Raises:
+        BlobNotFoundError: ``store`` lacks one of ``blobs``.
+        StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
+    """
+    with _translated(str(target)):
+        if not target.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            _sync(target.parent)
+        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _locked(root, target):
+                for blob in {blob.digest: blob for blob in blobs}.values():
+                    _add_blob(root, blob, store)
+                _add_entry(root, name, top, target)
+        finally:
+            os.close(root)
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        kind = StoreFullError if cause.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"cannot write the layout {path}: {cause.strerror or cause}", path=path) from cause
+
+
+@contextmanager
+def _locked(root: int, target: Path) -> Iterator[None]:
+    """Check or make ``oci-layout``, and hold a lock on it: one process at a time extends a layout."""
+    names = set(os.listdir(root)) - {"lost+found"}
+    if names and "oci-layout" not in names:
+        raise StoreError(f"{target} is neither empty nor an OCI layout", path=str(target))
+    fd = os.open("oci-layout", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=root)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        data = _read(fd, f"{target}/oci-layout", 1 << 16)
+        if not data.strip(b"\0"):  # just made, or made before a power cut
+            os.pwrite(fd, OCI_LAYOUT, 0)
+            os.fsync(fd)
+            data = OCI_LAYOUT
+        try:
+            parse_layout(data)
+        except (FormatError, UnsupportedError) as error:
+            raise StoreError(f"{target} is no OCI layout: {error}", path=str(target)) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _add_blob(root: int, blob: Descriptor, store: BlobStore) -> None:
+    with _directory(root, "blobs") as blobs, _directory(blobs, blob.digest.algorithm) as directory:
+        if not _has(directory, blob):
+            source = store.open(blob)
+            try:
+                _transfer(source, directory, blob)
+            finally:
+                os.close(source)
+
+
+@contextmanager
+def _directory(parent: int, name: str) -> Iterator[int]:
+    """An open directory, made and durable when absent, no symbolic link."""
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=parent)
+        os.fsync(parent)
+    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _has(directory: int, blob: Descriptor) -> bool:
+    try:
+        info = os.stat(blob.digest.hex, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(info.st_mode) and info.st_size == blob.size
+
+
+def _transfer(source: int, directory: int, blob: Descriptor) -> None:
+    """Link or copy an open file to a hidden name, then rename it over what is there."""
+    hidden = f".{blob.digest.hex}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(hidden, dir_fd=directory)
+    try:
+        if not _link(source, directory, hidden):
+            _copy(source, directory, hidden, blob.size)
+        os.rename(hidden, blob.digest.hex, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(hidden, dir_fd=directory)
+        raise
+    os.fsync(directory)
+
+
+def _link(source: int, directory: int, name: str) -> bool:
+    try:
+        # The open file, whatever its name leads to by now: linkat(2) describes this use of /proc.
+        os.link(f"/proc/self/fd/{source}", name, dst_dir_fd=directory, follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
+def _copy(source: int, directory: int, name: str, size: int) -> None:
+    fd = os.open(name, _WRITE, 0o600, dir_fd=directory)
+    try:
+        offset = 0
+        copied = 1
+        while copied and offset < size:
+            copied = _copy_some(source, fd, offset, min(size - offset, _CHUNK))
+            offset += copied
+        if offset != size:
+            raise OSError(errno.EIO, f"a blob of {size} bytes ends after {offset}")
+        os.fchmod(fd, 0o444)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
+def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
+    try:
+        return os.copy_file_range(source, fd, count, offset, offset)
+    except OSError as error:
+        if error.errno not in _NO_COPY:
+            raise
+    os.lseek(fd, offset, os.SEEK_SET)  # sendfile writes at the cursor
+    return os.sendfile(fd, source, offset, count)
+
+
+def _add_entry(root: int, name: str, top: Descriptor, target: Path) -> None:
+    path = str(target / "index.json")
+    try:
+        fd = os.open("index.json", _READ, dir_fd=root)
+    except FileNotFoundError:
+        data = encode_index(())
+    else:
+        try:
+            data = _read(fd, path, _SIZE)
+        finally:
+            os.close(fd)
+    try:
+        index.parse(data, OCI_INDEX)
+    except (FormatError, UnsupportedError) as error:
+        raise StoreError(f"{path} is no index of an OCI layout: {error}", path=path) from error
+    # Plain values from here on: entries of others may have fields that are unknown here, and must keep them.
+    document = json.loads(data)
+    annotations = {**top.annotations, REF_NAME: name} if name else dict(top.annotations)
+    entry = {**encode(top), "annotations": annotations} if annotations else encode(top)
+    kept = [other for other in document["manifests"] or () if not _is_replaced(other, name, str(top.digest))]
+    _put_index(root, json.dumps({**document, "manifests": [*kept, entry]}, indent=1).encode() + b"\n")
+
+
+def _is_replaced(entry: dict[str, object], name: str, digest: str) -> bool:
+    annotations = entry.get("annotations")
+    named = annotations.get(REF_NAME, "") if isinstance(annotations, dict) else ""
+    return bool(named == name and (name or entry["digest"] == digest))
+
+
+def _put_index(root: int, data: bytes) -> None:
+    hidden = ".index.json.new"
+    with suppress(FileNotFoundError):
+        os.unlink(hidden, dir_fd=root)
+    fd = os.open(hidden, _WRITE, 0o644, dir_fd=root)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(hidden, "index.json", src_dir_fd=root, dst_dir_fd=root)
+    os.fsync(root)
+
+
+def _read(fd: int, path: str, limit: int) -> bytes:
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_size > limit:
+        raise StoreError(f"{path} is no regular file of at most {limit} bytes", path=path)
+    with open(fd, "rb", closefd=False) as file:
+        return file.read(limit)

@@ -1,0 +1,184 @@
+"""The store: verified blobs by digest, one directory, many processes.
+
+Asks the disk and starts ingests; knows nothing of manifests or the network. Its own few threads wait for the disk, so
+that an fsync never takes a thread from hashing. Spec: docs/store-format.md 2 and 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import random
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.image.descriptor import Descriptor
+from fastoci.settle import settle
+from fastoci.store import disk, ingest
+from fastoci.store.boot import Unsynced, boot_id
+from fastoci.store.ingest import StoreIngest
+from fastoci.store.paths import Paths, open_store
+from fastoci.store.refs import Ref, Refs
+from fastoci.store.view import update_index
+
+_THREADS: Final = 4  # they wait for the disk: commits of small blobs overlap, and the disk merges their syncs
+_POLL_S: Final = (0.02, 0.1)  # between looks at a digest that another process holds
+
+
+class _Outcome(enum.Enum):
+    """Why there is no ingest."""
+
+    THERE = enum.auto()
+    BUSY = enum.auto()
+
+
+T = TypeVar("T")
+
+
+class Store:
+    """``BlobStore`` on a directory. Made by ``Store.at``; ``refs`` are its references.
+
+    Belongs to one event loop; ``open`` and ``holds`` may be called from any thread.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.path = Path(paths.root)
+        self.refs = Refs(paths)
+        self._paths = paths
+        self._boot_id = boot_id()
+        self._unsynced = Unsynced(paths.unsynced, self._boot_id)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fastoci-store")
+
+    @classmethod
+    def at(cls, path: Path) -> Store:
+        """Open the store in a directory, made when absent or empty; an OCI layout there becomes one.
+
+        Raises:
+            StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
+        """
+        return cls(open_store(path))
+
+    def close(self) -> None:
+        """End the threads; no ingest is open any more. Idempotent."""
+        self._threads.shutdown()
+
+    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        first: dict[object, Descriptor] = {}
+        for blob in blobs:
+            first.setdefault(blob.digest, blob)
+        return await self._run(lambda: [blob for blob in first.values() if not self.holds(blob)])
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Whether the blob is there, by ``lstat`` of its name.
+
+        Raises:
+            StoreError: the disk refused to tell.
+        """
+        info = self._look(blob)
+        if info is None or not stat.S_ISREG(info.st_mode) or info.st_size != blob.size:
+            return False
+        return not self._unsynced.distrusts(blob.digest)
+
+    async def begin(self, blob: Descriptor) -> StoreIngest | None:
+        while True:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._try, blob)
+            attempt, cancelled = await settle(work)
+            if cancelled:
+                if isinstance(attempt, StoreIngest):
+                    await attempt.abort()
+                raise asyncio.CancelledError
+            if attempt is not _Outcome.BUSY:
+                return attempt if isinstance(attempt, StoreIngest) else None
+            await asyncio.sleep(random.uniform(*_POLL_S))
+
+    async def read(self, blob: Descriptor) -> bytes:
+        return await self._run(lambda: self._read(blob))
+
+    def open(self, blob: Descriptor) -> int:
+        path = self._paths.blob(blob.digest)
+        try:
+            fd = os.open(path, disk.READ)
+        except OSError as cause:
+            if not self.holds(blob):
+                raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path) from cause
+            raise disk.failure(cause, "open", path) from cause
+        info = os.fstat(fd)
+        if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest):
+            return fd
+        os.close(fd)
+        raise BlobNotFoundError(f"{path} is not the {blob.size} bytes of {blob.digest}, or was not synced", path=path)
+
+    async def record(self, ref: Ref) -> None:
+        """``refs.set`` in the store's threads."""
+        await self._run(lambda: self.refs.set(ref))
+
+    async def update_view(self) -> None:
+        """Bring ``index.json`` up to date with the references, for other tools; once a job.
+
+        Raises:
+            StoreError: the disk refused, or another tool left an ``index.json`` that does not parse.
+        """
+        await self._run(lambda: update_index(self._paths, self.refs))
+
+    def _look(self, blob: Descriptor) -> os.stat_result | None:
+        path = self._paths.blob(blob.digest)
+        try:
+            return os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as cause:
+            raise disk.failure(cause, "look at", path) from cause
+
+    def _try(self, blob: Descriptor) -> StoreIngest | _Outcome:
+        """One attempt at ``begin``, without waiting for whoever holds the digest."""
+        if self.holds(blob):
+            return _Outcome.THERE
+        info = self._look(blob)
+        if info is not None and stat.S_ISDIR(info.st_mode):
+            path = self._paths.blob(blob.digest)
+            raise StoreError(f"{path} is a directory where a blob belongs: remove it", path=path)
+        directory = self._paths.ingest(blob.digest)
+        held = ingest.hold(directory)
+        if held is None:
+            return _Outcome.BUSY
+        try:
+            if not self.holds(blob):  # the last holder may have committed it
+                with disk.translated("begin", directory, wanted=blob.size):
+                    disk.make_directory(self._paths.blobs(blob.digest), 0o755)
+                return StoreIngest(
+                    blob,
+                    self._paths,
+                    boot_id=self._boot_id,
+                    held=held,
+                    threads=self._threads,
+                    unsynced=self._unsynced,
+                )
+            with disk.translated("delete", directory):
+                ingest.remove(directory)
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)
+        return _Outcome.THERE
+
+    def _read(self, blob: Descriptor) -> bytes:
+        fd = self.open(blob)
+        try:
+            with disk.translated("read", self._paths.blob(blob.digest)):
+                data = disk.read_all(fd, blob.size)
+        finally:
+            os.close(fd)
+        if len(data) != blob.size:
+            raise BlobNotFoundError(f"{blob.digest} ends after {len(data)} of {blob.size} bytes", path=str(self.path))
+        return data
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        result, cancelled = await settle(asyncio.get_running_loop().run_in_executor(self._threads, work))
+        if cancelled:
+            raise asyncio.CancelledError
+        return result

@@ -1,0 +1,126 @@
+"""System calls on the store's files: made durable, never through a symbolic link, refused with a typed error.
+
+The one place of this folder where ``OSError`` becomes ``StoreError``. Knows no names of the store.
+Spec: docs/store-format.md 2.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from fastoci.errors import StoreError, StoreFullError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
+READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:
+    """The typed error for what the disk said, of the file that the system call named, or else of ``path``.
+
+    ``wanted`` is how many bytes there was no room for.
+    """
+    path = cause.filename if isinstance(cause.filename, str) else path
+    reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    if cause.errno in _FULL:
+        room = f", {wanted} bytes wanted" if wanted else ""
+        return StoreFullError(f"cannot {action} {path}: {reason}{room}", path=path)
+    return StoreError(f"cannot {action} {path}: {reason}", path=path)
+
+
+@contextmanager
+def translated(action: str, path: str, *, wanted: int = 0) -> Iterator[None]:
+    """Turn an ``OSError`` of the body into ``failure``'s answer."""
+    try:
+        yield
+    except OSError as cause:
+        raise failure(cause, action, path, wanted=wanted) from cause
+
+
+def read(path: str, limit: int) -> bytes | None:
+    """The content of a small regular file; None when there is no such file.
+
+    Raises:
+        StoreError: unreadable, no regular file, or larger than ``limit`` bytes.
+    """
+    try:
+        fd = os.open(path, READ)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
+    try:
+        with translated("read", path):
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise StoreError(f"{path} is no regular file", path=path)
+            if info.st_size > limit:
+                raise StoreError(f"{path} has {info.st_size} bytes, more than {limit}", path=path)
+            return read_all(fd, info.st_size)
+    finally:
+        os.close(fd)
+
+
+def read_all(fd: int, size: int) -> bytes:
+    """Up to ``size`` bytes from the start of a file: one ``pread`` may give less than it was asked for."""
+    pieces = []
+    offset = 0
+    while offset < size and (piece := os.pread(fd, size - offset, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything at the cursor."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: str, mode: int) -> bool:
+    """Make one directory with exactly this mode, durable in its parent; False when something has that name."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return False
+    os.chmod(path, mode)  # mkdir's is cut by the umask
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+def replace(directory: str, name: str, data: bytes, *, temporary: str, mode: int = 0o644) -> None:
+    """Give ``name`` new content, durable and at once; the caller holds the lock that guards ``temporary``.
+
+    Under a lock the temporary name can be fixed, and so at most one file is ever left behind.
+    """
+    unfinished = f"{directory}/{temporary}"
+    with suppress(FileNotFoundError):
+        os.unlink(unfinished)
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(unfinished)
+        raise
+    finally:
+        os.close(fd)
+    os.rename(unfinished, f"{directory}/{name}")
+    sync_directory(directory)

@@ -1,0 +1,172 @@
+"""References: which image a name led to, and which of its platforms are here. One small file each, replaced at once.
+
+The truth about names, and the roots of garbage collection. Synchronous, for threads. Knows neither blobs nor the
+clock. Spec: docs/store-format.md 6.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from fastoci.errors import BlobNotFoundError, FormatError, StoreError, UnsupportedError
+from fastoci.image import document
+from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
+from fastoci.store import disk, lock
+from fastoci.store.paths import Paths
+
+_SIZE: Final = 1 << 20  # bytes of one file
+_TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A name, what it led to, and what was fetched of it.
+
+    ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
+    that are held, by platform. ``pulled_at`` is RFC 3339, UTC.
+    """
+
+    name: str
+    descriptor: Descriptor
+    images: Mapping[str, Descriptor] = field(hash=False)
+    pulled_at: str
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A reference's file."""
+
+    name: str
+    descriptor: DescriptorForm
+    images: dict[str, DescriptorForm]
+    pulled_at: str
+    pinned: bool = False
+
+
+class Refs:
+    """The references of a store. Holds nothing, so any thread or process may use one."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def set(self, ref: Ref) -> Ref:
+        """Record a reference, durable at once; what was stored is the answer.
+
+        Platforms that are held of the same ``descriptor`` stay, and a pinned name stays pinned.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        directory, key = self._paths.ref(ref.name)
+        with disk.translated("record", f"{directory}/{key}"):
+            disk.make_directory(directory, 0o755)
+            held = lock.acquire(f"{directory}/.lock", wait=True)
+            assert held is not None
+            try:
+                ref = _merge(self._before(ref.name), ref)
+                disk.replace(directory, key, _encode(ref), temporary=".new")
+            finally:
+                os.close(held)
+        return ref
+
+    def get(self, name: str) -> Ref:
+        """The reference of this canonical name.
+
+        Raises:
+            BlobNotFoundError: there is none.
+            StoreError: its file is broken, or the disk refused.
+        """
+        directory, key = self._paths.ref(name)
+        ref = self._load(f"{directory}/{key}", key)
+        if ref is None:
+            raise BlobNotFoundError(f"the store has no reference {name}", path=f"{directory}/{key}")
+        return ref
+
+    def list(self) -> tuple[tuple[Ref, ...], tuple[StoreError, ...]]:
+        """All references by name, and what is wrong with the files that are none."""
+        refs: dict[str, Ref] = {}
+        broken = []
+        for path, key in self._files():
+            try:
+                ref = self._load(path, key)
+            except StoreError as error:
+                broken.append(error)
+            else:
+                if ref is not None:
+                    refs[ref.name] = ref
+        return tuple(refs[name] for name in sorted(refs)), tuple(broken)
+
+    def more_than(self, count: int) -> bool:
+        """Whether there are more references than this, by names of files alone."""
+        return any(number >= count for number, _ in enumerate(self._files()))
+
+    def touch(self, name: str) -> None:
+        """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
+
+        Raises:
+            BlobNotFoundError: there is no such reference.
+        """
+        directory, key = self._paths.ref(name)
+        path = f"{directory}/{key}"
+        now = time.time()
+        try:
+            if 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
+                return
+            os.utime(path, follow_symlinks=False)
+        except FileNotFoundError as cause:
+            raise BlobNotFoundError(f"the store has no reference {name}", path=path) from cause
+        except OSError:
+            # A read-only store, or a store of another user: who may not write there has no say in what is kept.
+            return
+
+    def _before(self, name: str) -> Ref | None:
+        with suppress(StoreError):  # a broken file is replaced whole
+            return self.get(name)
+        return None
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        with disk.translated("list", self._paths.refs):
+            for prefix in os.listdir(self._paths.refs):
+                with suppress(NotADirectoryError):
+                    for key in os.listdir(f"{self._paths.refs}/{prefix}"):
+                        if not key.startswith("."):
+                            yield f"{self._paths.refs}/{prefix}/{key}", key
+
+    def _load(self, path: str, key: str) -> Ref | None:
+        data = disk.read(path, _SIZE)
+        if data is None:
+            return None
+        try:
+            form = document.decode(data, _Form, what="reference")
+            images = {platform: image.value(platform) for platform, image in form.images.items()}
+            ref = Ref(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
+        except (FormatError, UnsupportedError) as error:
+            raise StoreError(f"{path} is no reference: {error}", path=path) from error
+        if self._paths.ref(ref.name) != (os.path.dirname(path), key):
+            raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
+        return ref
+
+
+def _merge(old: Ref | None, new: Ref) -> Ref:
+    if old is None:
+        return new
+    images = {**old.images, **new.images} if old.descriptor.digest == new.descriptor.digest else new.images
+    return replace(new, images=images, pinned=old.pinned or new.pinned)
+
+
+def _encode(ref: Ref) -> bytes:
+    form = {
+        "name": ref.name,
+        "descriptor": encode(ref.descriptor),
+        "images": {platform: encode(image) for platform, image in sorted(ref.images.items())},
+        "pinned": ref.pinned,
+        "pulled_at": ref.pulled_at,
+    }
+    return json.dumps(form, indent=1).encode() + b"\n"
