@@ -1,0 +1,79 @@
+"""The program: its commands, and the one place where an exception becomes a line on stderr and an exit code.
+
+Nothing that a command needs is imported before that command runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+from fastoci.cli import apply, failure, info, inspect, ls, pull
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done                        5  the registry or the network failed
+  1  any other failure           6  wrong bytes: digest or size
+  2  wrong usage or reference    7  malformed, unsupported or unsafe image
+  3  no such image or platform   8  the disk refused
+  4  credentials missing or bad  9  several images, several outcomes
+  130 interrupted, 143 terminated
+"""
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"fastoci {version('fastoci')}")
+        except PackageNotFoundError:
+            click.echo("fastoci, run from a source tree")
+        context.exit()
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+    commands=[pull.pull, ls.ls, inspect.inspect, apply.apply, info.info],
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def program() -> None:
+    """Move container images from registries onto this machine: verified, stored once, unpacked safely.
+
+    \b
+    fastoci pull alpine                       into the store
+    fastoci pull alpine --rootfs ./alpine     and its files into a directory
+    fastoci pull alpine --oci ./layout        and into an OCI image layout
+
+    Results go to stdout, everything else to stderr.
+    """
+
+
+def main() -> None:
+    """Run the program on ``sys.argv`` and exit."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = program.main(arguments, prog_name="fastoci", standalone_mode=False)
+    except click.Abort:
+        return _stopped(signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except failure.Stopped as stop:
+        return _stopped(stop.number)
+    except Exception as error:
+        failure.report([("", error)])
+        return failure.code(error)
+    return code if isinstance(code, int) else 0
+
+
+def _stopped(number: int) -> int:
+    """Say that a signal ended the work; the exit code for it."""
+    click.echo(f"fastoci: stopped by {signal.Signals(number).name}; what was finished is kept", err=True)
+    return 128 + number
