@@ -18,6 +18,7 @@ import pytest
 
 import fastoci
 from fastoci.image.platform import Platform
+from fastoci.store.blobs import Store
 from fastoci.testing.gate import Basic
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer, whiteout
@@ -169,6 +170,7 @@ def test_ls_shows_name_digest_platforms_size_and_time(cli: Cli, registry: Regist
 
 
 def test_ls_of_an_empty_store_is_a_header(cli: Cli, tmp_path: Path) -> None:
+    Store.at(tmp_path / "s").close()
     done = cli("ls", "--store", tmp_path / "s")
     assert done.stdout.split() == ["NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED"]
 
@@ -264,6 +266,7 @@ def test_a_signal_stops_a_pull_and_keeps_what_is_done(
 
 
 def test_a_stdout_that_nobody_reads_is_no_traceback(registry: Registry, tmp_path: Path) -> None:
+    Store.at(tmp_path / "s").close()
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout, started(["ls", "--store", tmp_path / "s"], stdout=stdout) as process:
@@ -273,8 +276,17 @@ def test_a_stdout_that_nobody_reads_is_no_traceback(registry: Registry, tmp_path
 
 
 def test_an_unexpected_exception_is_one_line(tmp_path: Path) -> None:
+    Store.at(tmp_path / "s").close()
     with open("/dev/full", "wb") as full, started(["ls", "--store", tmp_path / "s"], stdout=full) as process:
         _, err = process.communicate()
     assert process.returncode == 1
     assert len(err.splitlines()) == 1
     assert "FASTOCI_DEBUG=1" in err
+
+
+@pytest.mark.parametrize("command", [["ls"], ["inspect", "alpine"]])
+def test_a_mistyped_store_is_an_error_and_does_not_become_one(cli: Cli, tmp_path: Path, command: list[str]) -> None:
+    done = cli(*command, "--store", tmp_path / "absent")
+    assert done.returncode == 3
+    assert "there is no store at" in done.stderr
+    assert not (tmp_path / "absent").exists()

@@ -27,11 +27,10 @@ def inspect(reference: str, raw: bool, platform: str | None, store: Path | None)
     """
     import json
 
-    from fastoci import Engine
     from fastoci.cli import job
 
     async def work() -> Image:
-        async with Engine(store) as engine:
+        async with options.existing(store) as engine:
             return await engine.image(reference, platform=platform)
 
     image = job.run(work())

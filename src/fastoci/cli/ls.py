@@ -30,11 +30,10 @@ def ls(store: Path | None) -> None:
     fastoci ls
     fastoci ls --store /srv/images
     """
-    from fastoci import Engine
     from fastoci.cli import job
 
     async def work() -> list[tuple[str, ...]]:
-        async with Engine(store) as engine:
+        async with options.existing(store) as engine:
             return await _rows(engine)
 
     for line in _aligned([_HEADER, *job.run(work())]):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from fastoci import Engine
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -39,3 +42,19 @@ def progress(command: C) -> C:
         show_default=True,
         help="On stderr: bars, a line now and then, or a JSON object for each event. auto is bar on a terminal.",
     )(command)
+
+
+def existing(store: Path | None) -> Engine:
+    """An engine over a store that is there: a path mistyped to a command that only reads must not become a store.
+
+    Raises:
+        BlobNotFoundError: there is none.
+    """
+    from fastoci import Engine
+    from fastoci.errors import BlobNotFoundError
+
+    engine = Engine(store)
+    if not (engine.store_path / "fastoci.json").is_file():
+        where = str(engine.store_path)
+        raise BlobNotFoundError(f"there is no store at {where}: fastoci pull makes one", path=where)
+    return engine

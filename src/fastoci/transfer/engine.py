@@ -134,6 +134,7 @@ class Engine:
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
         self._pulls = 0
+        self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
         self._store = await asyncio.to_thread(Store.at, self.store_path)
@@ -155,9 +156,7 @@ class Engine:
             self._worker.close()
             self._store.close()
 
-    async def pull(
-        self, reference: str, *, platform: str | None = None, rootfs: StrPath | None = None
-    ) -> Image:
+    async def pull(self, reference: str, *, platform: str | None = None, rootfs: StrPath | None = None) -> Image:
         """Bring an image into the store; what is there already is not fetched.
 
         Args:
@@ -175,10 +174,12 @@ class Engine:
             resolved, config = await self._job.pull(
                 parsed, repository, image=reference, platform=wanted, rootfs=None if rootfs is None else Path(rootfs)
             )
+            self._view_is_old = True
         finally:
             self._pulls -= 1
-        if not self._pulls:  # the last of those under way
-            await self._store.update_view()
+            if not self._pulls and self._view_is_old:  # the last of those under way
+                self._view_is_old = False
+                await self._store.update_view()
         return Image(self._job, resolved, config)
 
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:

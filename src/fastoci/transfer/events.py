@@ -76,7 +76,7 @@ class UnpackStarted:
 
 @dataclass(frozen=True, slots=True)
 class UnpackProgress:
-    """``size`` compressed bytes of the image's layers have become ``entries`` entries, ``layers`` layers are complete."""
+    """``layers`` layers are complete; ``size`` compressed bytes have become ``entries`` entries."""
 
     image: str
     layers: int
@@ -97,7 +97,7 @@ class UnpackDone:
 
 @dataclass(frozen=True, slots=True)
 class ImageDone:
-    """All blobs are there and the reference is recorded."""
+    """All blobs are there and the reference is recorded; ``digest`` is what the name points to, index or manifest."""
 
     image: str
     digest: str

@@ -11,7 +11,7 @@ _PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
 
 
 def info() -> dict[str, str]:
-    """Versions of fastoci, Python and the packages it moves bytes with, and a tier each for sha256, gzip, zstd, receive."""
+    """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd and receive."""
     versions = {name: _version(name) for name in _PACKAGES}
     return {**versions, "python": platform.python_version(), **bind_decoders(), "receive": "aiohttp iter_any"}
 

@@ -74,7 +74,7 @@ class Job:
         except asyncio.CancelledError:
             self.observer(ImageFailed(image, "cancelled"))
             raise
-        self.observer(ImageDone(image, str(resolved.descriptor.digest)))
+        self.observer(ImageDone(image, str(resolved.top.digest)))
         return resolved, config
 
     async def resolve(self, reference: Reference, source: ImageSource, platform: Platform | None) -> Resolved:
@@ -94,7 +94,7 @@ class Job:
         descriptor, raw = chain[-1]
         manifest = manifest_document.parse(raw, descriptor.media_type)
         if len(manifest.layers) > self.limits.layers:
-            raise FormatError(f"the manifest has {len(manifest.layers)} layers; at most {self.limits.layers} are allowed")
+            raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {self.limits.layers}")
         return Resolved(reference, tuple(chain), manifest, descriptor.platform)
 
     async def _descend(
@@ -111,7 +111,8 @@ class Job:
         found = select(index.manifests, wanted)
         nested = [entry for entry in index.manifests if entry.media_type in mediatype.INDEXES and not entry.platform]
         for entry in [found] if found else nested:
-            below = await self._descend([*chain, (entry, await self._document(entry, source))], source, wanted, available)
+            link = (entry, await self._document(entry, source))
+            below = await self._descend([*chain, link], source, wanted, available)
             if below is not None:
                 return below
         return None

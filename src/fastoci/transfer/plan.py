@@ -1,4 +1,4 @@
-"""What a pull is about to do, as a frozen value: printable, costed in bytes, made before the first layer is asked for."""
+"""What a pull is about to do, as a frozen value: costed in bytes, made before the first layer is asked for."""
 
 from __future__ import annotations
 
@@ -55,5 +55,3 @@ class PullPlan:
     def missing_size(self) -> int:
         """Bytes to fetch."""
         return sum(blob.size for blob in self.missing)
-
-

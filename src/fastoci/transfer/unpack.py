@@ -79,7 +79,8 @@ class Unpacker:
         Raises:
             UnpackError, FormatError, StoreError: the directory holds what was extracted before.
         """
-        self._observe(UnpackStarted(str(directory), str(directory), len(layers), 0))
+        size = sum(_size(path) for path in layers)
+        self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
         tree = _Tree(self._limits, str(directory), self._observe)
         root_fd, tree.base = await self._worker.acquire(
             lambda: open_directory(directory), lambda opened: os.close(opened[0])
@@ -126,6 +127,14 @@ def _step(fd: int, offset: int, source: Span, stage: Inflate) -> int:
     return count
 
 
+def _size(path: Path) -> int:
+    fd = _open_layer(path)  # a layer that is not there is found before the first is applied
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
 def _open_layer(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -155,9 +164,7 @@ class _Tree:
         )
 
     def progress(self, offset: int, writer: LayerWriter) -> None:
-        self._observe(
-            UnpackProgress(self._image, self._layers, self._read + offset, self._entries + writer.entries)
-        )
+        self._observe(UnpackProgress(self._image, self._layers, self._read + offset, self._entries + writer.entries))
 
     def layer_done(self, size: int, writer: LayerWriter) -> None:
         self._layers += 1

@@ -1,7 +1,7 @@
 """Threads that run the data plane, and the budget of spans as the event loop sees it.
 
-The unit of work is one stage of one stream on one span. Whatever happens to the task that waits, a span goes back to the
-pool when the thread lets go of it, and nothing is closed under a thread that still works on it.
+The unit of work is one stage of one stream on one span. Whatever happens to the task that waits, a span goes back to
+the pool when the thread lets go of it, and nothing is closed under a thread that still works on it.
 """
 
 from __future__ import annotations
