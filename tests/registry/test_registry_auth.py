@@ -146,7 +146,7 @@ async def test_a_waiter_that_is_cancelled_takes_the_token_from_nobody() -> None:
     guard = issuing()
     async with guarded(guard) as server, client(connections=64) as registry:
         tasks = [asyncio.create_task(resolve(registry, server.address)) for _ in range(20)]
-        await server.until(5)
+        await server.until(1, "/token")
         for task in tasks[::2]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -473,6 +473,21 @@ async def test_a_host_that_refuses_both_schemes_gives_the_first_error(names: dic
             await client.repository(asked).resolve(asked)
 
 
+async def test_a_host_behind_a_redirect_that_is_down_is_no_reason_for_http(
+    names: dict[str, str], certified: Callable[..., ssl.SSLContext]
+) -> None:
+    names["registry.test"] = "127.0.0.1"
+    to = answer(307, headers={"Location": "https://127.0.0.1:1/x"})
+    async with (
+        serving(lambda asked: to, tls=certified("registry.test")) as server,
+        registry(tls_verify=False) as client,
+    ):
+        asked = Reference.parse(f"registry.test:{server.port}/a:1")
+        with pytest.raises(ConnectError, match=r"127\.0\.0\.1:1/x.*connection refused"):
+            await client.repository(asked).resolve(asked)
+        assert server.connections == 1
+
+
 async def test_loopback_on_443_is_https() -> None:
     async with registry(tls_verify=True) as client:
         asked = Reference.parse("127.0.0.1:443/a:1")

@@ -70,9 +70,9 @@ class Server:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def until(self, count: int) -> None:
-        """Wait for so many requests."""
-        while len(self.asked) < count:
+    async def until(self, count: int, path: str = "") -> None:
+        """Wait for so many requests, of this path if one is given."""
+        while sum(asked.path == (path or asked.path) for asked in self.asked) < count:
             self.came.clear()
             await self.came.wait()
 

@@ -1,0 +1,1 @@
+"""The network: registries, their connections and logins."""

@@ -1,0 +1,60 @@
+"""How near to this machine an address is: where a server's word may lead a request. No I/O.
+
+The user's word reaches every address. A server's word (a redirect, a token realm) leads at most as near as that server
+itself is: a public registry may not point into a private network or at loopback, one on loopback may point anywhere.
+Link-local, multicast and cloud metadata addresses are never reached on a server's word.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import IntEnum
+from typing import Final
+
+
+class Nearness(IntEnum):
+    """From far to near."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+    FORBIDDEN = 3
+
+
+# Metadata services that are not on a link-local address: AWS over IPv6, Alibaba, Oracle, Azure's wire server.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+)
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+def nearness(address: str) -> Nearness:
+    """How near a numeric address is; the IPv4 address inside an IPv6 one counts.
+
+    Raises:
+        ValueError: not a numeric address.
+    """
+    ip = _inner(ipaddress.ip_address(address))
+    if ip.is_link_local or ip.is_multicast or ip in _METADATA:
+        return Nearness.FORBIDDEN
+    if ip.is_loopback or ip.is_unspecified:
+        return Nearness.LOOPBACK  # connecting to 0.0.0.0 reaches this machine
+    return Nearness.PUBLIC if ip.is_global else Nearness.PRIVATE
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without port and brackets, is this machine by its very name."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _NAT64:
+            return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        return ip.ipv4_mapped or ip.sixtofour or ip
+    return ip

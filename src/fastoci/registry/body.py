@@ -1,0 +1,71 @@
+"""A body on the wire into spans: exactly as many bytes as promised, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from fastoci._core import Span
+from fastoci.errors import SizeMismatchError, TransportError, TruncatedError
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import SpanSource
+from fastoci.registry.transport import Reply
+
+
+async def pour(
+    reply: Reply, blob: Descriptor, *, skip: int, left: int, spans: SpanSource
+) -> AsyncGenerator[Span, None]:
+    """Yield ``left`` bytes of a body after its first ``skip``, in spans; the span's reference passes to the caller.
+
+    A span is taken only when there are bytes for it, and yielded when it is full or the body ends. What arrived before
+    a cut is yielded before the cut is raised. Closes the reply.
+
+    Raises:
+        SizeMismatchError: the body goes on after the last byte.
+        TransportError: it ends or breaks before.
+    """
+    span: Span | None = None
+    cut: TransportError | None = None
+    try:
+        while True:
+            try:
+                data = await reply.some()
+            except TransportError as error:
+                cut = error
+                break
+            if not data:
+                break
+            start = min(skip, len(data))
+            skip -= start
+            left -= len(data) - start
+            if left < 0:
+                raise wrong_length(blob, blob.size - left)
+            while start < len(data):
+                if span is None:
+                    span = await spans.take()
+                start += span.append(data, start)
+                if not span.room:
+                    full, span = span, None
+                    yield full
+        if span is not None:
+            last, span = span, None
+            yield last
+        if cut is None and left:
+            cut = TruncatedError(
+                f"{reply.url}: the body ended {left} bytes before its end", url=reply.url, received=reply.received
+            )
+        if cut is not None:
+            raise cut
+    finally:
+        if span is not None:
+            span.release()
+        reply.close()
+
+
+def wrong_length(blob: Descriptor, actual: int) -> SizeMismatchError:
+    """The error for a source that announces or sends another number of bytes than ``blob.size``."""
+    return SizeMismatchError(
+        f"{blob.digest}: expected {blob.size} bytes, the registry has {actual}",
+        subject=str(blob.digest),
+        expected=blob.size,
+        actual=actual,
+    )

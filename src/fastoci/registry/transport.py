@@ -1,0 +1,323 @@
+"""HTTP as a registry client needs it: one request at a time, redirects followed here, bodies never decoded.
+
+It holds the connections and the rules of where a request may go; it knows nothing of registries, tokens or digests.
+Credentials come with a request and end at the first change of scheme, host or port. A redirect, or another request
+that a server named, is checked against the address that is really connected to (``addresses``): so hosts that the
+user named and hosts that a server named never share a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.metadata
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from fastoci.errors import RegistryError
+from fastoci.registry.addresses import Nearness, nearness
+from fastoci.registry.failures import BlockedAddressError, translate
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_HOPS: Final = 10
+_HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
+
+_AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what credentials and trust belong to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: URL) -> Origin:
+        return cls(url.scheme, (url.raw_host or "").lower(), url.port or 0)
+
+
+def redact(url: URL) -> str:
+    """A URL as it may be shown: without user, query and fragment, where secrets are."""
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def parse_url(text: str, *, base: URL | None = None) -> URL:
+    """An absolute http(s) URL without user and fragment, kept byte for byte: a signed query stays valid.
+
+    Raises:
+        ValueError: it is not one, or has characters that no URL has.
+    """
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError("not a URL")
+    url = URL(text, encoded=True)
+    if url.scheme and not url.raw_host:
+        raise ValueError("no host")
+    if base is not None:
+        url = base.join(url)
+    if url.scheme not in ("http", "https") or not url.raw_host:
+        raise ValueError("not http or https")
+    return url.with_user(None).with_fragment(None)
+
+
+class Reply:
+    """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: URL, read_s: float) -> None:
+        self.status = response.status
+        self.method = response.method
+        self.origin = Origin.of(url)
+        self.url = redact(url)
+        self.received = 0
+        self._response = response
+        self._secret = bool(url.raw_query_string)
+        self._read_s = read_s
+
+    def header(self, name: str) -> str:
+        """The header's values joined with commas, empty when there is none."""
+        return ", ".join(self._response.headers.getall(name, ()))
+
+    @property
+    def length(self) -> int | None:
+        """The announced bytes of the body; None when it is not announced."""
+        text = self.header("Content-Length")
+        return int(text) if text.isdecimal() and len(text) < 20 else None
+
+    async def some(self) -> bytes:
+        """The bytes that arrived since; empty at the end of the body.
+
+        Raises:
+            TransportError: the body was cut, or is broken, or does not come.
+        """
+        content = self._response.content
+        try:
+            data = content.read_nowait()
+            if not data and not content.at_eof():
+                # aiohttp's own deadline is not enough: after broken framing it is gone, and no end comes.
+                async with asyncio.timeout(self._read_s):
+                    data = await content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            cause = None if self._secret else error
+            raise translate(error, self.url, received=self.received, answered=True) from cause
+        self.received += len(data)
+        return data
+
+    async def read(self, limit: int) -> bytes:
+        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long."""
+        body = bytearray()
+        while len(body) <= limit and (data := await self.some()):
+            body += data
+        return bytes(body[: limit + 1])
+
+    def close(self) -> None:
+        """End the transfer; the connection is used again only if the body was read to its end."""
+        self._response.close()
+
+
+class Transport:
+    """The connections of one client, over all hosts.
+
+    Args:
+        tls_verify: check certificates.
+        connect_s, read_s: how long a connection may take, and how long one may be silent.
+        connections: at most so many to one host.
+    """
+
+    def __init__(self, *, tls_verify: bool, connect_s: float, read_s: float, connections: int) -> None:
+        self._tls_verify = tls_verify
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
+        self._connect_s = connect_s
+        self._read_s = read_s
+        self._connections = connections
+        self._context: ssl.SSLContext | None = None
+        self._nearness: dict[str, Nearness] = {}
+        # By how near its hosts may be; None: the user named them, so they may be anywhere.
+        self._sessions: dict[Nearness | None, aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        for session in sessions:
+            await session.close()
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        authorization: str | None = None,
+        body: bytes | None = None,
+        named_by: Origin | None = None,
+    ) -> Reply:
+        """Send a request, follow its redirects, and return the last answer with its body unread.
+
+        Args:
+            authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
+            body: a form to post; such a request follows no redirect.
+            named_by: the origin of the server that named ``url``; None when the user did.
+        Raises:
+            RegistryError: a redirect that may not be followed.
+            TransportError: no answer.
+        """
+        namer = named_by or Origin.of(url)
+        for _ in range(_HOPS + 1):
+            response = await self._send(method, url, headers, authorization, body, namer)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return Reply(response, url, self._read_s)
+            response.release()
+            following = _redirect(url, location, response.status, body)
+            if Origin.of(following) != Origin.of(url):
+                authorization = None
+            url = following
+        raise RegistryError(f"{redact(url)}: more than {_HOPS} redirects", url=redact(url), status=response.status)
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        body: bytes | None,
+        namer: Origin,
+    ) -> aiohttp.ClientResponse:
+        sent = {"Accept-Encoding": "identity", **headers}
+        if authorization is not None:
+            sent["Authorization"] = authorization
+        tls = await self._tls() if url.scheme == "https" else True
+        session = self._session(self._reach(url, namer))
+        try:
+            return await session.request(method, url, headers=sent, data=body, allow_redirects=False, ssl=tls)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
+            raise translate(error, redact(url)) from (None if url.raw_query_string else error)
+
+    def _reach(self, url: URL, namer: Origin) -> Nearness | None:
+        """How near the host of ``url`` may be, on the word of ``namer``."""
+        target = Origin.of(url)
+        if (target.host, target.port) == (namer.host, namer.port):
+            return None
+        try:
+            near = nearness(namer.host)
+        except ValueError:
+            near = self._nearness.get(namer.host, Nearness.PUBLIC)
+        return min(near, Nearness.LOOPBACK)
+
+    def _session(self, reach: Nearness | None) -> aiohttp.ClientSession:
+        session = self._sessions.get(reach)
+        if session is None:
+            connector = _Connector(
+                limit=0,
+                limit_per_host=self._connections,
+                resolver=_Resolver(self._nearness if reach is None else None, self._connect_s),
+                socket_factory=None if reach is None else functools.partial(_guarded_socket, reach),
+            )
+            session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=self._timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                requote_redirect_url=False,
+                max_line_size=_HEADER_SIZE,
+                max_field_size=_HEADER_SIZE,
+                headers={"User-Agent": f"fastoci/{_version()}"},
+            )
+            self._sessions[reach] = session
+        return session
+
+    async def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            # Reads some 150 certificates from disk: not on the loop.
+            self._context = await asyncio.to_thread(_context, self._tls_verify)
+        return self._context
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that never hands out a connection on which an answer waits that nobody asked for."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, within a deadline; notes in ``seen`` how far the farthest address of each host is."""
+
+    def __init__(self, seen: dict[str, Nearness] | None, timeout_s: float) -> None:
+        self._resolver = aiohttp.ThreadedResolver()
+        self._seen = seen
+        self._timeout_s = timeout_s
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        async with asyncio.timeout(self._timeout_s):
+            found = await self._resolver.resolve(host, port, family)
+        if self._seen is not None and found:
+            self._seen[host.lower()] = min(nearness(result["host"]) for result in found)
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _guarded_socket(reach: Nearness, address: _AddressInfo) -> socket.socket:
+    """A socket for an address that is about to be connected to: the last look at it, after the name service."""
+    family, kind, protocol, _, target = address
+    if nearness(target[0]) > reach:
+        raise BlockedAddressError
+    return socket.socket(family, kind, protocol)
+
+
+def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
+    where = redact(url)
+    problem = ""
+    try:
+        following = parse_url(location, base=url)
+    except ValueError:
+        problem = "to something that is not an http(s) URL"
+    else:
+        if body is not None:
+            problem = "a request that carries a secret"
+        elif url.scheme == "https" and following.scheme == "http":
+            problem = "from https to http"
+        if not problem:
+            return following
+    raise RegistryError(f"{where}: refused, the server redirects {problem}", url=where, status=status)
+
+
+def _context(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("fastoci")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
