@@ -171,4 +171,4 @@ class Extractor:
 TAR_CODES: dict[int, tuple[str, str]]
 
 def info() -> dict[str, str]:
-    """Which tier is live: {"sha256": "sha-ni" | "openssl" | "scalar", "gzip": "isa-l" | "none", "zstd": "libzstd" | "none"}."""
+    """Which tier is live: {"sha256": "sha-ni, 2 lanes" | "openssl" | "scalar", "gzip": "isa-l" | "none", "zstd": "libzstd" | "none"}."""

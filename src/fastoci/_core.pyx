@@ -28,14 +28,17 @@ cdef extern from "csrc/sha256.h" nogil:
     enum: SHA256_STATE_SIZE
     struct sha256:
         uint64_t count
-    ctypedef void (*sha256_blocks_fn)(uint32_t *, const uint8_t *, size_t) noexcept nogil
-    sha256_blocks_fn sha256_tier(const char *, const char **)
+    struct sha256_tier:
+        const char *name
+        int lanes
+    int sha256_choose(sha256_tier *, const char *)
+    void sha256_measure(sha256_tier *)
     void sha256_init(sha256 *)
-    void sha256_update(sha256 *, sha256_blocks_fn, const uint8_t *, size_t)
-    void sha256_digest(const sha256 *, sha256_blocks_fn, uint8_t *)
+    void sha256_update(sha256 *, const sha256_tier *, const uint8_t *, size_t)
+    void sha256_digest(const sha256 *, const sha256_tier *, uint8_t *)
     void sha256_save(const sha256 *, uint8_t *)
     int sha256_restore(sha256 *, const uint8_t *)
-    void sha256_update_many(sha256 **, const uint8_t **, const size_t *, size_t, sha256_blocks_fn)
+    void sha256_update_many(sha256 **, const uint8_t **, size_t *, size_t, const sha256_tier *)
 
 cdef extern from "csrc/inflate.h" nogil:
     enum inflate_format:
@@ -296,19 +299,14 @@ cdef class Span:
         self._settle()
 
 
-cdef sha256_blocks_fn _blocks
-cdef str _sha256_name
+cdef sha256_tier _tier
 
 
 def _choose_sha256():
-    global _blocks, _sha256_name
-    cdef const char *found = NULL
     wanted = os.environ.get("FASTOCI_SHA256")
     name = wanted.encode() if wanted else None
-    _blocks = sha256_tier(<const char *>name if name is not None else <const char *>NULL, &found)
-    if _blocks == NULL:
+    if sha256_choose(&_tier, <const char *>name if name is not None else <const char *>NULL):
         raise ImportError(f"FASTOCI_SHA256={wanted}: this machine cannot run it (sha-ni, openssl, scalar)")
-    _sha256_name = found.decode()
 
 
 _choose_sha256()
@@ -331,15 +329,15 @@ cdef class Sha256:
         try:
             if view.len >= 4096:  # below this, giving the GIL away costs more than the hash
                 with nogil:
-                    sha256_update(&self._state, _blocks, <uint8_t *>view.buf, view.len)
+                    sha256_update(&self._state, &_tier, <uint8_t *>view.buf, view.len)
             else:
-                sha256_update(&self._state, _blocks, <uint8_t *>view.buf, view.len)
+                sha256_update(&self._state, &_tier, <uint8_t *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
     def digest(self):
         cdef uint8_t digest[32]
-        sha256_digest(&self._state, _blocks, digest)
+        sha256_digest(&self._state, &_tier, digest)
         return PyBytes_FromStringAndSize(<char *>digest, 32)
 
     def hexdigest(self):
@@ -380,6 +378,8 @@ def update_many(pairs, /):
         raise MemoryError
     data = <const uint8_t **>(states + count)
     sizes = <size_t *>(data + count)
+    if _tier.lanes == 0:
+        sha256_measure(&_tier)
     try:
         for i in range(count):
             hasher, span = pairs[i]
@@ -388,7 +388,7 @@ def update_many(pairs, /):
             data[i] = span._memory
             sizes[i] = span._size
         with nogil:
-            sha256_update_many(states, data, sizes, count, _blocks)
+            sha256_update_many(states, data, sizes, count, &_tier)
     finally:
         free(states)
 
@@ -639,8 +639,10 @@ cdef class Extractor:
 
 
 def info():
+    if _tier.lanes == 0:
+        sha256_measure(&_tier)
     return {
-        "sha256": _sha256_name,
+        "sha256": _tier.name.decode() + (f", {_tier.lanes} lanes" if _tier.lanes > 1 else ""),
         "gzip": "isa-l" if inflate_bound(C_GZIP) else "none",
         "zstd": "libzstd" if inflate_bound(C_ZSTD) else "none",
     }

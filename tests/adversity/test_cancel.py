@@ -92,19 +92,20 @@ def left(store: Path) -> dict[str, int]:
     return {entry.name: (entry / "data").stat().st_size for entry in (store / "ingest").iterdir()}
 
 
-def descriptors() -> tuple[int, int]:
-    """How many files and how many sockets are open."""
-    sockets = files = 0
+def descriptors() -> tuple[list[str], int]:
+    """The files that are open, and how many sockets."""
+    sockets, files = 0, []
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the listing's own
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith("socket:"):
                 sockets += 1
             else:
-                files += 1
-    return files, sockets
+                files.append(target)
+    return sorted(files), sockets
 
 
-def check(parts: Parts, store: Path, files: int) -> None:
+def check(parts: Parts, store: Path, files: list[str]) -> None:
     """Nothing is left running, open or wrong."""
     assert parts.pool.in_use == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -2,10 +2,12 @@
 
 #include <dlfcn.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <immintrin.h>
+
+#include "sha256_x86.h"
 #endif
 
 static const uint32_t K[64] __attribute__((aligned(16))) = {
@@ -34,9 +36,10 @@ static uint32_t rotr(uint32_t v, int n)
     return v >> n | v << (32 - n);
 }
 
-static void scalar_blocks(uint32_t words[8], const uint8_t *data, size_t blocks)
+static void scalar_blocks(uint32_t *const *all_words, const uint8_t *const *all_data, size_t blocks)
 {
-    for (; blocks; blocks--, data += 64) {
+    uint32_t *words = *all_words;
+    for (const uint8_t *data = *all_data; blocks; blocks--, data += 64) {
         uint32_t w[64], a = words[0], b = words[1], c = words[2], d = words[3];
         uint32_t e = words[4], f = words[5], g = words[6], h = words[7];
         for (int t = 0; t < 16; t++)
@@ -58,38 +61,6 @@ static void scalar_blocks(uint32_t words[8], const uint8_t *data, size_t blocks)
 }
 
 #if defined(__x86_64__)
-/* The instructions keep the words as ABEF and CDGH; two rounds each, four words of schedule at a time. */
-__attribute__((target("sha,sse4.1,ssse3"))) static void sha_ni_blocks(uint32_t words[8], const uint8_t *data, size_t blocks)
-{
-    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    __m128i dcba = _mm_loadu_si128((const __m128i *)words), hgfe = _mm_loadu_si128((const __m128i *)(words + 4));
-    __m128i cdab = _mm_shuffle_epi32(dcba, 0xB1), efgh = _mm_shuffle_epi32(hgfe, 0x1B);
-    __m128i abef = _mm_alignr_epi8(cdab, efgh, 8), cdgh = _mm_blend_epi16(efgh, cdab, 0xF0);
-
-    for (; blocks; blocks--, data += 64) {
-        const __m128i abef0 = abef, cdgh0 = cdgh;
-        __m128i w[4];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            if (i < 4)
-                w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(data + 16 * i)), swap);
-            __m128i rounds = _mm_add_epi32(w[i & 3], _mm_load_si128((const __m128i *)(K + 4 * i)));
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, rounds);
-            if (i >= 3 && i < 15) { /* the next four words, made from the last sixteen */
-                __m128i sum = _mm_sha256msg1_epu32(w[(i + 1) & 3], w[(i + 2) & 3]);
-                sum = _mm_add_epi32(sum, _mm_alignr_epi8(w[i & 3], w[(i + 3) & 3], 4));
-                w[(i + 1) & 3] = _mm_sha256msg2_epu32(sum, w[i & 3]);
-            }
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(rounds, 0x0E));
-        }
-        abef = _mm_add_epi32(abef, abef0);
-        cdgh = _mm_add_epi32(cdgh, cdgh0);
-    }
-    __m128i feba = _mm_shuffle_epi32(abef, 0x1B), dchg = _mm_shuffle_epi32(cdgh, 0xB1);
-    _mm_storeu_si128((__m128i *)words, _mm_blend_epi16(feba, dchg, 0xF0));
-    _mm_storeu_si128((__m128i *)(words + 4), _mm_alignr_epi8(dchg, feba, 8));
-}
-
 static int have_sha_ni(void)
 {
     unsigned a, b, c, d, leaf1_c;
@@ -107,23 +78,12 @@ struct openssl_ctx {
 
 static int (*openssl_update)(struct openssl_ctx *, const void *, size_t);
 
-static void openssl_blocks(uint32_t words[8], const uint8_t *data, size_t blocks)
+static void openssl_blocks(uint32_t *const *words, const uint8_t *const *data, size_t blocks)
 {
     struct openssl_ctx ctx = {.digest_size = 32};
-    memcpy(ctx.words, words, sizeof ctx.words);
-    openssl_update(&ctx, data, blocks * 64);
-    memcpy(words, ctx.words, sizeof ctx.words);
-}
-
-/* A tier that gives other words than the scalar one is not used: its library has changed its shape. */
-static int agrees(sha256_blocks_fn blocks)
-{
-    struct sha256 ours, theirs;
-    sha256_init(&ours);
-    sha256_init(&theirs);
-    scalar_blocks(ours.words, (const uint8_t *)K, 4);
-    blocks(theirs.words, (const uint8_t *)K, 4);
-    return memcmp(ours.words, theirs.words, sizeof ours.words) == 0;
+    memcpy(ctx.words, *words, sizeof ctx.words);
+    openssl_update(&ctx, *data, blocks * 64);
+    memcpy(*words, ctx.words, sizeof ctx.words);
 }
 
 static int have_openssl(void)
@@ -133,20 +93,87 @@ static int have_openssl(void)
         return 0;
     void *symbol = dlsym(library, "SHA256_Update");
     memcpy(&openssl_update, &symbol, sizeof symbol);
-    return openssl_update && agrees(openssl_blocks);
+    return openssl_update != NULL;
 }
 
-sha256_blocks_fn sha256_tier(const char *name, const char **found)
+/* A kernel that gives other words than the scalar one is not used: its library has changed its shape. */
+static int agrees(sha256_kernel kernel, int lanes)
+{
+    struct sha256 ours[SHA256_LANES], theirs[SHA256_LANES];
+    uint32_t *words[SHA256_LANES];
+    const uint8_t *data[SHA256_LANES];
+    int same = 1;
+    for (int i = 0; i < lanes; i++) {
+        sha256_init(&ours[i]);
+        sha256_init(&theirs[i]);
+        data[i] = (const uint8_t *)(K + 16 * (i % 3));
+        scalar_blocks((uint32_t *[]){ours[i].words}, &data[i], 2);
+        words[i] = theirs[i].words;
+    }
+    kernel(words, data, 2);
+    for (int i = 0; i < lanes; i++)
+        same &= memcmp(ours[i].words, theirs[i].words, sizeof ours[i].words) == 0;
+    return same;
+}
+
+static int usable(struct sha256_tier *tier)
+{
+    for (int lanes = 1; lanes <= SHA256_LANES; lanes++)
+        if (tier->kernels[lanes] && !agrees(tier->kernels[lanes], lanes))
+            return 0;
+    return 1;
+}
+
+int sha256_choose(struct sha256_tier *tier, const char *name)
 {
 #if defined(__x86_64__)
-    if ((!name || !strcmp(name, "sha-ni")) && have_sha_ni())
-        return *found = "sha-ni", sha_ni_blocks;
+    if ((!name || !strcmp(name, "sha-ni")) && have_sha_ni()) {
+        *tier = (struct sha256_tier){"sha-ni", {NULL, sha256_x86_1, sha256_x86_2, sha256_x86_3}, 0};
+        if (usable(tier))
+            return 0;
+    }
 #endif
-    if ((!name || !strcmp(name, "openssl")) && have_openssl())
-        return *found = "openssl", openssl_blocks;
-    if (!name || !strcmp(name, "scalar"))
-        return *found = "scalar", scalar_blocks;
-    return NULL;
+    if ((!name || !strcmp(name, "openssl")) && have_openssl()) {
+        *tier = (struct sha256_tier){"openssl", {NULL, openssl_blocks}, 1};
+        if (usable(tier))
+            return 0;
+    }
+    *tier = (struct sha256_tier){"scalar", {NULL, scalar_blocks}, 1};
+    return !name || !strcmp(name, "scalar") ? 0 : -1;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+void sha256_measure(struct sha256_tier *tier)
+{
+    static const uint8_t zeros[SHA256_LANES][8192];
+    struct sha256 states[SHA256_LANES];
+    uint32_t *words[SHA256_LANES];
+    const uint8_t *data[SHA256_LANES];
+    double best = 0;
+    for (int i = 0; i < SHA256_LANES; i++) {
+        sha256_init(&states[i]);
+        words[i] = states[i].words;
+        data[i] = zeros[i];
+    }
+    for (int lanes = 1; lanes <= SHA256_LANES && tier->kernels[lanes]; lanes++) {
+        double shortest = 1;
+        for (int round = 0; round < 8; round++) { /* the shortest: the others were interrupted */
+            double began = seconds();
+            tier->kernels[lanes](words, data, sizeof zeros[0] / 64);
+            double took = seconds() - began;
+            shortest = took < shortest ? took : shortest;
+        }
+        if (lanes / shortest > best * 1.05) { /* a lane more must pay for the streams it binds together */
+            best = lanes / shortest;
+            tier->lanes = lanes;
+        }
+    }
 }
 
 void sha256_init(struct sha256 *state)
@@ -157,24 +184,43 @@ void sha256_init(struct sha256 *state)
     memcpy(state->words, start, sizeof start);
 }
 
-void sha256_update(struct sha256 *state, sha256_blocks_fn blocks, const uint8_t *data, size_t size)
+static void run_one(struct sha256 *state, const struct sha256_tier *tier, const uint8_t *data, size_t blocks)
 {
-    size_t used = state->count % 64;
-    state->count += size;
-    if (used) {
-        size_t take = size < 64 - used ? size : 64 - used;
-        memcpy(state->tail + used, data, take);
-        data += take, size -= take;
-        if (used + take < 64)
-            return;
-        blocks(state->words, state->tail, 1);
-    }
-    blocks(state->words, data, size / 64);
-    if (size % 64)
-        memcpy(state->tail, data + size / 64 * 64, size % 64);
+    tier->kernels[1]((uint32_t *[]){state->words}, &data, blocks);
 }
 
-void sha256_digest(const struct sha256 *state, sha256_blocks_fn blocks, uint8_t digest[32])
+/* Fill and hash a tail that is begun; the bytes taken, after which either the tail is empty or the data is used up. */
+static size_t fill_tail(struct sha256 *state, const struct sha256_tier *tier, const uint8_t *data, size_t size)
+{
+    size_t used = state->count % 64, take = size < 64 - used ? size : 64 - used;
+    if (!used)
+        return 0;
+    memcpy(state->tail + used, data, take);
+    state->count += take;
+    if (used + take == 64)
+        run_one(state, tier, state->tail, 1);
+    return take;
+}
+
+/* The end of the data, less than a block, waits in the tail. */
+static void keep_tail(struct sha256 *state, const uint8_t *data, size_t size)
+{
+    memcpy(state->tail, data, size);
+    state->count += size;
+}
+
+void sha256_update(struct sha256 *state, const struct sha256_tier *tier, const uint8_t *data, size_t size)
+{
+    size_t took = fill_tail(state, tier, data, size);
+    data += took, size -= took;
+    if (!size)
+        return;
+    run_one(state, tier, data, size / 64);
+    state->count += size / 64 * 64;
+    keep_tail(state, data + size / 64 * 64, size % 64);
+}
+
+void sha256_digest(const struct sha256 *state, const struct sha256_tier *tier, uint8_t digest[32])
 {
     uint32_t words[8];
     uint8_t end[128] = {0};
@@ -184,7 +230,7 @@ void sha256_digest(const struct sha256 *state, sha256_blocks_fn blocks, uint8_t 
     end[used] = 0x80;
     for (int i = 0; i < 8; i++)
         end[size - 1 - i] = state->count * 8 >> 8 * i;
-    blocks(words, end, size / 64);
+    tier->kernels[1]((uint32_t *[]){words}, (const uint8_t *[]){end}, size / 64);
     for (int i = 0; i < 8; i++)
         store32(digest + 4 * i, words[i]);
 }
@@ -213,8 +259,45 @@ int sha256_restore(struct sha256 *state, const uint8_t saved[SHA256_STATE_SIZE])
     return 0;
 }
 
-void sha256_update_many(struct sha256 **states, const uint8_t **data, const size_t *sizes, size_t count, sha256_blocks_fn blocks)
+void sha256_update_many(struct sha256 **states, const uint8_t **data, size_t *sizes, size_t count,
+                        const struct sha256_tier *tier)
 {
+    for (size_t i = 0; i < count; i++) {
+        size_t took = fill_tail(states[i], tier, data[i], sizes[i]);
+        data[i] += took, sizes[i] -= took;
+    }
+    for (;;) { /* the longest streams together, as far as the shortest of them goes */
+        size_t chosen[SHA256_LANES];
+        int lanes = 0;
+        for (size_t i = 0; i < count; i++) {
+            if (sizes[i] < 64)
+                continue;
+            int at = lanes < tier->lanes ? lanes++ : lanes;
+            while (at > 0 && sizes[chosen[at - 1]] < sizes[i]) { /* insertion into the few longest */
+                if (at < tier->lanes)
+                    chosen[at] = chosen[at - 1];
+                at--;
+            }
+            if (at < tier->lanes)
+                chosen[at] = i;
+        }
+        if (!lanes)
+            break;
+        uint32_t *words[SHA256_LANES];
+        const uint8_t *from[SHA256_LANES];
+        size_t blocks = sizes[chosen[lanes - 1]] / 64;
+        for (int lane = 0; lane < lanes; lane++) {
+            words[lane] = states[chosen[lane]]->words;
+            from[lane] = data[chosen[lane]];
+        }
+        tier->kernels[lanes](words, from, blocks);
+        for (int lane = 0; lane < lanes; lane++) {
+            states[chosen[lane]]->count += blocks * 64;
+            data[chosen[lane]] += blocks * 64;
+            sizes[chosen[lane]] -= blocks * 64;
+        }
+    }
     for (size_t i = 0; i < count; i++)
-        sha256_update(states[i], blocks, data[i], sizes[i]);
+        if (sizes[i])
+            keep_tail(states[i], data[i], sizes[i]);
 }
