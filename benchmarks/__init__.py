@@ -1,0 +1,1 @@
+"""Measurements and the demonstration; see README.md."""

@@ -1,0 +1,114 @@
+"""The images that benchmarks pull, built once and kept as OCI layouts in a work directory.
+
+``one`` and ``img8`` hold real files of /usr, topped up from a seed: 950 MB, 22,000 files, in one layer and in eight.
+``small`` is one layer of 78,000 small files, ``big`` one layer of one file of 1 GB that does not compress, ``node-app``
+a real image from the folder ``shared`` beside the repository. ``scale`` multiplies sizes and counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from benchmarks.report import ROOT
+from fastoci.image.layout import REF_NAME
+from fastoci.image.platform import Platform
+from fastoci.testing.images import Image, write_layout
+from fastoci.testing.layers import Entry, Layer, Seeded, from_directory, from_seed
+
+NAMES = ("one", "img8", "small", "node-app", "big")
+_SHARED = ROOT.parent / "shared" / "images" / "oci"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image in a layout on disk. ``layers`` are its compressed layers' files, lowest first."""
+
+    name: str
+    layout: Path
+    manifest: Path
+    config: Path
+    layers: tuple[Path, ...]
+    size: int  # compressed, with the config
+
+    @property
+    def blobs(self) -> tuple[Path, ...]:
+        """Every blob but the manifest, each once."""
+        return tuple(dict.fromkeys([self.config, *self.layers]))
+
+
+def prepare(name: str, work: Path, *, scale: float = 1.0) -> Sample:
+    """Build the image, or take the one that an earlier call left in ``work``.
+
+    Raises:
+        FileNotFoundError: ``node-app`` is asked for and the folder ``shared`` is absent.
+    """
+    if name == "node-app":
+        return _sample(name, _SHARED)
+    layout = work / "images" / f"{name}-{scale:g}"
+    if not (layout / "index.json").exists():  # written last
+        shutil.rmtree(layout, ignore_errors=True)
+        layout.mkdir(parents=True)
+        parts = layout / "parts"
+        parts.mkdir()
+        layers = [Layer.build(entries, into=parts) for entries in _entries(name, scale)]
+        write_layout({name: Image.build(layers, platform=Platform.host())}, layout)
+        shutil.rmtree(parts)
+    return _sample(name, layout)
+
+
+def _entries(name: str, scale: float) -> Iterator[Iterator[Entry]]:
+    if name == "small":
+        yield from_seed(78, files=round(78_000 * scale), size=4000)
+    elif name == "big":
+        yield iter([Entry("big", data=Seeded(1, round(scale * (1 << 30)), 0.0))])
+    else:
+        count = {"one": 1, "img8": 8}[name]
+        entries = list(_real_files(round(950e6 * scale), round(22_000 * scale)))
+        share = sum(entry.size for entry in entries) / count
+        layer, filled = list[Entry](), 0
+        for entry in entries:
+            layer.append(entry)
+            filled += entry.size
+            if filled >= share and count > 1:
+                yield iter(layer)
+                layer, filled, count = [], 0, count - 1
+        yield iter(layer)
+
+
+def _real_files(size: int, files: int) -> Iterator[Entry]:
+    """Every so many files of /usr, with the directories they are in; then files from a seed, up to ``size`` bytes."""
+    found = [entry for entry in from_directory(Path("/usr"), at="usr", skip={"local"}) if entry.kind != "hardlink"]
+    step = max(1, round(sum(entry.size for entry in found) / size))
+    folders = {entry.path: entry for entry in found if entry.kind == "directory"}
+    left, count = size, files
+    for entry in found:
+        if (
+            entry.kind == "directory"
+            or zlib.crc32(os.fsencode(entry.path)) % step
+            or entry.size > min(left, size // 16)
+        ):
+            continue
+        parents = [str(parent) for parent in reversed(PurePath(entry.path).parents)]
+        yield from [folders.pop(parent) for parent in parents if parent in folders]
+        yield entry
+        left, count = left - entry.size, count - 1
+    if left > size // 50:
+        yield from from_seed(22, files=max(100, count), size=left // max(100, count), at="seeded")
+
+
+def _sample(name: str, layout: Path) -> Sample:
+    def blob(row: dict[str, str]) -> Path:
+        return layout / "blobs" / row["digest"].replace(":", "/")
+
+    rows = json.loads((layout / "index.json").read_bytes())["manifests"]
+    manifest = next(blob(row) for row in rows if row["annotations"][REF_NAME] == name)
+    document = json.loads(manifest.read_bytes())
+    layers = tuple(blob(row) for row in document["layers"])
+    size = sum(row["size"] for row in [document["config"], *document["layers"]])
+    return Sample(name, layout, manifest, blob(document["config"]), layers, size)

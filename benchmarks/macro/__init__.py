@@ -1,0 +1,1 @@
+"""Whole pulls, beside other tools."""

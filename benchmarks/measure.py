@@ -1,0 +1,64 @@
+"""Wall time, CPU time and peak memory of a command and all its children.
+
+A child's peak begins with the peak of the process that forked it, so a process of its own that has nothing in memory
+starts the command and reports: ``python -S measure.py REPORT PROGRAM ARGUMENT...``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one run took. ``rss`` is the largest resident set of any one process, in bytes."""
+
+    wall_s: float
+    cpu_s: float  # user and system
+    rss: int
+
+
+def measure(command: Sequence[str]) -> Usage:
+    """Run ``command``, for which this process's ``fastoci`` is the one to import, and say what it took.
+
+    Raises:
+        RuntimeError: it failed; has its output.
+    """
+    with tempfile.NamedTemporaryFile("r", prefix="fastoci-measure-") as report:
+        helper = [sys.executable, "-S", "-E", os.path.abspath(__file__), report.name, *command]
+        done = subprocess.run(helper, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            output = done.stdout.decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
+        return Usage(**json.load(report))
+
+
+def _environment() -> dict[str, str]:
+    package = importlib.util.find_spec("fastoci")
+    assert package is not None and package.origin is not None
+    return {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(package.origin))}
+
+
+def _main() -> int:
+    report, *command = sys.argv[1:]
+    started = time.monotonic()
+    status = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+    wall_s = time.monotonic() - started
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with open(report, "w") as file:
+        rss = spent.ru_maxrss * 1024
+        json.dump({"wall_s": wall_s, "cpu_s": spent.ru_utime + spent.ru_stime, "rss": rss}, file)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,200 @@
+"""A real, read-only registry on a free port of 127.0.0.1, with a log of what it was asked.
+
+``python -m fastoci.testing.registry LAYOUT`` serves an OCI image layout until interrupted. It verifies nothing, so that
+wrong content can be served on purpose. Spec: distribution-spec v1.1 "Pulling".
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from fastoci.errors import FormatError, UnsupportedError
+from fastoci.image import index as index_documents
+from fastoci.image import manifest as manifest_documents
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.layout import REF_NAME
+from fastoci.testing.gate import Basic, Bearer, Gate
+from fastoci.testing.images import Image, Index
+from fastoci.testing.reader import Answer, Content, Document, Reader, send
+
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request, as it was answered."""
+
+    method: str
+    path: str  # with the query
+    range: str  # the header, empty without one
+    status: int
+    authorization: str  # "Basic", "Bearer" or empty
+
+
+class Registry:
+    """A registry for tests: ``async with Registry() as registry``. Content may be added at any time.
+
+    ``log`` has a ``Record`` for each request, written before the body is sent.
+    """
+
+    def __init__(self, auth: Basic | Bearer | None = None) -> None:
+        self.log: list[Record] = []
+        self.address = ""
+        self._gate = Gate(auth)
+        self._manifests: dict[tuple[str, str], Document] = {}
+        self._blobs: dict[str, Content] = {}
+        self._reader = Reader(self)
+        self._runner: web.ServerRunner | None = None
+
+    def add_image(self, name: str, tag: str, image: Image | Index) -> None:
+        """Serve the image as ``name:tag`` and by the digests of its manifests."""
+        for descriptor, data in image.documents():
+            self.add_manifest(name, str(descriptor.digest), descriptor.media_type, data)
+        top, data = list(image.documents())[-1]
+        self.add_manifest(name, tag, top.media_type, data, digest=str(top.digest))
+        for blob, content in image.blobs():
+            self.add_blob(str(blob.digest), content)
+
+    def add_manifest(self, name: str, reference: str, media_type: str, data: bytes, *, digest: str = "") -> None:
+        """Serve these bytes under a tag or digest; ``digest`` is what Docker-Content-Digest says."""
+        self._manifests[name, reference] = Document(media_type, digest or reference, data)
+
+    def add_blob(self, digest: str, content: Content) -> None:
+        """Serve these bytes, or this file, under a digest in all repositories."""
+        self._blobs[digest] = content
+
+    def remove_blob(self, digest: str) -> None:
+        """Forget a blob."""
+        del self._blobs[digest]
+
+    def add_layout(self, directory: Path) -> list[str]:
+        """Serve the images of an OCI layout by their names, and return these; ``name`` is served as ``name:latest``."""
+        added = []
+        for entry in index_documents.parse((directory / "index.json").read_bytes(), mediatype.OCI_INDEX).manifests:
+            name, tag = _name(entry.annotations.get(REF_NAME, ""))
+            if name:
+                self._add_document(directory, name, tag, entry)
+                added.append(f"{name}:{tag}")
+        return added
+
+    def _add_document(self, directory: Path, name: str, reference: str, descriptor: Descriptor) -> None:
+        media_type = descriptor.media_type
+        path = directory / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
+        if not path.is_file():  # a layout may lack objects
+            return
+        if media_type not in mediatype.MANIFESTS | mediatype.INDEXES:
+            self.add_blob(str(descriptor.digest), path)
+            return
+        data = path.read_bytes()
+        for target in (reference, str(descriptor.digest)):
+            self.add_manifest(name, target, media_type, data, digest=str(descriptor.digest))
+        for child in _children(data, media_type):
+            self._add_document(directory, name, str(child.digest), child)
+
+    async def manifest(self, name: str, reference: str) -> Document | None:
+        """The manifest that repository ``name`` has under a tag or digest."""
+        return self._manifests.get((name, reference))
+
+    async def blob(self, name: str, digest: str) -> Content | None:
+        """The blob with this digest, whatever the repository."""
+        return self._blobs.get(digest)
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, _HOST, 0).start()
+        self.address = f"{_HOST}:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        authorization, wanted = request.headers.get("Authorization", ""), request.headers.get("Range", "")
+        answer = await self._answer(request, authorization, wanted)
+        kind = authorization.partition(" ")[0].capitalize()
+        self.log.append(Record(request.method, request.path_qs, wanted, answer.status, kind))
+        return await send(request, answer)
+
+    async def _answer(self, request: web.BaseRequest, authorization: str, wanted: str) -> Answer:
+        if request.path == "/token" and request.method == "GET":
+            return self._gate.token(authorization, request.query.getall("scope", []))
+        refused = self._gate.refuse(self.address, request.path, authorization)
+        return refused or await self._reader.answer(request.method, request.path, wanted)
+
+
+def _name(annotation: str) -> tuple[str, str]:
+    """Split ``[host/]name[:tag]`` into name and tag; the host is dropped, and the tag is ``latest`` without one."""
+    first, slash, rest = annotation.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        annotation = rest
+    annotation = annotation.partition("@")[0]
+    name, colon, tag = annotation.rpartition(":")
+    return (name, tag) if colon else (annotation, "latest")
+
+
+def _children(data: bytes, media_type: str) -> list[Descriptor]:
+    try:
+        if media_type in mediatype.INDEXES:
+            return list(index_documents.parse(data, media_type).manifests)
+        manifest = manifest_documents.parse(data, media_type)
+    except (FormatError, UnsupportedError):
+        return []  # served as it is
+    return [manifest.config, *manifest.layers]
+
+
+@contextmanager
+def serve(registry: Registry) -> Iterator[Registry]:
+    """Run the registry on a thread and an event loop of its own, for callers that are not async."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="fastoci.testing.registry")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(registry.__aenter__(), loop).result()
+        try:
+            yield registry
+        finally:
+            asyncio.run_coroutine_threadsafe(registry.__aexit__(None, None, None), loop).result()
+            asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve an OCI layout until interrupted."""
+    parser = argparse.ArgumentParser("python -m fastoci.testing.registry", description=main.__doc__)
+    parser.add_argument("layout", type=Path, help="directory with oci-layout, index.json and blobs/")
+    layout: Path = parser.parse_args(arguments).layout
+    registry = Registry()
+    try:
+        names = registry.add_layout(layout)
+    except (OSError, FormatError) as error:
+        print(f"{layout}: {error}", file=sys.stderr)
+        return 1
+    with serve(registry), suppress(KeyboardInterrupt):
+        print(registry.address, flush=True)
+        for name in names:
+            print(f"{registry.address}/{name}", flush=True)
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
