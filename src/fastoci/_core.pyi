@@ -41,6 +41,10 @@ class Span:
         """Bytes that can still be appended."""
     def append(self, data: Buffer, start: int = 0, /) -> int:
         """Copy as much of ``data[start:]`` as there is room for; the number of bytes taken."""
+    def reserve(self, size: int, /) -> memoryview:
+        """A writable view of at most ``size`` bytes of the room; ``advance`` then says how many were written."""
+    def advance(self, size: int, /) -> None:
+        """Count bytes as filled that were written through ``reserve``."""
     def pread(self, fd: int, offset: int, /) -> int:
         """Fill the room from a file at ``offset``, without the GIL; bytes read, 0 at the end, -errno."""
     def pwrite(self, fd: int, offset: int, /) -> int:

@@ -6,8 +6,10 @@ Thin classes over ``csrc/``; the contract of each is in ``_core.pyi``.
 
 import os
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -188,6 +190,7 @@ cdef class Pool:
         self._free_count += 1
 
 
+@cython.no_gc_clear  # a collector must not take the pool away before the memory is back
 cdef class Span:
     cdef Pool _pool
     cdef uint8_t *_memory
@@ -249,6 +252,19 @@ cdef class Span:
             PyBuffer_Release(&view)
         return size
 
+    def reserve(self, size_t size, /):
+        self._check()
+        cdef _Room room = _Room.__new__(_Room)
+        room._span = self
+        room._size = min(size, _SPAN_SIZE - self._size)
+        return PyMemoryView_FromObject(room)
+
+    def advance(self, size_t size, /):
+        self._check()
+        if size > _SPAN_SIZE - self._size:
+            raise ValueError("more than there was room for")
+        self._size += size
+
     def pread(self, int fd, int64_t offset, /):
         cdef size_t size = 0
         cdef ssize_t n = 0
@@ -297,6 +313,23 @@ cdef class Span:
         self._check()
         self._references -= 1
         self._settle()
+
+
+@cython.no_gc_clear
+cdef class _Room:
+    """The writable end of a span, which its view keeps from going back to the pool."""
+
+    cdef Span _span
+    cdef size_t _size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        self._span._check()
+        PyBuffer_FillInfo(view, self, self._span._memory + self._span._size, self._size, 0, flags)
+        self._span._exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self._span._exports -= 1
+        self._span._settle()
 
 
 cdef sha256_tier _tier

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastoci._core import Span
 from fastoci.errors import SizeMismatchError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import SpanSource
+from fastoci.registry.takeover import Takeover
 from fastoci.registry.transport import Reply
 
 
@@ -23,6 +25,40 @@ async def pour(
         SizeMismatchError: the body goes on after the last byte.
         TransportError: it ends or breaks before.
     """
+    receiver = None if skip else reply.take_over(left)
+    if receiver is not None:
+        async with aclosing(_receive(reply, receiver, spans)) as taken:
+            async for span in taken:
+                yield span
+        return
+    async with aclosing(_read(reply, blob, skip=skip, left=left, spans=spans)) as read:
+        async for span in read:
+            yield span
+
+
+async def _receive(reply: Reply, receiver: Takeover, spans: SpanSource) -> AsyncGenerator[Span, None]:
+    """The body past aiohttp."""
+    size = receiver.left
+    span: Span | None = None
+    try:
+        while receiver.left:
+            span = await spans.take()
+            try:
+                await receiver.fill(span)
+            except (OSError, EOFError) as error:
+                raise reply.broken(error, size - receiver.left) from error
+            full, span = span, None
+            yield full
+    finally:
+        if span is not None:
+            span.release()
+        receiver.close()
+
+
+async def _read(
+    reply: Reply, blob: Descriptor, *, skip: int, left: int, spans: SpanSource
+) -> AsyncGenerator[Span, None]:
+    """The body as aiohttp reads it: chunked, without a length, small, or to be skipped in part."""
     span: Span | None = None
     cut: TransportError | None = None
     try:

@@ -22,9 +22,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import RegistryError
+from fastoci.errors import RegistryError, TransportError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, translate
+from fastoci.registry.takeover import Takeover
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
@@ -117,6 +118,21 @@ class Reply:
         while len(body) <= limit and (data := await self.some()):
             body += data
         return bytes(body[: limit + 1])
+
+    def take_over(self, left: int) -> Takeover | None:
+        """Receive the ``left`` bytes of the body past aiohttp; None where that cannot be."""
+        if self.length != left or self.received:
+            return None
+        return Takeover.begin(self._response, left, self._read_s)
+
+    def broken(self, error: BaseException, received: int) -> TransportError:
+        """The error for a body that broke off in a takeover."""
+        if isinstance(error, EOFError):
+            text = f"{self.url}: the body ended after {received} of {self.length} bytes"
+            return TruncatedError(text, url=self.url, received=received)
+        if not isinstance(error, OSError):
+            raise error
+        return translate(error, self.url, received=received, answered=True)
 
     def close(self) -> None:
         """End the transfer; the connection is used again only if the body was read to its end."""

@@ -11,7 +11,8 @@ class Sink(Protocol):
     """A consumer of spans: synchronous, called from one worker thread at a time.
 
     It borrows a span during ``feed`` only: to keep it longer it must ``retain`` it, and ``release`` it later. After an
-    exception from ``feed`` or ``finish`` only ``abort`` may be called. ``abort`` is idempotent and frees everything.
+    exception from ``feed`` or ``finish`` only ``abort`` may be called. ``abort`` is idempotent, frees
+    everything, and changes nothing after ``finish``.
     """
 
     def feed(self, span: Span) -> None:

@@ -129,7 +129,10 @@ class Registry:
         answer = await self._answer(request, authorization, wanted)
         kind = authorization.partition(" ")[0].capitalize()
         self.log.append(Record(request.method, request.path_qs, wanted, answer.status, kind))
-        return await send(request, answer)
+        try:
+            return await send(request, answer)
+        except ConnectionError:  # the client has gone: nobody is left to answer
+            raise web.HTTPRequestTimeout from None
 
     async def _answer(self, request: web.BaseRequest, authorization: str, wanted: str) -> Answer:
         if request.path == "/token" and request.method == "GET":

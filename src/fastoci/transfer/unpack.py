@@ -98,22 +98,24 @@ class Unpacker:
         tree.done(str(directory))
 
     async def _apply(self, fd: int, size: int, sink: Sink, tree: _Tree, writer: LayerWriter) -> None:
-        """Read one layer's file through inflate into ``sink``."""
-        async with self._turns, AsyncExitStack() as stack:
-            source = await self._spans.take()
-            stack.callback(source.release)
-            stage = Inflate(sink, await self._spans.take(), history=self._limits.zstd_window)
-            try:
+        """Read one layer's file through inflate into ``sink``, which is closed in any case."""
+        try:
+            async with self._turns, AsyncExitStack() as stack:
+                source = await self._spans.take()
+                stack.callback(source.release)
+                stage = Inflate(sink, await self._spans.take(), history=self._limits.zstd_window)
+                stack.callback(stage.abort)
                 offset = 0
                 while offset < size:
                     offset += await self._worker.run(lambda at=offset: _step(fd, at, source, stage))  # type: ignore[misc]
                     tree.progress(offset, writer)
                 await self._worker.run(stage.finish)
-            except BaseException as error:
-                stage.abort()
-                if isinstance(error, FastociError) and writer.name not in str(error):
-                    error.args = (f"layer {writer.name}: {error.message}", *error.args[1:])
-                raise
+        except FastociError as error:
+            if writer.name not in str(error):
+                error.args = (f"layer {writer.name}: {error.message}", *error.args[1:])
+            raise
+        finally:
+            sink.abort()
         tree.layer_done(size, writer)
 
 

@@ -1,0 +1,176 @@
+"""The body of an answer straight from the transport into spans, past aiohttp's reader.
+
+aiohttp makes the connection, the request and the headers. Then this protocol takes the transport over for the announced
+bytes and gives it back, so that the connection is used again. It costs half of aiohttp's cheapest way and the loop sees
+no bytes objects (benchmarks/micro/receive.py). The only file that touches aiohttp's inner parts; its conformance test
+is tests/registry/test_registry_takeover.py.
+
+What it relies on, in aiohttp 3.14: ``response.connection.protocol`` is the transport's protocol; what that has read
+already is in ``response.content``, which goes on parsing held-back bytes as it is drained; after ``content.feed_eof``
+the response releases its connection, and the next request makes a new parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+
+from fastoci._core import Span
+
+_LEAST: Final = 128 << 10  # bytes: a smaller body has mostly come with its headers
+
+
+class Takeover(asyncio.BufferedProtocol):
+    """Receives exactly ``left`` bytes. Belongs to one task; ``close`` it.
+
+    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. Bytes beyond
+    the last are not read here; they make aiohttp drop the connection.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, protocol: Any, left: int, read_s: float) -> None:
+        self.left = left
+        self._response = response
+        self._protocol = protocol
+        self._transport: asyncio.Transport = protocol.transport
+        self._read_s = read_s
+        self._loop = asyncio.get_running_loop()
+        self._backlog: deque[bytes] = deque()
+        self._span: Span | None = None
+        self._view: memoryview | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self._heard = self._loop.time()
+        self._lost = False
+
+    @classmethod
+    def begin(cls, response: aiohttp.ClientResponse, left: int, read_s: float) -> Takeover | None:
+        """Take the transport over; None where only aiohttp can read the body."""
+        connection = response.connection
+        protocol: Any = connection and connection.protocol
+        if left < _LEAST or protocol is None or protocol.transport is None or response.content.exception():
+            return None
+        if "Transfer-Encoding" in response.headers or protocol.upgraded:
+            return None
+        self = cls(response, protocol, left, read_s)
+        protocol.pause_reading()
+        content = response.content
+        while data := content.read_nowait():  # resumes the parser, so that it gives out what it holds back
+            self._backlog.append(data)
+        if content.at_eof() or protocol.transport is None or sum(map(len, self._backlog)) > left:
+            return self._decline()
+        protocol.pause_reading()
+        self._transport.set_protocol(self)
+        return self
+
+    def _decline(self) -> None:
+        """Put back what was taken out: the body is all here, or broken."""
+        for data in reversed(self._backlog):
+            self._response.content.unread_data(data)
+        self._protocol.resume_reading()
+
+    async def fill(self, span: Span) -> None:
+        """Receive until the span is full or all bytes are there; a part of it when the connection broke meanwhile.
+
+        Raises:
+            OSError, TimeoutError, EOFError: nothing more came before the connection broke, fell silent or ended.
+        """
+        while self._backlog and span.room:
+            data = self._backlog.popleft()
+            took = span.append(data)
+            self.left -= took
+            if took < len(data):
+                self._backlog.appendleft(data[took:])
+        if not span.room or not self.left:
+            return
+        if self._error is None:
+            await self._receive(span)
+        if self._error is not None and not len(span):
+            raise self._error
+
+    async def _receive(self, span: Span) -> None:
+        self._span = span
+        self._waiter = self._loop.create_future()
+        self._heard = self._loop.time()
+        timer = self._loop.call_later(self._read_s, self._look)
+        self._timer = timer
+        self._transport.resume_reading()
+        try:
+            await self._waiter
+        finally:
+            self._timer.cancel()
+            self._let_go()
+            self._span = self._waiter = None
+            if not self._lost:
+                self._transport.pause_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio asks where the next bytes should go."""
+        assert self._span is not None
+        self._let_go()
+        self._view = self._span.reserve(self.left)
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio has put bytes there."""
+        span = self._span
+        assert span is not None
+        self._let_go()
+        span.advance(nbytes)
+        self.left -= nbytes
+        self._heard = self._loop.time()
+        if not self.left or not span.room:
+            self._transport.pause_reading()
+            self._wake()
+
+    def eof_received(self) -> bool:
+        """The server closed its side."""
+        self._fail(EOFError())
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone; aiohttp's protocol learns it too."""
+        self._lost = True
+        self._let_go()
+        self._fail(exc or EOFError())
+        self._protocol.connection_lost(exc)
+
+    def _let_go(self) -> None:
+        """End the view at once: a traceback or the transport may hold it for longer than the span is ours."""
+        if self._view is not None:
+            with suppress(BufferError):  # the transport is using it just now, and lets go of it itself
+                self._view.release()
+            self._view = None
+
+    def _look(self) -> None:
+        """Fail when nothing came for ``read_s``; else look again when that could be so."""
+        silent = self._loop.time() - self._heard
+        if silent >= self._read_s:
+            self._fail(TimeoutError())
+        else:
+            self._timer = self._loop.call_later(self._read_s - silent, self._look)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Give the transport back when all bytes were received; end the connection otherwise. Idempotent."""
+        if self._response.closed:
+            return
+        if not self._lost:
+            self._transport.set_protocol(self._protocol)
+        if self.left or self._backlog or self._error is not None or self._lost:
+            if not self._lost:
+                self._transport.abort()
+            self._response.close()
+            return
+        self._response.content.feed_eof()  # the response releases its connection, and reading goes on
+        self._protocol._drop_timeout()
