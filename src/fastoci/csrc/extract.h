@@ -1,0 +1,53 @@
+/* Makes the files of one layer below a directory: tar bytes in, files out.
+ *
+ * Every name is walked by directory descriptors, one component at a time; the kernel never follows a symbolic link here.
+ * Links on the way to a parent are resolved inside the root. It knows no compression, no digests and no Python.
+ * Spec: OCI image-spec v1.1 layer.md (change sets, whiteouts, opaque whiteouts). Codes are those of tar.h. */
+#ifndef FASTOCI_EXTRACT_H
+#define FASTOCI_EXTRACT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tar.h"
+
+struct extract_options {
+    int owners;           /* apply owners, device nodes and privileged xattrs; else they are skipped and counted */
+    int base;             /* the root holds lower layers, so whiteouts have work to do */
+    uint64_t max_entries; /* entries of this layer, whiteouts included */
+    uint64_t max_bytes;   /* sum of apparent file sizes */
+};
+
+struct extract_facts {
+    int code;         /* TAR_OK, or the first failure */
+    uint64_t offset;  /* of the header at fault, in the tar */
+    int64_t value;    /* errno for EXTRACT_IO, else the number that was wrong */
+    const char *path; /* name of the entry at fault; holds until extract_free; not NUL-terminated */
+    size_t path_len;
+    uint64_t entries; /* entries read, whiteouts included */
+    uint64_t bytes;   /* bytes of file content written, holes excluded */
+    uint64_t skipped_owners;
+    uint64_t skipped_devices;
+    uint64_t skipped_xattrs;
+};
+
+struct extract;
+
+/* root_fd stays the caller's and must stay open until extract_close. NULL: no memory. */
+struct extract *extract_new(int root_fd, const struct extract_options *options);
+
+/* Parse and extract len bytes; TAR_OK or a code. After a code the layer is lost and every call returns that code. */
+int extract_feed(struct extract *ex, const uint8_t *data, size_t len);
+
+/* Demand the end of the archive and set the times of directories; TAR_OK or a code. */
+int extract_finish(struct extract *ex);
+
+/* Close every descriptor and free all but the facts; idempotent. */
+void extract_close(struct extract *ex);
+
+/* extract_close, then the rest; NULL is fine. */
+void extract_free(struct extract *ex);
+
+void extract_get_facts(const struct extract *ex, struct extract_facts *facts);
+
+#endif

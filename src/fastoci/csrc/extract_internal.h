@@ -1,0 +1,170 @@
+/* What the files of the extractor share. Not for other units.
+ *
+ * A node is a directory that this layer has touched, under its physical name: symbolic links are resolved before, so a
+ * directory has one node whatever way leads to it. Nodes hold descriptors while they are recently used. */
+#ifndef FASTOCI_EXTRACT_INTERNAL_H
+#define FASTOCI_EXTRACT_INTERNAL_H
+
+#include "extract.h"
+
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+
+enum {
+    NAME_LEN = 255,
+    LINKS_MAX = 255,
+    LINK_BYTES_MAX = 16384, /* text of all links on one way: four longest paths; a bound on work, not on sense */
+    EXTRACT_TARGET_MAX = 4095,
+    WALK_MISSING = -1,
+    WALK_LINK = -2,
+    TREE_FDS_MIN = 16
+};
+
+/* O_NOFOLLOW with O_DIRECTORY: a link answers ENOTDIR, a FIFO does not block. */
+#define TREE_OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+enum node_flags {
+    NODE_MADE = 1,    /* this layer made the directory, so nothing of lower layers is in it */
+    NODE_BARE = 2,    /* lower content has been removed from it (or never was there) */
+    NODE_NAMED = 4,   /* an entry of this layer gives its metadata */
+    NODE_HOLDS = 8,   /* it, or something below, is content of this layer */
+    NODE_DIRTY = 16,  /* names were made or removed in it */
+    NODE_SETGID = 32, /* what is made in it takes its group */
+    NODE_MODE = 64    /* its mode is narrower than what we need now and is set at the end */
+};
+
+struct node {
+    struct node *parent; /* NULL: the root */
+    struct node *chain;  /* hash table */
+    struct node *child, *sibling, *sibling_before;
+    struct node *older, *newer; /* all nodes; a parent is older than its children */
+    struct node *recent, *stale; /* those with a descriptor, by use; not the root */
+    struct node *down;           /* scratch: the way from an open ancestor */
+    struct node *pending;        /* stack of directories whose lower content is to be removed */
+    uint64_t id;                 /* never used twice */
+    uint64_t hash;
+    int fd;
+    unsigned flags;
+    mode_t mode;
+    struct timespec mtime; /* the entry's, or what it was before this layer */
+    char name[];
+};
+
+struct walk_buffer {
+    char *text;
+    size_t capacity;
+};
+
+struct extract {
+    struct extract_options options;
+    struct extract_facts facts;
+    char *fault_path;
+    uid_t uid;
+    gid_t gid;
+    int closed;
+    int start_error; /* errno of extract_new, told by the first feed */
+    struct tar *tar;
+    int64_t value;        /* of the failure in the making */
+    uint64_t made;        /* entries and implied directories */
+    uint64_t apparent;    /* bytes of files, holes included */
+    uint64_t key[2];      /* of the hash: names are chosen by the enemy */
+
+    struct node **table;
+    size_t table_size, nodes;
+    uint64_t last_id;
+    struct node *root, *oldest, *newest;
+    struct node *most_recent, *most_stale;
+    size_t open_fds, max_fds;
+
+    uint64_t *own; /* open addressing; names of this layer that are not directories, by hash */
+    size_t own_size, own_count;
+
+    struct walk_buffer walk[2];
+    struct walk_buffer cached; /* the parent part of the last entry's name, as spelled, and where it led */
+    size_t cached_len;
+    struct node *cached_node; /* NULL: nothing */
+    char *dents;              /* buffer of the directory that is being read */
+    char *remove_dents;
+
+    const struct tar_entry *entry;
+    int file; /* the file that is being written, or -1 */
+    struct node *file_dir;
+    struct node *fault; /* the directory that failed at the end */
+    uint64_t removals;  /* names that were there and are gone */
+};
+
+/* A name split at its last component. */
+struct split_name {
+    const uint8_t *parent;
+    size_t parent_len;
+    size_t base_len; /* 0: the root */
+    char base[NAME_LEN + 1];
+};
+
+#define RETRY(result, call)                                                                                                      \
+    do                                                                                                                           \
+        (result) = (call);                                                                                                       \
+    while ((result) < 0 && errno == EINTR)
+
+/* Failure of a system call: remembers errno, returns EXTRACT_IO. */
+int extract_io(struct extract *ex);
+/* Failure with a number. */
+int extract_bad(struct extract *ex, int code, int64_t value);
+
+/* Split and check a name. *leftover: it is below a directory that AUFS left behind. */
+int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *out, int *leftover);
+
+/* extract_make.c */
+int make_entry(struct extract *ex, const struct split_name *name, const struct tar_entry *entry);
+int make_root(struct extract *ex, const struct tar_entry *entry);
+
+/* extract_tree.c: nodes and what this layer made. */
+int tree_init(struct extract *ex, int root_fd);
+void tree_free(struct extract *ex);
+/* The node of a child, or NULL when this layer has not touched it. */
+struct node *tree_find(struct extract *ex, const struct node *dir, const char *name);
+/* Register an open directory; existing: fstat it for its time and mode. NULL with errno; fd is then closed. */
+struct node *tree_add(struct extract *ex, struct node *parent, const char *name, int fd, int existing);
+/* Forget a directory that is about to go, and all below it. */
+void tree_drop(struct extract *ex, struct node *node);
+/* The descriptor of a node: give it up, take a new one, mark it as just used. */
+void tree_shut(struct extract *ex, struct node *node);
+void tree_keep_open(struct extract *ex, struct node *node, int fd);
+void tree_used(struct extract *ex, struct node *node);
+/* Note content of this layer. */
+void tree_hold(struct node *node);
+int tree_own(struct extract *ex, struct node *dir, const char *name);
+int tree_owns(struct extract *ex, const struct node *dir, const char *name);
+
+/* extract_walk.c: descriptors and ways. */
+/* A descriptor that holds until 8 other nodes have been used; -1 with errno. */
+int tree_fd(struct extract *ex, struct node *node);
+/* Open a directory below dir without following a link; widens the mode when only that is in the way. -1 with errno. */
+int tree_open(const struct extract *ex, int dir, const char *name);
+/* Make a directory and its node, mode 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the caller) or a code. */
+int tree_make(struct extract *ex, struct node *parent, const char *name, struct node **out);
+/* Where a parent part leads, links resolved inside the root. create: make what is missing.
+ * TAR_OK, WALK_MISSING, or a code. */
+int tree_walk(struct extract *ex, const uint8_t *path, size_t len, int create, struct node **out);
+
+/* extract_remove.c */
+/* Remove whatever has this name; nothing there is fine. */
+int remove_name(struct extract *ex, struct node *dir, const char *name);
+/* Remove what lower layers left in a directory; keep what this layer made. */
+int remove_lower(struct extract *ex, struct node *dir);
+/* The same for one name. */
+int remove_lower_name(struct extract *ex, struct node *dir, const char *name);
+
+/* extract_meta.c */
+/* Owner, xattrs, mode of an open file or directory. fresh: made by us just now and still as made. */
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, int inherits, mode_t mode);
+/* Owner, xattrs, mode and time of what cannot be opened. */
+int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, int inherits);
+/* As an implied directory: 0755, root, no xattrs. */
+int meta_implied(struct extract *ex, int fd, int fresh, int inherits);
+void meta_time(const struct tar_entry *entry, struct timespec times[2]);
+/* Times and narrow modes of directories. */
+int meta_directories(struct extract *ex);
+
+#endif

@@ -1,0 +1,190 @@
+/* Owners, modes, extended attributes and times. The order is fixed: chown clears set-id bits and capabilities, so it is first;
+ * chmod follows the attributes, and times are last. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+enum { VALUE_MAX = 65536, LIST_MAX = 65536 };
+
+static int starts(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* What an image may set. Labels and integrity hashes are the host's; overlay's own attributes would redirect a mount. */
+static int allowed(const char *key)
+{
+    if (starts(key, "user."))
+        return !starts(key, "user.overlay.");
+    if (starts(key, "trusted."))
+        return !starts(key, "trusted.overlay.");
+    return strcmp(key, "security.capability") == 0 || strcmp(key, "system.posix_acl_access") == 0 ||
+           strcmp(key, "system.posix_acl_default") == 0;
+}
+
+static int privileged(const char *key)
+{
+    return starts(key, "trusted.") || starts(key, "security.");
+}
+
+/* The attributes of an entry, on fd or, when that is -1, on the path. Never fatal: file systems differ in what they take. */
+static void set_xattrs(struct extract *ex, int fd, const char *path, const struct tar_entry *entry)
+{
+    char key[NAME_LEN + 1];
+
+    for (size_t i = 0; i < entry->xattr_count; i++) {
+        const struct tar_xattr *xattr = &entry->xattrs[i];
+        int failed = -1;
+        size_t len = xattr->key.len < sizeof key ? xattr->key.len : sizeof key - 1;
+        memcpy(key, xattr->key.data, len);
+        key[len] = 0;
+        if (!allowed(key))
+            continue;
+        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.owners || !privileged(key)))
+            failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
+                             : lsetxattr(path, key, xattr->value.data, xattr->value.len, 0);
+        ex->facts.skipped_xattrs += failed != 0;
+    }
+}
+
+/* What a lower layer's directory had, and what a default ACL of its parent gave it. */
+static void clear_xattrs(int fd)
+{
+    char *list;
+    ssize_t len = flistxattr(fd, NULL, 0);
+
+    if (len <= 0 || !(list = malloc(LIST_MAX)))
+        return;
+    len = flistxattr(fd, list, LIST_MAX);
+    for (ssize_t at = 0; at < len; at += (ssize_t)strlen(list + at) + 1)
+        if (allowed(list + at))
+            (void)fremovexattr(fd, list + at);
+    free(list);
+}
+
+static int differs(const struct extract *ex, const struct tar_entry *entry)
+{
+    return entry->uid != (int64_t)ex->uid || entry->gid != (int64_t)ex->gid;
+}
+
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, int inherits, mode_t mode)
+{
+    int other = differs(ex, entry);
+
+    if (!ex->options.owners)
+        ex->facts.skipped_owners += (uint64_t)other;
+    else if ((other || !fresh || inherits) && fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid))
+        return extract_io(ex);
+    if (!fresh)
+        clear_xattrs(fd);
+    if (entry->xattr_count)
+        set_xattrs(ex, fd, NULL, entry);
+    return fchmod(fd, mode) ? extract_io(ex) : TAR_OK;
+}
+
+/* O_PATH pins the very file, so that chmod, which follows links, cannot be led elsewhere. */
+static int change_mode(int dir, const char *name, mode_t mode)
+{
+    char path[64];
+    int fd, failed;
+
+    RETRY(fd, openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (fd < 0)
+        return -1;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    failed = chmod(path, mode);
+    close(fd);
+    return failed;
+}
+
+int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, int inherits)
+{
+    struct timespec times[2];
+    char path[64 + NAME_LEN];
+
+    if (!ex->options.owners)
+        ex->facts.skipped_owners += (uint64_t)differs(ex, entry);
+    else if ((differs(ex, entry) || inherits) && fchownat(dir, name, (uid_t)entry->uid, (gid_t)entry->gid, AT_SYMLINK_NOFOLLOW))
+        return extract_io(ex);
+    if (entry->xattr_count) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
+        set_xattrs(ex, -1, path, entry);
+    }
+    if (entry->type != 'l' && change_mode(dir, name, (mode_t)entry->mode))
+        return extract_io(ex);
+    meta_time(entry, times);
+    return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
+}
+
+int meta_implied(struct extract *ex, int fd, int fresh, int inherits)
+{
+    if (ex->options.owners && (!fresh || inherits || ex->uid != 0 || ex->gid != 0) && fchown(fd, 0, 0))
+        return extract_io(ex);
+    if (!fresh)
+        clear_xattrs(fd);
+    return fchmod(fd, 0755) ? extract_io(ex) : TAR_OK;
+}
+
+/* The kernel clamps to what the file system holds. */
+void meta_time(const struct tar_entry *entry, struct timespec times[2])
+{
+    time_t seconds = (time_t)entry->mtime;
+
+    if ((int64_t)seconds != entry->mtime) /* a 32-bit time_t */
+        seconds = entry->mtime < 0 ? INT32_MIN : INT32_MAX;
+    times[0].tv_sec = times[1].tv_sec = seconds;
+    times[0].tv_nsec = times[1].tv_nsec = (long)entry->mtime_ns;
+}
+
+/* Parents are older than children, so this order opens each directory once. A time that only is put back may fail. */
+static int set_times(struct extract *ex)
+{
+    for (struct node *node = ex->oldest; node; node = node->newer) {
+        struct timespec times[2] = {{0, UTIME_OMIT}, node->mtime};
+        int fd, failed;
+        if (!(node->flags & NODE_NAMED) && (node->flags & (NODE_MADE | NODE_DIRTY)) != NODE_DIRTY)
+            continue;
+        if (node->fd >= 0)
+            failed = futimens(node->fd, times);
+        else if ((fd = tree_fd(ex, node->parent)) < 0)
+            failed = -1;
+        else
+            failed = utimensat(fd, node->name, times, AT_SYMLINK_NOFOLLOW);
+        if (failed && node->flags & NODE_NAMED) {
+            ex->fault = node;
+            return extract_io(ex);
+        }
+    }
+    return TAR_OK;
+}
+
+/* Children are younger than parents: from the newest, so that a closed directory is not needed any more. */
+static int set_modes(struct extract *ex)
+{
+    for (struct node *node = ex->newest; node; node = node->older) {
+        int fd;
+        if (!(node->flags & NODE_MODE))
+            continue;
+        if ((fd = tree_fd(ex, node)) < 0 || fchmod(fd, node->mode)) {
+            ex->fault = node;
+            return extract_io(ex);
+        }
+    }
+    return TAR_OK;
+}
+
+int meta_directories(struct extract *ex)
+{
+    int code = set_times(ex);
+
+    return code ? code : set_modes(ex);
+}

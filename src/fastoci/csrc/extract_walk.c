@@ -1,0 +1,215 @@
+/* From names to directories: descriptors of nodes, and the way to a directory by its spelling in the archive.
+ *
+ * Invariants: the kernel is asked for one component at a time and never follows a symbolic link; ".." in a link goes to the
+ * node's parent and stops at the root; a node's name is physical. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int tree_open(const struct extract *ex, int dir, const char *name)
+{
+    struct stat st;
+    int fd;
+
+    RETRY(fd, openat(dir, name, TREE_OPEN_DIR));
+    if (fd >= 0 || errno != EACCES || ex->uid == 0)
+        return fd;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode) || fchmodat(dir, name, (st.st_mode & 07777) | 0700, 0)) {
+        errno = EACCES;
+        return -1;
+    }
+    RETRY(fd, openat(dir, name, TREE_OPEN_DIR));
+    if (fd >= 0) /* the caller sees the mode as it was */
+        (void)!fchmod(fd, st.st_mode & 07777);
+    return fd;
+}
+
+/* As tree_open, for a node's directory; gives up cached descriptors when the process has no more. */
+static int open_child(struct extract *ex, int dir, const char *name)
+{
+    int fd = tree_open(ex, dir, name);
+
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || ex->open_fds <= TREE_FDS_MIN / 2)
+        return fd;
+    ex->max_fds = TREE_FDS_MIN;
+    while (ex->open_fds > TREE_FDS_MIN / 2)
+        tree_shut(ex, ex->most_stale);
+    return tree_open(ex, dir, name);
+}
+
+int tree_fd(struct extract *ex, struct node *node)
+{
+    struct node *top = node;
+
+    if (node->fd >= 0) {
+        tree_used(ex, node);
+        return node->fd;
+    }
+    while (top->fd < 0) {
+        top->parent->down = top;
+        top = top->parent;
+    }
+    while (top != node) {
+        int fd = open_child(ex, top->fd, top->down->name);
+        if (fd < 0)
+            return -1;
+        top = top->down;
+        tree_keep_open(ex, top, fd);
+    }
+    return node->fd;
+}
+
+int tree_make(struct extract *ex, struct node *parent, const char *name, struct node **out)
+{
+    int made, fd, dir = tree_fd(ex, parent);
+
+    if (dir < 0)
+        return extract_io(ex);
+    RETRY(made, mkdirat(dir, name, 0700));
+    if (made)
+        return extract_io(ex);
+    parent->flags |= NODE_DIRTY;
+    fd = open_child(ex, dir, name);
+    if (fd < 0 || !(*out = tree_add(ex, parent, name, fd, 0)))
+        return extract_io(ex);
+    return TAR_OK;
+}
+
+/* A directory that no entry has named: 0755 and root's. */
+static int imply(struct extract *ex, struct node *parent, const char *name, struct node **out)
+{
+    int code;
+
+    if (strncmp(name, ".wh.", 4) == 0)
+        return EXTRACT_WHITEOUT;
+    if (++ex->made > ex->options.max_entries)
+        return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
+    if ((code = tree_make(ex, parent, name, out)))
+        return code;
+    return meta_implied(ex, (*out)->fd, 1, (parent->flags & NODE_SETGID) != 0);
+}
+
+/* One component that has no node yet. WALK_LINK: it is a link, its text is in target. */
+static int enter(struct extract *ex, struct node *dir, const char *name, int create, struct node **out, char *target, size_t *len)
+{
+    int dir_fd = tree_fd(ex, dir), fd;
+    ssize_t got;
+
+    if (dir_fd < 0)
+        return extract_io(ex);
+    fd = open_child(ex, dir_fd, name);
+    if (fd >= 0)
+        return (*out = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : extract_io(ex);
+    if (errno == ENOENT)
+        return create ? imply(ex, dir, name, out) : WALK_MISSING;
+    if (errno != ENOTDIR && errno != ELOOP)
+        return extract_io(ex);
+    got = readlinkat(dir_fd, name, target, *len);
+    if (got < 0)
+        return errno == EINVAL ? EXTRACT_NOT_DIRECTORY : extract_io(ex);
+    if ((size_t)got == *len)
+        return EXTRACT_LINKS;
+    *len = (size_t)got;
+    return WALK_LINK;
+}
+
+static int reserve(struct walk_buffer *buffer, size_t len)
+{
+    char *bigger;
+
+    if (len <= buffer->capacity)
+        return 0;
+    if (!(bigger = realloc(buffer->text, len + 256)))
+        return -1;
+    buffer->text = bigger;
+    buffer->capacity = len + 256;
+    return 0;
+}
+
+/* target + '/' + what is left of the way, in the buffer that does not hold the rest. */
+static int join_ways(struct extract *ex, int which, const char *target, size_t len, const char *rest, size_t rest_len)
+{
+    struct walk_buffer *buffer = &ex->walk[which];
+
+    if (reserve(buffer, len + 1 + rest_len)) {
+        errno = ENOMEM;
+        return extract_io(ex);
+    }
+    memcpy(buffer->text, target, len);
+    buffer->text[len] = '/';
+    memcpy(buffer->text + len + 1, rest, rest_len);
+    return TAR_OK;
+}
+
+static int walk(struct extract *ex, const char *at, size_t left, int create, struct node **out)
+{
+    struct node *node = ex->root, *child;
+    char name[NAME_LEN + 1], target[4096];
+    size_t links = 0, link_bytes = 0;
+
+    while (left) {
+        const char *slash = memchr(at, '/', left);
+        size_t len = slash ? (size_t)(slash - at) : left, skip = slash ? len + 1 : len, target_len = sizeof target;
+        int code = TAR_OK;
+        if (len > NAME_LEN)
+            return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)len);
+        memcpy(name, at, len);
+        name[len] = 0;
+        at += skip;
+        left -= skip;
+        if (len == 0 || strcmp(name, ".") == 0)
+            continue;
+        if (strcmp(name, "..") == 0) {
+            node = node->parent ? node->parent : node;
+            continue;
+        }
+        if (!(child = tree_find(ex, node, name)))
+            code = enter(ex, node, name, create, &child, target, &target_len);
+        if (code == WALK_LINK) {
+            link_bytes += target_len;
+            if (++links > LINKS_MAX || link_bytes > LINK_BYTES_MAX)
+                return extract_bad(ex, EXTRACT_LINKS, (int64_t)links);
+            if ((code = join_ways(ex, links & 1, target, target_len, at, left)))
+                return code;
+            at = ex->walk[links & 1].text;
+            left += target_len + 1;
+            child = target[0] == '/' ? ex->root : node;
+        } else if (code) {
+            return code;
+        }
+        node = child;
+    }
+    *out = node;
+    return TAR_OK;
+}
+
+int tree_walk(struct extract *ex, const uint8_t *path, size_t len, int create, struct node **out)
+{
+    int code;
+
+    if (ex->cached_node && ex->cached_len == len && memcmp(ex->cached.text, path, len) == 0) {
+        *out = ex->cached_node;
+        return TAR_OK;
+    }
+    if (len == 0) {
+        *out = ex->root;
+        return TAR_OK;
+    }
+    if ((code = walk(ex, (const char *)path, len, create, out)))
+        return code;
+    if (reserve(&ex->cached, len)) {
+        errno = ENOMEM;
+        return extract_io(ex);
+    }
+    memcpy(ex->cached.text, path, len);
+    ex->cached_len = len;
+    ex->cached_node = *out;
+    return TAR_OK;
+}

@@ -1,0 +1,131 @@
+/* What the files of the tar reader share: decoded blocks, pax records, sparse segments. Not for other units. */
+#ifndef FASTOCI_TAR_INTERNAL_H
+#define FASTOCI_TAR_INTERNAL_H
+
+#include "tar.h"
+
+enum {
+    TAR_BLOCK = 512,
+    TAR_SPECIAL_MAX = 1 << 20,
+    TAR_SEGMENTS_MAX = 1 << 16
+};
+
+enum tar_format { TAR_V7, TAR_USTAR, TAR_STAR, TAR_GNU };
+
+struct tar_header {
+    enum tar_format format;
+    uint8_t type;
+    size_t name_len;
+    size_t link_len;
+    int64_t mode, uid, gid, size, mtime, devmajor, devminor;
+    uint8_t name[256]; /* prefix, '/', name */
+    uint8_t link[100];
+};
+
+struct tar_segment {
+    uint64_t offset;
+    uint64_t length;
+};
+
+struct tar_segments {
+    struct tar_segment *items;
+    size_t count;
+    size_t capacity;
+};
+
+struct tar_xattrs {
+    struct tar_xattr *items;
+    size_t count;
+    size_t capacity;
+};
+
+/* The records of one extended header that the reader acts on: raw values, empty when absent. */
+struct tar_pax {
+    struct tar_bytes path, linkpath, size, uid, gid, mtime, atime, ctime;
+    struct tar_bytes sparse_major, sparse_minor, sparse_name, sparse_size, sparse_realsize, sparse_map, sparse_numblocks;
+    size_t sparse_values; /* numbers seen in the repeated records of form 0.0 */
+};
+
+enum tar_state { TAR_HEADER, TAR_SPECIAL, TAR_EXTENSION, TAR_MAP, TAR_BODY, TAR_PADDING, TAR_END };
+
+struct tar_buffer {
+    uint8_t *data;
+    size_t len;
+    size_t capacity;
+    int set; /* holds what belongs to the next entry */
+};
+
+struct tar {
+    struct tar_sink sink;
+    void *ctx;
+    int code;
+    int64_t value;
+    uint64_t position;
+    uint64_t header_at;
+    enum tar_state state;
+    int zero_seen;
+    uint8_t block[TAR_BLOCK]; /* a block that arrives in pieces */
+    size_t have;
+    uint64_t left;    /* bytes of the body that are still to come */
+    uint32_t padding; /* zeros behind it */
+
+    struct tar_header header;
+    struct tar_entry entry;
+    uint64_t data_at; /* offset in the file of the next byte, unless sparse */
+
+    struct tar_buffer pax_text, long_name, long_link;
+    struct tar_buffer *special; /* where the special body goes; NULL: a global header, into pax_text but for nobody */
+    struct tar_pax pax;
+    struct tar_xattrs xattrs;
+    struct tar_segments segments;
+    size_t segment;          /* the one being filled */
+    uint64_t segment_filled; /* bytes of it */
+
+    int64_t map_wanted; /* numbers still to come in the map of form 1.0; -1: the count itself */
+    int64_t map_number;
+    int64_t map_offset;
+    int map_digits;
+};
+
+/* A header field: octal as Go trims it, or base-256. 0, or -1 when malformed or beyond int64. */
+int tar_number(const uint8_t *field, size_t len, int64_t *value);
+
+/* Decode one header block whose checksum holds; TAR_OK, TAR_CHECKSUM or TAR_NUMBER with *value. */
+int tar_block_decode(const uint8_t *block, struct tar_header *header, int64_t *value);
+
+/* Parse len bytes of records. xattrs and segments (form 0.0) are refilled. TAR_OK or a code with *value. */
+int tar_pax_parse(const uint8_t *data, size_t len, struct tar_pax *pax, struct tar_xattrs *xattrs, struct tar_segments *segments,
+                  int64_t *value);
+
+/* ASCII digits only, at most 2^63-1: 0 or -1. */
+int tar_pax_number(struct tar_bytes text, int64_t *value);
+
+/* [-]digits[.digits], rounded towards the past to a nanosecond: 0 or -1. */
+int tar_pax_time(struct tar_bytes text, int64_t *seconds, uint32_t *nanoseconds);
+
+/* Append; TAR_OK, TAR_MEMORY or TAR_SPARSE_LIMIT. */
+int tar_segments_add(struct tar_segments *segments, int64_t offset, int64_t length);
+
+/* Make room for one more item; TAR_OK or TAR_MEMORY. */
+int tar_grow(void **items, size_t *capacity, size_t count, size_t size);
+
+/* Stop with the first code. */
+void tar_fail(struct tar *tar, int code, int64_t value);
+
+/* Set the length of the body and its padding; TAR_OK or TAR_SIZE. */
+int tar_set_size(struct tar *tar, int64_t size);
+
+/* A pax number that replaces *field; an absent record leaves it. */
+void tar_apply_number(struct tar *tar, struct tar_bytes text, int64_t *field);
+
+/* From a header block to an entry. Each ends in tar_begin_body, a state that wants more blocks, or tar_fail. */
+void tar_begin_entry(struct tar *tar, const uint8_t *block);
+void tar_begin_pax_entry(struct tar *tar);
+void tar_begin_old_sparse(struct tar *tar, const uint8_t *block);
+void tar_sparse_extension(struct tar *tar, const uint8_t *block);
+void tar_sparse_block(struct tar *tar, const uint8_t *block);
+
+/* The entry is known: hand it on. */
+void tar_begin_body(struct tar *tar);
+
+#endif

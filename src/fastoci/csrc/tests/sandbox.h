@@ -1,0 +1,155 @@
+/* A directory below TMPDIR to extract into, with a file beside the root that nothing may touch. As root the tests run once more
+ * as nobody. */
+#ifndef FASTOCI_SANDBOX_H
+#define FASTOCI_SANDBOX_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "../extract.h"
+#include "check.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static int root = -1; /* ./root; beside it is the file ./outside */
+static struct extract_options options;
+static struct extract_facts facts;
+static char fault[4096];
+
+static void fresh(void)
+{
+    if (root >= 0)
+        close(root);
+    CHECK(system("rm -rf root && mkdir root && chmod 755 root && echo outside > outside") == 0);
+    root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(root >= 0);
+    options = (struct extract_options){geteuid() == 0, 0, 100000, 1 << 30};
+}
+
+static int fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int count = 0;
+
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* Extract in windows of a size; the code. The archive stays. */
+static int extract_windows(const struct archive *a, size_t window)
+{
+    struct extract *ex = extract_new(root, &options);
+    int before = fds(), code = 0;
+
+    CHECK(ex);
+    before--; /* the extractor has opened the root */
+    for (size_t at = 0; at < a->len && !code; at += window)
+        code = extract_feed(ex, a->data + at, a->len - at < window ? a->len - at : window);
+    if (!code)
+        code = extract_finish(ex);
+    extract_close(ex);
+    extract_close(ex);
+    extract_get_facts(ex, &facts);
+    CHECK(facts.code == code);
+    memset(fault, 0, sizeof fault);
+    memcpy(fault, facts.path ? facts.path : "", facts.path_len < sizeof fault ? facts.path_len : 0);
+    CHECK(extract_feed(ex, (const uint8_t *)"", 1) == (code ? code : EXTRACT_CLOSED));
+    extract_free(ex);
+    CHECK(fds() == before);
+    return code;
+}
+
+static int layer(struct archive *a)
+{
+    int code = extract_windows(a, 1 << 20);
+
+    options.base = 1; /* what follows is an upper layer */
+    drop(a);
+    return code;
+}
+
+static struct stat look(const char *name)
+{
+    struct stat st;
+
+    memset(&st, 0, sizeof st);
+    if (fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW))
+        st.st_mode = 0;
+    return st;
+}
+
+static int is(const char *name, const char *text)
+{
+    char data[256] = {0};
+    int fd = openat(root, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, data, sizeof data - 1);
+
+    if (fd >= 0)
+        close(fd);
+    return got >= 0 && strcmp(data, text) == 0;
+}
+
+static int gone(const char *name)
+{
+    return look(name).st_mode == 0;
+}
+
+static void check_outside(void)
+{
+    char text[32] = {0};
+    FILE *file = fopen("outside", "r");
+
+    CHECK(file && fgets(text, sizeof text, file) && strcmp(text, "outside\n") == 0);
+    fclose(file);
+}
+
+static uint8_t *dir(struct archive *a, const char *name, const char *mode, const char *mtime)
+{
+    uint8_t *h = put_header(a, name, '5', 0, NULL);
+
+    memcpy(h + 100, mode, 8);
+    memcpy(h + 136, mtime, 12);
+    seal(h);
+    return h;
+}
+
+static const char OLD[] = "00000001750"; /* 1000 */
+
+static int in_sandbox(void (*run)(void))
+{
+    const char *temporary = getenv("TMPDIR");
+    char place[256];
+    int status = 0;
+    pid_t child;
+
+    snprintf(place, sizeof place, "%s/fastoci-extract-XXXXXX", temporary ? temporary : "/tmp");
+    CHECK(mkdtemp(place) && chdir(place) == 0);
+    signal(SIGXFSZ, SIG_IGN);
+    umask(0077);
+    run();
+    if (geteuid() == 0) {
+        CHECK(system("rm -rf root outside && chown 65534:65534 .") == 0);
+        child = fork();
+        if (child == 0) {
+            CHECK(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
+            run();
+            exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    CHECK(system("rm -rf root outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
+    return 0;
+}
+
+#endif
