@@ -34,8 +34,7 @@ def shared_images() -> dict[str, Image]:
     ]
     chosen = ([0, 1, 2], [1, 2, 3], [0, 2, 3])
     return {
-        name: Image.build([layers[number] for number in numbers])
-        for name, numbers in zip(NAMES, chosen, strict=True)
+        name: Image.build([layers[number] for number in numbers]) for name, numbers in zip(NAMES, chosen, strict=True)
     }
 
 

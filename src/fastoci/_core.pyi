@@ -80,10 +80,10 @@ def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
 class Inflate:
     """One gzip or zstd stream, all members or frames, to its demanded end. One thread at a time.
 
-    ``format`` is "gzip" or "zstd", bound before. ``run`` consumes from ``source[start:]`` and appends to ``out`` at most
-    ``WINDOW_SIZE``; it returns the bytes consumed, or -1 with ``code`` set. The source is used up when all of it is consumed and
-    less than ``WINDOW_SIZE`` (and than the room) was made. ``finish`` returns 0 when the input ended where a member ends,
-    else a code. ``window``: bytes of history that a zstd frame may demand.
+    ``format`` is "gzip" or "zstd", bound before. ``run`` consumes from ``source[start:]`` and appends to ``out`` at
+    most ``WINDOW_SIZE``; it returns the bytes consumed, or -1 with ``code`` set. The source is used up when all of it
+    is consumed and less than ``WINDOW_SIZE`` (and than the room) was made. ``finish`` returns 0 when the input ended
+    where a member ends, else a code. ``window``: bytes of history that a zstd frame may demand.
     """
 
     def __init__(self, format: str, /, *, window: int) -> None: ...
@@ -142,9 +142,7 @@ class Extractor:
     it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
     """
 
-    def __init__(
-        self, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int
-    ) -> None: ...
+    def __init__(self, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int) -> None: ...
     def feed(self, data: Buffer, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
     def finish(self) -> int:
@@ -171,8 +169,11 @@ class Extractor:
     def skipped(self) -> dict[str, int]:
         """What could not be applied: counts for "owners", "devices", "xattrs"."""
 
-# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit" or "io". Shared by TarReader and Extractor.
+# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit" or "io". TarReader's and Extractor's.
 TAR_CODES: dict[int, tuple[str, str]]
 
 def info() -> dict[str, str]:
-    """Which tier is live: {"sha256": "sha-ni, 2 lanes" | "openssl" | "scalar", "gzip": "isa-l" | "none", "zstd": "libzstd" | "none"}."""
+    """Which tier is live.
+
+    "sha256": "sha-ni, 2 lanes", "openssl" or "scalar"; "gzip": "isa-l" or "none"; "zstd": "libzstd" or "none".
+    """

@@ -26,7 +26,7 @@ async def settle(work: Awaitable[T]) -> tuple[T, bool]:
             await asyncio.shield(future)
         except asyncio.CancelledError:
             cancelled = True
-        except BaseException:  # noqa: BLE001 - read from the future below
+        except BaseException:  # read from the future below
             break
     if cancelled and (future.cancelled() or future.exception() is not None):
         raise asyncio.CancelledError from (None if future.cancelled() else future.exception())

@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
@@ -74,10 +74,8 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def handle(self) -> None:
-        try:
+        with suppress(OSError):  # the client has gone
             super().handle()
-        except OSError:
-            pass  # the client has gone
 
 
 @contextmanager
@@ -132,14 +130,21 @@ def test_a_body_that_is_not_the_promised_one(
             assert fact in done.stderr
         demand_clean(tmp_path)
         server.layer = lambda: (SIZE, GOOD)
-        assert cli("pull", server.reference, "--store", tmp_path / "store", "--rootfs", tmp_path / "root").returncode == 0
+        assert (
+            cli("pull", server.reference, "--store", tmp_path / "store", "--rootfs", tmp_path / "root").returncode == 0
+        )
 
 
 @pytest.mark.parametrize(
     ("change", "code"),
     [
         (lambda text: text.replace('"config"', '"layers": [], "config"'), 7),
-        (lambda text: text.replace(f'"size":{SIZE}', f'"size":-{SIZE}').replace(f'"size": {SIZE}', f'"size": -{SIZE}'), 7),
+        (
+            lambda text: text.replace(f'"size":{SIZE}', f'"size":-{SIZE}').replace(
+                f'"size": {SIZE}', f'"size": -{SIZE}'
+            ),
+            7,
+        ),
         (lambda text: text.replace(DIGEST, "sha256:../../../../etc/passwd"), 7),
         (lambda text: "<html>sign in</html>", 7),
     ],

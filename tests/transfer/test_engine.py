@@ -134,7 +134,9 @@ async def test_the_platform_is_chosen_from_an_index(registry: Registry, tmp_path
             assert str(pulled.platform) == text
         (ref,) = await engine.images()
         assert set(ref.images) == set(by_platform)
-        assert str((await engine.image(f"{registry.address}/multi", platform="linux/arm/v7")).platform) == "linux/arm/v7"
+        assert (
+            str((await engine.image(f"{registry.address}/multi", platform="linux/arm/v7")).platform) == "linux/arm/v7"
+        )
         with pytest.raises(PlatformError) as caught:
             await engine.pull(f"{registry.address}/multi", platform="linux/s390x")
     assert set(caught.value.available) == set(by_platform)

@@ -55,7 +55,7 @@ class Refusing(Source):
         self.offsets.append(offset)
         await self.gate.wait()
         raise NotFoundError("no such blob", url="test", status=404)
-        yield  # type: ignore[unreachable]
+        yield
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -8,9 +8,7 @@ import threading
 import pytest
 
 from fastoci import _core
-from fastoci.errors import SizeMismatchError
-from fastoci.image.digest import Digest
-from fastoci.stream.verify import Verifier, Verify
+from fastoci.errors import FormatError
 from fastoci.transfer.worker import Pipeline, Spans, Worker
 
 
@@ -35,16 +33,8 @@ class Slow:
         self.aborted = True
 
 
-def pipeline(worker: Worker, data: bytes, sink: Slow, saved: list[tuple[int, bytes]], *, size: int = -1) -> Pipeline:
-    verifier = Verifier(Digest.of(data), len(data) if size < 0 else size)
-    return Pipeline(
-        worker,
-        Verify(verifier, sink),
-        depth=3,
-        progressed=lambda offset: None,
-        checkpoint=lambda offset, state: saved.append((offset, state)),
-        every=1 << 30,
-    )
+def pipeline(worker: Worker, sink: Slow, through: list[int]) -> Pipeline:
+    return Pipeline(worker, sink, depth=3, progressed=through.append)
 
 
 async def fill(spans: Spans, data: bytes) -> _core.Span:
@@ -87,8 +77,9 @@ async def test_a_turn_given_to_a_task_that_is_cancelled_goes_to_the_next() -> No
 
 
 async def test_abort_waits_for_the_thread_and_keeps_what_is_through() -> None:
-    worker, spans, sink, saved = Worker(1), Spans(_core.Pool(4 << 20, poison=True)), Slow(), []
-    stage = pipeline(worker, b"abcdef", sink, saved)
+    worker, spans, sink = Worker(1), Spans(_core.Pool(4 << 20, poison=True)), Slow()
+    through: list[int] = []
+    stage = pipeline(worker, sink, through)
     await stage.feed(await fill(spans, b"abc"))
     await stage.feed(await fill(spans, b"def"))
     await asyncio.to_thread(sink.entered.wait)
@@ -100,14 +91,15 @@ async def test_abort_waits_for_the_thread_and_keeps_what_is_through() -> None:
     await abort
     assert sink.aborted
     assert sink.seen == [b"abc"]
-    assert [offset for offset, _ in saved] == [3]
+    await settled()
+    assert through == [3]
     assert spans.pool.in_use == 0
     worker.close()
 
 
 async def test_a_cancelled_abort_still_waits_for_the_thread() -> None:
     worker, spans, sink = Worker(1), Spans(_core.Pool(4 << 20, poison=True)), Slow()
-    stage = pipeline(worker, b"abc", sink, [])
+    stage = pipeline(worker, sink, [])
     await stage.feed(await fill(spans, b"abc"))
     await asyncio.to_thread(sink.entered.wait)
     abort = asyncio.create_task(stage.abort())
@@ -124,7 +116,8 @@ async def test_a_cancelled_abort_still_waits_for_the_thread() -> None:
 
 async def test_a_full_queue_makes_the_source_wait() -> None:
     worker, spans, sink = Worker(1), Spans(_core.Pool(8 << 20)), Slow()
-    stage = pipeline(worker, b"aaaa", sink, [])
+    through: list[int] = []
+    stage = pipeline(worker, sink, through)
     fed = 0
 
     async def feed() -> None:
@@ -139,19 +132,36 @@ async def test_a_full_queue_makes_the_source_wait() -> None:
     assert fed < 4
     sink.gate.set()
     await task
-    assert (await stage.finish()).size == 4
+    await stage.finish()
+    await settled()
+    assert through == [1, 1, 1, 1]
     worker.close()
 
 
-async def test_an_error_on_the_thread_reaches_the_feeder_and_nothing_after_it_is_saved() -> None:
-    worker, spans, sink, saved = Worker(1), Spans(_core.Pool(8 << 20, poison=True)), Slow(), []
-    sink.gate.set()
-    stage = pipeline(worker, b"abc", sink, saved, size=5)
-    with pytest.raises(SizeMismatchError):
+class Failing(Slow):
+    """A sink that refuses its second span."""
+
+    def feed(self, span: _core.Span) -> None:
+        if self.seen:
+            raise FormatError("the second")
+        self.seen.append(bytes(span))
+
+
+async def test_an_error_on_the_thread_reaches_the_feeder() -> None:
+    worker, spans, sink = Worker(1), Spans(_core.Pool(8 << 20, poison=True)), Failing()
+    through: list[int] = []
+    stage = pipeline(worker, sink, through)
+    with pytest.raises(FormatError, match="the second"):
         for _ in range(10):
             await stage.feed(await fill(spans, b"abc"))
             await asyncio.sleep(0.01)
     await stage.abort()
-    assert [offset for offset, _ in saved] == [3]
+    assert through == [3]
     assert spans.pool.in_use == 0
     worker.close()
+
+
+async def settled() -> None:
+    """Let callbacks run that are due already."""
+    for _ in range(3):
+        await asyncio.sleep(0)

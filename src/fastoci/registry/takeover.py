@@ -61,7 +61,8 @@ class Takeover(asyncio.BufferedProtocol):
         while data := content.read_nowait():  # resumes the parser, so that it gives out what it holds back
             self._backlog.append(data)
         if content.at_eof() or protocol.transport is None or sum(map(len, self._backlog)) > left:
-            return self._decline()
+            self._decline()
+            return None
         protocol.pause_reading()
         self._transport.set_protocol(self)
         return self

@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import RegistryError, TransportError, TruncatedError
+from fastoci.errors import FastociError, RegistryError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, translate
 from fastoci.registry.takeover import Takeover
@@ -125,13 +125,11 @@ class Reply:
             return None
         return Takeover.begin(self._response, left, self._read_s)
 
-    def broken(self, error: BaseException, received: int) -> TransportError:
+    def broken(self, error: Exception, received: int) -> FastociError:
         """The error for a body that broke off in a takeover."""
         if isinstance(error, EOFError):
             text = f"{self.url}: the body ended after {received} of {self.length} bytes"
             return TruncatedError(text, url=self.url, received=received)
-        if not isinstance(error, OSError):
-            raise error
         return translate(error, self.url, received=received, answered=True)
 
     def close(self) -> None:

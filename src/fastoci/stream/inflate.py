@@ -13,7 +13,6 @@ from typing import Literal
 from fastoci import _core
 from fastoci._core import Span
 from fastoci.errors import FormatError, UnsupportedError
-from fastoci.stream.sink import Sink
 
 Compression = Literal["gzip", "zstd", "none"]
 
@@ -52,46 +51,52 @@ def sniff(head: bytes) -> Compression:
 
 
 class Inflate:
-    """A sink that decompresses into windows of at most 256 KiB and hands each to ``sink``, on the same thread.
+    """Decompresses one stream: ``take`` a span, ``fill`` others from it until it is used up, ``finish``.
+
+    Belongs to one thread at a time; owns no span.
 
     Args:
-        sink: takes the tar; it borrows each window during ``feed``.
-        window: an empty span of the pool that this object now owns: the only memory it works in.
         history: bytes that a zstd frame may demand.
     """
 
-    def __init__(self, sink: Sink, window: Span, *, history: int) -> None:
-        self._sink = sink
-        self._window: Span | None = window
+    def __init__(self, *, history: int) -> None:
         self._history = history
         self._stream: _core.Inflate | None = None
         self._compression: Compression | None = None
+        self._source: Span | None = None
+        self._start = 0
 
-    def feed(self, span: Span) -> None:
-        """Take compressed bytes; the first span holds at least four, unless the stream is shorter.
+    def take(self, source: Span) -> bool:
+        """Go on with ``source``, until ``fill`` says that it is used up; False for a plain tar, to be used as it is.
+
+        The first span holds at least four bytes, unless the stream is shorter.
 
         Raises:
-            FormatError: the compressed bytes are damaged; the message has their offset.
             UnsupportedError: a compression that no layer may have, or no decoder on this machine.
         """
         if self._compression is None:
-            self._begin(bytes(memoryview(span)[:4]))
-        if self._stream is None:
-            self._sink.feed(span)
-            return
-        assert self._window is not None
-        start = 0
-        while True:
-            consumed = self._stream.run(span, start, self._window)
+            self._begin(bytes(memoryview(source)[:4]))
+        self._source, self._start = source, 0
+        return self._stream is not None
+
+    def fill(self, out: Span) -> bool:
+        """Append to ``out`` until it is full, or the source is used up: then False.
+
+        Raises:
+            FormatError: the compressed bytes are damaged; the message has their offset.
+        """
+        assert self._stream is not None
+        assert self._source is not None
+        while out.room:
+            before = len(out)
+            consumed = self._stream.run(self._source, self._start, out)
             if consumed < 0:
                 raise self._error(self._stream)
-            start += consumed
-            made = len(self._window)
-            if made:
-                self._sink.feed(self._window)
-                self._window.clear()
-            if start == len(span) and made < _core.WINDOW_SIZE:
-                return
+            self._start += consumed
+            if self._start == len(self._source) and len(out) - before < _core.WINDOW_SIZE and out.room:
+                self._source = None
+                return False
+        return True
 
     def finish(self) -> None:
         """Demand that the compressed stream ends here.
@@ -103,13 +108,6 @@ class Inflate:
             raise FormatError("the layer is empty: not even the end of a tar")
         if self._stream is not None and self._stream.finish():
             raise self._error(self._stream)
-        self._sink.finish()
-        self._free()
-
-    def abort(self) -> None:
-        """Give the window back and give up."""
-        self._free()
-        self._sink.abort()
 
     def _begin(self, head: bytes) -> None:
         self._compression = sniff(head)
@@ -121,8 +119,3 @@ class Inflate:
 
     def _error(self, stream: _core.Inflate) -> FormatError:
         return FormatError(f"{_core.INFLATE_CODES[stream.code]} (at byte {stream.consumed} of the compressed layer)")
-
-    def _free(self) -> None:
-        if self._window is not None:
-            self._window.release()
-            self._window = None

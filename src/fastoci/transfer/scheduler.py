@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from fastoci._core import Span
-from fastoci.errors import FastociError, IntegrityError
+from fastoci.errors import FastociError, IntegrityError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BlobStore, Ingest, SpanSource
 from fastoci.settle import settle
-from fastoci.stream.verify import Verifier, Verify
+from fastoci.stream.verify import Verified, Verifier, Verify
 from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.worker import Pipeline, Spans, Worker
@@ -43,6 +43,42 @@ class BytesSource:
             span = await spans.take()
             offset += span.append(self._data, offset)
             yield span
+
+
+class _Fetch:
+    """The stage of a fetch: hash, write, and now and then a resume point. What is under one survives ``abort``."""
+
+    def __init__(self, ingest: Ingest, every: int) -> None:
+        self._ingest = ingest
+        self._every = every
+        self._verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
+        self._verify = Verify(self._verifier, ingest.sink)
+        self._written = self._saved = ingest.offset
+
+    def feed(self, span: Span) -> None:
+        self._verify.feed(span)
+        self._written = self._verifier.offset
+        if self._written - self._saved >= self._every:
+            self._save()
+
+    def finish(self) -> None:
+        self._verify.finish()
+
+    def abort(self) -> None:
+        with suppress(StoreError):  # a disk that refuses the resume point: the earlier one stays
+            self._save()
+        self._verify.abort()
+
+    def proof(self) -> Verified:
+        """After ``finish``."""
+        assert self._verify.proof is not None
+        return self._verify.proof
+
+    def _save(self) -> None:
+        # after a failed write the hash is ahead of the file, and its state is worth nothing
+        if self._saved < self._written == self._verifier.offset and (state := self._verifier.state()):
+            self._ingest.checkpoint(self._written, state)
+            self._saved = self._written
 
 
 class Scheduler:
@@ -117,16 +153,16 @@ class Scheduler:
 
     async def _ingest(self, ingest: Ingest, source: BlobSource) -> None:
         blob = ingest.blob
+        offset = ingest.offset
+
+        def progressed(size: int) -> None:
+            nonlocal offset
+            offset += size
+            self._observe(BlobProgress(str(blob.digest), offset))
+
         try:
-            verifier = Verifier(blob.digest, blob.size, offset=ingest.offset, state=ingest.hash_state)
-            pipeline = Pipeline(
-                self._worker,
-                Verify(verifier, ingest.sink),
-                depth=self._limits.span_queue,
-                progressed=lambda offset: self._observe(BlobProgress(str(blob.digest), offset)),
-                checkpoint=ingest.checkpoint,
-                every=self._limits.checkpoint,
-            )
+            stage = _Fetch(ingest, self._limits.checkpoint)
+            pipeline = Pipeline(self._worker, stage, depth=self._limits.span_queue, progressed=progressed)
         except BaseException:
             await settle(ingest.abort(discard=True))
             raise
@@ -135,13 +171,13 @@ class Scheduler:
                 async with aclosing(source.fetch(blob, ingest.offset, self._spans)) as arriving:
                     async for span in arriving:
                         await pipeline.feed(span)
-            proof = await pipeline.finish()
+            await pipeline.finish()
         except BaseException as error:
             await pipeline.abort()
             # bytes that are not the promised ones must not be resumed from
             await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
             raise
-        _, cancelled = await settle(ingest.commit(proof))
+        _, cancelled = await settle(ingest.commit(stage.proof()))
         if cancelled:
             raise asyncio.CancelledError
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fastoci._core import Span
@@ -22,9 +21,12 @@ from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verifier, Verify
 from fastoci.transfer.events import Observer, UnpackDone, UnpackProgress, UnpackStarted
 from fastoci.transfer.limits import Limits
-from fastoci.transfer.worker import Spans, Worker
+from fastoci.transfer.worker import Pipeline, Spans, Worker
 from fastoci.unpack.layer import LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
+
+_LEAST = 4 << 20  # bytes of the budget for each layer that is unpacked at a time
+_AHEAD = 4  # inflated spans that may wait for the extractor: enough to keep both threads busy
 
 
 class Unpacker:
@@ -35,8 +37,8 @@ class Unpacker:
         self._spans = spans
         self._limits = limits
         self._observe = observer
-        # each unpack holds two spans while it waits for none: the budget must not be held by half-equipped ones
-        self._turns = asyncio.Semaphore(limits.workers)
+        # a layer needs two spans to go on: the budget must not be spent on layers that have one and wait for another
+        self._turns = asyncio.Semaphore(max(1, min(limits.workers, limits.memory // _LEAST)))
 
     async def rootfs(
         self,
@@ -98,35 +100,75 @@ class Unpacker:
         tree.done(str(directory))
 
     async def _apply(self, fd: int, size: int, sink: Sink, tree: _Tree, writer: LayerWriter) -> None:
-        """Read one layer's file through inflate into ``sink``, which is closed in any case."""
+        """Read one layer's file through inflate into ``sink``, which is closed in any case.
+
+        Two stages: a thread reads and inflates, and hands span after span to a pipeline that hashes and makes files.
+        """
+        pipeline = Pipeline(self._worker, sink, depth=_AHEAD, progressed=lambda _: None)
+        inflate = Inflate(history=self._limits.zstd_window)
         try:
-            async with self._turns, AsyncExitStack() as stack:
-                source = await self._spans.take()
-                stack.callback(source.release)
-                stage = Inflate(sink, await self._spans.take(), history=self._limits.zstd_window)
-                stack.callback(stage.abort)
+            async with self._turns:
                 offset = 0
                 while offset < size:
-                    offset += await self._worker.run(lambda at=offset: _step(fd, at, source, stage))  # type: ignore[misc]
+                    offset += await self._feed(fd, offset, inflate, pipeline)
                     tree.progress(offset, writer)
-                await self._worker.run(stage.finish)
+                inflate.finish()
+                await pipeline.finish()
         except FastociError as error:
             if writer.name not in str(error):
                 error.args = (f"layer {writer.name}: {error.message}", *error.args[1:])
             raise
         finally:
-            sink.abort()
+            await pipeline.abort()
         tree.layer_done(size, writer)
 
+    async def _feed(self, fd: int, offset: int, inflate: Inflate, pipeline: Pipeline) -> int:
+        """Send the span at ``offset`` of a layer's file through inflate and on; the bytes read."""
+        source = await self._spans.take()
+        try:
+            count, compressed = await self._worker.run(lambda: _read(fd, offset, source, inflate))
+            if not compressed:
+                await pipeline.feed(source.retain())
+            more = compressed
+            while more:
+                outs = await self._take_some()
+                try:
+                    more = await self._worker.run(lambda outs=outs: _inflate(inflate, outs))  # type: ignore[misc]
+                    while outs:
+                        span = outs.pop(0)
+                        await pipeline.feed(span)
+                finally:
+                    for span in outs:
+                        span.release()
+            return count
+        finally:
+            source.release()
 
-def _step(fd: int, offset: int, source: Span, stage: Inflate) -> int:
-    """One span of a layer's file, on a thread; the bytes read."""
-    source.clear()
+    async def _take_some(self) -> list[Span]:
+        """One span as soon as there is one, and a few more when they are free: fewer turns of the loop."""
+        spans = [await self._spans.take()]
+        while len(spans) < _AHEAD and (span := self._spans.pool.take()) is not None:
+            spans.append(span)
+        return spans
+
+
+def _read(fd: int, offset: int, source: Span, inflate: Inflate) -> tuple[int, bool]:
+    """Fill ``source`` from a layer's file, on a thread; the bytes read, and whether they are compressed."""
     count = source.pread(fd, offset)
     if count <= 0:
         raise UnpackError(f"cannot read the layer: {os.strerror(-count) if count else 'it has become shorter'}")
-    stage.feed(source)
-    return count
+    return count, inflate.take(source)
+
+
+def _inflate(inflate: Inflate, outs: list[Span]) -> bool:
+    """Fill spans, on a thread; whether the source has more. Those that stayed empty are given back."""
+    more = True
+    for number, span in enumerate(outs):
+        if not (more := inflate.fill(span)):
+            while len(outs) > number + 1:
+                outs.pop().release()
+            break
+    return more
 
 
 def _size(path: Path) -> int:

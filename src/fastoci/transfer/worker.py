@@ -10,14 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 from fastoci import _core
 from fastoci._core import Span
-from fastoci.errors import FastociError
 from fastoci.settle import settle
-from fastoci.stream.verify import Verified, Verify
+from fastoci.stream.sink import Sink
 
 T = TypeVar("T")
 
@@ -100,28 +98,15 @@ class Pipeline:
     """One stream's stage on the worker: spans in from the loop, in order, at most one at work at a time.
 
     Args:
-        depth: spans that may wait; then ``feed`` waits too, and with it the connection.
-        progressed: called on the loop with the bytes that are through the stage.
-        checkpoint, every: called on the thread, between spans, each ``every`` bytes and before ``abort`` returns.
+        depth: spans that may wait; then ``feed`` waits too, and with it whoever makes them.
+        progressed: called on the loop with the bytes that are through the stage since.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        stage: Verify,
-        *,
-        depth: int,
-        progressed: Callable[[int], None],
-        checkpoint: Callable[[int, bytes], None],
-        every: int,
-    ) -> None:
+    def __init__(self, worker: Worker, stage: Sink, *, depth: int, progressed: Callable[[int], None]) -> None:
         self._worker = worker
         self._stage = stage
         self._depth = depth
         self._progressed = progressed
-        self._checkpoint = checkpoint
-        self._every = every
-        self._saved = self._through = stage.verifier.offset  # bytes under a checkpoint; hashed and written
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Span] = deque()
         self._work: asyncio.Future[None] | None = None  # the thread that drains the queue
@@ -139,28 +124,24 @@ class Pipeline:
             await self._changed.wait()
             self._start()
 
-    async def finish(self) -> Verified:
-        """Wait for all spans, close the stage; the proof. Raises: what the stage raises, on any span or at its end."""
+    async def finish(self) -> None:
+        """Wait for all spans, then close the stage. Raises: what the stage raises, on any span or at its end."""
         while self._work is not None or self._queue:
             self._start()
             if self._work is not None:
                 await asyncio.wait([self._work])
                 self._start()
         await self._worker.run(self._stage.finish)
-        assert self._stage.proof is not None
-        return self._stage.proof
 
     async def abort(self) -> None:
-        """Wait for the thread to let go, give all spans back, keep a resume point, abort the stage."""
+        """Wait for the thread to let go, give all spans back, abort the stage on a thread."""
         while self._queue:
             self._queue.popleft().release()
         if self._work is not None:
             await settle(asyncio.wait([self._work]))
             self._work.exception()
             self._work = None
-        with suppress(FastociError):  # a disk that refuses the resume point: the earlier one stays
-            await settle(self._loop.run_in_executor(self._worker.executor, self._save))
-        self._stage.abort()
+        await self._worker.finish(self._stage.abort)
 
     def _start(self) -> None:
         """Start a drain when none runs, and raise what the last one raised."""
@@ -173,28 +154,18 @@ class Pipeline:
 
     def _drain(self) -> None:
         """On a thread: take spans while there are any. deque's ends are safe between two threads."""
-        verifier = self._stage.verifier
         while True:
             try:
                 span = self._queue.popleft()
             except IndexError:
                 return
+            size = len(span)
             try:
                 self._stage.feed(span)
             finally:
                 span.release()
-            self._through = verifier.offset
-            if self._through - self._saved >= self._every:
-                self._save()
-            self._loop.call_soon_threadsafe(self._advance, self._through)
+            self._loop.call_soon_threadsafe(self._advance, size)
 
-    def _advance(self, offset: int) -> None:
+    def _advance(self, size: int) -> None:
         self._changed.set()
-        self._progressed(offset)
-
-    def _save(self) -> None:
-        verifier = self._stage.verifier
-        # after a failed write the hash is ahead of the file, and its state is worth nothing
-        if self._saved < self._through == verifier.offset and (state := verifier.state()):
-            self._checkpoint(self._through, state)
-            self._saved = self._through
+        self._progressed(size)

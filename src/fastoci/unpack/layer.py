@@ -11,7 +11,14 @@ import os
 
 from fastoci import _core
 from fastoci._core import Span
-from fastoci.errors import FastociError, FormatError, StoreFullError, UnpackError, UnsafePathError, UnsupportedEntryError
+from fastoci.errors import (
+    FastociError,
+    FormatError,
+    StoreFullError,
+    UnpackError,
+    UnsafePathError,
+    UnsupportedEntryError,
+)
 
 
 class LayerWriter:

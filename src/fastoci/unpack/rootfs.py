@@ -96,8 +96,8 @@ def open_directory(path: Path) -> tuple[int, bool]:
 def remove_tree(top: Path) -> None:
     """Remove a directory and all below it, however deep, without recursion.
 
-    A directory is emptied by moving its subdirectories up to ``top``, so no path grows longer than two names and nothing
-    leaves ``top``. What cannot be removed stays.
+    A directory is emptied by moving its subdirectories up to ``top``, so no path grows longer than two names and
+    nothing leaves ``top``. What cannot be removed stays.
     """
     token = secrets.token_hex(8)
     moved = 0
