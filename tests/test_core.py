@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -76,7 +77,7 @@ def test_a_tier_that_does_not_exist_fails_the_import() -> None:
     assert "FASTOCI_SHA256=nonsense" in done.stderr
 
 
-def test_nist_vectors_hold(shared: os.PathLike[str]) -> None:
+def test_nist_vectors_hold(shared: Path) -> None:
     for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp"):
         text = (shared / "corpora" / "nist-cavp" / name).read_text()
         fields = [line.split(" = ") for line in text.splitlines() if " = " in line]

@@ -1,7 +1,7 @@
 """The native core: memory, hashing, inflating, tar and files. It returns codes and facts and raises nothing typed."""
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Self, final
 
 from typing_extensions import Buffer
 
@@ -16,7 +16,7 @@ class Pool:
     thread let go of a span, after it is free again.
     """
 
-    def __init__(self, capacity: int, /, *, poison: bool = False) -> None: ...
+    def __new__(cls, capacity: int, /, *, poison: bool = False) -> Self: ...
     on_release: Callable[[], object] | None
     @property
     def capacity(self) -> int: ...
@@ -63,7 +63,7 @@ class Sha256:
     name: str
     digest_size: int
     block_size: int
-    def __init__(self, data: Buffer = b"", /) -> None: ...
+    def __new__(cls, data: Buffer = b"", /) -> Self: ...
     def update(self, data: Buffer, /) -> None: ...
     def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
@@ -86,7 +86,7 @@ class Inflate:
     where a member ends, else a code. ``window``: bytes of history that a zstd frame may demand.
     """
 
-    def __init__(self, format: str, /, *, window: int) -> None: ...
+    def __new__(cls, format: str, /, *, window: int) -> Self: ...
     def run(self, source: Span, start: int, out: Span, /) -> int: ...
     def finish(self) -> int: ...
     @property
@@ -107,7 +107,7 @@ INFLATE_CODES: dict[int, str]  # code -> one sentence
 class TarReader:
     """Headers of a tar stream, for listings and tests: the very parser that ``Extractor`` uses."""
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     def feed(self, data: Buffer, /) -> int:
         """Parse a window of any size; 0, or a code. After a code, only the facts may be read."""
     def finish(self) -> int:
@@ -142,7 +142,7 @@ class Extractor:
     it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
     """
 
-    def __init__(self, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int) -> None: ...
+    def __new__(cls, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int) -> Self: ...
     def feed(self, data: Buffer, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
     def finish(self) -> int:

@@ -197,10 +197,6 @@ cdef class Span:
     cdef size_t _size
     cdef Py_ssize_t _references, _exports
 
-    def __init__(self):
-        if self._memory == NULL:
-            raise TypeError("spans come from Pool.take")
-
     def __dealloc__(self):
         if self._memory != NULL:  # a reference was lost: the memory is not
             self._pool._give_back(self._memory)
