@@ -7,7 +7,7 @@ PEERS = docker-registry skopeo umoci nginx-light
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel bench memory startup package peers clean
+.PHONY: help demo test check dev cancel hostile asan bench memory startup package peers clean
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ dev: $(VENV)/created ## an editable install with the developer's tools
 
 cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (some minutes)
 	FASTOCI_CANCELS=10000 $(BIN)/python -m pytest -s tests/adversity/test_cancel.py $(ARGS)
+
+hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
+	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
+
+asan: ## the C unit tests under the address and undefined-behaviour sanitizers
+	$(MAKE) -C src/fastoci/csrc/tests asan
 
 bench: $(VENV)/installed-test ## whole pulls beside skopeo, umoci, curl and igzip (about ten minutes)
 	$(BIN)/python benchmarks/macro/pull.py $(ARGS)
