@@ -73,6 +73,9 @@ class Sha256:
     def restore(self, state: Buffer, /) -> None:
         """Go on from ``state()``'s answer; ValueError when it cannot be one."""
 
+def lanes() -> int:
+    """How many streams ``update_many`` hashes at a time, by a measurement of a millisecond on the first call."""
+
 def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
     """Hash each span into its state, without the GIL; streams in flight together share lanes. States are distinct."""
 

@@ -395,6 +395,12 @@ cdef class Sha256:
             raise ValueError("not a saved state")
 
 
+def lanes():
+    if _tier.lanes == 0:
+        sha256_measure(&_tier)
+    return _tier.lanes
+
+
 def update_many(pairs, /):
     cdef size_t count = len(pairs), i
     cdef sha256 **states
@@ -407,8 +413,7 @@ def update_many(pairs, /):
         raise MemoryError
     data = <const uint8_t **>(states + count)
     sizes = <size_t *>(data + count)
-    if _tier.lanes == 0:
-        sha256_measure(&_tier)
+    lanes()
     try:
         for i in range(count):
             hasher, span = pairs[i]
@@ -668,10 +673,8 @@ cdef class Extractor:
 
 
 def info():
-    if _tier.lanes == 0:
-        sha256_measure(&_tier)
     return {
-        "sha256": _tier.name.decode() + (f", {_tier.lanes} lanes" if _tier.lanes > 1 else ""),
+        "sha256": _tier.name.decode() + (f", {lanes()} lanes" if lanes() > 1 else ""),
         "gzip": "isa-l" if inflate_bound(C_GZIP) else "none",
         "zstd": "libzstd" if inflate_bound(C_ZSTD) else "none",
     }

@@ -26,7 +26,7 @@ def test_hostile_layers_stay_inside_their_root(shared: Path, tmp_path: Path, cle
     import fastoci
 
     report = tmp_path / "report.json"
-    command = [sys.executable, shared / "corpora" / "check_hostile.py", "--json", report]
+    command = [sys.executable, f"{shared}/corpora/check_hostile.py", "--json", str(report)]
     command += ["--cmd", f"{sys.executable} -m fastoci apply --progress none {{root}} {{layers}}"]
     source = str(Path(fastoci.__file__).resolve().parents[1])
     subprocess.run(

@@ -34,7 +34,7 @@ class Slow:
 
 
 def pipeline(worker: Worker, sink: Slow, through: list[int]) -> Pipeline:
-    return Pipeline(worker, sink, depth=3, progressed=through.append)
+    return Pipeline(worker, sink, None, depth=3, progressed=through.append)
 
 
 async def fill(spans: Spans, data: bytes) -> _core.Span:
@@ -134,7 +134,7 @@ async def test_a_full_queue_makes_the_source_wait() -> None:
     await task
     await stage.finish()
     await settled()
-    assert through == [1, 1, 1, 1]
+    assert sum(through) == 4
     worker.close()
 
 

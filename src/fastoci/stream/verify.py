@@ -13,7 +13,6 @@ from typing import Final
 from fastoci import _core
 from fastoci.errors import DigestMismatchError, SizeMismatchError
 from fastoci.image.digest import Digest
-from fastoci.stream.sink import Sink
 
 _SEAL: Final = object()
 
@@ -54,6 +53,15 @@ class Verifier:
         """The hash state at ``offset``, to resume from; empty for an algorithm that cannot be resumed."""
         return self._hash.state() if isinstance(self._hash, _core.Sha256) else b""
 
+    def expect(self, span: _core.Span) -> None:
+        """Look whether the stream may go on with ``span``.
+
+        Raises:
+            SizeMismatchError: it would become longer than promised.
+        """
+        if self.size is not None and self.offset + len(span) > self.size:
+            raise self._wrong_size(self.offset + len(span))
+
     def proof(self) -> Verified:
         """Close the stream.
 
@@ -83,32 +91,6 @@ class Verifier:
         )
 
 
-class Verify:
-    """A stage: a sink that hashes each span and hands it on. ``finish`` is where the stream must have held.
-
-    ``verifier`` and ``sink`` are public so that a worker may hash the spans of several stages together.
-    """
-
-    def __init__(self, verifier: Verifier, sink: Sink) -> None:
-        self.verifier = verifier
-        self.sink = sink
-        self.proof: Verified | None = None
-
-    def feed(self, span: _core.Span) -> None:
-        """Hash, then hand on. Raises: SizeMismatchError, and what ``sink`` raises."""
-        hash_spans([(self.verifier, span)])
-        self.sink.feed(span)
-
-    def finish(self) -> None:
-        """Close the sink, then the stream; ``proof`` is set. Raises: IntegrityError, and what ``sink`` raises."""
-        self.sink.finish()
-        self.proof = self.verifier.proof()
-
-    def abort(self) -> None:
-        """Abort the sink."""
-        self.sink.abort()
-
-
 def hash_spans(pairs: Sequence[tuple[Verifier, _core.Span]]) -> None:
     """Hash each span into its stream, without the GIL, in shared lanes. The streams are distinct.
 
@@ -116,8 +98,7 @@ def hash_spans(pairs: Sequence[tuple[Verifier, _core.Span]]) -> None:
         SizeMismatchError: a stream would become longer than promised; none of the pairs was hashed.
     """
     for verifier, span in pairs:
-        if verifier.size is not None and verifier.offset + len(span) > verifier.size:
-            raise verifier._wrong_size(verifier.offset + len(span))
+        verifier.expect(span)
     lanes = []
     for verifier, span in pairs:
         if isinstance(verifier._hash, _core.Sha256):

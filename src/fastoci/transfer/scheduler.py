@@ -16,7 +16,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BlobStore, Ingest, SpanSource
 from fastoci.settle import settle
-from fastoci.stream.verify import Verified, Verifier, Verify
+from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.worker import Pipeline, Spans, Worker
@@ -45,34 +45,28 @@ class BytesSource:
             yield span
 
 
-class _Fetch:
-    """The stage of a fetch: hash, write, and now and then a resume point. What is under one survives ``abort``."""
+class _Resumable:
+    """The sink of a fetch: writes, and now and then leaves a resume point. What is under one survives ``abort``."""
 
-    def __init__(self, ingest: Ingest, every: int) -> None:
+    def __init__(self, ingest: Ingest, verifier: Verifier, every: int) -> None:
         self._ingest = ingest
+        self._verifier = verifier
         self._every = every
-        self._verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
-        self._verify = Verify(self._verifier, ingest.sink)
         self._written = self._saved = ingest.offset
 
     def feed(self, span: Span) -> None:
-        self._verify.feed(span)
-        self._written = self._verifier.offset
+        self._ingest.sink.feed(span)
+        self._written += len(span)
         if self._written - self._saved >= self._every:
             self._save()
 
     def finish(self) -> None:
-        self._verify.finish()
+        self._ingest.sink.finish()
 
     def abort(self) -> None:
         with suppress(StoreError):  # a disk that refuses the resume point: the earlier one stays
             self._save()
-        self._verify.abort()
-
-    def proof(self) -> Verified:
-        """After ``finish``."""
-        assert self._verify.proof is not None
-        return self._verify.proof
+        self._ingest.sink.abort()
 
     def _save(self) -> None:
         # after a failed write the hash is ahead of the file, and its state is worth nothing
@@ -161,8 +155,9 @@ class Scheduler:
             self._observe(BlobProgress(str(blob.digest), offset))
 
         try:
-            stage = _Fetch(ingest, self._limits.checkpoint)
-            pipeline = Pipeline(self._worker, stage, depth=self._limits.span_queue, progressed=progressed)
+            verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
+            sink = _Resumable(ingest, verifier, self._limits.checkpoint)
+            pipeline = Pipeline(self._worker, sink, verifier, depth=self._limits.span_queue, progressed=progressed)
         except BaseException:
             await settle(ingest.abort(discard=True))
             raise
@@ -173,11 +168,12 @@ class Scheduler:
                         await pipeline.feed(span)
             await pipeline.finish()
         except BaseException as error:
-            await pipeline.abort()
+            await pipeline.abort(keep=True)
             # bytes that are not the promised ones must not be resumed from
             await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
             raise
-        _, cancelled = await settle(ingest.commit(stage.proof()))
+        assert pipeline.proof is not None
+        _, cancelled = await settle(ingest.commit(pipeline.proof))
         if cancelled:
             raise asyncio.CancelledError
 

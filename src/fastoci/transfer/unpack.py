@@ -17,8 +17,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobStore
 from fastoci.stream.inflate import Inflate
-from fastoci.stream.sink import Sink
-from fastoci.stream.verify import Verifier, Verify
+from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import Observer, UnpackDone, UnpackProgress, UnpackStarted
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.worker import Pipeline, Spans, Worker
@@ -65,8 +64,7 @@ class Unpacker:
                 fd = store.open(layer)
                 try:
                     writer = tree.layer(rootfs.fd, str(diff_id))
-                    stage = Verify(Verifier(diff_id, None), writer)
-                    await self._apply(fd, layer.size, stage, tree, writer)
+                    await self._apply(fd, layer.size, writer, Verifier(diff_id, None), tree)
                 finally:
                     os.close(fd)
             await self._worker.run(rootfs.publish)
@@ -92,19 +90,19 @@ class Unpacker:
                 fd = _open_layer(path)
                 try:
                     writer = tree.layer(root_fd, str(path))
-                    await self._apply(fd, os.fstat(fd).st_size, writer, tree, writer)
+                    await self._apply(fd, os.fstat(fd).st_size, writer, None, tree)
                 finally:
                     os.close(fd)
         finally:
             os.close(root_fd)
         tree.done(str(directory))
 
-    async def _apply(self, fd: int, size: int, sink: Sink, tree: _Tree, writer: LayerWriter) -> None:
-        """Read one layer's file through inflate into ``sink``, which is closed in any case.
+    async def _apply(self, fd: int, size: int, writer: LayerWriter, verifier: Verifier | None, tree: _Tree) -> None:
+        """Read one layer's file through inflate into ``writer``, which is closed in any case.
 
         Two stages: a thread reads and inflates, and hands span after span to a pipeline that hashes and makes files.
         """
-        pipeline = Pipeline(self._worker, sink, depth=_AHEAD, progressed=lambda _: None)
+        pipeline = Pipeline(self._worker, writer, verifier, depth=_AHEAD, progressed=lambda _: None)
         inflate = Inflate(history=self._limits.zstd_window)
         try:
             async with self._turns:

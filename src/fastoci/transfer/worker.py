@@ -7,6 +7,7 @@ the pool when the thread lets go of it, and nothing is closed under a thread tha
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from fastoci import _core
 from fastoci._core import Span
 from fastoci.settle import settle
 from fastoci.stream.sink import Sink
+from fastoci.stream.verify import Verified, Verifier, hash_spans
 
 T = TypeVar("T")
 
@@ -64,11 +66,19 @@ class Spans:
 
 
 class Worker:
-    """A fixed number of threads. ``run`` never leaves one behind."""
+    """A fixed number of threads that run stages and other work. Nothing is left running behind its caller's back.
+
+    Pipelines that have spans stand in one line. A thread takes the first, and when more stand there than threads are
+    idle, it takes as many as the hash has lanes: their spans are hashed together, at nearly the price of one.
+    """
 
     def __init__(self, threads: int) -> None:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="fastoci")
         self._loop = asyncio.get_running_loop()
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._ready: deque[Pipeline] = deque()
+        self._serving = 0  # threads that serve pipelines, or are about to
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread to its end, also when this task is cancelled (then its result is dropped)."""
@@ -93,23 +103,61 @@ class Worker:
         """End the threads; nothing may be running."""
         self.executor.shutdown(wait=True)
 
+    def schedule(self, pipeline: Pipeline) -> None:
+        """Let a thread work on the pipeline's next span, unless one does already."""
+        with self._lock:
+            if pipeline.busy:
+                return
+            pipeline.busy = True
+            self._ready.append(pipeline)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Under the lock: one more thread, if there is work for it."""
+        if self._serving < min(self._threads, len(self._ready)):
+            self._serving += 1
+            self.executor.submit(self._serve)
+
+    def _serve(self) -> None:
+        """On a thread: one span each of a few pipelines. Other work has its turn before the next."""
+        with self._lock:
+            idle = self._threads - self._serving
+            count = 1 + min(max(0, len(self._ready) - 1 - idle), _core.lanes() - 1)
+            batch = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+        advance(batch)
+        with self._lock:
+            self._serving -= 1
+            for pipeline in batch:
+                pipeline.busy = pipeline.wants_more()
+                if pipeline.busy:
+                    self._ready.append(pipeline)
+            self._wake()
+        for pipeline in batch:
+            self._loop.call_soon_threadsafe(pipeline.advanced)
+
 
 class Pipeline:
-    """One stream's stage on the worker: spans in from the loop, in order, at most one at work at a time.
+    """One stream's stage on the worker: spans in from the loop, in order, one at a time hashed and given to ``sink``.
 
     Args:
+        verifier: hashes the stream before ``sink`` has it; None for a stream that nothing was promised of.
         depth: spans that may wait; then ``feed`` waits too, and with it whoever makes them.
         progressed: called on the loop with the bytes that are through the stage since.
     """
 
-    def __init__(self, worker: Worker, stage: Sink, *, depth: int, progressed: Callable[[int], None]) -> None:
+    def __init__(
+        self, worker: Worker, sink: Sink, verifier: Verifier | None, *, depth: int, progressed: Callable[[int], None]
+    ) -> None:
+        self.busy = False  # stands in the worker's line, or is at work; changed under the worker's lock
+        self.sink = sink
+        self.verifier = verifier
+        self.error: Exception | None = None  # set by a thread; nothing follows
         self._worker = worker
-        self._stage = stage
         self._depth = depth
         self._progressed = progressed
-        self._loop = asyncio.get_running_loop()
         self._queue: deque[Span] = deque()
-        self._work: asyncio.Future[None] | None = None  # the thread that drains the queue
+        self.proof: Verified | None = None  # after ``finish``
+        self._through = self._told = 0  # bytes that passed the stage, and that ``progressed`` knows of
         self._changed = asyncio.Event()
 
     async def feed(self, span: Span) -> None:
@@ -118,54 +166,88 @@ class Pipeline:
         Raises: what the stage raised on an earlier span.
         """
         self._queue.append(span)
-        self._start()
-        while len(self._queue) >= self._depth:
-            self._changed.clear()
-            await self._changed.wait()
-            self._start()
+        self._worker.schedule(self)
+        await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
+        if self.error is not None:
+            raise self.error
 
     async def finish(self) -> None:
-        """Wait for all spans, then close the stage. Raises: what the stage raises, on any span or at its end."""
-        while self._work is not None or self._queue:
-            self._start()
-            if self._work is not None:
-                await asyncio.wait([self._work])
-                self._start()
-        await self._worker.run(self._stage.finish)
+        """Wait for all spans, close the sink, and hold the stream against what was promised.
 
-    async def abort(self) -> None:
-        """Wait for the thread to let go, give all spans back, abort the stage on a thread."""
-        while self._queue:
-            self._queue.popleft().release()
-        if self._work is not None:
-            await settle(asyncio.wait([self._work]))
-            self._work.exception()
-            self._work = None
-        await self._worker.finish(self._stage.abort)
+        Raises: what the stage raises, on any span or at its end; IntegrityError.
+        """
+        await self._wait_while(lambda: self.busy)
+        if self.error is not None:
+            raise self.error
+        await self._worker.run(self.sink.finish)
+        if self.verifier is not None:
+            self.proof = self.verifier.proof()
 
-    def _start(self) -> None:
-        """Start a drain when none runs, and raise what the last one raised."""
-        if self._work is not None and self._work.done():
-            work, self._work = self._work, None
-            work.result()
-        if self._work is None and self._queue:
-            self._work = self._loop.run_in_executor(self._worker.executor, self._drain)
-            self._work.add_done_callback(lambda _: self._changed.set())
+    async def abort(self, *, keep: bool = False) -> None:
+        """Wait for the thread to let go, give all spans back, abort the sink on a thread. Idempotent.
 
-    def _drain(self) -> None:
-        """On a thread: take spans while there are any. deque's ends are safe between two threads."""
-        while True:
-            try:
-                span = self._queue.popleft()
-            except IndexError:
-                return
-            size = len(span)
-            try:
-                self._stage.feed(span)
-            finally:
-                span.release()
-            self._loop.call_soon_threadsafe(self._advance, size)
+        Args:
+            keep: the sink keeps what it got for a later attempt, so the spans that wait are worked off first.
+        """
+        if not keep:
+            self._drop()
+        await settle(self._wait_while(lambda: self.busy))
+        self._drop()
+        await self._worker.finish(self.sink.abort)
 
-    def _advance(self, size: int) -> None:
+    def _drop(self) -> None:
+        while (span := self.take()) is not None:
+            span.release()
+
+    def take(self) -> Span | None:
+        """On a thread: the next span, None when ``abort`` took it away."""
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
+
+    def passed(self, size: int) -> None:
+        """On a thread: ``size`` bytes are through."""
+        self._through += size
+
+    def wants_more(self) -> bool:
+        """On a thread, under the worker's lock: there is another span to work on."""
+        return bool(self._queue) and self.error is None
+
+    def advanced(self) -> None:
+        """On the loop, after a thread worked on a span."""
         self._changed.set()
-        self._progressed(size)
+        if self._through > self._told:
+            size, self._told = self._through - self._told, self._through
+            self._progressed(size)
+
+    async def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            self._changed.clear()
+            if condition():  # what a thread changes is followed by ``advanced``
+                await self._changed.wait()
+
+
+def advance(pipelines: list[Pipeline]) -> None:
+    """On a thread: hash one span of each pipeline, all in lanes, then give each to its sink, and release it."""
+    work: list[tuple[Pipeline, Span]] = []
+    for pipeline in pipelines:
+        if (span := pipeline.take()) is None:
+            continue
+        try:
+            if pipeline.verifier is not None:
+                pipeline.verifier.expect(span)
+            work.append((pipeline, span))
+        except Exception as error:
+            pipeline.error = error
+            span.release()
+    hash_spans([(verifier, span) for pipeline, span in work if (verifier := pipeline.verifier) is not None])
+    for pipeline, span in work:
+        size = len(span)
+        try:
+            pipeline.sink.feed(span)
+            pipeline.passed(size)
+        except Exception as error:
+            pipeline.error = error
+        finally:
+            span.release()
