@@ -31,6 +31,7 @@ from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageS
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import PullPlan, Resolved
 from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.tap import Tap
 from fastoci.transfer.unpack import Unpacker
 
 _CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
@@ -144,8 +145,13 @@ class Job:
         self, plan: PullPlan, source: Repository, image: str, platform: Platform | None, rootfs: Path | None
     ) -> ImageConfig | None:
         resolved = plan.resolved
+        first = resolved.manifest.layers[:1]
+        tap = await self.unpacker.tap() if rootfs is not None and first and first[0] in plan.missing else None
         fetches = {
-            blob.digest: asyncio.create_task(self.scheduler.fetch(blob, source, image=image)) for blob in plan.missing
+            blob.digest: asyncio.create_task(
+                self.scheduler.fetch(blob, source, image=image, tap=tap if blob in first else None)
+            )
+            for blob in plan.missing
         }
 
         async def ready(blob: Descriptor) -> None:
@@ -157,11 +163,15 @@ class Job:
             config = await read_config(self.store, resolved.manifest, self.limits)
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
-                await self.unpack(resolved, config, rootfs, image=image, ready=ready)
+                await self.unpack(resolved, config, rootfs, image=image, ready=ready, tap=tap)
             return config
 
         following = asyncio.create_task(follow())
-        await all_or_first([following, *fetches.values()])
+        try:
+            await all_or_first([following, *fetches.values()])
+        finally:
+            if tap is not None:
+                self.unpacker.close_tap(tap)
         for descriptor, raw in resolved.chain:
             if await self.store.missing([descriptor]):
                 await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
@@ -170,7 +180,14 @@ class Job:
         return config
 
     async def unpack(
-        self, resolved: Resolved, config: ImageConfig | None, root: Path, *, image: str, ready: Ready | None = None
+        self,
+        resolved: Resolved,
+        config: ImageConfig | None,
+        root: Path,
+        *,
+        image: str,
+        ready: Ready | None = None,
+        tap: Tap | None = None,
     ) -> None:
         """Make a rootfs out of the layers.
 
@@ -186,7 +203,7 @@ class Job:
             if layer.media_type not in mediatype.LAYERS:
                 raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
         pairs = list(zip(layers, config.diff_ids, strict=True))
-        await self.unpacker.rootfs(root, pairs, self.store, image=image, ready=ready or _at_once)
+        await self.unpacker.rootfs(root, pairs, self.store, image=image, ready=ready or _at_once, tap=tap)
 
     def _check_platform(
         self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str

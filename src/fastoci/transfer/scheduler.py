@@ -19,6 +19,7 @@ from fastoci.settle import settle
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
 from fastoci.transfer.limits import Limits
+from fastoci.transfer.tap import Tap
 from fastoci.transfer.worker import Pipeline, Spans, Worker
 
 
@@ -87,18 +88,28 @@ class Scheduler:
         self._connections = asyncio.Semaphore(limits.connections)
         self._flights: dict[Digest, _Flight] = {}
 
-    async def fetch(self, blob: Descriptor, source: BlobSource, *, image: str = "") -> None:
+    async def fetch(self, blob: Descriptor, source: BlobSource, *, image: str = "", tap: Tap | None = None) -> None:
         """Bring a blob into the store, together with whoever else wants it.
 
+        Args:
+            tap: gets the spans too, when this call starts the flight and the blob comes from its beginning; ended in
+                any case.
         When another task's flight fails and it used another source, this one's source is tried as well.
 
         Raises:
             FastociError: the blob could not be fetched, verified or stored.
         """
+        try:
+            await self._fetch(blob, source, image, tap)
+        finally:
+            if tap is not None:
+                tap.end()
+
+    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> None:
         while True:
             flight = self._flights.get(blob.digest)
             if flight is None:
-                flight = self._start(blob, source, image)
+                flight = self._start(blob, source, image, tap)
             elif flight.task.cancelling():  # its last waiter has gone: let it clean up, then begin anew
                 await asyncio.wait([flight.task])
                 continue
@@ -108,8 +119,8 @@ class Scheduler:
                 if flight.source.name == source.name:
                     raise
 
-    def _start(self, blob: Descriptor, source: BlobSource, image: str) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(blob, source, image)), source)
+    def _start(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tap)), source)
         self._flights[blob.digest] = flight
         flight.task.add_done_callback(lambda task: self._landed(blob.digest, task))
         return flight
@@ -129,13 +140,13 @@ class Scheduler:
                 flight.task.cancel()
                 await settle(asyncio.wait([flight.task]))
 
-    async def _fly(self, blob: Descriptor, source: BlobSource, image: str) -> None:
+    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> None:
         async with self._connections:
             try:
                 ingest = await self._store.begin(blob)
                 if ingest is not None:
                     self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
-                    await self._ingest(ingest, source)
+                    await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
             except FastociError as error:
                 error.blob = error.blob or str(blob.digest)
                 self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -145,7 +156,7 @@ class Scheduler:
                 raise
             self._observe(BlobDone(str(blob.digest), blob.size))
 
-    async def _ingest(self, ingest: Ingest, source: BlobSource) -> None:
+    async def _ingest(self, ingest: Ingest, source: BlobSource, tap: Tap | None) -> None:
         blob = ingest.blob
         offset = ingest.offset
 
@@ -165,7 +176,10 @@ class Scheduler:
             if ingest.offset < blob.size:
                 async with aclosing(source.fetch(blob, ingest.offset, self._spans)) as arriving:
                     async for span in arriving:
-                        await pipeline.feed(span)
+                        if tap is None:
+                            await pipeline.feed(span)
+                        else:
+                            await self._feed_both(span, pipeline, tap)
             await pipeline.finish()
         except BaseException as error:
             await pipeline.abort(keep=True)
@@ -176,6 +190,15 @@ class Scheduler:
         _, cancelled = await settle(ingest.commit(pipeline.proof))
         if cancelled:
             raise asyncio.CancelledError
+
+    async def _feed_both(self, span: Span, pipeline: Pipeline, tap: Tap) -> None:
+        again = span.retain()
+        try:
+            await pipeline.feed(span)
+        except BaseException:
+            again.release()
+            raise
+        await tap.feed(again)
 
     async def close(self) -> None:
         """Cancel every flight and wait until each has cleaned up."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from fastoci._core import Span
@@ -20,6 +21,7 @@ from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import Observer, UnpackDone, UnpackProgress, UnpackStarted
 from fastoci.transfer.limits import Limits
+from fastoci.transfer.tap import Tap
 from fastoci.transfer.worker import Pipeline, Spans, Worker
 from fastoci.unpack.layer import LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
@@ -39,6 +41,21 @@ class Unpacker:
         # a layer needs two spans to go on: the budget must not be spent on layers that have one and wait for another
         self._turns = asyncio.Semaphore(max(1, min(limits.workers, limits.memory // _LEAST)))
 
+    async def tap(self) -> Tap | None:
+        """A tap for the first layer, to unpack it while it arrives; None while the threads have layers enough.
+
+        It holds one of the turns until ``rootfs`` or ``close_tap`` gives it back.
+        """
+        if self._turns.locked():
+            return None
+        await self._turns.acquire()
+        return Tap()
+
+    def close_tap(self, tap: Tap) -> None:
+        """Give the turn back; once."""
+        tap.close()
+        self._turns.release()
+
     async def rootfs(
         self,
         target: Path,
@@ -47,11 +64,13 @@ class Unpacker:
         *,
         image: str,
         ready: Callable[[Descriptor], Awaitable[None]],
+        tap: Tap | None = None,
     ) -> None:
         """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
 
         Args:
             ready: returns when a layer is in the store, or raises why it will not be.
+            tap: on the first layer while it is fetched.
         Raises:
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
@@ -59,14 +78,16 @@ class Unpacker:
         tree = _Tree(self._limits, image, self._observe)
         rootfs = await self._worker.acquire(lambda: Rootfs.begin(target), Rootfs.discard)
         try:
-            for layer, diff_id in layers:
-                await ready(layer)
-                fd = store.open(layer)
-                try:
-                    writer = tree.layer(rootfs.fd, str(diff_id))
-                    await self._apply(fd, layer.size, writer, Verifier(diff_id, None), tree)
-                finally:
-                    os.close(fd)
+            for number, (layer, diff_id) in enumerate(layers):
+                verifier = Verifier(diff_id, None)
+                if number == 0 and tap is not None and await tap.begins():
+                    await self._apply_arriving(tap, lambda: ready(layer), rootfs.fd, verifier, tree)  # noqa: B023
+                else:
+                    await ready(layer)
+                    async with self._turns:
+                        spans = self._read(lambda: store.open(layer))  # noqa: B023
+                        await self._apply(spans, rootfs.fd, verifier, str(diff_id), tree)
+                tree.layer_done(layer.size)
             await self._worker.run(rootfs.publish)
         except BaseException:
             await self._worker.finish(rootfs.discard)
@@ -87,47 +108,83 @@ class Unpacker:
         )
         try:
             for path in layers:
-                fd = _open_layer(path)
-                try:
-                    writer = tree.layer(root_fd, str(path))
-                    await self._apply(fd, os.fstat(fd).st_size, writer, None, tree)
-                finally:
-                    os.close(fd)
+                spans = self._read(lambda: _open_layer(path))  # noqa: B023
+                await self._apply(spans, root_fd, None, str(path), tree)
+                tree.layer_done(_size(path))
         finally:
             os.close(root_fd)
         tree.done(str(directory))
 
-    async def _apply(self, fd: int, size: int, writer: LayerWriter, verifier: Verifier | None, tree: _Tree) -> None:
-        """Read one layer's file through inflate into ``writer``, which is closed in any case.
+    async def _apply_arriving(
+        self, tap: Tap, ready: Callable[[], Awaitable[None]], root_fd: int, verifier: Verifier, tree: _Tree
+    ) -> None:
+        """Apply a layer while it is fetched; it counts only when its digest held too."""
+        try:
+            await self._apply(tap.spans(), root_fd, verifier, str(verifier.digest), tree)
+        except FastociError:
+            tap.close()
+            await ready()  # wrong bytes are the better reason than what they look like as a layer
+            raise
+        await ready()
 
-        Two stages: a thread reads and inflates, and hands span after span to a pipeline that hashes and makes files.
+    async def _read(self, open_layer: Callable[[], int]) -> AsyncGenerator[Span, None]:
+        """The spans of a layer's file, each with its reference."""
+        fd, offset = open_layer(), 0
+        try:
+            while True:
+                span = await self._spans.take()
+                try:
+                    count = await self._worker.run(lambda at=offset, span=span: span.pread(fd, at))  # type: ignore[misc]
+                except BaseException:
+                    span.release()
+                    raise
+                if count <= 0:
+                    span.release()
+                    if count:
+                        raise UnpackError(f"cannot read the layer: {os.strerror(-count)}")
+                    return
+                offset += count
+                yield span
+        finally:
+            os.close(fd)
+
+    async def _apply(
+        self,
+        spans: AsyncGenerator[Span, None],
+        root_fd: int,
+        verifier: Verifier | None,
+        name: str,
+        tree: _Tree,
+    ) -> None:
+        """Send a layer's spans through inflate and make its files.
+
+        Two stages: a thread inflates, and hands span after span to a pipeline that hashes and makes files.
         """
+        writer = tree.layer(root_fd, name)
         pipeline = Pipeline(self._worker, writer, verifier, depth=_AHEAD, progressed=lambda _: None)
         inflate = Inflate(history=self._limits.zstd_window)
+        offset = 0
         try:
-            async with self._turns:
-                offset = 0
-                while offset < size:
-                    offset += await self._feed(fd, offset, inflate, pipeline)
-                    tree.progress(offset, writer)
-                inflate.finish()
-                await pipeline.finish()
+            async with aclosing(spans):
+                async for source in spans:
+                    offset += len(source)
+                    await self._feed(source, inflate, pipeline)
+                    tree.progress(offset)
+            inflate.finish()
+            await pipeline.finish()
         except FastociError as error:
-            if writer.name not in str(error):
-                error.args = (f"layer {writer.name}: {error.message}", *error.args[1:])
+            if name not in str(error):
+                error.args = (f"layer {name}: {error.message}", *error.args[1:])
             raise
         finally:
             await pipeline.abort()
-        tree.layer_done(size, writer)
 
-    async def _feed(self, fd: int, offset: int, inflate: Inflate, pipeline: Pipeline) -> int:
-        """Send the span at ``offset`` of a layer's file through inflate and on; the bytes read."""
-        source = await self._spans.take()
+    async def _feed(self, source: Span, inflate: Inflate, pipeline: Pipeline) -> None:
+        """Send one span through inflate and on; its reference passes here."""
         try:
-            count, compressed = await self._worker.run(lambda: _read(fd, offset, source, inflate))
-            if not compressed:
+            more = inflate.take(source)
+            if not more:
                 await pipeline.feed(source.retain())
-            more = compressed
             while more:
                 outs = await self._take_some()
                 try:
@@ -138,7 +195,6 @@ class Unpacker:
                 finally:
                     for span in outs:
                         span.release()
-            return count
         finally:
             source.release()
 
@@ -148,14 +204,6 @@ class Unpacker:
         while len(spans) < _AHEAD and (span := self._spans.pool.take()) is not None:
             spans.append(span)
         return spans
-
-
-def _read(fd: int, offset: int, source: Span, inflate: Inflate) -> tuple[int, bool]:
-    """Fill ``source`` from a layer's file, on a thread; the bytes read, and whether they are compressed."""
-    count = source.pread(fd, offset)
-    if count <= 0:
-        raise UnpackError(f"cannot read the layer: {os.strerror(-count) if count else 'it has become shorter'}")
-    return count, inflate.take(source)
 
 
 def _inflate(inflate: Inflate, outs: list[Span]) -> bool:
@@ -197,23 +245,27 @@ class _Tree:
 
     def layer(self, root_fd: int, name: str) -> LayerWriter:
         """The writer of the next layer, with what the limits leave it."""
-        return LayerWriter(
+        self._writer = LayerWriter(
             root_fd,
             name=name,
             base=self.base or self._layers > 0,
             max_entries=self._limits.unpacked_entries - self._entries,
             max_bytes=self._limits.unpacked_size - self._bytes,
         )
+        return self._writer
 
-    def progress(self, offset: int, writer: LayerWriter) -> None:
-        self._observe(UnpackProgress(self._image, self._layers, self._read + offset, self._entries + writer.entries))
+    def progress(self, offset: int) -> None:
+        """``offset`` compressed bytes of the layer are on their way to files."""
+        entries = self._entries + self._writer.entries
+        self._observe(UnpackProgress(self._image, self._layers, self._read + offset, entries))
 
-    def layer_done(self, size: int, writer: LayerWriter) -> None:
+    def layer_done(self, size: int) -> None:
+        """The layer of ``size`` compressed bytes is complete."""
         self._layers += 1
         self._read += size
-        self._entries += writer.entries
-        self._bytes += writer.bytes
-        for kind, count in writer.skipped.items():
+        self._entries += self._writer.entries
+        self._bytes += self._writer.bytes
+        for kind, count in self._writer.skipped.items():
             self._skipped[kind] = self._skipped.get(kind, 0) + count
         self._observe(UnpackProgress(self._image, self._layers, self._read, self._entries))
 

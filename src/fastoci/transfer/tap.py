@@ -1,0 +1,68 @@
+"""A tap on a blob that is being fetched: its spans, again, for somebody who can use them while they arrive.
+
+The flight feeds it and waits while it is full; it never fails the flight. A tap that the flight did not use, because
+the blob was there, or was resumed, or belongs to another's flight, says so: then the blob is read from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from fastoci._core import Span
+
+_DEPTH = 2  # spans that may wait: the flight and the reader take turns on one loop
+
+
+class Tap:
+    """A queue of spans from one flight to one reader. Used on one event loop."""
+
+    def __init__(self) -> None:
+        self._spans: deque[Span] = deque()
+        self._changed = asyncio.Event()
+        self._used = self._ended = self._closed = False
+
+    async def feed(self, span: Span) -> None:
+        """Of the flight: hand over a span with its reference; waits while the reader is behind."""
+        self._used = True
+        if self._closed:
+            span.release()
+            return
+        self._spans.append(span)
+        self._changed.set()
+        while len(self._spans) >= _DEPTH and not self._closed:
+            await self._change()
+
+    def end(self) -> None:
+        """Of the flight: nothing more comes, for whatever reason."""
+        self._ended = True
+        self._changed.set()
+
+    async def begins(self) -> bool:
+        """Of the reader: whether the blob comes this way; False when it must be read from the store."""
+        while not (self._used or self._ended):
+            await self._change()
+        return self._used
+
+    async def spans(self) -> AsyncGenerator[Span, None]:
+        """Of the reader: all spans, each with its reference, until the flight ended: well or not, its task says."""
+        while True:
+            while self._spans:
+                span = self._spans.popleft()
+                self._changed.set()
+                yield span
+            if self._ended:
+                return
+            await self._change()
+
+    def close(self) -> None:
+        """Of the reader: want no more. Idempotent."""
+        self._closed = True
+        while self._spans:
+            self._spans.popleft().release()
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
