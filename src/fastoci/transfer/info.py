@@ -13,7 +13,7 @@ _PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
 def info() -> dict[str, str]:
     """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd and receive."""
     versions = {name: _version(name) for name in _PACKAGES}
-    return {**versions, "python": platform.python_version(), **bind_decoders(), "receive": "aiohttp iter_any"}
+    return {**versions, "python": platform.python_version(), **bind_decoders(), "receive": "takeover"}
 
 
 def _version(name: str) -> str:

@@ -27,7 +27,7 @@ from fastoci.unpack.layer import LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
 _LEAST = 4 << 20  # bytes of the budget for each layer that is unpacked at a time
-_AHEAD = 4  # inflated spans that may wait for the extractor: enough to keep both threads busy
+_AHEAD = 8  # inflated spans that may wait for the extractor: enough to keep both threads busy
 
 
 class Unpacker:
