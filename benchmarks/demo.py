@@ -23,7 +23,7 @@ from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import Node, differences, listing, overlay
 
 LIBRARY = "usr/lib/python"
-TESTS = f"{LIBRARY}/test"
+PACKAGES = f"{LIBRARY}/site-packages"
 NAME = "demo/python"
 
 
@@ -40,7 +40,7 @@ def recipes() -> list[Recipe]:
     root = Path(sysconfig.get_paths()["stdlib"])
     skip = {"site-packages", "dist-packages", "test"}
     lower = [directory("usr"), directory("usr/lib"), directory(LIBRARY), *frozen(root, LIBRARY, skip)]
-    tests = [directory(TESTS), *frozen(root / "test", TESTS, set())] if (root / "test").is_dir() else []
+    packages = [directory(PACKAGES), *frozen(Path(sysconfig.get_paths()["purelib"]), PACKAGES, set())]
     files = [entry for entry in lower if entry.kind == "file" and entry.path.endswith(".py")]
     folders = [entry.path for entry in lower if entry.kind == "directory" and entry.path.count("/") == 3]
     hidden = next(path for path in folders if path.endswith("/email"))
@@ -48,7 +48,7 @@ def recipes() -> list[Recipe]:
     kept = [entry for entry in files if not entry.path.startswith((hidden, *dropped))]
     return [
         Recipe(f"the standard library of Python {sys.version.split()[0]}", lower),
-        Recipe("its own tests", tests),
+        Recipe("the packages that were just installed", packages),
         Recipe("changed files, links, a new directory", list(changes(kept))),
         Recipe(
             "whiteouts: files and directories deleted",
