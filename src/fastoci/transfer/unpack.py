@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from fastoci._core import Span
@@ -27,7 +28,10 @@ from fastoci.unpack.layer import LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
 _LEAST = 4 << 20  # bytes of the budget for each layer that is unpacked at a time
-_AHEAD = 8  # inflated spans that may wait for the extractor: enough to keep both threads busy
+_AHEAD = 8  # spans inflated at a time; twice as many may wait, so that neither thread waits for the other
+
+
+_Tar = AsyncGenerator[tuple[Span, int], None]  # spans of a tar, and the compressed bytes that went into them so far
 
 
 class Unpacker:
@@ -81,12 +85,12 @@ class Unpacker:
             for number, (layer, diff_id) in enumerate(layers):
                 verifier = Verifier(diff_id, None)
                 if number == 0 and tap is not None and await tap.begins():
-                    await self._apply_arriving(tap, lambda: ready(layer), rootfs.fd, verifier, tree)  # noqa: B023
+                    await self._apply_arriving(tap, partial(ready, layer), rootfs.fd, verifier, tree)
                 else:
                     await ready(layer)
                     async with self._turns:
-                        spans = self._read(lambda: store.open(layer))  # noqa: B023
-                        await self._apply(spans, rootfs.fd, verifier, str(diff_id), tree)
+                        tar = partial(self._from_file, partial(store.open, layer))
+                        await self._apply(tar, rootfs.fd, verifier, str(diff_id), tree)
                 tree.layer_done(layer.size)
             await self._worker.run(rootfs.publish)
         except BaseException:
@@ -108,8 +112,8 @@ class Unpacker:
         )
         try:
             for path in layers:
-                spans = self._read(lambda: _open_layer(path))  # noqa: B023
-                await self._apply(spans, root_fd, None, str(path), tree)
+                tar = partial(self._from_file, partial(_open_layer, path))
+                await self._apply(tar, root_fd, None, str(path), tree)
                 tree.layer_done(_size(path))
         finally:
             os.close(root_fd)
@@ -120,55 +124,27 @@ class Unpacker:
     ) -> None:
         """Apply a layer while it is fetched; it counts only when its digest held too."""
         try:
-            await self._apply(tap.spans(), root_fd, verifier, str(verifier.digest), tree)
+            await self._apply(partial(self._from_tap, tap), root_fd, verifier, str(verifier.digest), tree)
         except FastociError:
             tap.close()
             await ready()  # wrong bytes are the better reason than what they look like as a layer
             raise
         await ready()
 
-    async def _read(self, open_layer: Callable[[], int]) -> AsyncGenerator[Span, None]:
-        """The spans of a layer's file, each with its reference."""
-        fd, offset = open_layer(), 0
-        try:
-            while True:
-                span = await self._spans.take()
-                try:
-                    count = await self._worker.run(lambda at=offset, span=span: span.pread(fd, at))  # type: ignore[misc]
-                except BaseException:
-                    span.release()
-                    raise
-                if count <= 0:
-                    span.release()
-                    if count:
-                        raise UnpackError(f"cannot read the layer: {os.strerror(-count)}")
-                    return
-                offset += count
-                yield span
-        finally:
-            os.close(fd)
-
     async def _apply(
-        self,
-        spans: AsyncGenerator[Span, None],
-        root_fd: int,
-        verifier: Verifier | None,
-        name: str,
-        tree: _Tree,
+        self, tar: Callable[[Inflate], _Tar], root_fd: int, verifier: Verifier | None, name: str, tree: _Tree
     ) -> None:
-        """Send a layer's spans through inflate and make its files.
+        """Make the files of a layer.
 
-        Two stages: a thread inflates, and hands span after span to a pipeline that hashes and makes files.
+        Two stages: a thread inflates (``tar``), and hands span after span to a pipeline that hashes and makes files.
         """
         writer = tree.layer(root_fd, name)
-        pipeline = Pipeline(self._worker, writer, verifier, depth=_AHEAD, progressed=lambda _: None)
+        pipeline = Pipeline(self._worker, writer, verifier, depth=2 * _AHEAD, progressed=lambda _: None)
         inflate = Inflate(history=self._limits.zstd_window)
-        offset = 0
         try:
-            async with aclosing(spans):
-                async for source in spans:
-                    offset += len(source)
-                    await self._feed(source, inflate, pipeline)
+            async with aclosing(tar(inflate)) as spans:
+                async for span, offset in spans:
+                    await pipeline.feed(span)
                     tree.progress(offset)
             inflate.finish()
             await pipeline.finish()
@@ -179,24 +155,49 @@ class Unpacker:
         finally:
             await pipeline.abort()
 
-    async def _feed(self, source: Span, inflate: Inflate, pipeline: Pipeline) -> None:
-        """Send one span through inflate and on; its reference passes here."""
+    async def _from_tap(self, tap: Tap, inflate: Inflate) -> _Tar:
+        """The tar of a layer that is being fetched."""
+        offset = 0
+        async for source in tap.spans():
+            offset += len(source)
+            try:
+                more = inflate.take(source)
+                if not more:
+                    yield source.retain(), offset
+                while more:
+                    outs = await self._take_some()
+                    try:
+                        more = await self._worker.run(lambda outs=outs: _fill(outs, inflate.fill))  # type: ignore[misc]
+                        while outs:
+                            yield outs.pop(0), offset
+                    finally:
+                        for span in outs:
+                            span.release()
+            finally:
+                source.release()
+
+    async def _from_file(self, open_layer: Callable[[], int], inflate: Inflate) -> _Tar:
+        """The tar of a layer's file, which a thread reads and inflates in one go."""
+        source = await self._spans.take()
         try:
-            more = inflate.take(source)
-            if not more:
-                await pipeline.feed(source.retain())
+            reader = _Reader(open_layer(), source, inflate)
+        except BaseException:
+            source.release()
+            raise
+        try:
+            more = True
             while more:
                 outs = await self._take_some()
                 try:
-                    more = await self._worker.run(lambda outs=outs: _inflate(inflate, outs))  # type: ignore[misc]
+                    more = await self._worker.run(lambda outs=outs: _fill(outs, reader.fill))  # type: ignore[misc]
                     while outs:
-                        span = outs.pop(0)
-                        await pipeline.feed(span)
+                        yield outs.pop(0), reader.offset
                 finally:
                     for span in outs:
                         span.release()
         finally:
             source.release()
+            os.close(reader.fd)
 
     async def _take_some(self) -> list[Span]:
         """One span as soon as there is one, and a few more when they are free: fewer turns of the loop."""
@@ -206,12 +207,47 @@ class Unpacker:
         return spans
 
 
-def _inflate(inflate: Inflate, outs: list[Span]) -> bool:
-    """Fill spans, on a thread; whether the source has more. Those that stayed empty are given back."""
+class _Reader:
+    """Fills spans with the tar of a layer's file, on threads, one at a time."""
+
+    def __init__(self, fd: int, source: Span, inflate: Inflate) -> None:
+        self.fd = fd
+        self.offset = 0  # compressed bytes read
+        self._source = source
+        self._inflate = inflate
+        self._left = False  # the source has bytes that are not inflated yet
+        self._compressed = True
+
+    def fill(self, out: Span) -> bool:
+        """Append to ``out`` until it is full, or the file ends: then False."""
+        while out.room:
+            if self._left:
+                self._left = self._inflate.fill(out)
+            elif not self._read(self._source if self._compressed else out):
+                return False
+        return True
+
+    def _read(self, span: Span) -> bool:
+        """The next bytes of the file; a plain tar goes straight to where it belongs, but for its first span."""
+        if span is self._source:
+            span.clear()
+        count = span.pread(self.fd, self.offset)
+        if count < 0:
+            raise UnpackError(f"cannot read the layer: {os.strerror(-count)}")
+        if span is self._source and count:
+            self._left = self._compressed = self._inflate.take(span)
+            if not self._compressed:
+                return True  # a plain tar: this was only a look at it
+        self.offset += count
+        return count > 0
+
+
+def _fill(outs: list[Span], fill: Callable[[Span], bool]) -> bool:
+    """Fill spans in turn, on a thread; whether there is more. Those that stay empty are given back."""
     more = True
     for number, span in enumerate(outs):
-        if not (more := inflate.fill(span)):
-            while len(outs) > number + 1:
+        if not (more := fill(span)):
+            while len(outs) > number + (len(span) > 0):
                 outs.pop().release()
             break
     return more

@@ -79,17 +79,27 @@ class Worker:
         self._lock = threading.Lock()
         self._ready: deque[Pipeline] = deque()
         self._serving = 0  # threads that serve pipelines, or are about to
+        self._running = 0  # other work, on a thread or about to be
+
+    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        self._running += 1  # only the loop changes it; threads look
+        future = self._loop.run_in_executor(self.executor, work)
+        future.add_done_callback(self._ran)
+        return future
+
+    def _ran(self, _: object) -> None:
+        self._running -= 1
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread to its end, also when this task is cancelled (then its result is dropped)."""
-        result, cancelled = await settle(self._loop.run_in_executor(self.executor, work))
+        result, cancelled = await settle(self._submit(work))
         if cancelled:
             raise asyncio.CancelledError
         return result
 
     async def acquire(self, work: Callable[[], T], undo: Callable[[T], object]) -> T:
         """As ``run``, for work that opens something: ``undo`` it when this task was cancelled meanwhile."""
-        result, cancelled = await settle(self._loop.run_in_executor(self.executor, work))
+        result, cancelled = await settle(self._submit(work))
         if cancelled:
             await self.finish(lambda: undo(result))
             raise asyncio.CancelledError
@@ -97,7 +107,7 @@ class Worker:
 
     async def finish(self, work: Callable[[], object]) -> None:
         """Run ``work`` on a thread to its end while an error is on its way: a cancellation meanwhile adds nothing."""
-        await settle(self._loop.run_in_executor(self.executor, work))
+        await settle(self._submit(work))
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
@@ -119,21 +129,25 @@ class Worker:
             self.executor.submit(self._serve)
 
     def _serve(self) -> None:
-        """On a thread: one span each of a few pipelines. Other work has its turn before the next."""
-        with self._lock:
-            idle = self._threads - self._serving
-            count = 1 + min(max(0, len(self._ready) - 1 - idle), _core.lanes() - 1)
-            batch = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
-        advance(batch)
-        with self._lock:
-            self._serving -= 1
+        """On a thread: one span each of a few pipelines, again and again while nobody else waits for a thread."""
+        again = True
+        while again:
+            with self._lock:
+                idle = max(0, self._threads - self._serving - self._running)
+                count = 1 + min(max(0, len(self._ready) - 1 - idle), _core.lanes() - 1)
+                batch = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+            advance(batch)
+            with self._lock:
+                for pipeline in batch:
+                    pipeline.busy = pipeline.wants_more()
+                    if pipeline.busy:
+                        self._ready.append(pipeline)
+                again = bool(self._ready) and self._serving + self._running <= self._threads
+                if not again:
+                    self._serving -= 1
+                    self._wake()
             for pipeline in batch:
-                pipeline.busy = pipeline.wants_more()
-                if pipeline.busy:
-                    self._ready.append(pipeline)
-            self._wake()
-        for pipeline in batch:
-            self._loop.call_soon_threadsafe(pipeline.advanced)
+                self._loop.call_soon_threadsafe(pipeline.advanced)
 
 
 class Pipeline:
