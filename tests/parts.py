@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,24 @@ def add_images(registry: Registry, images: dict[str, Image]) -> Registry:
     return registry
 
 
+class Events(list[Event]):
+    """The events so far, and those to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._came = asyncio.Event()
+
+    def append(self, event: Event) -> None:
+        super().append(event)
+        self._came.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the event after which ``condition`` holds."""
+        while not condition():
+            self._came.clear()
+            await self._came.wait()
+
+
 @dataclass
 class Parts:
     """What an engine is made of, and the events so far."""
@@ -56,7 +75,7 @@ class Parts:
     scheduler: Scheduler
     job: Job
     client: Client
-    events: list[Event] = field(default_factory=list)
+    events: Events = field(default_factory=Events)
 
     async def pull(self, address: str, name: str, rootfs: Path | None = None) -> None:
         """Pull ``NAME:latest`` from a registry."""
@@ -72,7 +91,7 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     store = Store.at(directory)
     pool = _core.Pool(limits.memory, poison=True)
     worker, spans = Worker(limits.workers), Spans(pool)
-    events: list[Event] = []
+    events = Events()
     scheduler = Scheduler(store, worker, spans, limits, events.append)
     job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), limits, events.append)
     try:

@@ -72,10 +72,12 @@ async def storm(
     for _ in range(draw.choice((1, 1, 2, 4))):
         rootfs = directory / f"tree{draw.getrandbits(64):x}" if draw.random() < 0.3 else None
         pulls.append(asyncio.create_task(parts.pull(registry.address, draw.choice(NAMES), rootfs)))
+    in_time = []
     for pull in pulls:
         await asyncio.sleep(draw.random() * whole_s / len(pulls))
-        pull.cancel()
+        in_time.append(pull.cancel())
     ends = await asyncio.gather(*pulls, return_exceptions=True)
+    assert in_time == [isinstance(end, asyncio.CancelledError) for end in ends], "a cancellation was lost"
     assert not [end for end in ends if isinstance(end, FastociError)]
     return ends
 

@@ -18,8 +18,8 @@ async def pour(
 ) -> AsyncGenerator[Span, None]:
     """Yield ``left`` bytes of a body after its first ``skip``, in spans; the span's reference passes to the caller.
 
-    A span is taken only when there are bytes for it, and yielded when it is full or the body ends. What arrived before
-    a cut is yielded before the cut is raised. Closes the reply.
+    A span is yielded when it is full or the body ends. What arrived before a cut is yielded before the cut is raised.
+    Closes the reply.
 
     Raises:
         SizeMismatchError: the body goes on after the last byte.

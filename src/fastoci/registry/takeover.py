@@ -7,12 +7,15 @@ is tests/registry/test_registry_takeover.py.
 
 What it relies on, in aiohttp 3.14: ``response.connection.protocol`` is the transport's protocol; what that has read
 already is in ``response.content``, which goes on parsing held-back bytes as it is drained; after ``content.feed_eof``
-the response releases its connection, and the next request makes a new parser.
+the response releases its connection, and the next request makes a new parser; what a protocol without a parser receives
+makes ``should_close`` true.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
+import ssl
 from collections import deque
 from contextlib import suppress
 from typing import Any, Final
@@ -27,8 +30,9 @@ _LEAST: Final = 128 << 10  # bytes: a smaller body has mostly come with its head
 class Takeover(asyncio.BufferedProtocol):
     """Receives exactly ``left`` bytes. Belongs to one task; ``close`` it.
 
-    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. Bytes beyond
-    the last are not read here; they make aiohttp drop the connection.
+    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. A connection
+    on which bytes wait beyond the last, or come before the next request, is not used again: they would pass for an
+    answer.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, protocol: Any, left: int, read_s: float) -> None:
@@ -42,6 +46,7 @@ class Takeover(asyncio.BufferedProtocol):
         self._span: Span | None = None
         self._view: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._heard = self._loop.time()
         self._lost = False
@@ -60,18 +65,12 @@ class Takeover(asyncio.BufferedProtocol):
         content = response.content
         while data := content.read_nowait():  # resumes the parser, so that it gives out what it holds back
             self._backlog.append(data)
-        if content.at_eof() or protocol.transport is None or sum(map(len, self._backlog)) > left:
-            self._decline()
-            return None
+        if content.is_eof():  # the body is all here, and the connection is released
+            self._error = EOFError()
+            return self
         protocol.pause_reading()
         self._transport.set_protocol(self)
         return self
-
-    def _decline(self) -> None:
-        """Put back what was taken out: the body is all here, or broken."""
-        for data in reversed(self._backlog):
-            self._response.content.unread_data(data)
-        self._protocol.resume_reading()
 
     async def fill(self, span: Span) -> None:
         """Receive until the span is full or all bytes are there; a part of it when the connection broke meanwhile.
@@ -96,10 +95,9 @@ class Takeover(asyncio.BufferedProtocol):
         self._span = span
         self._waiter = self._loop.create_future()
         self._heard = self._loop.time()
-        timer = self._loop.call_later(self._read_s, self._look)
-        self._timer = timer
-        self._transport.resume_reading()
+        self._timer = self._loop.call_later(self._read_s, self._look)
         try:
+            self._transport.resume_reading()
             await self._waiter
         finally:
             self._timer.cancel()
@@ -168,10 +166,27 @@ class Takeover(asyncio.BufferedProtocol):
             return
         if not self._lost:
             self._transport.set_protocol(self._protocol)
-        if self.left or self._backlog or self._error is not None or self._lost:
+        if self.left or self._error is not None or self._lost or not self._is_quiet():
             if not self._lost:
                 self._transport.abort()
             self._response.close()
             return
+        self._protocol._parser = None  # it has not seen the end of the body
         self._response.content.feed_eof()  # the response releases its connection, and reading goes on
         self._protocol._drop_timeout()
+
+    def _is_quiet(self) -> bool:
+        """Whether the server neither sent more than the body nor closed, as far as that has arrived."""
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if tls is not None:
+            try:
+                tls.read(1)  # what is deciphered, or waits to be; the connection ends if there is any
+            except ssl.SSLWantReadError:
+                pass
+            except OSError:
+                return False
+            else:
+                return False
+        look = select.poll()
+        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not look.poll(0)

@@ -6,7 +6,7 @@ Spec: distribution-spec v1.1 (pull), image-spec v1.1 image-index.md and manifest
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,18 +247,28 @@ async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
     """Wait for all; when one fails, cancel the others, wait for them, raise its error. Integrity errors go first."""
     tasks = list(tasks)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await settle(asyncio.wait(tasks))
-    errors = [error for task in done if not task.cancelled() and (error := task.exception())]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError:
+        await _end(tasks)
+        raise
+    cancelled = bool(pending) and await _end(tasks)
+    errors = [error for task in tasks if task in done and not task.cancelled() and (error := task.exception())]
     errors.sort(key=lambda error: not isinstance(error, IntegrityError))
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
     if errors:
         raise errors[0]
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _end(tasks: Sequence[asyncio.Task[object]]) -> bool:
+    """Cancel tasks and wait for them; whether this task was cancelled meanwhile."""
+    for task in tasks:
+        task.cancel()
+    _, cancelled = await settle(asyncio.wait(tasks))
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen
+    return cancelled
 
 
 def _ref(resolved: Resolved, config: ImageConfig | None) -> Ref:

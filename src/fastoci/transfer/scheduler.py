@@ -110,14 +110,14 @@ class Scheduler:
             flight = self._flights.get(blob.digest)
             if flight is None:
                 flight = self._start(blob, source, image, tap)
-            elif flight.task.cancelling():  # its last waiter has gone: let it clean up, then begin anew
+            elif flight.task.cancelling() or flight.task.done():  # let it clean up and land, then begin anew
                 await asyncio.wait([flight.task])
                 continue
             try:
                 return await self._join(flight)
-            except FastociError:
+            except FastociError as error:
                 if flight.source.name == source.name:
-                    raise
+                    raise _own(error) from error
 
     def _start(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> _Flight:
         flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tap)), source)
@@ -183,8 +183,9 @@ class Scheduler:
             await pipeline.finish()
         except BaseException as error:
             await pipeline.abort(keep=True)
-            # bytes that are not the promised ones must not be resumed from
-            await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
+            with suppress(StoreError):  # the first error is the reason; what is left on the disk is swept later
+                # bytes that are not the promised ones must not be resumed from
+                await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
             raise
         assert pipeline.proof is not None
         _, cancelled = await settle(ingest.commit(pipeline.proof))
@@ -207,3 +208,10 @@ class Scheduler:
             task.cancel()
         if flights:
             await settle(asyncio.wait(flights))
+
+
+def _own(error: FastociError) -> FastociError:
+    """The same error, for one of those who wait for a flight: each says for which image."""
+    own = type(error).__new__(type(error), *error.args)
+    own.__dict__.update(error.__dict__)
+    return own

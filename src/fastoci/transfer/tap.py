@@ -21,17 +21,18 @@ class Tap:
     def __init__(self) -> None:
         self._spans: deque[Span] = deque()
         self._changed = asyncio.Event()
-        self._used = self._ended = self._closed = False
+        self.closed = False
+        self._used = self._ended = False
 
     async def feed(self, span: Span) -> None:
         """Of the flight: hand over a span with its reference; waits while the reader is behind."""
         self._used = True
-        if self._closed:
+        if self.closed:
             span.release()
             return
         self._spans.append(span)
         self._changed.set()
-        while len(self._spans) >= _DEPTH and not self._closed:
+        while len(self._spans) >= _DEPTH and not self.closed:
             await self._change()
 
     def end(self) -> None:
@@ -58,7 +59,7 @@ class Tap:
 
     def close(self) -> None:
         """Of the reader: want no more. Idempotent."""
-        self._closed = True
+        self.closed = True
         while self._spans:
             self._spans.popleft().release()
         self._changed.set()

@@ -42,23 +42,27 @@ class Unpacker:
         self._spans = spans
         self._limits = limits
         self._observe = observer
-        # a layer needs two spans to go on: the budget must not be spent on layers that have one and wait for another
-        self._turns = asyncio.Semaphore(max(1, min(limits.workers, limits.memory // _LEAST)))
+        # A layer needs two spans to go on, a tapped one four: the budget must not be spent on layers that have some and
+        # wait for another. And while a tap is full its flight has a connection: one is left, for what its reader needs.
+        turns = min(limits.workers, limits.memory // _LEAST, limits.connections - 1)
+        self._taps = turns > 0
+        self._turns = asyncio.Semaphore(max(1, turns))
 
     async def tap(self) -> Tap | None:
-        """A tap for the first layer, to unpack it while it arrives; None while the threads have layers enough.
+        """A tap for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
 
         It holds one of the turns until ``rootfs`` or ``close_tap`` gives it back.
         """
-        if self._turns.locked():
+        if self._turns.locked() or not self._taps:
             return None
         await self._turns.acquire()
         return Tap()
 
     def close_tap(self, tap: Tap) -> None:
-        """Give the turn back; once."""
-        tap.close()
-        self._turns.release()
+        """Give the turn back. Idempotent."""
+        if not tap.closed:
+            tap.close()
+            self._turns.release()
 
     async def rootfs(
         self,
@@ -87,6 +91,8 @@ class Unpacker:
                 if number == 0 and tap is not None and await tap.begins():
                     await self._apply_arriving(tap, partial(ready, layer), rootfs.fd, verifier, tree)
                 else:
+                    if tap is not None:
+                        self.close_tap(tap)  # whoever waits for a turn must not hold one
                     await ready(layer)
                     async with self._turns:
                         tar = partial(self._from_file, partial(store.open, layer))
@@ -126,9 +132,10 @@ class Unpacker:
         try:
             await self._apply(partial(self._from_tap, tap), root_fd, verifier, str(verifier.digest), tree)
         except FastociError:
-            tap.close()
+            self.close_tap(tap)
             await ready()  # wrong bytes are the better reason than what they look like as a layer
             raise
+        self.close_tap(tap)
         await ready()
 
     async def _apply(
@@ -148,12 +155,11 @@ class Unpacker:
                     tree.progress(offset)
             inflate.finish()
             await pipeline.finish()
-        except FastociError as error:
-            if name not in str(error):
+        except BaseException as error:
+            await pipeline.abort()
+            if isinstance(error, FastociError) and name not in str(error):
                 error.args = (f"layer {name}: {error.message}", *error.args[1:])
             raise
-        finally:
-            await pipeline.abort()
 
     async def _from_tap(self, tap: Tap, inflate: Inflate) -> _Tar:
         """The tar of a layer that is being fetched."""
@@ -202,7 +208,7 @@ class Unpacker:
     async def _take_some(self) -> list[Span]:
         """One span as soon as there is one, and a few more when they are free: fewer turns of the loop."""
         spans = [await self._spans.take()]
-        while len(spans) < _AHEAD and (span := self._spans.pool.take()) is not None:
+        while len(spans) < _AHEAD and (span := self._spans.spare()) is not None:
             spans.append(span)
         return spans
 

@@ -23,46 +23,40 @@ T = TypeVar("T")
 
 
 class Spans:
-    """A ``SpanSource`` over the pool: hands spans to waiting tasks in the order they came."""
+    """A ``SpanSource`` over the pool: hands spans to tasks in the order they came."""
 
     def __init__(self, pool: _core.Pool) -> None:
         self.pool = pool
         self._loop = asyncio.get_running_loop()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._line: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
 
     async def take(self) -> Span:
         """An empty span, as soon as the budget has one."""
-        while (span := self.pool.take()) is None:
-            waiter = self._loop.create_future()
-            self._waiters.append(waiter)
-            span = self.pool.take()  # one may have come back before we stood in the queue
-            if span is not None:
-                self._leave(waiter)
-                return span
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._leave(waiter)
-                raise
-        return span
+        if (span := self.spare()) is not None:
+            return span
+        turn = asyncio.Event()
+        self._line.append(turn)
+        try:
+            while self._line[0] is not turn or (span := self.pool.take()) is None:
+                turn.clear()
+                await turn.wait()
+            return span
+        finally:
+            self._line.remove(turn)
+            self._wake()  # there may be another span
 
-    def _leave(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        else:
-            self._wake()  # the turn was ours: pass it on
+    def spare(self) -> Span | None:
+        """An empty span that nobody waits for, if there is one."""
+        return None if self._line else self.pool.take()
 
     def _released(self) -> None:
-        if self._waiters:
+        if self._line:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        if self._line:
+            self._line[0].set()
 
 
 class Worker:
@@ -78,7 +72,8 @@ class Worker:
         self._threads = threads
         self._lock = threading.Lock()
         self._ready: deque[Pipeline] = deque()
-        self._serving = 0  # threads that serve pipelines, or are about to
+        self._serving = 0  # threads that serve pipelines
+        self._coming = 0  # threads that are about to
         self._running = 0  # other work, on a thread or about to be
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -116,20 +111,26 @@ class Worker:
     def schedule(self, pipeline: Pipeline) -> None:
         """Let a thread work on the pipeline's next span, unless one does already."""
         with self._lock:
-            if pipeline.busy:
+            if pipeline.busy or not pipeline.wants_more():
                 return
             pipeline.busy = True
             self._ready.append(pipeline)
             self._wake()
 
     def _wake(self) -> None:
-        """Under the lock: one more thread, if there is work for it."""
-        if self._serving < min(self._threads, len(self._ready)):
-            self._serving += 1
+        """Under the lock: more threads while there is work for them, at least one."""
+        while self._coming < len(self._ready):
+            ours = self._serving + self._coming
+            if ours and ours + self._running >= self._threads:
+                return
+            self._coming += 1
             self.executor.submit(self._serve)
 
     def _serve(self) -> None:
         """On a thread: one span each of a few pipelines, again and again while nobody else waits for a thread."""
+        with self._lock:
+            self._coming -= 1
+            self._serving += 1
         again = True
         while again:
             with self._lock:
@@ -177,7 +178,7 @@ class Pipeline:
     async def feed(self, span: Span) -> None:
         """Hand a span over, with its reference; waits while ``depth`` spans are queued.
 
-        Raises: what the stage raised on an earlier span.
+        Raises: what the stage raised on an earlier span; ``abort`` gives this one back.
         """
         self._queue.append(span)
         self._worker.schedule(self)
@@ -225,7 +226,7 @@ class Pipeline:
         self._through += size
 
     def wants_more(self) -> bool:
-        """On a thread, under the worker's lock: there is another span to work on."""
+        """Under the worker's lock: there is another span to work on."""
         return bool(self._queue) and self.error is None
 
     def advanced(self) -> None:
