@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -40,6 +40,33 @@ def measure(command: Sequence[str]) -> Usage:
             output = done.stdout.decode(errors="replace")[-2000:]
             raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
         return Usage(**json.load(report))
+
+
+def here(work: Callable[[], object]) -> Usage:
+    """Do ``work`` in this process, and say what it took. ``rss`` is the peak of everything so far."""
+    wall_s, cpu_s = time.monotonic(), time.process_time()
+    work()
+    wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
+    return Usage(wall_s, cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def call(module: str, function: str, *arguments: object, environment: Mapping[str, str] | None = None) -> float:
+    """What a function gives in a fresh process, for one figure that an environment or memory in use would change.
+
+    Args:
+        arguments: what JSON can carry.
+        environment: variables to add.
+    Raises:
+        RuntimeError: it failed; has its traceback.
+    """
+    line = f"import json, sys; from {module} import {function} as work; print(work(*json.loads(sys.argv[1])))"
+    command = [sys.executable, "-c", line, json.dumps(arguments)]
+    variables = _environment() | dict(environment or {})
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where "benchmarks" is found
+    done = subprocess.run(command, env=variables, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{module}.{function} failed:\n{done.stderr}")
+    return float(done.stdout)
 
 
 def _environment() -> dict[str, str]:

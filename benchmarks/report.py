@@ -9,12 +9,42 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.measure import Usage
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A ratio to a baseline of the same run, or a count, and what it must be at most, or at least."""
+
+    name: str
+    ratio: float
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio is within its limit."""
+        return self.ratio >= self.limit if self.least else self.ratio <= self.limit
+
+    def __str__(self) -> str:
+        bound = "at least" if self.least else "at most"
+        return f"{self.name}: {self.ratio:.2f}, {bound} {self.limit:.2f}{'' if self.met else ': MISSED'}"
+
+
+def bars(judged: Sequence[Bar]) -> dict[str, dict[str, object]]:
+    """The bars as JSON, by name; prints them to stderr."""
+    for bar in judged:
+        print(bar, file=sys.stderr)
+    return {
+        bar.name: {"ratio": bar.ratio, "at_least" if bar.least else "at_most": bar.limit, "met": bar.met}
+        for bar in judged
+    }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -80,12 +110,12 @@ def ratios(runs: Mapping[str, Sequence[Usage]], to: str) -> dict[str, dict[str, 
 
 def table(title: str, runs: Mapping[str, Sequence[Usage]], *, to: str) -> str:
     """Medians and ratios to the command ``to``, for people."""
-    lines = [title, f"{'':24}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'wall':>9}{'CPU':>9}"]
+    lines = [title, f"{'':32}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'wall':>9}{'CPU':>9}"]
     for name, ratio in ratios(runs, to).items():
         wall_s = statistics.median(run.wall_s for run in runs[name])
         cpu_s = statistics.median(run.cpu_s for run in runs[name])
         rss = max(run.rss for run in runs[name]) / (1 << 20)
-        lines.append(f"{name:24}{wall_s:9.3f}{cpu_s:9.3f}{rss:10.0f}{ratio['wall']:8.2f}x{ratio['cpu']:8.2f}x")
+        lines.append(f"{name:32}{wall_s:9.3f}{cpu_s:9.3f}{rss:10.0f}{ratio['wall']:8.2f}x{ratio['cpu']:8.2f}x")
     return "\n".join(lines)
 
 

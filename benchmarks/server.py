@@ -34,7 +34,7 @@ http {{
   types {{ }}
   default_type application/octet-stream;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     root {root}/www;
     location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
     location ~ ^/v2/.+/manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
@@ -43,16 +43,20 @@ http {{
 """
 
 
+# Of one's own: nothing else of the machine trusts it.
+_CERTIFICATE = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=127.0.0.1 -days 2"
+
+
 @contextmanager
-def serve(samples: Sequence[Sample]) -> Iterator[str]:
-    """Serve each sample as ``ADDRESS/NAME:t``; gives the address."""
+def serve(samples: Sequence[Sample], *, tls: bool = False) -> Iterator[str]:
+    """Serve each sample as ``ADDRESS/NAME:t``, with ``tls`` by TLS 1.3 only; gives the address."""
     with tempfile.TemporaryDirectory(prefix="fastoci-nginx-") as name:
         root = Path(name)
         for sample in samples:
             _publish(sample, root / "www" / "v2" / sample.name)
         port = _free_port()
         user = "user root;" if os.geteuid() == 0 else ""  # the layouts may be readable by their owner only
-        (root / "nginx.conf").write_text(_CONFIG.format(root=root, port=port, user=user))
+        (root / "nginx.conf").write_text(_CONFIG.format(root=root, port=port, user=user, tls=_tls(root) if tls else ""))
         command = [_nginx(), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
@@ -70,6 +74,14 @@ def _publish(sample: Sample, target: Path) -> None:
         (target / "manifests" / reference).symlink_to(sample.manifest)
     for blob in sample.blobs:
         (target / "blobs" / f"sha256:{blob.name}").symlink_to(blob)
+
+
+def _tls(root: Path) -> str:
+    """Make a key and a certificate; the rest of the line that listens, and the lines after it."""
+    key, certificate = root / "key", root / "certificate"
+    command = ["openssl", *_CERTIFICATE.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return f" ssl; ssl_protocols TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key}"
 
 
 def _nginx() -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,53 @@ def test_the_startup_benchmark_reports_ratios() -> None:
     done = run("benchmarks/micro/startup.py", "--runs", "1")
     assert done.returncode in (0, 1), done.stderr  # 1: above the bar, which one run cannot judge
     assert {"import fastoci", "fastoci --help"} <= set(json.loads(done.stdout)["ratios"])
+
+
+def micro(name: str, *options: str | Path) -> dict[str, Any]:
+    """The JSON of a micro benchmark, with what all of them have."""
+    done = run(f"benchmarks/micro/{name}.py", "--runs", "1", *options)
+    assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert {"machine", "commit", "time", "bars"} <= set(result)
+    assert result["bars"] and all({"ratio", "met"} <= set(bar) for bar in result["bars"].values())
+    return result
+
+
+@pytest.mark.slow
+def test_the_sha256_benchmark_reports_rates_and_bars(peer: Callable[[str], str]) -> None:
+    peer("openssl")
+    result = micro("sha256", "--scale", "0")
+    assert len(result["bars"]) == 4
+    assert result["bytes"] and all({"min", "median", "max"} == set(each) for each in result["bytes_per_s"].values())
+
+
+def test_the_receive_benchmark_compares_plain_and_tls(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "openssl", "cc"):
+        peer(program)
+    result = micro("receive", "--scale", "0.002", "--work", tmp_path)
+    for kind in ("plain", "tls"):
+        ratios = result["results"][kind]["ratios"]
+        assert ratios[result["results"][kind]["base"]] == 1.0
+        assert {"fastoci, uvloop", "fastoci, asyncio", "aiohttp iter_any, uvloop"} < set(ratios)
+    assert result["bytes"] > 2_000_000
+
+
+def test_the_inflate_benchmark_compares_and_verifies(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("igzip")
+    result = micro("inflate", "--scale", "0.002", "--work", tmp_path)
+    assert set(result["results"]) == set(result["ratios"]) == set(result["cpu_s_per_gb"])
+    assert {"igzip -d + one lane", "inflate, hash, tar"} <= set(result["results"])
+    assert result["bytes"]["tar"] > result["bytes"]["gzip"] > 0
+
+
+def test_the_extract_benchmark_compares_small_files_and_a_large_one(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("tar")
+    result = micro("extract", "--scale", "0.002", "--work", tmp_path)
+    assert result["results"]["small"]["entries"] > 150
+    assert result["results"]["big"]["entries"] == 1
+    for each in result["results"].values():
+        assert {"extractor", "fastoci apply", "tar -xf"} <= set(each["results"]) == set(each["ratios"])
+    assert sorted(os.listdir(tmp_path)) == ["images"]
 
 
 def test_a_failing_command_is_shown_with_its_output() -> None:

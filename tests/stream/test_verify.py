@@ -49,7 +49,7 @@ def test_other_bytes_raise_digest_mismatch_with_both_digests() -> None:
 def test_a_longer_stream_raises_before_it_is_hashed() -> None:
     verifier = Verifier(Digest.of(b"good"), 4)
     with pytest.raises(SizeMismatchError) as caught:
-        hash_spans([(verifier, spans(b"goods")[0])])
+        verifier.expect(spans(b"goods")[0])
     assert (caught.value.expected, caught.value.actual, verifier.offset) == (4, 5, 0)
 
 

@@ -177,5 +177,5 @@ async def test_more_blobs_than_spans_all_arrive(tmp_path: Path) -> None:
         data = number.to_bytes(2, "big") * 1_000_000
         await parts.scheduler.fetch(blob(data), Source(data))
 
-    async with open_parts(tmp_path, Limits(memory=2 << 20, connections=16)) as parts:
+    async with open_parts(tmp_path, Limits(memory=4 << 20, connections=16)) as parts:
         await asyncio.gather(*(fetch(parts, number) for number in range(20)))

@@ -394,7 +394,7 @@ async def test_a_cancelled_pull_leaves_no_tree_and_the_next_one_makes_it(registr
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-@pytest.mark.parametrize("memory", [16 << 20, 4 << 20, 2 << 20])
+@pytest.mark.parametrize("memory", [16 << 20, 4 << 20])
 async def test_a_tree_that_is_made_more_slowly_than_its_layer_comes_stays_in_the_budget(
     registry: Registry, tmp_path: Path, memory: int, compression: Compression
 ) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from fastoci import _core
-from fastoci.errors import PlatformError
+from fastoci.errors import PlatformError, StoreError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -175,12 +175,19 @@ class Engine:
                 parsed, repository, image=reference, platform=wanted, rootfs=None if rootfs is None else Path(rootfs)
             )
             self._view_is_old = True
-        finally:
-            self._pulls -= 1
-            if not self._pulls and self._view_is_old:  # the last of those under way
-                self._view_is_old = False
-                await self._store.update_view()
+        except BaseException:
+            with suppress(StoreError):  # the pull's own error is the one to know of; the view stays old
+                await self._leave_pull()
+            raise
+        await self._leave_pull()
         return Image(self._job, resolved, config)
+
+    async def _leave_pull(self) -> None:
+        """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
+        self._pulls -= 1
+        if not self._pulls and self._view_is_old:
+            await self._store.update_view()
+            self._view_is_old = False
 
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
         """Bring blobs into the store, for pullers that have their own manifests.
@@ -227,7 +234,7 @@ class Engine:
 
             explicit = None if self._creds is None else Credential(*self._creds)
             registry = Registry(
-                credentials=load(self._authfile, explicit=explicit),
+                credentials=await asyncio.to_thread(load, self._authfile, explicit=explicit),
                 tls_verify=self._tls_verify,
                 connect_s=self._limits.connect_s,
                 read_s=self._limits.read_s,

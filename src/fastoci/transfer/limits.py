@@ -27,3 +27,9 @@ class Limits:
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
     read_s: float = 60.0  # silence on a connection
+
+    def __post_init__(self) -> None:
+        if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four
+            raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
+        if min(self.connections, self.workers, self.span_queue) < 1:
+            raise ValueError("connections, workers and span_queue are at least 1")

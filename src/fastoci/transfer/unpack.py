@@ -1,7 +1,7 @@
-"""Unpack an image's layers into a rootfs, in order, each as soon as it is in the store.
+"""Unpack an image's layers into a rootfs, in order: the first while it arrives, the others when they are in the store.
 
-A layer is read back from the store (from the page cache, as a rule), span by span: a span is one unit of work for the
-worker, so fetches of other blobs go on beside it.
+A thread inflates a few spans at a time, from a tap on the fetch or from the store's file (in the page cache, as a
+rule), and a pipeline hashes them and makes files: so two threads work on one layer, and fetches go on beside it.
 """
 
 from __future__ import annotations

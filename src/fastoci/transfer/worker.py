@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from fastoci import _core
 from fastoci._core import Span
+from fastoci.errors import IntegrityError
 from fastoci.settle import settle
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified, Verifier, hash_spans
@@ -245,24 +246,31 @@ class Pipeline:
 
 def advance(pipelines: list[Pipeline]) -> None:
     """On a thread: hash one span of each pipeline, all in lanes, then give each to its sink, and release it."""
-    work: list[tuple[Pipeline, Span]] = []
-    for pipeline in pipelines:
-        if (span := pipeline.take()) is None:
+    work = [(pipeline, span) for pipeline in pipelines if (span := pipeline.take()) is not None]
+    try:
+        _hash(work)
+        for pipeline, span in work:
+            if pipeline.error is not None:
+                continue
+            try:
+                pipeline.sink.feed(span)
+                pipeline.passed(len(span))
+            except Exception as error:
+                pipeline.error = error
+    finally:
+        for _, span in work:
+            span.release()
+
+
+def _hash(work: list[tuple[Pipeline, Span]]) -> None:
+    """Hash the spans of the pipelines that may go on; the others get their error."""
+    pairs = []
+    for pipeline, span in work:
+        if pipeline.verifier is None:
             continue
         try:
-            if pipeline.verifier is not None:
-                pipeline.verifier.expect(span)
-            work.append((pipeline, span))
-        except Exception as error:
+            pipeline.verifier.expect(span)
+            pairs.append((pipeline.verifier, span))
+        except IntegrityError as error:
             pipeline.error = error
-            span.release()
-    hash_spans([(verifier, span) for pipeline, span in work if (verifier := pipeline.verifier) is not None])
-    for pipeline, span in work:
-        size = len(span)
-        try:
-            pipeline.sink.feed(span)
-            pipeline.passed(size)
-        except Exception as error:
-            pipeline.error = error
-        finally:
-            span.release()
+    hash_spans(pairs)

@@ -1,0 +1,13 @@
+"""Limits that no engine can work within are refused at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastoci.transfer.limits import Limits
+
+
+@pytest.mark.parametrize("field", ["memory", "connections", "workers", "span_queue"])
+def test_a_limit_below_its_least_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        Limits(**{field: 0})
