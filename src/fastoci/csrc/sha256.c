@@ -10,7 +10,7 @@
 #include "sha256_x86.h"
 #endif
 
-static const uint32_t K[64] __attribute__((aligned(16))) = {
+const uint32_t sha256_constants[68] __attribute__((aligned(16))) = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -19,6 +19,7 @@ static const uint32_t K[64] __attribute__((aligned(16))) = {
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+    0x00010203, 0x04050607, 0x08090a0b, 0x0c0d0e0f, /* the big-endian order of bytes, for pshufb */
 };
 
 static uint32_t load32(const uint8_t *p)
@@ -51,7 +52,7 @@ static void scalar_blocks(uint32_t *const *all_words, const uint8_t *const *all_
         }
         for (int t = 0; t < 64; t++) {
             uint32_t s1 = rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25), ch = (e & f) ^ (~e & g);
-            uint32_t t1 = h + s1 + ch + K[t] + w[t];
+            uint32_t t1 = h + s1 + ch + sha256_constants[t] + w[t];
             uint32_t s0 = rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22), maj = (a & b) ^ (a & c) ^ (b & c);
             h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + s0 + maj;
         }
@@ -106,7 +107,7 @@ static int agrees(sha256_kernel kernel, int lanes)
     for (int i = 0; i < lanes; i++) {
         sha256_init(&ours[i]);
         sha256_init(&theirs[i]);
-        data[i] = (const uint8_t *)(K + 16 * (i % 3));
+        data[i] = (const uint8_t *)(sha256_constants + 16 * (i % 3));
         scalar_blocks((uint32_t *[]){ours[i].words}, &data[i], 2);
         words[i] = theirs[i].words;
     }

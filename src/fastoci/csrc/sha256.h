@@ -12,6 +12,9 @@
 #define SHA256_STATE_SIZE 104 /* 8 words big-endian, the byte count big-endian, the tail */
 #define SHA256_LANES 3        /* streams that a kernel takes at most */
 
+/* FIPS 180-4's 64 round constants, and the order of bytes in a word as a shuffle. */
+extern const uint32_t sha256_constants[68];
+
 /* Advance each of n streams, n the index of the kernel, by the same number of whole blocks. */
 typedef void (*sha256_kernel)(uint32_t *const *words, const uint8_t *const *data, size_t blocks);
 

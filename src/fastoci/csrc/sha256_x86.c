@@ -1,19 +1,8 @@
 #include "sha256_x86.h"
 
-#if defined(__x86_64__)
+#include "sha256.h"
 
-/* Round constants as groups of four, and the byte order of a word, for %[k]. */
-static const uint32_t K[68] __attribute__((aligned(16))) = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-    0x00010203, 0x04050607, 0x08090a0b, 0x0c0d0e0f,
-};
+#if defined(__x86_64__)
 
 /* The instructions keep a stream's words as ABEF and CDGH: two registers, A and C below. */
 static void pack(const uint32_t w[8], uint32_t state[8])
@@ -37,6 +26,8 @@ static void leave_avx(void)
     if (__builtin_cpu_supports("avx"))
         __asm__ volatile("vzeroupper");
 }
+
+/* %[k] is sha256_constants: sixteen groups of four, then the byte order of a word at 256. */
 
 /* Four rounds: the message words W (plus their constants) into the state A, C. */
 #define ROUNDS(n, W, A, C)                                                                                             \
@@ -100,7 +91,7 @@ void sha256_x86_1(uint32_t *const words[1], const uint8_t *const data[1], size_t
                          "movdqa %%xmm1, (%[s])\n\t"
                          "movdqa %%xmm2, 16(%[s])\n\t"
                          : [p] "+r"(p), [n] "+r"(blocks)
-                         : [k] "r"(K), [s] "r"(state)
+                         : [k] "r"(sha256_constants), [s] "r"(state)
                          : CLOBBERS);
     unpack(state, words[0]);
 }
@@ -159,7 +150,7 @@ void sha256_x86_2(uint32_t *const words[2], const uint8_t *const data[2], size_t
                          "movdqa %%xmm3, 32(%[s])\n\t"
                          "movdqa %%xmm4, 48(%[s])\n\t"
                          : [p] "+r"(p), [q] "+r"(q), [n] "+r"(blocks)
-                         : [k] "r"(K), [s] "r"(state)
+                         : [k] "r"(sha256_constants), [s] "r"(state)
                          : CLOBBERS);
     unpack(state, words[0]);
     unpack(state + 8, words[1]);
@@ -242,7 +233,7 @@ void sha256_x86_3(uint32_t *const words[3], const uint8_t *const data[3], size_t
                          "movdqa %%xmm5, 64(%[s])\n\t"
                          "movdqa %%xmm6, 80(%[s])\n\t"
                          : [p] "+r"(p), [q] "+r"(q), [r] "+r"(r), [n] "+r"(blocks)
-                         : [k] "r"(K), [s] "r"(state), [w] "r"(ring)
+                         : [k] "r"(sha256_constants), [s] "r"(state), [w] "r"(ring)
                          : CLOBBERS);
     for (int lane = 0; lane < 3; lane++)
         unpack(state + 8 * lane, words[lane]);

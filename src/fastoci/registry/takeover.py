@@ -21,10 +21,20 @@ from contextlib import suppress
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from fastoci._core import Span
 
+_PARTS: Final = (
+    (ResponseHandler, ("pause_reading", "resume_reading", "connection_lost", "should_close", "_drop_timeout")),
+    (aiohttp.StreamReader, ("read_nowait", "is_eof", "feed_eof", "exception")),
+)
 _LEAST: Final = 128 << 10  # bytes: a smaller body has mostly come with its headers
+
+
+def supported() -> bool:
+    """Whether the installed aiohttp has the parts that a takeover uses; otherwise aiohttp's reader receives."""
+    return all(hasattr(kind, name) for kind, names in _PARTS for name in names)
 
 
 class Takeover(asyncio.BufferedProtocol):
@@ -56,7 +66,13 @@ class Takeover(asyncio.BufferedProtocol):
         """Take the transport over; None where only aiohttp can read the body."""
         connection = response.connection
         protocol: Any = connection and connection.protocol
-        if left < _LEAST or protocol is None or protocol.transport is None or response.content.exception():
+        if (
+            left < _LEAST
+            or not supported()
+            or protocol is None
+            or protocol.transport is None
+            or response.content.exception()
+        ):
             return None
         if "Transfer-Encoding" in response.headers or protocol.upgraded:
             return None

@@ -12,8 +12,15 @@ _PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
 
 def info() -> dict[str, str]:
     """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd and receive."""
+    from fastoci.registry.takeover import supported  # brings aiohttp, which only this command and a pull pay for
+
     versions = {name: _version(name) for name in _PACKAGES}
-    return {**versions, "python": platform.python_version(), **bind_decoders(), "receive": "takeover"}
+    return {
+        **versions,
+        "python": platform.python_version(),
+        **bind_decoders(),
+        "receive": "takeover" if supported() else "aiohttp",
+    }
 
 
 def _version(name: str) -> str:
