@@ -43,16 +43,14 @@ class Rootfs:
             _demand_free(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(target)
-            staging.mkdir(mode=0o700)
-            lock_fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_fd = _make_locked(staging)
             (staging / "rootfs").mkdir(mode=0o755)
             os.chmod(staging / "rootfs", 0o755)  # whatever the umask
             fd = os.open(staging / "rootfs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             if lock_fd >= 0:
-                os.close(lock_fd)
                 remove_tree(staging)
+                os.close(lock_fd)
             raise _translate(error, target) from error
         return cls(target, staging, lock_fd, fd)
 
@@ -128,6 +126,23 @@ def _demand_free(target: Path) -> None:
             raise FileExistsError(errno.EEXIST, "exists and is not a directory", str(target))
         if os.listdir(target):
             raise OSError(errno.ENOTEMPTY, "exists and is not empty", str(target))
+
+
+def _make_locked(staging: Path) -> int:
+    """Make a private directory that has its name only once it is locked; the lock's descriptor."""
+    unlocked = staging.with_name(f"{staging.name}-new")  # nobody takes a directory of this name for abandoned
+    unlocked.mkdir(mode=0o700)
+    lock_fd = -1
+    try:
+        lock_fd = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(unlocked, staging)
+    except OSError:
+        if lock_fd >= 0:
+            os.close(lock_fd)
+        os.rmdir(unlocked)
+        raise
+    return lock_fd
 
 
 def _remove_abandoned(target: Path) -> None:
