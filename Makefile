@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PEERS = docker-registry skopeo umoci nginx-light strace
+PEERS = docker-registry skopeo umoci nginx-light isal strace
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
