@@ -52,6 +52,7 @@ def started(
 ) -> Iterator[subprocess.Popen[str]]:
     """The program, running; killed at the end if it still does."""
     environment = {**os.environ, "PYTHONPATH": SOURCE}
+    environment.pop("PYTHONUNBUFFERED", None)  # most people's output is buffered
     command = [sys.executable, "-m", "fastoci", *map(str, arguments)]
     with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -5,6 +5,7 @@ Nothing that a command needs is imported before that command runs.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -54,7 +55,16 @@ def program() -> None:
 
 def main() -> None:
     """Run the program on ``sys.argv`` and exit."""
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not code:
+            failure.report([("", error)])
+            code = failure.code(error)
+        # What is still in the buffer can go nowhere; Python would try once more at its end, and exit with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
