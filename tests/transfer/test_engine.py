@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,6 +238,20 @@ async def test_a_bad_manifest_is_refused(registry: Registry, tmp_path: Path, cha
         with pytest.raises(FormatError):
             await engine.pull(f"{registry.address}/bad")
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
+
+
+async def test_unpacking_an_image_counts_as_its_use_and_looking_at_it_does_not(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        image = await engine.pull(f"{registry.address}/one")
+        (ref,) = (tmp_path / "store" / "refs").glob("*/" + "?" * 64)
+        os.utime(ref, (1_000_000, 1_000_000))
+        await engine.images()
+        image = await engine.image(f"{registry.address}/one")
+        assert ref.stat().st_mtime == 1_000_000
+        await image.unpack(tmp_path / "root")
+        assert ref.stat().st_mtime > 1_000_000
 
 
 async def test_an_exported_layout_holds_the_image(registry: Registry, tmp_path: Path) -> None:

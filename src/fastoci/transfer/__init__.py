@@ -1,0 +1,1 @@
+"""The engine: plans, schedules and runs jobs over the floors below."""

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from fastoci import _core
-from fastoci.errors import PlatformError, StoreError
+from fastoci.errors import BlobNotFoundError, PlatformError, StoreError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -88,6 +88,7 @@ class Image:
         Raises:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
+        await self._note_use()
         await self._job.unpack(self._resolved, self.config, Path(root), image=str(self.reference))
 
     async def export(self, directory: StrPath) -> None:
@@ -96,11 +97,17 @@ class Image:
         Raises:
             StoreError: ``directory`` is no layout, or cannot be written.
         """
+        await self._note_use()
         blobs = (self.manifest_descriptor, *self._resolved.blobs)
         top = replace(self.manifest_descriptor, platform=self.platform)
         await asyncio.to_thread(
             write_image, Path(directory), str(self.reference), top, blobs=blobs, store=self._job.store
         )
+
+    async def _note_use(self) -> None:
+        """The reference's last use is what keeps an image when room is needed."""
+        with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
+            await asyncio.to_thread(self._job.store.refs.touch, str(self.reference))
 
 
 class Engine:

@@ -1,0 +1,1 @@
+"""A rootfs on disk: layers become files below one directory."""
