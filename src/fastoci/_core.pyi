@@ -148,6 +148,13 @@ class Extractor:
     def __new__(cls, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int) -> Self: ...
     def feed(self, data: Buffer, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
+    def adopt(self, stager: Stager, count: int, /) -> int:
+        """Do with the next ``count`` entries of a stager what feeding them would do, without the GIL.
+
+        Files are moved into place. 1: there are more; 0: that was all, and ``finish`` is next; a negative number: the
+        code (then the layer is lost), of an entry, or the stager's own behind its last entry. This extractor has been
+        fed nothing and has the stager's ``owners``; the stager has finished or failed and is not closed.
+        """
     def finish(self) -> int:
         """Demand the end of the archive, set the times of directories; 0 or a code."""
     def close(self) -> None:
@@ -171,6 +178,34 @@ class Extractor:
     @property
     def skipped(self) -> dict[str, int]:
         """What could not be applied: counts for "owners", "devices", "xattrs"."""
+
+@final
+class Stager:
+    """Makes what of a layer needs no lower layers; ``Extractor.adopt`` makes the rest. One thread at a time.
+
+    Files go, whole and with their metadata, into an empty private directory on the root's file system, under numbers
+    for names; what is adopted leaves it. All entries go into a nameless file there. ``directory_fd`` stays the caller's.
+    Members are as ``Extractor``'s; ``finish`` closes nothing, and ``skipped`` counts only what files could not have.
+    """
+
+    def __new__(cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int) -> Self: ...
+    def feed(self, data: Buffer, /) -> int: ...
+    def finish(self) -> int: ...
+    def close(self) -> None: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def skipped(self) -> dict[str, int]: ...
 
 # code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit" or "io". TarReader's and Extractor's.
 TAR_CODES: dict[int, tuple[str, str]]

@@ -123,6 +123,8 @@ cdef extern from "csrc/extract.h" nogil:
         uint64_t skipped_xattrs
     struct extract
     extract *extract_new(int, const extract_options *)
+    extract *extract_new_stager(int, const extract_options *)
+    int extract_adopt(extract *, const extract *, uint64_t)
     int extract_feed(extract *, const uint8_t *, size_t)
     int extract_finish(extract *)
     void extract_close(extract *)
@@ -600,18 +602,10 @@ cdef class TarReader:
         return _to_bytes(tar_path(self._reader))
 
 
-cdef class Extractor:
-    cdef extract *_extract
+cdef class _Layer:
+    """What an extractor and a stager have in common."""
 
-    def __cinit__(self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes):
-        cdef extract_options options
-        options.owners = owners
-        options.base = base
-        options.max_entries = max_entries
-        options.max_bytes = max_bytes
-        self._extract = extract_new(root_fd, &options)
-        if self._extract == NULL:
-            raise MemoryError
+    cdef extract *_extract
 
     def __dealloc__(self):
         extract_free(self._extract)
@@ -670,6 +664,38 @@ cdef class Extractor:
     def skipped(self):
         cdef extract_facts facts = self._facts()
         return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
+
+
+@cython.final
+cdef class Stager(_Layer):
+    def __cinit__(self, int directory_fd, /, *, bint owners, uint64_t max_entries, uint64_t max_bytes):
+        cdef extract_options options
+        options.owners = owners
+        options.base = False
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        self._extract = extract_new_stager(directory_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+
+@cython.final
+cdef class Extractor(_Layer):
+    def __cinit__(self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes):
+        cdef extract_options options
+        options.owners = owners
+        options.base = base
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        self._extract = extract_new(root_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+    def adopt(self, Stager stager not None, uint64_t count, /):
+        cdef int result
+        with nogil:
+            result = extract_adopt(self._extract, stager._extract, count)
+        return result
 
 
 def info():

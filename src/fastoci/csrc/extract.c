@@ -12,10 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const int64_t OWNER_MAX = 4294967294; /* 2^32-1 is "no change" to chown, and larger ones would wrap */
-
-static const char WHITEOUT[] = ".wh.", OPAQUE[] = ".wh..wh..opq", AUFS[] = ".wh..wh.";
-
 int extract_io(struct extract *ex)
 {
     ex->value = errno;
@@ -28,82 +24,13 @@ int extract_bad(struct extract *ex, int code, int64_t value)
     return code;
 }
 
-static int begins(const uint8_t *text, size_t len, const char *prefix)
-{
-    return len >= strlen(prefix) && memcmp(text, prefix, strlen(prefix)) == 0;
-}
-
-/* --- names --- */
-
-/* Every component of a parent part. *leftover: below a directory that AUFS left behind. */
-static int check_parents(struct extract *ex, const uint8_t *at, size_t left, int *leftover)
-{
-    while (left) {
-        const uint8_t *slash = memchr(at, '/', left);
-        size_t len = slash ? (size_t)(slash - at) : left;
-        if (len > NAME_LEN)
-            return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)len);
-        if (len == 2 && at[0] == '.' && at[1] == '.')
-            return EXTRACT_DOTDOT;
-        if (begins(at, len, AUFS))
-            *leftover = 1;
-        else if (begins(at, len, WHITEOUT))
-            return EXTRACT_WHITEOUT;
-        len += slash != NULL;
-        at += len;
-        left -= len;
-    }
-    return TAR_OK;
-}
-
-static size_t trimmed(const uint8_t *data, size_t len)
-{
-    for (;;) {
-        if (len && data[len - 1] == '/')
-            len--;
-        else if (len && data[len - 1] == '.' && (len == 1 || data[len - 2] == '/'))
-            len--;
-        else
-            return len;
-    }
-}
-
-/* The parent part that was checked last is not checked again. */
-int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *out, int *leftover)
-{
-    size_t len = trimmed(path.data, path.len);
-    const uint8_t *slash = len ? memrchr(path.data, '/', len) : NULL;
-    const uint8_t *base = slash ? slash + 1 : path.data;
-
-    *leftover = 0;
-    out->parent = path.data;
-    out->parent_len = slash ? (size_t)(slash - path.data) : 0;
-    out->base_len = len - (size_t)(base - path.data);
-    if (path.len == 0)
-        return EXTRACT_EMPTY_NAME;
-    if (out->base_len > NAME_LEN)
-        return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)out->base_len);
-    memcpy(out->base, base, out->base_len);
-    out->base[out->base_len] = 0;
-    if (strcmp(out->base, "..") == 0)
-        return EXTRACT_DOTDOT;
-    if (ex->cached_node && ex->cached_len == out->parent_len && memcmp(ex->cached.text, path.data, out->parent_len) == 0)
-        return TAR_OK;
-    return check_parents(ex, path.data, out->parent_len, leftover);
-}
-
 /* --- entries --- */
 
-static int whiteout(struct extract *ex, const struct split_name *name)
+static int whiteout(struct extract *ex, const struct split_name *name, int opaque)
 {
-    const char *hidden = name->base + strlen(WHITEOUT);
     struct node *dir;
-    int code, opaque = strcmp(name->base, OPAQUE) == 0;
+    int code;
 
-    if (!opaque && begins((const uint8_t *)name->base, name->base_len, AUFS))
-        return TAR_OK;
-    if (!opaque && (hidden[0] == 0 || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0))
-        return EXTRACT_WHITEOUT;
     if (!ex->options.base)
         return TAR_OK;
     code = tree_walk(ex, name->parent, name->parent_len, 0, &dir);
@@ -111,51 +38,29 @@ static int whiteout(struct extract *ex, const struct split_name *name)
         return TAR_OK; /* nothing is there that could be hidden */
     if (code)
         return code;
-    return opaque ? remove_lower(ex, dir) : remove_lower_name(ex, dir, hidden);
+    return opaque ? remove_lower(ex, dir) : remove_lower_name(ex, dir, name->base + strlen(".wh."));
 }
 
-static int check_owner(struct extract *ex, const struct tar_entry *entry)
+int extract_apply(struct extract *ex, const struct tar_entry *entry)
 {
-    if (entry->uid < 0 || entry->uid > OWNER_MAX)
-        return extract_bad(ex, EXTRACT_OWNER, entry->uid);
-    if (entry->gid < 0 || entry->gid > OWNER_MAX)
-        return extract_bad(ex, EXTRACT_OWNER, entry->gid);
-    if (entry->type == 'l' && (entry->link.len == 0 || entry->link.len > EXTRACT_TARGET_MAX))
-        return extract_bad(ex, EXTRACT_SYMLINK, (int64_t)entry->link.len);
-    return TAR_OK;
-}
+    struct split_name name;
+    enum verdict verdict;
+    int code = extract_judge(ex, entry, &name, &verdict);
 
-static int count(struct extract *ex, const struct tar_entry *entry)
-{
-    ex->facts.entries++;
-    if (++ex->made > ex->options.max_entries)
-        return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
-    if (entry->size > ex->options.max_bytes - ex->apparent)
-        return extract_bad(ex, EXTRACT_BYTES, (int64_t)ex->options.max_bytes);
-    ex->apparent += entry->size;
-    return TAR_OK;
+    if (code || verdict == VERDICT_NOTHING)
+        return code;
+    if (verdict == VERDICT_WHITEOUT || verdict == VERDICT_OPAQUE)
+        return whiteout(ex, &name, verdict == VERDICT_OPAQUE);
+    ex->entry = entry;
+    return verdict == VERDICT_ROOT ? make_root(ex, entry) : make_entry(ex, &name, entry);
 }
 
 static int on_entry(void *ctx, const struct tar_entry *entry)
 {
-    struct extract *ex = ctx;
-    struct split_name name;
-    int leftover, code;
-
-    ex->value = 0;
-    if ((code = count(ex, entry)) || (code = extract_split(ex, entry->path, &name, &leftover)) || leftover)
-        return code;
-    if (begins((const uint8_t *)name.base, name.base_len, WHITEOUT))
-        return whiteout(ex, &name);
-    if ((code = check_owner(ex, entry)))
-        return code;
-    ex->entry = entry;
-    if (name.base_len)
-        return make_entry(ex, &name, entry);
-    return entry->type == 'd' ? make_root(ex, entry) : EXTRACT_ROOT;
+    return extract_apply(ctx, entry);
 }
 
-static int on_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
+int extract_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
 {
     struct extract *ex = ctx;
 
@@ -186,15 +91,14 @@ static int finish_file(struct extract *ex, int fd)
         RETRY(failed, ftruncate(fd, (off_t)ex->entry->size));
     if (failed)
         return extract_io(ex);
-    if ((code = meta_open(ex, fd, ex->entry, 1, (ex->file_dir->flags & NODE_SETGID) != 0, (mode_t)ex->entry->mode)))
+    if ((code = meta_open(ex, fd, ex->entry, 1, ex->file_inherits, (mode_t)ex->entry->mode)))
         return code;
     meta_time(ex->entry, times);
     return futimens(fd, times) ? extract_io(ex) : TAR_OK;
 }
 
-static int on_entry_end(void *ctx)
+int extract_file_end(struct extract *ex)
 {
-    struct extract *ex = ctx;
     int fd = ex->file, code;
 
     if (fd < 0)
@@ -208,51 +112,60 @@ static int on_entry_end(void *ctx)
 
 /* --- the interface --- */
 
-static void set_fault(struct extract *ex, char *path, size_t len)
+static int on_entry_end(void *ctx)
 {
-    ex->fault_path = path;
-    ex->facts.path = path;
-    ex->facts.path_len = path ? len : 0;
+    return extract_file_end(ctx);
 }
 
 /* The way to a directory that failed at the end, when the reader's entry is not the one at fault. */
-static void set_fault_directory(struct extract *ex)
+static struct tar_bytes directory_path(const struct node *directory, char **memory)
 {
     size_t len = 0, at;
 
-    for (const struct node *node = ex->fault; node->parent; node = node->parent)
+    for (const struct node *node = directory; node->parent; node = node->parent)
         len += strlen(node->name) + 1;
-    set_fault(ex, malloc(len + 1), len);
+    if (!(*memory = malloc(len + 1)))
+        return (struct tar_bytes){NULL, 0};
     at = len;
-    for (const struct node *node = ex->fault; ex->fault_path && node->parent; node = node->parent) {
+    for (const struct node *node = directory; node->parent; node = node->parent) {
         at -= strlen(node->name) + 1;
-        memcpy(ex->fault_path + at, node->name, strlen(node->name));
-        ex->fault_path[at + strlen(node->name)] = '/';
+        memcpy(*memory + at, node->name, strlen(node->name));
+        (*memory)[at + strlen(node->name)] = '/';
     }
+    return (struct tar_bytes){(const uint8_t *)*memory, len};
+}
+
+int extract_failed(struct extract *ex, int code, uint64_t offset, int64_t value, struct tar_bytes path)
+{
+    ex->facts.code = code;
+    ex->facts.offset = offset;
+    ex->facts.value = value;
+    if (path.len && (ex->fault_path = malloc(path.len))) {
+        memcpy(ex->fault_path, path.data, path.len);
+        ex->facts.path = ex->fault_path;
+        ex->facts.path_len = path.len;
+    }
+    return code;
 }
 
 static int failed(struct extract *ex, int code)
 {
     struct tar_bytes path = tar_path(ex->tar);
-    char *copy;
+    char *memory = NULL;
 
     if (!code || ex->facts.code)
         return ex->facts.code;
-    ex->facts.code = code;
-    ex->facts.offset = tar_offset(ex->tar);
-    ex->facts.value = code >= EXTRACT_IO ? ex->value : tar_value(ex->tar);
-    if (ex->fault) {
-        set_fault_directory(ex);
-    } else if (path.len && (copy = malloc(path.len))) {
-        memcpy(copy, path.data, path.len);
-        set_fault(ex, copy, path.len);
-    }
+    if (ex->fault)
+        path = directory_path(ex->fault, &memory);
+    extract_failed(ex, code, tar_offset(ex->tar), code >= EXTRACT_IO ? ex->value : tar_value(ex->tar), path);
+    free(memory);
+    if (ex->stage)
+        stage_failed(ex);
     return code;
 }
 
-struct extract *extract_new(int root_fd, const struct extract_options *options)
+struct extract *extract_create(const struct extract_options *options, const struct tar_sink *sink)
 {
-    static const struct tar_sink SINK = {on_entry, on_data, on_entry_end};
     struct extract *ex = calloc(1, sizeof *ex);
 
     if (!ex)
@@ -261,16 +174,24 @@ struct extract *extract_new(int root_fd, const struct extract_options *options)
     ex->uid = geteuid();
     ex->gid = getegid();
     ex->file = -1;
-    if (!(ex->tar = tar_new(&SINK, ex))) {
+    if (!(ex->tar = tar_new(sink, ex))) {
         free(ex);
         return NULL;
     }
-    if (tree_init(ex, root_fd))
+    return ex;
+}
+
+struct extract *extract_new(int root_fd, const struct extract_options *options)
+{
+    static const struct tar_sink SINK = {on_entry, extract_data, on_entry_end};
+    struct extract *ex = extract_create(options, &SINK);
+
+    if (ex && tree_init(ex, root_fd))
         ex->start_error = errno;
     return ex;
 }
 
-static int usable(struct extract *ex)
+int extract_usable(struct extract *ex)
 {
     if (ex->closed)
         return ex->facts.code ? ex->facts.code : (ex->facts.code = EXTRACT_CLOSED);
@@ -280,18 +201,20 @@ static int usable(struct extract *ex)
 
 int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
 {
-    int code = usable(ex);
+    int code = extract_usable(ex);
 
     return code ? code : failed(ex, tar_feed(ex->tar, data, len));
 }
 
 int extract_finish(struct extract *ex)
 {
-    int code = usable(ex);
+    int code = extract_usable(ex);
 
     if (code || (code = failed(ex, tar_finish(ex->tar))))
         return code;
-    return failed(ex, meta_directories(ex));
+    if (ex->stage)
+        return failed(ex, stage_finish(ex));
+    return failed(ex, adopt_ended(ex) ? meta_directories(ex) : TAR_TRUNCATED);
 }
 
 void extract_close(struct extract *ex)
@@ -305,6 +228,8 @@ void extract_close(struct extract *ex)
     tar_free(ex->tar);
     ex->tar = NULL;
     tree_free(ex);
+    stage_free(ex);
+    adopt_free(ex);
     free(ex->dents);
     free(ex->remove_dents);
     ex->dents = ex->remove_dents = NULL;

@@ -31,7 +31,9 @@ enum node_flags {
     NODE_HOLDS = 8,   /* it, or something below, is content of this layer */
     NODE_DIRTY = 16,  /* names were made or removed in it */
     NODE_SETGID = 32, /* what is made in it takes its group */
-    NODE_MODE = 64    /* its mode is narrower than what we need now and is set at the end */
+    NODE_MODE = 64,   /* its mode is narrower than what we need now and is set at the end */
+    NODE_ACL = 128,   /* what is made in it takes its default ACL */
+    NODE_INHERITS = NODE_SETGID | NODE_ACL
 };
 
 struct node {
@@ -88,11 +90,16 @@ struct extract {
     char *remove_dents;
 
     const struct tar_entry *entry;
-    int file; /* the file that is being written, or -1 */
-    struct node *file_dir;
+    int file;               /* the file that is being written, or -1 */
+    unsigned file_inherits; /* NODE_INHERITS of the directory it is in */
+    struct stage *stage;        /* a stager's; NULL: an extractor that makes the tree */
+    struct adoption *adoption;  /* what is taken from a stager; NULL: none so far */
     struct node *fault; /* the directory that failed at the end */
     uint64_t removals;  /* names that were there and are gone */
 };
+
+/* What an entry asks for, as far as its header says. */
+enum verdict { VERDICT_NOTHING, VERDICT_WHITEOUT, VERDICT_OPAQUE, VERDICT_ROOT, VERDICT_MAKE };
 
 /* A name split at its last component. */
 struct split_name {
@@ -112,10 +119,40 @@ int extract_io(struct extract *ex);
 /* Failure with a number. */
 int extract_bad(struct extract *ex, int code, int64_t value);
 
+/* Remember the first failure and where it is; the code. */
+int extract_failed(struct extract *ex, int code, uint64_t offset, int64_t value, struct tar_bytes path);
+/* The code that this call must return before it does anything, or TAR_OK. */
+int extract_usable(struct extract *ex);
+/* One entry to the tree; the content of a file follows through the sink, unless there is an adoption. */
+int extract_apply(struct extract *ex, const struct tar_entry *entry);
+/* The parts of the sink that the stager shares. */
+int extract_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len);
+int extract_file_end(struct extract *ex);
+/* Everything but the reader and what it feeds. NULL: no memory. */
+struct extract *extract_create(const struct extract_options *options, const struct tar_sink *sink);
+
+/* extract_judge.c */
+/* Count and check an entry as far as its header goes. */
+int extract_judge(struct extract *ex, const struct tar_entry *entry, struct split_name *name, enum verdict *verdict);
 /* Split and check a name. *leftover: it is below a directory that AUFS left behind. */
 int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *out, int *leftover);
 
+/* extract_stage.c */
+/* The layer is lost: log what was being written, so that whoever adopts sees it. */
+void stage_failed(struct extract *ex);
+/* The archive is whole: complete the log. TAR_OK or a code. */
+int stage_finish(struct extract *ex);
+void stage_free(struct extract *ex);
+
+/* extract_adopt.c */
+/* Move the file that is adopted to a name that nothing has: 0, or -1 with errno (EEXIST: something has it). */
+int adopt_file(const struct extract *ex, int dir, const char *name);
+/* Whether a whole layer was taken, if any. */
+int adopt_ended(const struct extract *ex);
+void adopt_free(struct extract *ex);
+
 /* extract_make.c */
+int make_file(int dir, const char *name, int *file);
 int make_entry(struct extract *ex, const struct split_name *name, const struct tar_entry *entry);
 int make_root(struct extract *ex, const struct tar_entry *entry);
 
@@ -140,6 +177,8 @@ int tree_owns(struct extract *ex, const struct node *dir, const char *name);
 /* extract_walk.c: descriptors and ways. */
 /* A descriptor that holds until 8 other nodes have been used; -1 with errno. */
 int tree_fd(struct extract *ex, struct node *node);
+/* NODE_INHERITS of an open directory: NODE_ACL by its attributes, NODE_SETGID by its mode. */
+unsigned tree_inherits(int fd, mode_t mode);
 /* Open a directory below dir without following a link; widens the mode when only that is in the way. -1 with errno. */
 int tree_open(const struct extract *ex, int dir, const char *name);
 /* Make a directory and its node, mode 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the caller) or a code. */
@@ -157,12 +196,13 @@ int remove_lower(struct extract *ex, struct node *dir);
 int remove_lower_name(struct extract *ex, struct node *dir, const char *name);
 
 /* extract_meta.c */
-/* Owner, xattrs, mode of an open file or directory. fresh: made by us just now and still as made. */
-int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, int inherits, mode_t mode);
+/* Owner, xattrs, mode of an open file or directory. fresh: made by us just now and still as made; inherits: what the directory
+ * it was made in may have given it (NODE_INHERITS). */
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, unsigned inherits, mode_t mode);
 /* Owner, xattrs, mode and time of what cannot be opened. */
-int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, int inherits);
+int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits);
 /* As an implied directory: 0755, root, no xattrs. */
-int meta_implied(struct extract *ex, int fd, int fresh, int inherits);
+int meta_implied(struct extract *ex, int fd, int fresh, unsigned inherits);
 void meta_time(const struct tar_entry *entry, struct timespec times[2]);
 /* Times and narrow modes of directories. */
 int meta_directories(struct extract *ex);

@@ -13,7 +13,7 @@
 
 enum { MAJOR_MAX = 0xfff, MINOR_MAX = 0xfffff };
 
-static int make_file(int dir, const char *name, int *file)
+int make_file(int dir, const char *name, int *file)
 {
     RETRY(*file, openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     return *file < 0 ? -1 : 0;
@@ -37,6 +37,14 @@ static int make_closed(int dir, const char *name, const struct tar_entry *entry)
     return made;
 }
 
+/* A new name: 0, or -1 with errno, EEXIST when it is taken. */
+static int make_new(struct extract *ex, int dir, const char *name, const struct tar_entry *entry)
+{
+    if (entry->type != 'f')
+        return make_closed(dir, name, entry);
+    return ex->adoption ? adopt_file(ex, dir, name) : make_file(dir, name, &ex->file);
+}
+
 /* A file, symlink, fifo or device; what has its name goes first. */
 static int make(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
@@ -44,11 +52,11 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
 
     if (fd < 0)
         return extract_io(ex);
-    failed = entry->type == 'f' ? make_file(fd, name, &ex->file) : make_closed(fd, name, entry);
+    failed = make_new(ex, fd, name, entry);
     if (failed && errno == EEXIST) {
         if ((code = remove_name(ex, dir, name)))
             return code;
-        failed = entry->type == 'f' ? make_file(fd, name, &ex->file) : make_closed(fd, name, entry);
+        failed = make_new(ex, fd, name, entry);
     }
     if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
         ex->facts.skipped_devices++; /* root of a user namespace */
@@ -56,10 +64,8 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
     }
     if (failed)
         return extract_io(ex);
-    ex->file_dir = dir;
-    if (entry->type == 'f')
-        return TAR_OK;
-    return meta_closed(ex, fd, name, entry, (dir->flags & NODE_SETGID) != 0);
+    ex->file_inherits = dir->flags & NODE_INHERITS;
+    return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, ex->file_inherits);
 }
 
 static int make_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
@@ -154,12 +160,24 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
     return tree_make(ex, dir, name, node);
 }
 
+/* Whether what is made in a directory with this entry's metadata inherits from it. */
+static unsigned gives(const struct tar_entry *entry)
+{
+    static const char ACL[] = "system.posix_acl_default";
+    unsigned found = entry->mode & S_ISGID ? NODE_SETGID : 0;
+
+    for (size_t i = 0; i < entry->xattr_count; i++)
+        if (entry->xattrs[i].key.len == strlen(ACL) && memcmp(entry->xattrs[i].key.data, ACL, strlen(ACL)) == 0)
+            found |= NODE_ACL;
+    return found;
+}
+
 /* Metadata of a directory; dir is NULL for the root. Its time waits for the end, and so does a mode that locks us out. */
 static int set_directory(struct extract *ex, struct node *node, const struct tar_entry *entry)
 {
     struct timespec times[2];
     int fresh = (node->flags & (NODE_MADE | NODE_NAMED)) == NODE_MADE, fd = tree_fd(ex, node), code;
-    int inherits = node->parent && node->parent->flags & NODE_SETGID;
+    unsigned inherits = node->parent ? node->parent->flags & NODE_INHERITS : 0;
 
     if (fd < 0)
         return extract_io(ex);
@@ -168,8 +186,8 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
     meta_time(entry, times);
     node->mtime = times[1];
     node->mode = (mode_t)entry->mode;
-    node->flags &= ~(unsigned)(NODE_MODE | NODE_SETGID);
-    node->flags |= NODE_NAMED | (entry->mode & S_ISGID ? NODE_SETGID : 0) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
+    node->flags &= ~(unsigned)(NODE_MODE | NODE_INHERITS);
+    node->flags |= NODE_NAMED | gives(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
     tree_hold(node);
     return TAR_OK;
 }

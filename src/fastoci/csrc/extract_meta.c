@@ -71,20 +71,30 @@ static void clear_xattrs(int fd)
     free(list);
 }
 
+/* The owner of what nobody may give away; a setgid directory would have given it its group. */
+static int keep_owner(const struct extract *ex, int fd, unsigned inherits)
+{
+    return inherits & NODE_SETGID ? fchown(fd, (uid_t)-1, ex->gid) : 0;
+}
+
 static int differs(const struct extract *ex, const struct tar_entry *entry)
 {
     return entry->uid != (int64_t)ex->uid || entry->gid != (int64_t)ex->gid;
 }
 
-int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, int inherits, mode_t mode)
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, unsigned inherits, mode_t mode)
 {
-    int other = differs(ex, entry);
+    int other = differs(ex, entry), failed = 0;
 
-    if (!ex->options.owners)
+    if (!ex->options.owners) {
         ex->facts.skipped_owners += (uint64_t)other;
-    else if ((other || !fresh || inherits) && fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid))
+        failed = keep_owner(ex, fd, inherits);
+    } else if (other || !fresh || inherits & NODE_SETGID) {
+        failed = fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid);
+    }
+    if (failed)
         return extract_io(ex);
-    if (!fresh)
+    if (!fresh || inherits & NODE_ACL)
         clear_xattrs(fd);
     if (entry->xattr_count)
         set_xattrs(ex, fd, NULL, entry);
@@ -106,30 +116,42 @@ static int change_mode(int dir, const char *name, mode_t mode)
     return failed;
 }
 
-int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, int inherits)
+int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits)
 {
+    int other = differs(ex, entry), failed = 0;
     struct timespec times[2];
     char path[64 + NAME_LEN];
 
     if (!ex->options.owners)
-        ex->facts.skipped_owners += (uint64_t)differs(ex, entry);
-    else if ((differs(ex, entry) || inherits) && fchownat(dir, name, (uid_t)entry->uid, (gid_t)entry->gid, AT_SYMLINK_NOFOLLOW))
+        ex->facts.skipped_owners += (uint64_t)other;
+    if (ex->options.owners && (other || inherits & NODE_SETGID))
+        failed = fchownat(dir, name, (uid_t)entry->uid, (gid_t)entry->gid, AT_SYMLINK_NOFOLLOW);
+    else if (inherits & NODE_SETGID)
+        failed = fchownat(dir, name, (uid_t)-1, ex->gid, AT_SYMLINK_NOFOLLOW);
+    if (failed)
         return extract_io(ex);
-    if (entry->xattr_count) {
-        snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
+    if (inherits & NODE_ACL)
+        (void)lremovexattr(path, "system.posix_acl_access");
+    if (entry->xattr_count)
         set_xattrs(ex, -1, path, entry);
-    }
     if (entry->type != 'l' && change_mode(dir, name, (mode_t)entry->mode))
         return extract_io(ex);
     meta_time(entry, times);
     return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
 }
 
-int meta_implied(struct extract *ex, int fd, int fresh, int inherits)
+int meta_implied(struct extract *ex, int fd, int fresh, unsigned inherits)
 {
-    if (ex->options.owners && (!fresh || inherits || ex->uid != 0 || ex->gid != 0) && fchown(fd, 0, 0))
+    int failed = 0;
+
+    if (!ex->options.owners)
+        failed = keep_owner(ex, fd, inherits);
+    else if (!fresh || inherits & NODE_SETGID || ex->uid != 0 || ex->gid != 0)
+        failed = fchown(fd, 0, 0);
+    if (failed)
         return extract_io(ex);
-    if (!fresh)
+    if (!fresh || inherits & NODE_ACL)
         clear_xattrs(fd);
     return fchmod(fd, 0755) ? extract_io(ex) : TAR_OK;
 }

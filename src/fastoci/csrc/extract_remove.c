@@ -217,8 +217,8 @@ static int keep_directory(struct extract *ex, struct node *node)
     if (fd < 0)
         return extract_io(ex);
     if (!(node->flags & NODE_NAMED)) {
-        code = meta_implied(ex, fd, 0, 1);
-        node->flags = (node->flags | NODE_MADE) & ~(unsigned)(NODE_MODE | NODE_SETGID);
+        code = meta_implied(ex, fd, 0, NODE_INHERITS);
+        node->flags = (node->flags | NODE_MADE) & ~(unsigned)(NODE_MODE | NODE_INHERITS);
     }
     return code;
 }

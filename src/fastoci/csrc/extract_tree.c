@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { FDS_MAX = 512 };
@@ -193,6 +194,13 @@ void tree_drop(struct extract *ex, struct node *node)
     unlink_node(ex, node);
 }
 
+unsigned tree_inherits(int fd, mode_t mode)
+{
+    unsigned acl = fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0 ? NODE_ACL : 0;
+
+    return acl | (mode & S_ISGID ? NODE_SETGID : 0);
+}
+
 /* Times and modes of what was there before; a directory that its owner may not enter is widened until the end. */
 static int examine(const struct extract *ex, struct node *node, int fd)
 {
@@ -201,7 +209,7 @@ static int examine(const struct extract *ex, struct node *node, int fd)
     if (fstat(fd, &st))
         return -1;
     node->mtime = st.st_mtim;
-    node->flags |= st.st_mode & S_ISGID ? NODE_SETGID : 0;
+    node->flags |= tree_inherits(fd, st.st_mode);
     if (ex->uid != 0 && (st.st_mode & 0700) != 0700) {
         node->mode = st.st_mode & 07777;
         node->flags |= NODE_MODE;

@@ -93,7 +93,7 @@ static int imply(struct extract *ex, struct node *parent, const char *name, stru
         return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
     if ((code = tree_make(ex, parent, name, out)))
         return code;
-    return meta_implied(ex, (*out)->fd, 1, (parent->flags & NODE_SETGID) != 0);
+    return meta_implied(ex, (*out)->fd, 1, parent->flags & NODE_INHERITS);
 }
 
 /* One component that has no node yet. WALK_LINK: it is a link, its text is in target. */

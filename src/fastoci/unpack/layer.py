@@ -1,4 +1,4 @@
-"""One layer's tar becomes files below a directory: a sink over the native extractor.
+"""One layer's tar becomes files below a directory: sinks over the native extractor and stager.
 
 The place where the extractor's codes become errors. Decompression and digests are others' work.
 Spec: image-spec v1.1 layer.md (change sets, whiteouts).
@@ -61,30 +61,89 @@ class LayerWriter:
             StoreFullError: no space or no inodes left.
         """
         if self._extractor.feed(span):
-            raise self._error()
+            raise _error(self._extractor, self.name)
+
+    def adopt(self, stager: LayerStager, count: int) -> bool:
+        """Do the next ``count`` entries of a finished stager instead of ``feed``; whether there are more.
+
+        The tree, the facts and the errors are those of a fed layer. After the last entry ``finish`` is next.
+        Raises: as ``feed``.
+        """
+        result = self._extractor.adopt(stager.native, count)
+        if result < 0:
+            raise _error(self._extractor, self.name)
+        return result > 0
 
     def finish(self) -> None:
         """Demand the end of the tar and set the times of directories. Raises: as ``feed``."""
         if self._extractor.finish():
-            raise self._error()
+            raise _error(self._extractor, self.name)
         self._extractor.close()
 
     def abort(self) -> None:
         """Close every descriptor; what was extracted is the caller's to remove."""
         self._extractor.close()
 
-    def _error(self) -> FastociError:
-        """Map the extractor's code and facts to the error tree."""
-        kind, sentence = _core.TAR_CODES[self._extractor.code]
-        path = self._extractor.path.decode("utf-8", "backslashreplace")
-        offset, value = self._extractor.offset, self._extractor.value
-        subject = f"layer {self.name}, entry {path!r}" if path else f"layer {self.name}"
-        if kind == "io":
-            if value in (errno.ENOSPC, errno.EDQUOT):
-                return StoreFullError(f"{subject}: {os.strerror(value)}: free space and run again", path=path)
-            return UnpackError(f"{subject}: {os.strerror(value)}", path=path, layer=self.name, offset=offset)
-        message = f"{subject}: {sentence} (header at byte {offset} of the tar, value {value})"
-        if kind == "format":
-            return FormatError(message)
-        error = {"unsafe": UnsafePathError, "unsupported": UnsupportedEntryError}.get(kind, UnpackError)
-        return error(message, path=path, layer=self.name, offset=offset)
+
+class LayerStager:
+    """A sink for the tar of one layer whose lower layers may still be on their way.
+
+    It makes the content and metadata of files, and finds what is wrong with the layer by itself; then one
+    ``LayerWriter`` adopts it. ``abort`` ends it, also after that.
+
+    Args:
+        directory_fd: an empty private directory on the file system of the root; stays the caller's, who removes it
+            with what is left in it.
+        name: the layer in messages: a diff_id or a file.
+        max_entries, max_bytes: what this layer may make at most; the adopting ``LayerWriter`` counts again.
+    """
+
+    def __init__(self, directory_fd: int, *, name: str, max_entries: int, max_bytes: int) -> None:
+        self.name = name
+        self.native = _core.Stager(directory_fd, owners=os.geteuid() == 0, max_entries=max_entries, max_bytes=max_bytes)
+
+    @property
+    def entries(self) -> int:
+        """Entries read so far."""
+        return self.native.entries
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of file content written so far."""
+        return self.native.bytes
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """As ``LayerWriter.skipped``, of regular files only."""
+        return self.native.skipped
+
+    def feed(self, span: Span) -> None:
+        """Parse and make files. Raises: as ``LayerWriter.feed``."""
+        if self.native.feed(span):
+            raise _error(self.native, self.name)
+
+    def finish(self) -> None:
+        """Demand the end of the tar; the stager stays open, to be adopted. Raises: as ``LayerWriter.feed``."""
+        if self.native.finish():
+            raise _error(self.native, self.name)
+
+    def abort(self) -> None:
+        """Close every descriptor; idempotent. What was staged is the caller's to remove."""
+        self.native.close()
+
+
+def _error(native: _core.Extractor | _core.Stager, name: str) -> FastociError:
+    """Map code and facts to the error tree."""
+    kind, sentence = _core.TAR_CODES[native.code]
+    path = native.path.decode("utf-8", "backslashreplace")
+    offset, value = native.offset, native.value
+    subject = f"layer {name}, entry {path!r}" if path else f"layer {name}"
+    if kind == "io":
+        if value in (errno.ENOSPC, errno.EDQUOT):
+            return StoreFullError(f"{subject}: {os.strerror(value)}: free space and run again", path=path)
+        return UnpackError(f"{subject}: {os.strerror(value)}", path=path, layer=name, offset=offset)
+    message = f"{subject}: {sentence} (header at byte {offset} of the tar, value {value})"
+    if kind == "format":
+        return FormatError(message)
+    error = {"unsafe": UnsafePathError, "unsupported": UnsupportedEntryError}.get(kind, UnpackError)
+    return error(message, path=path, layer=name, offset=offset)

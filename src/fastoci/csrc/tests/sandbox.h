@@ -1,5 +1,5 @@
-/* A directory below TMPDIR to extract into, with a file beside the root that nothing may touch. As root the tests run once more
- * as nobody. */
+/* A directory below TMPDIR to extract into, with a file beside the root that nothing may touch. All tests run twice, fed and
+ * staged, and as root both once more as nobody. */
 #ifndef FASTOCI_SANDBOX_H
 #define FASTOCI_SANDBOX_H
 
@@ -20,7 +20,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static int root = -1; /* ./root; beside it is the file ./outside */
+static int root = -1; /* ./root; beside it are the file ./outside and the directory ./stage */
+static int staged;    /* layers are staged and adopted, not fed */
 static struct extract_options options;
 static struct extract_facts facts;
 static char fault[4096];
@@ -29,7 +30,7 @@ static void fresh(void)
 {
     if (root >= 0)
         close(root);
-    CHECK(system("rm -rf root && mkdir root && chmod 755 root && echo outside > outside") == 0);
+    CHECK(system("rm -rf root stage && mkdir root stage && chmod 755 root && echo outside > outside") == 0);
     root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
     options = (struct extract_options){geteuid() == 0, 0, 100000, 1 << 30};
@@ -46,18 +47,41 @@ static int fds(void)
     return count;
 }
 
+static int feed_windows(struct extract *ex, const struct archive *a, size_t window)
+{
+    int code = 0;
+
+    for (size_t at = 0; at < a->len && !code; at += window)
+        code = extract_feed(ex, a->data + at, a->len - at < window ? a->len - at : window);
+    return code ? code : extract_finish(ex);
+}
+
+/* The stager's failure is met again behind the entries before it, unless one of these fails first. */
+static int stage_windows(struct extract *ex, const struct archive *a, size_t window)
+{
+    int directory = open("stage", O_RDONLY | O_DIRECTORY | O_CLOEXEC), more;
+    struct extract *stager = extract_new_stager(directory, &options);
+    uint64_t chunk = 1;
+
+    CHECK(stager);
+    (void)feed_windows(stager, a, window);
+    close(directory);
+    while ((more = extract_adopt(ex, stager, chunk)) > 0)
+        chunk++;
+    extract_free(stager);
+    CHECK(system("rm -rf stage && mkdir stage") == 0);
+    return more ? -more : extract_finish(ex);
+}
+
 /* Extract in windows of a size; the code. The archive stays. */
 static int extract_windows(const struct archive *a, size_t window)
 {
     struct extract *ex = extract_new(root, &options);
-    int before = fds(), code = 0;
+    int before = fds(), code;
 
     CHECK(ex);
     before--; /* the extractor has opened the root */
-    for (size_t at = 0; at < a->len && !code; at += window)
-        code = extract_feed(ex, a->data + at, a->len - at < window ? a->len - at : window);
-    if (!code)
-        code = extract_finish(ex);
+    code = staged ? stage_windows(ex, a, window) : feed_windows(ex, a, window);
     extract_close(ex);
     extract_close(ex);
     extract_get_facts(ex, &facts);
@@ -137,18 +161,20 @@ static int in_sandbox(void (*run)(void))
     CHECK(mkdtemp(place) && chdir(place) == 0);
     signal(SIGXFSZ, SIG_IGN);
     umask(0077);
-    run();
+    for (staged = 0; staged < 2; staged++)
+        run();
     if (geteuid() == 0) {
-        CHECK(system("rm -rf root outside && chown 65534:65534 .") == 0);
+        CHECK(system("rm -rf root stage outside && chown 65534:65534 .") == 0);
         child = fork();
         if (child == 0) {
             CHECK(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
-            run();
+            for (staged = 0; staged < 2; staged++)
+                run();
             exit(0);
         }
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
-    CHECK(system("rm -rf root outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
+    CHECK(system("rm -rf root stage outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
     return 0;
 }
 

@@ -1,0 +1,127 @@
+/* What can be said of an entry without a look at the tree: limits, names, owners. The stager and the extractor ask the same. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract_internal.h"
+
+#include <string.h>
+
+static const int64_t OWNER_MAX = 4294967294; /* 2^32-1 is "no change" to chown, and larger ones would wrap */
+
+static const char WHITEOUT[] = ".wh.", OPAQUE[] = ".wh..wh..opq", AUFS[] = ".wh..wh.";
+
+static int begins(const uint8_t *text, size_t len, const char *prefix)
+{
+    return len >= strlen(prefix) && memcmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* Every component of a parent part. *leftover: below a directory that AUFS left behind. */
+static int check_parents(struct extract *ex, const uint8_t *at, size_t left, int *leftover)
+{
+    while (left) {
+        const uint8_t *slash = memchr(at, '/', left);
+        size_t len = slash ? (size_t)(slash - at) : left;
+        if (len > NAME_LEN)
+            return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)len);
+        if (len == 2 && at[0] == '.' && at[1] == '.')
+            return EXTRACT_DOTDOT;
+        if (begins(at, len, AUFS))
+            *leftover = 1;
+        else if (begins(at, len, WHITEOUT))
+            return EXTRACT_WHITEOUT;
+        len += slash != NULL;
+        at += len;
+        left -= len;
+    }
+    return TAR_OK;
+}
+
+static size_t trimmed(const uint8_t *data, size_t len)
+{
+    for (;;) {
+        if (len && data[len - 1] == '/')
+            len--;
+        else if (len && data[len - 1] == '.' && (len == 1 || data[len - 2] == '/'))
+            len--;
+        else
+            return len;
+    }
+}
+
+/* The parent part that was checked last is not checked again. */
+int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *out, int *leftover)
+{
+    size_t len = trimmed(path.data, path.len);
+    const uint8_t *slash = len ? memrchr(path.data, '/', len) : NULL;
+    const uint8_t *base = slash ? slash + 1 : path.data;
+
+    *leftover = 0;
+    out->parent = path.data;
+    out->parent_len = slash ? (size_t)(slash - path.data) : 0;
+    out->base_len = len - (size_t)(base - path.data);
+    if (path.len == 0)
+        return EXTRACT_EMPTY_NAME;
+    if (out->base_len > NAME_LEN)
+        return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)out->base_len);
+    memcpy(out->base, base, out->base_len);
+    out->base[out->base_len] = 0;
+    if (strcmp(out->base, "..") == 0)
+        return EXTRACT_DOTDOT;
+    if (ex->cached_node && ex->cached_len == out->parent_len && memcmp(ex->cached.text, path.data, out->parent_len) == 0)
+        return TAR_OK;
+    return check_parents(ex, path.data, out->parent_len, leftover);
+}
+
+static int check_owner(struct extract *ex, const struct tar_entry *entry)
+{
+    if (entry->uid < 0 || entry->uid > OWNER_MAX)
+        return extract_bad(ex, EXTRACT_OWNER, entry->uid);
+    if (entry->gid < 0 || entry->gid > OWNER_MAX)
+        return extract_bad(ex, EXTRACT_OWNER, entry->gid);
+    if (entry->type == 'l' && (entry->link.len == 0 || entry->link.len > EXTRACT_TARGET_MAX))
+        return extract_bad(ex, EXTRACT_SYMLINK, (int64_t)entry->link.len);
+    return TAR_OK;
+}
+
+static int count(struct extract *ex, const struct tar_entry *entry)
+{
+    ex->facts.entries++;
+    if (++ex->made > ex->options.max_entries)
+        return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
+    if (entry->size > ex->options.max_bytes - ex->apparent)
+        return extract_bad(ex, EXTRACT_BYTES, (int64_t)ex->options.max_bytes);
+    ex->apparent += entry->size;
+    return TAR_OK;
+}
+
+static int judge_whiteout(const struct split_name *name, enum verdict *verdict)
+{
+    const char *hidden = name->base + strlen(WHITEOUT);
+
+    *verdict = VERDICT_NOTHING;
+    if (strcmp(name->base, OPAQUE) == 0)
+        *verdict = VERDICT_OPAQUE;
+    else if (begins((const uint8_t *)name->base, name->base_len, AUFS))
+        return TAR_OK;
+    else if (hidden[0] == 0 || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
+        return EXTRACT_WHITEOUT;
+    else
+        *verdict = VERDICT_WHITEOUT;
+    return TAR_OK;
+}
+
+int extract_judge(struct extract *ex, const struct tar_entry *entry, struct split_name *name, enum verdict *verdict)
+{
+    int leftover, code;
+
+    *verdict = VERDICT_NOTHING;
+    ex->value = 0;
+    if ((code = count(ex, entry)) || (code = extract_split(ex, entry->path, name, &leftover)) || leftover)
+        return code;
+    if (begins((const uint8_t *)name->base, name->base_len, WHITEOUT))
+        return judge_whiteout(name, verdict);
+    if ((code = check_owner(ex, entry)))
+        return code;
+    *verdict = name->base_len ? VERDICT_MAKE : VERDICT_ROOT;
+    return name->base_len || entry->type == 'd' ? TAR_OK : EXTRACT_ROOT;
+}
