@@ -21,7 +21,8 @@ from fastoci.transfer.job import Job
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.unpack import Unpacker
-from fastoci.transfer.worker import Spans, Worker
+from fastoci.transfer.spans import Spans
+from fastoci.transfer.worker import Worker
 
 NAMES = ("one", "two", "three")
 

@@ -37,7 +37,7 @@ from fastoci.image.reference import Reference
 from fastoci.registry.repository import Repository
 from fastoci.registry.transport import Reply, Transport
 from fastoci.transfer.limits import Limits
-from fastoci.transfer.worker import Spans
+from fastoci.transfer.spans import Spans
 
 C = "recv into 1 MiB, C"
 C_TLS = "SSL_read into 1 MiB, C"

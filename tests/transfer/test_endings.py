@@ -18,10 +18,12 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import SpanSource
 from fastoci.transfer.events import BlobFailed, Event
-from fastoci.transfer.job import all_or_first
+from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.worker import Pipeline, Spans, Worker
+from fastoci.transfer.pipeline import Fed
+from fastoci.transfer.spans import Spans
+from fastoci.transfer.worker import Worker
 
 DATA = b"0123456789" * 200_000
 BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
@@ -134,8 +136,8 @@ class Broken(Gated):
         raise FormatError(f"span {self.fed}")
 
 
-def stage(worker: Worker, sink: Gated) -> Pipeline:
-    return Pipeline(worker, sink, None, depth=4, progressed=lambda size: None)
+def stage(worker: Worker, sink: Gated) -> Fed:
+    return Fed(worker, sink, None, depth=4, progressed=lambda size: None)
 
 
 async def test_an_idle_thread_takes_the_stream_that_comes_while_another_is_at_work() -> None:

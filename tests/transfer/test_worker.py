@@ -9,7 +9,9 @@ import pytest
 
 from fastoci import _core
 from fastoci.errors import FormatError
-from fastoci.transfer.worker import Pipeline, Spans, Worker
+from fastoci.transfer.pipeline import Fed
+from fastoci.transfer.spans import Spans
+from fastoci.transfer.worker import Worker
 
 
 class Slow:
@@ -33,8 +35,8 @@ class Slow:
         self.aborted = True
 
 
-def pipeline(worker: Worker, sink: Slow, through: list[int]) -> Pipeline:
-    return Pipeline(worker, sink, None, depth=3, progressed=through.append)
+def pipeline(worker: Worker, sink: Slow, through: list[int]) -> Fed:
+    return Fed(worker, sink, None, depth=3, progressed=through.append)
 
 
 async def fill(spans: Spans, data: bytes) -> _core.Span:

@@ -27,12 +27,14 @@ from fastoci.layouts.oci_layout import write_image
 from fastoci.store.blobs import Store
 from fastoci.store.refs import Ref
 from fastoci.transfer.events import Observer
-from fastoci.transfer.job import Job, all_or_first, read_config
+from fastoci.transfer.job import Job, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
 from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.spans import Spans
+from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
-from fastoci.transfer.worker import Spans, Worker
+from fastoci.transfer.worker import Worker
 
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry

@@ -6,13 +6,13 @@ Spec: distribution-spec v1.1 (pull), image-spec v1.1 image-index.md and manifest
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import FastociError, FormatError, IntegrityError, PlatformError, UnsupportedError
+from fastoci.errors import FastociError, FormatError, PlatformError, UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
@@ -24,7 +24,6 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, ImageSource
-from fastoci.settle import settle
 from fastoci.store.blobs import Store
 from fastoci.store.refs import Ref
 from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
@@ -32,6 +31,7 @@ from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import PullPlan, Resolved
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tap import Tap
+from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
 
 _CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
@@ -241,34 +241,6 @@ async def read_config(store: Store, manifest: Manifest, limits: Limits) -> Image
     if descriptor.size > limits.manifest_size:
         raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a config")
     return config_document.parse(await store.read(descriptor))
-
-
-async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
-    """Wait for all; when one fails, cancel the others, wait for them, raise its error. Integrity errors go first."""
-    tasks = list(tasks)
-    try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    except asyncio.CancelledError:
-        await _end(tasks)
-        raise
-    cancelled = bool(pending) and await _end(tasks)
-    errors = [error for task in tasks if task in done and not task.cancelled() and (error := task.exception())]
-    errors.sort(key=lambda error: not isinstance(error, IntegrityError))
-    if errors:
-        raise errors[0]
-    if cancelled:
-        raise asyncio.CancelledError
-
-
-async def _end(tasks: Sequence[asyncio.Task[object]]) -> bool:
-    """Cancel tasks and wait for them; whether this task was cancelled meanwhile."""
-    for task in tasks:
-        task.cancel()
-    _, cancelled = await settle(asyncio.wait(tasks))
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen
-    return cancelled
 
 
 def _ref(resolved: Resolved, config: ImageConfig | None) -> Ref:

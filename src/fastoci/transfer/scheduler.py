@@ -19,8 +19,10 @@ from fastoci.settle import settle
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
 from fastoci.transfer.limits import Limits
+from fastoci.transfer.pipeline import Fed
+from fastoci.transfer.spans import Spans
 from fastoci.transfer.tap import Tap
-from fastoci.transfer.worker import Pipeline, Spans, Worker
+from fastoci.transfer.worker import Worker
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ class Scheduler:
         try:
             verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
             sink = _Resumable(ingest, verifier, self._limits.checkpoint)
-            pipeline = Pipeline(self._worker, sink, verifier, depth=self._limits.span_queue, progressed=progressed)
+            pipeline = Fed(self._worker, sink, verifier, depth=self._limits.span_queue, progressed=progressed)
         except BaseException:
             await settle(ingest.abort(discard=True))
             raise
@@ -192,7 +194,7 @@ class Scheduler:
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _feed_both(self, span: Span, pipeline: Pipeline, tap: Tap) -> None:
+    async def _feed_both(self, span: Span, pipeline: Fed, tap: Tap) -> None:
         again = span.retain()
         try:
             await pipeline.feed(span)

@@ -1,7 +1,6 @@
-"""Threads that run the data plane, and the budget of spans as the event loop sees it.
+"""Threads that run the data plane: which of the pipelines that have work goes next, and on how many threads.
 
-The unit of work is one stage of one stream on one span. Whatever happens to the task that waits, a span goes back to
-the pool when the thread lets go of it, and nothing is closed under a thread that still works on it.
+Whatever happens to the task that waits, nothing is closed under a thread that still works on it.
 """
 
 from __future__ import annotations
@@ -14,57 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fastoci import _core
-from fastoci._core import Span
-from fastoci.errors import IntegrityError
 from fastoci.settle import settle
-from fastoci.stream.sink import Sink
-from fastoci.stream.verify import Verified, Verifier, hash_spans
+from fastoci.transfer.pipeline import Making, Pipeline, advance
 
 T = TypeVar("T")
-
-
-class Spans:
-    """A ``SpanSource`` over the pool: hands spans to tasks in the order they came."""
-
-    def __init__(self, pool: _core.Pool) -> None:
-        self.pool = pool
-        self._loop = asyncio.get_running_loop()
-        self._line: deque[asyncio.Event] = deque()  # only the first may take
-        pool.on_release = self._released
-
-    async def take(self) -> Span:
-        """An empty span, as soon as the budget has one."""
-        if (span := self.spare()) is not None:
-            return span
-        turn = asyncio.Event()
-        self._line.append(turn)
-        try:
-            while self._line[0] is not turn or (span := self.pool.take()) is None:
-                turn.clear()
-                await turn.wait()
-            return span
-        finally:
-            self._line.remove(turn)
-            self._wake()  # there may be another span
-
-    def spare(self) -> Span | None:
-        """An empty span that nobody waits for, if there is one."""
-        return None if self._line else self.pool.take()
-
-    def _released(self) -> None:
-        if self._line:
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        if self._line:
-            self._line[0].set()
 
 
 class Worker:
     """A fixed number of threads that run stages and other work. Nothing is left running behind its caller's back.
 
-    Pipelines that have spans stand in one line. A thread takes the first, and when more stand there than threads are
-    idle, it takes as many as the hash has lanes: their spans are hashed together, at nearly the price of one.
+    Two lines: pipelines that can make a span (inflate), and those that have one to hash and give to their sink. When
+    cores are idle, every thread takes what comes, so making and using of one stream run side by side. When they are
+    not, a thread makes a span of several streams first and then takes as many as the hash has lanes: their spans are
+    hashed together at nearly the price of one, while they are in the cache.
     """
 
     def __init__(self, threads: int) -> None:
@@ -72,7 +33,10 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._lock = threading.Lock()
-        self._ready: deque[Pipeline] = deque()
+        self._raw: deque[Making] = deque()  # can make a span
+        self._ready: deque[Pipeline] = deque()  # have a span to use
+        self._makers = 0  # pipelines that make their spans
+        self._make_next = False  # when both lines are long, they take turns
         self._serving = 0  # threads that serve pipelines
         self._coming = 0  # threads that are about to
         self._running = 0  # other work, on a thread or about to be
@@ -112,15 +76,25 @@ class Worker:
     def schedule(self, pipeline: Pipeline) -> None:
         """Let a thread work on the pipeline's next span, unless one does already."""
         with self._lock:
-            if pipeline.busy or not pipeline.wants_more():
-                return
+            self._enlist(pipeline)
+            self._wake(0)
+
+    def count_maker(self, change: int) -> None:
+        """One pipeline more (1) or fewer (-1) that makes its spans."""
+        with self._lock:
+            self._makers += change
+
+    def _enlist(self, pipeline: Pipeline) -> None:
+        if not pipeline.busy and pipeline.wants_more():
             pipeline.busy = True
             self._ready.append(pipeline)
-            self._wake()
+        if isinstance(pipeline, Making) and not pipeline.making and pipeline.can_make():
+            pipeline.making = True
+            self._raw.append(pipeline)
 
-    def _wake(self) -> None:
-        """Under the lock: more threads while there is work for them, at least one."""
-        while self._coming < len(self._ready):
+    def _wake(self, taken: int) -> None:
+        """Under the lock: threads for the work that stands in line, but for what the caller takes itself."""
+        while self._coming < len(self._ready) + len(self._raw) - taken:
             ours = self._serving + self._coming
             if ours and ours + self._running >= self._threads:
                 return
@@ -128,149 +102,41 @@ class Worker:
             self.executor.submit(self._serve)
 
     def _serve(self) -> None:
-        """On a thread: one span each of a few pipelines, again and again while nobody else waits for a thread."""
+        """On a thread: one piece of work after the other, while nobody else waits for a thread."""
         with self._lock:
             self._coming -= 1
             self._serving += 1
         again = True
         while again:
             with self._lock:
-                idle = max(0, self._threads - self._serving - self._running)
-                count = 1 + min(max(0, len(self._ready) - 1 - idle), _core.lanes() - 1)
-                batch = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
-            advance(batch)
+                maker, batch = self._choose()
+            if maker is not None:
+                maker.make()
+            else:
+                advance(batch)
             with self._lock:
+                if maker is not None:
+                    maker.making = False
+                    batch = [maker]
+                else:
+                    for pipeline in batch:
+                        pipeline.busy = False
                 for pipeline in batch:
-                    pipeline.busy = pipeline.wants_more()
-                    if pipeline.busy:
-                        self._ready.append(pipeline)
-                again = bool(self._ready) and self._serving + self._running <= self._threads
-                if not again:
-                    self._serving -= 1
-                    self._wake()
+                    self._enlist(pipeline)
+                again = bool(self._ready or self._raw) and self._serving + self._running <= self._threads
+                self._serving -= not again
+                self._wake(int(again))
             for pipeline in batch:
-                self._loop.call_soon_threadsafe(pipeline.advanced)
+                if pipeline.has_news():
+                    self._loop.call_soon_threadsafe(pipeline.advanced)
 
-
-class Pipeline:
-    """One stream's stage on the worker: spans in from the loop, in order, one at a time hashed and given to ``sink``.
-
-    Args:
-        verifier: hashes the stream before ``sink`` has it; None for a stream that nothing was promised of.
-        depth: spans that may wait; then ``feed`` waits too, and with it whoever makes them.
-        progressed: called on the loop with the bytes that are through the stage since.
-    """
-
-    def __init__(
-        self, worker: Worker, sink: Sink, verifier: Verifier | None, *, depth: int, progressed: Callable[[int], None]
-    ) -> None:
-        self.busy = False  # stands in the worker's line, or is at work; changed under the worker's lock
-        self.sink = sink
-        self.verifier = verifier
-        self.error: Exception | None = None  # set by a thread; nothing follows
-        self._worker = worker
-        self._depth = depth
-        self._progressed = progressed
-        self._queue: deque[Span] = deque()
-        self.proof: Verified | None = None  # after ``finish``
-        self._through = self._told = 0  # bytes that passed the stage, and that ``progressed`` knows of
-        self._changed = asyncio.Event()
-
-    async def feed(self, span: Span) -> None:
-        """Hand a span over, with its reference; waits while ``depth`` spans are queued.
-
-        Raises: what the stage raised on an earlier span; ``abort`` gives this one back.
-        """
-        self._queue.append(span)
-        self._worker.schedule(self)
-        await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
-        if self.error is not None:
-            raise self.error
-
-    async def finish(self) -> None:
-        """Wait for all spans, close the sink, and hold the stream against what was promised.
-
-        Raises: what the stage raises, on any span or at its end; IntegrityError.
-        """
-        await self._wait_while(lambda: self.busy)
-        if self.error is not None:
-            raise self.error
-        await self._worker.run(self.sink.finish)
-        if self.verifier is not None:
-            self.proof = self.verifier.proof()
-
-    async def abort(self, *, keep: bool = False) -> None:
-        """Wait for the thread to let go, give all spans back, abort the sink on a thread. Idempotent.
-
-        Args:
-            keep: the sink keeps what it got for a later attempt, so the spans that wait are worked off first.
-        """
-        if not keep:
-            self._drop()
-        await settle(self._wait_while(lambda: self.busy))
-        self._drop()
-        await self._worker.finish(self.sink.abort)
-
-    def _drop(self) -> None:
-        while (span := self.take()) is not None:
-            span.release()
-
-    def take(self) -> Span | None:
-        """On a thread: the next span, None when ``abort`` took it away."""
-        try:
-            return self._queue.popleft()
-        except IndexError:
-            return None
-
-    def passed(self, size: int) -> None:
-        """On a thread: ``size`` bytes are through."""
-        self._through += size
-
-    def wants_more(self) -> bool:
-        """Under the worker's lock: there is another span to work on."""
-        return bool(self._queue) and self.error is None
-
-    def advanced(self) -> None:
-        """On the loop, after a thread worked on a span."""
-        self._changed.set()
-        if self._through > self._told:
-            size, self._told = self._through - self._told, self._through
-            self._progressed(size)
-
-    async def _wait_while(self, condition: Callable[[], bool]) -> None:
-        while condition():
-            self._changed.clear()
-            if condition():  # what a thread changes is followed by ``advanced``
-                await self._changed.wait()
-
-
-def advance(pipelines: list[Pipeline]) -> None:
-    """On a thread: hash one span of each pipeline, all in lanes, then give each to its sink, and release it."""
-    work = [(pipeline, span) for pipeline in pipelines if (span := pipeline.take()) is not None]
-    try:
-        _hash(work)
-        for pipeline, span in work:
-            if pipeline.error is not None:
-                continue
-            try:
-                pipeline.sink.feed(span)
-                pipeline.passed(len(span))
-            except Exception as error:
-                pipeline.error = error
-    finally:
-        for _, span in work:
-            span.release()
-
-
-def _hash(work: list[tuple[Pipeline, Span]]) -> None:
-    """Hash the spans of the pipelines that may go on; the others get their error."""
-    pairs = []
-    for pipeline, span in work:
-        if pipeline.verifier is None:
-            continue
-        try:
-            pipeline.verifier.expect(span)
-            pairs.append((pipeline.verifier, span))
-        except IntegrityError as error:
-            pipeline.error = error
-    hash_spans(pairs)
+    def _choose(self) -> tuple[Making | None, list[Pipeline]]:
+        """Under the lock: a pipeline that makes a span, or some that use theirs."""
+        lanes = _core.lanes()
+        if self._raw and (self._make_next or len(self._ready) < min(lanes, max(1, self._makers))):
+            self._make_next = False
+            return self._raw.popleft(), []
+        self._make_next = True
+        idle = max(0, self._threads - self._serving - self._running)
+        count = 1 + min(max(0, len(self._ready) - 1 - idle), lanes - 1)
+        return None, [self._ready.popleft() for _ in range(min(count, len(self._ready)))]

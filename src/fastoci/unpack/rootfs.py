@@ -20,7 +20,8 @@ from fastoci.errors import StoreError, StoreFullError
 class Rootfs:
     """One tree under construction. ``fd`` is its root. End it with ``publish`` or ``discard``.
 
-    ``staging`` is a 0700 directory that holds ``rootfs``; an flock on it says that its owner lives.
+    ``staging`` is a 0700 directory that holds ``rootfs``, and a directory for each layer that is made aside; an flock
+    on it says that its owner lives.
     """
 
     def __init__(self, target: Path, staging: Path, lock_fd: int, fd: int) -> None:
@@ -53,6 +54,26 @@ class Rootfs:
                 os.close(lock_fd)
             raise _translate(error, target) from error
         return cls(target, staging, lock_fd, fd)
+
+    def stage(self, number: int) -> int:
+        """Make an empty directory beside the tree for the files of one layer; its descriptor.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        directory = self._stage(number)
+        try:
+            directory.mkdir(mode=0o700)
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _translate(error, self.target) from error
+
+    def unstage(self, number: int) -> None:
+        """Remove such a directory and what is left in it."""
+        remove_tree(self._stage(number))
+
+    def _stage(self, number: int) -> Path:
+        return self._staging / f"layer{number}"
 
     def publish(self) -> None:
         """Give the tree its final name. Closes, also on error.

@@ -1,0 +1,129 @@
+"""The tar of a layer out of its compressed bytes, made span by span on a thread: from a file, or while they arrive."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+from fastoci._core import Span
+from fastoci.errors import UnpackError
+from fastoci.stream.inflate import Inflate
+
+
+class FileTar:
+    """The tar of a layer's file. A ``SpanMaker``; owns ``fd`` and ``source`` until ``close``."""
+
+    def __init__(self, fd: int, source: Span, inflate: Inflate) -> None:
+        self.ended = False
+        self.offset = 0  # compressed bytes read
+        self._fd = fd
+        self._source = source
+        self._inflate = inflate
+        self._left = False  # the source has bytes that are not inflated yet
+        self._compressed = True
+
+    def ready(self) -> bool:
+        """There is more of the file."""
+        return not self.ended
+
+    def hungry(self) -> bool:
+        """Never: it reads for itself."""
+        return False
+
+    def make(self, out: Span) -> Span | None:
+        """Fill ``out``; None at the very end.
+
+        Raises:
+            FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
+            UnpackError: the file cannot be read.
+        """
+        while out.room and not self.ended:
+            if self._left:
+                self._left = self._inflate.fill(out)
+            elif not self._read(self._source if self._compressed else out):
+                self._inflate.finish()
+                self.ended = True
+        return out if len(out) else None
+
+    def close(self) -> None:
+        """Give back what it owns."""
+        self._source.release()
+        os.close(self._fd)
+
+    def _read(self, span: Span) -> bool:
+        """The next bytes of the file; a plain tar goes straight to where it belongs, but for its first span."""
+        if span is self._source:
+            span.clear()
+        count = span.pread(self._fd, self.offset)
+        if count < 0:
+            raise UnpackError(f"cannot read the layer: {os.strerror(-count)}")
+        if span is self._source and count:
+            self._left = self._compressed = self._inflate.take(span)
+            if not self._compressed:
+                return True  # a plain tar: this was only a look at it
+        self.offset += count
+        return count > 0
+
+
+class ArrivingTar:
+    """The tar of a layer whose spans come one by one. A ``SpanMaker``; owns the spans until ``close``."""
+
+    _DEPTH = 2  # spans that may wait
+
+    def __init__(self, inflate: Inflate) -> None:
+        self.ended = False
+        self.offset = 0  # compressed bytes taken
+        self._inflate = inflate
+        self._waiting: deque[Span] = deque()
+        self._current: Span | None = None
+        self._complete = False  # no more will come
+
+    def put(self, span: Span | None) -> None:
+        """On the loop: the next span with its reference, None at the end."""
+        if span is None:
+            self._complete = True
+        else:
+            self._waiting.append(span)
+
+    def ready(self) -> bool:
+        """There are bytes, or the end can be looked at."""
+        return not self.ended and (self._current is not None or bool(self._waiting) or self._complete)
+
+    def hungry(self) -> bool:
+        """Another span can be put."""
+        return not self._complete and len(self._waiting) < self._DEPTH
+
+    def make(self, out: Span) -> Span | None:
+        """Append to ``out`` what there is; a plain tar's spans come out as they are.
+
+        Raises:
+            FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
+        """
+        while out.room:
+            if self._current is not None:
+                if self._inflate.fill(out):
+                    continue
+                self._current.release()
+                self._current = None
+            elif self._waiting:
+                span = self._waiting.popleft()
+                self._current = span
+                self.offset += len(span)
+                if not self._inflate.take(span):
+                    self._current = None
+                    return span
+            elif self._complete:
+                self._inflate.finish()
+                self.ended = True
+                return out if len(out) else None
+            else:
+                return None
+        return out
+
+    def close(self) -> None:
+        """Give back what it owns."""
+        if self._current is not None:
+            self._current.release()
+            self._current = None
+        while self._waiting:
+            self._waiting.popleft().release()
