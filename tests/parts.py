@@ -20,8 +20,8 @@ from fastoci.transfer.events import Event
 from fastoci.transfer.job import Job
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.scheduler import Scheduler
-from fastoci.transfer.unpack import Unpacker
 from fastoci.transfer.spans import Spans
+from fastoci.transfer.unpack import Unpacker
 from fastoci.transfer.worker import Worker
 
 NAMES = ("one", "two", "three")

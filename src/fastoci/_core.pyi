@@ -184,7 +184,8 @@ class Stager:
     """Makes what of a layer needs no lower layers; ``Extractor.adopt`` makes the rest. One thread at a time.
 
     Files go, whole and with their metadata, into an empty private directory on the root's file system, under numbers
-    for names; what is adopted leaves it. All entries go into a nameless file there. ``directory_fd`` stays the caller's.
+    for names; what is adopted leaves it. All entries go into a nameless file there. ``directory_fd`` stays the
+    caller's.
     Members are as ``Extractor``'s; ``finish`` closes nothing, and ``skipped`` counts only what files could not have.
     """
 

@@ -18,11 +18,11 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import SpanSource
 from fastoci.transfer.events import BlobFailed, Event
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.limits import Limits
-from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.pipeline import Fed
+from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.spans import Spans
+from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.worker import Worker
 
 DATA = b"0123456789" * 200_000
