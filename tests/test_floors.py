@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "image": ({"errors", "_core"}, {"msgspec"}),
     "stream": (PURE, {"isal", "zstandard"}),
     "interfaces": (PURE | {"stream"}, set()),
-    "registry": (MIDDLE, {"aiohttp", "yarl"}),
+    "registry": (MIDDLE, {"aiohttp", "yaml", "yarl"}),
     "store": (MIDDLE, set()),
     "unpack": (MIDDLE, set()),
     "layouts": (MIDDLE, set()),

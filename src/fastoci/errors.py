@@ -7,6 +7,7 @@
         ReferenceSyntaxError        a reference does not parse
       UnsupportedError            well formed, but nothing here can act on it
         PlatformError               the index holds no such platform
+      CredentialError             credentials cannot be had, or not kept    .program
       RegistryError               the registry answered no        .status .code .url
         NotFoundError               404: no such manifest or blob
         UnauthorizedError           401 after authentication was tried
@@ -82,6 +83,16 @@ class PlatformError(UnsupportedError):
     def __init__(self, message: str, *, available: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.available = available
+
+
+class CredentialError(FastociError):
+    """Credentials cannot be had from, or kept in, the place that the user named. ``program`` is the one that failed."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, program: str = "") -> None:
+        super().__init__(message)
+        self.program = program
 
 
 class RegistryError(FastociError):

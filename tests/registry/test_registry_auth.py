@@ -20,7 +20,8 @@ from fastoci.errors import (
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credential, Credentials
+from fastoci.registry.credential import Credential
+from fastoci.registry.credentials import Credentials
 
 MANIFEST = json.dumps(
     {

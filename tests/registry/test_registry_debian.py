@@ -18,7 +18,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credential, Credentials, load
+from fastoci.registry.credential import Credential
+from fastoci.registry.credentials import Credentials, load
 from fastoci.registry.repository import Repository
 
 NAME = "busybox-musl"  # an index, all of whose platforms are there

@@ -50,6 +50,20 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     "--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials, as docker login writes them."
 )
 @click.option("--creds", callback=_credentials, metavar="USER:PASSWORD", help="Credentials for the registry.")
+@click.option(
+    "--image-credential-provider-config",
+    "provider_config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The kubelet's CredentialProviderConfig, asked after the auth files.",
+)
+@click.option(
+    "--image-credential-provider-bin-dir",
+    "provider_bin_dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where its plugins are.",
+)
 @options.progress
 def pull(
     references: tuple[str, ...],
@@ -60,6 +74,8 @@ def pull(
     tls_verify: bool,
     authfile: Path | None,
     creds: tuple[str, str] | None,
+    provider_config: Path | None,
+    provider_bin_dir: Path | None,
     progress: str,
 ) -> int:
     """Pull images into the store, and print NAME@DIGEST of each on stdout.
@@ -72,6 +88,9 @@ def pull(
     request = Request(tuple(dict.fromkeys(references)), platform, rootfs, oci)
     if rootfs is not None and len(request.references) > 1:
         raise click.UsageError("--rootfs takes one image only")
+    if (provider_config is None) != (provider_bin_dir is None):
+        raise click.UsageError("--image-credential-provider-config and --image-credential-provider-bin-dir go together")
+    providers = None if provider_config is None or provider_bin_dir is None else (provider_config, provider_bin_dir)
 
     from fastoci import Engine
     from fastoci.cli import job
@@ -81,7 +100,14 @@ def pull(
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
-        async with Engine(store, tls_verify=tls_verify, authfile=authfile, creds=creds, observer=display) as engine:
+        async with Engine(
+            store,
+            tls_verify=tls_verify,
+            authfile=authfile,
+            creds=creds,
+            credential_providers=providers,
+            observer=display,
+        ) as engine:
             await _pull_all(engine, request, outcomes)
 
     try:

@@ -1,13 +1,15 @@
-"""Authorization headers: Basic, and Bearer tokens fetched once for all that wait and kept until shortly before expiry.
+"""Authorization: requests sent with Basic credentials or Bearer tokens, and again after a 401.
 
 It knows the token services' protocol and whom a secret may be told; it knows nothing of manifests and blobs.
 
 Rules:
 1. A token is kept by the registry's origin and the scope. One fetch runs for each, whoever waits.
-2. An https registry may only name an https token service.
-3. A credential goes to the registry's own origin, or over verified TLS to the service that the registry named over
+2. A token that was never good is not fetched again: only one that is due, one that was good before, or one for a wider
+   scope is.
+3. An https registry may only name an https token service.
+4. A credential goes to the registry's own origin, or over verified TLS to the service that the registry named over
    verified TLS. It never follows a redirect to another origin, a refresh token no redirect at all.
-4. What a service answers is capped, typed and free of control characters before it becomes a header.
+5. What a service answers is capped, typed and free of control characters before it becomes a header.
 
 Spec: distribution-spec token authentication; RFC 6750; RFC 6749 section 6 (refresh tokens).
 """
@@ -17,19 +19,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlencode
 
 from yarl import URL
 
 from fastoci.errors import FastociError, UnauthorizedError
+from fastoci.registry import challenge
 from fastoci.registry.challenge import Challenge
-from fastoci.registry.credentials import Credential
+from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import printable, refusal
 from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
 
@@ -37,25 +41,45 @@ _BODY_SIZE: Final = 1 << 20  # bytes of a token service's answer
 _LIFE_S: Final = 60.0  # of a token whose service does not say
 _LIFE_MOST_S: Final = 86400.0
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
+_SENDS: Final = 4  # of one request: short lives may end while it waits for a connection
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 _Key = tuple[Origin, str]
+Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this Authorization header if there is one
+Find = Callable[[], Awaitable[Credential | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
     header: str = field(repr=False)
-    renew_at: float  # the loop's clock
-    challenge: Challenge
-    credential: Credential | None
+    renew_at: float  # by the clock
+    scopes: tuple[str, ...] = ()
+    challenge: Challenge | None = None  # who gave it; None: nobody can give another
+    credential: Credential | None = None
+    proven: bool = False  # the registry took it
 
 
 class Authenticator:
-    """The authorizations of one client."""
+    """The authorizations of one client. Used on one loop.
 
-    def __init__(self, transport: Transport, *, tls_verify: bool) -> None:
+    Args:
+        tls_verify: certificates of token services are checked.
+        strict: a token is never asked for without the credential, where there is one that may not be told.
+        clock: monotonic seconds; the loop's by default.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        tls_verify: bool,
+        strict: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._transport = transport
         self._tls_verify = tls_verify
+        self._strict = strict
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._grants: dict[_Key, _Grant] = {}
         self._pending: dict[_Key, asyncio.Task[_Grant]] = {}
 
@@ -66,58 +90,108 @@ class Authenticator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def authorization(self, origin: Origin, scope: str) -> str | None:
-        """The header to send first: None when the registry has not asked for one yet.
+    async def request(
+        self, origin: Origin, scope: str, send: Send, find: Find, *, name: str, verified: bool = True
+    ) -> Reply:
+        """Send a request until it is authorized; the answer has any status but 401.
 
+        Args:
+            origin: what the request is sent to.
+            scope: what a token must allow; empty for none.
+            send: a redirect to another origin drops the header.
+            find: the credential; called only when it is asked for.
+            name: the registry as the user knows it, for messages.
+            verified: certificates of ``origin`` are checked.
         Raises:
-            RegistryError, TransportError: the token is due for renewal, and the service does not renew it.
+            UnauthorizedError: 401, and nothing or nothing more to try; or the token service may not be asked, or
+                answers nonsense.
+            CredentialError: a helper or plugin fails.
+            RegistryError, TransportError: no answer, or none that is useful, of registry or token service.
         """
-        grant = self._grants.get((origin, scope))
+        key = (origin, scope)
+        sent = await self._first(key, verified)
+        credential: Credential | None = None
+        for count in itertools.count(1):
+            reply = await send(sent)
+            challenges = challenge.parse(reply.header("WWW-Authenticate")) if reply.status in (401, 403) else ()
+            wider = self._wider(key, challenges) if reply.origin == origin else ()
+            if reply.status != 401 and not (reply.status == 403 and wider and count < _SENDS):
+                self._prove(key, sent)
+                return reply
+            if reply.origin != origin:
+                # Whoever the registry redirects to gets no credential, whatever it asks for.
+                raise await refusal(reply, hint="asked by the host of a redirect")
+            if count == 1:
+                credential = await _found(find, reply)
+            hint = (
+                f"no credentials for {name}" if credential is None else f"the credentials for {name} were not accepted"
+            )
+            refused = await refusal(reply, hint=hint)
+            if count == _SENDS:
+                raise refused
+            sent = await self._answer(key, challenges, credential, rejected=sent, wider=wider, verified=verified)
+            if sent is None:
+                raise refused
+        raise AssertionError
+
+    async def _first(self, key: _Key, verified: bool) -> str | None:
+        """The header to send first: None when the registry has not asked for one yet."""
+        grant = self._grants.get(key)
         if grant is None:
             return None
-        if self._now() < grant.renew_at:
+        if self._clock() < grant.renew_at or grant.challenge is None:
             return grant.header
-        return await self._obtain(origin, scope, grant.challenge, grant.credential)
+        return await self._obtain(key, grant.challenge, grant.scopes, grant.credential, verified)
 
-    async def answer(
+    def _wider(self, key: _Key, challenges: Sequence[Challenge]) -> tuple[str, ...]:
+        """The scopes that a registry asks for beyond those of the token that it was sent."""
+        grant = self._grants.get(key)
+        bearer = _bearer(challenges)
+        if bearer is None or (grant is None and bearer.params.get("error") != "insufficient_scope"):
+            return ()
+        held = grant.scopes if grant is not None else (key[1],)
+        wanted = bearer.params.get("scope", "").split(" ")
+        return tuple(dict.fromkeys(scope for scope in wanted if scope and scope not in held))
+
+    def _prove(self, key: _Key, sent: str | None) -> None:
+        grant = self._grants.get(key)
+        if grant is not None and grant.header == sent and not grant.proven:
+            self._grants[key] = replace(grant, proven=True)
+
+    async def _answer(
         self,
-        origin: Origin,
-        scope: str,
+        key: _Key,
         challenges: Sequence[Challenge],
         credential: Credential | None,
         *,
         rejected: str | None,
+        wider: tuple[str, ...],
+        verified: bool,
     ) -> str | None:
-        """The header to send after a 401, or None when there is nothing to try.
-
-        Args:
-            rejected: the header that was sent; None when there was none.
-        Raises:
-            UnauthorizedError: the token service may not be asked, or answers nonsense.
-            RegistryError, TransportError: the token service refuses or does not answer.
-        """
-        grant = self._grants.get((origin, scope))
-        if grant is not None and grant.header != rejected and self._now() < grant.renew_at:
+        """The header to send after a refusal of ``rejected``, or None when there is nothing to try."""
+        grant = self._grants.get(key)
+        due = grant is not None and self._clock() >= grant.renew_at
+        if grant is not None and grant.header != rejected and not due:
             return grant.header  # another task got it meanwhile
-        bearer = [c for c in challenges if c.scheme == "bearer" and c.params.get("realm")]
-        if bearer:
-            return await self._obtain(origin, scope, bearer[0], credential)
-        basic = [c for c in challenges if c.scheme == "basic"]
-        if not basic or credential is None or not credential.username:
+        bearer = _bearer(challenges)
+        if bearer is None or (credential is not None and credential.registry_token):
+            header = _own(challenges, credential)
+            if header is None or header == rejected:
+                return None
+            self._grants[key] = _Grant(header, math.inf)
+            return header
+        if grant is not None and grant.challenge is not None and not (due or grant.proven or wider):
             return None
-        header = _basic(credential)
-        if header == rejected:
-            return None
-        self._grants[origin, scope] = _Grant(header, math.inf, basic[0], credential)
-        return header
+        held = grant.scopes if grant is not None and grant.scopes else (key[1],)
+        return await self._obtain(key, bearer, (*held, *wider), credential, verified)
 
-    async def _obtain(self, origin: Origin, scope: str, challenge: Challenge, credential: Credential | None) -> str:
+    async def _obtain(
+        self, key: _Key, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
+    ) -> str:
         """Fetch a token, or wait for the fetch under way: it goes on when this waiter is cancelled."""
-        key = (origin, scope)
         task = self._pending.get(key)
         if task is None:
-            self._grants.pop(key, None)
-            task = asyncio.create_task(self._fetch(origin, scope, challenge, credential))
+            task = asyncio.create_task(self._fetch(key[0], bearer, scopes, credential, verified))
             self._pending[key] = task
             task.add_done_callback(lambda done: self._settle(key, done))
         try:
@@ -130,16 +204,16 @@ class Authenticator:
         if not task.cancelled() and task.exception() is None:
             self._grants[key] = task.result()
 
-    async def _fetch(self, origin: Origin, scope: str, challenge: Challenge, credential: Credential | None) -> _Grant:
-        realm = _realm(challenge, origin)
-        told = credential if self._may_tell(origin, Origin.of(realm)) else None
+    async def _fetch(
+        self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
+    ) -> _Grant:
+        realm = _realm(bearer, origin)
+        told = credential if self._may_tell(origin, Origin.of(realm), verified) else None
         hint = "" if told is credential else "the credentials were not sent: it is not reached over verified TLS"
-        scopes = [scope]
-        if challenge.params.get("error") == "insufficient_scope" and challenge.params.get("scope", scope) != scope:
-            scopes.append(challenge.params["scope"])
-        fields = [("service", challenge.params.get("service", "")), *(("scope", each) for each in scopes)]
-        started = self._now()
-        reply = await self._ask(realm, [pair for pair in fields if pair[1]], told, origin)
+        if hint and self._strict:
+            raise UnauthorizedError(f"{redact(realm)}: {hint}", url=redact(realm), status=401)
+        started = self._clock()
+        reply = await self._ask(realm, bearer.params.get("service", ""), scopes, told, origin)
         if reply.status != 200:
             raise await refusal(reply, hint=hint)
         try:
@@ -147,15 +221,20 @@ class Authenticator:
         finally:
             reply.close()
         token, life_s = _token(body, reply.url)
-        return _Grant(f"Bearer {token}", started + life_s * _USED_PART, challenge, credential)
+        return _Grant(f"Bearer {token}", started + life_s * _USED_PART, scopes, bearer, credential)
 
-    async def _ask(self, realm: URL, fields: list[tuple[str, str]], told: Credential | None, namer: Origin) -> Reply:
+    async def _ask(
+        self, realm: URL, service: str, scopes: tuple[str, ...], told: Credential | None, namer: Origin
+    ) -> Reply:
+        fields = [("service", service)] if service else []
         if told is not None and told.identity_token:
+            # RFC 6749 has one scope parameter, a list with spaces; the GET form has one for each.
             form = [("grant_type", "refresh_token"), ("client_id", "fastoci"), *fields]
-            form.append(("refresh_token", told.identity_token))
+            form += [("scope", " ".join(scopes)), ("refresh_token", told.identity_token)]
             headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-            body = urlencode(form).encode()
+            body = urlencode([pair for pair in form if pair[1]]).encode()
             return await self._transport.request("POST", realm, headers=headers, body=body, named_by=namer)
+        fields += [("scope", scope) for scope in scopes if scope]
         return await self._transport.request(
             "GET",
             realm.extend_query(fields),
@@ -164,11 +243,32 @@ class Authenticator:
             named_by=namer,
         )
 
-    def _may_tell(self, registry: Origin, realm: Origin) -> bool:
-        return realm == registry or (self._tls_verify and registry.scheme == realm.scheme == "https")
+    def _may_tell(self, registry: Origin, realm: Origin, verified: bool) -> bool:
+        return realm == registry or (verified and self._tls_verify and registry.scheme == realm.scheme == "https")
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+
+async def _found(find: Find, reply: Reply) -> Credential | None:
+    """What ``find`` finds; the reply is closed when it fails."""
+    try:
+        return await find()
+    except BaseException:
+        reply.close()
+        raise
+
+
+def _bearer(challenges: Sequence[Challenge]) -> Challenge | None:
+    return next((each for each in challenges if each.scheme == "bearer" and each.params.get("realm")), None)
+
+
+def _own(challenges: Sequence[Challenge], credential: Credential | None) -> str | None:
+    """The header that needs no token service."""
+    if credential is None:
+        return None
+    if credential.registry_token and any(each.scheme == "bearer" for each in challenges):
+        return f"Bearer {credential.registry_token}"
+    if credential.username and any(each.scheme == "basic" for each in challenges):
+        return _basic(credential)
+    return None
 
 
 def _realm(challenge: Challenge, origin: Origin) -> URL:

@@ -1,7 +1,7 @@
-"""The client of registries: which scheme a host speaks, who is logged in, and what to do about a 401.
+"""The client of registries: which scheme a host speaks, and who is logged in.
 
-It owns the connections and tokens of all hosts. Manifests and blobs are ``repository``'s. Retries and mirrors are not
-here.
+It owns the connections and tokens of all hosts. What is done about a 401 is ``auth``'s, manifests and blobs are
+``repository``'s. Retries and mirrors are not here.
 
 Spec: distribution-spec v1.1, token authentication.
 """
@@ -16,11 +16,9 @@ from yarl import URL
 
 from fastoci.errors import ConnectError, TimedOutError
 from fastoci.image.reference import Reference
-from fastoci.registry import challenge
 from fastoci.registry.addresses import is_loopback
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credentials import Credentials
-from fastoci.registry.refusals import refusal
 from fastoci.registry.repository import Repository
 from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
 
@@ -70,6 +68,7 @@ class Registry:
 
         Raises:
             UnauthorizedError: 401, and nothing or nothing more to try.
+            CredentialError: a credential helper fails.
             RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
         """
         failed: ConnectError | TimedOutError | None = None
@@ -88,28 +87,16 @@ class Registry:
         raise failed
 
     async def _get(self, reference: Reference, url: URL, headers: Mapping[str, str]) -> Reply:
-        origin = Origin.of(url)
-        scope = f"repository:{reference.path}:pull"
-        sent = await self._auth.authorization(origin, scope)
-        reply = await self._transport.request("GET", url, headers=headers, authorization=sent)
-        if reply.status != 401:
-            return reply
-        if reply.origin != origin:
-            # Whoever the registry redirects to gets no credential, whatever it asks for.
-            raise await refusal(reply, hint="asked by the host of a redirect")
-        challenges = challenge.parse(reply.header("WWW-Authenticate"))
-        credential = self._credentials.find(reference.domain, reference.path)
-        hint = f"no credentials for {reference.domain}"
-        if credential is not None:
-            hint = f"the credentials for {reference.domain} were not accepted"
-        refused = await refusal(reply, hint=hint)
-        header = await self._auth.answer(origin, scope, challenges, credential, rejected=sent)
-        if header is None:
-            raise refused
-        reply = await self._transport.request("GET", url, headers=headers, authorization=header)
-        if reply.status == 401:
-            raise await refusal(reply, hint=hint)
-        return reply
+        async def send(authorization: str | None) -> Reply:
+            return await self._transport.request("GET", url, headers=headers, authorization=authorization)
+
+        return await self._auth.request(
+            Origin.of(url),
+            f"repository:{reference.path}:pull",
+            send,
+            functools.partial(self._credentials.find, reference.domain, reference.path),
+            name=reference.domain,
+        )
 
     def _candidates(self, host: str) -> tuple[str, ...]:
         if host in self._schemes:

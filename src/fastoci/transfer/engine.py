@@ -120,6 +120,7 @@ class Engine:
         limits: connections, memory, threads and bounds.
         tls_verify: False accepts any certificate, and plain http.
         authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
+        credential_providers: the kubelet's CredentialProviderConfig and the directory of its plugins.
         observer: is told what happens (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
@@ -133,6 +134,7 @@ class Engine:
         tls_verify: bool = True,
         authfile: StrPath | None = None,
         creds: tuple[str, str] | None = None,
+        credential_providers: tuple[StrPath, StrPath] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.store_path = default_store() if store is None else Path(store)
@@ -140,6 +142,7 @@ class Engine:
         self._tls_verify = tls_verify
         self._authfile = None if authfile is None else Path(authfile)
         self._creds = creds
+        self._providers = credential_providers
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
         self._pulls = 0
@@ -239,11 +242,13 @@ class Engine:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""
         if self._registry is None:
             from fastoci.registry.client import Registry
-            from fastoci.registry.credentials import Credential, load
+            from fastoci.registry.credential import Credential
+            from fastoci.registry.credentials import load
 
             explicit = None if self._creds is None else Credential(*self._creds)
+            providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
             registry = Registry(
-                credentials=await asyncio.to_thread(load, self._authfile, explicit=explicit),
+                credentials=await asyncio.to_thread(load, self._authfile, explicit=explicit, providers=providers),
                 tls_verify=self._tls_verify,
                 connect_s=self._limits.connect_s,
                 read_s=self._limits.read_s,

@@ -1,0 +1,85 @@
+"""Running a program that knows credentials: off the loop, never by a shell, within bounds of time and output.
+
+What it writes is the caller's, who shows none of it: output of such programs holds secrets, also when they fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from fastoci.errors import CredentialError
+
+_OUTPUT: Final = 1 << 20  # bytes; a real answer has a few kilobytes
+
+
+async def run(
+    command: Sequence[str], given: bytes, *, environ: Mapping[str, str], timeout_s: float
+) -> tuple[int, bytes]:
+    """Run ``command`` with ``given`` on its stdin; its exit status and stdout.
+
+    It is killed, with all it started in its session, when this task is cancelled.
+
+    Args:
+        command: the program's path, and its arguments.
+    Raises:
+        CredentialError: it cannot be run, takes longer than ``timeout_s``, or writes more than 1 MiB.
+    """
+    program = os.path.basename(command[0])
+    loop = asyncio.get_running_loop()
+    try:
+        transport, output = await loop.subprocess_exec(
+            lambda: _Output(loop.create_future(), loop.create_future()),
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=dict(environ),
+            start_new_session=True,  # so that all it starts can be ended together
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "a bad argument"
+        raise CredentialError(f"{program}: cannot be run: {reason}", program=program) from error
+    try:
+        stdin = transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin.write(given)
+        stdin.close()
+        async with asyncio.timeout(timeout_s):
+            whole = await output.done
+    except TimeoutError as error:
+        raise CredentialError(f"{program}: no answer within {timeout_s:g} s", program=program) from error
+    finally:
+        if not output.gone.done():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            transport.close()
+            await asyncio.wait([output.gone])
+    if not whole:
+        raise CredentialError(f"{program}: answers with more than {_OUTPUT} bytes", program=program)
+    return transport.get_returncode() or 0, bytes(output.data)
+
+
+class _Output(asyncio.SubprocessProtocol):
+    """Collects stdout. ``done``: True at the program's end, False at the bound; ``gone``: nothing is open any more."""
+
+    def __init__(self, done: asyncio.Future[bool], gone: asyncio.Future[None]) -> None:
+        self.data = bytearray()
+        self.done = done
+        self.gone = gone
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.data) <= _OUTPUT:
+            self.data += data
+        if len(self.data) > _OUTPUT and not self.done.done():
+            self.done.set_result(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(True)
+        if not self.gone.done():
+            self.gone.set_result(None)
