@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from fastoci.image.digest import Digest as Digest
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
+    from fastoci.registry.login import logged_in as logged_in
+    from fastoci.registry.login import login as login
+    from fastoci.registry.login import logout as logout
     from fastoci.transfer import events as events
     from fastoci.transfer.engine import Engine as Engine
     from fastoci.transfer.engine import Image as Image
@@ -35,6 +38,9 @@ _PLACES = {
     "errors": "",
     "events": "transfer",
     "info": "transfer.info",
+    "logged_in": "registry.login",
+    "login": "registry.login",
+    "logout": "registry.login",
     "pull": "transfer.engine",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from helper_programs import HelperProgram, helper
 from wire import Spans
 
 
@@ -57,3 +59,11 @@ def certified(authority: trustme.CA) -> Callable[..., ssl.SSLContext]:
         return context
 
     return make
+
+
+@pytest.fixture
+def helper_program(tmp_path: Path) -> Callable[..., HelperProgram]:
+    """``helper_program("test", {"r.test": ("me", "pw")})`` is ``docker-credential-test`` on a PATH of its own."""
+    directory = tmp_path / "helpers"
+    directory.mkdir()
+    return functools.partial(helper, directory)

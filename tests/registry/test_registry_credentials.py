@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helper_programs import HelperProgram, plugin
 
-from fastoci.errors import FormatError
+from fastoci.errors import CredentialError, FormatError
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import Credentials, load
 
@@ -65,10 +67,13 @@ async def test_the_most_specific_key_wins(tmp_path: Path) -> None:
     assert users == ["app", "team", "host"]
 
 
-@pytest.mark.parametrize("domain", ["r.test.evil", "r.test:443", "r.test.", "xr.test", "est"])
+@pytest.mark.parametrize(
+    "domain", ["r.test.evil", "r.test:443", "R.TEST:443", "r.test.", "xr.test", "est", "xn--r-test", "r.test:80"]
+)
 async def test_a_host_that_only_resembles_the_key_gets_nothing(tmp_path: Path, domain: str) -> None:
     credentials = _load(_write(tmp_path / "a.json", {"https://r.test/v2/": _auth("me", "pw")}))
     assert await credentials.find("R.test", "a")
+    assert await credentials.find("R.TEST", "a")
     assert await credentials.find(domain, "a") is None
 
 
@@ -153,3 +158,149 @@ def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
     assert "hunter" not in repr(credential) + str(credential)
     credentials = _load(_write(tmp_path / "a.json", {"r.test": _auth("me", "hunter2")}))
     assert "hunter" not in repr(credentials)
+
+
+@pytest.mark.parametrize(
+    ("key", "domain"),
+    [
+        ("bücher.de", "xn--bcher-kva.de"),
+        ("\u212a8s.io", "k8s.io"),  # the Kelvin sign, whose lower case is an ASCII k
+        ("r.test:443", "r.test"),
+        ("r.test.", "r.test"),
+        ("r.test/v2", "r.test"),
+        ("user@r.test", "r.test"),
+    ],
+)
+async def test_a_key_that_only_resembles_the_host_is_for_another(tmp_path: Path, key: str, domain: str) -> None:
+    assert await _load(_write(tmp_path / "a.json", {key: _auth("me", "pw")})).find(domain, "team/app") is None
+
+
+async def test_a_key_without_a_scheme_wins_over_its_old_spelling(tmp_path: Path) -> None:
+    auths = {"https://r.test/v1/": _auth("old", "pw"), "r.test": _auth("new", "pw")}
+    assert await _load(_write(tmp_path / "a.json", auths)).find("r.test", "a") == Credential("new", "pw")
+
+
+async def test_a_registry_token_is_read(tmp_path: Path) -> None:
+    credentials = _load(_write(tmp_path / "a.json", {"r.test": {"registrytoken": "bearer.me"}}))
+    assert await credentials.find("r.test", "a") == Credential("", registry_token="bearer.me")
+    with pytest.raises(FormatError, match="'registrytoken'"):
+        _load(_write(tmp_path / "b.json", {"r.test": {"registrytoken": "a\r\nX-Evil: 1"}}))
+
+
+async def test_the_variable_comes_before_the_files_and_after_a_named_one(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "DOCKER_AUTH_CONFIG": json.dumps({"auths": {"r.test": _auth("variable", "x")}})}
+    _write(tmp_path / ".docker/config.json", {"r.test": _auth("file", "x"), "d.test": _auth("file", "x")})
+    credentials = load(environ=environ)
+    assert await credentials.find("r.test", "a") == Credential("variable", "x")
+    assert await credentials.find("d.test", "a") == Credential("file", "x")
+    named = _write(tmp_path / "named.json", {})
+    assert await load(named, environ=environ).find("r.test", "a") is None
+
+
+def test_a_broken_variable_is_named_and_its_secrets_are_not() -> None:
+    with pytest.raises(FormatError, match="DOCKER_AUTH_CONFIG: this auth file is not JSON") as caught:
+        load(environ={"DOCKER_AUTH_CONFIG": '{"auths": hunter2'})
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_the_old_dockercfg_is_asked_last(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    old = {"https://index.docker.io/v1/": _auth("hub", "x"), "r.test": {**_auth("old", "x"), "email": "me@r.test"}}
+    (tmp_path / ".dockercfg").write_text(json.dumps(old))
+    assert await load(environ=environ).find("docker.io", "library/redis") == Credential("hub", "x")
+    assert await load(environ=environ).find("r.test", "a") == Credential("old", "x")
+    _write(tmp_path / ".docker/config.json", {"r.test": _auth("new", "x")})
+    assert await load(environ=environ).find("r.test", "a") == Credential("new", "x")
+
+
+async def test_docker_config_leaves_only_its_own_file(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    _write(tmp_path / "run/containers/auth.json", {"r.test": _auth("run", "x")})
+    assert await load(environ=environ).find("r.test", "a") == Credential("run", "x")
+    assert await load(environ={**environ, "DOCKER_CONFIG": str(tmp_path / "d")}).find("r.test", "a") is None
+
+
+def _config(path: Path, **members: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(members))
+    return path
+
+
+async def test_the_helper_of_a_host_comes_before_the_store_and_the_entries(
+    tmp_path: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    one = helper_program("one", {"r.test:5000": ("one", "x")})
+    helper_program("all", {"https://index.docker.io/v1/": ("all", "x"), "r.test:5000": ("wrong", "x")})
+    file = _config(
+        tmp_path / "a.json",
+        auths={"r.test:5000": _auth("file", "x"), "plain.test": _auth("file", "x"), "docker.io": {}},
+        credHelpers={"r.test:5000": "one"},
+        credsStore="all",
+    )
+    credentials = load(file, environ=one.environ)
+    assert await credentials.find("r.test:5000", "a") == Credential("one", "x")
+    assert await credentials.find("docker.io", "library/redis") == Credential("all", "x")
+    assert await credentials.find("plain.test", "a") == Credential("file", "x")  # the store knows nothing of it
+    assert await credentials.find("nobody.test", "a") is None
+
+
+async def test_a_helper_that_fails_is_an_error_and_not_an_anonymous_pull(
+    tmp_path: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    helper = helper_program("broken", fails="hunter2")
+    file = _config(tmp_path / "a.json", credHelpers={"r.test": "broken"}, auths={"r.test": _auth("me", "hunter2")})
+    credentials = load(file, environ=helper.environ)
+    with pytest.raises(CredentialError, match="docker-credential-broken") as caught:
+        await credentials.find("r.test", "a")
+    assert "hunter2" not in str(caught.value)
+    assert await credentials.find("other.test", "a") is None
+
+
+@pytest.mark.parametrize("name", ["../../bin/sh", "a/b", "", "-x", "a b", "a;b", "x" * 65, "a\n", 5, None])
+@pytest.mark.parametrize("place", ["credHelpers", "credsStore"])
+def test_a_helper_has_a_plain_name(tmp_path: Path, place: str, name: object) -> None:
+    if place == "credsStore" and not name:
+        assert load(_config(tmp_path / "a.json", credsStore=name), environ={})  # docker writes it so
+        return
+    file = _config(tmp_path / "a.json", **{place: {"r.test": name} if place == "credHelpers" else name})
+    with pytest.raises(FormatError, match="not the name of a credential helper"):
+        load(file, environ={})
+
+
+def test_of_docker_s_headers_those_for_registries_are_kept(tmp_path: Path) -> None:
+    headers = {"X-Meta-Team": "a", "x-meta-b": "b", "Authorization": "hunter2", "X-Meta-Bad": "a\r\nb", "X-Meta-N": 5}
+    credentials = load(_config(tmp_path / "a.json", HttpHeaders=headers), environ={})
+    assert credentials.headers == {"X-Meta-Team": "a", "x-meta-b": "b"}
+
+
+async def test_what_the_user_gives_is_not_for_mirrors(tmp_path: Path) -> None:
+    file = _write(tmp_path / "a.json", {"mirror.test": _auth("mirror", "x")})
+    credentials = load(file, explicit=Credential("given", "x"), environ={})
+    assert await credentials.find("r.test", "a") == Credential("given", "x")
+    assert await credentials.find("mirror.test", "a", mirror=True) == Credential("mirror", "x")
+    assert await credentials.find("other.test", "a", mirror=True) is None
+
+
+async def test_the_kubelet_s_plugins_are_asked_after_the_files(tmp_path: Path) -> None:
+    answer = {
+        "kind": "CredentialProviderResponse",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType": "Registry",
+        "auth": {"docker.io": {"username": "plugin", "password": "x"}},
+    }
+    program = plugin(tmp_path, "p", answer)
+    provider = {
+        "name": "p",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "matchImages": ["docker.io"],
+        "defaultCacheDuration": "1h",
+    }
+    config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig", "providers": [provider]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = _write(tmp_path / "a.json", {"docker.io/team": _auth("file", "x")})
+    credentials = load(file, providers=(tmp_path / "config.json", tmp_path), environ=program.environ)
+    assert await credentials.find("docker.io", "team/app") == Credential("file", "x")
+    assert program.lines() == []
+    assert await credentials.find("docker.io", "library/redis") == Credential("plugin", "x")
+    assert await credentials.find("r.test", "library/redis") is None
+    assert len(program.lines()) == 1

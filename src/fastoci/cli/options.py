@@ -33,6 +33,20 @@ def platform(command: C) -> C:
     )(command)
 
 
+def authfile(command: C) -> C:
+    """``--authfile FILE``."""
+    return click.option(
+        "--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials, as docker login writes them."
+    )(command)
+
+
+def tls_verify(command: C) -> C:
+    """``--tls-verify BOOL``."""
+    return click.option(
+        "--tls-verify", type=bool, default=True, metavar="BOOL", help="false: accept any certificate, and http."
+    )(command)
+
+
 def progress(command: C) -> C:
     """``--progress MODE``."""
     return click.option(

@@ -45,10 +45,8 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
 )
 @click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write an OCI image layout there, too.")
-@click.option("--tls-verify", type=bool, default=True, metavar="BOOL", help="false: accept any certificate, and http.")
-@click.option(
-    "--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials, as docker login writes them."
-)
+@options.tls_verify
+@options.authfile
 @click.option("--creds", callback=_credentials, metavar="USER:PASSWORD", help="Credentials for the registry.")
 @click.option(
     "--image-credential-provider-config",

@@ -59,6 +59,7 @@ class Providers:
     Args:
         bin_dir: where the plugins are.
         environ: what they see, and more of it by the configuration.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -127,9 +128,13 @@ class Providers:
             raise CredentialError(f"{where}: {problem}", program=provider.name) from None
 
 
-def load(config: Path, bin_dir: Path, environ: Mapping[str, str]) -> Providers:
+def load(
+    config: Path, bin_dir: Path, environ: Mapping[str, str], *, clock: Callable[[], float] = time.monotonic
+) -> Providers:
     """Read the kubelet's configuration, YAML or JSON.
 
+    Args:
+        bin_dir, environ, clock: as for ``Providers``.
     Raises:
         FormatError: it cannot be read, or is no CredentialProviderConfig.
     """
@@ -160,7 +165,7 @@ def load(config: Path, bin_dir: Path, environ: Mapping[str, str]) -> Providers:
     providers = tuple(provider for provider in read if provider is not None)
     if len({provider.name for provider in providers}) != len(providers):
         raise FormatError(f"{config}: two providers have the same name")
-    return Providers(providers, bin_dir, environ)
+    return Providers(providers, bin_dir, environ, clock=clock)
 
 
 def _provider(entry: object, where: str) -> Provider | None:
@@ -223,7 +228,8 @@ def _answer(found: object, provider: Provider) -> _Answer:
         or found["apiVersion"] != provider.protocol
     ):
         raise ValueError
-    kind, life, auth = found["cacheKeyType"], found.get("cacheDuration"), found.get("auth") or {}
+    kind, life, auth = found["cacheKeyType"], found.get("cacheDuration"), found.get("auth")
+    auth = {} if auth is None else auth
     if not isinstance(kind, str) or kind not in _subjects("") or not isinstance(auth, dict):
         raise ValueError
     credentials = {}

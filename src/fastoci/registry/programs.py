@@ -57,8 +57,8 @@ async def run(
         if not output.gone.done():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(transport.get_pid(), signal.SIGKILL)
-            transport.close()
-            await asyncio.wait([output.gone])
+        transport.close()
+        await asyncio.wait([output.gone])
     if not whole:
         raise CredentialError(f"{program}: answers with more than {_OUTPUT} bytes", program=program)
     return transport.get_returncode() or 0, bytes(output.data)

@@ -1,0 +1,189 @@
+"""Logging in and out: credentials are checked at the registry, then kept in an auth file or by the helper it names.
+
+It knows the auth flow and where credentials are kept; it asks nobody for a password.
+
+Spec: containers-auth.json(5); distribution-spec v1.1, "Endpoints" end-1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from fastoci.errors import ConnectError, FormatError, ReferenceSyntaxError, TimedOutError
+from fastoci.image.reference import Reference
+from fastoci.registry import auth_files
+from fastoci.registry.addresses import is_loopback
+from fastoci.registry.auth import Authenticator
+from fastoci.registry.auth_edit import edit
+from fastoci.registry.auth_files import AuthFile
+from fastoci.registry.credential import Credential
+from fastoci.registry.credentials import load
+from fastoci.registry.helpers import Helpers
+from fastoci.registry.refusals import refusal
+from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
+
+StrPath = str | os.PathLike[str]
+
+
+async def login(
+    host: str,
+    user: str,
+    password: str,
+    *,
+    authfile: StrPath | None = None,
+    tls_verify: bool = True,
+    environ: Mapping[str, str] = os.environ,
+) -> bool:
+    """Check credentials at a registry and keep them for later; whether the registry asked for any.
+
+    Args:
+        host: ``HOST[:PORT]``, or with ``/PATH`` for the repositories below it.
+        authfile: where they are kept; by default ``REGISTRY_AUTH_FILE``, or where podman and skopeo keep theirs.
+    Raises:
+        ReferenceSyntaxError: ``host`` is no registry.
+        UnauthorizedError: the registry does not take them, or they may not be told to its token service.
+        RegistryError, TransportError: it cannot be asked.
+        CredentialError: the file names a helper that does not keep them.
+        FormatError, StoreError: the file is no auth file, or cannot be written.
+    """
+    key, there = _place(host)
+    credential = Credential(user, password)
+    path = auth_files.writable(None if authfile is None else Path(authfile), environ)
+    file = await asyncio.to_thread(_file, path)
+    asked = await _check(there, credential, tls_verify)
+    helper = file.helper(there.domain)
+    if helper:
+        await Helpers(environ).store(helper, there.domain, credential)
+    entry = {} if helper else {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    await asyncio.to_thread(edit, path, lambda found: _set(found, key, entry, path))
+    return asked
+
+
+async def logout(
+    host: str | None, *, authfile: StrPath | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Forget what ``login`` kept; what was forgotten.
+
+    Args:
+        host: as for ``login``; None for all that the file has, or has in the keeping of helpers.
+    Raises:
+        ReferenceSyntaxError: ``host`` is no registry.
+        CredentialError: a helper fails.
+        FormatError, StoreError: the file is no auth file, or cannot be written.
+    """
+    path = auth_files.writable(None if authfile is None else Path(authfile), environ)
+    wanted = None if host is None else _place(host)[0]
+    if not await asyncio.to_thread(path.exists):
+        return ()
+    file = await asyncio.to_thread(_file, path)
+    gone: list[str] = []
+    await asyncio.to_thread(edit, path, lambda found: _remove(found, wanted, path, gone))
+    helpers = Helpers(environ)
+    for domain in dict.fromkeys([*gone, *file.helpers] if wanted is None else [wanted]):
+        helper = "" if "/" in domain else file.helper(domain)
+        if helper and await helpers.erase(helper, domain):
+            gone.append(domain)
+    return tuple(dict.fromkeys(gone))
+
+
+async def logged_in(
+    host: str, *, authfile: StrPath | None = None, environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """The user that a pull from ``host`` logs in as, found in all places of credentials; None without one.
+
+    Raises:
+        ReferenceSyntaxError, CredentialError, FormatError: as for ``login``.
+    """
+    key, there = _place(host)
+    credentials = await asyncio.to_thread(load, None if authfile is None else Path(authfile), environ=environ)
+    found = await credentials.find(there.domain, key.partition("/")[2])
+    return None if found is None else found.username or "<token>"
+
+
+def _place(text: str) -> tuple[str, Reference]:
+    """The key of an auth file for a registry, and some repository there."""
+    key = auth_files.normal(text)
+    try:
+        there = Reference.parse(f"{key}/x")
+    except ReferenceSyntaxError:
+        there = None
+    if there is None or there.tag != "latest" or there.domain != key.partition("/")[0]:
+        raise ReferenceSyntaxError(f"{text[:200]!r} is no registry: expected HOST[:PORT], with a dot or a port in it")
+    return key, there
+
+
+def _file(path: Path) -> AuthFile:
+    try:
+        return auth_files.parse(auth_files.read(path), str(path))
+    except FormatError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return AuthFile(str(path))
+        raise
+
+
+async def _check(there: Reference, credential: Credential, tls_verify: bool) -> bool:
+    async with aclosing(Transport(tls_verify=tls_verify, connect_s=10.0, read_s=60.0, connections=1)) as transport:
+        auth = Authenticator(transport, tls_verify=tls_verify, strict=True)
+        try:
+            schemes = _schemes(there.host, tls_verify)
+            for scheme in schemes:
+                try:
+                    return await _ask(transport, auth, f"{scheme}://{there.host}/v2/", there.domain, credential)
+                except (ConnectError, TimedOutError):
+                    if scheme == schemes[-1]:
+                        raise
+            raise AssertionError
+        finally:
+            await auth.aclose()
+
+
+async def _ask(transport: Transport, auth: Authenticator, text: str, name: str, credential: Credential) -> bool:
+    url = parse_url(text)
+    asked = False
+
+    async def send(authorization: str | None) -> Reply:
+        return await transport.request("GET", url, headers={}, authorization=authorization)
+
+    async def find() -> Credential:
+        nonlocal asked
+        asked = True
+        return credential
+
+    reply = await auth.request(Origin.of(url), "", send, find, name=name)
+    if reply.status != 200:
+        raise await refusal(reply, hint=f"{redact(url)} is no registry" if reply.status == 404 else "")
+    reply.close()
+    return asked
+
+
+def _schemes(host: str, tls_verify: bool) -> tuple[str, ...]:
+    if is_loopback(parse_url(f"https://{host}/").raw_host or "") and not host.endswith(":443"):
+        return ("http",)
+    return ("https",) if tls_verify else ("https", "http")
+
+
+def _set(found: dict[str, object], key: str, entry: dict[str, str], path: Path) -> bool:
+    auths = auth_files.member(found, "auths", str(path))
+    same = [old for old in auths if auth_files.normal(old) == key]
+    for old in same[1:]:
+        del auths[old]
+    hub = auth_files.HUB_KEY if path.name == "config.json" else auth_files.HUB  # docker knows no other
+    auths[same[0] if same else hub if key == auth_files.HUB else key] = entry
+    found["auths"] = auths
+    return True
+
+
+def _remove(found: dict[str, object], key: str | None, path: Path, gone: list[str]) -> bool:
+    auths = auth_files.member(found, "auths", str(path))
+    names = [old for old in auths if key is None or auth_files.normal(old) == key]
+    for name in names:
+        del auths[name]
+    gone += [auth_files.normal(name) for name in names]
+    if names:
+        found["auths"] = auths
+    return bool(names)

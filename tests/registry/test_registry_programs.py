@@ -1,0 +1,78 @@
+"""Programs that know credentials: real ones, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastoci.errors import CredentialError
+from fastoci.registry.programs import run
+
+
+async def python(code: str, given: bytes = b"", *, timeout_s: float = 20.0) -> tuple[int, bytes]:
+    return await run([sys.executable, "-c", code], given, environ=os.environ, timeout_s=timeout_s)
+
+
+async def test_what_a_program_is_given_and_answers_comes_through_with_its_status() -> None:
+    code = "import sys; print(sys.stdin.read()[::-1]); print('hunter2', file=sys.stderr); sys.exit(3)"
+    assert await python(code, b"abc") == (3, b"cba\n")
+
+
+async def test_a_program_that_does_not_read_is_no_failure() -> None:
+    assert await python("print(1)", b"x" * 300_000) == (0, b"1\n")
+
+
+async def test_a_program_killed_by_a_signal_has_no_success() -> None:
+    code, _ = await python("import os; os.kill(os.getpid(), 9)")
+    assert code != 0
+
+
+async def test_a_program_without_an_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    # The child holds stdout open, so only the end of both ends the answer.
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    task = asyncio.create_task(python(code, timeout_s=600))
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110 - of a process
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    pid = int((tmp_path / "pid").read_text())
+    while _alive(pid):  # noqa: ASYNC110 - of a process
+        await asyncio.sleep(0.01)
+
+
+async def test_the_time_limit_is_an_error_that_names_the_program() -> None:
+    with pytest.raises(CredentialError, match=r"python.*: no answer within 0\.05 s") as caught:
+        await python("import time; time.sleep(600)", timeout_s=0.05)
+    assert caught.value.program == os.path.basename(sys.executable)
+
+
+async def test_output_without_an_end_is_an_error() -> None:
+    with pytest.raises(CredentialError, match="more than 1048576 bytes"):
+        await python("while True: print('x' * 65536)")
+
+
+@pytest.mark.parametrize("program", ["absent", ".", "plain"])
+async def test_what_cannot_be_run_is_an_error(tmp_path: Path, program: str) -> None:
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(CredentialError, match="cannot be run"):
+        await run([str(tmp_path / program)], b"", environ={}, timeout_s=5)
+
+
+async def test_no_shell_sees_the_arguments(tmp_path: Path) -> None:
+    argument = f"; touch {tmp_path}/made; $(id) `id`"
+    command = [sys.executable, "-c", "import sys; print(sys.argv[1])", argument]
+    assert await run(command, b"", environ=os.environ, timeout_s=20) == (0, argument.encode() + b"\n")
+    assert not (tmp_path / "made").exists()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
