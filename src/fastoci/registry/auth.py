@@ -1,48 +1,36 @@
 """Authorization: requests sent with Basic credentials or Bearer tokens, and again after a 401.
 
-It knows the token services' protocol and whom a secret may be told; it knows nothing of manifests and blobs.
+It knows when a token is kept, fetched and given up; how one is fetched, and whom a secret may be told, is ``tokens``'.
 
 Rules:
 1. A token is kept by the registry's origin and the scope. One fetch runs for each, whoever waits.
 2. A token that was never good is not fetched again: only one that is due, one that was good before, or one for a wider
    scope is.
-3. An https registry may only name an https token service.
-4. A credential goes to the registry's own origin, or over verified TLS to the service that the registry named over
-   verified TLS. It never follows a redirect to another origin, a refresh token no redirect at all.
-5. What a service answers is capped, typed and free of control characters before it becomes a header.
+3. A credential, and a token, goes to the registry's own origin. Whoever a redirect leads to gets none.
 
-Spec: distribution-spec token authentication; RFC 6750; RFC 6749 section 6 (refresh tokens).
+Spec: distribution-spec token authentication; RFC 6750; RFC 7617.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import itertools
-import json
 import math
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import urlencode
 
-from yarl import URL
-
-from fastoci.errors import FastociError, UnauthorizedError
+from fastoci.errors import FastociError
 from fastoci.registry import challenge
 from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
-from fastoci.registry.refusals import printable, refusal
-from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
+from fastoci.registry.refusals import refusal
+from fastoci.registry.tokens import TokenServices, basic
+from fastoci.registry.transport import Origin, Reply, Transport
 
-_BODY_SIZE: Final = 1 << 20  # bytes of a token service's answer
-_LIFE_S: Final = 60.0  # of a token whose service does not say
-_LIFE_MOST_S: Final = 86400.0
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
+_SCOPES: Final = 8  # of one token
 _SENDS: Final = 4  # of one request: short lives may end while it waits for a connection
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 _Key = tuple[Origin, str]
 Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this Authorization header if there is one
@@ -76,9 +64,7 @@ class Authenticator:
         strict: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._transport = transport
-        self._tls_verify = tls_verify
-        self._strict = strict
+        self._services = TokenServices(transport, tls_verify=tls_verify, strict=strict)
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._grants: dict[_Key, _Grant] = {}
         self._pending: dict[_Key, asyncio.Task[_Grant]] = {}
@@ -150,8 +136,8 @@ class Authenticator:
         if bearer is None or (grant is None and bearer.params.get("error") != "insufficient_scope"):
             return ()
         held = grant.scopes if grant is not None else (key[1],)
-        wanted = bearer.params.get("scope", "").split(" ")
-        return tuple(dict.fromkeys(scope for scope in wanted if scope and scope not in held))
+        wanted = dict.fromkeys(bearer.params.get("scope", "").split(" "))
+        return tuple(scope for scope in wanted if scope and scope not in held)[: max(0, _SCOPES - len(held))]
 
     def _prove(self, key: _Key, sent: str | None) -> None:
         grant = self._grants.get(key)
@@ -180,8 +166,9 @@ class Authenticator:
                 return None
             self._grants[key] = _Grant(header, math.inf)
             return header
-        if grant is not None and grant.challenge is not None and not (due or grant.proven or wider):
-            return None
+        useful = due or wider or key in self._pending or grant is None or grant.challenge is None or grant.proven
+        if not useful:
+            return None  # it was fetched for this, and never good
         held = grant.scopes if grant is not None and grant.scopes else (key[1],)
         return await self._obtain(key, bearer, (*held, *wider), credential, verified)
 
@@ -207,44 +194,9 @@ class Authenticator:
     async def _fetch(
         self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
     ) -> _Grant:
-        realm = _realm(bearer, origin)
-        told = credential if self._may_tell(origin, Origin.of(realm), verified) else None
-        hint = "" if told is credential else "the credentials were not sent: it is not reached over verified TLS"
-        if hint and self._strict:
-            raise UnauthorizedError(f"{redact(realm)}: {hint}", url=redact(realm), status=401)
         started = self._clock()
-        reply = await self._ask(realm, bearer.params.get("service", ""), scopes, told, origin)
-        if reply.status != 200:
-            raise await refusal(reply, hint=hint)
-        try:
-            body = await reply.read(_BODY_SIZE)
-        finally:
-            reply.close()
-        token, life_s = _token(body, reply.url)
+        token, life_s = await self._services.fetch(origin, bearer, scopes, credential, verified=verified)
         return _Grant(f"Bearer {token}", started + life_s * _USED_PART, scopes, bearer, credential)
-
-    async def _ask(
-        self, realm: URL, service: str, scopes: tuple[str, ...], told: Credential | None, namer: Origin
-    ) -> Reply:
-        fields = [("service", service)] if service else []
-        if told is not None and told.identity_token:
-            # RFC 6749 has one scope parameter, a list with spaces; the GET form has one for each.
-            form = [("grant_type", "refresh_token"), ("client_id", "fastoci"), *fields]
-            form += [("scope", " ".join(scopes)), ("refresh_token", told.identity_token)]
-            headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-            body = urlencode([pair for pair in form if pair[1]]).encode()
-            return await self._transport.request("POST", realm, headers=headers, body=body, named_by=namer)
-        fields += [("scope", scope) for scope in scopes if scope]
-        return await self._transport.request(
-            "GET",
-            realm.extend_query(fields),
-            headers={"Accept": "application/json"},
-            authorization=None if told is None else _basic(told),
-            named_by=namer,
-        )
-
-    def _may_tell(self, registry: Origin, realm: Origin, verified: bool) -> bool:
-        return realm == registry or (verified and self._tls_verify and registry.scheme == realm.scheme == "https")
 
 
 async def _found(find: Find, reply: Reply) -> Credential | None:
@@ -267,46 +219,8 @@ def _own(challenges: Sequence[Challenge], credential: Credential | None) -> str 
     if credential.registry_token and any(each.scheme == "bearer" for each in challenges):
         return f"Bearer {credential.registry_token}"
     if credential.username and any(each.scheme == "basic" for each in challenges):
-        return _basic(credential)
+        return basic(credential)
     return None
-
-
-def _realm(challenge: Challenge, origin: Origin) -> URL:
-    registry = f"{origin.scheme}://{origin.host}:{origin.port}"
-    try:
-        realm = parse_url(challenge.params["realm"])
-    except ValueError:
-        raise UnauthorizedError(
-            f"{registry}: names a token service that is no http(s) URL", url=registry, status=401
-        ) from None
-    if origin.scheme == "https" and realm.scheme != "https":
-        raise UnauthorizedError(
-            f"{registry}: names the token service {redact(realm)}, which is not https", url=registry, status=401
-        )
-    return realm
-
-
-def _token(body: bytes, url: str) -> tuple[str, float]:
-    """The token in a service's answer, and the seconds it lives."""
-    document = None
-    if len(body) <= _BODY_SIZE:
-        with contextlib.suppress(ValueError, RecursionError):
-            document = json.loads(body)
-    if not isinstance(document, dict):
-        words = printable(body[:80].decode(errors="replace"))
-        raise UnauthorizedError(f"{url}: the token service answers no JSON object but {words!r}", url=url, status=200)
-    token = document.get("token") or document.get("access_token")
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise UnauthorizedError(f"{url}: the token service answers without a usable token", url=url, status=200)
-    life_s = document.get("expires_in")
-    if isinstance(life_s, bool) or not isinstance(life_s, (int, float)) or not 0 < life_s < math.inf:
-        life_s = _LIFE_S
-    return token, min(float(life_s), _LIFE_MOST_S)
-
-
-def _basic(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.password}".encode()
-    return "Basic " + base64.b64encode(pair).decode()
 
 
 def _twin(error: FastociError) -> FastociError:
