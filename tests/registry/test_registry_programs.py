@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import fastoci
 from fastoci.errors import CredentialError
 from fastoci.registry.programs import run
 
@@ -76,3 +78,42 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+_ON_UVLOOP = """
+import asyncio, os, sys, uvloop
+from fastoci.errors import CredentialError
+from fastoci.registry.programs import run
+
+async def python(code, given=b"", timeout_s=20.0):
+    return await run([sys.executable, "-c", code], given, environ=os.environ, timeout_s=timeout_s)
+
+async def work():
+    print(await python("import sys; print(sys.stdin.read()[::-1]); sys.exit(3)", b"abc"))
+    print(await python("print(1)", b"x" * 300_000))
+    before = set(os.listdir("/proc/self/fd"))
+    for code, timeout_s in (("import time; time.sleep(600)", 0.05), ("while True: print('x' * 65536)", 20.0)):
+        try:
+            await python(code, timeout_s=timeout_s)
+        except CredentialError as error:
+            print(error.message.partition(": ")[2])
+    print(set(os.listdir("/proc/self/fd")) == before)
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(work())
+"""
+
+
+def test_on_uvloop_the_bounds_are_the_same() -> None:
+    # A process of its own: uvloop keeps a pipe for the signals of children as long as the process lives.
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastoci.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _ON_UVLOOP], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [
+        r"(3, b'cba\n')",
+        r"(0, b'1\n')",
+        "no answer within 0.05 s",
+        "answers with more than 1048576 bytes",
+        "True",
+    ], done.stderr

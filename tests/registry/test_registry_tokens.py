@@ -304,3 +304,22 @@ async def test_no_secret_is_in_any_error_of_the_flow() -> None:
                 await client.get()
         told = json.dumps([str(caught.value), repr(caught.value), vars(caught.value), repr(credential)], default=str)
         assert not any(secret in told for secret in secrets)
+
+
+async def test_a_token_that_ran_out_while_its_first_request_waited_is_replaced() -> None:
+    realm = Realm(life_s=2.0)
+    sends = 0
+    async with asking(realm) as client:
+        url = parse_url(f"http://{realm.server.address}/v2/x")
+
+        async def send(authorization: str | None) -> Reply:
+            nonlocal sends
+            sends += 1
+            if sends == 2:
+                realm.now += 3.0
+            return await client.transport.request("GET", url, headers={}, authorization=authorization)
+
+        reply = await client.auth.request(Origin.of(url), SCOPE, send, client.find, name="r.test")
+        assert await reply.read(10) == b"ok"
+        reply.close()
+    assert len(realm.tokens()) == 2

@@ -59,8 +59,7 @@ async def login(
     helper = file.helper(there.domain)
     if helper:
         await Helpers(environ).store(helper, there.domain, credential)
-    entry = {} if helper else {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
-    await asyncio.to_thread(edit, path, lambda found: _set(found, key, entry, path))
+    await asyncio.to_thread(keep, path, key, credential, helper=helper)
     return asked
 
 
@@ -103,6 +102,28 @@ async def logged_in(
     credentials = await asyncio.to_thread(load, None if authfile is None else Path(authfile), environ=environ)
     found = await credentials.find(there.domain, key.partition("/")[2])
     return None if found is None else found.username or "<token>"
+
+
+def keep(path: Path, key: str, credential: Credential, *, helper: str) -> None:
+    """Write the entry for ``key``, which is ``normal``, into an auth file; an empty one when a helper has the secret.
+
+    Raises:
+        FormatError, StoreError: as for ``auth_edit.edit``.
+    """
+    pair = f"{credential.username}:{credential.password}"
+    entry = {} if helper else {"auth": base64.b64encode(pair.encode()).decode()}
+    hub = auth_files.HUB_KEY if path.name == "config.json" else auth_files.HUB  # docker knows no other
+
+    def change(found: dict[str, object]) -> bool:
+        auths = auth_files.member(found, "auths", str(path))
+        same = [old for old in auths if auth_files.normal(old) == key]
+        for old in same[1:]:
+            del auths[old]
+        auths[same[0] if same else hub if key == auth_files.HUB else key] = entry
+        found["auths"] = auths
+        return True
+
+    edit(path, change)
 
 
 def _place(text: str) -> tuple[str, Reference]:
@@ -165,17 +186,6 @@ def _schemes(host: str, tls_verify: bool) -> tuple[str, ...]:
     if is_loopback(parse_url(f"https://{host}/").raw_host or "") and not host.endswith(":443"):
         return ("http",)
     return ("https",) if tls_verify else ("https", "http")
-
-
-def _set(found: dict[str, object], key: str, entry: dict[str, str], path: Path) -> bool:
-    auths = auth_files.member(found, "auths", str(path))
-    same = [old for old in auths if auth_files.normal(old) == key]
-    for old in same[1:]:
-        del auths[old]
-    hub = auth_files.HUB_KEY if path.name == "config.json" else auth_files.HUB  # docker knows no other
-    auths[same[0] if same else hub if key == auth_files.HUB else key] = entry
-    found["auths"] = auths
-    return True
 
 
 def _remove(found: dict[str, object], key: str | None, path: Path, gone: list[str]) -> bool:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 from fastoci.errors import CredentialError
 
@@ -45,8 +45,7 @@ async def run(
         reason = getattr(error, "strerror", None) or "a bad argument"
         raise CredentialError(f"{program}: cannot be run: {reason}", program=program) from error
     try:
-        stdin = transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop has a class of its own
         stdin.write(given)
         stdin.close()
         async with asyncio.timeout(timeout_s):
