@@ -24,7 +24,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pull", "--help"], ["--version"], ["pull"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["pull", "--help"], ["login", "--help"], ["--version"], ["pull"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": SOURCE}
     command = [sys.executable, "-c", PROBE, *arguments]
