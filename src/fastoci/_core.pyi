@@ -47,14 +47,21 @@ class Span:
         """Count bytes as filled that were written through ``reserve``."""
     def pread(self, fd: int, offset: int, /) -> int:
         """Fill the room from a file at ``offset``, without the GIL; bytes read, 0 at the end, -errno."""
-    def pwrite(self, fd: int, offset: int, /) -> int:
-        """Write all filled bytes at ``offset``, without the GIL; 0, or -errno."""
+    def pwrite(self, fd: int, offset: int, /, *, uncached: bool = False) -> int:
+        """Write all filled bytes at ``offset``, without the GIL; 0, or -errno.
+
+        ``uncached``: they leave the page cache as soon as they are on the disk (RWF_DONTCACHE). -EOPNOTSUPP, -EINVAL or
+        -ENOSYS, and nothing written, where kernel or file system cannot.
+        """
     def clear(self) -> None:
         """Forget the content, keep the memory; only for the sole owner."""
     def retain(self) -> Span:
         """One more reference; returns itself."""
     def release(self) -> None:
         """One reference less; ValueError when there is none left."""
+
+def reserve(fd: int, offset: int, size: int, /) -> int:
+    """Take blocks for bytes beyond the end of a file, whose length stays; 0, or -errno after a part of them."""
 
 @final
 class Sha256:

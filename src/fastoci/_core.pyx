@@ -24,7 +24,10 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     ssize_t c_pread "pread"(int, void *, size_t, int64_t)
-    ssize_t c_pwrite "pwrite"(int, const void *, size_t, int64_t)
+
+cdef extern from "csrc/write.h" nogil:
+    int write_all(int, const uint8_t *, size_t, int64_t, int)
+    int write_reserve(int, int64_t, int64_t)
 
 cdef extern from "csrc/sha256.h" nogil:
     enum: SHA256_STATE_SIZE
@@ -281,20 +284,12 @@ cdef class Span:
         self._size += size
         return -error if error else size
 
-    def pwrite(self, int fd, int64_t offset, /):
-        cdef size_t done = 0
-        cdef ssize_t n
-        cdef int error = 0
+    def pwrite(self, int fd, int64_t offset, /, *, bint uncached=False):
+        cdef int code
         self._check()
         with nogil:
-            while done < self._size:
-                n = c_pwrite(fd, self._memory + done, self._size - done, offset + done)
-                if n >= 0:
-                    done += n
-                elif errno != EINTR:
-                    error = errno
-                    break
-        return -error
+            code = write_all(fd, self._memory, self._size, offset, uncached)
+        return code
 
     def clear(self):
         self._check()
@@ -311,6 +306,13 @@ cdef class Span:
         self._check()
         self._references -= 1
         self._settle()
+
+
+def reserve(int fd, int64_t offset, int64_t size, /):
+    cdef int code
+    with nogil:
+        code = write_reserve(fd, offset, size)
+    return code
 
 
 @cython.no_gc_clear
