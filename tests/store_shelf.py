@@ -43,9 +43,11 @@ class Shelf:
                 span.release()
         return verifier
 
-    async def put(self, data: bytes, algorithm: str = "sha256", *, media_type: str = "") -> Descriptor:
+    async def put(
+        self, data: bytes, algorithm: str = "sha256", *, media_type: str = "", cached: bool = False
+    ) -> Descriptor:
         blob = self.describe(data, algorithm)
-        ingest = await self.store.begin(blob)
+        ingest = await self.store.begin(blob, cached=cached)
         if ingest is not None:
             verifier = self.feed(ingest, data)
             ingest.sink.finish()

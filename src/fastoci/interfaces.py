@@ -81,11 +81,13 @@ class BlobStore(Protocol):
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         """Which of these are absent, or present with another size; each digest once, in the order given."""
 
-    async def begin(self, blob: Descriptor) -> Ingest | None:
+    async def begin(self, blob: Descriptor, *, cached: bool = False) -> Ingest | None:
         """Take hold of the digest, waiting while another process has it; None when the blob is there by then.
 
         Resumes what an earlier attempt left.
 
+        Args:
+            cached: the blob is read back soon: keep it in the page cache, which a large blob otherwise leaves alone.
         Raises:
             StoreError: the disk refused.
         """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,21 +39,36 @@ def _mount(*arguments: str) -> None:
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 file system of 16 MiB with 64 inodes."""
+@contextmanager
+def _disk(tmp_path: Path, kind: str, size: int, *options: str) -> Iterator[Path]:
+    """A file system of this kind on a loop device."""
     image, disk = tmp_path / "image", tmp_path / "disk"
     disk.mkdir()
     with image.open("wb") as file:
-        file.truncate(16 << 20)
-    made = subprocess.run(
-        ["/usr/sbin/mkfs.ext4", "-q", "-F", "-N", "64", "-m", "0", image], capture_output=True, text=True, check=False
-    )
+        file.truncate(size)
+    make = shutil.which(f"mkfs.{kind}", path="/usr/sbin:/sbin")
+    if make is None:
+        pytest.skip(f"mkfs.{kind} is not installed")
+    made = subprocess.run([make, "-q", *options, image], capture_output=True, text=True, check=False)
     if made.returncode:
-        pytest.skip(f"cannot make an ext4 file system: {made.stderr.strip()}")
+        pytest.skip(f"cannot make a file system: {made.stderr.strip()}")
     _mount("-o", "loop", str(image), str(disk))
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a failed test may have a file open
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 file system of 16 MiB with 64 inodes."""
+    with _disk(tmp_path, "ext4", 16 << 20, "-F", "-N", "64", "-m", "0") as disk:
+        yield disk
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def real_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system on a device of its own, with room for large blobs."""
+    with _disk(tmp_path, request.param, 400 << 20) as disk:
+        yield disk
 
 
 @pytest.fixture

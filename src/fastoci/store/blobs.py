@@ -84,9 +84,9 @@ class Store:
             return False
         return not self._unsynced.distrusts(blob.digest)
 
-    async def begin(self, blob: Descriptor) -> StoreIngest | None:
+    async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
         while True:
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._try, blob)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._try, blob, cached)
             attempt, cancelled = await settle(work)
             if cancelled:
                 if isinstance(attempt, StoreIngest):
@@ -134,7 +134,7 @@ class Store:
         except OSError as cause:
             raise disk.failure(cause, "look at", path) from cause
 
-    def _try(self, blob: Descriptor) -> StoreIngest | _Outcome:
+    def _try(self, blob: Descriptor, cached: bool) -> StoreIngest | _Outcome:
         """One attempt at ``begin``, without waiting for whoever holds the digest."""
         if self.holds(blob):
             return _Outcome.THERE
@@ -157,6 +157,7 @@ class Store:
                     held=held,
                     threads=self._threads,
                     unsynced=self._unsynced,
+                    cached=cached,
                 )
             with disk.translated("delete", directory):
                 ingest.remove(directory)

@@ -18,6 +18,7 @@ from fastoci.errors import StoreError, StoreFullError
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:

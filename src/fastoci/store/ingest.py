@@ -12,20 +12,18 @@ import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
 
-from fastoci._core import Sha256, Span
+from fastoci._core import Sha256
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.settle import settle
 from fastoci.store import disk, lock
 from fastoci.store.boot import Unsynced
+from fastoci.store.data import DataSink, open_data
 from fastoci.store.paths import Paths
 from fastoci.store.state import STATE_SIZE, State
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
-
-_OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def hold(directory: str) -> int | None:
@@ -50,33 +48,6 @@ def remove(directory: str) -> None:
         os.rmdir(directory)
 
 
-class DataSink:
-    """The ``Sink`` that writes an ingest's data at its offset."""
-
-    def __init__(self, fd: int, path: str, offset: int, size: int) -> None:
-        self.fd = fd
-        self.offset = offset
-        self._path = path
-        self._size = size
-
-    def feed(self, span: Span) -> None:
-        if self.fd < 0:
-            raise ValueError(f"{self._path} is closed")
-        code = span.pwrite(self.fd, self.offset)
-        if code:
-            cause = OSError(-code, os.strerror(-code))
-            raise disk.failure(cause, "write", self._path, wanted=self._size - self.offset) from cause
-        self.offset += len(span)
-
-    def finish(self) -> None:
-        """Nothing is left to do: the verifier demands the size, ``commit`` makes it durable."""
-
-    def abort(self) -> None:
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            os.close(fd)
-
-
 class StoreIngest:
     """``Ingest`` on a file; made in one of the store's threads.
 
@@ -92,6 +63,7 @@ class StoreIngest:
         held: int,
         threads: ThreadPoolExecutor,
         unsynced: Unsynced,
+        cached: bool,
     ) -> None:
         self._blob = blob
         self._paths = paths
@@ -102,11 +74,13 @@ class StoreIngest:
         self._unsynced = unsynced
         self._state_fd = -1
         with disk.translated("begin", self._directory, wanted=blob.size):
-            fd = _open_data(f"{self._directory}/data")
+            fd = open_data(f"{self._directory}/data")
             try:
-                self._state_fd = os.open(f"{self._directory}/state", _OPEN, 0o600)
+                self._state_fd = os.open(f"{self._directory}/state", disk.CHANGE, 0o600)
                 start = self._trusted(os.fstat(fd).st_size)
                 os.ftruncate(fd, start.offset)
+                data = f"{self._directory}/data"
+                self._sink = DataSink(fd, data, offset=start.offset, size=blob.size, cached=cached)
             except BaseException:
                 os.close(fd)
                 if self._state_fd >= 0:
@@ -114,7 +88,6 @@ class StoreIngest:
                 raise
         self._start = start
         self._kept = start.offset
-        self._sink = DataSink(fd, f"{self._directory}/data", start.offset, blob.size)
 
     @property
     def blob(self) -> Descriptor:
@@ -174,18 +147,18 @@ class StoreIngest:
             raise ValueError(f"{self._directory}: commit after abort")
         try:
             with disk.translated("commit", self._paths.blob(self._blob.digest), wanted=self._blob.size):
-                self._make_durable(self._sink.fd)
+                self._make_durable()
                 self._publish(self._sink.fd)
         finally:
             self._close()
 
-    def _make_durable(self, fd: int) -> None:
+    def _make_durable(self) -> None:
         try:
-            size = os.fstat(fd).st_size
+            size = os.fstat(self._sink.fd).st_size
             if size != self._blob.size:
                 data = f"{self._directory}/data"
                 raise StoreError(f"{data} has {size} bytes, not {self._blob.size}", path=data)
-            os.fdatasync(fd)
+            self._sink.sync()
         except (OSError, StoreError):
             # The kernel tells of a lost page once: a second sync would succeed over a hole.
             with suppress(OSError):
@@ -221,16 +194,3 @@ class StoreIngest:
         except ValueError:
             return nothing
         return state
-
-
-def _open_data(path: str) -> int:
-    try:
-        fd = os.open(path, _OPEN, 0o600)
-    except PermissionError:
-        # A commit that was killed before its rename leaves the data 0444, which only root can open for writing.
-        os.chmod(path, 0o600)
-        fd = os.open(path, _OPEN, 0o600)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise StoreError(f"{path} is no regular file", path=path)
-    return fd
