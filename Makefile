@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PEERS = docker-registry skopeo umoci nginx-light isal strace
+PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 

@@ -1,8 +1,9 @@
 """The images that benchmarks pull, built once and kept as OCI layouts in a work directory.
 
 ``one`` and ``img8`` hold real files of /usr, topped up from a seed: 950 MB, 22,000 files, in one layer and in eight.
-``small`` is one layer of 78,000 small files, ``big`` one layer of one file of 1 GB that does not compress, ``node-app``
-a real image from the folder ``shared`` beside the repository. ``scale`` multiplies sizes and counts.
+``small`` is one layer of 78,000 small files, ``big`` one layer of one file of 1 GB that does not compress, ``pair`` has
+two of those, ``node-app`` is a real image from the folder ``shared`` beside the repository. ``scale`` multiplies sizes
+and counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fastoci.image.platform import Platform
 from fastoci.testing.images import Image, write_layout
 from fastoci.testing.layers import Entry, Layer, Seeded, from_directory, from_seed
 
-NAMES = ("one", "img8", "small", "node-app", "big")
+NAMES = ("one", "img8", "small", "node-app", "big", "pair")
 _SHARED = ROOT.parent / "shared" / "images" / "oci"
 
 
@@ -65,8 +66,9 @@ def prepare(name: str, work: Path, *, scale: float = 1.0) -> Sample:
 def _entries(name: str, scale: float) -> Iterator[Iterator[Entry]]:
     if name == "small":
         yield from_seed(78, files=round(78_000 * scale), size=4000)
-    elif name == "big":
-        yield iter([Entry("big", data=Seeded(1, round(scale * (1 << 30)), 0.0))])
+    elif name in ("big", "pair"):
+        for seed in (1,) if name == "big" else (1, 2):
+            yield iter([Entry("big", data=Seeded(seed, round(scale * (1 << 30)), 0.0))])
     else:
         count = {"one": 1, "img8": 8}[name]
         entries = list(_real_files(round(950e6 * scale), round(22_000 * scale)))

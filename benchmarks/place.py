@@ -40,5 +40,14 @@ def destination(kind: str, work: Path, *, size: int) -> Iterator[Path]:
             subprocess.run(["umount", str(mount)], check=True)
 
 
+def clear(directory: Path) -> None:
+    """Remove a directory with everything in it, also what was left mounted below."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        mounted = line.split()[4]
+        if mounted.startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", mounted], check=True)
+    shutil.rmtree(directory)
+
+
 def _program(name: str) -> str:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or name

@@ -1,0 +1,105 @@
+"""Container engines with everything they keep below one directory, and their sockets and locks in a short one.
+
+An engine is fresh, so that its pull is cold. What a daemon does for the pull is counted with the command that asks it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import place
+from benchmarks.measure import Usage, measure
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_CONTAINERD = """\
+version = 2
+root = "{root}/root"
+state = "{root}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{sockets}/socket"
+[ttrpc]
+address = "{sockets}/ttrpc"
+"""
+
+
+def podman(program: str, reference: str, target: Path) -> Usage:
+    """``podman pull`` into storage of its own, which also has the place where it keeps blobs meanwhile."""
+    (target / "tmp").mkdir()
+    with _short() as run:
+        places = [f"--root={target}/root", f"--runroot={run}/run", f"--tmpdir={target}/engine"]
+        pull = [program, *places, "--storage-driver=overlay", "pull", "--quiet", "--tls-verify=false", reference]
+        return measure(["env", f"TMPDIR={target}/tmp", *pull])
+
+
+def containerd(program: str, reference: str, target: Path) -> Usage:
+    """``ctr images pull`` with a containerd from the same folder, or else from PATH."""
+    beside = Path(program).with_name("containerd")
+    with (
+        _short() as sockets,
+        _daemon(str(beside) if beside.exists() else "containerd", target, sockets) as daemon,
+    ):
+        before = _cpu_s(daemon)
+        pull = [program, "--address", f"{sockets}/socket", "images", "pull", "--plain-http", "--snapshotter=overlayfs"]
+        usage = measure(["sh", "-c", f"exec {shlex.join([*pull, reference])} >{shlex.quote(str(target / 'log'))} 2>&1"])
+        cpu_s = usage.cpu_s + _cpu_s(daemon) - before
+        return Usage(usage.wall_s, cpu_s, max(usage.rss, _peak(daemon)))
+
+
+@contextmanager
+def _short() -> Iterator[Path]:
+    """A directory for sockets and locks: a socket's path has room for 107 characters, podman's runroot for 50."""
+    path = Path(tempfile.mkdtemp(prefix="fastoci-"))
+    try:
+        yield path
+    finally:
+        place.clear(path)
+
+
+@contextmanager
+def _daemon(program: str, target: Path, sockets: Path) -> Iterator[int]:
+    (target / "config.toml").write_text(_CONTAINERD.format(root=target, sockets=sockets))
+    with (target / "daemon.log").open("wb") as log:
+        command = [program, "--config", f"{target}/config.toml"]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(target)})
+    try:
+        _wait(process, sockets / "socket", target / "daemon.log")
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], address: Path, log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(address))
+            return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"containerd does not answer: {log.read_text()[-2000:]}") from error
+            time.sleep(0.05)
+
+
+def _cpu_s(process: int) -> float:
+    """User and system time of a process and the children it has waited for."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) * _TICK_S
+
+
+def _peak(process: int) -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
