@@ -8,15 +8,20 @@ Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yarl import URL
 
+from fastoci.errors import DeniedError, FormatError, ReferenceSyntaxError
 from fastoci.image.reference import Reference
+from fastoci.registry import certs, hosts_toml, registries_conf
 from fastoci.registry.addresses import is_loopback
-from fastoci.registry.transport import parse_url
+from fastoci.registry.certs import Folder
+from fastoci.registry.hosts_toml import Host
+from fastoci.registry.registries_conf import Place, RegistriesConf, Table, When
+from fastoci.registry.transport import Origin, parse_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +52,184 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """What the configuration files of this machine say about registries."""
+    """What the configuration files of a machine say about registries, as they were when they were read."""
+
+    registries: RegistriesConf = field(default_factory=RegistriesConf)
+    hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's places: a host's directory by its name
+    certs: tuple[Mapping[str, Folder], ...] = ()  # the places of certs.d
+    cert_dir: Folder | None = None  # the one directory for all hosts
 
 
-def load(environ: Mapping[str, str], uid: int) -> Mirrors:
-    """Read the configuration that applies to a user."""
-    return Mirrors()
+def load(
+    environ: Mapping[str, str],
+    uid: int,
+    *,
+    registries: Path | None = None,
+    hosts_dir: Path | None = None,
+    cert_dir: Path | None = None,
+    root: Path = Path("/"),
+) -> Mirrors:
+    """Read the configuration that applies to a user; blocks on the disk.
+
+    Naming one form of configuration leaves the usual files of the other one unread (docs/mirrors.md).
+
+    Args:
+        registries: the only ``registries.conf``; ``CONTAINERS_REGISTRIES_CONF`` names one, too.
+        hosts_dir: the only directory of ``hosts.toml`` directories.
+        cert_dir: certificates for every host, in place of those of ``certs.d``.
+        root: what ``/etc`` and ``/usr`` are below.
+    Raises:
+        FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
+    """
+    conf_named = registries is not None or bool(environ.get("CONTAINERS_REGISTRIES_CONF"))
+    tables = RegistriesConf()
+    if conf_named or hosts_dir is None:
+        tables = registries_conf.load(environ, uid, root=root, named=registries)
+    for named in (hosts_dir, cert_dir):
+        if named is not None and not named.is_dir():
+            raise FormatError(f"{named}: this is no directory that can be read")
+    hosts = [hosts_dir] if hosts_dir is not None else [] if conf_named else list(_containerd(environ, uid, root))
+    return Mirrors(
+        tables,
+        tuple(certs.scan(place) for place in hosts),
+        tuple(certs.scan(place) for place in certs.places(environ, uid, root)),
+        certs.read(cert_dir) if cert_dir is not None else None,
+    )
 
 
 def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tuple[Endpoint, ...]:
-    """Where a repository may be asked for, in the order to ask; at least one.
+    """Where a repository may be asked for, in the order to ask; at least one may be asked for what it names.
 
     Args:
         tls_verify: False accepts any certificate, and plain http where https does not answer.
+    Raises:
+        DeniedError: the configuration blocks it.
+        FormatError: a file that concerns this host does not say what it should.
     """
-    return (_direct(reference, tls_verify=tls_verify),)
+    view = _View(reference, config, tls_verify)
+    found = [endpoint for endpoint in view.all() if endpoint.pull or endpoint.resolve]
+    if not any(e.pull for e in found) or (reference.digest is None and not any(e.resolve for e in found)):
+        raise DeniedError(f"{reference.name}: blocked, {view.source} names nobody who may be asked for it", url="")
+    return tuple(found)
 
 
-def _direct(reference: Reference, *, tls_verify: bool) -> Endpoint:
-    """The registry that the reference names."""
-    loopback, scheme = _spoken(reference.host)
-    return Endpoint(
-        parse_url(f"{scheme}://{reference.host}/v2"),
-        reference.path,
-        reference.domain,
-        True,
-        tls=Tls(verify=tls_verify),
-        plain_too=not tls_verify and not loopback,
-    )
+def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
+    home = certs.config_home(environ)
+    if uid != 0 and home:
+        yield home / "containerd/certs.d"
+    yield root / "etc/containerd/certs.d"
+    yield root / "etc/docker/certs.d"
+
+
+class _View:
+    """A reference in the light of the configuration; ``source`` is the file that decides."""
+
+    def __init__(self, reference: Reference, config: Mirrors, tls_verify: bool) -> None:
+        self._reference = reference
+        self._config = config
+        self._verify = tls_verify
+        self._table = config.registries.find(reference.name)
+        folder = hosts_toml.find(config.hosts, reference.domain)
+        if (folder is None or not _says(folder)) and self._table is None:
+            folder = hosts_toml.default(config.hosts)
+        self._folder = folder if folder is not None and _says(folder) else None
+        self.source = str(self._folder.path / "hosts.toml" if self._folder else self._table.file if self._table else "")
+
+    def all(self) -> Iterator[Endpoint]:
+        """All endpoints, in their order."""
+        blocked = self._table is not None and self._table.blocked
+        if self._folder is not None:
+            for host in hosts_toml.parse(self._folder):
+                endpoint = self._host(host)
+                if blocked and self._table is not None and endpoint.origin:
+                    self.source = str(self._table.file)
+                else:
+                    yield endpoint
+        elif self._table is not None:
+            yield from self._places(self._table)
+        else:
+            yield self._direct(self._reference)
+
+    def _places(self, table: Table) -> Iterator[Endpoint]:
+        digest = self._reference.digest is not None
+        for place in table.mirrors:
+            if digest and place.when is When.TAG:
+                continue
+            endpoint = self._place(table, place)
+            if endpoint is not None:
+                yield replace(endpoint, resolve=digest or place.when is not When.DIGEST)
+        if not table.blocked and (endpoint := self._place(table, table.origin)) is not None:
+            yield endpoint
+
+    def _place(self, table: Table, place: Place) -> Endpoint | None:
+        """One place of a table; None when another table blocks where it leads."""
+        name = table.rewrite(self._reference.name, place)
+        try:
+            there = Reference.parse(name)
+        except ReferenceSyntaxError as error:
+            raise self._no_name(table, name) from error
+        if there.name != name:
+            raise self._no_name(table, name)
+        final = self._config.registries.find(name)
+        if final is not None and final.blocked:
+            return None
+        return self._direct(there, insecure=place.insecure)
+
+    def _no_name(self, table: Table, name: str) -> FormatError:
+        return FormatError(
+            f"{table.file}: the [[registry]] with prefix {table.prefix!r} makes {name!r} of {self._reference.name!r}, "
+            "which is no host[:port]/repository; write another location, or a table for this name alone"
+        )
+
+    def _direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
+        """The registry that a name itself speaks of."""
+        loopback, scheme = _spoken(there.host)
+        verify = self._verify and not insecure
+        base = parse_url(f"{scheme}://{there.host}/v2")
+        origin = there.domain == self._reference.domain or there.host == self._reference.host
+        domain = self._reference.domain if origin else there.domain
+        tls = self._tls(domain, verify)
+        return Endpoint(base, there.path, domain, origin, tls, plain_too=not verify and not loopback)
+
+    def _host(self, host: Host) -> Endpoint:
+        """One host of hosts.toml."""
+        if host.base is None:
+            endpoint = self._direct(self._reference)
+            base, plain_too, origin, proxied = endpoint.base, endpoint.plain_too, True, False
+        else:
+            base, plain_too = host.base, False
+            # One that is to speak TLS and is written with http is asked for TLS first, except on port 80.
+            if base.scheme == "http" and host.tls and not host.authority.endswith(":80"):
+                base, plain_too = base.with_scheme("https"), True
+            proxied = host.authority not in (self._reference.domain, self._reference.host)
+            origin = Origin.of(host.base) == Origin.of(self._direct(self._reference).base) or not proxied
+        domain = self._reference.domain if origin else host.authority
+        tls = Tls(self._verify and not host.skip_verify, host.ca, host.client)
+        return Endpoint(
+            base,
+            self._reference.path,
+            domain,
+            origin,
+            tls if host.ca or host.client else self._tls(domain, tls.verify),
+            query=(("ns", self._reference.domain),) if proxied else (),
+            headers=host.headers,
+            connect_s=host.connect_s,
+            resolve={"pull", "resolve"} <= host.capabilities,
+            pull="pull" in host.capabilities,
+            plain_too=plain_too,
+        )
+
+    def _tls(self, domain: str, verify: bool) -> Tls:
+        folder = self._config.cert_dir
+        if folder is None:
+            named = (place[domain] for place in self._config.certs if domain in place)
+            folder = next(named, None) or hosts_toml.find(self._config.hosts, domain)
+        return Tls(verify, *folder.certificates()) if folder is not None else Tls(verify)
+
+
+def _says(folder: Folder) -> bool:
+    """Whether a host's directory has a hosts.toml that says something; an empty one is as if it were not there."""
+    return bool(folder.hosts or folder.problem)
 
 
 def _spoken(host: str) -> tuple[bool, str]:

@@ -1,0 +1,116 @@
+"""Directories that hold one host's certificates or ``hosts.toml``: where they are, and what their file names mean.
+
+``*.crt`` is an authority, ``*.cert`` a client's certificate, its key the ``*.key`` of the same stem. The files' names
+are read once, their contents only by those who connect.
+
+Spec: containers-certs.d(5); docker "Verify repository client with certificates"; containerd docs/hosts.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastoci.errors import FormatError
+
+_FILE_SIZE = 1 << 20  # bytes; a real one holds a few kilobytes
+_HOSTS = "hosts.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One host's directory as it was when it was read."""
+
+    path: Path
+    names: tuple[str, ...]
+    hosts: bytes | None = None  # what hosts.toml holds
+    problem: str = ""  # why hosts.toml could not be read; matters only to those who ask for this host
+
+    def certificates(self) -> tuple[tuple[Path, ...], tuple[tuple[Path, Path], ...]]:
+        """The authorities, and the client's pairs of certificate and key.
+
+        Raises:
+            FormatError: a certificate without its key, or a key without its certificate.
+        """
+        ca, client = [], []
+        for name in self.names:
+            stem, _, kind = name.rpartition(".")
+            other = {"cert": f"{stem}.key", "key": f"{stem}.cert"}.get(kind)
+            if other is not None and other not in self.names:
+                raise FormatError(
+                    f"{self.path / name}: {other} is missing beside it (an authority's file is named *.crt)"
+                )
+            if kind == "crt":
+                ca.append(self.path / name)
+            elif kind == "cert":
+                client.append((self.path / name, self.path / f"{stem}.key"))
+        return tuple(ca), tuple(client)
+
+
+def places(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
+    """The directories whose sub-directories are named by host; the first that has the host counts."""
+    if home := config_home(environ):
+        yield home / "containers/certs.d"
+    for base in (root / "etc/containers", root / "usr/share/containers"):
+        if uid == 0:
+            yield base / "certs.rootful.d"
+        else:
+            yield base / f"certs.rootless.d/{uid}"
+            yield base / "certs.rootless.d"
+        yield base / "certs.d"
+    yield root / "etc/docker/certs.d"
+
+
+def config_home(environ: Mapping[str, str]) -> Path | None:
+    """Where the user's own configuration is; None without a home."""
+    if given := environ.get("XDG_CONFIG_HOME"):
+        return Path(given)
+    home = environ.get("HOME")
+    return Path(home, ".config") if home else None
+
+
+def scan(place: Path) -> Mapping[str, Folder]:
+    """The hosts' directories below a place, by their names; none when it is absent or another user's."""
+    return {name: folder for name in _names(place) if (folder := read(place / name)) is not None}
+
+
+def read(path: Path) -> Folder | None:
+    """One host's directory; None when it is none, or another user's."""
+    names = _names(path)
+    if not names and not path.is_dir():
+        return None
+    hosts, problem = None, ""
+    if _HOSTS in names:
+        try:
+            hosts = contents(path / _HOSTS)
+        except FormatError as error:
+            problem = error.message
+    return Folder(path, names, hosts, problem)
+
+
+def contents(path: Path, *, demanded: bool = True) -> bytes | None:
+    """A configuration file; None when it is absent and nobody demanded it.
+
+    Raises:
+        FormatError: it cannot be read, or is far too large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FILE_SIZE + 1)
+    except OSError as error:
+        if not demanded and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise FormatError(f"{path}: cannot read this configuration file: {error.strerror}") from error
+    if len(data) > _FILE_SIZE:
+        raise FormatError(f"{path}: larger than {_FILE_SIZE} bytes, this is no configuration file")
+    return data
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(directory)))
+    except OSError:
+        return ()  # as other tools do: what this user may not list is as if it were not there
