@@ -82,7 +82,8 @@ def load(environ: Mapping[str, str], uid: int, *, root: Path, named: Path | None
         if data is None:
             continue
         read = parse(data, path)
-        tables |= {table.prefix: table for table in read.tables}
+        # Of one prefix a later file's table replaces an earlier one's; within a file the first counts.
+        tables |= {table.prefix: table for table in reversed(read.tables)}
         helpers = read.credential_helpers or helpers
     merged = tuple(tables[prefix] for prefix in sorted(tables))
     _check_conflicts(merged)
@@ -104,6 +105,7 @@ def parse(data: bytes, file: Path) -> RegistriesConf:
         )
     rows = _rows(document, "registry", str(file))
     tables = tuple(_table(row, f"{file}: [[registry]] number {number}", file) for number, row in enumerate(rows, 1))
+    _check_conflicts(tables)
     helpers = document.get("credential-helpers", [])
     if not isinstance(helpers, list) or not all(isinstance(helper, str) for helper in helpers):
         raise FormatError(f"{file}: credential-helpers is not a list of strings")
