@@ -176,25 +176,35 @@ def test_without_verification_no_endpoint_verifies(tmp_path: Path) -> None:
     assert (server.tls.verify, server.plain_too) == (False, True)
 
 
+def test_a_server_whose_certificate_is_not_checked_is_not_asked_in_plain(tmp_path: Path) -> None:
+    _hosts(tmp_path, "r.test", "skip_verify = true")
+    config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
+    (server,) = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
+    assert (server.tls.verify, server.plain_too, str(server.base)) == (False, False, "https://r.test/v2")
+
+
 def test_a_host_s_own_file_wins_then_a_table_then_the_default_file(tmp_path: Path) -> None:
     place = tmp_path / "etc/containerd/certs.d"
     _hosts(place, "own.test", '[host."https://own-mirror.test"]')
     _hosts(place, "_default", '[host."https://default-mirror.test"]')
     _hosts(place, "empty.test", "")
-    _touch(tmp_path, "etc/docker/certs.d/certs.test/ca.crt")
+    _touch(tmp_path, "etc/docker/certs.d/certs.test/ca.crt", "etc/containerd/certs.d/alone.test/ca.crt")
     tables = "".join(
         f'[[registry]]\nlocation = "{name}.test"\n[[registry.mirror]]\nlocation = "table-mirror.test"\n'
         for name in ("own", "table", "empty", "certs")
     )
     _conf(tmp_path / "etc/containers/registries.conf", tables)
     config = load({}, 0, root=tmp_path)
-    firsts = {name: _bases(f"{name}.test/a", config)[0] for name in ("own", "table", "empty", "certs", "other")}
+    firsts = {
+        name: _bases(f"{name}.test/a", config)[0] for name in ("own", "table", "empty", "certs", "other", "alone")
+    }
     assert firsts == {
         "own": "https://own-mirror.test/v2",
         "table": "https://table-mirror.test/v2",
         "empty": "https://table-mirror.test/v2",
         "certs": "https://table-mirror.test/v2",
         "other": "https://default-mirror.test/v2",
+        "alone": "https://alone.test/v2",
     }
 
 
@@ -217,8 +227,9 @@ def test_naming_one_form_leaves_the_usual_files_of_the_other_unread(tmp_path: Pa
     (tmp_path / "empty").mkdir()
     assert _bases("r.test/a", load({}, 0, root=tmp_path))[0] == "https://hosts.test/v2"
     assert _bases("r.test/a", load({}, 0, registries=conf, root=tmp_path)) == ["https://conf.test/v2"]
-    environ = {"CONTAINERS_REGISTRIES_CONF": str(conf)}
-    assert _bases("r.test/a", load(environ, 0, root=tmp_path)) == ["https://conf.test/v2"]
+    for name in ("REGISTRIES_CONFIG_PATH", "CONTAINERS_REGISTRIES_CONF"):
+        environ = {name: str(conf)}
+        assert _bases("r.test/a", load(environ, 0, root=tmp_path)) == ["https://conf.test/v2"]
     assert _bases("r.test/a", load({}, 0, hosts_dir=tmp_path / "empty", root=tmp_path)) == ["https://r.test/v2"]
     both = load(environ, 0, hosts_dir=tmp_path / "empty", root=tmp_path)
     assert _bases("r.test/a", both) == ["https://conf.test/v2"]

@@ -115,7 +115,10 @@ CTR = {
         {"$A": '[host."http://$B"]\nskip_verify = true'},
         ["$A/app"],
     ),
-    "an empty file says nothing": ({"$A": ""}, ["$A/app"]),
+    "an empty file says nothing, but there is a directory": (
+        {"$A": "", "_default": '[host."http://$C"]'},
+        ["$A/app", "$B/app"],
+    ),
     "a host without a scheme is asked by https, and the others still are": (
         {"reg.test": 'server = "http://$A"\n[host."$B"]'},
         ["reg.test/app"],

@@ -7,7 +7,7 @@ import pytest
 from fastoci.errors import FormatError
 from fastoci.registry import certs
 from fastoci.registry.certs import Folder
-from fastoci.registry.hosts_toml import Host, default, find, parse
+from fastoci.registry.hosts_toml import Host, find, parse
 
 FOLDER = Path("/etc/containerd/certs.d/r.test")
 EVERYTHING = frozenset({"pull", "resolve", "push"})
@@ -97,7 +97,7 @@ def test_dial_timeout_is_a_duration(text: str, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[host]\n5", "not TOML.*line 2"),
+        ("[host]\n5 5\nx = 1", "not TOML.*line 2"),
         ("host = 5", "not a table of tables"),
         ("[host]\nm = 5", "not a table of tables"),
         ("server = 5", "server is not a string"),
@@ -132,18 +132,26 @@ def test_header_values_are_in_no_repr() -> None:
     assert "hunter2" not in repr(_parse('[header]\nx = "hunter2"'))
 
 
-def test_the_directory_of_a_port_has_two_names_and_all_others_one(tmp_path: Path) -> None:
-    for name in ("r.test_5000_", "r.test:5000", "s.test:5000", "[fd00::1]_5000_", "r.test", "_default"):
-        (tmp_path / name).mkdir()
-    places = (certs.scan(tmp_path / "absent"), certs.scan(tmp_path))
-    found = {
-        domain: folder.path.name if (folder := find(places, domain)) else None
-        for domain in ("r.test:5000", "s.test:5000", "[fd00::1]:5000", "r.test", "r.test:5001", "s.test", "x.test")
-    }
-    assert list(found.values()) == ["r.test_5000_", "s.test:5000", "[fd00::1]_5000_", "r.test", None, None, None]
-    folder = default(places)
-    assert folder is not None
-    assert folder.path == tmp_path / "_default"
+def test_the_directory_of_a_port_has_two_names_and_a_place_may_have_one_for_all(tmp_path: Path) -> None:
+    for name in ("r.test_5000_", "r.test:5000", "s.test:5000", "[fd00::1]_5000_", "r.test"):
+        (tmp_path / "one" / name).mkdir(parents=True)
+    for name in ("_default", "s.test", "r.test"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+    (tmp_path / "three/x.test").mkdir(parents=True)
+    places = tuple(certs.scan(tmp_path / name) for name in ("absent", "one", "two", "three"))
+
+    def found(domain: str) -> str:
+        folder = find(places, domain)
+        assert folder is not None
+        return str(folder.path.relative_to(tmp_path))
+
+    assert found("r.test:5000") == "one/r.test_5000_"
+    assert found("s.test:5000") == "one/s.test:5000"
+    assert found("[fd00::1]:5000") == "one/[fd00::1]_5000_"
+    assert found("r.test") == "one/r.test"
+    assert found("s.test") == "two/s.test"
+    assert found("r.test:5001") == found("x.test") == "two/_default"
+    assert find(places[:2], "x.test") is None
 
 
 def test_a_file_that_cannot_be_read_matters_only_to_its_host(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry.registries_conf import Place, RegistriesConf, When, load, parse
+from fastoci.registry.registries_conf import Place, RegistriesConf, When, load, named, parse
 
 FILE = Path("/etc/containers/registries.conf")
 
@@ -24,7 +24,7 @@ def _write(path: Path, *prefixes: str, location: str = "") -> Path:
 
 def _origins(root: Path, uid: int, **environ: str) -> dict[str, str]:
     """Which location each prefix got: it is named after the file."""
-    return {table.prefix: table.origin.location for table in load(environ, uid, root=root).tables}
+    return {table.prefix: table.origin.location for table in load(environ, uid, root=root, only=named(environ)).tables}
 
 
 def test_all_keys_are_read() -> None:
@@ -171,15 +171,15 @@ def test_a_drop_in_s_name_counts_once_the_nearest_to_the_user_first(tmp_path: Pa
 def test_a_named_file_is_the_only_one_and_the_override_comes_last(tmp_path: Path) -> None:
     _write(tmp_path / "etc/containers/registries.conf", "etc")
     _write(tmp_path / "etc/containers/registries.conf.d/x.conf", "drop-in")
-    named = str(_write(tmp_path / "named", "a", "b"))
+    only = str(_write(tmp_path / "named", "a", "b"))
     over = str(_write(tmp_path / "over", "b"))
-    assert _origins(tmp_path, 0, CONTAINERS_REGISTRIES_CONF=named) == {"a": "named.test", "b": "named.test"}
-    assert _origins(tmp_path, 0, REGISTRIES_CONFIG_PATH=named) == {"a": "named.test", "b": "named.test"}
-    environ = {"CONTAINERS_REGISTRIES_CONF": named, "CONTAINERS_REGISTRIES_CONF_OVERRIDE": over}
+    assert _origins(tmp_path, 0, CONTAINERS_REGISTRIES_CONF=only) == {"a": "named.test", "b": "named.test"}
+    assert _origins(tmp_path, 0, REGISTRIES_CONFIG_PATH=only) == {"a": "named.test", "b": "named.test"}
+    environ = {"CONTAINERS_REGISTRIES_CONF": only, "CONTAINERS_REGISTRIES_CONF_OVERRIDE": over}
     assert _origins(tmp_path, 0, **environ) == {"a": "named.test", "b": "over.test"}
     assert set(_origins(tmp_path, 0, CONTAINERS_REGISTRIES_CONF_OVERRIDE=over)) == {"b", "etc", "drop-in"}
-    conf = load({"CONTAINERS_REGISTRIES_CONF": named}, 0, root=tmp_path, named=Path(over))
-    assert [table.prefix for table in conf.tables] == ["b"]
+    assert named({"CONTAINERS_REGISTRIES_CONF": "a", "REGISTRIES_CONFIG_PATH": "b"}) == Path("a")
+    assert named({"CONTAINERS_REGISTRIES_CONF": "", "REGISTRIES_CONFIG_PATH": ""}) is None
 
 
 def test_conflicts_between_files_are_found_and_replaced_tables_have_none(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_only_a_file_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
     assert load({}, 0, root=tmp_path) == RegistriesConf()
     for environ in ({"CONTAINERS_REGISTRIES_CONF": "/absent"}, {"CONTAINERS_REGISTRIES_CONF_OVERRIDE": "/absent"}):
         with pytest.raises(FormatError, match=r"/absent: cannot read.*No such file"):
-            load(environ, 0, root=tmp_path)
+            load(environ, 0, root=tmp_path, only=named(environ))
     (tmp_path / "etc/containers/registries.conf").mkdir(parents=True)
     with pytest.raises(FormatError, match="cannot read"):
         load({}, 0, root=tmp_path)
@@ -206,4 +206,4 @@ def test_only_a_file_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
 
 def test_a_file_without_end_is_refused() -> None:
     with pytest.raises(FormatError, match="larger than"):
-        load({"CONTAINERS_REGISTRIES_CONF": "/dev/zero"}, 0, root=Path("/nowhere"))
+        load({}, 0, root=Path("/nowhere"), only=Path("/dev/zero"))

@@ -74,21 +74,23 @@ def load(
     Naming one form of configuration leaves the usual files of the other one unread (docs/mirrors.md).
 
     Args:
-        registries: the only ``registries.conf``; ``CONTAINERS_REGISTRIES_CONF`` names one, too.
+        registries: the only ``registries.conf``; else the environment may name one.
         hosts_dir: the only directory of ``hosts.toml`` directories.
         cert_dir: certificates for every host, in place of those of ``certs.d``.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
         FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
     """
-    conf_named = registries is not None or bool(environ.get("CONTAINERS_REGISTRIES_CONF"))
+    registries = registries or registries_conf.named(environ)
     tables = RegistriesConf()
-    if conf_named or hosts_dir is None:
-        tables = registries_conf.load(environ, uid, root=root, named=registries)
+    if registries is not None or hosts_dir is None:
+        tables = registries_conf.load(environ, uid, root=root, only=registries)
     for named in (hosts_dir, cert_dir):
         if named is not None and not named.is_dir():
             raise FormatError(f"{named}: this is no directory that can be read")
-    hosts = [hosts_dir] if hosts_dir is not None else [] if conf_named else list(_containerd(environ, uid, root))
+    hosts = [hosts_dir] if hosts_dir is not None else []
+    if hosts_dir is None and registries is None:
+        hosts += _containerd(environ, uid, root)
     return Mirrors(
         tables,
         tuple(certs.scan(place) for place in hosts),
@@ -130,9 +132,9 @@ class _View:
         self._verify = tls_verify
         self._table = config.registries.find(reference.name)
         folder = hosts_toml.find(config.hosts, reference.domain)
-        if (folder is None or not _says(folder)) and self._table is None:
-            folder = hosts_toml.default(config.hosts)
-        self._folder = folder if folder is not None and _says(folder) else None
+        if folder is not None and (not _says(folder) or (self._table and folder.path.name == hosts_toml.DEFAULT)):
+            folder = None  # what is said of this name goes before what is said of all
+        self._folder = folder
         self.source = str(self._folder.path / "hosts.toml" if self._folder else self._table.file if self._table else "")
 
     def all(self) -> Iterator[Endpoint]:
@@ -183,9 +185,8 @@ class _View:
 
     def _direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
         """The registry that a name itself speaks of."""
-        loopback, scheme = _spoken(there.host)
+        base, loopback = _spoken(there.host)
         verify = self._verify and not insecure
-        base = parse_url(f"{scheme}://{there.host}/v2")
         origin = there.domain == self._reference.domain or there.host == self._reference.host
         domain = self._reference.domain if origin else there.domain
         tls = self._tls(domain, verify)
@@ -193,16 +194,16 @@ class _View:
 
     def _host(self, host: Host) -> Endpoint:
         """One host of hosts.toml."""
+        own, loopback = _spoken(self._reference.host)
         if host.base is None:
-            endpoint = self._direct(self._reference)
-            base, plain_too, origin, proxied = endpoint.base, endpoint.plain_too, True, False
+            base, plain_too, proxied = own, not self._verify and not loopback, False
         else:
             base, plain_too = host.base, False
             # One that is to speak TLS and is written with http is asked for TLS first, except on port 80.
             if base.scheme == "http" and host.tls and not host.authority.endswith(":80"):
                 base, plain_too = base.with_scheme("https"), True
             proxied = host.authority not in (self._reference.domain, self._reference.host)
-            origin = Origin.of(host.base) == Origin.of(self._direct(self._reference).base) or not proxied
+        origin = not proxied or Origin.of(host.base or own) == Origin.of(own)
         domain = self._reference.domain if origin else host.authority
         tls = Tls(self._verify and not host.skip_verify, host.ca, host.client)
         return Endpoint(
@@ -222,8 +223,10 @@ class _View:
     def _tls(self, domain: str, verify: bool) -> Tls:
         folder = self._config.cert_dir
         if folder is None:
-            named = (place[domain] for place in self._config.certs if domain in place)
-            folder = next(named, None) or hosts_toml.find(self._config.hosts, domain)
+            folder = next((place[domain] for place in self._config.certs if domain in place), None)
+        if folder is None:
+            folder = hosts_toml.find(self._config.hosts, domain)
+            folder = None if folder is None or _says(folder) else folder
         return Tls(verify, *folder.certificates()) if folder is not None else Tls(verify)
 
 
@@ -232,8 +235,11 @@ def _says(folder: Folder) -> bool:
     return bool(folder.hosts or folder.problem)
 
 
-def _spoken(host: str) -> tuple[bool, str]:
-    """Whether ``host[:port]`` is this machine, and what it speaks when nobody says it: http there, unless on 443."""
-    url = parse_url(f"https://{host}")
+def _spoken(host: str) -> tuple[URL, bool]:
+    """The API of ``host[:port]`` when nobody says what it speaks, and whether it is this machine.
+
+    This machine speaks http, unless on port 443; all others https.
+    """
+    url = parse_url(f"https://{host}/v2")
     loopback = is_loopback(url.raw_host or "")
-    return loopback, "http" if loopback and url.explicit_port != 443 else "https"
+    return (parse_url(f"http://{host}/v2") if loopback and url.explicit_port != 443 else url), loopback

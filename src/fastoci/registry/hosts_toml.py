@@ -22,7 +22,7 @@ from fastoci.registry.certs import Folder
 from fastoci.registry.registries_conf import toml
 from fastoci.registry.transport import parse_url
 
-_DEFAULT: Final = "_default"
+DEFAULT: Final = "_default"  # the directory for hosts that have none of their own
 _CAPABILITIES: Final = frozenset({"pull", "resolve", "push"})
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
@@ -49,15 +49,10 @@ class Host:
 
 
 def find(places: tuple[Mapping[str, Folder], ...], domain: str) -> Folder | None:
-    """The directory of a ``host[:port]``; None when no place has one."""
+    """The directory that is asked for a ``host[:port]``: its own, else the one for all, in the first place with any."""
     host, colon, port = domain.rpartition(":")
-    names = (f"{host}_{port}_", domain) if colon and host else (domain,)
-    return _first(places, names)
-
-
-def default(places: tuple[Mapping[str, Folder], ...]) -> Folder | None:
-    """The directory for all hosts that have none of their own."""
-    return _first(places, (_DEFAULT,))
+    names = (f"{host}_{port}_", domain, DEFAULT) if colon and host else (domain, DEFAULT)
+    return next((place[name] for place in places for name in names if name in place), None)
 
 
 def parse(folder: Folder) -> tuple[Host, ...]:
@@ -80,10 +75,6 @@ def parse(folder: Folder) -> tuple[Host, ...]:
     if not isinstance(server, str):
         raise FormatError(f"{file}: server is not a string")
     return *found, _Row(document, folder.path, f"{file}: the server").host(server)
-
-
-def _first(places: tuple[Mapping[str, Folder], ...], names: tuple[str, ...]) -> Folder | None:
-    return next((place[name] for place in places for name in names if name in place), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,19 +65,24 @@ class RegistriesConf:
         return max(matching, key=lambda table: len(table.prefix), default=None)
 
 
-def load(environ: Mapping[str, str], uid: int, *, root: Path, named: Path | None = None) -> RegistriesConf:
+def named(environ: Mapping[str, str]) -> Path | None:
+    """The file that the environment names as the only one."""
+    text = environ.get("CONTAINERS_REGISTRIES_CONF") or environ.get("REGISTRIES_CONFIG_PATH")
+    return Path(text) if text else None
+
+
+def load(environ: Mapping[str, str], uid: int, *, root: Path, only: Path | None = None) -> RegistriesConf:
     """Read the files that apply.
 
     Args:
         root: what ``/etc`` and ``/usr`` are below.
-        named: the only file to read; else ``CONTAINERS_REGISTRIES_CONF`` or ``REGISTRIES_CONFIG_PATH`` is, when set.
-            What ``CONTAINERS_REGISTRIES_CONF_OVERRIDE`` names is read in any case, last.
+        only: the only file to read; what ``CONTAINERS_REGISTRIES_CONF_OVERRIDE`` names comes after it all the same.
     Raises:
         FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
     """
     tables: dict[str, Table] = {}
     helpers: tuple[str, ...] = ()
-    for path, demanded in _files(environ, uid, root, named):
+    for path, demanded in _files(environ, uid, root, only):
         data = contents(path, demanded=demanded)
         if data is None:
             continue
@@ -125,11 +130,10 @@ def toml(data: bytes, file: Path) -> dict[str, object]:
         raise FormatError(f"{file}: not TOML: {problem}") from error
 
 
-def _files(environ: Mapping[str, str], uid: int, root: Path, named: Path | None) -> Iterator[tuple[Path, bool]]:
+def _files(environ: Mapping[str, str], uid: int, root: Path, only: Path | None) -> Iterator[tuple[Path, bool]]:
     """The files in the order they are read, and whether each must be there."""
-    given = environ.get("CONTAINERS_REGISTRIES_CONF") or environ.get("REGISTRIES_CONFIG_PATH")
-    if named is not None or given:
-        yield named or Path(given or ""), True
+    if only is not None:
+        yield only, True
     else:
         yield from ((path, False) for path in _usual(environ, uid, root))
     if override := environ.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE"):
