@@ -281,3 +281,26 @@ def test_a_directory_asked_for_by_name_must_be_one(tmp_path: Path) -> None:
         load({}, 0, hosts_dir=tmp_path / "absent", root=tmp_path)
     with pytest.raises(FormatError, match="absent: this is no directory"):
         load({}, 0, cert_dir=tmp_path / "absent", root=tmp_path)
+
+
+def test_port_80_speaks_http_whatever_is_said_of_tls(tmp_path: Path) -> None:
+    _hosts(tmp_path, "r.test", '[host."http://m.test:80"]\nskip_verify = true')
+    config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
+    mirror, _ = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
+    assert (mirror.base.scheme, mirror.base.port, mirror.plain_too) == ("http", 80, False)
+
+
+def test_the_namespace_by_http_is_still_the_origin(tmp_path: Path) -> None:
+    _hosts(tmp_path, "r.test", 'server = "http://r.test"\n[host."https://r.test:5000"]')
+    config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
+    other_port, server = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
+    assert (server.origin, server.domain, server.query, str(server.base)) == (True, "r.test", (), "http://r.test/v2")
+    assert (other_port.origin, other_port.domain, other_port.query) == (False, "r.test:5000", (("ns", "r.test"),))
+
+
+def test_certificates_beside_a_hosts_toml_are_not_used(tmp_path: Path) -> None:
+    _hosts(tmp_path, "r.test", 'server = "https://r.test"')
+    _touch(tmp_path, "r.test/ca.crt")
+    config = load({}, 0, hosts_dir=tmp_path, root=tmp_path / "elsewhere")
+    (server,) = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
+    assert server.tls == Tls()

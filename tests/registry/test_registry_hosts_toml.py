@@ -87,11 +87,22 @@ def test_an_unwritten_server_may_be_asked_for_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("1s", 1.0), ("200ms", 0.2), ("1h2m3.5s", 3723.5), (".5s", 0.5), ("0s", None), ("", None)]
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("200ms", 0.2),
+        ("1h2m3.5s", 3723.5),
+        (".5s", 0.5),
+        ("500us", 5e-4),
+        ("500µs", 5e-4),
+        ("5ns", 5e-9),
+        ("0s", None),
+        ("", None),
+    ],
 )
 def test_dial_timeout_is_a_duration(text: str, seconds: float | None) -> None:
     (server,) = _parse(f'dial_timeout = "{text}"')
-    assert server.connect_s == seconds
+    assert server.connect_s == (seconds if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(

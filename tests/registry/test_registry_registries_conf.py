@@ -61,6 +61,14 @@ def test_credential_helpers_are_kept_for_those_who_ask_for_credentials() -> None
     )
 
 
+def test_the_last_file_that_names_credential_helpers_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/containers/registries.conf.d"
+    folder.mkdir(parents=True)
+    for name, text in (("1", '["a"]'), ("2", '["b", "c"]'), ("3", "[]")):
+        (folder / f"{name}.conf").write_text(f"credential-helpers = {text}")
+    assert load({}, 0, root=tmp_path).credential_helpers == ("b", "c")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
