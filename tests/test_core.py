@@ -105,6 +105,44 @@ def test_a_pool_hands_out_its_capacity_and_not_more() -> None:
     assert pool.take() is not None
 
 
+def test_memory_that_is_set_aside_is_not_handed_out_until_it_is_put_back() -> None:
+    pool = _core.Pool(4 * SPAN)
+    spans = [pool.take(), pool.take()]
+    released = []
+    pool.on_release = lambda: released.append(pool.aside)
+    assert not pool.set_aside(2 * SPAN + 1), "two spans are out"
+    assert pool.aside == 0
+    assert pool.set_aside(SPAN + 1), "one span and a byte cost two spans"
+    assert (pool.aside, pool.in_use, pool.capacity) == (2 * SPAN, 2 * SPAN, 4 * SPAN)
+    assert pool.take() is None
+    assert not pool.set_aside(1)
+    with pytest.raises(ValueError, match="more than was set aside"):
+        pool.put_back(3 * SPAN)
+    assert not released
+    pool.put_back(SPAN + 1)
+    assert released == [0]
+    spans += [pool.take(), pool.take()]
+    assert None not in spans
+    assert pool.take() is None
+
+
+def test_setting_memory_aside_unmaps_the_free_spans_it_takes_the_place_of() -> None:
+    def mapped() -> int:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    pool = _core.Pool(64 * SPAN)
+    spans = [pool.take() for _ in range(64)]
+    before = mapped()
+    for span in spans:
+        assert span is not None
+        span.release()
+    assert mapped() >= before, "free spans are kept"
+    assert pool.set_aside(48 * SPAN)
+    assert before - mapped() >= 47 * SPAN
+    assert len([span for span in (pool.take() for _ in range(17)) if span is not None]) == 16
+
+
 def test_a_span_goes_back_when_its_last_reference_and_its_last_view_are_gone() -> None:
     pool = _core.Pool(SPAN, poison=True)
     released: list[int] = []

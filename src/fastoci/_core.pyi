@@ -1,12 +1,13 @@
 """The native core: memory, hashing, inflating, tar and files. It returns codes and facts and raises nothing typed."""
 
 from collections.abc import Callable, Sequence
-from typing import Self, final
+from typing import Protocol, Self, final
 
 from typing_extensions import Buffer
 
 SPAN_SIZE: int
 WINDOW_SIZE: int  # bytes that one Inflate.run appends at most
+WINDOW_OVERHEAD: int  # bytes that libzstd takes at most beside the history of its frames
 
 @final
 class Pool:
@@ -23,8 +24,18 @@ class Pool:
     @property
     def in_use(self) -> int:
         """Bytes in spans that are out."""
+    @property
+    def aside(self) -> int:
+        """Bytes taken out of the budget by ``set_aside``."""
     def take(self) -> Span | None:
         """An empty span with one reference, or None when the budget is spent."""
+    def set_aside(self, size: int, /) -> bool:
+        """Take memory that is allocated elsewhere out of the budget, in whole spans; False when not enough is free now.
+
+        Free spans are unmapped, so that the process never holds more than ``capacity`` for both together.
+        """
+    def put_back(self, size: int, /) -> None:
+        """Undo a ``set_aside`` of the same size, once that memory is freed; calls ``on_release``."""
 
 @final
 class Span:
@@ -86,6 +97,19 @@ def lanes() -> int:
 def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
     """Hash each span into its state, without the GIL; streams in flight together share lanes. States are distinct."""
 
+class Deflate(Protocol):
+    """A decoder of one member's raw deflate data, written in Python.
+
+    ``run`` raises ValueError when the data is damaged; anything else that it raises comes out of ``Inflate.run``.
+    """
+
+    crc: int  # CRC-32 of what was made
+    ended: bool  # the deflate data is over
+    ahead: bytes  # then: at most 8 bytes behind it that an earlier call had consumed
+
+    def run(self, source: bytes, room: int, /) -> tuple[bytes, int]:
+        """At most ``room`` bytes of content, and how many of the source were consumed; neither: it needs more."""
+
 @final
 class Inflate:
     """One gzip or zstd stream, all members or frames, to its demanded end. One thread at a time.
@@ -94,11 +118,24 @@ class Inflate:
     most ``WINDOW_SIZE``; it returns the bytes consumed, or -1 with ``code`` set. The source is used up when all of it
     is consumed and less than ``WINDOW_SIZE`` (and than the room) was made. ``finish`` returns 0 when the input ended
     where a member ends, else a code. ``window``: bytes of history that a zstd frame may demand.
+
+    When ``demanded`` is not 0 after a ``run``, a zstd frame waits for ``allow`` of as much; without it the next
+    ``run`` fails. Of the history, no more than what is allowed is ever allocated, beside ``WINDOW_OVERHEAD``; it is
+    freed by ``close``.
+
+    ``deflate`` makes a decoder for each gzip member, in place of the one that is bound; it is called with the GIL.
     """
 
-    def __new__(cls, format: str, /, *, window: int) -> Self: ...
+    def __new__(cls, format: str, /, *, window: int, deflate: Callable[[], Deflate] | None = None) -> Self: ...
     def run(self, source: Span, start: int, out: Span, /) -> int: ...
+    @property
+    def demanded(self) -> int:
+        """Bytes of history that the next frame demands, when that is more than is allowed; else 0."""
+    def allow(self, window: int, /) -> None:
+        """Let frames demand ``window`` bytes from now on; it never shrinks, and 2 GiB are the most."""
     def finish(self) -> int: ...
+    def close(self) -> None:
+        """Free the decoder; idempotent. Facts may still be read, but ``demanded``."""
     @property
     def code(self) -> int:
         """0, or one of ``INFLATE_*``."""

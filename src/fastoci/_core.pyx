@@ -60,11 +60,29 @@ cdef extern from "csrc/inflate.h" nogil:
         C_WINDOW "INFLATE_WINDOW"
         C_NO_MEMORY "INFLATE_NO_MEMORY"
     struct inflate
+    struct inflate_step:
+        const uint8_t *source
+        size_t size
+        uint8_t *out
+        size_t room
+        size_t consumed
+        size_t produced
+        uint32_t crc
+        int ended
+        uint8_t ahead[8]
+        unsigned ahead_size
+    struct inflate_decoder:
+        inflate_code (*begin)(void *) noexcept
+        inflate_code (*run)(void *, inflate_step *) noexcept
+    enum: INFLATE_OVERHEAD
     int inflate_bind(inflate_format, const char *)
     int inflate_bound(inflate_format)
     inflate *inflate_new(inflate_format, size_t)
+    inflate *inflate_new_over(const inflate_decoder *, void *)
     void inflate_free(inflate *)
     inflate_code inflate_run(inflate *, const uint8_t *, size_t, size_t *, uint8_t *, size_t, size_t *)
+    uint64_t inflate_demanded(const inflate *)
+    void inflate_allow(inflate *, size_t)
     inflate_code inflate_finish(const inflate *)
 
 cdef extern from "csrc/tar.h" nogil:
@@ -138,13 +156,15 @@ cdef extern from "csrc/extract.h" nogil:
 cdef enum:
     _SPAN_SIZE = 1 << 20
     _WINDOW = 1 << 18  # bytes one Inflate.run makes: hashed and parsed while they are in the L2 cache
+    _PIECE = 1 << 15  # bytes that a decoder written in Python takes and makes in a call
 SPAN_SIZE = _SPAN_SIZE
 WINDOW_SIZE = _WINDOW
+WINDOW_OVERHEAD = INFLATE_OVERHEAD
 
 
 cdef class Pool:
     cdef uint8_t **_free
-    cdef size_t _free_count, _made, _limit
+    cdef size_t _free_count, _made, _limit, _aside
     cdef bint _poison
     cdef public object on_release
 
@@ -170,12 +190,35 @@ cdef class Pool:
     def in_use(self):
         return (self._made - self._free_count) * _SPAN_SIZE
 
+    @property
+    def aside(self):
+        return self._aside * _SPAN_SIZE
+
+    def set_aside(self, size_t size, /):
+        cdef size_t count = size // _SPAN_SIZE + (size % _SPAN_SIZE != 0)
+        if count > self._limit - self._aside - (self._made - self._free_count):
+            return False
+        self._aside += count
+        while self._made + self._aside > self._limit:  # enough are free
+            self._free_count -= 1
+            self._made -= 1
+            munmap(self._free[self._free_count], _SPAN_SIZE)
+        return True
+
+    def put_back(self, size_t size, /):
+        cdef size_t count = size // _SPAN_SIZE + (size % _SPAN_SIZE != 0)
+        if count > self._aside:
+            raise ValueError("more than was set aside")
+        self._aside -= count
+        if self.on_release is not None:
+            self.on_release()
+
     def take(self):
         cdef uint8_t *memory
         if self._free_count:
             self._free_count -= 1
             memory = self._free[self._free_count]  # the last one back is the likeliest to be cached
-        elif self._made < self._limit:
+        elif self._made + self._aside < self._limit:
             memory = <uint8_t *>mmap(NULL, _SPAN_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
             if memory == <uint8_t *>MAP_FAILED:
                 return None
@@ -455,23 +498,85 @@ def bind(str format, str path, /):
     return inflate_bind(_format(format), path.encode()) == 0
 
 
+cdef inflate_code _begin_deflate(void *ctx) noexcept with gil:
+    cdef Inflate stream = <Inflate>ctx
+    try:
+        stream._decoder = stream._make()
+    except BaseException as error:
+        stream._raised = error
+        return C_NO_MEMORY
+    return C_OK
+
+
+cdef inflate_code _run_deflate(void *ctx, inflate_step *step) noexcept with gil:
+    cdef Inflate stream = <Inflate>ctx
+    cdef bytes made, ahead
+    try:
+        made, step.consumed = stream._decoder.run(
+            PyBytes_FromStringAndSize(<const char *>step.source, min(step.size, <size_t>_PIECE)),
+            min(step.room, <size_t>_PIECE),
+        )
+        if <size_t>len(made) > step.room or step.consumed > step.size:
+            raise AssertionError("the decoder made or took more than there was")
+        memcpy(step.out, <const char *>made, len(made))
+        step.produced = len(made)
+        step.crc = stream._decoder.crc
+        ahead = stream._decoder.ahead
+        step.ahead_size = min(len(ahead), 8)
+        memcpy(step.ahead, <const char *>ahead, step.ahead_size)
+        step.ended = stream._decoder.ended
+    except ValueError:
+        return C_BAD_DATA
+    except BaseException as error:
+        stream._raised = error
+        return C_NO_MEMORY
+    return C_OK
+
+
+cdef inflate_decoder _over_python
+_over_python.begin = _begin_deflate
+_over_python.run = _run_deflate
+
+
 cdef class Inflate:
     cdef inflate *_stream
+    cdef object _make, _decoder, _raised
     cdef readonly int code
     cdef readonly uint64_t consumed, produced
 
-    def __cinit__(self, str format, /, *, size_t window):
-        if not inflate_bound(_format(format)):
+    def __cinit__(self, str format, /, *, size_t window, deflate=None):
+        if deflate is not None:
+            if _format(format) != C_GZIP:
+                raise ValueError("only gzip holds deflate data")
+            self._make = deflate
+            self._stream = inflate_new_over(&_over_python, <void *>self)
+        elif inflate_bound(_format(format)):
+            self._stream = inflate_new(_format(format), window)
+        else:
             raise RuntimeError(f"no decoder is bound for {format}")
-        self._stream = inflate_new(_format(format), window)
         if self._stream == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         inflate_free(self._stream)
 
+    cdef int _check(self) except -1:
+        if self._stream == NULL:
+            raise ValueError("the stream was closed")
+        return 0
+
+    @property
+    def demanded(self):
+        self._check()
+        return inflate_demanded(self._stream)
+
+    def allow(self, size_t window, /):
+        self._check()
+        inflate_allow(self._stream, window)
+
     def run(self, Span source not None, size_t start, Span out not None, /):
         cdef size_t consumed, produced, room
+        self._check()
         source._check()
         out._check()
         if start > source._size:
@@ -485,11 +590,18 @@ cdef class Inflate:
         out._size += produced
         self.consumed += consumed
         self.produced += produced
+        if self._raised is not None:
+            raise self._raised
         return -1 if self.code else consumed
 
     def finish(self):
+        self._check()
         self.code = inflate_finish(self._stream)
         return self.code
+
+    def close(self):
+        inflate_free(self._stream)
+        self._stream = NULL
 
 
 cdef dict _tar_codes():

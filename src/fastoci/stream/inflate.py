@@ -1,13 +1,15 @@
 """Undo the compression of a layer: gzip by ISA-L, zstd by libzstd, a plain tar as it is.
 
 What the bytes are is read from the bytes: media types are sometimes wrong. The decoders are called through the symbols
-that the wheels of ``isal`` and ``zstandard`` export, or through the system's libraries, without the GIL.
+that the wheels of ``isal`` and ``zstandard`` export, or through the system's libraries, without the GIL. Where no such
+symbols are found or they fail their test, gzip goes through python-isal's own API, in bounded pieces; zstd is refused.
 Spec: image-spec v1.1 layer.md (``+gzip``, ``+zstd``); RFC 1952, RFC 8878: all members, all frames, the end demanded.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Literal
 
 from fastoci import _core
@@ -22,9 +24,8 @@ _REFUSED = {b"BZh": "bzip2", b"\xfd7z": "xz", b"PK\x03": "zip"}
 
 def bind_decoders() -> dict[str, str]:
     """Find the decoders of both formats; which tier each has (``_core.info``)."""
-    for compression in _LIBRARIES:
-        _bind(compression)
-    return _core.info()
+    unbound = [compression for compression in _LIBRARIES if not _bind(compression)]
+    return {**_core.info(), **{name: "python-isal" for name in unbound if _deflate_of(name)}}
 
 
 def _bind(compression: str) -> bool:
@@ -33,6 +34,15 @@ def _bind(compression: str) -> bool:
     module, library = _LIBRARIES[compression]
     spec = importlib.util.find_spec(module)
     return any(_core.bind(compression, path) for path in (spec and spec.origin, library) if path)
+
+
+def _deflate_of(compression: str) -> Callable[[], _core.Deflate] | None:
+    """What stands in for the decoder that cannot be bound."""
+    if compression != "gzip" or importlib.util.find_spec("isal") is None:
+        return None
+    from fastoci.stream.deflate import Deflate  # imported where it is needed: hardly ever
+
+    return Deflate
 
 
 def sniff(head: bytes) -> Compression:
@@ -51,20 +61,37 @@ def sniff(head: bytes) -> Compression:
 
 
 class Inflate:
-    """Decompresses one stream: ``take`` a span, ``fill`` others from it until it is used up, ``finish``.
+    """Decompresses one stream: ``take`` a span, ``fill`` others from it until it is used up, ``finish``, ``close``.
 
     Belongs to one thread at a time; owns no span.
 
+    A zstd frame may demand more than ``history``. Then ``fill`` returns early, ``demanded`` is that many bytes, and
+    whoever has the memory calls ``allow(demanded)`` and fills on; else the next ``fill`` raises. The memory is that of
+    the decoder (and ``_core.WINDOW_OVERHEAD``) until ``close``, so it is set aside from the pool for that long.
+
     Args:
-        history: bytes that a zstd frame may demand.
+        history: bytes that a zstd frame may demand without being asked for.
+        deflate: decodes gzip's content in place of ISA-L's symbols, also where these are bound.
     """
 
-    def __init__(self, *, history: int) -> None:
+    def __init__(self, *, history: int, deflate: Callable[[], _core.Deflate] | None = None) -> None:
         self._history = history
+        self._deflate = deflate
         self._stream: _core.Inflate | None = None
         self._compression: Compression | None = None
         self._source: Span | None = None
         self._start = 0
+
+    @property
+    def demanded(self) -> int:
+        """Bytes of history that the next zstd frame demands, when that is more than is allowed; else 0."""
+        return self._stream.demanded if self._stream is not None else 0
+
+    def allow(self, window: int) -> None:
+        """Let frames demand ``window`` bytes of history from now on."""
+        assert self._stream is not None
+        self._history = max(window, self._history)
+        self._stream.allow(window)
 
     def take(self, source: Span) -> bool:
         """Go on with ``source``, until ``fill`` says that it is used up; False for a plain tar, to be used as it is.
@@ -80,10 +107,11 @@ class Inflate:
         return self._stream is not None
 
     def fill(self, out: Span) -> bool:
-        """Append to ``out`` until it is full, or the source is used up: then False.
+        """Append to ``out`` until it is full, the source is used up (then False), or a frame demands history.
 
         Raises:
-            FormatError: the compressed bytes are damaged; the message has their offset.
+            FormatError: the compressed bytes are damaged, or a frame demands history that was not allowed; the message
+                has their offset.
         """
         assert self._stream is not None
         assert self._source is not None
@@ -93,6 +121,8 @@ class Inflate:
             if consumed < 0:
                 raise self._error(self._stream)
             self._start += consumed
+            if self._stream.demanded:
+                return True
             if self._start == len(self._source) and len(out) - before < _core.WINDOW_SIZE and out.room:
                 self._source = None
                 return False
@@ -109,13 +139,25 @@ class Inflate:
         if self._stream is not None and self._stream.finish():
             raise self._error(self._stream)
 
+    def close(self) -> None:
+        """Free the decoder's memory, in whatever state it is. Idempotent."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
     def _begin(self, head: bytes) -> None:
         self._compression = sniff(head)
         if self._compression == "none":
             return
-        if not _bind(self._compression):
-            raise UnsupportedError(f"no {self._compression} decoder on this machine: reinstall isal and zstandard")
-        self._stream = _core.Inflate(self._compression, window=self._history)
+        deflate = self._deflate if self._compression == "gzip" else None
+        if deflate is None and not _bind(self._compression):
+            deflate = _deflate_of(self._compression)
+            if deflate is None:
+                raise UnsupportedError(f"no {self._compression} decoder on this machine: reinstall isal and zstandard")
+        self._stream = _core.Inflate(self._compression, window=self._history, deflate=deflate)
 
     def _error(self, stream: _core.Inflate) -> FormatError:
-        return FormatError(f"{_core.INFLATE_CODES[stream.code]} (at byte {stream.consumed} of the compressed layer)")
+        reason = _core.INFLATE_CODES[stream.code]
+        if stream.demanded:
+            reason = f"a zstd frame demands a window of {stream.demanded} bytes, {self._history} are allowed"
+        return FormatError(f"{reason} (at byte {stream.consumed} of the compressed layer)")

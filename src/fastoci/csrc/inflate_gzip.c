@@ -1,0 +1,157 @@
+/* The framing of gzip: headers, trailers, members. Spec: RFC 1952. */
+#include "inflate_internal.h"
+
+enum { FLAG_HEADER_CRC = 2, FLAG_EXTRA = 4, FLAG_NAME = 8, FLAG_COMMENT = 16, FLAGS_RESERVED = 0xE0 };
+
+/* One byte more in a CRC-32, half a byte at a time: headers are short. */
+static uint32_t crc_byte(uint32_t crc, uint8_t byte)
+{
+    static const uint32_t TABLE[16] = {
+        0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+        0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+    };
+
+    crc = ~crc ^ byte;
+    crc = crc >> 4 ^ TABLE[crc & 15];
+    crc = crc >> 4 ^ TABLE[crc & 15];
+    return ~crc;
+}
+
+static uint32_t number(const uint8_t *field)
+{
+    return field[0] | (uint32_t)field[1] << 8 | (uint32_t)field[2] << 16 | (uint32_t)field[3] << 24;
+}
+
+/* Begin what follows the header field that has just ended. */
+static enum inflate_code next_place(struct inflate_gzip *self)
+{
+    enum inflate_place ended = self->place;
+
+    self->have = 0;
+    if (ended < EXTRA_SIZE && self->flags & FLAG_EXTRA)
+        self->place = EXTRA_SIZE;
+    else if (ended < NAME && self->flags & FLAG_NAME)
+        self->place = NAME;
+    else if (ended < COMMENT && self->flags & FLAG_COMMENT)
+        self->place = COMMENT;
+    else if (ended < HEADER_CRC && self->flags & FLAG_HEADER_CRC)
+        self->place = HEADER_CRC;
+    else {
+        self->place = DEFLATE;
+        self->content_size = 0;
+        self->step = (struct inflate_step){0};
+        self->ahead_at = 0;
+        return self->decoder->begin(self->ctx);
+    }
+    return INFLATE_OK;
+}
+
+static enum inflate_code check_fixed(struct inflate_gzip *self)
+{
+    if (self->field[2] != 8 || self->field[3] & FLAGS_RESERVED)
+        return INFLATE_BAD_HEADER;
+    self->flags = self->field[3];
+    return next_place(self);
+}
+
+static enum inflate_code check_trailer(struct inflate_gzip *self)
+{
+    if (number(self->field) != self->step.crc)
+        return INFLATE_BAD_CHECKSUM;
+    if (number(self->field + 4) != self->content_size)
+        return INFLATE_BAD_LENGTH;
+    self->place = BETWEEN;
+    return INFLATE_OK;
+}
+
+/* A byte of a field of fixed size: 1 when that is all of it. */
+static int gather(struct inflate_gzip *self, uint8_t byte, unsigned size)
+{
+    self->field[self->have++] = byte;
+    return self->have == size;
+}
+
+/* One byte of a header or trailer. */
+static enum inflate_code frame_byte(struct inflate_gzip *self, uint8_t byte)
+{
+    if (self->place == BETWEEN)
+        self->place = FIXED, self->have = 0;
+    if (self->place == FIXED && self->have == 0)
+        self->header_crc = 0;
+    if (self->place == FIXED && ((self->have == 0 && byte != 0x1f) || (self->have == 1 && byte != 0x8b)))
+        return INFLATE_NOT_GZIP;
+    if (self->place < HEADER_CRC)
+        self->header_crc = crc_byte(self->header_crc, byte);
+    switch (self->place) {
+    case FIXED:
+        return gather(self, byte, 10) ? check_fixed(self) : INFLATE_OK;
+    case EXTRA_SIZE:
+        if (!gather(self, byte, 2))
+            return INFLATE_OK;
+        self->extra = self->field[0] | (unsigned)self->field[1] << 8;
+        self->place = EXTRA;
+        return self->extra ? INFLATE_OK : next_place(self);
+    case EXTRA:
+        return --self->extra ? INFLATE_OK : next_place(self);
+    case NAME:
+    case COMMENT:
+        return byte ? INFLATE_OK : next_place(self);
+    case HEADER_CRC:
+        if (!gather(self, byte, 2))
+            return INFLATE_OK;
+        if ((self->field[0] | (unsigned)self->field[1] << 8) != (self->header_crc & 0xFFFF))
+            return INFLATE_BAD_HEADER;
+        return next_place(self);
+    default: /* TRAILER */
+        return gather(self, byte, 8) ? check_trailer(self) : INFLATE_OK;
+    }
+}
+
+/* Deflate data, as far as input and room go. *stuck: only more input helps. */
+static enum inflate_code run_deflate(struct inflate_gzip *self, struct inflate_io *io, int *stuck)
+{
+    struct inflate_step *step = &self->step;
+    enum inflate_code code;
+
+    step->source = io->source + io->consumed;
+    step->size = io->size - io->consumed;
+    step->out = io->out + io->produced;
+    step->room = io->room - io->produced;
+    step->consumed = step->produced = 0;
+    code = self->decoder->run(self->ctx, step);
+    io->consumed += step->consumed;
+    io->produced += step->produced;
+    self->content_size += (uint32_t)step->produced;
+    if (step->ended) {
+        self->place = TRAILER;
+        self->have = 0;
+    }
+    *stuck = !step->ended && !step->consumed && !step->produced;
+    return code;
+}
+
+enum inflate_code gzip_run(struct inflate_gzip *self, struct inflate_io *io)
+{
+    enum inflate_code code = INFLATE_OK;
+    int stuck = 0;
+
+    while (code == INFLATE_OK && !stuck) {
+        if (self->place == DEFLATE) {
+            if (io->produced == io->room)
+                break;
+            code = run_deflate(self, io, &stuck);
+        } else if (self->ahead_at < self->step.ahead_size) {
+            code = frame_byte(self, self->step.ahead[self->ahead_at++]);
+        } else if (io->consumed < io->size) {
+            code = frame_byte(self, io->source[io->consumed++]);
+        } else {
+            break;
+        }
+    }
+    return code;
+}
+
+enum inflate_code gzip_finish(const struct inflate_gzip *self)
+{
+    return self->place == BETWEEN && self->ahead_at == self->step.ahead_size ? INFLATE_OK : INFLATE_CUT;
+}
