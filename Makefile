@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+ASAN = build/asan
+SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel hostile asan bench memory startup package peers clean
+.PHONY: help demo test check dev cancel hostile asan bench memory startup package peers clean fuzz
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +39,15 @@ cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (som
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
 
-asan: ## the C unit tests under the address and undefined-behaviour sanitizers
-	$(MAKE) -C src/fastoci/csrc/tests asan
+asan: peers ## all tests and the C unit tests under the address and undefined-behaviour sanitizers (ten minutes)
+	$(MAKE) -C src/fastoci/csrc/tests asan BUILD=$(abspath $(ASAN))/csrc
+	$(MAKE) VENV=$(ASAN) $(ASAN)/installed-sanitized
+	$(STEP) 'running the tests under the sanitizers'
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 $(ARGS)
+
+fuzz: ## the C core's fuzz targets, FUZZ_SECONDS=600 each (needs clang and libclang-rt-dev)
+	$(MAKE) -C src/fastoci/csrc/tests fuzz BUILD=$(abspath build)/fuzz
 
 bench: $(VENV)/installed-test ## whole pulls beside skopeo, umoci, curl and igzip (about ten minutes)
 	$(BIN)/python benchmarks/macro/pull.py $(ARGS)
@@ -81,6 +90,14 @@ $(VENV)/installed-test: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci and what its tests need (a minute)'
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
 	@touch $@ $(VENV)/installed
+
+# A copy of the sources: setuptools would take another build's extension for its own.
+$(ASAN)/installed-sanitized: $(ASAN)/created pyproject.toml setup.py $(SOURCES)
+	$(STEP) 'building and installing fastoci for the sanitizers (a minute)'
+	rm -rf $(ASAN)/source && mkdir $(ASAN)/source
+	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md MANIFEST.in src | tar -x -C $(ASAN)/source
+	CFLAGS='$(SANITIZE)' $(ASAN)/bin/pip install --quiet --disable-pip-version-check '$(ASAN)/source[test]'
+	@touch $@
 
 clean: ## remove everything that was built
 	rm -rf build dist $(VENV) src/*.egg-info src/fastoci/_core*.so src/fastoci/_core.c

@@ -1,7 +1,7 @@
 """The native core: memory, hashing, inflating, tar and files. It returns codes and facts and raises nothing typed."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self, final
+from typing import Protocol, Self, final, type_check_only
 
 from typing_extensions import Buffer
 
@@ -97,6 +97,7 @@ def lanes() -> int:
 def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
     """Hash each span into its state, without the GIL; streams in flight together share lanes. States are distinct."""
 
+@type_check_only
 class Deflate(Protocol):
     """A decoder of one member's raw deflate data, written in Python.
 

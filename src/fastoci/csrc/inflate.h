@@ -57,8 +57,9 @@ struct inflate *inflate_new_over(const struct inflate_decoder *decoder, void *ct
 void inflate_free(struct inflate *self);
 
 /* Consume from source and produce into out until one of them is used up, a demand, or an error. *consumed and *produced
- * are set in any case. With all of source consumed, output may still be held back: call again with more room when out is
- * full. INFLATE_OK with inflate_demanded: a frame waits for inflate_allow; without it the next call is INFLATE_WINDOW. */
+ * are set in any case; the call that finds damage may make nothing. With all of source consumed, output may still be held
+ * back: call again with more room when out is full. INFLATE_OK with inflate_demanded: a frame waits for inflate_allow;
+ * without it the next call is INFLATE_WINDOW. */
 enum inflate_code inflate_run(struct inflate *self, const uint8_t *source, size_t size, size_t *consumed, uint8_t *out,
                               size_t room, size_t *produced);
 /* Bytes of history that the frame whose head was just read demands beyond what is allowed; 0: it may go on. */

@@ -68,10 +68,10 @@ static enum inflate_code run(void *ctx, struct inflate_step *step)
     state->avail_out = step->room > UINT32_MAX ? UINT32_MAX : (uint32_t)step->room;
     status = isal.inflate(state);
     step->consumed = (size_t)(state->next_in - step->source);
+    if (status != 0 && status != ISAL_END_INPUT && status != ISAL_OUT_OVERFLOW)
+        return INFLATE_BAD_DATA; /* ISA-L counts what it copied from before the beginning, too: that is no content */
     step->produced = (size_t)(state->next_out - step->out);
     step->crc = isal.crc(step->crc, step->out, step->produced);
-    if (status != 0 && status != ISAL_END_INPUT && status != ISAL_OUT_OVERFLOW)
-        return INFLATE_BAD_DATA;
     if (state->block_state == ISAL_BLOCK_FINISH)
         end(state, step);
     return INFLATE_OK;
