@@ -6,12 +6,15 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import zstandard
-from conftest import SOURCE, scratch
 
+import fastoci
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -20,6 +23,7 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, Seeded
 from fastoci.testing.registry import Registry, serve
 
+SOURCE = Path(fastoci.__file__).resolve().parents[1]
 MIB = 1 << 20
 ZEROS = 512 * MIB
 
@@ -63,6 +67,14 @@ asyncio.run(main())
 """
 
 
+@contextmanager
+def _in_memory() -> Iterator[Path]:
+    """A directory in memory where there is one: a test writes a gigabyte."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fastoci-memory-", dir=memory) as name:
+        yield Path(name)
+
+
 def _zstd_layer(window_log: int, entries: list[Entry]) -> Layer:
     parameters = zstandard.ZstdCompressionParameters(window_log=window_log, write_content_size=False)
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -76,7 +88,7 @@ def _zstd_layer(window_log: int, entries: list[Entry]) -> Layer:
 @pytest.fixture(scope="module")
 def images() -> dict[str, Image]:
     """``bombs``: two layers of 512 MiB of zeros; ``window``: zstd with 8 MiB of history; ``more``: with 32 MiB."""
-    with scratch("memory") as directory:
+    with _in_memory() as directory:
         zeros = directory / "zeros"
         zeros.touch()
         os.truncate(zeros, ZEROS)
@@ -102,7 +114,7 @@ def registry(images: dict[str, Image]) -> Iterator[Registry]:
 
 
 def _pull(registry: Registry, memory: int, names: list[str]) -> list[str]:
-    with scratch("memory") as place:
+    with _in_memory() as place:
         arguments = [str(memory), str(MARGIN), registry.address, str(place), *names]
         done = subprocess.run(
             [sys.executable, "-c", CHILD, *arguments],
