@@ -23,7 +23,7 @@ _REFUSED = {b"BZh": "bzip2", b"\xfd7z": "xz", b"PK\x03": "zip"}
 
 
 def bind_decoders() -> dict[str, str]:
-    """Find the decoders of both formats; which tier each has (``_core.info``)."""
+    """Find the decoders of both formats; ``_core.info`` with the tier of each: gzip's may be "python-isal"."""
     unbound = [compression for compression in _LIBRARIES if not _bind(compression)]
     return {**_core.info(), **{name: "python-isal" for name in unbound if _deflate_of(name)}}
 
