@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ASAN = build/asan
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs
+PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
