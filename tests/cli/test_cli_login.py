@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from helper_programs import helper
 
 import fastoci
 
@@ -208,3 +209,16 @@ def test_a_pull_asks_the_kubelet_s_plugins(image: str, registry_credentials: tup
     failed = run("pull", f"{image}:1", "--store", tmp_path / "other", *options)
     assert failed.returncode == 4
     assert "node-plugin: cannot be run" in failed.stderr
+
+
+def test_a_pull_asks_the_helpers_that_registries_conf_names(
+    image: str, registry_credentials: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = image.partition("/")[0]
+    helper(tmp_path, "machine", {address: registry_credentials})
+    (tmp_path / "registries.conf").write_text('credential-helpers = ["containers-auth.json", "machine"]\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = run("pull", f"{image}:1", "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    assert run("login", "--get-login", address).stdout == f"{registry_credentials[0]}\n"

@@ -304,3 +304,20 @@ async def test_the_kubelet_s_plugins_are_asked_after_the_files(tmp_path: Path) -
     assert await credentials.find("docker.io", "library/redis") == Credential("plugin", "x")
     assert await credentials.find("r.test", "library/redis") is None
     assert len(program.lines()) == 1
+
+
+async def test_helpers_of_the_machine_are_asked_in_their_order_with_the_files_among_them(
+    tmp_path: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    first = helper_program("first", {"both.test": ("first", "x")})
+    helper_program("last", {host: ("last", "x") for host in ("both.test", "file.test", "last.test")})
+    file = _write(tmp_path / "a.json", {"both.test": _auth("file", "x"), "file.test": _auth("file", "x")})
+    order = ("first", "containers-auth.json", "last")
+    credentials = load(file, machine=order, environ=first.environ)
+    hosts = ("both.test", "file.test", "last.test", "none.test")
+    users = [getattr(await credentials.find(host, "a"), "username", None) for host in hosts]
+    assert users == ["first", "file", "last", None]
+    alone = load(file, machine=("last",), environ=first.environ)
+    assert await alone.find("file.test", "a") == Credential("last", "x")  # a list without the files leaves them out
+    with pytest.raises(FormatError, match="not the name of a credential helper"):
+        load(file, machine=("../x",), environ={})

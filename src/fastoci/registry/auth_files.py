@@ -136,8 +136,8 @@ def parse(data: bytes, where: str, *, bare: bool = False) -> AuthFile:
             entries.setdefault(normal(key), credential)
     if bare:
         return AuthFile(where, entries)
-    helpers = {normal(host): _helper(name, where) for host, name in member(found, "credHelpers", where).items()}
-    store = _helper(found["credsStore"], where) if found.get("credsStore") else ""
+    helpers = {normal(host): helper_name(name, where) for host, name in member(found, "credHelpers", where).items()}
+    store = helper_name(found["credsStore"], where) if found.get("credsStore") else ""
     return AuthFile(where, entries, helpers, store, _headers(member(found, "HttpHeaders", where)))
 
 
@@ -153,6 +153,17 @@ def member(found: Mapping[str, object], name: str, where: str) -> dict[str, obje
     if not isinstance(value, dict):
         raise FormatError(f"{where}: {name!r} of this auth file is no object")
     return value
+
+
+def helper_name(name: object, where: str) -> str:
+    """The name of a helper, which becomes that of a program: nothing that could lead to another directory.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if not isinstance(name, str) or not _HELPER.fullmatch(name):
+        raise FormatError(f"{where}: {str(name)[:80]!r} is not the name of a credential helper")
+    return name
 
 
 def normal(key: str) -> str:
@@ -219,13 +230,6 @@ def _decode(auth: str, where: str) -> tuple[str, str]:
     if not colon:
         raise FormatError(f"{where}: 'auth' is not base64 of 'user:password'")
     return username, password.rstrip("\0")
-
-
-def _helper(name: object, where: str) -> str:
-    """The name of a helper, which becomes that of a program: nothing that could lead to another directory."""
-    if not isinstance(name, str) or not _HELPER.fullmatch(name):
-        raise FormatError(f"{where}: {str(name)[:80]!r} is not the name of a credential helper")
-    return name
 
 
 def _headers(found: Mapping[str, object]) -> dict[str, str]:

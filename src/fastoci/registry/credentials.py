@@ -6,9 +6,10 @@ The order, the first that has one wins:
 
 1. what the user gave for this job;
 2. the auth files in their order (``auth_files.read_all``); in each the host's helper, then the most specific entry;
+   the machine's ``registries.conf`` may put helpers for all hosts before, behind or in place of them;
 3. the kubelet's image credential providers, when they were asked for.
 
-Spec: containers-auth.json(5); docker's ``config.json``.
+Spec: containers-auth.json(5), containers-registries.conf(5); docker's ``config.json``.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from fastoci.registry import kubelet
-from fastoci.registry.auth_files import AuthFile, normal, read_all
+from fastoci.registry.auth_files import AuthFile, helper_name, normal, read_all
 from fastoci.registry.credential import Credential
 from fastoci.registry.helpers import Helpers
+
+_FILES: Final = "containers-auth.json"  # in registries.conf's list of helpers: all auth files
 
 
 class Credentials:
@@ -29,7 +33,8 @@ class Credentials:
     Args:
         files: auth files.
         explicit: what the user gave for the registries that references name; no file is asked about these.
-        helpers: runs the helpers that the files name.
+        order: the names of helpers that are asked about all hosts, and where among them the files are.
+        helpers: runs the helpers.
         providers: the kubelet's plugins.
     """
 
@@ -38,11 +43,13 @@ class Credentials:
         files: tuple[AuthFile, ...] = (),
         *,
         explicit: Credential | None = None,
+        order: tuple[str, ...] = (_FILES,),
         helpers: Helpers | None = None,
         providers: kubelet.Providers | None = None,
     ) -> None:
         self._files = files
         self._explicit = explicit
+        self._order = order
         self._helpers = helpers or Helpers(os.environ)
         self._providers = providers
 
@@ -66,21 +73,29 @@ class Credentials:
         """
         if self._explicit is not None and not mirror:
             return self._explicit
-        for file in self._files:
-            helper = file.helper(domain)
-            found = await self._helpers.get(helper, domain) if helper else None
-            found = found or file.entry(domain, path)
+        for name in self._order:
+            found = await (self._in_files(domain, path) if name == _FILES else self._helpers.get(name, domain))
             if found is not None:
                 return found
         if self._providers is None:
             return None
         return await self._providers.get(f"{normal(domain)}/{path}")
 
+    async def _in_files(self, domain: str, path: str) -> Credential | None:
+        for file in self._files:
+            helper = file.helper(domain)
+            found = await self._helpers.get(helper, domain) if helper else None
+            found = found or file.entry(domain, path)
+            if found is not None:
+                return found
+        return None
+
 
 def load(
     authfile: Path | None = None,
     *,
     explicit: Credential | None = None,
+    machine: tuple[str, ...] = (),
     providers: tuple[Path, Path] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Credentials:
@@ -89,10 +104,12 @@ def load(
     Args:
         authfile: the only auth file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else the usual places are.
         explicit: what the user gave for this job; wins over every file.
+        machine: ``credential-helpers`` of ``registries.conf``, where ``containers-auth.json`` stands for the files.
         providers: the kubelet's CredentialProviderConfig, and the directory of its plugins.
     Raises:
         FormatError: a file is not what it should be, or one that was asked for by name cannot be read.
     """
     files = read_all(authfile, environ)
     plugins = None if providers is None else kubelet.load(*providers, environ)
-    return Credentials(files, explicit=explicit, helpers=Helpers(environ), providers=plugins)
+    order = tuple(name if name == _FILES else helper_name(name, "credential-helpers") for name in machine) or (_FILES,)
+    return Credentials(files, explicit=explicit, order=order, helpers=Helpers(environ), providers=plugins)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastoci.errors import ConnectError, FormatError, ReferenceSyntaxError, TimedOutError
 from fastoci.image.reference import Reference
-from fastoci.registry import auth_files
+from fastoci.registry import auth_files, endpoints
 from fastoci.registry.addresses import is_loopback
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.auth_edit import edit
@@ -99,7 +99,9 @@ async def logged_in(
         ReferenceSyntaxError, CredentialError, FormatError: as for ``login``.
     """
     key, there = _place(host)
-    credentials = await asyncio.to_thread(load, None if authfile is None else Path(authfile), environ=environ)
+    machine = (await asyncio.to_thread(endpoints.load, environ, os.geteuid())).registries.credential_helpers
+    named = None if authfile is None else Path(authfile)
+    credentials = await asyncio.to_thread(load, named, machine=machine, environ=environ)
     found = await credentials.find(there.domain, key.partition("/")[2])
     return None if found is None else found.username or "<token>"
 

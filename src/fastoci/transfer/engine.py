@@ -241,14 +241,19 @@ class Engine:
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""
         if self._registry is None:
+            from fastoci.registry import endpoints
             from fastoci.registry.client import Registry
             from fastoci.registry.credential import Credential
             from fastoci.registry.credentials import load
 
             explicit = None if self._creds is None else Credential(*self._creds)
             providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
+            mirrors = await asyncio.to_thread(endpoints.load, os.environ, os.geteuid())
+            machine = mirrors.registries.credential_helpers
             registry = Registry(
-                credentials=await asyncio.to_thread(load, self._authfile, explicit=explicit, providers=providers),
+                credentials=await asyncio.to_thread(
+                    load, self._authfile, explicit=explicit, machine=machine, providers=providers
+                ),
                 tls_verify=self._tls_verify,
                 connect_s=self._limits.connect_s,
                 read_s=self._limits.read_s,
