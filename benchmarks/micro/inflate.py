@@ -23,7 +23,7 @@ from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
 from fastoci.stream.inflate import Inflate
-from fastoci.transfer.limits import Limits
+from fastoci.transfer.history import FREE_HISTORY
 
 BASE = "igzip -d + one lane"
 OURS = "inflate, hash, tar"
@@ -61,7 +61,7 @@ def _diff_ids(sample: data.Sample) -> list[str]:
 
 def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Span]]:
     """Groups of inflated spans, each with its reference."""
-    inflate, offset = Inflate(history=Limits().zstd_window), 0
+    inflate, offset = Inflate(history=FREE_HISTORY), 0
     source = _take(pool)
     fd = os.open(layer, os.O_RDONLY)
     while (count := source.pread(fd, offset)) > 0:

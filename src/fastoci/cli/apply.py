@@ -15,8 +15,16 @@ _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all a
 @click.command(short_help="Apply layer files onto a directory.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
+@options.unpack_limits
 @options.progress
-def apply(directory: Path, layers: tuple[Path, ...], progress: str) -> None:
+def apply(
+    directory: Path,
+    layers: tuple[Path, ...],
+    max_unpacked: int | None,
+    max_entries: int | None,
+    memory: int | None,
+    progress: str,
+) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
     Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched.
@@ -29,4 +37,5 @@ def apply(directory: Path, layers: tuple[Path, ...], progress: str) -> None:
     from fastoci.cli.progress import choose
 
     display = choose(progress)
-    job.run(fastoci.apply(directory, layers, observer=display), display)
+    limits = options.limits(memory, max_entries, max_unpacked)
+    job.run(fastoci.apply(directory, layers, limits=limits, observer=display), display)

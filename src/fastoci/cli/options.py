@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fastoci import Engine
+    from fastoci import Engine, Limits
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -56,6 +56,46 @@ def progress(command: C) -> C:
         show_default=True,
         help="On stderr: bars, a line now and then, or a JSON object for each event. auto is bar on a terminal.",
     )(command)
+
+
+class Size(click.ParamType["int"]):
+    """Bytes: a number, with K, M, G or T for powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).upper().removesuffix("B").removesuffix("I")
+        factor = 1 << 10 * ("KMGT".find(text[-1:]) + 1) if text[-1:] in "KMGT" and text else 1
+        number = text if factor == 1 else text[:-1]
+        if not number.isdecimal():
+            self.fail(f"{value!r} is no size: 512M, 10G or a number of bytes", param, ctx)
+        return int(number) * factor
+
+
+def unpack_limits(command: C) -> C:
+    """``--max-unpacked``, ``--max-entries`` and ``--memory``: what ``limits`` makes a value of."""
+    for option in (
+        click.option("--memory", type=Size(), metavar="SIZE", help="For buffers and zstd windows.  [default: 64M]"),
+        click.option("--max-entries", type=click.IntRange(0), metavar="N", help="Files of one image.  [default: 10^7]"),
+        click.option("--max-unpacked", type=Size(), metavar="SIZE", help="Bytes of those files.  [default: 100G]"),
+    ):
+        command = option(command)
+    return command
+
+
+def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None) -> Limits:
+    """The limits that ``unpack_limits`` asked for; 0 is the default, too.
+
+    Raises:
+        click.UsageError: they cannot be.
+    """
+    from fastoci import Limits
+
+    given = {"memory": memory, "unpacked_entries": max_entries, "unpacked_size": max_unpacked}
+    try:
+        return Limits(**{name: value for name, value in given.items() if value})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def existing(store: Path | None) -> Engine:

@@ -62,6 +62,7 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     metavar="DIR",
     help="Where its plugins are.",
 )
+@options.unpack_limits
 @options.progress
 def pull(
     references: tuple[str, ...],
@@ -74,6 +75,9 @@ def pull(
     creds: tuple[str, str] | None,
     provider_config: Path | None,
     provider_bin_dir: Path | None,
+    max_unpacked: int | None,
+    max_entries: int | None,
+    memory: int | None,
     progress: str,
 ) -> int:
     """Pull images into the store, and print NAME@DIGEST of each on stdout.
@@ -95,11 +99,13 @@ def pull(
     from fastoci.cli.progress import choose
 
     display = choose(progress)
+    limits = options.limits(memory, max_entries, max_unpacked)
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
         async with Engine(
             store,
+            limits=limits,
             tls_verify=tls_verify,
             authfile=authfile,
             creds=creds,

@@ -149,7 +149,13 @@ class Job:
         tap = await self.unpacker.tap() if rootfs is not None and first and first[0] in plan.missing else None
         fetches = {
             blob.digest: asyncio.create_task(
-                self.scheduler.fetch(blob, source, image=image, tap=tap if blob in first else None)
+                self.scheduler.fetch(
+                    blob,
+                    source,
+                    image=image,
+                    tap=tap if blob in first else None,
+                    cached=rootfs is not None and not (tap and blob in first),
+                )
             )
             for blob in plan.missing
         }

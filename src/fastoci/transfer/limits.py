@@ -14,14 +14,13 @@ def _cores() -> int:
 class Limits:
     """The bounds of an engine. Sizes are bytes, times seconds."""
 
-    memory: int = 48 << 20  # bytes in spans: received, being hashed, inflated or written
+    memory: int = 64 << 20  # bytes in spans (received, being hashed, inflated or written), and large zstd windows
     connections: int = 8  # blobs in flight at once; also connections per host
     workers: int = field(default_factory=_cores)  # threads that hash, write and unpack
     span_queue: int = 8  # spans that one blob may hold before its connection is paused
     manifest_size: int = 4 << 20  # bytes of one manifest, index or config
     layers: int = 512  # layers of one image
     index_depth: int = 4  # nested indexes
-    zstd_window: int = 128 << 20  # bytes of history that a zstd frame may demand
     unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from fastoci._core import Span
@@ -146,6 +146,10 @@ class SpanMaker(Protocol):
 
     ended: bool  # nothing more will be made
 
+    @property
+    def demanded(self) -> int:
+        """Bytes of memory that must be granted before more is made; else 0."""
+
     def ready(self) -> bool:
         """Something can be made now."""
 
@@ -166,6 +170,7 @@ class Making(Pipeline):
     Args:
         outs: empty spans with their references, given back by ``finish`` and ``abort``. With one, making and using
             take turns; with more, they run side by side when threads are idle.
+        grant: called on the loop with what the maker demands; returns when it may have it.
     """
 
     def __init__(
@@ -176,11 +181,13 @@ class Making(Pipeline):
         *,
         maker: SpanMaker,
         outs: Sequence[Span],
+        grant: Callable[[int], Awaitable[None]],
         progressed: Callable[[int], None],
     ) -> None:
         super().__init__(worker, sink, verifier, progressed=progressed)
         self.making = False  # as ``busy``, for the other stage
         self._maker = maker
+        self._grant = grant
         self._own = frozenset(outs)
         self._free = list(outs)
         self._partial: Span | None = None  # begun, and waits for more input
@@ -194,9 +201,17 @@ class Making(Pipeline):
 
         Raises: what either stage raised.
         """
-        self._worker.schedule(self)
-        await self._wait_while(lambda: more() and not self._over())
-        self._raise()
+        while True:
+            self._worker.schedule(self)
+            await self._wait_while(lambda: more() and not self._over() and not self._maker.demanded)
+            self._raise()
+            demand = self._maker.demanded
+            if not demand:
+                return
+            await self._wait_while(lambda: self.busy or self.making or bool(self._queue and self.error is None))
+            self._raise()
+            self._shrink()
+            await self._grant(demand)
 
     async def finish(self) -> None:
         """Wait until all is made and through, close the sink, and hold the stream against what was promised.
@@ -257,7 +272,20 @@ class Making(Pipeline):
     def has_news(self) -> bool:
         """On a thread, after work: at the end, when the maker waits for input, and now and then."""
         self._turns += 1
-        return self._stopped or self._over() or self._maker.hungry() or self._turns % _NEWS == 0
+        return (
+            self._stopped
+            or self._over()
+            or self._maker.hungry()
+            or bool(self._maker.demanded)
+            or self._turns % _NEWS == 0
+        )
+
+    def _shrink(self) -> None:
+        """Between spans: give back those that are not needed to go on; others may need them before the grant comes."""
+        while self._free:
+            span = self._free.pop()
+            self._own -= {span}
+            span.release()
 
     def _over(self) -> bool:
         if self.busy or self.making:

@@ -90,28 +90,31 @@ class Scheduler:
         self._connections = asyncio.Semaphore(limits.connections)
         self._flights: dict[Digest, _Flight] = {}
 
-    async def fetch(self, blob: Descriptor, source: BlobSource, *, image: str = "", tap: Tap | None = None) -> None:
+    async def fetch(
+        self, blob: Descriptor, source: BlobSource, *, image: str = "", tap: Tap | None = None, cached: bool = False
+    ) -> None:
         """Bring a blob into the store, together with whoever else wants it.
 
         Args:
             tap: gets the spans too, when this call starts the flight and the blob comes from its beginning; ended in
                 any case.
+            cached: it is read back soon, so its file stays in the page cache.
         When another task's flight fails and it used another source, this one's source is tried as well.
 
         Raises:
             FastociError: the blob could not be fetched, verified or stored.
         """
         try:
-            await self._fetch(blob, source, image, tap)
+            await self._fetch(blob, source, image, tap, cached)
         finally:
             if tap is not None:
                 tap.end()
 
-    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> None:
+    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         while True:
             flight = self._flights.get(blob.digest)
             if flight is None:
-                flight = self._start(blob, source, image, tap)
+                flight = self._start(blob, source, image, tap, cached)
             elif flight.task.cancelling() or flight.task.done():  # let it clean up and land, then begin anew
                 await asyncio.wait([flight.task])
                 continue
@@ -121,8 +124,8 @@ class Scheduler:
                 if flight.source.name == source.name:
                     raise _own(error) from error
 
-    def _start(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tap)), source)
+    def _start(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tap, cached)), source)
         self._flights[blob.digest] = flight
         flight.task.add_done_callback(lambda task: self._landed(blob.digest, task))
         return flight
@@ -142,10 +145,10 @@ class Scheduler:
                 flight.task.cancel()
                 await settle(asyncio.wait([flight.task]))
 
-    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None) -> None:
+    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         async with self._connections:
             try:
-                ingest = await self._store.begin(blob)
+                ingest = await self._store.begin(blob, cached=cached)
                 if ingest is not None:
                     self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
                     await self._ingest(ingest, source, tap if ingest.offset == 0 else None)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastoci import _core
 from fastoci._core import Span
+
+T = TypeVar("T")
 
 
 class Spans:
@@ -20,22 +24,29 @@ class Spans:
 
     async def take(self) -> Span:
         """An empty span, as soon as the budget has one."""
-        if (span := self.spare()) is not None:
-            return span
-        turn = asyncio.Event()
-        self._line.append(turn)
-        try:
-            while self._line[0] is not turn or (span := self.pool.take()) is None:
-                turn.clear()
-                await turn.wait()
-            return span
-        finally:
-            self._line.remove(turn)
-            self._wake()  # there may be another span
+        span = self.spare()
+        return await self._in_line(self.pool.take) if span is None else span
+
+    async def set_aside(self, size: int) -> None:
+        """Take memory that is allocated elsewhere out of the budget, as soon as so much is free; ``pool.put_back``."""
+        await self._in_line(lambda: self.pool.set_aside(size) or None)
 
     def spare(self) -> Span | None:
         """An empty span that nobody waits for, if there is one."""
         return None if self._line else self.pool.take()
+
+    async def _in_line(self, attempt: Callable[[], T | None]) -> T:
+        """What ``attempt`` gives, once it gives something, and all who came before have had theirs."""
+        turn = asyncio.Event()
+        self._line.append(turn)
+        try:
+            while self._line[0] is not turn or (got := attempt()) is None:
+                turn.clear()
+                await turn.wait()
+            return got
+        finally:
+            self._line.remove(turn)
+            self._wake()  # there may be more
 
     def _released(self) -> None:
         if self._line:

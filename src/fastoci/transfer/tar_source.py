@@ -22,16 +22,21 @@ class FileTar:
         self._left = False  # the source has bytes that are not inflated yet
         self._compressed = True
 
+    @property
+    def demanded(self) -> int:
+        """Bytes of history that must be allowed before more is made; else 0."""
+        return self._inflate.demanded
+
     def ready(self) -> bool:
         """There is more of the file."""
-        return not self.ended
+        return not self.ended and not self.demanded
 
     def hungry(self) -> bool:
         """Never: it reads for itself."""
         return False
 
     def make(self, out: Span) -> Span | None:
-        """Fill ``out``; None at the very end.
+        """Fill ``out``; None at the very end, and when history is demanded.
 
         Raises:
             FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
@@ -40,13 +45,20 @@ class FileTar:
         while out.room and not self.ended:
             if self._left:
                 self._left = self._inflate.fill(out)
+                if self.demanded:
+                    return None
             elif not self._read(self._source if self._compressed else out):
                 self._inflate.finish()
                 self.ended = True
         return out if len(out) else None
 
+    def allow(self, window: int) -> None:
+        """Let frames have so many bytes of history."""
+        self._inflate.allow(window)
+
     def close(self) -> None:
         """Give back what it owns."""
+        self._inflate.close()
         self._source.release()
         os.close(self._fd)
 
@@ -78,6 +90,11 @@ class ArrivingTar:
         self._current: Span | None = None
         self._complete = False  # no more will come
 
+    @property
+    def demanded(self) -> int:
+        """Bytes of history that must be allowed before more is made; else 0."""
+        return self._inflate.demanded
+
     def put(self, span: Span | None) -> None:
         """On the loop: the next span with its reference, None at the end."""
         if span is None:
@@ -87,7 +104,9 @@ class ArrivingTar:
 
     def ready(self) -> bool:
         """There are bytes, or the end can be looked at."""
-        return not self.ended and (self._current is not None or bool(self._waiting) or self._complete)
+        if self.ended or self.demanded:
+            return False
+        return self._current is not None or bool(self._waiting) or self._complete
 
     def hungry(self) -> bool:
         """Another span can be put."""
@@ -102,6 +121,8 @@ class ArrivingTar:
         while out.room:
             if self._current is not None:
                 if self._inflate.fill(out):
+                    if self.demanded:
+                        return None
                     continue
                 self._current.release()
                 self._current = None
@@ -120,8 +141,13 @@ class ArrivingTar:
                 return None
         return out
 
+    def allow(self, window: int) -> None:
+        """Let frames have so many bytes of history."""
+        self._inflate.allow(window)
+
     def close(self) -> None:
         """Give back what it owns."""
+        self._inflate.close()
         if self._current is not None:
             self._current.release()
             self._current = None

@@ -7,6 +7,9 @@ from fastoci.transfer.events import Observer, UnpackDone, UnpackProgress
 from fastoci.transfer.limits import Limits
 from fastoci.unpack.layer import LayerStager, LayerWriter
 
+_HEADERS = 8 << 10  # bytes of tar beside the content that an entry may take on average
+_PADDING = 64 << 20  # and more that belong to no entry
+
 
 class Tree:
     """Counts over the layers of one tree; several may be under way.
@@ -21,6 +24,7 @@ class Tree:
         self._image = image
         self._observe = observer
         self._layers = 0
+        self._tar = 0  # bytes of tar over all layers
         self._read: dict[int, int] = {}  # compressed bytes of each layer that has begun
         self._sinks: dict[int, LayerWriter | LayerStager] = {}  # what counts the entries of each
 
@@ -39,15 +43,26 @@ class Tree:
         self._sinks[number] = stager
         return stager
 
-    def progress(self, number: int, offset: int) -> UnpackError | None:
-        """``offset`` compressed bytes of a layer are on their way to files; an error when the whole is too large."""
+    def progress(self, number: int, offset: int, size: int) -> UnpackError | None:
+        """``offset`` compressed bytes of a layer are on their way to files; an error when the whole is too large.
+
+        Each layer has limits of its own; here they hold for layers that are made side by side, and for tar that makes
+        no files.
+
+        Args:
+            size: bytes of tar since the last call.
+        """
         self._read[number] = offset
+        self._tar += size
         self._tell()
-        entries, size = self._totals()
+        entries, content = self._totals()
+        limit = self._limits.unpacked_size
         if entries > self._limits.unpacked_entries:
-            return UnpackError(f"the layers hold more than {self._limits.unpacked_entries} entries")
-        if size > self._limits.unpacked_size:
-            return UnpackError(f"the layers hold more than {self._limits.unpacked_size} bytes of files")
+            return UnpackError(f"the layers hold more than {self._limits.unpacked_entries} entries (--max-entries)")
+        if content > limit:
+            return UnpackError(f"the layers hold more than {limit} bytes of files (--max-unpacked)")
+        if self._tar > limit + _HEADERS * entries + _PADDING:
+            return UnpackError(f"the layers are {self._tar} bytes of tar, too many for {limit} bytes of files")
         return None
 
     def layer_done(self, number: int, size: int) -> None:

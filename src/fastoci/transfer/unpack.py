@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fastoci._core import Span
 from fastoci.errors import FastociError, UnpackError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -22,6 +23,7 @@ from fastoci.interfaces import BlobStore
 from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import Observer, UnpackStarted
+from fastoci.transfer.history import FREE_HISTORY, History
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.pipeline import Making
 from fastoci.transfer.spans import Spans
@@ -33,11 +35,11 @@ from fastoci.transfer.worker import Worker
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
-_LEAST = 6 << 20  # bytes of the budget for each layer that is unpacked at a time
+_HELD = 6 << 20  # bytes of the budget for each layer that is unpacked at a time
 _OUTS = 4  # spans of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
 
-_Progressed = Callable[[int], UnpackError | None]  # compressed bytes of the layer so far; an error to stop with
+_Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
 _Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
 
 
@@ -63,9 +65,10 @@ class Unpacker:
         # Twice as many layers as threads, so that their hashes share lanes. A layer needs three spans to go on, a
         # tapped one five: the budget must not be spent on layers that have some and wait for another. And while a tap
         # is full its flight has a connection: one is left, for what its reader needs.
-        turns = min(2 * limits.workers, limits.memory // _LEAST, limits.connections - 1)
+        turns = min(2 * limits.workers, limits.memory // _HELD, limits.connections - 1)
         self._taps = turns > 0
         self._turns = asyncio.Semaphore(max(1, turns))
+        self._history = History(spans, reserve=_HELD * max(1, turns))
 
     async def tap(self) -> Tap | None:
         """A tap for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
@@ -202,7 +205,7 @@ class Unpacker:
         progressed: _Progressed,
     ) -> None:
         """Read a layer while it is fetched; it counts only when its digest held too."""
-        tar = ArrivingTar(Inflate(history=self._limits.zstd_window))
+        tar = ArrivingTar(Inflate(history=FREE_HISTORY))
         try:
             async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
                 async for span in tap.spans():
@@ -214,8 +217,6 @@ class Unpacker:
             self.close_tap(tap)
             await ready()  # wrong bytes are the better reason than what they look like as a layer
             raise
-        finally:
-            tar.close()
         self.close_tap(tap)
         await ready()
 
@@ -233,12 +234,9 @@ class Unpacker:
         except BaseException:
             source.release()
             raise
-        tar = FileTar(fd, source, Inflate(history=self._limits.zstd_window))
-        try:
-            async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
-                await pipeline.finish()
-        finally:
-            tar.close()
+        tar = FileTar(fd, source, Inflate(history=FREE_HISTORY))
+        async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
+            await pipeline.finish()
 
     @asynccontextmanager
     async def _pipeline(
@@ -248,12 +246,29 @@ class Unpacker:
         verifier: Verifier | None,
         progressed: _Progressed,
     ) -> AsyncIterator[Making]:
-        """Two stages: inflate, and hash + make files."""
+        """Two stages: inflate, and hash + make files. Closes ``tar``."""
 
-        def advanced(_: int) -> None:
-            if (error := progressed(tar.offset)) is not None:
+        def advanced(size: int) -> None:
+            if (error := progressed(tar.offset, size)) is not None:
                 pipeline.fail(error)
 
+        async def grant(window: int) -> None:
+            await history.take(window)
+            tar.allow(window)
+
+        with self._history.one() as history, closing(tar):
+            outs = await self._outs()
+            pipeline = Making(self._worker, sink, verifier, maker=tar, outs=outs, grant=grant, progressed=advanced)
+            try:
+                yield pipeline
+            except BaseException as error:
+                await pipeline.abort()
+                if isinstance(error, FastociError) and sink.name not in str(error):
+                    error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
+                raise
+
+    async def _outs(self) -> list[Span]:
+        """Spans for the tar of one layer: two, and more when nobody waits for them."""
         outs = [await self._spans.take()]
         try:
             outs.append(await self._spans.take())
@@ -262,14 +277,7 @@ class Unpacker:
             raise
         while len(outs) < _OUTS and (span := self._spans.spare()) is not None:
             outs.append(span)
-        pipeline = Making(self._worker, sink, verifier, maker=tar, outs=outs, progressed=advanced)
-        try:
-            yield pipeline
-        except BaseException as error:
-            await pipeline.abort()
-            if isinstance(error, FastociError) and sink.name not in str(error):
-                error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
-            raise
+        return outs
 
 
 def _size(path: Path) -> int:
