@@ -75,8 +75,8 @@ async def test_a_disk_that_refuses_to_clean_up_does_not_hide_the_reason(
     async with open_parts(tmp_path) as parts:
         real = parts.store.begin
 
-        async def begin(self: object, blob: Descriptor) -> object:
-            ingest = await real(blob)
+        async def begin(self: object, blob: Descriptor, *, cached: bool = False) -> object:
+            ingest = await real(blob, cached=cached)
             assert ingest is not None
             end = ingest.abort
 

@@ -1,0 +1,58 @@
+"""Images of a few layers, and a source that can be held up: for tests of whole pulls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+from fastoci._core import Span
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.interfaces import SpanSource
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Compression, Entry, Layer, from_seed
+from fastoci.testing.trees import differences, listing, overlay
+from fastoci.transfer.job import Repository
+
+
+def made(seed: int, *, files: int = 8, size: int = 1_000_000, compressibility: float = 0.05) -> list[Entry]:
+    return list(from_seed(seed, files=files, size=size, compressibility=compressibility, at=f"made{seed}"))
+
+
+FIRST, SECOND, THIRD = made(1), made(2, size=300_000), made(3, size=300_000)
+
+
+def image_of(*layers: list[Entry], compression: Compression = "gzip") -> Image:
+    return Image.build([Layer.build(layer, compression) for layer in layers])
+
+
+def same(root: Path, *layers: list[Entry]) -> bool:
+    return differences(overlay(layers), listing(root)) == []
+
+
+class Slow:
+    """A registry's repository; ``pause`` is awaited after each span of one blob, with the bytes so far."""
+
+    def __init__(self, inner: Repository, blob: Descriptor, pause: Callable[[int], Awaitable[object]]) -> None:
+        self._inner = inner
+        self._blob = blob
+        self._pause = pause
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    async def resolve(self, reference: Reference) -> tuple[Descriptor, bytes]:
+        return await self._inner.resolve(reference)
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        return await self._inner.manifest(descriptor)
+
+    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        async with aclosing(self._inner.fetch(blob, offset, spans)) as inner:
+            async for span in inner:
+                offset += len(span)
+                yield span
+                if blob.digest == self._blob.digest:
+                    await self._pause(offset)
