@@ -39,12 +39,12 @@ cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (som
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
 
-asan: peers ## all tests and the C unit tests under the address and undefined-behaviour sanitizers (ten minutes)
+asan: peers ## the tests but those of benchmarks, and the C unit tests, under the address and undefined-behaviour sanitizers
 	$(MAKE) -C src/fastoci/csrc/tests asan BUILD=$(abspath $(ASAN))/csrc
 	$(MAKE) VENV=$(ASAN) $(ASAN)/installed-sanitized
 	$(STEP) 'running the tests under the sanitizers'
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 $(ARGS)
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 --ignore=tests/benchmarks $(ARGS)
 
 fuzz: ## the C core's fuzz targets, FUZZ_SECONDS=600 each (needs clang and libclang-rt-dev)
 	$(MAKE) -C src/fastoci/csrc/tests fuzz BUILD=$(abspath build)/fuzz

@@ -22,12 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 import fastoci
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(fastoci.__file__).resolve().parents[1]
+# a test is no stopwatch, on a busy machine or under the sanitizers least of all
+hypothesis.settings.register_profile("fastoci", deadline=None)
+hypothesis.settings.load_profile("fastoci")
+
 REQUIRED = os.environ.get("FASTOCI_REQUIRE_PEERS") == "1"
 
 USER, PASSWORD = "puller", "correct horse battery"

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastoci import _core
@@ -119,7 +119,6 @@ def members(draw: st.DrawFn, kind: str) -> tuple[tarfile.TarInfo, bytes]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(deadline=None)
 @given(data=st.data(), window=st.integers(1, 3000))
 def test_an_archive_of_tarfile_is_read_as_tarfile_reads_it(kind: str, data: st.DataObject, window: int) -> None:
     archive = io.BytesIO()
