@@ -1,5 +1,5 @@
-/* A libFuzzer target: a layer gives the same tree however it is cut into windows, touches nothing outside its root, leaks no
- * descriptor and leaves a tree that an upper layer can remove. FUZZ_ROOT names an empty directory on a memory file system. */
+/* A libFuzzer target: a layer gives the same tree however it is cut into windows, also when it is staged and adopted, touches
+ * nothing outside its root, leaks no descriptor and leaves a tree that an upper layer can remove. FUZZ_ROOT names an empty directory on a memory file system. */
 #include "fuzz.h"
 
 #include "../extract.h"
@@ -9,8 +9,11 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-static int place = -1; /* FUZZ_ROOT, which holds: */
-static int roots[2];   /* the directories "whole" and "cut" */
+enum way { WHOLE, CUT, STAGED, WAYS };
+
+static int place = -1;  /* FUZZ_ROOT, which holds: */
+static int roots[WAYS]; /* a tree for each way, */
+static int stage;       /* the files of a stager, and the canary */
 static uint64_t outside;
 
 /* A sum of all that is below a directory. Times of directories count only where nothing is made below: strict. */
@@ -66,7 +69,7 @@ static uint64_t outside_sum(void)
     int count = scandir(getenv("FUZZ_ROOT"), &names, is_canary, alphasort);
     uint64_t sum = tree_sum(place, "canary", 1);
 
-    DEMAND(count == 3 && fstatat(place, "canary", &st, AT_SYMLINK_NOFOLLOW) == 0);
+    DEMAND(count == WAYS + 2 && fstatat(place, "canary", &st, AT_SYMLINK_NOFOLLOW) == 0);
     sum = mix(mix(sum, &st.st_mode, sizeof st.st_mode), &st.st_ctim, sizeof st.st_ctim);
     sum = mix(sum, &(int){lstat("/tmp/fastoci-canary", &st)}, sizeof(int));
     for (int i = 0; i < count; i++)
@@ -75,9 +78,19 @@ static uint64_t outside_sum(void)
     return sum;
 }
 
+static int make(const char *name)
+{
+    int fd;
+
+    DEMAND(mkdirat(place, name, 0755) == 0);
+    fd = openat(place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DEMAND(fd >= 0);
+    return fd;
+}
+
 static void begin(void)
 {
-    static const char *const NAMES[2] = {"whole", "cut"};
+    static const char *const NAMES[WAYS] = {"whole", "cut", "staged"};
     int file;
 
     if (!getenv("FUZZ_ROOT") || (place = open(getenv("FUZZ_ROOT"), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
@@ -85,27 +98,22 @@ static void begin(void)
         exit(1);
     }
     umask(022);
-    DEMAND(mkdirat(place, "canary", 0755) == 0 && mkdirat(place, "canary/below", 0755) == 0);
+    close(make("canary"));
+    close(make("canary/below"));
     file = openat(place, "canary/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     DEMAND(file >= 0 && write(file, "canary", 6) == 6 && close(file) == 0);
-    for (int i = 0; i < 2; i++) {
-        DEMAND(mkdirat(place, NAMES[i], 0755) == 0);
-        roots[i] = openat(place, NAMES[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DEMAND(roots[i] >= 0);
-    }
+    for (int way = 0; way < WAYS; way++)
+        roots[way] = make(NAMES[way]);
+    stage = make("stage");
     outside = outside_sum();
 }
 
-/* state: of the windows; NULL: all in one. */
-static struct extract_facts extract_windows(int root, const uint8_t *data, size_t len, int base, uint64_t *state)
+/* Feed all in windows; state: of the windows; NULL: in one. */
+static int feed(struct extract *ex, const uint8_t *data, size_t len, uint64_t *state)
 {
-    struct extract_options options = {geteuid() == 0, base, 500, 1 << 22};
-    struct extract *ex = extract_new(root, &options);
-    struct extract_facts facts;
     static uint8_t *area;
-    int code = 0, fd = next_fd();
+    int code = 0;
 
-    DEMAND(ex);
     for (size_t at = 0, window; at < len && !code; at += window) {
         uint8_t *copy;
 
@@ -115,50 +123,92 @@ static struct extract_facts extract_windows(int root, const uint8_t *data, size_
         code = extract_feed(ex, copy, window);
         memset(copy, 0xDB, window);
     }
-    if (!code)
-        code = extract_finish(ex);
+    return code ? code : extract_finish(ex);
+}
+
+/* Remove what the stager made and nobody adopted. */
+static void clear_stage(void)
+{
+    struct dirent *entry;
+    DIR *dir = fdopendir(openat(stage, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+
+    DEMAND(dir);
+    while ((entry = readdir(dir)))
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            DEMAND(unlinkat(stage, entry->d_name, 0) == 0);
+    closedir(dir);
+}
+
+/* As feed, with whatever number of entries at a time. */
+static int adopt(struct extract *ex, const struct extract_options *options, const uint8_t *data, size_t len, uint64_t *state)
+{
+    struct extract *stager = extract_new_stager(stage, options);
+    int more;
+
+    DEMAND(stager);
+    (void)feed(stager, data, len, state);
+    while ((more = extract_adopt(ex, stager, next_window(state, 20))) > 0)
+        continue;
+    extract_free(stager);
+    clear_stage();
+    return more ? -more : extract_finish(ex);
+}
+
+static struct extract_facts extract_by(enum way way, const uint8_t *data, size_t len, int base)
+{
+    struct extract_options options = {geteuid() == 0, base, 500, 1 << 22};
+    int fd = next_fd(), code;
+    struct extract *ex = extract_new(roots[way], &options);
+    uint64_t state = mix(len, data, len);
+    struct extract_facts facts;
+
+    DEMAND(ex);
+    code = way == STAGED ? adopt(ex, &options, data, len, &state) : feed(ex, data, len, way == CUT ? &state : NULL);
     extract_close(ex);
     extract_get_facts(ex, &facts);
     DEMAND(facts.code == code && facts.entries <= options.max_entries + 1 && facts.bytes <= options.max_bytes);
     facts.path = NULL;
     extract_free(ex);
-    DEMAND(fd >= next_fd()); /* the extractor had one for the root */
+    DEMAND(fd == next_fd());
     return facts;
 }
 
-static void empty(int root)
+static void empty(enum way way)
 {
     struct archive a = {0};
 
     put_file(&a, ".wh..wh..opq", "");
     put_end(&a);
-    DEMAND(extract_windows(root, a.data, a.len, 1, NULL).code == 0);
+    DEMAND(extract_by(way, a.data, a.len, 1).code == 0);
     drop(&a);
-    DEMAND(tree_sum(root, ".", 0) == 0);
+    DEMAND(tree_sum(roots[way], ".", 0) == 0);
+}
+
+static void demand_same(const struct extract_facts *a, const struct extract_facts *b)
+{
+    DEMAND(a->code == b->code && a->offset == b->offset && a->value == b->value && a->path_len == b->path_len);
+    DEMAND(a->entries == b->entries && a->skipped_owners == b->skipped_owners);
+    DEMAND(a->skipped_devices == b->skipped_devices && a->skipped_xattrs == b->skipped_xattrs);
+    DEMAND(a->code || a->bytes == b->bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    uint64_t state = mix(len, data, len);
+    struct extract_facts facts[WAYS] = {0};
 
     if (len > GUARDED_MAX)
         return 0;
     if (place < 0)
         begin();
-    for (int base = 0; base < 2; base++) { /* as the first layer, and once more on top of itself */
-        struct extract_facts whole = extract_windows(roots[0], data, len, base, NULL);
-        struct extract_facts cut = extract_windows(roots[1], data, len, base, &state);
-
-        DEMAND(whole.code == cut.code && whole.offset == cut.offset && whole.value == cut.value);
-        DEMAND(whole.entries == cut.entries && whole.skipped_owners == cut.skipped_owners);
-        DEMAND(whole.skipped_devices == cut.skipped_devices && whole.skipped_xattrs == cut.skipped_xattrs);
-        if (whole.code)
-            break;
-        DEMAND(whole.bytes == cut.bytes && tree_sum(roots[0], ".", 0) == tree_sum(roots[1], ".", 0));
-    }
+    for (int base = 0; base < 2 && !facts[WHOLE].code; base++) /* as the first layer, and once more on top of itself */
+        for (int way = 0; way < WAYS; way++) {
+            facts[way] = extract_by(way, data, len, base);
+            demand_same(&facts[WHOLE], &facts[way]);
+            DEMAND(facts[WHOLE].code || tree_sum(roots[WHOLE], ".", 0) == tree_sum(roots[way], ".", 0));
+        }
     DEMAND(outside_sum() == outside);
-    empty(roots[0]);
-    empty(roots[1]);
+    for (int way = 0; way < WAYS; way++)
+        empty(way);
     return 0;
 }
 
