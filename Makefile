@@ -5,11 +5,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ASAN = build/asan
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd
+PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel hostile asan bench memory startup package peers clean fuzz
+.PHONY: help demo test check dev cancel hostile asan arm bench memory startup package peers clean fuzz
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ asan: peers ## the tests but those of benchmarks, and the C unit tests, under th
 
 fuzz: ## the C core's fuzz targets, FUZZ_SECONDS=600 each (needs clang and libclang-rt-dev)
 	$(MAKE) -C src/fastoci/csrc/tests fuzz BUILD=$(abspath build)/fuzz
+
+arm: ## the C unit tests on an emulated 64-bit ARM (needs gcc-aarch64-linux-gnu and qemu-user)
+	$(MAKE) -C src/fastoci/csrc/tests arm
 
 bench: $(VENV)/installed-test ## whole pulls beside skopeo, umoci, curl and igzip (about ten minutes)
 	$(BIN)/python benchmarks/macro/pull.py $(ARGS)

@@ -1,9 +1,11 @@
-"""The C unit tests, which need no Python: built and run as `make check` and `make asan` do."""
+"""The C unit tests, which need no Python: built and run as `make check`, `make asan` and `make arm` do."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,53 @@ import pytest
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 
 
-@pytest.mark.timeout(300)
-def test_the_c_unit_tests_pass(tmp_path: Path) -> None:
-    if shutil.which("make") is None or shutil.which("cc") is None:
-        pytest.skip("needs make and a C compiler")
-    shutil.copytree(CSRC, tmp_path / "csrc")  # builds nothing in the source tree
-    # another compiler's new warnings are for `make check` to refuse, not for whoever runs the tests
-    command = ["make", "-C", f"{tmp_path}/csrc/tests", "STRICT=-std=gnu11", "test"]
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the C tests and their sources, so that nothing is built in the source tree."""
+    copy = tmp_path_factory.mktemp("csrc") / "csrc"
+    shutil.copytree(CSRC, copy, ignore=shutil.ignore_patterns("build"))
+    return copy / "tests"
+
+
+def output(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def make(tests: Path, target: str) -> str:
+    # another compiler's new warnings are for `make check` and `make arm` to refuse, not for whoever runs the tests
+    return output("make", "-C", tests, "STRICT=-std=gnu11", target)
+
+
+@pytest.mark.timeout(300)
+def test_the_c_unit_tests_pass(tests: Path) -> None:
+    if shutil.which("make") is None or shutil.which("cc") is None:
+        pytest.skip("needs make and a C compiler")
+    assert "\ntest_sha256: ok: " in make(tests, "test")
+
+
+@pytest.mark.timeout(300)
+def test_the_c_unit_tests_pass_on_an_emulated_arm(tests: Path, peer: Callable[[str], str]) -> None:
+    for program in ("make", "aarch64-linux-gnu-gcc", "qemu-aarch64"):
+        peer(program)
+    assert "\ntest_sha256: ok: sha-arm " in make(tests, "arm")
+
+
+@pytest.mark.timeout(300)
+def test_nist_vectors_hold_on_an_emulated_arm(tests: Path, shared: Path, peer: Callable[[str], str]) -> None:
+    for program in ("make", "aarch64-linux-gnu-gcc", "qemu-aarch64"):
+        peer(program)
+    make(tests, "build/arm/test_sha256")
+    vectors = [shared / "corpora" / "nist-cavp" / name for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp")]
+    emulator = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
+    assert output(*emulator, tests / "build/arm/test_sha256", *vectors).startswith("test_sha256: ok: sha-arm ")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates an older processor of this kind")
+def test_an_x86_without_sha_instructions_gets_the_next_tier(tests: Path, peer: Callable[[str], str]) -> None:
+    for program in ("make", "cc", "qemu-x86_64"):
+        peer(program)
+    make(tests, "build/test_sha256")
+    said = output("qemu-x86_64", "-cpu", "Nehalem", tests / "build/test_sha256")
+    assert said.startswith("test_sha256: ok: ") and "sha-ni" not in said

@@ -259,5 +259,6 @@ TAR_CODES: dict[int, tuple[str, str]]
 def info() -> dict[str, str]:
     """Which tier is live.
 
-    "sha256": "sha-ni, 2 lanes", "openssl" or "scalar"; "gzip": "isa-l" or "none"; "zstd": "libzstd" or "none".
+    "sha256": "sha-ni, 2 lanes", "sha-arm, 2 lanes", "openssl" or "scalar"; "gzip": "isa-l" or "none"; "zstd": "libzstd"
+    or "none".
     """

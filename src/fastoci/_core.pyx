@@ -382,7 +382,7 @@ def _choose_sha256():
     wanted = os.environ.get("FASTOCI_SHA256")
     name = wanted.encode() if wanted else None
     if sha256_choose(&_tier, <const char *>name if name is not None else <const char *>NULL):
-        raise ImportError(f"FASTOCI_SHA256={wanted}: this machine cannot run it (sha-ni, openssl, scalar)")
+        raise ImportError(f"FASTOCI_SHA256={wanted}: this machine cannot run it (sha-ni, sha-arm, openssl, scalar)")
 
 
 _choose_sha256()

@@ -1,7 +1,7 @@
 /* SHA-256 (FIPS 180-4), streaming, with a state that can be saved, many streams at a time.
  *
- * A tier is one way to compress whole blocks: "sha-ni" (x86 SHA extensions), "openssl" (libcrypto's SHA256_Update, found
- * in the process), "scalar". All give the same words. Knows no Python.
+ * A tier is one way to compress whole blocks: "sha-ni" (x86 SHA extensions), "sha-arm" (ARMv8 SHA2 instructions),
+ * "openssl" (libcrypto's SHA256_Update, found in the process), "scalar". All give the same words. Knows no Python.
  */
 #ifndef FASTOCI_SHA256_H
 #define FASTOCI_SHA256_H
@@ -11,9 +11,6 @@
 
 #define SHA256_STATE_SIZE 104 /* 8 words big-endian, the byte count big-endian, the tail */
 #define SHA256_LANES 3        /* streams that a kernel takes at most */
-
-/* FIPS 180-4's 64 round constants, and the order of bytes in a word as a shuffle. */
-extern const uint32_t sha256_constants[68];
 
 /* Advance each of n streams, n the index of the kernel, by the same number of whole blocks. */
 typedef void (*sha256_kernel)(uint32_t *const *words, const uint8_t *const *data, size_t blocks);

@@ -1,6 +1,6 @@
 #include "sha256_x86.h"
 
-#include "sha256.h"
+#include "sha256_internal.h"
 
 #if defined(__x86_64__)
 
