@@ -1,15 +1,10 @@
-"""The native core against its oracles: hashlib, gzip, zstandard; and the rules of pools and spans."""
+"""The native core against its oracles: gzip, zstandard; and the rules of pools and spans. SHA-256: test_sha256.py."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
-import random
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import zstandard
@@ -20,79 +15,6 @@ from fastoci import _core
 from fastoci.stream.inflate import bind_decoders
 
 SPAN = _core.SPAN_SIZE
-
-
-@given(st.lists(st.binary(max_size=300), max_size=12))
-def test_sha256_agrees_with_hashlib_however_the_data_is_split(pieces: list[bytes]) -> None:
-    ours, theirs = _core.Sha256(), hashlib.sha256()
-    for piece in pieces:
-        ours.update(piece)
-        theirs.update(piece)
-        assert ours.copy().hexdigest() == theirs.hexdigest()
-
-
-@given(st.binary(max_size=1000), st.data())
-def test_a_saved_state_goes_on_where_it_was_saved(data: bytes, draw: st.DataObject) -> None:
-    at = draw.draw(st.integers(0, len(data)))
-    first = _core.Sha256(data[:at])
-    second = _core.Sha256(b"something else")
-    second.restore(first.state())
-    second.update(data[at:])
-    assert second.digest() == hashlib.sha256(data).digest()
-
-
-@pytest.mark.parametrize("state", [b"", bytes(103), bytes(105), bytes(103) + b"\x01"])
-def test_bytes_that_are_no_state_are_refused(state: bytes) -> None:
-    with pytest.raises(ValueError, match="not a saved state"):
-        _core.Sha256().restore(state)
-
-
-@pytest.mark.parametrize("tier", ["sha-ni", "openssl", "scalar"])
-def test_every_tier_of_sha256_gives_the_same_digest(tier: str) -> None:
-    code = (
-        "import hashlib; from fastoci import _core; d = bytes(range(256)) * 1000;"
-        "assert all(_core.Sha256(d[:n]).digest() == hashlib.sha256(d[:n]).digest() for n in (0, 1, 55, 119, 256000));"
-        "print(_core.info()['sha256'].split(',')[0])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "FASTOCI_SHA256": tier, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if tier == "sha-ni" and "cannot run it" in done.stderr:
-        pytest.skip("this processor has no SHA instructions")
-    assert done.stdout.strip() == tier, done.stderr
-
-
-def test_a_tier_that_does_not_exist_fails_the_import() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import fastoci._core"],
-        env={**os.environ, "FASTOCI_SHA256": "nonsense", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "FASTOCI_SHA256=nonsense" in done.stderr
-
-
-def test_nist_vectors_hold(shared: Path) -> None:
-    for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp"):
-        text = (shared / "corpora" / "nist-cavp" / name).read_text()
-        fields = [line.split(" = ") for line in text.splitlines() if " = " in line]
-        length = 0
-        message = b""
-        seen = 0
-        for key, value in fields:
-            if key == "Len":
-                length = int(value)
-            elif key == "Msg":
-                message = bytes.fromhex(value)[: length // 8]
-            elif key == "MD":
-                assert _core.Sha256(message).hexdigest() == value
-                seen += 1
-        assert seen >= 64
 
 
 def test_a_pool_hands_out_its_capacity_and_not_more() -> None:
@@ -195,35 +117,6 @@ def test_a_span_reads_and_writes_files_at_an_offset(tmp_path: os.PathLike[str]) 
         assert span.pwrite(-1, 0) == -9
     finally:
         os.close(fd)
-
-
-def test_hashing_many_streams_at_once_gives_each_its_digest() -> None:
-    pool = _core.Pool(8 * SPAN)
-    data = [os.urandom(size) for size in (0, 1, 63, 64, 100_000, SPAN)]
-    states = [_core.Sha256() for _ in data]
-    spans = [pool.take() for _ in data]
-    for span, piece in zip(spans, data, strict=True):
-        assert span is not None
-        span.append(piece)
-    _core.update_many([(state, span) for state, span in zip(states, spans, strict=True) if span is not None])
-    assert [state.digest() for state in states] == [hashlib.sha256(piece).digest() for piece in data]
-
-
-@given(st.lists(st.tuples(st.binary(max_size=130), st.integers(0, 3000)), max_size=9), st.randoms())
-def test_lanes_of_uneven_streams_in_any_state_give_each_its_digest(
-    streams: list[tuple[bytes, int]], draw: random.Random
-) -> None:
-    pool = _core.Pool(9 * SPAN)
-    pairs, expected = [], []
-    for before, size in streams:
-        span = pool.take()
-        assert span is not None
-        data = draw.randbytes(size)
-        span.append(data)
-        pairs.append((_core.Sha256(before), span))
-        expected.append(hashlib.sha256(before + data).digest())
-    _core.update_many(pairs)
-    assert [state.digest() for state, _ in pairs] == expected
 
 
 def test_spans_may_be_released_on_any_thread() -> None:
