@@ -5,8 +5,8 @@
 #if defined(__aarch64__) && defined(__AARCH64EL__)
 
 /* The vector registers of each lane: the state A (words a to d) and E (e to h), where both were when the block began (B
- * and F), the last sixteen message words in four groups, the scratch T and S. With the constants' v31 three lanes fit, so
- * nothing is spilled. */
+ * and F), the last sixteen message words in four groups, the scratch T and S. With v31 for the constants three lanes
+ * fit, so nothing is spilled. */
 #define A0 "0"
 #define E0 "1"
 #define A1 "2"
@@ -41,7 +41,7 @@
     "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",    \
         "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v31"
 
-/* A step, done for each lane before the next step: a core that issues in order then finds work while a result is late. */
+/* A step, done for each lane before the next step: a core that issues in order finds work while a result is late. */
 #define ONE(step, ...) step(0, __VA_ARGS__)
 #define TWO(step, ...) step(0, __VA_ARGS__) step(1, __VA_ARGS__)
 #define THREE(step, ...) step(0, __VA_ARGS__) step(1, __VA_ARGS__) step(2, __VA_ARGS__)

@@ -1,7 +1,7 @@
 /* SHA-256 by the ARMv8 SHA2 instructions, for one, two and three streams at a time. The caller has looked at AT_HWCAP.
  *
- * Each stream has its words and its data; all are advanced by the same number of blocks. Assembly, as in sha256_x86.h, so
- * that it needs no compiler flag and is the same code under all of them. */
+ * Each stream has its words and its data; all are advanced by the same number of blocks. Assembly, as in sha256_x86.h:
+ * it needs no compiler flag and is the same code under all of them. */
 #ifndef FASTOCI_SHA256_ARM_H
 #define FASTOCI_SHA256_ARM_H
 

@@ -103,18 +103,18 @@ static int have_openssl(void)
 static int agrees(sha256_kernel kernel, int lanes)
 {
     struct sha256 ours[SHA256_LANES], theirs[SHA256_LANES];
-    uint32_t *words[SHA256_LANES] = {NULL};
-    const uint8_t *data[SHA256_LANES] = {NULL};
+    uint32_t *words[SHA256_LANES];
+    const uint8_t *data[SHA256_LANES];
     int same = 1;
-    for (int i = 0; i < lanes; i++) {
+    for (int i = 0; i < SHA256_LANES; i++) {
         sha256_init(&ours[i]);
         sha256_init(&theirs[i]);
-        data[i] = (const uint8_t *)(sha256_constants + 16 * (i % 3));
-        sha256_scalar((uint32_t *[]){ours[i].words}, &data[i], 2);
+        data[i] = (const uint8_t *)(sha256_constants + 16 * i);
+        sha256_scalar((uint32_t *[]){ours[i].words}, &data[i], i < lanes ? 2 : 0); /* the others stay as they are */
         words[i] = theirs[i].words;
     }
     kernel(words, data, 2);
-    for (int i = 0; i < lanes; i++)
+    for (int i = 0; i < SHA256_LANES; i++)
         same &= memcmp(ours[i].words, theirs[i].words, sizeof ours[i].words) == 0;
     return same;
 }

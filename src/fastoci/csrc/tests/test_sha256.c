@@ -158,7 +158,7 @@ static void mix(const struct sha256_tier *tier, size_t count)
     }
 }
 
-/* Every kernel leaves the words that the scalar twin leaves, for any number of blocks, none too, and writes no others. */
+/* Every kernel leaves the words that the scalar twin leaves, for any number of blocks, none too, and no others. */
 static void kernels(const struct sha256_tier *tier, int lanes)
 {
     uint32_t ours[SHA256_LANES][10], theirs[SHA256_LANES][10], *words[SHA256_LANES];
