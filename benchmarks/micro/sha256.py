@@ -1,7 +1,9 @@
 """How fast is SHA-256 on one stream and on several together, with and without the CPU's SHA instructions?
 
-``openssl speed`` is the baseline of one stream, one stream that of several. Rates are bytes of all streams in a second
-of CPU time. ``python -m benchmarks.micro.sha256`` prints JSON on stdout; the exit status is 1 when a bar is missed.
+``openssl speed`` is the baseline of one stream, one stream that of several. Measured are the installed package, and the
+same C sources built with the compiler flags of this Python and of Debian's, without Python around them. Rates are bytes
+of all streams in a second of CPU time. ``python -m benchmarks.micro.sha256`` prints JSON on stdout; the exit status is
+1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as
 
 from benchmarks import report
 from benchmarks.measure import call
+from benchmarks.micro import driver
+from benchmarks.micro.driver import Driver
 from benchmarks.report import Bar
 from fastoci import _core
 
 PIECE = 256 << 10  # bytes of one call
-SECONDS = 3  # openssl's clock has a hundred ticks a second
+SECONDS = 3  # of openssl, whose clock has a hundred ticks a second; ours take a third of it
 MASK = {"OPENSSL_ia32cap": ":~0x20000000"}  # bit 29 of EBX of CPUID leaf 7: the SHA instructions
 WITHOUT = {**MASK, "FASTOCI_SHA256": "openssl"}
 
@@ -66,58 +71,84 @@ def openssl(seconds: float, environment: Mapping[str, str]) -> float:
     return float(found[1])
 
 
-def measure(seconds: float) -> dict[str, float]:
-    """One run of each, every one in a process of its own."""
+def installed(seconds: float) -> dict[str, float]:
+    """The package's rates, each from a process of its own."""
     here = "benchmarks.micro.sha256"
     return {
-        "openssl speed": openssl(seconds, {}),
-        "Sha256.update": call(here, "stream", seconds),
-        "update_many, 1 stream": call(here, "streams", 1, seconds),
-        "update_many, 2 streams": call(here, "streams", 2, seconds),
-        "update_many, 3 streams": call(here, "streams", 3, seconds),
-        "openssl speed, masked": openssl(seconds, MASK),
-        "Sha256.update, masked": call(here, "stream", seconds, environment=WITHOUT),
+        "one": call(here, "stream", seconds),
+        "masked": call(here, "stream", seconds, environment=WITHOUT),
+        **{f"{count} in lanes": call(here, "streams", count, seconds) for count in (1, 2, 3)},
     }
 
 
-def judge(median: Mapping[str, float]) -> list[Bar]:
-    """The bars, from the medians."""
+def built(program: Driver, seconds: float) -> dict[str, float]:
+    """The same of a build; its kernels for two and three streams, whichever the package would choose."""
+    tier = _core.info()["sha256"].partition(",")[0]
+    return {
+        "one": program.run("stream", tier, seconds),
+        "masked": program.run("stream", "openssl", seconds, environment=MASK),
+        **{f"{count} in lanes": program.run("spans", tier, seconds, count) for count in (1, 2, 3)},
+    }
 
-    def bar(name: str, base: str, limit: float) -> Bar:
-        return Bar(f"{name} / {base}", median[name] / median[base], limit, least=True)
 
-    return [
-        bar("Sha256.update", "openssl speed", 0.98),
-        bar("update_many, 2 streams", "update_many, 1 stream", 1.85),
-        bar("update_many, 3 streams", "update_many, 1 stream", 2.1),
-        bar("Sha256.update, masked", "openssl speed, masked", 0.95),
-    ]
+def measure(programs: Mapping[str, Driver], seconds: float) -> dict[str, dict[str, float]]:
+    """One run of all, by build; ``openssl speed`` under its own name."""
+    ours = seconds / 3
+    return {
+        "openssl speed": {"one": openssl(max(1, seconds), {}), "masked": openssl(max(1, seconds), MASK)},
+        "installed": installed(ours),
+        **{name: built(program, ours) for name, program in programs.items()},
+    }
+
+
+def judge(median: Mapping[str, Mapping[str, float]]) -> list[Bar]:
+    """The bars of every build, from the medians."""
+    base = median["openssl speed"]
+    bars = []
+    for build, rate in median.items():
+        if build != "openssl speed":
+            pairs = [("one", base["one"], "openssl speed", 0.98), ("masked", base["masked"], "openssl speed", 0.95)]
+            pairs += [(f"{n} in lanes", rate["1 in lanes"], "one", least) for n, least in ((2, 1.85), (3, 2.1))]
+            bars += [Bar(f"{build}: {each} / {to}", rate[each] / by, least, True) for each, by, to, least in pairs]
+    return bars
+
+
+def table(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The spread of every rate, by build; prints it to stderr."""
+    print(f"SHA-256, {_core.info()['sha256']}, GB/s, median of {len(runs)}", file=sys.stderr)
+    rates = {build: {rate: [run[build][rate] for run in runs] for rate in runs[0][build]} for build in runs[0]}
+    for build, each in rates.items():
+        print(build, file=sys.stderr)
+        for rate, values in each.items():
+            low, middle, high = (v / 1e9 for v in (min(values), statistics.median(values), max(values)))
+            print(f"  {rate:14}{middle:8.3f}  ({low:.3f} - {high:.3f})", file=sys.stderr)
+    return {build: {rate: report.spread(values) for rate, values in each.items()} for build, each in rates.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all in turns, print, and compare with the bars."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--scale", type=float, default=1.0, help=f"multiplies the {SECONDS} s of each; 1 s at least")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help=f"multiplies the {SECONDS} s of openssl (1 s at least)"
+    )
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
-    seconds = max(1.0, SECONDS * options.scale)
-    runs = [measure(seconds) for _ in range(options.runs)]
-    rates = {name: [run[name] for run in runs] for name in runs[0]}
-    median = {name: statistics.median(each) for name, each in rates.items()}
-    print(f"SHA-256, {_core.info()['sha256']}, GB/s, median of {options.runs}", file=sys.stderr)
-    for name, each in rates.items():
-        print(f"{name:24}{median[name] / 1e9:8.3f}  ({min(each) / 1e9:.3f} - {max(each) / 1e9:.3f})", file=sys.stderr)
-    bars = judge(median)
+    seconds = SECONDS * options.scale
+    with tempfile.TemporaryDirectory(prefix="fastoci-sha256-") as folder:
+        programs = {f"flags of {name}": driver.build(name, each, Path(folder)) for name, each in driver.flags().items()}
+        spread = table([measure(programs, seconds) for _ in range(options.runs)])
+    bars = judge({build: {rate: each["median"] for rate, each in rates.items()} for build, rates in spread.items()})
     result = {
         "benchmark": "micro/sha256",
         **report.circumstances(),
         "tier": _core.info()["sha256"],
         "lanes": _core.lanes(),
+        "flags": {name: program.flags for name, program in programs.items()},
         "bytes": PIECE,
         "seconds": seconds,
         "runs": options.runs,
-        "bytes_per_s": {name: report.spread(each) for name, each in rates.items()},
+        "bytes_per_s": spread,
         "bars": report.bars(bars),
     }
     report.publish(result, options.json)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import fastoci
+from fastoci import _core
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(fastoci.__file__).resolve().parents[1]
@@ -88,9 +89,10 @@ def test_the_startup_benchmark_reports_ratios() -> None:
     assert {"import fastoci", "fastoci --help"} <= set(json.loads(done.stdout)["ratios"])
 
 
-def micro(name: str, *options: str | Path) -> dict[str, Any]:
+def micro(name: str, *options: str | Path, runs: int | None = 1) -> dict[str, Any]:
     """The JSON of a micro benchmark, with what all of them have."""
-    done = run(f"benchmarks/micro/{name}.py", "--runs", "1", *options)
+    once = () if runs is None else ("--runs", str(runs))
+    done = run(f"benchmarks/micro/{name}.py", *once, *options)
     assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
     result: dict[str, Any] = json.loads(done.stdout)
     assert {"machine", "commit", "time", "bars"} <= set(result)
@@ -98,12 +100,24 @@ def micro(name: str, *options: str | Path) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.slow
-def test_the_sha256_benchmark_reports_rates_and_bars(peer: Callable[[str], str]) -> None:
-    peer("openssl")
-    result = micro("sha256", "--scale", "0")
-    assert len(result["bars"]) == 4
-    assert result["bytes"] and all({"min", "median", "max"} == set(each) for each in result["bytes_per_s"].values())
+def test_the_sha256_benchmark_reports_rates_and_bars_of_every_build(peer: Callable[[str], str]) -> None:
+    for program in ("openssl", "cc"):
+        peer(program)
+    result = micro("sha256", "--scale", "0.02")
+    assert {"openssl speed", "installed", f"flags of {sys.executable}"} <= set(result["bytes_per_s"])
+    assert len(result["bars"]) == 4 * (len(result["bytes_per_s"]) - 1)
+    for rates in result["bytes_per_s"].values():
+        assert all({"min", "median", "max"} == set(each) for each in rates.values())
+
+
+def test_the_lanes_benchmark_counts_starts(peer: Callable[[str], str]) -> None:
+    peer("cc")
+    tier = _core.info()["sha256"]
+    if not tier.startswith("sha-"):
+        pytest.skip(f"{tier} has one lane: nothing is measured at the start")
+    result = micro("lanes", "--starts", "3", runs=None)
+    assert [sum(each.values()) for each in result["chosen"].values()] == [3, 3]
+    assert set(result["kernel_bytes_per_s"]) == {"1", "2", "3"}
 
 
 def test_the_receive_benchmark_compares_plain_and_tls(tmp_path: Path, peer: Callable[[str], str]) -> None:
