@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import scratch
 
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 
 
 @pytest.fixture(scope="module")
-def tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tests() -> Iterator[Path]:
     """A copy of the C tests and their sources, so that nothing is built in the source tree."""
-    copy = tmp_path_factory.mktemp("csrc") / "csrc"
-    shutil.copytree(CSRC, copy, ignore=shutil.ignore_patterns("build"))
-    return copy / "tests"
+    with scratch("csrc") as folder:
+        shutil.copytree(CSRC, folder / "csrc", ignore=shutil.ignore_patterns("build"))
+        yield folder / "csrc" / "tests"
 
 
-def output(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def output(tests: Path, *command: str | Path) -> str:
+    """What a command prints; its temporary files are beside the tests, in memory."""
+    environment = {**os.environ, "TMPDIR": str(tests)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
 def make(tests: Path, target: str) -> str:
     # another compiler's new warnings are for `make check` and `make arm` to refuse, not for whoever runs the tests
-    return output("make", "-C", tests, "STRICT=-std=gnu11", target)
+    return output(tests, "make", "-C", tests, "STRICT=-std=gnu11", target)
 
 
 @pytest.mark.timeout(300)
@@ -53,7 +57,7 @@ def test_nist_vectors_hold_on_an_emulated_arm(tests: Path, shared: Path, peer: C
     make(tests, "build/arm/test_sha256")
     vectors = [shared / "corpora" / "nist-cavp" / name for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp")]
     emulator = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
-    assert output(*emulator, tests / "build/arm/test_sha256", *vectors).startswith("test_sha256: ok: sha-arm ")
+    assert output(tests, *emulator, tests / "build/arm/test_sha256", *vectors).startswith("test_sha256: ok: sha-arm ")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates an older processor of this kind")
@@ -61,5 +65,5 @@ def test_an_x86_without_sha_instructions_gets_the_next_tier(tests: Path, peer: C
     for program in ("make", "cc", "qemu-x86_64"):
         peer(program)
     make(tests, "build/test_sha256")
-    said = output("qemu-x86_64", "-cpu", "Nehalem", tests / "build/test_sha256")
+    said = output(tests, "qemu-x86_64", "-cpu", "Nehalem", tests / "build/test_sha256")
     assert said.startswith("test_sha256: ok: ") and "sha-ni" not in said
