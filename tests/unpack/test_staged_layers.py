@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,7 @@ class Way:
     window: int = 1 << 20
     count: int = 2
     base: bool = False
+    thread: bool = False  # feed in a thread that is not the first, stage in the first; else the other way round
 
     def feed(self, into: _core.Extractor | _core.Stager, layer: bytes) -> int:
         for start in range(0, len(layer), self.window):
@@ -100,6 +102,12 @@ class Way:
                     break
         return found
 
+    def _apply(self, thread: bool, root: Path, layers: Sequence[bytes], one: Callable[..., None]) -> list[Facts]:
+        if not thread:
+            return self.apply(root, layers, one)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.apply, root, layers, one).result()
+
     def compare(self, layers: Sequence[bytes]) -> list[Facts]:
         """Apply both ways and demand the same; the facts."""
         with scratch() as work:
@@ -107,8 +115,8 @@ class Way:
             one, other = work / "one", work / "other"
             one.mkdir()
             other.mkdir()
-            expected = self.apply(one, layers, self.fed)
-            assert self.apply(other, layers, self.staged) == expected
+            expected = self._apply(self.thread, one, layers, self.fed)
+            assert self._apply(not self.thread, other, layers, self.staged) == expected
             if not expected[-1][0]:
                 assert tree(other, start) == tree(one, start)
         return expected
@@ -216,6 +224,7 @@ def archive(pieces: Sequence[bytes | tuple[Entry, ...]]) -> bytes:
         window=st.sampled_from([511, 4096, 1 << 20]),
         count=st.integers(1, 5),
         base=st.booleans(),
+        thread=st.booleans(),
     ),
 )
 @example(  # the remembered way to a directory leads through a link that a file replaces
@@ -264,6 +273,36 @@ def test_an_inherited_acl_is_no_part_of_the_image() -> None:
             assert {node.mode for node in listing(root) if node.kind == "file"} == {0o644}
 
 
+def test_modes_are_the_layers_whatever_the_umask_and_the_umask_stays() -> None:
+    modes = [0o644, 0o755, 0o666, 0o777, 0o000, 0o400, 0o4711, 0o2775, 0o1777]
+    files = [Entry(f"{mode:o}", mode=mode) for mode in modes]
+    directories = [Entry(f"d{mode:o}/sub", "directory", mode=mode) for mode in modes]
+    again = [Entry("d644", "directory", mode=0o700), Entry("d666", "directory"), Entry("d666", "directory", mode=0o755)]
+    layer = archive([tuple(files), tuple(directories), tuple(again)])
+
+    def apply(root: Path, one: Callable[..., None]) -> int:
+        Way().apply(root, [layer], one)
+        return os.umask(0o077)  # this thread's, or, in the first one, everybody's
+
+    mask = os.umask(0o077)
+    try:
+        for one in (Way().fed, Way().staged):
+            for pool in (None, ThreadPoolExecutor(1)):
+                with scratch() as work:
+                    root = work / "root"
+                    root.mkdir()
+                    assert (pool.submit(apply, root, one).result() if pool else apply(root, one)) == 0o077
+                    found = {node.path: node.mode for node in listing(root)}
+                    for mode in modes:
+                        assert found[f"{mode:o}"] == found[f"d{mode:o}/sub"] == mode
+                    assert (found["d644"], found["d666"], found["d755"]) == (0o700, 0o755, 0o755)
+                if pool:
+                    pool.shutdown()
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(mask)
+
+
 def test_every_hostile_layer_is_judged_alike(shared: Path) -> None:
     decoders: dict[str, Callable[[bytes], bytes]] = {
         ".gz": gzip.decompress,
@@ -277,7 +316,7 @@ def test_every_hostile_layer_is_judged_alike(shared: Path) -> None:
         if case["case"].startswith("Z") or max(path.stat().st_size for path in paths) > 4 << 20:
             continue  # bombs and damaged compression
         layers = [decoders.get(path.suffix, bytes)(path.read_bytes()) for path in paths]
-        for way in (Way(), Way(owners=False, window=513, count=1)):
+        for way in (Way(), Way(owners=False, window=513, count=1, thread=True)):
             refused += bool(way.compare(layers)[-1][0])
             judged += 1
     assert judged > 400

@@ -91,7 +91,8 @@ static int finish_file(struct extract *ex, int fd)
         RETRY(failed, ftruncate(fd, (off_t)ex->entry->size));
     if (failed)
         return extract_io(ex);
-    if ((code = meta_open(ex, fd, ex->entry, 1, ex->file_inherits, (mode_t)ex->entry->mode)))
+    code = meta_open(ex, fd, ex->entry, (struct origin){1, ex->file_inherits, ex->file_born}, (mode_t)ex->entry->mode);
+    if (code)
         return code;
     meta_time(ex->entry, times);
     return futimens(fd, times) ? extract_io(ex) : TAR_OK;
@@ -203,7 +204,11 @@ int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
 {
     int code = extract_usable(ex);
 
-    return code ? code : failed(ex, tar_feed(ex->tar, data, len));
+    if (code)
+        return code;
+    code = failed(ex, tar_feed(ex->tar, data, len));
+    mode_restore(ex);
+    return code;
 }
 
 int extract_finish(struct extract *ex)

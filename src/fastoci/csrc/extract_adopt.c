@@ -89,13 +89,11 @@ static int start(struct extract *ex, const struct extract *stager)
     return TAR_OK;
 }
 
-int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t count)
+static int adopt(struct extract *ex, const struct extract *stager, uint64_t count)
 {
     struct tar_entry entry = {0};
-    int code = start(ex, stager), found;
+    int code, found;
 
-    if (code)
-        return -code;
     for (; count; count--) {
         found = stager->stage->log.fd < 0 ? 0 : log_next(&ex->adoption->reader, &stager->stage->log, &ex->adoption->head, &entry);
         if (found < 0)
@@ -106,6 +104,17 @@ int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t cou
             return -extract_failed(ex, code, entry.offset, ex->value, entry.path);
     }
     return 1;
+}
+
+int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t count)
+{
+    int code = start(ex, stager);
+
+    if (code)
+        return -code;
+    code = adopt(ex, stager, count);
+    mode_restore(ex);
+    return code;
 }
 
 int adopt_ended(const struct extract *ex)

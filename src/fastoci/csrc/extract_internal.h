@@ -16,6 +16,7 @@ enum {
     LINKS_MAX = 255,
     LINK_BYTES_MAX = 16384, /* text of all links on one way: four longest paths; a bound on work, not on sense */
     EXTRACT_TARGET_MAX = 4095,
+    IMPLIED_MODE = 0755, /* of a directory that no entry names */
     WALK_MISSING = -1,
     WALK_LINK = -2,
     TREE_FDS_MIN = 16
@@ -49,6 +50,7 @@ struct node {
     int fd;
     unsigned flags;
     mode_t mode;
+    mode_t born;           /* the mode it certainly has from its making, 0: unknown */
     struct timespec mtime; /* the entry's, or what it was before this layer */
     char name[];
 };
@@ -92,6 +94,10 @@ struct extract {
     const struct tar_entry *entry;
     int file;               /* the file that is being written, or -1 */
     unsigned file_inherits; /* NODE_INHERITS of the directory it is in */
+    mode_t file_born;       /* as node.born */
+    enum { MODE_UNASKED, MODE_MASKED, MODE_EXACT } mode_state; /* whether the umask is 0 in this call */
+    mode_t umask;           /* to be restored */
+    int believed, inexact;  /* modes given at the making have been seen to hold, or not to */
     struct stage *stage;        /* a stager's; NULL: an extractor that makes the tree */
     struct adoption *adoption;  /* what is taken from a stager; NULL: none so far */
     struct node *fault; /* the directory that failed at the end */
@@ -152,7 +158,8 @@ int adopt_ended(const struct extract *ex);
 void adopt_free(struct extract *ex);
 
 /* extract_make.c */
-int make_file(int dir, const char *name, int *file);
+/* Make the file of an entry and open it as ex->file: 0, or -1 with errno. inherits: NODE_INHERITS of the directory. */
+int make_file(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry);
 int make_entry(struct extract *ex, const struct split_name *name, const struct tar_entry *entry);
 int make_root(struct extract *ex, const struct tar_entry *entry);
 
@@ -181,8 +188,8 @@ int tree_fd(struct extract *ex, struct node *node);
 unsigned tree_inherits(int fd, mode_t mode);
 /* Open a directory below dir without following a link; widens the mode when only that is in the way. -1 with errno. */
 int tree_open(const struct extract *ex, int dir, const char *name);
-/* Make a directory and its node, mode 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the caller) or a code. */
-int tree_make(struct extract *ex, struct node *parent, const char *name, struct node **out);
+/* Make a directory and its node, with this mode (node.born) or 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the caller) or a code. */
+int tree_make(struct extract *ex, struct node *parent, const char *name, mode_t mode, struct node **out);
 /* Where a parent part leads, links resolved inside the root. create: make what is missing.
  * TAR_OK, WALK_MISSING, or a code. */
 int tree_walk(struct extract *ex, const uint8_t *path, size_t len, int create, struct node **out);
@@ -195,14 +202,28 @@ int remove_lower(struct extract *ex, struct node *dir);
 /* The same for one name. */
 int remove_lower_name(struct extract *ex, struct node *dir, const char *name);
 
+/* extract_mode.c */
+/* The mode to make a file or directory with so that it needs no chmod; 0: it does, and is made private until then. */
+mode_t mode_at_birth(struct extract *ex, mode_t mode, unsigned inherits, size_t xattrs);
+/* What has been made with mode_at_birth's answer: the mode it certainly has, or 0. */
+mode_t mode_believed(struct extract *ex, int fd, mode_t mode);
+/* At the end of every call that may have made something. */
+void mode_restore(struct extract *ex);
+
 /* extract_meta.c */
-/* Owner, xattrs, mode of an open file or directory. fresh: made by us just now and still as made; inherits: what the directory
- * it was made in may have given it (NODE_INHERITS). */
-int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, unsigned inherits, mode_t mode);
+/* Where a file or directory comes from, for what must still be done to it. */
+struct origin {
+    int fresh;         /* made by us just now and still as made */
+    unsigned inherits; /* what the directory it was made in may have given it (NODE_INHERITS) */
+    mode_t born;       /* the mode it certainly has; 0: unknown */
+};
+
+/* Owner, xattrs, mode of an open file or directory. */
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode);
 /* Owner, xattrs, mode and time of what cannot be opened. */
 int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits);
 /* As an implied directory: 0755, root, no xattrs. */
-int meta_implied(struct extract *ex, int fd, int fresh, unsigned inherits);
+int meta_implied(struct extract *ex, int fd, struct origin origin);
 void meta_time(const struct tar_entry *entry, struct timespec times[2]);
 /* Times and narrow modes of directories. */
 int meta_directories(struct extract *ex);

@@ -13,10 +13,19 @@
 
 enum { MAJOR_MAX = 0xfff, MINOR_MAX = 0xfffff };
 
-int make_file(int dir, const char *name, int *file)
+/* We must get into it until the end. */
+#define DIRECTORY_MODE(entry) ((mode_t)(entry)->mode | 0700)
+
+int make_file(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry)
 {
-    RETRY(*file, openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    return *file < 0 ? -1 : 0;
+    mode_t born = mode_at_birth(ex, (mode_t)entry->mode, inherits, entry->xattr_count);
+
+    RETRY(ex->file, openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, born ? born : 0600));
+    if (ex->file < 0)
+        return -1;
+    ex->file_inherits = inherits;
+    ex->file_born = mode_believed(ex, ex->file, born);
+    return 0;
 }
 
 static int make_closed(int dir, const char *name, const struct tar_entry *entry)
@@ -38,25 +47,26 @@ static int make_closed(int dir, const char *name, const struct tar_entry *entry)
 }
 
 /* A new name: 0, or -1 with errno, EEXIST when it is taken. */
-static int make_new(struct extract *ex, int dir, const char *name, const struct tar_entry *entry)
+static int make_new(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry)
 {
     if (entry->type != 'f')
         return make_closed(dir, name, entry);
-    return ex->adoption ? adopt_file(ex, dir, name) : make_file(dir, name, &ex->file);
+    return ex->adoption ? adopt_file(ex, dir, name) : make_file(ex, dir, inherits, name, entry);
 }
 
 /* A file, symlink, fifo or device; what has its name goes first. */
 static int make(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
+    unsigned inherits = dir->flags & NODE_INHERITS;
     int fd = tree_fd(ex, dir), code, failed;
 
     if (fd < 0)
         return extract_io(ex);
-    failed = make_new(ex, fd, name, entry);
+    failed = make_new(ex, fd, inherits, name, entry);
     if (failed && errno == EEXIST) {
         if ((code = remove_name(ex, dir, name)))
             return code;
-        failed = make_new(ex, fd, name, entry);
+        failed = make_new(ex, fd, inherits, name, entry);
     }
     if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
         ex->facts.skipped_devices++; /* root of a user namespace */
@@ -64,8 +74,7 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
     }
     if (failed)
         return extract_io(ex);
-    ex->file_inherits = dir->flags & NODE_INHERITS;
-    return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, ex->file_inherits);
+    return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, inherits);
 }
 
 static int make_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
@@ -139,13 +148,13 @@ static int make_hard_link(struct extract *ex, struct node *dir, const char *name
 }
 
 /* The node of a directory entry: the one that is there, or a new one in the place of something else. */
-static int directory_node(struct extract *ex, struct node *dir, const char *name, struct node **node)
+static int directory_node(struct extract *ex, struct node *dir, const char *name, mode_t mode, struct node **node)
 {
     int code, fd, dir_fd;
 
     if ((*node = tree_find(ex, dir, name)))
         return TAR_OK;
-    code = tree_make(ex, dir, name, node);
+    code = tree_make(ex, dir, name, mode, node);
     if (code != EXTRACT_IO || ex->value != EEXIST)
         return code;
     if ((dir_fd = tree_fd(ex, dir)) < 0)
@@ -157,7 +166,7 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
         return extract_io(ex);
     if ((code = remove_name(ex, dir, name)))
         return code;
-    return tree_make(ex, dir, name, node);
+    return tree_make(ex, dir, name, mode, node);
 }
 
 /* Whether what is made in a directory with this entry's metadata inherits from it. */
@@ -176,13 +185,18 @@ static unsigned gives(const struct tar_entry *entry)
 static int set_directory(struct extract *ex, struct node *node, const struct tar_entry *entry)
 {
     struct timespec times[2];
-    int fresh = (node->flags & (NODE_MADE | NODE_NAMED)) == NODE_MADE, fd = tree_fd(ex, node), code;
-    unsigned inherits = node->parent ? node->parent->flags & NODE_INHERITS : 0;
+    int fd = tree_fd(ex, node), code;
+    struct origin origin = {
+        .fresh = (node->flags & (NODE_MADE | NODE_NAMED)) == NODE_MADE,
+        .inherits = node->parent ? node->parent->flags & NODE_INHERITS : 0,
+        .born = node->born,
+    };
 
     if (fd < 0)
         return extract_io(ex);
-    if ((code = meta_open(ex, fd, entry, fresh, inherits, (mode_t)entry->mode | 0700)))
+    if ((code = meta_open(ex, fd, entry, origin, DIRECTORY_MODE(entry))))
         return code;
+    node->born = 0;
     meta_time(entry, times);
     node->mtime = times[1];
     node->mode = (mode_t)entry->mode;
@@ -195,7 +209,7 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
 static int make_directory(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
     struct node *node;
-    int code = directory_node(ex, dir, name, &node);
+    int code = directory_node(ex, dir, name, DIRECTORY_MODE(entry), &node);
 
     return code ? code : set_directory(ex, node, entry);
 }

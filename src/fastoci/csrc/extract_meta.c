@@ -82,22 +82,24 @@ static int differs(const struct extract *ex, const struct tar_entry *entry)
     return entry->uid != (int64_t)ex->uid || entry->gid != (int64_t)ex->gid;
 }
 
-int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, int fresh, unsigned inherits, mode_t mode)
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode)
 {
     int other = differs(ex, entry), failed = 0;
 
     if (!ex->options.owners) {
         ex->facts.skipped_owners += (uint64_t)other;
-        failed = keep_owner(ex, fd, inherits);
-    } else if (other || !fresh || inherits & NODE_SETGID) {
+        failed = keep_owner(ex, fd, origin.inherits);
+    } else if (other || !origin.fresh || origin.inherits & NODE_SETGID) {
         failed = fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid);
     }
     if (failed)
         return extract_io(ex);
-    if (!fresh || inherits & NODE_ACL)
+    if (!origin.fresh || origin.inherits & NODE_ACL)
         clear_xattrs(fd);
     if (entry->xattr_count)
         set_xattrs(ex, fd, NULL, entry);
+    else if (origin.fresh && origin.born && origin.born == mode)
+        return TAR_OK;
     return fchmod(fd, mode) ? extract_io(ex) : TAR_OK;
 }
 
@@ -141,19 +143,21 @@ int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_
     return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
 }
 
-int meta_implied(struct extract *ex, int fd, int fresh, unsigned inherits)
+int meta_implied(struct extract *ex, int fd, struct origin origin)
 {
     int failed = 0;
 
     if (!ex->options.owners)
-        failed = keep_owner(ex, fd, inherits);
-    else if (!fresh || inherits & NODE_SETGID || ex->uid != 0 || ex->gid != 0)
+        failed = keep_owner(ex, fd, origin.inherits);
+    else if (!origin.fresh || origin.inherits & NODE_SETGID || ex->uid != 0 || ex->gid != 0)
         failed = fchown(fd, 0, 0);
     if (failed)
         return extract_io(ex);
-    if (!fresh || inherits & NODE_ACL)
+    if (!origin.fresh || origin.inherits & NODE_ACL)
         clear_xattrs(fd);
-    return fchmod(fd, 0755) ? extract_io(ex) : TAR_OK;
+    if (origin.fresh && origin.born == IMPLIED_MODE)
+        return TAR_OK;
+    return fchmod(fd, IMPLIED_MODE) ? extract_io(ex) : TAR_OK;
 }
 
 /* The kernel clamps to what the file system holds. */

@@ -217,7 +217,8 @@ static int keep_directory(struct extract *ex, struct node *node)
     if (fd < 0)
         return extract_io(ex);
     if (!(node->flags & NODE_NAMED)) {
-        code = meta_implied(ex, fd, 0, NODE_INHERITS);
+        code = meta_implied(ex, fd, (struct origin){0, NODE_INHERITS, 0});
+        node->born = 0;
         node->flags = (node->flags | NODE_MADE) & ~(unsigned)(NODE_MODE | NODE_INHERITS);
     }
     return code;

@@ -49,8 +49,7 @@ static int on_entry(void *ctx, const struct tar_entry *entry)
     if (verdict != VERDICT_MAKE || entry->type != 'f')
         return TAR_OK;
     log_name(number, stage->files++);
-    ex->file_inherits = stage->inherits;
-    return make_file(stage->dir, number, &ex->file) ? extract_io(ex) : TAR_OK;
+    return make_file(ex, stage->dir, stage->inherits, number, entry) ? extract_io(ex) : TAR_OK;
 }
 
 static int on_entry_end(void *ctx)

@@ -66,19 +66,21 @@ int tree_fd(struct extract *ex, struct node *node)
     return node->fd;
 }
 
-int tree_make(struct extract *ex, struct node *parent, const char *name, struct node **out)
+int tree_make(struct extract *ex, struct node *parent, const char *name, mode_t mode, struct node **out)
 {
     int made, fd, dir = tree_fd(ex, parent);
+    mode_t born = mode_at_birth(ex, mode, parent->flags & NODE_INHERITS, 0);
 
     if (dir < 0)
         return extract_io(ex);
-    RETRY(made, mkdirat(dir, name, 0700));
+    RETRY(made, mkdirat(dir, name, born ? born : 0700));
     if (made)
         return extract_io(ex);
     parent->flags |= NODE_DIRTY;
     fd = open_child(ex, dir, name);
     if (fd < 0 || !(*out = tree_add(ex, parent, name, fd, 0)))
         return extract_io(ex);
+    (*out)->born = mode_believed(ex, fd, born);
     return TAR_OK;
 }
 
@@ -91,9 +93,11 @@ static int imply(struct extract *ex, struct node *parent, const char *name, stru
         return EXTRACT_WHITEOUT;
     if (++ex->made > ex->options.max_entries)
         return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
-    if ((code = tree_make(ex, parent, name, out)))
+    if ((code = tree_make(ex, parent, name, IMPLIED_MODE, out)))
         return code;
-    return meta_implied(ex, (*out)->fd, 1, parent->flags & NODE_INHERITS);
+    code = meta_implied(ex, (*out)->fd, (struct origin){1, parent->flags & NODE_INHERITS, (*out)->born});
+    (*out)->born = IMPLIED_MODE;
+    return code;
 }
 
 /* One component that has no node yet. WALK_LINK: it is a link, its text is in target. */

@@ -1,5 +1,5 @@
-/* A directory below TMPDIR to extract into, with a file beside the root that nothing may touch. All tests run twice, fed and
- * staged, and as root both once more as nobody. */
+/* A directory below TMPDIR to extract into, with a file beside the root that nothing may touch. All tests run fed
+ * and staged, in the first thread and in another, and as root all that once more as nobody. */
 #ifndef FASTOCI_SANDBOX_H
 #define FASTOCI_SANDBOX_H
 
@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -150,6 +151,23 @@ static uint8_t *dir(struct archive *a, const char *name, const char *mode, const
 
 static const char OLD[] = "00000001750"; /* 1000 */
 
+static void *call(void *run)
+{
+    ((void (*)(void))run)();
+    CHECK(umask(0077) == 0077);
+    return NULL;
+}
+
+static void run_all_ways(void (*run)(void))
+{
+    pthread_t thread;
+
+    for (staged = 0; staged < 2; staged++) {
+        run();
+        CHECK(pthread_create(&thread, NULL, call, (void *)run) == 0 && pthread_join(thread, NULL) == 0);
+    }
+}
+
 static int in_sandbox(void (*run)(void))
 {
     const char *temporary = getenv("TMPDIR");
@@ -161,15 +179,13 @@ static int in_sandbox(void (*run)(void))
     CHECK(mkdtemp(place) && chdir(place) == 0);
     signal(SIGXFSZ, SIG_IGN);
     umask(0077);
-    for (staged = 0; staged < 2; staged++)
-        run();
+    run_all_ways(run);
     if (geteuid() == 0) {
         CHECK(system("rm -rf root stage outside && chown 65534:65534 .") == 0);
         child = fork();
         if (child == 0) {
             CHECK(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
-            for (staged = 0; staged < 2; staged++)
-                run();
+            run_all_ways(run);
             exit(0);
         }
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
