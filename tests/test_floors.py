@@ -29,7 +29,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "layouts": (MIDDLE, set()),
     "transfer": (ENGINE, set()),
     "__init__": (PUBLIC, set()),
-    "testing": (PUBLIC | {"__init__"}, {"aiohttp", "isal", "zstandard"}),
+    "testing": (PUBLIC | {"__init__"}, {"isal", "trustme", "zstandard"}),
     "cli": ({"__init__", "errors", "testing"}, {"click", "rich", "uvloop"}),
     "__main__": ({"cli"}, set()),
 }

@@ -6,22 +6,21 @@ Spec: distribution-spec v1.1 "Pulling"; RFC 9110 section 14 (ranges).
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http.client import responses
 from pathlib import Path
 from typing import Final, Protocol
 
-from aiohttp import web
+from fastoci.testing.listener import Peer
 
 Content = bytes | Path
 
 _PATH: Final = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
 _NAME: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _RANGE: Final = re.compile(r"bytes=[ \t]*(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})[ \t]*", re.ASCII)
-_PIECE: Final = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class Reader:
             return refusal(400, "NAME_INVALID", "invalid repository name")
         if match["kind"] == "manifests":
             return await self._manifest(name, reference)
-        return await self._blob(name, reference, wanted if method == "GET" else "")
+        return await self.blob(name, reference, wanted if method == "GET" else "")
 
     async def _manifest(self, name: str, reference: str) -> Answer:
         document = await self._shelf.manifest(name, reference)
@@ -95,7 +94,8 @@ class Reader:
         headers = {"Content-Type": document.media_type, "Docker-Content-Digest": document.digest}
         return Answer(200, headers, document.data, 0, len(document.data))
 
-    async def _blob(self, name: str, digest: str, wanted: str) -> Answer:
+    async def blob(self, name: str, digest: str, wanted: str) -> Answer:
+        """Decide what to send of a blob; ``wanted`` as for ``answer``."""
         content = await self._shelf.blob(name, digest)
         if content is None:
             return refusal(404, "BLOB_UNKNOWN", f"no blob {digest} in {name}")
@@ -132,31 +132,20 @@ def byte_range(wanted: str, size: int) -> tuple[int, int] | None:
     return start, min(size, int(match["last"]) + 1) if match["last"] else size
 
 
-async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    """Send it; files go by ``sendfile`` where the event loop has it."""
-    response = web.StreamResponse(status=answer.status, headers=answer.headers)
-    response.content_length = answer.length
-    await response.prepare(request)
-    if request.method == "HEAD" or not answer.length:
-        await response.write_eof()
-    elif isinstance(answer.content, bytes):
-        await response.write(answer.content[answer.start : answer.start + answer.length])
-        await response.write_eof()
-    else:
-        await _send_file(request, response, answer.content, answer)
-    return response
+async def send(method: str, answer: Answer, peer: Peer) -> bool:
+    """Send it, and keep the connection. The body of an answer to HEAD stays here."""
+    headers = {**answer.headers, "Content-Length": str(answer.length)}
+    await peer.write(head(answer.status, headers.items()))
+    if method != "HEAD" and answer.length:
+        if isinstance(answer.content, bytes):
+            await peer.write(answer.content[answer.start : answer.start + answer.length])
+        else:
+            await peer.write_file(answer.content, answer.start, answer.length)
+    return True
 
 
-async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path, answer: Answer) -> None:
-    loop = asyncio.get_running_loop()
-    with path.open("rb", buffering=0) as file:
-        if request.transport is None:
-            raise ConnectionResetError("the client left")
-        try:
-            await loop.sendfile(request.transport, file, answer.start, answer.length)
-        except NotImplementedError:  # uvloop has none
-            end = answer.start + answer.length
-            for start in range(answer.start, end, _PIECE):
-                count = min(_PIECE, end - start)
-                await response.write(await loop.run_in_executor(None, os.pread, file.fileno(), count, start))
-    await response.write_eof()
+def head(status: int, headers: Iterable[tuple[str, str]], *, version: str = "1.1") -> bytes:
+    """The head of a response as it is on the wire."""
+    reason = responses.get(status, "Unknown")
+    lines = [f"HTTP/{version} {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

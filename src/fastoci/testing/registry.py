@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,19 +18,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
-
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import index as index_documents
 from fastoci.image import manifest as manifest_documents
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME
-from fastoci.testing.gate import Basic, Bearer, Gate
+from fastoci.testing.gate import Basic, Bearer, Cdn, Gate
 from fastoci.testing.images import Image, Index
-from fastoci.testing.reader import Answer, Content, Document, Reader, send
+from fastoci.testing.listener import Listener, Peer, Request, bind
+from fastoci.testing.reader import Answer, Content, Document, Reader, refusal, send
 
-_HOST = "127.0.0.1"
+_HOST, _CDN_HOST = "127.0.0.1", "127.0.0.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Record:
     range: str  # the header, empty without one
     status: int
     authorization: str  # "Basic", "Bearer" or empty
+    host: str = "registry"  # or "cdn"
 
 
 class Registry:
@@ -49,14 +50,26 @@ class Registry:
     ``log`` has a ``Record`` for each request, written before the body is sent.
     """
 
-    def __init__(self, auth: Basic | Bearer | None = None) -> None:
+    def __init__(
+        self, auth: Basic | Bearer | None = None, *, cdn: Cdn | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """A registry that is not served yet.
+
+        Args:
+            cdn: answer requests for blobs by redirects to signed addresses on a second host, 127.0.0.2.
+            tls: serve https by this context, whose certificate is for 127.0.0.1 and 127.0.0.2.
+        """
         self.log: list[Record] = []
         self.address = ""
+        self.cdn_address = ""
+        self._scheme = "http" if tls is None else "https"
+        self._tls = tls
         self._gate = Gate(auth)
+        self._cdn = cdn
         self._manifests: dict[tuple[str, str], Document] = {}
         self._blobs: dict[str, Content] = {}
         self._reader = Reader(self)
-        self._runner: web.ServerRunner | None = None
+        self._listeners: list[Listener] = []
 
     def add_image(self, name: str, tag: str, image: Image | Index) -> None:
         """Serve the image as ``name:tag`` and by the digests of its manifests."""
@@ -103,6 +116,11 @@ class Registry:
         for child in _children(data, media_type):
             self._add_document(directory, name, str(child.digest), child)
 
+    @property
+    def secrets(self) -> set[str]:
+        """Passwords, tokens and signatures: what must appear in no output, and at no other host."""
+        return self._gate.secrets | (self._cdn.secrets if self._cdn is not None else set())
+
     async def manifest(self, name: str, reference: str) -> Document | None:
         """The manifest that repository ``name`` has under a tag or digest."""
         return self._manifests.get((name, reference))
@@ -112,33 +130,51 @@ class Registry:
         return self._blobs.get(digest)
 
     async def __aenter__(self) -> Self:
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, _HOST, 0).start()
-        self.address = f"{_HOST}:{self._runner.addresses[0][1]}"
+        self.address = await self._serve(_HOST, "registry")
+        if self._cdn is not None:
+            self.cdn_address = await self._serve(_CDN_HOST, "cdn")
         return self
+
+    async def _serve(self, address: str, host: str) -> str:
+        async def handle(request: Request, peer: Peer) -> bool:
+            answer = await self.answer(request, host)
+            kind = request.headers.get("authorization", "").partition(" ")[0].capitalize()
+            wanted = request.headers.get("range", "")
+            self.log.append(Record(request.method, request.target, wanted, answer.status, kind, host))
+            return await send(request.method, answer, peer)
+
+        listener, bound = Listener(handle), bind(address)
+        self._listeners.append(listener)
+        await listener.start(bound, self._tls)
+        return f"{address}:{bound.getsockname()[1]}"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+        for listener in self._listeners:
+            await listener.aclose()
+        failures = [failure for listener in self._listeners for failure in listener.failures]
+        self._listeners.clear()
+        if failures and error is None:
+            raise failures[0]
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        authorization, wanted = request.headers.get("Authorization", ""), request.headers.get("Range", "")
-        answer = await self._answer(request, authorization, wanted)
-        kind = authorization.partition(" ")[0].capitalize()
-        self.log.append(Record(request.method, request.path_qs, wanted, answer.status, kind))
-        try:
-            return await send(request, answer)
-        except ConnectionError:  # the client has gone: nobody is left to answer
-            raise web.HTTPRequestTimeout from None
-
-    async def _answer(self, request: web.BaseRequest, authorization: str, wanted: str) -> Answer:
-        if request.path == "/token" and request.method == "GET":
-            return self._gate.token(authorization, request.query.getall("scope", []))
-        refused = self._gate.refuse(self.address, request.path, authorization)
-        return refused or await self._reader.answer(request.method, request.path, wanted)
+    async def answer(self, request: Request, host: str) -> Answer:
+        """What the registry, or its ``cdn``, says to a request."""
+        wanted = request.headers.get("range", "")
+        if host == "cdn":
+            digest = request.path.removeprefix("/blobs/")
+            refused = refusal(404, "UNSUPPORTED", "no content network") if self._cdn is None else None
+            refused = refused or (self._cdn.refuse(request.target) if self._cdn else None)
+            return refused or await self._reader.blob("", digest, wanted if request.method == "GET" else "")
+        if request.path == "/token" and request.method in ("GET", "POST"):
+            return self._gate.token(request)
+        origin = f"{self._scheme}://{self.address}"
+        refused = self._gate.refuse(origin, request.path, request.headers.get("authorization", ""))
+        answer = refused or await self._reader.answer(request.method, request.path, wanted)
+        if self._cdn is not None and answer.status in (200, 206) and "/blobs/" in request.path:
+            target = self._cdn.target(request.path.rpartition("/")[2])
+            return Answer(307, {"Location": f"{self._scheme}://{self.cdn_address}{target}"})
+        return answer
 
 
 def _name(annotation: str) -> tuple[str, str]:
