@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 _HEAD_SIZE: Final = 256 << 10
 _BODY_SIZE: Final = 1 << 20
+_HANDSHAKE: Final = b"\x16"
 _PIECE: Final = 256 << 10
 _ARRIVAL_S: Final = 5.0  # for a client that reads nothing
 
@@ -70,6 +71,7 @@ class Peer:
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
             self.writer.write(piece)
+            await asyncio.sleep(0)  # over TLS nothing else lets the loop see that the connection is lost
             await self.writer.drain()
             if self.writer.transport.is_closing():
                 raise ConnectionResetError("the client left")
@@ -170,15 +172,20 @@ class Listener:
         try:
             while await self._handle(await _read(reader, reused), peer):
                 reused = True
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ssl.SSLError, Malformed):
-            pass  # the client left, or does not speak HTTP
+        except (Malformed, asyncio.LimitOverrunError):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass  # the client left
         finally:
             self._writers.discard(writer)
             writer.close()
 
 
 async def _read(reader: asyncio.StreamReader, reused: bool) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    begin = await reader.readexactly(1)
+    if begin == _HANDSHAKE:  # would wait for an answer for ever
+        raise Malformed("TLS, where plain HTTP is spoken")
+    head = (begin + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip("\r\n").split("\r\n")
     try:
         method, target, _ = first.split(" ")

@@ -121,6 +121,10 @@ class Registry:
         """Passwords, tokens and signatures: what must appear in no output, and at no other host."""
         return self._gate.secrets | (self._cdn.secrets if self._cdn is not None else set())
 
+    def token(self, name: str) -> str:
+        """A token to pull from a repository, as ``/token`` gives it."""
+        return self._gate.issue([f"repository:{name}:pull"])
+
     async def manifest(self, name: str, reference: str) -> Document | None:
         """The manifest that repository ``name`` has under a tag or digest."""
         return self._manifests.get((name, reference))
@@ -158,6 +162,10 @@ class Registry:
         if failures and error is None:
             raise failures[0]
 
+    async def read(self, request: Request) -> Answer:
+        """The answer to who may read, by no redirect: what a mirror says."""
+        return await self._reader.answer(request.method, request.path, request.headers.get("range", ""))
+
     async def answer(self, request: Request, host: str) -> Answer:
         """What the registry, or its ``cdn``, says to a request."""
         wanted = request.headers.get("range", "")
@@ -170,7 +178,7 @@ class Registry:
             return self._gate.token(request)
         origin = f"{self._scheme}://{self.address}"
         refused = self._gate.refuse(origin, request.path, request.headers.get("authorization", ""))
-        answer = refused or await self._reader.answer(request.method, request.path, wanted)
+        answer = refused or await self.read(request)
         if self._cdn is not None and answer.status in (200, 206) and "/blobs/" in request.path:
             target = self._cdn.target(request.path.rpartition("/")[2])
             return Answer(307, {"Location": f"{self._scheme}://{self.cdn_address}{target}"})

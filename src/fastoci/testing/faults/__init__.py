@@ -1,0 +1,13 @@
+"""Registry faults as data, a server that plays them, and a table of how somebody's puller takes them.
+
+``python -m fastoci.testing.faults --help`` runs the table; docs/faults.md explains the scenarios.
+"""
+
+from __future__ import annotations
+
+from fastoci.testing.faults.plans import random_plan
+from fastoci.testing.faults.scenario import Act, Rule, Scenario
+from fastoci.testing.faults.server import Asked, FaultServer
+from fastoci.testing.faults.table import SCENARIOS
+
+__all__ = ["SCENARIOS", "Act", "Asked", "FaultServer", "Rule", "Scenario", "random_plan"]

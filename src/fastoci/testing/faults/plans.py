@@ -1,0 +1,64 @@
+"""Fault plans at random: the same seed is the same plan, and a good source is left in each.
+
+A plan has two to five faults. They come to an end after some requests each, or they are a mirror's and the registry
+behind it is good: so the right client ends with the right bytes, whatever the plan.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, Literal
+
+from fastoci.testing.faults.scenario import Act, Host, Rule, Scenario, What
+
+_SIZES: Final = (64 << 10, 1 << 20, 9 << 20)  # bytes: one read, one span, several parts
+_KINDS: Final = ("cut", "reset", "stall", "trickle", "flip", "other", "status", "limit", "range", "whole", "unended")
+_STATUSES: Final = (408, 500, 502, 503, 504)
+
+
+def random_plan(seed: int) -> Scenario:
+    """The plan of this seed, as a scenario that must end well."""
+    draw = random.Random(seed)
+    mirror: Literal["", "good"] = "good" if draw.random() < 0.4 else ""
+    rules = []
+    for _ in range(draw.randint(2, 5)):
+        host: Host = "mirror" if mirror and draw.random() < 0.7 else "registry"
+        rules.append(_rule(draw, host))
+    return Scenario(
+        f"R{seed}",
+        "a plan at random",
+        "ends with the right bytes",
+        "ok",
+        rules=tuple(rules),
+        auth=draw.choice(("none", "basic", "bearer")),
+        cdn_uses=draw.choice((-1, -1, 0, 1)) if not mirror else -1,
+        mirror=mirror,
+        layer=draw.choice(_SIZES),
+    )
+
+
+def _rule(draw: random.Random, host: Host) -> Rule:
+    kind = draw.choice(_KINDS)
+    what: What = "manifest" if kind in ("status", "limit", "reset") and draw.random() < 0.4 else "layer"
+    first = draw.randint(1, 3)
+    if kind in ("range", "whole"):
+        what, first = "later", 1
+    return Rule(what, _act(draw, kind), first=first, last=first + draw.randint(0, 1), host=host)
+
+
+def _act(draw: random.Random, kind: str) -> Act:
+    part = round(draw.uniform(0.0, 0.99), 3)
+    acts = {
+        "cut": Act(part=part, end="cut"),
+        "reset": Act(part=part, end="reset"),
+        "stall": Act(part=part, end="stall"),
+        "trickle": Act(pause_s=1.0),
+        "flip": Act(flip=draw.randrange(32 << 10)),
+        "other": Act(other=True),
+        "status": Act(status=draw.choice(_STATUSES)),
+        "limit": Act(status=429, headers=(("Retry-After", draw.choice(("1", "$soon"))),)),
+        "range": Act(headers=(("Content-Range", draw.choice(("", "bytes 0-99/$size", "bytes 5-1/2"))),)),
+        "whole": Act(whole=True),
+        "unended": Act(framing="unended", part=part, end="cut"),
+    }
+    return acts[kind]
