@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +17,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from fastoci.testing.gate import Basic, Bearer
+from fastoci.testing.faults.certificates import Authority
+from fastoci.testing.gate import Basic, Bearer, Cdn
 from fastoci.testing.images import Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer, from_seed
 from fastoci.testing.reader import byte_range
@@ -199,6 +202,82 @@ async def test_without_a_user_anybody_gets_a_token(client: aiohttp.ClientSession
             f"http://{registry.address}/v2/", headers={"Authorization": f"Bearer {token}"}
         ) as response:
             assert response.status == 200
+
+
+async def test_a_token_is_given_by_post_for_a_password_or_an_identity_token(client: aiohttp.ClientSession) -> None:
+    async with Registry(Bearer("me", "pw", identity_token="id")) as registry:
+        url, scope = f"http://{registry.address}/token", {"scope": "repository:app:pull"}
+        for fields, status in (
+            ({"grant_type": "password", "username": "me", "password": "pw"}, 200),
+            ({"grant_type": "password", "username": "me", "password": "no"}, 401),
+            ({"grant_type": "refresh_token", "refresh_token": "id"}, 200),
+            ({"grant_type": "refresh_token", "refresh_token": ""}, 401),
+            ({"grant_type": "refresh_token"}, 401),
+        ):
+            async with client.post(url, data={**scope, **fields}) as response:
+                assert response.status == status, fields
+                answer = await response.json()
+            if status == 200:
+                assert answer["token"] == answer["access_token"] and answer["token"] in registry.secrets
+                headers = {"Authorization": f"Bearer {answer['token']}"}
+                async with client.get(f"http://{registry.address}/v2/", headers=headers) as response:
+                    assert response.status == 200
+
+
+async def test_an_identity_token_can_be_good_for_one_token(client: aiohttp.ClientSession) -> None:
+    async with Registry(Bearer("me", "pw", identity_token="id", once=True)) as registry:
+        url, given = f"http://{registry.address}/token", "id"
+        for _ in range(2):
+            fields = {"grant_type": "refresh_token", "refresh_token": given}
+            async with client.post(url, data=fields) as response:
+                assert response.status == 200
+                given = (await response.json())["refresh_token"]
+            async with client.post(url, data=fields) as response:
+                assert response.status == 401
+
+
+async def test_a_token_can_be_good_for_some_requests(client: aiohttp.ClientSession) -> None:
+    async with Registry(Bearer(uses=2)) as registry:
+        headers = {"Authorization": f"Bearer {registry.token('app')}"}
+        statuses = []
+        for _ in range(3):
+            async with client.get(f"http://{registry.address}/v2/", headers=headers) as response:
+                statuses.append(response.status)
+        assert statuses == [200, 200, 401]
+
+
+async def test_blobs_can_be_redirected_to_signed_addresses_of_another_host(client: aiohttp.ClientSession) -> None:
+    async with Registry(Basic("me", "pw"), cdn=Cdn(uses=1)) as registry:
+        registry.add_blob("sha256:aa", CONTENT)
+        url = f"http://{registry.address}/v2/app/blobs/sha256:aa"
+        async with client.get(url, headers=basic("me", "pw"), allow_redirects=False) as response:
+            assert (response.status, await response.read()) == (307, b"")
+            location = response.headers["Location"]
+        assert location.startswith(f"http://{registry.cdn_address}/blobs/sha256:aa?")
+        async with client.get(location, headers={"Range": "bytes=1-2"}) as response:
+            assert (response.status, await response.read()) == (206, CONTENT[1:3])
+        async with client.get(location) as response:
+            assert response.status == 403
+        async with client.get(location.partition("?")[0]) as response:
+            assert response.status == 403
+        assert [record.host for record in registry.log] == ["registry", "cdn", "cdn", "cdn"]
+        assert location.rpartition("=")[2] in registry.secrets
+
+
+async def test_a_registry_can_speak_tls(client: aiohttp.ClientSession) -> None:
+    authority = Authority()
+    trust = ssl.create_default_context(cadata=authority.pem.decode())
+    async with Registry(Bearer(), tls=authority.context(["127.0.0.1"])) as registry:
+        response = await client.get(f"https://{registry.address}/v2/", ssl=trust)
+        response.release()
+        assert response.status == 401
+        assert f'realm="https://{registry.address}/token"' in response.headers["WWW-Authenticate"]
+
+
+async def test_a_tls_handshake_at_a_plain_port_is_answered_at_once(registry: Registry) -> None:
+    host, _, port = registry.address.partition(":")
+    with pytest.raises(ssl.SSLError):
+        await asyncio.open_connection(host, int(port), ssl=ssl.create_default_context())
 
 
 async def test_a_client_that_leaves_in_mid_body_hurts_nobody(

@@ -63,7 +63,10 @@ class Place:
         for path in ("auth.json", "docker/config.json"):
             (self.root / path).write_text(auth)
         (self.root / "ca.pem").write_bytes(server.ca)
-        (self.root / "config" / "registries.conf").write_text(_registries(server))
+        user = self.root / "home" / ".config" / "containers"
+        user.mkdir(parents=True)
+        for directory in (self.root / "config", user):
+            (directory / "registries.conf").write_text(_registries(server))
         hosts = self.root / "config" / "certs.d" / server.host
         hosts.mkdir(parents=True)
         (hosts / "hosts.toml").write_text(_hosts(server))

@@ -220,7 +220,7 @@ HOSTS: Final = (
     _token("control", {"token": "a\r\nX-Evil: 1"}, "error"),
     _token("zero", {"token": "$token", "expires_in": 0}),
     _token("negative", {"token": "$token", "expires_in": -1}),
-    _token("aeon", {"access_token": "$token", "expires_in": 1e12}, "ok"),
+    _token("aeon", {"access_token": "$token", "expires_in": 10**12}, "ok"),
     _token("quoted", {"token": "$token", "access_token": "$token", "expires_in": "300"}),
     _token("future", {"token": "$token", "issued_at": "2999-01-01T00:00:00Z"}, "ok"),
     Scenario(
