@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import os
 import secrets
 import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from string import Template
 from types import TracebackType
@@ -133,12 +132,13 @@ class FaultServer:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         scheme, registry = "http" if self._authority is None else "https", self._bind_registry()
+        sockets: dict[Host, socket.socket] = {"registry": registry}
         stack.callback(registry.close)
         address = registry.getsockname()[0]
-        sockets: dict[Host, socket.socket] = {host: bind(each) for host, each in _HOSTS.items()}
-        sockets["registry"], sockets["plain"] = registry, _bind_first((address, 80), (address, 0))
-        for bound in sockets.values():
-            stack.callback(bound.close)
+        for host, place in {**_HOSTS, "plain": address}.items():
+            port = 80 if host == "plain" and self.scenario.address == "closed" else 0
+            sockets[host] = _bind_first((place, port), (place, 0))
+            stack.callback(sockets[host].close)
         for host, bound in sockets.items():
             at = "{}:{}".format(*bound.getsockname()[:2])
             self.origins[host] = f"{'http' if host == 'plain' else scheme}://{at}"
@@ -149,17 +149,12 @@ class FaultServer:
 
     def _bind_registry(self) -> socket.socket:
         """Under TLS on port 443 where that is allowed: clients take other ports of loopback for plain http."""
-        if self._authority is None or self.scenario.address == "double":
-            return bind("127.0.0.1")
-        for number in range(250):
-            address = f"127.{16 + os.getpid() % 200}.{number}.1"
-            try:
-                return bind(address, 443)
-            except PermissionError:
-                break
-            except OSError:
-                continue
-        return bind("127.0.0.1")
+        address = "127.0.0.1"
+        if self._authority is None:
+            return bind(address)
+        if self.scenario.address != "double":  # an address that no other server has
+            address = f"127.{secrets.randbelow(200) + 16}.{secrets.randbelow(256)}.{secrets.randbelow(250) + 1}"
+        return _bind_first((address, 443), (address, 0))
 
     def _name_registry(self, registry: socket.socket) -> None:
         address, port = registry.getsockname()[:2]
@@ -194,7 +189,8 @@ class FaultServer:
         if scenario.mirror == "hole":
             hole = sockets.pop("mirror")
         elif scenario.address == "double":
-            hole = bind("::1", sockets["registry"].getsockname()[1])
+            with suppress(OSError):  # without IPv6 the name has one address
+                hole = bind("::1", sockets["registry"].getsockname()[1])
         if hole is not None:
             stack.callback(hole.close)
             await _started(stack, Hole(hole))
@@ -202,11 +198,9 @@ class FaultServer:
             del sockets["registry"]  # bound, so that nobody else has the port, and not listening
         elif scenario.tls == "handshake":
             await _started(stack, Resetter(sockets.pop("registry")))
-        try:
+        with suppress(OSError):  # not an address of this machine: who asks there is not seen
             sockets["metadata"] = bind(METADATA, 80)
             stack.callback(sockets["metadata"].close)
-        except OSError:
-            pass  # not an address of this machine: who asks there is not seen
         contexts = self._contexts(sockets)
         for host, bound in sockets.items():
             await self._serve(stack, host, bound, contexts.get(host))
