@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +23,9 @@ from typing import Protocol
 
 import hypothesis
 import pytest
-
-import fastoci
+from places import SOURCE, scratch
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = Path(fastoci.__file__).resolve().parents[1]
 # a test is no stopwatch, on a busy machine or under the sanitizers least of all
 hypothesis.settings.register_profile("fastoci", deadline=None)
 hypothesis.settings.load_profile("fastoci")
@@ -69,14 +66,6 @@ def peer() -> Callable[[str], str]:
         return path
 
     return find
-
-
-@contextmanager
-def scratch(prefix: str) -> Iterator[Path]:
-    """A directory in memory where there is one, and else where temporary files go; removed at the end."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix=f"fastoci-{prefix}-", dir=memory, ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import scratch
+from places import scratch
 
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SOURCE, scratch
+from places import SOURCE, scratch
 
 from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
 from fastoci.testing.faults.__main__ import main, play
