@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -33,9 +33,9 @@ from benchmarks.report import Bar
 from fastoci import _core
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.reference import Reference
-from fastoci.registry.repository import Repository
-from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.body import Body
+from fastoci.registry.stalls import Watch
+from fastoci.registry.transport import Transport
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.spans import Spans
 
@@ -81,17 +81,18 @@ async def _spans(base: str) -> AsyncIterator[Fetch]:
     transport = Transport(tls_verify=False, connect_s=limits.connect_s, read_s=limits.read_s, connections=1)
     spans = Spans(_core.Pool(limits.memory))
 
-    async def ask(path: str, headers: Mapping[str, str]) -> Reply:
-        return await transport.request("GET", URL(f"{base}/{path}"), headers=headers)
-
-    repository = Repository(ask, Reference.parse("localhost/blob"), manifest_size=limits.manifest_size)
-
     async def fetch(digest: str, size: int) -> AsyncIterator[int]:
         blob = Descriptor("application/octet-stream", Digest.parse(digest), size)
-        async with aclosing(repository.fetch(blob, 0, spans)) as arriving:
-            async for span in arriving:
+        reply = await transport.request("GET", URL(f"{base}/blobs/{digest}"), headers={})
+        body = Body(reply, blob, skip=0, left=size, watch=Watch(asyncio.get_running_loop().time))
+        try:
+            while body.left:
+                span = await spans.take()
+                await body.fill(span, body.left)
                 yield len(span)
                 span.release()
+        finally:
+            body.close()
 
     yield fetch
     await transport.aclose()

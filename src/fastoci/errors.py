@@ -8,13 +8,13 @@
       UnsupportedError            well formed, but nothing here can act on it
         PlatformError               the index holds no such platform
       CredentialError             credentials cannot be had, or not kept    .program
-      RegistryError               the registry answered no        .status .code .url
+      RegistryError               the registry answered no        .status .code .url .retry_after_s
         NotFoundError               404: no such manifest or blob
         UnauthorizedError           401 after authentication was tried
         DeniedError                 403
-        RateLimitedError            429                           .retry_after_s
+        RateLimitedError            429
         UnavailableError            5xx
-      TransportError              the bytes did not arrive        .url .received
+      TransportError              the bytes did not arrive        .url .received .final
         ConnectError                no connection: refused, unknown host, TLS
         TimedOutError               a deadline passed
         TruncatedError              the body ended early
@@ -96,15 +96,21 @@ class CredentialError(FastociError):
 
 
 class RegistryError(FastociError):
-    """The registry answered no. ``status`` is HTTP's, ``code`` the distribution-spec's (may be empty)."""
+    """The registry answered no. ``status`` is HTTP's, ``code`` the distribution-spec's (may be empty).
+
+    ``retry_after_s`` is the wait that it asked for, None when it did not.
+    """
 
     exit_code = 5
 
-    def __init__(self, message: str, *, url: str, status: int = 0, code: str = "") -> None:
+    def __init__(
+        self, message: str, *, url: str, status: int = 0, code: str = "", retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.url = url
         self.status = status
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class NotFoundError(RegistryError):
@@ -126,15 +132,9 @@ class DeniedError(RegistryError):
 
 
 class RateLimitedError(RegistryError):
-    """429. ``retry_after_s`` is what the registry asked for, None when it did not say."""
+    """429, or requests for which the registry is known to have no room: come back in ``retry_after_s``."""
 
     retryable = True
-
-    def __init__(
-        self, message: str, *, url: str, status: int = 429, code: str = "", retry_after_s: float | None = None
-    ) -> None:
-        super().__init__(message, url=url, status=status, code=code)
-        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(RegistryError):
@@ -144,15 +144,19 @@ class UnavailableError(RegistryError):
 
 
 class TransportError(FastociError):
-    """The bytes did not arrive. ``received`` counts the body bytes that did."""
+    """The bytes did not arrive. ``received`` counts the body bytes that did.
+
+    ``final``: the same request to the same place would fail the same way.
+    """
 
     retryable = True
     exit_code = 5
 
-    def __init__(self, message: str, *, url: str, received: int = 0) -> None:
+    def __init__(self, message: str, *, url: str, received: int = 0, final: bool = False) -> None:
         super().__init__(message)
         self.url = url
         self.received = received
+        self.final = final
 
 
 class ConnectError(TransportError):

@@ -7,7 +7,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fastoci._core import Span
 from fastoci.image.descriptor import Descriptor
@@ -40,6 +40,14 @@ class BlobSource(Protocol):
             RegistryError, TransportError: the blob cannot be had, or not all of it.
             SizeMismatchError: the source announces or sends another length than ``blob.size``.
         """
+
+
+@runtime_checkable
+class DoubtedSource(Protocol):
+    """A ``BlobSource`` over several places, which can be told that the bytes it sent were wrong."""
+
+    def doubt(self, blob: Descriptor) -> None:
+        """The bytes of the last fetch of this blob were not the promised ones: ask who sent them last, if at all."""
 
 
 class Ingest(Protocol):
@@ -110,11 +118,15 @@ class BlobStore(Protocol):
 class ImageSource(Protocol):
     """A place that holds whole images and can be asked for one by name."""
 
-    async def resolve(self, reference: Reference) -> tuple[Descriptor, bytes]:
+    async def resolve(
+        self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
+    ) -> tuple[Descriptor, bytes]:
         """The manifest or index that the reference names, as served.
 
         The bytes hash to the descriptor's digest; for a reference with a digest, to that one.
 
+        Args:
+            held: what it named before, verified; given back when it still does.
         Raises:
             NotFoundError, RegistryError, TransportError, IntegrityError
         """

@@ -27,6 +27,7 @@ from fastoci.transfer.events import (
     ImageFailed,
     ImagePlanned,
     ImageStarted,
+    QuotaSeen,
     UnpackDone,
     UnpackProgress,
     UnpackStarted,
@@ -316,6 +317,16 @@ def test_bars_appear_after_a_second_and_leave_the_summary(stage: Stage) -> None:
     assert f"{NAME}: warning: [red]odd\n" in text
 
 
+@pytest.mark.parametrize(
+    ("remaining", "limit", "text"),
+    [(10, 100, "hub: 10 of 100 requests left in 21600 s\n"), (11, 100, ""), (0, None, "hub: 0 requests left")],
+)
+def test_a_quota_is_told_when_it_runs_out(stage: Stage, remaining: int, limit: int | None, text: str) -> None:
+    Log(Forgiving(stage.text), stage.clock)(QuotaSeen("hub", remaining, limit, 21600))
+    assert stage.text.getvalue().startswith(text)
+    assert bool(stage.text.getvalue()) is bool(text)
+
+
 def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
     every: list[Event] = [
         ImageStarted(NAME),
@@ -327,6 +338,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         UnpackDone(NAME, "/r", 1, 5, {}),
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no"),
+        QuotaSeen("registry.test", 3, 100, 21600),
         Warned(NAME, "odd"),
     ]
     assert {type(event) for event in every} == set(events.Event.__args__)

@@ -22,6 +22,7 @@ from fastoci.image.reference import Reference
 from fastoci.registry.client import Registry
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import Credentials
+from fastoci.registry.patience import Patience
 
 MANIFEST = json.dumps(
     {
@@ -41,7 +42,13 @@ async def client(
     credential: Credential | None = None, *, tls_verify: bool = True, connections: int = 8
 ) -> AsyncIterator[Registry]:
     credentials = Credentials(explicit=credential)
-    async with Registry(credentials=credentials, tls_verify=tls_verify, read_s=5.0, connections=connections) as made:
+    async with Registry(
+        credentials=credentials,
+        tls_verify=tls_verify,
+        read_s=5.0,
+        connections=connections,
+        patience=Patience(tries=1, max_wait_s=0.0),
+    ) as made:
         yield made
 
 

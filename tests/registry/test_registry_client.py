@@ -28,6 +28,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.registry.client import Registry
 from fastoci.registry.credentials import Credentials
+from fastoci.registry.patience import Patience
 from fastoci.registry.repository import Repository
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
@@ -45,7 +46,9 @@ async def repository(
 ) -> AsyncIterator[tuple[Repository, Server]]:
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), read_s=read_s, manifest_size=manifest_size) as registry,
+        Registry(
+            credentials=Credentials(), read_s=read_s, manifest_size=manifest_size, patience=Patience(tries=1)
+        ) as registry,
     ):
         yield registry.repository(Reference.parse(f"{server.address}/team/app:1")), server
 
@@ -432,7 +435,9 @@ async def test_a_blob_is_followed_to_where_the_registry_keeps_it(spans: Spans) -
 
 
 def registry(*, tls_verify: bool) -> Registry:
-    return Registry(credentials=Credentials(), tls_verify=tls_verify, connect_s=5.0, read_s=5.0)
+    return Registry(
+        credentials=Credentials(), tls_verify=tls_verify, connect_s=5.0, read_s=5.0, patience=Patience(tries=1)
+    )
 
 
 async def test_other_hosts_are_asked_by_https_only(names: dict[str, str]) -> None:

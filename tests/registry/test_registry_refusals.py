@@ -13,8 +13,10 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from fastoci.registry.refusals import refusal, retry_after_s
-from fastoci.registry.transport import Transport, parse_url
+from fastoci.registry.ratelimit import retry_after_s
+from fastoci.registry.refusals import refusal
+from fastoci.registry.transport import Transport
+from fastoci.registry.urls import parse_url
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

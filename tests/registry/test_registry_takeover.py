@@ -16,12 +16,14 @@ import uvloop
 from wire import Spans, drain, drain_until_error
 
 from fastoci._core import Span
-from fastoci.errors import TimedOutError, TruncatedError
+from fastoci.errors import FastociError, TimedOutError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.registry.body import pour
+from fastoci.registry.body import Body
+from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
-from fastoci.registry.transport import Transport, parse_url
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import parse_url
 
 LEAST = 128 << 10
 SIZES = [LEAST - 1, LEAST, 1 << 20, (1 << 20) + 1, 5 << 20]
@@ -106,6 +108,28 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None) -> AsyncIterator[Serve
         await listener.wait_closed()
 
 
+async def pour(reply: Reply, blob: Descriptor, spans: Spans) -> AsyncGenerator[Span, None]:
+    """The spans of a whole body; what came before an error comes first."""
+    body = Body(reply, blob, skip=0, left=blob.size, watch=Watch(asyncio.get_running_loop().time))
+    span: Span | None = None
+    try:
+        while body.left:
+            span = await spans.take()
+            try:
+                await body.fill(span, body.left)
+            except FastociError:
+                if len(span):
+                    last, span = span, None
+                    yield last
+                raise
+            full, span = span, None
+            yield full
+    finally:
+        if span is not None:
+            span.release()
+        body.close()
+
+
 class Client:
     """Requests through one transport into spans of one pool that must be whole at the end."""
 
@@ -121,7 +145,7 @@ class Client:
         if late:
             await asyncio.sleep(0.02)
         blob = Descriptor("application/octet-stream", Digest.of(b""), size)
-        async with aclosing(pour(reply, blob, skip=0, left=size, spans=self.spans)) as spans:
+        async with aclosing(pour(reply, blob, self.spans)) as spans:
             yield spans
 
     async def fetch(self, size: int, *, late: bool = False) -> bytes:

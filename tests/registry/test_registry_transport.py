@@ -13,7 +13,8 @@ from wire import Asked, Raw, Server, answer, serving
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
-from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import Origin, parse_url, redact
 
 PUBLIC = Origin("https", "8.8.8.8", 443)
 

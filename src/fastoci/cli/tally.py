@@ -11,6 +11,9 @@ from fastoci.cli.text import amount, part, plain, size
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
 
 
+_SCARCE = 0.1  # of a quota: below that it is shown
+
+
 @dataclass(slots=True)
 class Blob:
     """A blob under way: ``offset`` of ``size`` bytes are in the store."""
@@ -79,7 +82,7 @@ class Tally:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned():
+            case events.Warned() | events.QuotaSeen():
                 pass
             case _:
                 self._see_image(event, self._image(event.image, now))
@@ -172,7 +175,7 @@ def overview(tally: Tally) -> str:
 
 
 def summary(event: events.Event, tally: Tally) -> str:
-    """The line that remains of an image, of an unpacking or of a warning; empty for other events."""
+    """The line that remains of an image, an unpacking, a quota that runs out or a warning; empty for other events."""
     match event:
         case events.ImageDone():
             name, image = plain(event.image), tally.images[event.image]
@@ -185,6 +188,10 @@ def summary(event: events.Event, tally: Tally) -> str:
             told = f"{amount(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {told}" + (f"; not applied: {skipped}" if skipped else "")
+        case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
+            most = "" if event.limit is None else f" of {event.limit}"
+            window = "" if event.window_s is None else f" in {event.window_s} s"
+            return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
         case events.Warned():
             return (f"{plain(event.image)}: " if event.image else "") + f"warning: {plain(event.message)}"
     return ""

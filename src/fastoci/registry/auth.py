@@ -26,7 +26,8 @@ from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import refusal
 from fastoci.registry.tokens import TokenServices, basic
-from fastoci.registry.transport import Origin, Reply, Transport
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import Origin
 
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
 _SCOPES: Final = 8  # of one token

@@ -2,99 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import asyncio
+from contextlib import suppress
+from typing import Final
 
 from fastoci._core import Span
-from fastoci.errors import SizeMismatchError, TransportError, TruncatedError
+from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import SpanSource
+from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.transport import Reply
 
-
-async def pour(
-    reply: Reply, blob: Descriptor, *, skip: int, left: int, spans: SpanSource
-) -> AsyncGenerator[Span, None]:
-    """Yield ``left`` bytes of a body after its first ``skip``, in spans; the span's reference passes to the caller.
-
-    A span is yielded when it is full or the body ends. What arrived before a cut is yielded before the cut is raised.
-    Closes the reply.
-
-    Raises:
-        SizeMismatchError: the body goes on after the last byte.
-        TransportError: it ends or breaks before.
-    """
-    receiver = None if skip else reply.take_over(left)
-    if receiver is not None:
-        async with aclosing(_receive(reply, receiver, spans)) as taken:
-            async for span in taken:
-                yield span
-        return
-    async with aclosing(_read(reply, blob, skip=skip, left=left, spans=spans)) as read:
-        async for span in read:
-            yield span
+_LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
 
 
-async def _receive(reply: Reply, receiver: Takeover, spans: SpanSource) -> AsyncGenerator[Span, None]:
-    """The body past aiohttp."""
-    size = receiver.left
-    span: Span | None = None
-    try:
-        while receiver.left:
-            span = await spans.take()
-            try:
-                await receiver.fill(span)
-            except (OSError, EOFError) as error:
-                raise reply.broken(error, size - receiver.left) from error
-            full, span = span, None
-            yield full
-    finally:
-        if span is not None:
-            span.release()
-        receiver.close()
+class Body:
+    """``left`` bytes of an answer's body, after its first ``skip``. Belongs to one task; ``close`` it."""
 
+    def __init__(self, reply: Reply, blob: Descriptor, *, skip: int, left: int, watch: Watch) -> None:
+        self.left = left
+        self.origin = reply.origin
+        self._reply = reply
+        self._blob = blob
+        self._skip = skip
+        self._watch = watch
+        self._size = left
+        self._rest = b""
+        self._slow = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._receiver = None if skip else reply.take_over(left)
 
-async def _read(
-    reply: Reply, blob: Descriptor, *, skip: int, left: int, spans: SpanSource
-) -> AsyncGenerator[Span, None]:
-    """The body as aiohttp reads it: chunked, without a length, small, or to be skipped in part."""
-    span: Span | None = None
-    cut: TransportError | None = None
-    try:
-        while True:
-            try:
-                data = await reply.some()
-            except TransportError as error:
-                cut = error
-                break
+    async def fill(self, span: Span, most: int) -> None:
+        """Receive until the span is full or ``most`` bytes came; what came before an error stays in the span.
+
+        Raises:
+            SizeMismatchError: the body goes on after the last byte.
+            TransportError: it ends, breaks, falls silent or is too slow.
+        """
+        self._watch.resume()
+        try:
+            if self._receiver is not None:
+                await self._receive(self._receiver, span, most)
+            else:
+                await self._read(span, most)
+        finally:
+            self._watch.pause()
+
+    async def _receive(self, receiver: Takeover, span: Span, most: int) -> None:
+        """The body past aiohttp."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+        try:
+            stop = receiver.left - most
+            while receiver.left > stop and span.room:
+                await receiver.fill(span, receiver.left - stop)
+        except (OSError, EOFError) as error:
+            self._count(self.left - receiver.left)
+            if self._slow:
+                raise self._too_slow() from error
+            raise self._reply.broken(error, self._size - self.left) from error
+        finally:
+            self._count(self.left - receiver.left)
+
+    async def _read(self, span: Span, most: int) -> None:
+        """The body as aiohttp reads it: chunked, without a length, small, or to be skipped in part."""
+        stop = self.left - most
+        while span.room and self.left > stop:
+            data = self._rest or await self._reply.some()
             if not data:
-                break
-            start = min(skip, len(data))
-            skip -= start
-            left -= len(data) - start
-            if left < 0:
-                raise wrong_length(blob, blob.size - left)
-            while start < len(data):
-                if span is None:
-                    span = await spans.take()
-                start += span.append(data, start)
-                if not span.room:
-                    full, span = span, None
-                    yield full
-        if span is not None:
-            last, span = span, None
-            yield last
-        if cut is None and left:
-            cut = TruncatedError(
-                f"{reply.url}: the body ended {left} bytes before its end", url=reply.url, received=reply.received
-            )
-        if cut is not None:
-            raise cut
-    finally:
-        if span is not None:
-            span.release()
-        reply.close()
+                text = f"{self._reply.url}: the body ended {self.left} bytes before its end"
+                raise TruncatedError(text, url=self._reply.url, received=self._reply.received)
+            start = min(self._skip, len(data))
+            self._skip -= start
+            if len(data) - start > self.left:
+                raise wrong_length(self._blob, self._blob.size + len(data) - start - self.left)
+            wanted = data[: start + self.left - stop]
+            took = span.append(wanted, start) if start < len(wanted) else 0
+            self._rest = data[start + took :]
+            self._count(took)
+            self._slow = self._watch.verdict()
+            if self._slow:
+                raise self._too_slow()
+        if not self.left:
+            with suppress(TransportError):  # every byte is here; whether they are the right ones is seen elsewhere
+                if await self._reply.some():
+                    raise wrong_length(self._blob, self._blob.size + 1)
+
+    def _look(self, receiver: Takeover) -> None:
+        """Break a body off that is too slow."""
+        self._count(self.left - receiver.left)
+        self._slow = self._watch.verdict()
+        if self._slow:
+            receiver.break_off(TimeoutError())
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+
+    def _count(self, size: int) -> None:
+        self.left -= size
+        self._watch.count(size)
+
+    def _too_slow(self) -> TimedOutError:
+        url = self._reply.url
+        return TimedOutError(f"{url}: {self._slow}", url=url, received=self._size - self.left)
+
+    def close(self) -> None:
+        """End the transfer; the connection is used again if every byte was received."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._receiver is not None:
+            self._receiver.close()
+        self._reply.close()
 
 
 def wrong_length(blob: Descriptor, actual: int) -> SizeMismatchError:

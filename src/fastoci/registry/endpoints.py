@@ -21,7 +21,7 @@ from fastoci.registry.addresses import is_loopback
 from fastoci.registry.certs import Folder
 from fastoci.registry.hosts_toml import Host
 from fastoci.registry.registries_conf import Place, RegistriesConf, Table, When
-from fastoci.registry.transport import Origin, parse_url
+from fastoci.registry.urls import Origin, parse_url
 
 
 @dataclass(frozen=True, slots=True)

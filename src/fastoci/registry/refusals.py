@@ -1,6 +1,6 @@
 """Answers that say no, as typed errors: the status decides the class, the registry's own words go into the message.
 
-Spec: distribution-spec v1.1, error codes; RFC 9110 section 10.2.3 (Retry-After).
+Spec: distribution-spec v1.1, error codes.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from fastoci.errors import (
@@ -20,6 +19,7 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from fastoci.registry.ratelimit import retry_after_s, told_in_words_s
 from fastoci.registry.transport import Reply
 
 _BODY_SIZE = 64 << 10  # bytes of an error's body that are read
@@ -43,24 +43,11 @@ async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
         part for part in (" ".join((str(reply.status), code or _phrase(reply.status))), words, hint) if part
     )
     message = f"{reply.method} {reply.url}: {told}"
-    if reply.status == 429:
+    wait_s = None
+    if reply.status in (429, 503):
         wait_s = retry_after_s(reply.header("Retry-After"), now=datetime.now(UTC))
-        return RateLimitedError(message, url=reply.url, status=429, code=code, retry_after_s=wait_s)
-    return _class(reply.status)(message, url=reply.url, status=reply.status, code=code)
-
-
-def retry_after_s(header: str, *, now: datetime) -> float | None:
-    """Seconds to wait by a ``Retry-After``, as a number or a date; None when it says nothing."""
-    header = header.strip()
-    if re.fullmatch(r"[0-9]{1,9}", header):
-        return float(header)
-    try:
-        date = parsedate_to_datetime(header)
-    except (ValueError, OverflowError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
+        wait_s = told_in_words_s(words) if wait_s is None else wait_s
+    return _class(reply.status)(message, url=reply.url, status=reply.status, code=code, retry_after_s=wait_s)
 
 
 def printable(text: str) -> str:
@@ -71,7 +58,8 @@ def printable(text: str) -> str:
 def _class(status: int) -> type[RegistryError]:
     if 500 <= status <= 599:
         return UnavailableError
-    return {401: UnauthorizedError, 403: DeniedError, 404: NotFoundError}.get(status, RegistryError)
+    classes = {401: UnauthorizedError, 403: DeniedError, 404: NotFoundError, 429: RateLimitedError}
+    return classes.get(status, RegistryError)
 
 
 def _phrase(status: int) -> str:

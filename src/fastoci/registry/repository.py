@@ -8,58 +8,85 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TypeVar
 
 from fastoci._core import Span
-from fastoci.errors import DigestMismatchError, FormatError, TransportError, UnsupportedError
+from fastoci.errors import DigestMismatchError, FastociError, FormatError, UnsupportedError
 from fastoci.image import manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
-from fastoci.registry import ranges
-from fastoci.registry.body import pour, wrong_length
+from fastoci.registry.access import Access
+from fastoci.registry.body import wrong_length
 from fastoci.registry.refusals import refusal
+from fastoci.registry.route import Place
+from fastoci.registry.stretch import Stretch, check_identity
 from fastoci.registry.transport import Reply
 
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
 # What servers say that do not know the type: the body decides.
 _GENERIC: Final = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream"})
+_NO_HEAD: Final = frozenset({400, 404, 405, 501})  # what registries say that know no HEAD, or not here
 
-Ask = Callable[[str, Mapping[str, str]], Awaitable[Reply]]  # a path below /v2/<repository>/, and headers
+T = TypeVar("T")
 
 
 class Repository:
-    """One repository of a registry: an ``ImageSource`` and a ``BlobSource``.
+    """One repository of a registry and its mirrors: an ``ImageSource`` and a ``BlobSource``.
 
     Args:
-        ask: sends an authorized GET.
         manifest_size: bytes of one manifest or index, at most.
     """
 
-    def __init__(self, ask: Ask, reference: Reference, *, manifest_size: int) -> None:
-        self._ask = ask
-        self._reference = reference
+    def __init__(self, access: Access, *, manifest_size: int) -> None:
+        self._access = access
         self._manifest_size = manifest_size
+        self._senders: dict[Digest, set[Place]] = {}  # of the bytes of a blob
+        self._doubted: dict[Digest, set[Place]] = {}
 
     @property
     def name(self) -> str:
         """``domain/path``."""
-        return self._reference.name
+        return self._access.reference.name
 
-    async def resolve(self, reference: Reference) -> tuple[Descriptor, bytes]:
+    async def resolve(
+        self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
+    ) -> tuple[Descriptor, bytes]:
         """The manifest or index that the reference's digest, else its tag, names, as served.
 
+        Args:
+            held: what the reference named before; when it still does, a HEAD or nothing is all that is asked.
         Raises:
             DigestMismatchError: the bytes are not those of the reference's digest.
             FormatError: the answer is no manifest, or too large.
             UnsupportedError: it is Docker's schema 1.
             NotFoundError, RegistryError, TransportError: it cannot be had.
         """
+        if held is not None:
+            wanted = reference.digest or await self._anywhere(reference, lambda place: self._look(place, reference))
+            if wanted == held[0].digest:
+                return held
+        return await self._anywhere(reference, lambda place: self._resolve(place, reference))
+
+    async def _look(self, place: Place, reference: Reference) -> Digest | None:
+        """The digest that a tag names, by the registry's word; None when it does not say."""
+        reply = await self._access.ask(place, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
+        try:
+            if reply.status in _NO_HEAD:
+                return None
+            if reply.status != 200:
+                raise await refusal(reply)
+            return Digest.parse(reply.header("Docker-Content-Digest"))
+        except FormatError:
+            return None
+        finally:
+            reply.close()
+
+    async def _resolve(self, place: Place, reference: Reference) -> tuple[Descriptor, bytes]:
         limit = self._manifest_size
-        reply, data = await self._manifest(reference.target, limit)
+        reply, data = await self._manifest(place, reference.target, limit)
         if len(data) > limit:
             raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
         media_type = _media_type(reply, data)
@@ -83,14 +110,29 @@ class Repository:
         carried = _carried(descriptor)
         if carried is not None:
             return carried
-        _, data = await self._manifest(str(descriptor.digest), descriptor.size)
+        return await self._anywhere(None, lambda place: self._promised(place, descriptor))
+
+    async def _promised(self, place: Place, descriptor: Descriptor) -> bytes:
+        _, data = await self._manifest(place, str(descriptor.digest), descriptor.size)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
         _check(descriptor.digest, data)
         return data
 
+    async def _anywhere(self, reference: Reference | None, ask: Callable[[Place], Awaitable[T]]) -> T:
+        """What the first place says that has an answer."""
+        route = self._access.route(tag=reference is not None and reference.digest is None)
+        while True:
+            try:
+                found = await ask(route.place)
+            except FastociError as error:
+                await route.failed(error)
+            else:
+                route.done()
+                return found
+
     async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
-        """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before a cut comes first.
+        """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before an error comes first.
 
         Bytes that the descriptor itself carries, and that hold, are used without a request.
         """
@@ -101,68 +143,47 @@ class Repository:
         carried = _carried(blob)
         if carried is not None:
             while offset < blob.size:
-                span = await spans.take()
-                offset += span.append(carried, offset)
-                yield span
+                copied = await spans.take()
+                offset += copied.append(carried, offset)
+                yield copied
             return
-        reply, skip = await self._open(blob, offset)
-        async with aclosing(pour(reply, blob, skip=skip, left=blob.size - offset, spans=spans)) as body:
-            async for span in body:
-                yield span
+        route = self._access.route(tag=False, doubted=self._doubted.get(blob.digest, ()))
+        sent = self._senders[blob.digest] = set()
+        stretch = Stretch(self._access, blob, route, offset, blob.size, sent.add)
+        span: Span | None = None
+        try:
+            while stretch.position < blob.size:
+                await stretch.ready()
+                span = await spans.take()
+                try:
+                    await stretch.fill(span)
+                except FastociError:
+                    if len(span):
+                        last, span = span, None
+                        yield last
+                    raise
+                full, span = span, None
+                yield full
+            route.done()
+        finally:
+            if span is not None:
+                span.release()
+            stretch.close()
 
-    async def _manifest(self, target: str, limit: int) -> tuple[Reply, bytes]:
+    def doubt(self, blob: Descriptor) -> None:
+        """The bytes that came for this blob were wrong: ask whoever sent them last."""
+        self._doubted.setdefault(blob.digest, set()).update(self._senders.get(blob.digest, ()))
+
+    async def _manifest(self, place: Place, target: str, limit: int) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
-        reply = await self._ask(f"manifests/{target}", {"Accept": _ACCEPT})
+        reply = await self._access.ask(place, f"manifests/{target}", {"Accept": _ACCEPT})
         try:
             if reply.status != 200:
                 raise await refusal(reply)
-            _check_identity(reply)
+            check_identity(reply)
             return reply, await reply.read(limit)
         finally:
             reply.close()
-
-    async def _open(self, blob: Descriptor, offset: int) -> tuple[Reply, int]:
-        """A reply that holds the blob from ``offset`` on, after bytes to skip."""
-        path = f"blobs/{blob.digest}"
-        if offset:
-            reply = await self._ask(path, {"Range": f"bytes={offset}-{blob.size - 1}"})
-            if reply.status == 206 and _is_rest(reply, blob, offset):
-                return await _checked(reply, blob, 206, blob.size - offset), 0
-            if reply.status not in (206, 416):
-                return await _checked(reply, blob, 200, blob.size), offset
-            # A range that was not asked for, or none: the whole body tells what the registry has.
-            reply.close()
-        return await _checked(await self._ask(path, {}), blob, 200, blob.size), offset
-
-
-async def _checked(reply: Reply, blob: Descriptor, status: int, length: int) -> Reply:
-    """The reply, if its status and headers promise ``length`` plain bytes; else it is closed."""
-    try:
-        if reply.status != status:
-            raise await refusal(reply)
-        _check_identity(reply)
-        if reply.length not in (None, length):
-            raise wrong_length(blob, blob.size - length + (reply.length or 0))
-    except BaseException:
-        reply.close()
-        raise
-    return reply
-
-
-def _is_rest(reply: Reply, blob: Descriptor, offset: int) -> bool:
-    found = ranges.parse(reply.header("Content-Range"))
-    return (
-        found is not None and (found.first, found.last) == (offset, blob.size - 1) and found.total in (None, blob.size)
-    )
-
-
-def _check_identity(reply: Reply) -> None:
-    encoding = reply.header("Content-Encoding").strip().lower()
-    if encoding not in ("", "identity"):
-        raise TransportError(
-            f"{reply.url}: the server encodes the body ({encoding[:40]!r}), though identity was asked for",
-            url=reply.url,
-        )
 
 
 def _media_type(reply: Reply, data: bytes) -> str:

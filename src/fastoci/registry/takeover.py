@@ -47,6 +47,7 @@ class Takeover(asyncio.BufferedProtocol):
 
     def __init__(self, response: aiohttp.ClientResponse, protocol: Any, left: int, read_s: float) -> None:
         self.left = left
+        self._stop = 0  # bytes that are left when ``fill`` is content
         self._response = response
         self._protocol = protocol
         self._transport: asyncio.Transport = protocol.transport
@@ -88,23 +89,25 @@ class Takeover(asyncio.BufferedProtocol):
         self._transport.set_protocol(self)
         return self
 
-    async def fill(self, span: Span) -> None:
-        """Receive until the span is full or all bytes are there; a part of it when the connection broke meanwhile.
+    async def fill(self, span: Span, most: int) -> None:
+        """Receive until the span is full or ``most`` bytes came; less of them when the connection broke meanwhile.
 
         Raises:
             OSError, TimeoutError, EOFError: nothing more came before the connection broke, fell silent or ended.
         """
-        while self._backlog and span.room:
+        before = len(span)
+        self._stop = self.left - min(most, self.left)
+        while self._backlog and span.room and self.left > self._stop:
             data = self._backlog.popleft()
-            took = span.append(data)
+            took = span.append(data[: self.left - self._stop])
             self.left -= took
             if took < len(data):
                 self._backlog.appendleft(data[took:])
-        if not span.room or not self.left:
+        if not span.room or self.left == self._stop:
             return
         if self._error is None:
             await self._receive(span)
-        if self._error is not None and not len(span):
+        if self._error is not None and len(span) == before:
             raise self._error
 
     async def _receive(self, span: Span) -> None:
@@ -126,7 +129,7 @@ class Takeover(asyncio.BufferedProtocol):
         """asyncio asks where the next bytes should go."""
         assert self._span is not None
         self._let_go()
-        self._view = self._span.reserve(self.left)
+        self._view = self._span.reserve(self.left - self._stop)
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -137,7 +140,7 @@ class Takeover(asyncio.BufferedProtocol):
         span.advance(nbytes)
         self.left -= nbytes
         self._heard = self._loop.time()
-        if not self.left or not span.room:
+        if self.left == self._stop or not span.room:
             self._transport.pause_reading()
             self._wake()
 
@@ -159,6 +162,10 @@ class Takeover(asyncio.BufferedProtocol):
             with suppress(BufferError):  # the transport is using it just now, and lets go of it itself
                 self._view.release()
             self._view = None
+
+    def break_off(self, error: BaseException) -> None:
+        """Want no more: ``fill`` raises the error."""
+        self._fail(error)
 
     def _look(self) -> None:
         """Fail when nothing came for ``read_s``; else look again when that could be so."""

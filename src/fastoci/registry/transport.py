@@ -13,9 +13,8 @@ import functools
 import importlib.metadata
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -25,49 +24,19 @@ from yarl import URL
 from fastoci.errors import FastociError, RegistryError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, translate
+from fastoci.registry.servers import Servers
 from fastoci.registry.takeover import Takeover
+from fastoci.registry.tls import context
+from fastoci.registry.urls import Origin, parse_url, redact
+
+if TYPE_CHECKING:
+    from fastoci.registry.endpoints import Tls
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
 
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port: what credentials and trust belong to."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: URL) -> Origin:
-        return cls(url.scheme, (url.raw_host or "").lower(), url.port or 0)
-
-
-def redact(url: URL) -> str:
-    """A URL as it may be shown: without user, query and fragment, where secrets are."""
-    return str(url.with_user(None).with_query(None).with_fragment(None))
-
-
-def parse_url(text: str, *, base: URL | None = None) -> URL:
-    """An absolute http(s) URL without user and fragment, kept byte for byte: a signed query stays valid.
-
-    Raises:
-        ValueError: it is not one, or has characters that no URL has.
-    """
-    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        raise ValueError("not a URL")
-    url = URL(text, encoded=True)
-    if url.scheme and not url.raw_host:
-        raise ValueError("no host")
-    if base is not None:
-        url = base.join(url)
-    if url.scheme not in ("http", "https") or not url.raw_host:
-        raise ValueError("not http or https")
-    return url.with_user(None).with_fragment(None)
 
 
 class Reply:
@@ -141,18 +110,34 @@ class Transport:
     """The connections of one client, over all hosts.
 
     Args:
-        tls_verify: check certificates.
+        tls_verify: check certificates, where nobody says otherwise.
         connect_s, read_s: how long a connection may take, and how long one may be silent.
         connections: at most so many to one host.
+        servers: where what is learned about them is kept.
+        max_wait_s: a longer wait that a server asks for is an error.
+        proxy: by which proxy a URL is reached.
     """
 
-    def __init__(self, *, tls_verify: bool, connect_s: float, read_s: float, connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        tls_verify: bool,
+        connect_s: float,
+        read_s: float,
+        connections: int,
+        servers: Servers | None = None,
+        max_wait_s: float = 60.0,
+        proxy: Callable[[URL], URL | None] = lambda url: None,
+    ) -> None:
+        self.servers = servers or Servers()
         self._tls_verify = tls_verify
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
         self._connect_s = connect_s
         self._read_s = read_s
         self._connections = connections
-        self._context: ssl.SSLContext | None = None
+        self._max_wait_s = max_wait_s
+        self._proxy = proxy
+        self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
+        self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
         self._nearness: dict[str, Nearness] = {}
         # By how near its hosts may be; None: the user named them, so they may be anywhere.
         self._sessions: dict[Nearness | None, aiohttp.ClientSession] = {}
@@ -163,6 +148,7 @@ class Transport:
         self._sessions.clear()
         for session in sessions:
             await session.close()
+        await asyncio.gather(*self._contexts.values(), return_exceptions=True)
 
     async def request(
         self,
@@ -171,51 +157,67 @@ class Transport:
         *,
         headers: Mapping[str, str],
         authorization: str | None = None,
+        own: Mapping[str, str] | None = None,
         body: bytes | None = None,
         named_by: Origin | None = None,
+        tls: Tls | None = None,
+        connect_s: float | None = None,
+        manifest: bool = False,
     ) -> Reply:
         """Send a request, follow its redirects, and return the last answer with its body unread.
 
+        Waits as long as the server asked not to be asked.
+
         Args:
             authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
+            own: headers for the origin of ``url`` only, likewise.
             body: a form to post; such a request follows no redirect.
             named_by: the origin of the server that named ``url``; None when the user did.
+            tls: whom the origin of ``url`` must be trusted by.
+            connect_s: how long a connection may take, when not as long as others.
+            manifest: what counts where requests are counted.
         Raises:
+            RateLimitedError: the server wants no request for longer than ``max_wait_s``.
             RegistryError: a redirect that may not be followed.
             TransportError: no answer.
         """
         namer = named_by or Origin.of(url)
+        if tls is not None:
+            self._trust[Origin.of(url)] = tls
+        secret = dict(own or {})
+        if authorization is not None:
+            secret["Authorization"] = authorization
         for _ in range(_HOPS + 1):
-            response = await self._send(method, url, headers, authorization, body, namer)
+            server = self.servers.of(Origin.of(url))
+            await server.admit(self._max_wait_s, manifest=manifest)
+            options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
+            response = await self._send(method, url, options, namer, connect_s or self._connect_s)
             location = response.headers.get("Location")
+            reply = Reply(response, url, self._read_s)
+            server.heard(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
-                return Reply(response, url, self._read_s)
+                return reply
             response.release()
             following = _redirect(url, location, response.status, body)
             if Origin.of(following) != Origin.of(url):
-                authorization = None
+                secret, connect_s = {}, None
             url = following
         raise RegistryError(f"{redact(url)}: more than {_HOPS} redirects", url=redact(url), status=response.status)
 
     async def _send(
-        self,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        authorization: str | None,
-        body: bytes | None,
-        namer: Origin,
+        self, method: str, url: URL, options: dict[str, Any], namer: Origin, connect_s: float
     ) -> aiohttp.ClientResponse:
-        sent = {"Accept-Encoding": "identity", **headers}
-        if authorization is not None:
-            sent["Authorization"] = authorization
-        tls = await self._tls() if url.scheme == "https" else True
-        session = self._session(self._reach(url, namer))
+        trusted = await self._context(self._trust.get(Origin.of(url))) if url.scheme == "https" else True
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=self._read_s)
+        proxy = self._proxy(url)
+        session = self._session(self._reach(url, namer) if proxy is None else None)
         try:
-            return await session.request(method, url, headers=sent, data=body, allow_redirects=False, ssl=tls)
+            return await session.request(
+                method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
+            )
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
-            raise translate(error, redact(url)) from (None if url.raw_query_string else error)
+            raise translate(error, redact(url)) from (None if url.raw_query_string or proxy else error)
 
     def _reach(self, url: URL, namer: Origin) -> Nearness | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
@@ -232,6 +234,7 @@ class Transport:
         session = self._sessions.get(reach)
         if session is None:
             connector = _Connector(
+                self.servers if reach is None else None,
                 limit=0,
                 limit_per_host=self._connections,
                 resolver=_Resolver(self._nearness if reach is None else None, self._connect_s),
@@ -239,7 +242,6 @@ class Transport:
             )
             session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=self._timeout,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -251,15 +253,25 @@ class Transport:
             self._sessions[reach] = session
         return session
 
-    async def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            # Reads some 150 certificates from disk: not on the loop.
-            self._context = await asyncio.to_thread(_context, self._tls_verify)
-        return self._context
+    async def _context(self, tls: Tls | None) -> ssl.SSLContext:
+        task = self._contexts.get(tls)
+        if task is None:
+            # Reads some 150 certificates from disk: not on the loop, and once.
+            work = asyncio.to_thread(context, tls, verify=self._tls_verify)
+            task = self._contexts[tls] = asyncio.create_task(work)
+        return await asyncio.shield(task)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection on which an answer waits that nobody asked for."""
+    """A pool that never hands out a connection on which an answer waits that nobody asked for.
+
+    Args:
+        servers: where it is noted whether a host can be connected to.
+    """
+
+    def __init__(self, servers: Servers | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._servers = servers
 
     async def connect(
         self,
@@ -268,7 +280,11 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
         while True:
-            connection = await super().connect(req, traces, timeout)
+            if self._servers is None:
+                connection = await super().connect(req, traces, timeout)
+            else:
+                async with self._servers.of(Origin.of(req.url)).connecting():
+                    connection = await super().connect(req, traces, timeout)
             if connection.protocol is None or not connection.protocol.should_close:
                 return connection
             connection.close()
@@ -318,16 +334,6 @@ def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
         if not problem:
             return following
     raise RegistryError(f"{where}: refused, the server redirects {problem}", url=where, status=status)
-
-
-def _context(verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _version() -> str:

@@ -26,7 +26,7 @@ from fastoci.interfaces import BlobSource
 from fastoci.layouts.oci_layout import write_image
 from fastoci.store.blobs import Store
 from fastoci.store.refs import Ref
-from fastoci.transfer.events import Observer
+from fastoci.transfer.events import Observer, QuotaSeen
 from fastoci.transfer.job import Job, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
@@ -245,6 +245,7 @@ class Engine:
             from fastoci.registry.client import Registry
             from fastoci.registry.credential import Credential
             from fastoci.registry.credentials import load
+            from fastoci.registry.patience import Patience
 
             explicit = None if self._creds is None else Credential(*self._creds)
             providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
@@ -259,6 +260,8 @@ class Engine:
                 read_s=self._limits.read_s,
                 connections=self._limits.connections,
                 manifest_size=self._limits.manifest_size,
+                patience=Patience(max_wait_s=self._limits.max_wait_s),
+                told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
             )
             self._registry = await self._stack.enter_async_context(registry)
         return self._registry

@@ -112,6 +112,16 @@ class ImageFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaSeen:
+    """A registry says how many requests are left in ``window_s`` seconds; None where it does not say."""
+
+    host: str
+    remaining: int
+    limit: int | None
+    window_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something the user should know, which stops nothing."""
 
@@ -131,6 +141,7 @@ Event = (
     | UnpackDone
     | ImageDone
     | ImageFailed
+    | QuotaSeen
     | Warned
 )
 

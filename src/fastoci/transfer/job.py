@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import FastociError, FormatError, PlatformError, UnsupportedError
+from fastoci.errors import FastociError, FormatError, PlatformError, StoreError, UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
@@ -85,7 +85,7 @@ class Job:
             PlatformError: the index has no manifest for the platform.
             FormatError, UnsupportedError: a document is not what it should be.
         """
-        top, data = await source.resolve(reference)
+        top, data = await source.resolve(reference, await self._held(reference))
         wanted = platform or Platform.host()
         available: list[str] = []
         chain = await self._descend([(top, data)], source, wanted, available)
@@ -97,6 +97,15 @@ class Job:
         if len(manifest.layers) > self.limits.layers:
             raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {self.limits.layers}")
         return Resolved(reference, tuple(chain), manifest, descriptor.platform)
+
+    async def _held(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
+        """What the name pointed to when it was pulled last, if that is still here and right."""
+        try:
+            top = (await asyncio.to_thread(self.store.refs.get, str(reference))).descriptor
+            data = await self.store.read(top)
+        except StoreError:
+            return None
+        return (top, data) if Digest.of(data, top.digest.algorithm) == top.digest else None
 
     async def _descend(
         self, chain: list[tuple[Descriptor, bytes]], source: ImageSource, wanted: Platform, available: list[str]

@@ -26,6 +26,7 @@ class Limits:
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
     read_s: float = 60.0  # silence on a connection
+    max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
 
     def __post_init__(self) -> None:
         if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four

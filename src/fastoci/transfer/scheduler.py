@@ -14,7 +14,7 @@ from fastoci._core import Span
 from fastoci.errors import FastociError, IntegrityError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore, Ingest, SpanSource
+from fastoci.interfaces import BlobSource, BlobStore, DoubtedSource, Ingest, SpanSource
 from fastoci.settle import settle
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
@@ -148,10 +148,14 @@ class Scheduler:
     async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         async with self._connections:
             try:
-                ingest = await self._store.begin(blob, cached=cached)
-                if ingest is not None:
-                    self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
-                    await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+                try:
+                    await self._bring(blob, source, image, tap, cached)
+                except IntegrityError:
+                    # What a tap's reader had cannot be taken back.
+                    if not isinstance(source, DoubtedSource) or (tap is not None and tap.used):
+                        raise
+                    source.doubt(blob)
+                    await self._bring(blob, source, image, None, cached)
             except FastociError as error:
                 error.blob = error.blob or str(blob.digest)
                 self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -160,6 +164,14 @@ class Scheduler:
                 self._observe(BlobFailed(str(blob.digest), "cancelled"))
                 raise
             self._observe(BlobDone(str(blob.digest), blob.size))
+
+    async def _bring(
+        self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool
+    ) -> None:
+        ingest = await self._store.begin(blob, cached=cached)
+        if ingest is not None:
+            self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
+            await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
 
     async def _ingest(self, ingest: Ingest, source: BlobSource, tap: Tap | None) -> None:
         blob = ingest.blob

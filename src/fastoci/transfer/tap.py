@@ -22,11 +22,12 @@ class Tap:
         self._spans: deque[Span] = deque()
         self._changed = asyncio.Event()
         self.closed = False
-        self._used = self._ended = False
+        self.used = False  # by the flight
+        self._ended = False
 
     async def feed(self, span: Span) -> None:
         """Of the flight: hand over a span with its reference; waits while the reader is behind."""
-        self._used = True
+        self.used = True
         if self.closed:
             span.release()
             return
@@ -42,9 +43,9 @@ class Tap:
 
     async def begins(self) -> bool:
         """Of the reader: whether the blob comes this way; False when it must be read from the store."""
-        while not (self._used or self._ended):
+        while not (self.used or self._ended):
             await self._change()
-        return self._used
+        return self.used
 
     async def spans(self) -> AsyncGenerator[Span, None]:
         """Of the reader: all spans, each with its reference, until the flight ended: well or not, its task says."""

@@ -1,0 +1,158 @@
+"""The way of one request over the places that may answer it: in order, again when that may help, and when not, why not.
+
+It decides and waits; it sends nothing. A final answer (401, 403, 404, wrong bytes, a certificate) rules a place out for
+this request; trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and
+after the last one waits (``patience``) and begins again. A place that cannot be connected to is asked last, by every
+request. What is raised at the end is the origin's own error, when it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from yarl import URL
+
+from fastoci.errors import FastociError, RateLimitedError, RegistryError, TransportError
+from fastoci.registry.endpoints import Endpoint
+from fastoci.registry.patience import Backoff, Budget, Patience
+from fastoci.registry.servers import Server, Servers
+from fastoci.registry.urls import Origin
+
+_PASSING: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+_EXPIRED: Final = frozenset({400, 401, 403, 404, 410})  # what a signed URL says that is not valid any more
+_SIGNED_TRIES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An endpoint by one scheme."""
+
+    endpoint: Endpoint
+    base: URL
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.of(self.base)
+
+
+def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]:
+    """The endpoints in order; those that may be asked by plain http too, twice, until they have answered by one."""
+    found = []
+    for endpoint in endpoints:
+        secure = Place(endpoint, endpoint.base)
+        plain = Place(endpoint, endpoint.base.with_scheme("http"))
+        if not endpoint.plain_too or endpoint.base.scheme != "https" or servers.of(secure.origin).answered:
+            found.append(secure)
+        elif servers.of(plain.origin).answered:
+            found.append(plain)
+        else:
+            found += [secure, plain]
+    return tuple(found)
+
+
+class Route:
+    """The way of one request, or of one blob with all its requests.
+
+    Args:
+        doubted: places that sent wrong bytes before; asked last.
+    Raises:
+        RegistryError: nobody may be asked.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Place],
+        servers: Servers,
+        patience: Patience,
+        budget: Budget,
+        chance: Callable[[], float],
+        *,
+        doubted: Collection[Place] = (),
+    ) -> None:
+        self._places = sorted(
+            found, key=lambda place: (place in doubted, place in doubted and not place.endpoint.origin)
+        )
+        self._servers = servers
+        self._patience = patience
+        self._budget = budget
+        self._backoff = Backoff(patience, budget, chance)
+        self._errors: dict[int, FastociError] = {}
+        self._out: set[int] = set()
+        self._received = 0
+        self._signed = 0
+        self._at = self._next(-1) or 0
+
+    @property
+    def place(self) -> Place:
+        """Whom to ask now."""
+        return self._places[self._at]
+
+    def progressed(self, size: int) -> None:
+        """Bytes of a body have come."""
+        self._received += size
+        if self._received >= self._patience.progress:
+            self._backoff.renew()
+            self._signed = 0
+
+    def done(self) -> None:
+        """It worked."""
+        self._budget.earn()
+
+    async def failed(self, error: FastociError, *, origin: Origin | None = None) -> None:
+        """Note that ``place`` failed, and wait until the next may be asked.
+
+        Args:
+            origin: who said so, when it was asked and did.
+        Raises: an error, when nobody is left.
+        """
+        place, server = self.place, self._servers.of(self.place.origin)
+        self._errors[self._at] = error
+        fresh, self._received = self._received, 0
+        if self._is_final(error, place):
+            self._out.add(self._at)
+        elif fresh >= self._patience.progress and not isinstance(error, RegistryError):
+            self._budget.earn()
+            return  # it works, with cuts
+        following = self._next(self._at)
+        if following is None:
+            raise self._reason()
+        if following <= self._at or len(self._errors) >= len(self._places):
+            await self._pause(error, server)
+        self._at = following
+
+    async def _pause(self, error: FastociError, server: Server) -> None:
+        wait_s = self._backoff.next_s(strange=not server.answered)
+        if wait_s is None:
+            raise self._reason()
+        if not getattr(error, "retry_after_s", None):  # else whoever asks waits as long as it was told
+            await asyncio.sleep(wait_s)
+
+    def _is_final(self, error: FastociError, place: Place) -> bool:
+        if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._patience.max_wait_s:
+            return True
+        if isinstance(error, RegistryError):
+            if error.status in _EXPIRED and Origin.of(URL(error.url)) != place.origin:
+                self._signed += 1  # the place may name a new address
+                return self._signed >= _SIGNED_TRIES
+            return error.status not in _PASSING
+        return error.final if isinstance(error, TransportError) else True
+
+    def _next(self, after: int) -> int | None:
+        """The place to ask after one: those that cannot be connected to come last."""
+        count = len(self._places)
+        left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
+        for index in left:
+            if not self._servers.of(self._places[index].origin).unreachable:
+                return index
+        return left[0] if left else None
+
+    def _reason(self) -> FastociError:
+        """The error that says most: the origin's, one of a server that answered before one that did not."""
+
+        def weight(index: int) -> tuple[bool, bool]:
+            return (not self._places[index].endpoint.origin, isinstance(self._errors[index], TransportError))
+
+        return self._errors[min(self._errors, key=weight)]

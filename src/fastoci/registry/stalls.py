@@ -1,0 +1,92 @@
+"""When a body is too slow: judged by throughput, so that a byte now and then does not pass for life. Pure.
+
+Rules:
+1. Only time in which somebody waits for bytes counts: a reader that is busy is no fault of the sender.
+2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
+3. Below a quarter (``PEERS``) of the median of the same server's parts, over ``PEERS_S`` seconds, it is starved: a new
+   connection often reaches another machine, or another path.
+4. A request is renewed for rules 2 and 3 at most ``RENEWALS`` times without a MiB of progress; then rule 2 is an error
+   and rule 3 holds no more.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+FLOOR: Final = 4 << 10  # bytes a second
+FLOOR_S: Final = 20.0
+PEERS: Final = 0.25  # of the median
+PEERS_S: Final = 3.0
+RENEWALS: Final = 3
+_KNOWN: Final = 4  # parts of a server before there is a median worth the name
+_KEPT: Final = 32
+
+
+class Peers:
+    """How fast the last parts of one server came."""
+
+    def __init__(self) -> None:
+        self._rates: deque[float] = deque(maxlen=_KEPT)
+
+    def add(self, size: int, seconds: float) -> None:
+        """A part is complete."""
+        if seconds > 0:
+            self._rates.append(size / seconds)
+
+    def median(self) -> float | None:
+        """Bytes a second; None while too little is known."""
+        return statistics.median(self._rates) if len(self._rates) >= _KNOWN else None
+
+
+class Watch:
+    """Watches one body.
+
+    Args:
+        clock: seconds, of any beginning.
+        peers: the median of the server's parts, None for rule 2 alone.
+    """
+
+    def __init__(self, clock: Callable[[], float], peers: Callable[[], float | None] | None = None) -> None:
+        self._clock = clock
+        self._peers = peers
+        self.waited_s = 0.0
+        self.received = 0
+        self._since: float | None = None
+        self._marks: deque[tuple[float, int]] = deque([(0.0, 0)])  # seconds waited, bytes by then
+
+    def resume(self) -> None:
+        """Somebody waits for bytes."""
+        self._since = self._clock()
+
+    def pause(self) -> None:
+        """Nobody waits any more."""
+        if self._since is not None:
+            self.waited_s += self._clock() - self._since
+            self._since = None
+
+    def count(self, size: int) -> None:
+        """Bytes have come."""
+        self.received += size
+
+    def verdict(self) -> str:
+        """Why the body is too slow, in words; empty while it is not. Look at least once a second."""
+        now = self.waited_s + (0.0 if self._since is None else self._clock() - self._since)
+        self._marks.append((now, self.received))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= FLOOR_S:
+            self._marks.popleft()
+        if (rate := self._rate(now, FLOOR_S)) is not None and rate < FLOOR:
+            return f"stalled at {rate:.0f} bytes/s"
+        median = self._peers() if self._peers is not None else None
+        if median is not None and (rate := self._rate(now, PEERS_S)) is not None and rate < PEERS * median:
+            return f"starved at {rate:.0f} bytes/s, others of the server have {median:.0f}"
+        return ""
+
+    def _rate(self, now: float, window_s: float) -> float | None:
+        """Bytes a second over the last ``window_s`` or little more; None before so much time has passed."""
+        for then, size in reversed(self._marks):
+            if now - then >= window_s:
+                return (self.received - size) / (now - then)
+        return None

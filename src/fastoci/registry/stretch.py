@@ -1,0 +1,161 @@
+"""A stretch of one blob, from any of the places that have it: after a cut it goes on where it was.
+
+One connection at a time. Signed addresses that a registry redirects to are asked for anew each time. Nothing is
+verified here.
+
+Spec: distribution-spec v1.1, pulling blobs; RFC 9110 section 14 (ranges).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from fastoci._core import Span
+from fastoci.errors import FastociError, TransportError
+from fastoci.image.descriptor import Descriptor
+from fastoci.registry import ranges
+from fastoci.registry.access import Access
+from fastoci.registry.body import Body, wrong_length
+from fastoci.registry.refusals import refusal
+from fastoci.registry.route import Place, Route
+from fastoci.registry.stalls import Watch
+from fastoci.registry.transport import Reply
+
+
+class Stretch:
+    """Bytes ``position`` to ``end`` of a blob, on one connection after the other. Belongs to one task; ``close`` it.
+
+    Args:
+        route: the blob's way over its places.
+        sent: is told each place that sent bytes.
+    """
+
+    def __init__(
+        self, access: Access, blob: Descriptor, route: Route, position: int, end: int, sent: Callable[[Place], object]
+    ) -> None:
+        self.position = position
+        self.end = end
+        self.body: Body | None = None
+        self._access = access
+        self._blob = blob
+        self._route = route
+        self._sent = sent
+
+    async def fill(self, span: Span) -> None:
+        """Receive until the span is full or the stretch ends; what came before an error stays in the span.
+
+        Raises:
+            RegistryError, TransportError: the rest cannot be had from anybody.
+            SizeMismatchError: nobody has a blob of this size.
+        """
+        while span.room and self.position < self.end:
+            body = await self.ready()
+            held = len(span)
+            try:
+                await body.fill(span, self.end - self.position)
+            except FastociError as error:
+                self.close()
+                self._note(len(span) - held)
+                await self._route.failed(error)
+            except BaseException:
+                self._note(len(span) - held)
+                raise
+            else:
+                self._note(len(span) - held)
+
+    async def ready(self) -> Body:
+        """Wait until somebody answers, so that a span is needed.
+
+        Raises: as ``fill``.
+        """
+        while self.body is None:
+            try:
+                self.body = await open_body(self._access, self._route.place, self._blob, self.position, self.end)
+            except FastociError as error:
+                await self._route.failed(error)
+        return self.body
+
+    def _note(self, size: int) -> None:
+        if size:
+            self.position += size
+            self._route.progressed(size)
+            self._sent(self._route.place)
+
+    def close(self) -> None:
+        """End the transfer. Idempotent."""
+        if self.body is not None:
+            self.body.close()
+            self.body = None
+
+
+async def open_body(
+    access: Access,
+    place: Place,
+    blob: Descriptor,
+    first: int,
+    end: int,
+    *,
+    only_range: bool = False,
+    peers: Callable[[], float | None] | None = None,
+) -> Body:
+    """The bytes ``first`` to ``end`` of a blob from one place, or those and the rest of the blob.
+
+    Args:
+        only_range: an answer that is not this range is an error.
+    Raises:
+        RegistryError, TransportError, SizeMismatchError: the place does not have them.
+    """
+    watch = Watch(asyncio.get_running_loop().time, peers)
+    path = f"blobs/{blob.digest}"
+    server = access.server(place.origin)
+    if (first or end < blob.size) and (server.ranges or only_range):
+        reply = await access.ask(place, path, {"Range": f"bytes={first}-{end - 1}"})
+        sender = access.server(reply.origin)
+        if reply.status == 206 and _is_asked(reply, blob, first, end):
+            return await _checked(reply, blob, 206, skip=0, left=end - first, watch=watch)
+        if reply.status in (200, 206, 416):
+            # A range that was not asked for, or none: the whole body tells what the registry has.
+            server.ranges = sender.ranges = False
+        if only_range:
+            reply.close()
+            raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
+        if reply.status not in (206, 416):
+            return await _checked(reply, blob, 200, skip=first, left=blob.size - first, watch=watch)
+        reply.close()
+    reply = await access.ask(place, path, {})
+    return await _checked(reply, blob, 200, skip=first, left=blob.size - first, watch=watch)
+
+
+async def _checked(reply: Reply, blob: Descriptor, status: int, *, skip: int, left: int, watch: Watch) -> Body:
+    """The body, if the reply's status and headers promise ``left`` plain bytes after ``skip``; else it is closed."""
+    try:
+        if reply.status != status:
+            raise await refusal(reply)
+        check_identity(reply)
+        if reply.length not in (None, skip + left):
+            raise wrong_length(blob, blob.size - skip - left + (reply.length or 0))
+    except BaseException:
+        reply.close()
+        raise
+    return Body(reply, blob, skip=skip, left=left, watch=watch)
+
+
+def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:
+    found = ranges.parse(reply.header("Content-Range"))
+    return found is not None and (found.first, found.last) == (first, end - 1) and found.total in (None, blob.size)
+
+
+def check_identity(reply: Reply) -> None:
+    """Whether the body is the content itself.
+
+    Raises:
+        TransportError: it is encoded, though nobody asked for that.
+    """
+    encoding = reply.header("Content-Encoding").strip().lower()
+    if encoding not in ("", "identity"):
+        raise TransportError(
+            f"{reply.url}: the server encodes the body ({encoding[:40]!r}), though identity was asked for",
+            url=reply.url,
+            final=True,
+        )

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from fastoci.registry.patience import Backoff, Budget, Patience
+
+PATIENCE = Patience(tries=10, strange_tries=3, first_s=0.2, most_s=20.0, budget=100)
+
+
+def waits(backoff: Backoff, *, strange: bool = False) -> list[float]:
+    found = []
+    while (wait_s := backoff.next_s(strange=strange)) is not None:
+        found.append(wait_s)
+    return found
+
+
+def test_waits_double_up_to_the_most_and_end_after_the_last_try() -> None:
+    found = waits(Backoff(PATIENCE, Budget(100), lambda: 1.0))
+    assert found == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0]
+
+
+def test_the_jitter_is_full() -> None:
+    assert waits(Backoff(PATIENCE, Budget(100), lambda: 0.0)) == [0.0] * 9
+    assert waits(Backoff(PATIENCE, Budget(100), lambda: 0.5))[:2] == [0.1, 0.2]
+
+
+def test_a_host_that_never_answered_is_tried_less_often() -> None:
+    assert len(waits(Backoff(PATIENCE, Budget(100), lambda: 1.0), strange=True)) == 2
+
+
+def test_progress_gives_all_tries_back() -> None:
+    backoff = Backoff(PATIENCE, Budget(100), lambda: 1.0)
+    waits(backoff)
+    backoff.renew()
+    assert backoff.next_s(strange=False) == 0.2
+
+
+def test_all_requests_share_a_budget_that_success_fills_again() -> None:
+    budget = Budget(12)
+    first, second = (Backoff(PATIENCE, budget, lambda: 0.0) for _ in range(2))
+    assert len(waits(first)) == 9
+    assert len(waits(second)) == 3
+    for _ in range(11):  # a tenth each
+        budget.earn()
+    assert budget.spend()
+    assert not budget.spend()
+
+
+def test_a_budget_does_not_grow_beyond_its_size() -> None:
+    budget = Budget(1)
+    for _ in range(100):
+        budget.earn()
+    assert budget.spend()
+    assert not budget.spend()
