@@ -17,7 +17,8 @@ from fastoci.errors import CredentialError, DeniedError, RegistryError, Unauthor
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import refusal
-from fastoci.registry.transport import Origin, Reply, Transport, parse_url
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import Origin, parse_url
 
 ME = Credential("me", "hunter2")
 SCOPE = "repository:team/app:pull"

@@ -10,7 +10,7 @@ import pytest
 from parts import Parts, open_parts
 
 from fastoci._core import Span
-from fastoci.errors import DigestMismatchError, NotFoundError, TruncatedError
+from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import SpanSource
@@ -179,3 +179,31 @@ async def test_more_blobs_than_spans_all_arrive(tmp_path: Path) -> None:
 
     async with open_parts(tmp_path, Limits(memory=4 << 20, connections=16)) as parts:
         await asyncio.gather(*(fetch(parts, number) for number in range(20)))
+
+
+class Doubtful(Source):
+    """A source with a wrong mirror in front, until it is doubted."""
+
+    doubts = 0
+
+    def doubt(self, blob: Descriptor) -> None:
+        self.doubts += 1
+        self._data = DATA
+
+
+async def test_wrong_bytes_are_fetched_once_more_from_a_source_that_can_be_doubted(tmp_path: Path) -> None:
+    async with open_parts(tmp_path) as parts:
+        source = Doubtful(bytes(len(DATA)))
+        await parts.scheduler.fetch(blob(DATA), source)
+        assert (source.offsets, source.doubts) == ([0, 0], 1)
+        assert await parts.store.read(blob(DATA)) == DATA
+
+
+async def test_bytes_that_stay_wrong_are_an_error_after_the_second_time(tmp_path: Path) -> None:
+    other = DATA + b"x"
+    async with open_parts(tmp_path) as parts:
+        source = Doubtful(bytes(len(other)))
+        with pytest.raises(IntegrityError):
+            await parts.scheduler.fetch(blob(other), source)
+        assert source.doubts == 1
+        assert not parts.store.holds(blob(other))

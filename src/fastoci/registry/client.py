@@ -7,14 +7,16 @@ Which endpoints a reference has is ``endpoints``'; how one is asked is ``access`
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
+
+from yarl import URL
 
 from fastoci.image.reference import Reference
 from fastoci.registry.access import Access, Manners
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credentials import Credentials
-from fastoci.registry.endpoints import Mirrors, endpoints
+from fastoci.registry.endpoints import Endpoint, Mirrors, endpoints
 from fastoci.registry.patience import Budget, Patience
 from fastoci.registry.repository import Repository
 from fastoci.registry.servers import Servers, Told
@@ -30,6 +32,7 @@ class Registry:
         connect_s, read_s: how long a connection may take, and how long one may be silent.
         connections: at most so many to one host.
         manifest_size: bytes of one manifest or index.
+        proxy: by which proxy a URL is reached.
         patience: how often and how late a request is sent again.
         told: learns what a server says about its quota.
         chance: a number in [0, 1), anew on each call.
@@ -45,6 +48,7 @@ class Registry:
         read_s: float = 60.0,
         connections: int = 8,
         manifest_size: int = 4 << 20,
+        proxy: Callable[[URL], URL | None] = lambda url: None,
         patience: Patience | None = None,
         told: Told | None = None,
         chance: Callable[[], float] = random.random,
@@ -62,6 +66,7 @@ class Registry:
             read_s=read_s,
             connections=connections,
             max_wait_s=patience.max_wait_s,
+            proxy=proxy,
         )
         self._auth = Authenticator(self._transport, tls_verify=tls_verify)
 
@@ -80,9 +85,13 @@ class Registry:
         Raises:
             RegistryError: the configuration forbids it.
         """
+        return self.repository_at(reference, endpoints(reference, self._mirrors, tls_verify=self._tls_verify))
+
+    def repository_at(self, reference: Reference, where: Sequence[Endpoint]) -> Repository:
+        """The repository that a reference names, at these endpoints in this order."""
         access = Access(
             reference,
-            endpoints(reference, self._mirrors, tls_verify=self._tls_verify),
+            tuple(where),
             transport=self._transport,
             auth=self._auth,
             credentials=self._credentials,

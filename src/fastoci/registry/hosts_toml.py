@@ -20,7 +20,7 @@ from yarl import URL
 from fastoci.errors import FormatError
 from fastoci.registry.certs import Folder
 from fastoci.registry.registries_conf import toml
-from fastoci.registry.transport import parse_url
+from fastoci.registry.urls import parse_url
 
 DEFAULT: Final = "_default"  # the directory for hosts that have none of their own
 _CAPABILITIES: Final = frozenset({"pull", "resolve", "push"})

@@ -25,7 +25,8 @@ from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import load
 from fastoci.registry.helpers import Helpers
 from fastoci.registry.refusals import refusal
-from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import Origin, parse_url, redact
 
 StrPath = str | os.PathLike[str]
 

@@ -119,7 +119,7 @@ class Route:
         following = self._next(self._at)
         if following is None:
             raise self._reason()
-        if following <= self._at or len(self._errors) >= len(self._places):
+        if following <= self._at:
             await self._pause(error, server)
         self._at = following
 

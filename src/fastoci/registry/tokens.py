@@ -27,7 +27,8 @@ from fastoci.errors import UnauthorizedError
 from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import printable, refusal
-from fastoci.registry.transport import Origin, Reply, Transport, parse_url, redact
+from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.urls import Origin, parse_url, redact
 
 _BODY_SIZE: Final = 1 << 20  # bytes of a token service's answer
 _LIFE_S: Final = 60.0  # of a token whose service does not say

@@ -246,12 +246,15 @@ class Engine:
             from fastoci.registry.credential import Credential
             from fastoci.registry.credentials import load
             from fastoci.registry.patience import Patience
+            from fastoci.registry.proxies import proxy_for
 
             explicit = None if self._creds is None else Credential(*self._creds)
             providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
             mirrors = await asyncio.to_thread(endpoints.load, os.environ, os.geteuid())
             machine = mirrors.registries.credential_helpers
             registry = Registry(
+                mirrors=mirrors,
+                proxy=lambda url: proxy_for(url, os.environ),
                 credentials=await asyncio.to_thread(
                     load, self._authfile, explicit=explicit, machine=machine, providers=providers
                 ),
