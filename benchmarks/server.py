@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.data import Sample
@@ -22,7 +23,8 @@ pid {root}/pid;
 error_log {root}/error.log;
 events {{ worker_connections 256; }}
 http {{
-  access_log off;
+  log_format ranges '$status $body_bytes_sent $request_method $uri "$http_range"';
+  {access_log}
   sendfile on;
   tcp_nopush on;
   keepalive_requests 100000;
@@ -35,6 +37,7 @@ http {{
   default_type application/octet-stream;
   server {{
     listen 127.0.0.1:{port}{tls};
+    limit_rate {limit_rate};
     root {root}/www;
     location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
     location ~ ^/v2/.+/manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
@@ -43,22 +46,51 @@ http {{
 """
 
 
+_SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; the socket module has no name for it
+
 # Of one's own: nothing else of the machine trusts it.
 _CERTIFICATE = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=127.0.0.1 -days 2"
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the server is slow or talkative in."""
+
+    tls: bool = False  # TLS 1.3 only
+    pacing: int = 0  # bytes a second of each connection, by the kernel; 0 for no limit
+    limit_rate: int = 0  # nginx's: bytes a second of each request, but a second's worth of them at once
+    log: Path | None = None  # gets a line for each request: status, bytes, method, path, "range"
+
+
 @contextmanager
-def serve(samples: Sequence[Sample], *, tls: bool = False) -> Iterator[str]:
-    """Serve each sample as ``ADDRESS/NAME:t``, with ``tls`` by TLS 1.3 only; gives the address."""
-    with tempfile.TemporaryDirectory(prefix="fastoci-nginx-") as name:
+def serve(samples: Sequence[Sample], *, tls: bool = False, shape: Shape | None = None) -> Iterator[str]:
+    """Serve each sample as ``ADDRESS/NAME:t``; gives the address."""
+    shape = shape or Shape(tls=tls)
+    with tempfile.TemporaryDirectory(prefix="fastoci-nginx-") as name, socket.socket() as listener:
         root = Path(name)
         for sample in samples:
             _publish(sample, root / "www" / "v2" / sample.name)
-        port = _free_port()
-        user = "user root;" if os.geteuid() == 0 else ""  # the layouts may be readable by their owner only
-        (root / "nginx.conf").write_text(_CONFIG.format(root=root, port=port, user=user, tls=_tls(root) if tls else ""))
+        if shape.pacing:  # what is accepted has it, too
+            listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, shape.pacing)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        port = listener.getsockname()[1]
+        (root / "nginx.conf").write_text(
+            _CONFIG.format(
+                root=root,
+                port=port,
+                user="user root;" if os.geteuid() == 0 else "",  # the layouts may be readable by their owner only
+                tls=_tls(root) if shape.tls else "",
+                limit_rate=shape.limit_rate,
+                access_log=f"access_log {shape.log} ranges;" if shape.log else "access_log off;",
+            )
+        )
         command = [_nginx(), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        # As nginx hands its sockets to its successor.
+        environment = {**os.environ, "NGINX": f"{listener.fileno()};"}
+        process = subprocess.Popen(
+            command, env=environment, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
+        )
         try:
             _wait(process, port, root / "error.log")
             yield f"127.0.0.1:{port}"
@@ -89,12 +121,6 @@ def _nginx() -> str:
     if path is None:
         raise FileNotFoundError("nginx is not installed (Debian: nginx-light)")
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:  # nginx cannot choose one itself
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

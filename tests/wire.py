@@ -144,7 +144,8 @@ async def _read(reader: asyncio.StreamReader, begin: bytes) -> Asked:
 class Spans:
     """A ``SpanSource`` over a pool: waits on the loop until a span is free."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, ahead: int = 0) -> None:
+        self.ahead = ahead
         self.pool = Pool(capacity, poison=True)
         self._freed = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -157,6 +158,9 @@ class Spans:
             await self._freed.wait()
         self.taken += 1
         return span
+
+    def spare(self) -> Span | None:
+        return self.pool.take()
 
 
 async def drain(spans: AsyncIterator[Span]) -> bytes:

@@ -34,7 +34,6 @@ from fastoci import _core
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.body import Body
-from fastoci.registry.stalls import Watch
 from fastoci.registry.transport import Transport
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.spans import Spans
@@ -84,7 +83,7 @@ async def _spans(base: str) -> AsyncIterator[Fetch]:
     async def fetch(digest: str, size: int) -> AsyncIterator[int]:
         blob = Descriptor("application/octet-stream", Digest.parse(digest), size)
         reply = await transport.request("GET", URL(f"{base}/blobs/{digest}"), headers={})
-        body = Body(reply, blob, skip=0, left=size, watch=Watch(asyncio.get_running_loop().time))
+        body = Body(reply, blob, transport.servers.of(reply.origin), skip=0, left=size)
         try:
             while body.left:
                 span = await spans.take()

@@ -22,6 +22,13 @@ class SpanSource(Protocol):
     async def take(self) -> Span:
         """An empty span with one reference, as soon as the budget has one."""
 
+    def spare(self) -> Span | None:
+        """An empty span that nobody waits for, if there is one."""
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that may be held ahead of their turn, over all fetches: the rest is for what goes on in order."""
+
 
 class BlobSource(Protocol):
     """Somewhere that holds blobs: a registry, a mirror, a peer, another store."""

@@ -19,8 +19,8 @@ from fastoci._core import Span
 from fastoci.errors import FastociError, TimedOutError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.registry import servers
 from fastoci.registry.body import Body
-from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import parse_url
@@ -108,9 +108,9 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None) -> AsyncIterator[Serve
         await listener.wait_closed()
 
 
-async def pour(reply: Reply, blob: Descriptor, spans: Spans) -> AsyncGenerator[Span, None]:
+async def pour(reply: Reply, blob: Descriptor, server: servers.Server, spans: Spans) -> AsyncGenerator[Span, None]:
     """The spans of a whole body; what came before an error comes first."""
-    body = Body(reply, blob, skip=0, left=blob.size, watch=Watch(asyncio.get_running_loop().time))
+    body = Body(reply, blob, server, skip=0, left=blob.size)
     span: Span | None = None
     try:
         while body.left:
@@ -145,7 +145,8 @@ class Client:
         if late:
             await asyncio.sleep(0.02)
         blob = Descriptor("application/octet-stream", Digest.of(b""), size)
-        async with aclosing(pour(reply, blob, self.spans)) as spans:
+        sender = self.transport.servers.of(reply.origin)
+        async with aclosing(pour(reply, blob, sender, self.spans)) as spans:
             yield spans
 
     async def fetch(self, size: int, *, late: bool = False) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Final
 
 from fastoci._core import Span
 from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
+from fastoci.registry.servers import Server
 from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.transport import Reply
@@ -17,20 +19,37 @@ _LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
 
 
 class Body:
-    """``left`` bytes of an answer's body, after its first ``skip``. Belongs to one task; ``close`` it."""
+    """``left`` bytes of an answer's body, after its first ``skip``. Belongs to one task; ``close`` it.
 
-    def __init__(self, reply: Reply, blob: Descriptor, *, skip: int, left: int, watch: Watch) -> None:
+    Args:
+        server: which sends it.
+        peers: whether it may be too slow beside other bodies of the server, too.
+    """
+
+    def __init__(
+        self, reply: Reply, blob: Descriptor, server: Server, *, skip: int, left: int, peers: bool = False
+    ) -> None:
         self.left = left
-        self.origin = reply.origin
+        self.server = server
         self._reply = reply
         self._blob = blob
         self._skip = skip
-        self._watch = watch
+        self._watch = Watch(time.monotonic, server.peers.median if peers else None)
         self._size = left
         self._rest = b""
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
         self._receiver = None if skip else reply.take_over(left)
+        server.begin(self.received)
+
+    def received(self) -> int:
+        """Bytes that have come, also while ``fill`` waits."""
+        return self._size - (self.left if self._receiver is None else self._receiver.left)
+
+    @property
+    def starved(self) -> bool:
+        """It was broken off because others of the server are faster."""
+        return self._slow.startswith("starved")
 
     async def fill(self, span: Span, most: int) -> None:
         """Receive until the span is full or ``most`` bytes came; what came before an error stays in the span.
@@ -107,6 +126,7 @@ class Body:
 
     def close(self) -> None:
         """End the transfer; the connection is used again if every byte was received."""
+        self.server.end(self.received)
         if self._timer is not None:
             self._timer.cancel()
         if self._receiver is not None:

@@ -17,6 +17,7 @@ from fastoci.registry.access import Access, Manners
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.endpoints import Endpoint, Mirrors, endpoints
+from fastoci.registry.parts import Ahead
 from fastoci.registry.patience import Budget, Patience
 from fastoci.registry.repository import Repository
 from fastoci.registry.servers import Servers, Told
@@ -60,7 +61,7 @@ class Registry:
         self._credentials = credentials
         self._manners = Manners(patience, Budget(patience.budget), chance)
         self._transport = Transport(
-            servers=Servers(told=told, chance=chance),
+            servers=Servers(told=told, chance=chance, most=connections),
             tls_verify=tls_verify,
             connect_s=connect_s,
             read_s=read_s,
@@ -68,6 +69,7 @@ class Registry:
             max_wait_s=patience.max_wait_s,
             proxy=proxy,
         )
+        self._ahead = Ahead()
         self._auth = Authenticator(self._transport, tls_verify=tls_verify)
 
     async def __aenter__(self) -> Registry:
@@ -97,4 +99,4 @@ class Registry:
             credentials=self._credentials,
             manners=self._manners,
         )
-        return Repository(access, manifest_size=self._manifest_size)
+        return Repository(access, self._ahead, manifest_size=self._manifest_size)

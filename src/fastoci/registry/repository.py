@@ -9,6 +9,7 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from fastoci._core import Span
@@ -20,6 +21,7 @@ from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
 from fastoci.registry.access import Access
 from fastoci.registry.body import wrong_length
+from fastoci.registry.parts import Ahead, Parts
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place
 from fastoci.registry.stretch import Stretch, check_identity
@@ -37,11 +39,13 @@ class Repository:
     """One repository of a registry and its mirrors: an ``ImageSource`` and a ``BlobSource``.
 
     Args:
+        ahead: what all fetches of the client hold ahead of their turn.
         manifest_size: bytes of one manifest or index, at most.
     """
 
-    def __init__(self, access: Access, *, manifest_size: int) -> None:
+    def __init__(self, access: Access, ahead: Ahead, *, manifest_size: int) -> None:
         self._access = access
+        self._ahead = ahead
         self._manifest_size = manifest_size
         self._senders: dict[Digest, set[Place]] = {}  # of the bytes of a blob
         self._doubted: dict[Digest, set[Place]] = {}
@@ -150,25 +154,14 @@ class Repository:
         route = self._access.route(tag=False, doubted=self._doubted.get(blob.digest, ()))
         sent = self._senders[blob.digest] = set()
         stretch = Stretch(self._access, blob, route, offset, blob.size, sent.add)
-        span: Span | None = None
+        parts = Parts(self._access, blob, stretch, spans, self._ahead)
         try:
-            while stretch.position < blob.size:
-                await stretch.ready()
-                span = await spans.take()
-                try:
-                    await stretch.fill(span)
-                except FastociError:
-                    if len(span):
-                        last, span = span, None
-                        yield last
-                    raise
-                full, span = span, None
-                yield full
+            async with aclosing(parts.bytes()) as arriving:
+                async for span in arriving:
+                    yield span
             route.done()
         finally:
-            if span is not None:
-                span.release()
-            stretch.close()
+            await parts.close()
 
     def doubt(self, blob: Descriptor) -> None:
         """The bytes that came for this blob were wrong: ask whoever sent them last."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ from typing import Final
 from yarl import URL
 
 from fastoci.errors import RateLimitedError
+from fastoci.registry.pace import Pace
 from fastoci.registry.ratelimit import Quota, quota, retry_after_s
+from fastoci.registry.stalls import Peers
 from fastoci.registry.urls import Origin
 
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
@@ -28,22 +31,41 @@ Told = Callable[[str, Quota], None]  # host, and what it says is left
 class Server:
     """One server. Used on one event loop."""
 
-    def __init__(self, origin: Origin, told: Told | None, chance: Callable[[], float]) -> None:
+    def __init__(self, origin: Origin, told: Told | None, chance: Callable[[], float], most: int) -> None:
         self.origin = origin
         self._chance = chance
         self.answered = False  # ever
         self.ranges = True  # it has not failed to honour one
         self.unreachable = False  # the last attempt to connect failed
+        self.busy = 0  # connections on which blobs come
+        self.pace = Pace(time.monotonic, most)
+        self.peers = Peers()
         self._told = told
         self._open_at = 0.0  # the loop's clock
         self._manifests_at = 0.0
         self._reached = False
         self._trial: asyncio.Future[Exception | None] | None = None
+        self._received = 0
+        self._counters: set[Callable[[], int]] = set()
 
     @property
     def host(self) -> str:
         """``host[:port]``, for people."""
         return str(URL.build(scheme=self.origin.scheme, host=self.origin.host, port=self.origin.port).authority)
+
+    def begin(self, counter: Callable[[], int]) -> None:
+        """A body begins; ``counter`` says at any time how many bytes of it have come."""
+        self._counters.add(counter)
+
+    def end(self, counter: Callable[[], int]) -> None:
+        """That body is over."""
+        if counter in self._counters:
+            self._counters.remove(counter)
+            self._received += counter()
+
+    def look(self) -> None:
+        """Let the pace judge how it goes."""
+        self.pace.look(self.busy, self._received + sum(counter() for counter in self._counters))
 
     def pause(self, seconds: float) -> None:
         """Ask it nothing for so long."""
@@ -112,10 +134,12 @@ class Servers:
     Args:
         told: learns what a server says about its quota.
         chance: a number in [0, 1), anew on each call.
+        most: connections to one of them for blobs.
     """
 
-    def __init__(self, *, told: Told | None = None, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, *, told: Told | None = None, chance: Callable[[], float] = random.random, most: int = 1) -> None:
         self._told = told
+        self._most = most
         self._chance = chance
         self._servers: dict[Origin, Server] = {}
 
@@ -123,7 +147,7 @@ class Servers:
         """The server at an origin."""
         server = self._servers.get(origin)
         if server is None:
-            server = self._servers[origin] = Server(origin, self._told, self._chance)
+            server = self._servers[origin] = Server(origin, self._told, self._chance, self._most)
         return server
 
 

@@ -8,19 +8,21 @@ Spec: distribution-spec v1.1, pulling blobs; RFC 9110 section 14 (ranges).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
-from fastoci._core import Span
-from fastoci.errors import FastociError, TransportError
+from yarl import URL
+
+from fastoci._core import SPAN_SIZE, Span
+from fastoci.errors import FastociError, RegistryError, TransportError
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry import ranges
 from fastoci.registry.access import Access
 from fastoci.registry.body import Body, wrong_length
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place, Route
-from fastoci.registry.stalls import Watch
+from fastoci.registry.stalls import RENEWALS
 from fastoci.registry.transport import Reply
+from fastoci.registry.urls import Origin
 
 
 class Stretch:
@@ -37,6 +39,7 @@ class Stretch:
         self.position = position
         self.end = end
         self.body: Body | None = None
+        self._renewed = 0
         self._access = access
         self._blob = blob
         self._route = route
@@ -57,7 +60,10 @@ class Stretch:
             except FastociError as error:
                 self.close()
                 self._note(len(span) - held)
-                await self._route.failed(error)
+                if body.starved:
+                    self._renewed += 1  # on another connection
+                else:
+                    await self._failed(error)
             except BaseException:
                 self._note(len(span) - held)
                 raise
@@ -71,16 +77,35 @@ class Stretch:
         """
         while self.body is None:
             try:
-                self.body = await open_body(self._access, self._route.place, self._blob, self.position, self.end)
+                self.body = await open_body(
+                    self._access, self.place, self._blob, self.position, self.end, peers=self._renewed < RENEWALS
+                )
             except FastociError as error:
-                await self._route.failed(error)
+                await self._failed(error)
         return self.body
+
+    @property
+    def place(self) -> Place:
+        """Who is asked."""
+        return self._route.place
+
+    def move(self, position: int, end: int) -> None:
+        """Go on with other bytes."""
+        self.close()
+        self.position = position
+        self.end = end
+
+    async def _failed(self, error: FastociError) -> None:
+        if isinstance(error, RegistryError) and error.status in (429, 503):
+            self._access.server(Origin.of(URL(error.url))).pace.refused()
+        await self._route.failed(error)
 
     def _note(self, size: int) -> None:
         if size:
             self.position += size
+            self._renewed = 0 if size == SPAN_SIZE else self._renewed
             self._route.progressed(size)
-            self._sent(self._route.place)
+            self._sent(self.place)
 
     def close(self) -> None:
         """End the transfer. Idempotent."""
@@ -97,23 +122,23 @@ async def open_body(
     end: int,
     *,
     only_range: bool = False,
-    peers: Callable[[], float | None] | None = None,
+    peers: bool = True,
 ) -> Body:
     """The bytes ``first`` to ``end`` of a blob from one place, or those and the rest of the blob.
 
     Args:
         only_range: an answer that is not this range is an error.
+        peers: whether the body may be too slow beside others of its server.
     Raises:
         RegistryError, TransportError, SizeMismatchError: the place does not have them.
     """
-    watch = Watch(asyncio.get_running_loop().time, peers)
     path = f"blobs/{blob.digest}"
     server = access.server(place.origin)
     if (first or end < blob.size) and (server.ranges or only_range):
         reply = await access.ask(place, path, {"Range": f"bytes={first}-{end - 1}"})
         sender = access.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end):
-            return await _checked(reply, blob, 206, skip=0, left=end - first, watch=watch)
+            return await _checked(access, reply, blob, 206, skip=0, left=end - first, peers=peers)
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
             server.ranges = sender.ranges = False
@@ -121,13 +146,15 @@ async def open_body(
             reply.close()
             raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
         if reply.status not in (206, 416):
-            return await _checked(reply, blob, 200, skip=first, left=blob.size - first, watch=watch)
+            return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers)
         reply.close()
     reply = await access.ask(place, path, {})
-    return await _checked(reply, blob, 200, skip=first, left=blob.size - first, watch=watch)
+    return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers)
 
 
-async def _checked(reply: Reply, blob: Descriptor, status: int, *, skip: int, left: int, watch: Watch) -> Body:
+async def _checked(
+    access: Access, reply: Reply, blob: Descriptor, status: int, *, skip: int, left: int, peers: bool
+) -> Body:
     """The body, if the reply's status and headers promise ``left`` plain bytes after ``skip``; else it is closed."""
     try:
         if reply.status != status:
@@ -138,7 +165,7 @@ async def _checked(reply: Reply, blob: Descriptor, status: int, *, skip: int, le
     except BaseException:
         reply.close()
         raise
-    return Body(reply, blob, skip=skip, left=left, watch=watch)
+    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers)
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:

@@ -152,7 +152,7 @@ class Engine:
         self._store = await asyncio.to_thread(Store.at, self.store_path)
         self._stack = AsyncExitStack()
         self._worker = Worker(self._limits.workers)
-        spans = Spans(_core.Pool(self._limits.memory))
+        spans = Spans(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
         self._job = Job(self._store, self._scheduler, unpacker, self._limits, self._observer)

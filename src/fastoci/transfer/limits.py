@@ -28,6 +28,16 @@ class Limits:
     read_s: float = 60.0  # silence on a connection
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
 
+    @property
+    def ahead(self) -> int:
+        """Bytes of ``memory`` that fetches may hold ahead of their turn.
+
+        The rest is for what must go on meanwhile: a span for each connection, and 6 MiB for each layer that is
+        unpacked at a time (``unpack``).
+        """
+        layers = min(2 * self.workers, self.connections - 1, self.memory // (6 << 20))
+        return max(0, self.memory - (self.connections << 20) - layers * (6 << 20))
+
     def __post_init__(self) -> None:
         if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")

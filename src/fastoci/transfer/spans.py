@@ -14,10 +14,15 @@ T = TypeVar("T")
 
 
 class Spans:
-    """A ``SpanSource`` over the pool: hands spans to tasks in the order they came."""
+    """A ``SpanSource`` over the pool: hands spans to tasks in the order they came.
 
-    def __init__(self, pool: _core.Pool) -> None:
+    Args:
+        ahead: bytes that fetches may hold ahead of their turn.
+    """
+
+    def __init__(self, pool: _core.Pool, *, ahead: int = 0) -> None:
         self.pool = pool
+        self.ahead = ahead
         self._loop = asyncio.get_running_loop()
         self._line: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released

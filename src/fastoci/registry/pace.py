@@ -1,0 +1,97 @@
+"""How many connections to one server are worth having, by what they bring. Pure: the clock comes from outside.
+
+Additive increase, multiplicative decrease on goodput, the bytes that come from the server over all connections:
+
+1. It begins with one. While those who want bytes wait for the network, it doubles every ``RAMP_S`` seconds, as long as
+   a doubling brings at least half (``GAIN``) of what it should: then each connection has a bottleneck of its own.
+2. After the first that does not it goes back, and tries one more now and then: after ``WINDOW_S`` seconds, and twice as
+   late after each trial that brought nothing (``PATIENT`` windows at most), so that a shared pipe is left alone.
+3. A server that answers 429 or 503 halves it, and the number at which it did is not reached again for ``CEILING_S``.
+4. A window counts only when so many connections were busy all through it and bytes were waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+RAMP_S: Final = 0.3
+WINDOW_S: Final = 2.0
+GAIN: Final = 0.5  # of the gain in proportion to the connections
+PATIENT: Final = 32  # windows between two trials, at most
+CEILING_S: Final = 30.0
+_WAITED: Final = 0.5  # of a window, so that the network is what is waited for
+
+
+class Pace:
+    """The number of connections to one server.
+
+    Args:
+        clock: seconds, of any beginning.
+        most: connections, at most.
+    """
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        self.target = 1
+        self._clock = clock
+        self._most = most
+        self._ceiling = most
+        self._ceiling_until = 0.0
+        self._ramp = True
+        self._before: tuple[int, float] | None = None  # the number before the trial under way, and its goodput
+        self._hold = 1  # windows until the next trial
+        self._held = 0
+        self._waited = 0.0
+        self._since, self._from = clock(), 0
+
+    def waited(self, seconds: float) -> None:
+        """Somebody who could have used bytes had none for so long."""
+        self._waited += seconds
+
+    def refused(self) -> None:
+        """The server answered 429 or 503."""
+        self._ceiling, self._ceiling_until = max(1, self.target - 1), self._clock() + CEILING_S
+        self.target = max(1, self.target // 2)
+        self._ramp, self._before = False, None
+        self._hold, self._held = 1, 0
+
+    def look(self, busy: int, received: int) -> None:
+        """Judge, when a window is over; call it often.
+
+        Args:
+            busy: connections in use now.
+            received: bytes that ever came from the server.
+        """
+        now = self._clock()
+        elapsed = now - self._since
+        if busy >= self.target and elapsed < (RAMP_S if self._ramp else WINDOW_S):
+            return
+        if busy >= self.target:
+            if self._waited >= _WAITED * elapsed:
+                self._judge((received - self._from) / elapsed)
+            elif self._before is not None:  # more than can be used
+                self.target, self._before = self._before[0], None
+        self._since, self._from, self._waited = now, received, 0.0
+
+    def _judge(self, goodput: float) -> None:
+        if self._before is not None:
+            number, earlier = self._before
+            self._before = None
+            if goodput < earlier * (1 + GAIN * (self.target / number - 1)):
+                self.target = number
+                self._hold, self._held = 1 if self._ramp else min(self._hold * 2, PATIENT), 0
+                self._ramp = False
+                return
+            self._hold = 1
+        self._held += 1
+        if self._ramp or self._held >= self._hold:
+            self._try(goodput)
+
+    def _try(self, goodput: float) -> None:
+        if self._clock() >= self._ceiling_until:
+            self._ceiling = self._most
+        more = min(self.target * 2 if self._ramp else self.target + 1, self._ceiling)
+        self._held = 0
+        if more > self.target:
+            self._before = (self.target, goodput)
+            self.target = more

@@ -1,0 +1,286 @@
+"""A blob over several connections, in order: closed parts ahead of their turn, beside a stream that always goes on.
+
+It begins with one request for everything. When more connections to the server would bring more (``pace``), parts that
+begin some way ahead are fetched beside it, the stream ends where the first of them begins, and spans are given out
+part after part.
+
+Invariant: nothing here waits for memory or for a reader while it holds a connection that others may need. A part
+begins only with all the spans it will fill, within what may be held ahead of its turn over all blobs, so it ends by
+itself; the stream alone takes spans as they come. A part that fails leaves its rest to the stream, which has the
+patience, the mirrors and the errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from fastoci._core import SPAN_SIZE, Span
+from fastoci.errors import FastociError, RegistryError, TimedOutError
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import SpanSource
+from fastoci.registry.access import Access
+from fastoci.registry.body import Body
+from fastoci.registry.route import Place
+from fastoci.registry.servers import Server
+from fastoci.registry.stalls import RENEWALS
+from fastoci.registry.stretch import Stretch, open_body
+from fastoci.settle import settle
+
+PART: Final = 4 << 20  # bytes
+_FAILURES: Final = 3  # parts in a row, after which a blob stays with its stream
+
+
+class Ahead:
+    """Bytes that the blobs of one client hold ahead of their turn."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.blobs = 0  # under way
+
+
+class _Part:
+    """Bytes ``first`` to ``end``, arriving; ``spans`` get full one after the other."""
+
+    def __init__(self, first: int, end: int, spans: list[Span]) -> None:
+        self.first = first
+        self.end = end
+        self.spans = deque(spans)
+        self.full: deque[Span] = deque()
+        self.received = 0
+        self.over = False
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def fill(self, body: Body) -> None:
+        """Receive from a body until it ends."""
+        while self.received < self.end - self.first:
+            span = self.spans[0]
+            held = len(span)
+            try:
+                await body.fill(span, self.end - self.first - self.received)
+            finally:
+                self.received += len(span) - held
+            if not span.room:
+                self.full.append(self.spans.popleft())
+                self.changed.set()
+
+
+class Parts:
+    """One fetch of one blob. Belongs to one task; ``close`` it."""
+
+    def __init__(self, access: Access, blob: Descriptor, stretch: Stretch, spans: SpanSource, ahead: Ahead) -> None:
+        self._access = access
+        self._blob = blob
+        self._stretch = stretch
+        self._spans = spans
+        self._ahead = ahead
+        self._parts: deque[_Part] = deque()  # in order, without gaps
+        self._place: Place | None = None
+        self._server: Server | None = None  # which sends the bytes
+        self._streaming = False  # the stream counts as one of the server's busy connections
+        self._failures = 0
+        ahead.blobs += 1
+
+    async def bytes(self) -> AsyncGenerator[Span, None]:
+        """Yield the spans in order; what came before an error comes first."""
+        position = self._stretch.position
+        while position < self._blob.size:
+            if self._parts and self._parts[0].first == position:
+                part = self._parts[0]
+                while (span := await self._next(part)) is not None:
+                    position += len(span)
+                    yield span
+                self._parts.popleft()
+                self._resume(position)
+                continue
+            span, error = await self._stream()
+            if len(span):
+                position += len(span)
+                yield span
+            else:
+                span.release()
+            if error is not None:
+                raise error
+            self._tend()
+
+    async def _stream(self) -> tuple[Span, FastociError | None]:
+        """One span from the stream, and the error that ended it."""
+        stretch = self._stretch
+        await stretch.ready()
+        self._look_at(stretch)
+        span = await self._spans.take()
+        waiting = self._wait_begins()
+        try:
+            await stretch.fill(span)
+        except FastociError as error:
+            return span, error
+        except BaseException:
+            span.release()
+            raise
+        self._wait_ends(waiting)
+        if stretch.position == stretch.end:
+            self._end_stream()
+        return span, None
+
+    async def _next(self, part: _Part) -> Span | None:
+        """The next span of a part, None when no more come."""
+        waiting = self._wait_begins()
+        while not part.full and not part.over:
+            part.changed.clear()
+            await part.changed.wait()
+        self._wait_ends(waiting)
+        self._tend()
+        if not part.full:
+            return None
+        span = part.full.popleft()
+        self._ahead.held -= SPAN_SIZE
+        return span
+
+    def _resume(self, position: int) -> None:
+        """The stream goes on at ``position``, up to the next part: a whole part of its own when there is none."""
+        self._stretch.move(position, self._parts[0].first if self._parts else self._blob.size)
+        self._tend()
+        if not self._parts and self._server is not None and self._is_worth(self._server):
+            self._stretch.end = min(position + PART, self._blob.size)
+
+    def _look_at(self, stretch: Stretch) -> None:
+        assert stretch.body is not None
+        server = stretch.body.server
+        if self._server is not server:
+            self._end_stream_count()
+        self._place, self._server = stretch.place, server
+        if not self._streaming:
+            self._streaming = True
+            server.busy += 1
+
+    def _end_stream(self) -> None:
+        self._stretch.close()
+        self._end_stream_count()
+
+    def _end_stream_count(self) -> None:
+        if self._streaming and self._server is not None:
+            self._streaming = False
+            self._server.busy -= 1
+
+    def _tend(self) -> None:
+        """Begin the parts that the server's pace and the memory allow."""
+        server = self._server
+        if server is None:
+            return
+        while self._begin(server):
+            pass
+        server.look()
+
+    def _begin(self, server: Server) -> bool:
+        place = self._place
+        share = max(1, server.pace.target // max(1, self._ahead.blobs))
+        busy = sum(not part.over for part in self._parts)
+        if place is None or not self._is_worth(server) or server.busy >= server.pace.target or busy >= share:
+            return False
+        first = self._parts[-1].end if self._parts else self._stretch.position + PART
+        end = min(first + PART, self._blob.size)
+        spans = self._reserve(end - first) if end > first else None
+        if spans is None:
+            return False
+        part = _Part(first, end, spans)
+        if not self._parts:
+            self._stretch.end = first
+        self._parts.append(part)
+        server.busy += 1
+        part.task = asyncio.get_running_loop().create_task(self._run(part, place, server))
+        return True
+
+    def _is_worth(self, server: Server) -> bool:
+        """Whether parts work here, and more than one connection brings more."""
+        asked = None if self._place is None else self._access.server(self._place.origin)
+        ranges = server.ranges and asked is not None and asked.ranges
+        return ranges and self._failures < _FAILURES and server.pace.target > 1
+
+    def _reserve(self, size: int) -> list[Span] | None:
+        """The spans for so many bytes, all or none."""
+        count = -(-size // SPAN_SIZE)
+        if self._ahead.held + count * SPAN_SIZE > self._spans.ahead:
+            return None
+        spans: list[Span] = []
+        for _ in range(count):
+            span = self._spans.spare()
+            if span is None:
+                for taken in spans:
+                    taken.release()
+                return None
+            spans.append(span)
+        self._ahead.held += count * SPAN_SIZE
+        return spans
+
+    async def _run(self, part: _Part, place: Place, server: Server) -> None:
+        """Fetch one part, on a new connection when it is too slow; on any other failure, keep what came."""
+        try:
+            for renewal in range(RENEWALS + 1):
+                try:
+                    await self._attempt(part, place, server, peers=renewal < RENEWALS)
+                except TimedOutError:
+                    if self._access.server(place.origin).unreachable:
+                        raise
+                    continue
+                self._failures = 0
+                return
+            self._failures += 1
+        except FastociError as error:
+            self._failures += 1
+            if isinstance(error, RegistryError) and error.status in (429, 503):
+                server.pace.refused()
+        finally:
+            server.busy -= 1
+            self._finish(part)
+
+    async def _attempt(self, part: _Part, place: Place, server: Server, *, peers: bool) -> None:
+        held, started = part.received, time.monotonic()
+        first = part.first + part.received
+        body = await open_body(self._access, place, self._blob, first, part.end, only_range=True, peers=peers)
+        try:
+            await part.fill(body)
+        finally:
+            body.close()
+        server.peers.add(part.received - held, time.monotonic() - started)
+
+    def _finish(self, part: _Part) -> None:
+        """Give back what was not filled, and let others begin."""
+        part.over = True
+        while part.spans:
+            span = part.spans.popleft()
+            if len(span):
+                part.full.append(span)
+            else:
+                self._ahead.held -= SPAN_SIZE
+                span.release()
+        part.changed.set()
+        if part.task is not None and not part.task.cancelling():
+            self._tend()
+
+    def _wait_begins(self) -> tuple[float, float]:
+        return time.monotonic(), time.thread_time()
+
+    def _wait_ends(self, begun: tuple[float, float]) -> None:
+        """Time in which this thread was busy receiving was no waiting."""
+        if self._server is not None:
+            idle = time.monotonic() - begun[0] - (time.thread_time() - begun[1])
+            self._server.pace.waited(max(0.0, idle))
+
+    async def close(self) -> None:
+        """End all transfers and give all spans back."""
+        tasks = [part.task for part in self._parts if part.task is not None and not part.task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await settle(asyncio.wait(tasks))
+        for part in self._parts:
+            while part.full:
+                part.full.popleft().release()
+                self._ahead.held -= SPAN_SIZE
+        self._parts.clear()
+        self._end_stream()
+        self._ahead.blobs -= 1
