@@ -35,7 +35,7 @@ def measure(command: Sequence[str]) -> Usage:
     """
     with tempfile.NamedTemporaryFile("r", prefix="fastoci-measure-") as report:
         helper = [sys.executable, "-S", "-E", os.path.abspath(__file__), report.name, *command]
-        done = subprocess.run(helper, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(helper, env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             output = done.stdout.decode(errors="replace")[-2000:]
             raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
@@ -61,15 +61,16 @@ def call(module: str, function: str, *arguments: object, environment: Mapping[st
     """
     line = f"import json, sys; from {module} import {function} as work; print(work(*json.loads(sys.argv[1])))"
     command = [sys.executable, "-c", line, json.dumps(arguments)]
-    variables = _environment() | dict(environment or {})
+    merged = variables() | dict(environment or {})
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where "benchmarks" is found
-    done = subprocess.run(command, env=variables, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=merged, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{module}.{function} failed:\n{done.stderr}")
     return float(done.stdout)
 
 
-def _environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
+    """Of a process that is to import this one's ``fastoci``."""
     package = importlib.util.find_spec("fastoci")
     assert package is not None and package.origin is not None
     return {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(package.origin))}

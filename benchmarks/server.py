@@ -88,9 +88,7 @@ def serve(samples: Sequence[Sample], *, tls: bool = False, shape: Shape | None =
         command = [_nginx(), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
         # As nginx hands its sockets to its successor.
         environment = {**os.environ, "NGINX": f"{listener.fileno()};"}
-        process = subprocess.Popen(
-            command, env=environment, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
         try:
             _wait(process, port, root / "error.log")
             yield f"127.0.0.1:{port}"

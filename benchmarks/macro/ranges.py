@@ -66,7 +66,9 @@ def judge(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
     for shape in ("paced", "limited"):
         bars.append(Bar(f"{shape}: {_ONE} / {_OURS}", wall(shape, _ONE) / wall(shape, _OURS), 4.0, least=True))
         if _SKOPEO in taken[shape]:
-            bars.append(Bar(f"{shape}: {_SKOPEO} / {_OURS}", wall(shape, _SKOPEO) / wall(shape, _OURS), 3.0, least=True))
+            bars.append(
+                Bar(f"{shape}: {_SKOPEO} / {_OURS}", wall(shape, _SKOPEO) / wall(shape, _OURS), 3.0, least=True)
+            )
     bars.append(Bar(f"free: {_OURS} / {_ONE}, wall", wall("free", _OURS) / wall("free", _ONE), 1.05))
     bars.append(Bar(f"free: {_OURS} / {_ONE}, CPU", cpu("free", _OURS) / cpu("free", _ONE), 1.05))
     return bars
@@ -75,7 +77,9 @@ def judge(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, run, and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=1, help="of the slow servers; the free one is asked five times as often")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="of the slow servers; the free one is asked five times as often"
+    )
     parser.add_argument("--scale", type=float, default=0.4, help="multiplies 1 GB")
     parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
@@ -92,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "benchmark": "macro/ranges",
         **report.circumstances(),
         "bytes": sample.size,
-        "results": {shape: {name: report.summary(runs) for name, runs in each.items()} for shape, each in taken.items()},
+        "results": {
+            shape: {name: report.summary(runs) for name, runs in each.items()} for shape, each in taken.items()
+        },
         "ratios": report.bars(judged),
     }
     report.publish(result, options.json)

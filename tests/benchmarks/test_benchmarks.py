@@ -83,6 +83,24 @@ def test_the_memory_benchmark_reports_peaks(tmp_path: Path, peer: Callable[[str]
     assert set(json.loads(done.stdout)["peak_mib"]) == {"pull", "pull --rootfs"}
 
 
+def test_the_ranges_benchmark_compares_slow_and_fast_servers(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("nginx")
+    done = run("benchmarks/macro/ranges.py", "--scale", "0.004", "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+    result = json.loads(done.stdout)
+    assert set(result["results"]) == {"paced", "limited", "free"}
+    assert any("free" in name and "CPU" in name for name in result["ratios"])
+
+
+def test_the_resume_benchmark_kills_and_goes_on(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("nginx")
+    done = run("benchmarks/macro/resume.py", "--kills", "2", "--scale", "0.05", "--work", tmp_path)
+    assert done.returncode == 0, done.stderr  # bytes are counted, not time
+    attempts = json.loads(done.stdout)["attempts"]
+    assert [each["killed"] for each in attempts] == [True, True, False]
+    assert attempts[0]["first"] == 0
+
+
 def test_the_startup_benchmark_reports_ratios() -> None:
     done = run("benchmarks/micro/startup.py", "--runs", "1")
     assert done.returncode in (0, 1), done.stderr  # 1: above the bar, which one run cannot judge

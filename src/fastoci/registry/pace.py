@@ -7,7 +7,8 @@ Additive increase, multiplicative decrease on goodput, the bytes that come from 
 2. After the first that does not it goes back, and tries one more now and then: after ``WINDOW_S`` seconds, and twice as
    late after each trial that brought nothing (``PATIENT`` windows at most), so that a shared pipe is left alone.
 3. A server that answers 429 or 503 halves it, and the number at which it did is not reached again for ``CEILING_S``.
-4. A window counts only when so many connections were busy all through it and bytes were waited for.
+4. A window begins when bytes come on that many connections: what it takes to open them is not held against them. It
+   counts only when so many were busy all through it, and bytes were waited for.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Pace:
         self._hold = 1  # windows until the next trial
         self._held = 0
         self._waited = 0.0
+        self._settled = False  # the window has begun
         self._since, self._from = clock(), 0
 
     def waited(self, seconds: float) -> None:
@@ -55,18 +57,22 @@ class Pace:
         self._ramp, self._before = False, None
         self._hold, self._held = 1, 0
 
-    def look(self, busy: int, received: int) -> None:
+    def look(self, busy: int, flowing: int, received: int) -> None:
         """Judge, when a window is over; call it often.
 
         Args:
             busy: connections in use now.
+            flowing: those on which bytes come now.
             received: bytes that ever came from the server.
         """
         now = self._clock()
         elapsed = now - self._since
-        if busy >= self.target and elapsed < (RAMP_S if self._ramp else WINDOW_S):
-            return
-        if busy >= self.target:
+        if not self._settled:
+            self._settled = flowing >= self.target
+        elif busy >= self.target:
+            if elapsed < (RAMP_S if self._ramp else WINDOW_S):
+                return
+            self._settled = False
             if self._waited >= _WAITED * elapsed:
                 self._judge((received - self._from) / elapsed)
             elif self._before is not None:  # more than can be used

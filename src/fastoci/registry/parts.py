@@ -45,7 +45,8 @@ class Ahead:
 class _Part:
     """Bytes ``first`` to ``end``, arriving; ``spans`` get full one after the other."""
 
-    def __init__(self, first: int, end: int, spans: list[Span]) -> None:
+    def __init__(self, first: int, end: int, spans: list[Span], server: Server) -> None:
+        self.server = server
         self.first = first
         self.end = end
         self.spans = deque(spans)
@@ -83,6 +84,7 @@ class Parts:
         self._server: Server | None = None  # which sends the bytes
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
+        self._closed = False
         ahead.blobs += 1
 
     async def bytes(self) -> AsyncGenerator[Span, None]:
@@ -169,7 +171,7 @@ class Parts:
     def _tend(self) -> None:
         """Begin the parts that the server's pace and the memory allow."""
         server = self._server
-        if server is None:
+        if server is None or self._closed:
             return
         while self._begin(server):
             pass
@@ -186,12 +188,13 @@ class Parts:
         spans = self._reserve(end - first) if end > first else None
         if spans is None:
             return False
-        part = _Part(first, end, spans)
+        part = _Part(first, end, spans, server)
         if not self._parts:
             self._stretch.end = first
         self._parts.append(part)
         server.busy += 1
         part.task = asyncio.get_running_loop().create_task(self._run(part, place, server))
+        part.task.add_done_callback(lambda _: self._finish(part))  # also of one that is cancelled at its start
         return True
 
     def _is_worth(self, server: Server) -> bool:
@@ -233,9 +236,6 @@ class Parts:
             self._failures += 1
             if isinstance(error, RegistryError) and error.status in (429, 503):
                 server.pace.refused()
-        finally:
-            server.busy -= 1
-            self._finish(part)
 
     async def _attempt(self, part: _Part, place: Place, server: Server, *, peers: bool) -> None:
         held, started = part.received, time.monotonic()
@@ -248,8 +248,11 @@ class Parts:
         server.peers.add(part.received - held, time.monotonic() - started)
 
     def _finish(self, part: _Part) -> None:
-        """Give back what was not filled, and let others begin."""
+        """Give back what was not filled, and let others begin. Idempotent."""
+        if part.over:
+            return
         part.over = True
+        part.server.busy -= 1
         while part.spans:
             span = part.spans.popleft()
             if len(span):
@@ -258,8 +261,7 @@ class Parts:
                 self._ahead.held -= SPAN_SIZE
                 span.release()
         part.changed.set()
-        if part.task is not None and not part.task.cancelling():
-            self._tend()
+        self._tend()
 
     def _wait_begins(self) -> tuple[float, float]:
         return time.monotonic(), time.thread_time()
@@ -272,15 +274,17 @@ class Parts:
 
     async def close(self) -> None:
         """End all transfers and give all spans back."""
-        tasks = [part.task for part in self._parts if part.task is not None and not part.task.done()]
+        self._closed = True
+        self._end_stream()
+        tasks = [part.task for part in self._parts if part.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await settle(asyncio.wait(tasks))
         for part in self._parts:
+            self._finish(part)
             while part.full:
                 part.full.popleft().release()
                 self._ahead.held -= SPAN_SIZE
         self._parts.clear()
-        self._end_stream()
         self._ahead.blobs -= 1

@@ -65,7 +65,8 @@ class Server:
 
     def look(self) -> None:
         """Let the pace judge how it goes."""
-        self.pace.look(self.busy, self._received + sum(counter() for counter in self._counters))
+        received = self._received + sum(counter() for counter in self._counters)
+        self.pace.look(self.busy, len(self._counters), received)
 
     def pause(self, seconds: float) -> None:
         """Ask it nothing for so long."""

@@ -1,0 +1,154 @@
+"""kill -9 at random points of a 1 GB pull: how much each restart fetches again, and hashes again.
+
+``python -m benchmarks.macro.resume`` prints JSON; the exit status is 1 when a restart fetches more again than a resume
+point and what is held in memory, or hashes anything twice. What was fetched comes from nginx's log, what was hashed
+from a counter in the process. Each connection has 100 MB/s, so that several are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
+
+from benchmarks import data, place, report, server
+from benchmarks.measure import variables
+from benchmarks.report import Bar
+from benchmarks.server import Shape
+from fastoci.transfer.limits import Limits
+
+_RATE = 100_000_000  # bytes a second of each connection
+_LINE = re.compile(r"[0-9]{3} (?P<sent>[0-9]+) GET \S+/blobs/(?P<digest>\S+) ")
+
+# Prints where blobs begin, how far they are, and how many bytes were hashed in all.
+_PULL = """
+import asyncio, sys
+import fastoci
+from fastoci import events
+from fastoci.transfer import pipeline
+
+hashed = 0
+inner = pipeline.hash_spans
+
+def counting(pairs):
+    global hashed
+    hashed += sum(len(span) for _, span in pairs)
+    inner(pairs)
+
+pipeline.hash_spans = counting
+
+def seen(event):
+    if isinstance(event, events.BlobStarted):
+        print("started", event.blob, event.offset, flush=True)
+    elif isinstance(event, events.BlobProgress):
+        print("at", event.blob, event.offset, hashed, flush=True)
+
+async def main():
+    async with fastoci.Engine(sys.argv[2], observer=seen) as engine:
+        await engine.pull(sys.argv[1])
+
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One process: where it went on in the layer, how far it got, and how many bytes it hashed in all."""
+
+    first: int
+    last: int
+    hashed: int
+    killed: bool
+
+
+def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> Attempt:
+    """Pull, and kill -9 the process when the layer has come so far."""
+    command = [sys.executable, "-c", _PULL, reference, str(store)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables())
+    assert process.stdout is not None
+    first, last, hashed = 0, 0, 0
+    for line in process.stdout:
+        word, blob, *numbers = line.split()
+        if blob != digest:
+            continue
+        if word == "started":
+            first = last = int(numbers[0])
+            continue
+        last, hashed = map(int, numbers)
+        if until is not None and last >= until:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    status = process.wait()
+    if status not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"the pull ended with status {status}")
+    return Attempt(first, last, hashed, status != 0)
+
+
+def sent(log: Path, digest: str) -> int:
+    """Bytes of the layer that nginx has sent, as far as it knows."""
+    matches = (_LINE.match(line) for line in log.read_text().splitlines())
+    return sum(int(match["sent"]) for match in matches if match and match["digest"] == digest)
+
+
+def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
+    """What restarts cost."""
+    limits = Limits()
+    pairs = list(itertools.pairwise(attempts))
+    lost = max(killed.last - following.first for killed, following in pairs)
+    again = max(0, sent_bytes - size) / len(pairs)
+    window = limits.checkpoint + limits.ahead
+    last = attempts[-1]
+    return [
+        Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 1.0),
+        Bar("sent again for a restart / (8 MiB + reorder window)", again / window, 1.0),
+        Bar("hashed by the last process / what it had left", last.hashed / (size - last.first), 1.001),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Kill, restart, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies 1 GB")
+    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
+    parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    sample = data.prepare("big", options.work, scale=options.scale)
+    size, digest = sample.layers[0].stat().st_size, f"sha256:{sample.layers[0].name}"
+    chance = random.Random(options.seed)
+    points = sorted(chance.randrange(size // 50, size * 49 // 50) for _ in range(options.kills))
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        log, store = Path(name) / "log", Path(name) / "store"
+        with server.serve([sample], shape=Shape(pacing=_RATE, log=log)) as address:
+            reference = f"{address}/{sample.name}:t"
+            attempts = [attempt(reference, store, digest, until=point) for point in [*points, None]]
+        judged = judge(attempts, size, sent(log, digest))
+        blob = store / "blobs" / "sha256" / sample.layers[0].name
+        if blob.stat().st_size != size:
+            raise RuntimeError(f"{blob} is not whole")
+    result = {
+        "benchmark": "macro/resume",
+        **report.circumstances(),
+        "bytes": size,
+        "attempts": [asdict(each) for each in attempts],
+        "ratios": report.bars(judged),
+    }
+    report.publish(result, options.json)
+    return 0 if all(bar.met for bar in judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""One blob over several connections: in order, whatever becomes of the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from wire import Spans, drain
+
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
+from fastoci.registry import pace, parts, stalls
+from fastoci.registry.client import Registry
+from fastoci.registry.credentials import Credentials
+from fastoci.registry.repository import Repository
+
+MIB = 1 << 20
+BLOB = random.Random(7).randbytes(10 * MIB + 12345)
+SIZE = len(BLOB)
+DESCRIPTOR = Descriptor(mediatype.OCI_LAYER, Digest("sha256", hashlib.sha256(BLOB).hexdigest()), SIZE)
+
+
+@dataclass
+class Throttled:
+    """A server of one blob that sends at most ``rate`` bytes a second on each connection.
+
+    Args:
+        spoil: may answer for a range in its own way: head and body, or None for the right answer.
+    """
+
+    rate: float = 4 * MIB
+    spoil: Callable[[int, int], tuple[bytes, bytes] | None] = lambda first, last: None
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    connections: int = 0
+    address: str = ""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self.talk(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.transport.set_write_buffer_limits(64 << 10)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                wanted = [line[13:] for line in head.split("\r\n") if line.lower().startswith("range: bytes=")]
+                first, last = map(int, wanted[0].split("-")) if wanted else (0, SIZE - 1)
+                self.ranges.append((first, last))
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+                try:
+                    await self.answer(writer, first, last, whole=not wanted)
+                finally:
+                    self.at_once -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, writer: asyncio.StreamWriter, first: int, last: int, *, whole: bool) -> None:
+        spoiled = None if whole else self.spoil(first, last)
+        if spoiled is not None:
+            head, body = spoiled
+        else:
+            status = b"200 OK" if whole else b"206 Partial\r\nContent-Range: bytes %d-%d/%d" % (first, last, SIZE)
+            head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, last + 1 - first)
+            body = BLOB[first : last + 1]
+        writer.write(head)
+        step = int(self.rate / 100)
+        for start in range(0, len(body), step):
+            writer.write(body[start : start + step])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        if spoiled is not None and head.endswith(b"close\r\n\r\n"):
+            raise ConnectionError
+
+
+@asynccontextmanager
+async def fetching(
+    server: Throttled, *, ahead: int = 6 * MIB, connections: int = 4
+) -> AsyncIterator[tuple[Repository, Spans]]:
+    listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
+    server.address = "{}:{}".format(*listener.sockets[0].getsockname())
+    registry = Registry(credentials=Credentials(), connections=connections, chance=lambda: 0.0, read_s=5.0)
+    spans = Spans(ahead + 4 * MIB, ahead=ahead)
+    async with listener:
+        try:
+            async with registry:
+                yield registry.repository(Reference.parse(f"{server.address}/a:1")), spans
+        finally:
+            await asyncio.gather(*server.tasks)
+    assert spans.pool.in_use == 0
+    spans.pool.on_release = None
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are small and soon judged, so that small blobs are enough."""
+    monkeypatch.setattr(pace, "RAMP_S", 0.1)
+    monkeypatch.setattr(parts, "PART", MIB)
+
+
+async def test_slow_connections_are_many_and_the_bytes_come_in_order() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    assert server.most_at_once >= 3
+    assert server.ranges[0] == (0, SIZE - 1)
+    assert all(last - first < MIB for first, last in server.ranges[1:])
+    asked = sorted(server.ranges[1:])
+    assert all(one[1] + 1 == two[0] for one, two in itertools.pairwise(asked))  # each byte once
+    assert asked[-1][1] == SIZE - 1
+
+
+async def test_a_blob_that_is_resumed_is_split_too() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 777, spans)) == BLOB[777:]
+    assert server.ranges[0] == (777, SIZE - 1)
+    assert server.most_at_once > 1
+
+
+@pytest.mark.parametrize(("ahead", "connections"), [(6 * MIB, 1), (0, 4)])
+async def test_without_room_or_connections_there_is_one_request(ahead: int, connections: int) -> None:
+    server = Throttled(rate=64 * MIB)
+    async with fetching(server, ahead=ahead, connections=connections) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    assert server.ranges == [(0, SIZE - 1)]
+
+
+async def test_two_blobs_share_the_room_and_both_arrive() -> None:
+    server = Throttled()
+    async with fetching(server, ahead=4 * MIB) as (source, spans):
+        fetches = [drain(source.fetch(DESCRIPTOR, offset, spans)) for offset in (0, 1)]
+        assert await asyncio.gather(*fetches) == [BLOB, BLOB[1:]]
+    assert server.most_at_once <= 4 + 1
+
+
+def status(code: int) -> Callable[[int, int], tuple[bytes, bytes]]:
+    return lambda first, last: (b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code, b"")
+
+
+def lying(first: int, last: int) -> tuple[bytes, bytes]:
+    """The right number of bytes, from another place."""
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+    return head % (first + 1, last + 1, SIZE + 1, last + 1 - first), bytes(last + 1 - first)
+
+
+def ignoring(first: int, last: int) -> tuple[bytes, bytes]:
+    return b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % SIZE, BLOB
+
+
+def cutting(first: int, last: int) -> tuple[bytes, bytes]:
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    size = last + 1 - first
+    return head % (first, last, SIZE, size), BLOB[first : first + max(1, size // 3)]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [status(416), status(404), status(429), status(500), lying, ignoring, cutting],
+    ids=lambda spoil: spoil.__name__,
+)
+async def test_parts_that_fail_leave_their_bytes_to_the_stream(
+    spoil: Callable[[int, int], tuple[bytes, bytes] | None],
+) -> None:
+    left = 3
+
+    def some(first: int, last: int) -> tuple[bytes, bytes] | None:
+        nonlocal left
+        left -= 1
+        return spoil(first, last) if left >= 0 else None
+
+    server = Throttled(rate=12 * MIB, spoil=some)
+    async with fetching(server) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+        if spoil in (lying, ignoring):
+            before = len(server.ranges)
+            assert await drain(source.fetch(DESCRIPTOR, 5, spans)) == BLOB[5:]
+            assert server.ranges[before:] == [(0, SIZE - 1)]  # no range is asked of it again
+    assert left < 3
+
+
+async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "PEERS_S", 0.5)
+    monkeypatch.setattr("fastoci.registry.body._LOOK_S", 0.1)
+    server = Throttled()
+    answer, starved = server.answer, []
+
+    async def starving(writer: asyncio.StreamWriter, first: int, last: int, *, whole: bool) -> None:
+        if len(server.ranges) == 7:
+            starved.append((first, last))
+            head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % (first, last, SIZE, last + 1 - first) + BLOB[first : first + 500_000])
+            for byte in BLOB[first + 500_000 : first + 501_000]:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await answer(writer, first, last, whole=whole)
+
+    server.answer = starving  # type: ignore[method-assign]
+    big = Descriptor(DESCRIPTOR.media_type, DESCRIPTOR.digest, SIZE)
+    async with fetching(server, ahead=6 * MIB) as (source, spans):
+        assert await drain(source.fetch(big, 0, spans)) == BLOB
+    (slow,) = starved
+    again = [first for first, last in server.ranges if last == slow[1] and first > slow[0]]
+    assert len(again) == 1
+    assert slow[0] + 500_000 <= again[0] <= slow[0] + 501_000
+
+
+async def test_a_fetch_that_is_closed_or_cancelled_anywhere_gives_everything_back() -> None:
+    server = Throttled(rate=16 * MIB)
+    async with fetching(server) as (source, spans):
+        for count in (1, 4, 8):
+            fetch = source.fetch(DESCRIPTOR, 0, spans)
+            for _ in range(count):
+                (await anext(fetch)).release()
+            await fetch.aclose()
+            assert spans.pool.in_use == 0
+            task = asyncio.ensure_future(drain(source.fetch(DESCRIPTOR, 0, spans)))
+            asked = len(server.ranges)
+            while len(server.ranges) - asked < count / 3 and not task.done():  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert spans.pool.in_use == 0
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
