@@ -43,7 +43,9 @@ class Slow:
     def name(self) -> str:
         return self._inner.name
 
-    async def resolve(self, reference: Reference) -> tuple[Descriptor, bytes]:
+    async def resolve(
+        self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
+    ) -> tuple[Descriptor, bytes]:
         return await self._inner.resolve(reference)
 
     async def manifest(self, descriptor: Descriptor) -> bytes:

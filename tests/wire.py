@@ -146,6 +146,7 @@ class Spans:
 
     def __init__(self, capacity: int, *, ahead: int = 0) -> None:
         self.ahead = ahead
+        self.pressed: set[Callable[[], object]] = set()
         self.pool = Pool(capacity, poison=True)
         self._freed = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from fastoci._core import Span
@@ -28,6 +28,10 @@ class SpanSource(Protocol):
     @property
     def ahead(self) -> int:
         """Bytes that may be held ahead of their turn, over all fetches: the rest is for what goes on in order."""
+
+    @property
+    def pressed(self) -> set[Callable[[], object]]:
+        """Called when ``ahead`` becomes smaller: who holds more gives back what is farthest ahead."""
 
 
 class BlobSource(Protocol):

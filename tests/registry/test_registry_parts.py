@@ -17,7 +17,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.registry import pace, parts, stalls
+from fastoci.registry import pace, parts, servers, stalls
 from fastoci.registry.client import Registry
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.repository import Repository
@@ -106,18 +106,38 @@ async def fetching(
     spans.pool.on_release = None
 
 
+class Eager(pace.Pace):
+    """As many connections as there may be, from the start: how many are worth it is not these tests' question."""
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        super().__init__(clock, most)
+        self.target = most
+
+    def look(self, busy: int, flowing: int, received: int) -> None:
+        """Nothing to learn."""
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts are small and soon judged, so that small blobs are enough."""
-    monkeypatch.setattr(pace, "RAMP_S", 0.1)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are small and many, so that a small blob is enough."""
+    monkeypatch.setattr(servers, "Pace", Eager)
     monkeypatch.setattr(parts, "PART", MIB)
 
 
-async def test_slow_connections_are_many_and_the_bytes_come_in_order() -> None:
+async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "Pace", pace.Pace)
+    monkeypatch.setattr(pace, "RAMP_S", 0.1)
     server = Throttled()
     async with fetching(server) as (source, spans):
         assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
-    assert server.most_at_once >= 3
+    assert server.most_at_once > 1
+
+
+async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    assert server.most_at_once == 4
     assert server.ranges[0] == (0, SIZE - 1)
     assert all(last - first < MIB for first, last in server.ranges[1:])
     asked = sorted(server.ranges[1:])
@@ -239,3 +259,21 @@ async def test_a_fetch_that_is_closed_or_cancelled_anywhere_gives_everything_bac
             assert task.cancelled()
             assert spans.pool.in_use == 0
         assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+
+
+async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetched_later() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, spans):
+        fetch, data, shed = source.fetch(DESCRIPTOR, 0, spans), bytearray(), False
+        async for span in fetch:
+            data += span
+            span.release()
+            if spans.pool.in_use >= 3 * MIB and not shed:
+                shed, spans.ahead = True, 0
+                for press in list(spans.pressed):
+                    press()
+                while spans.pool.in_use:  # noqa: ASYNC110 - the fetch itself does nothing now
+                    await asyncio.sleep(0.001)
+                spans.ahead = 6 * MIB
+        assert shed
+        assert data == BLOB

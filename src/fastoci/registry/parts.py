@@ -6,8 +6,8 @@ part after part.
 
 Invariant: nothing here waits for memory or for a reader while it holds a connection that others may need. A part
 begins only with all the spans it will fill, within what may be held ahead of its turn over all blobs, so it ends by
-itself; the stream alone takes spans as they come. A part that fails leaves its rest to the stream, which has the
-patience, the mirrors and the errors.
+itself; when less may be held, those farthest ahead are given up. The stream alone takes spans as they come. A part that
+fails leaves its rest to the stream, which has the patience, the mirrors and the errors.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class _Part:
         self.full: deque[Span] = deque()
         self.received = 0
         self.over = False
+        self.wanted = True
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -85,6 +86,8 @@ class Parts:
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
         self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        spans.pressed.add(self._shed)
         ahead.blobs += 1
 
     async def bytes(self) -> AsyncGenerator[Span, None]:
@@ -96,7 +99,11 @@ class Parts:
                 while (span := await self._next(part)) is not None:
                     position += len(span)
                     yield span
-                self._parts.popleft()
+                if self._parts and self._parts[0] is part:  # else it was given up
+                    self._parts.popleft()
+                self._resume(position)
+                continue
+            if self._stretch.position >= self._stretch.end:  # what came next was given up
                 self._resume(position)
                 continue
             span, error = await self._stream()
@@ -131,7 +138,7 @@ class Parts:
     async def _next(self, part: _Part) -> Span | None:
         """The next span of a part, None when no more come."""
         waiting = self._wait_begins()
-        while not part.full and not part.over:
+        while not part.full and not part.over and part.wanted:
             part.changed.clear()
             await part.changed.wait()
         self._wait_ends(waiting)
@@ -194,8 +201,27 @@ class Parts:
         self._parts.append(part)
         server.busy += 1
         part.task = asyncio.get_running_loop().create_task(self._run(part, place, server))
+        self._tasks.add(part.task)
+        part.task.add_done_callback(self._tasks.discard)
         part.task.add_done_callback(lambda _: self._finish(part))  # also of one that is cancelled at its start
         return True
+
+    def _shed(self) -> None:
+        """Less may be held: give up what is farthest ahead."""
+        while self._parts and self._ahead.held > self._spans.ahead:
+            self._give_up(self._parts.pop())
+
+    def _give_up(self, part: _Part) -> None:
+        part.wanted = False
+        if part.task is not None:
+            part.task.cancel()
+        self._empty(part)
+        part.changed.set()
+
+    def _empty(self, part: _Part) -> None:
+        while part.full:
+            part.full.popleft().release()
+            self._ahead.held -= SPAN_SIZE
 
     def _is_worth(self, server: Server) -> bool:
         """Whether parts work here, and more than one connection brings more."""
@@ -260,6 +286,8 @@ class Parts:
             else:
                 self._ahead.held -= SPAN_SIZE
                 span.release()
+        if not part.wanted:
+            self._empty(part)
         part.changed.set()
         self._tend()
 
@@ -275,16 +303,15 @@ class Parts:
     async def close(self) -> None:
         """End all transfers and give all spans back."""
         self._closed = True
+        self._spans.pressed.discard(self._shed)
         self._end_stream()
-        tasks = [part.task for part in self._parts if part.task is not None]
-        for task in tasks:
-            task.cancel()
+        parts = list(self._parts)
+        self._parts.clear()
+        for part in parts:
+            self._give_up(part)
+        tasks = list(self._tasks)
         if tasks:
             await settle(asyncio.wait(tasks))
-        for part in self._parts:
+        for part in parts:
             self._finish(part)
-            while part.full:
-                part.full.popleft().release()
-                self._ahead.held -= SPAN_SIZE
-        self._parts.clear()
         self._ahead.blobs -= 1

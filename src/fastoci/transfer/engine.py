@@ -145,6 +145,7 @@ class Engine:
         self._providers = credential_providers
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
+        self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
         self._pulls = 0
         self._view_is_old = False
 
@@ -240,34 +241,37 @@ class Engine:
 
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""
-        if self._registry is None:
-            from fastoci.registry import endpoints
-            from fastoci.registry.client import Registry
-            from fastoci.registry.credential import Credential
-            from fastoci.registry.credentials import load
-            from fastoci.registry.patience import Patience
-            from fastoci.registry.proxies import proxy_for
-
-            explicit = None if self._creds is None else Credential(*self._creds)
-            providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
-            mirrors = await asyncio.to_thread(endpoints.load, os.environ, os.geteuid())
-            machine = mirrors.registries.credential_helpers
-            registry = Registry(
-                mirrors=mirrors,
-                proxy=lambda url: proxy_for(url, os.environ),
-                credentials=await asyncio.to_thread(
-                    load, self._authfile, explicit=explicit, machine=machine, providers=providers
-                ),
-                tls_verify=self._tls_verify,
-                connect_s=self._limits.connect_s,
-                read_s=self._limits.read_s,
-                connections=self._limits.connections,
-                manifest_size=self._limits.manifest_size,
-                patience=Patience(max_wait_s=self._limits.max_wait_s),
-                told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
-            )
-            self._registry = await self._stack.enter_async_context(registry)
+        async with self._opening:
+            if self._registry is None:
+                self._registry = await self._stack.enter_async_context(await self._make_registry())
         return self._registry
+
+    async def _make_registry(self) -> Registry:
+        from fastoci.registry import endpoints
+        from fastoci.registry.client import Registry
+        from fastoci.registry.credential import Credential
+        from fastoci.registry.credentials import load
+        from fastoci.registry.patience import Patience
+        from fastoci.registry.proxies import proxy_for
+
+        explicit = None if self._creds is None else Credential(*self._creds)
+        providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
+        mirrors = await asyncio.to_thread(endpoints.load, os.environ, os.geteuid())
+        machine = mirrors.registries.credential_helpers
+        return Registry(
+            mirrors=mirrors,
+            proxy=lambda url: proxy_for(url, os.environ),
+            credentials=await asyncio.to_thread(
+                load, self._authfile, explicit=explicit, machine=machine, providers=providers
+            ),
+            tls_verify=self._tls_verify,
+            connect_s=self._limits.connect_s,
+            read_s=self._limits.read_s,
+            connections=self._limits.connections,
+            manifest_size=self._limits.manifest_size,
+            patience=Patience(max_wait_s=self._limits.max_wait_s),
+            told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
+        )
 
 
 async def apply(

@@ -72,6 +72,6 @@ class Share:
         """Put all of it back into the budget."""
         if self._taken:
             for size in self._taken[1:]:
-                self._spans.pool.put_back(size)
+                self._spans.put_back(size)
             self._taken.clear()
             self._turn.release()

@@ -165,9 +165,7 @@ class Scheduler:
                 raise
             self._observe(BlobDone(str(blob.digest), blob.size))
 
-    async def _bring(
-        self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool
-    ) -> None:
+    async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         ingest = await self._store.begin(blob, cached=cached)
         if ingest is not None:
             self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))

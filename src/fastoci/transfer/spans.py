@@ -22,7 +22,9 @@ class Spans:
 
     def __init__(self, pool: _core.Pool, *, ahead: int = 0) -> None:
         self.pool = pool
-        self.ahead = ahead
+        self.pressed: set[Callable[[], object]] = set()
+        self._ahead = ahead
+        self._aside = 0  # bytes set aside, or about to be
         self._loop = asyncio.get_running_loop()
         self._line: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
@@ -33,8 +35,25 @@ class Spans:
         return await self._in_line(self.pool.take) if span is None else span
 
     async def set_aside(self, size: int) -> None:
-        """Take memory that is allocated elsewhere out of the budget, as soon as so much is free; ``pool.put_back``."""
-        await self._in_line(lambda: self.pool.set_aside(size) or None)
+        """Take memory that is allocated elsewhere out of the budget, as soon as so much is free; then ``put_back``."""
+        self._aside += size
+        for press in list(self.pressed):
+            press()
+        try:
+            await self._in_line(lambda: self.pool.set_aside(size) or None)
+        except BaseException:
+            self._aside -= size
+            raise
+
+    def put_back(self, size: int) -> None:
+        """Give memory that was set aside back to the budget."""
+        self._aside -= size
+        self.pool.put_back(size)
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that fetches may hold ahead of their turn: what is set aside comes out of these first."""
+        return max(0, self._ahead - self._aside)
 
     def spare(self) -> Span | None:
         """An empty span that nobody waits for, if there is one."""
