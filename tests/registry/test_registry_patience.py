@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from fastoci.registry.patience import Backoff, Budget, Patience
 
-PATIENCE = Patience(tries=10, strange_tries=3, first_s=0.2, most_s=20.0, budget=100)
+PATIENCE = Patience(tries=10, doubtful_tries=3, first_s=0.2, most_s=20.0, budget=100)
 
 
-def waits(backoff: Backoff, *, strange: bool = False) -> list[float]:
+def waits(backoff: Backoff, *, doubtful: bool = False) -> list[float]:
     found = []
-    while (wait_s := backoff.next_s(strange=strange)) is not None:
+    while (wait_s := backoff.next_s(doubtful=doubtful)) is not None:
         found.append(wait_s)
     return found
 
@@ -23,14 +23,14 @@ def test_the_jitter_is_full() -> None:
 
 
 def test_a_host_that_never_answered_is_tried_less_often() -> None:
-    assert len(waits(Backoff(PATIENCE, Budget(100), lambda: 1.0), strange=True)) == 2
+    assert len(waits(Backoff(PATIENCE, Budget(100), lambda: 1.0), doubtful=True)) == 2
 
 
 def test_progress_gives_all_tries_back() -> None:
     backoff = Backoff(PATIENCE, Budget(100), lambda: 1.0)
     waits(backoff)
     backoff.renew()
-    assert backoff.next_s(strange=False) == 0.2
+    assert backoff.next_s(doubtful=False) == 0.2
 
 
 def test_all_requests_share_a_budget_that_success_fills_again() -> None:

@@ -21,8 +21,8 @@ _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 class Patience:
     """What one client puts up with. Times are seconds, ``progress`` bytes."""
 
-    tries: int = 10  # of one request, without progress in between
-    strange_tries: int = 3  # of a host that has never answered: the name or port may be wrong
+    tries: int = 8  # of one request, without progress in between
+    doubtful_tries: int = 3  # after a timeout, or of a host that has never answered: its name or port may be wrong
     first_s: float = 0.2
     most_s: float = 20.0
     max_wait_s: float = 60.0  # a longer wait that a server asks for is an error
@@ -57,10 +57,10 @@ class Backoff:
         self._random = random
         self._failed = 0
 
-    def next_s(self, *, strange: bool) -> float | None:
-        """Seconds until the next try; None when there is none. ``strange``: the host has never answered."""
+    def next_s(self, *, doubtful: bool) -> float | None:
+        """Seconds until the next try; None when there is none. ``doubtful``: few tries are enough."""
         self._failed += 1
-        tries = min(self._patience.strange_tries, self._patience.tries) if strange else self._patience.tries
+        tries = min(self._patience.doubtful_tries, self._patience.tries) if doubtful else self._patience.tries
         if self._failed >= tries:
             return None
         if not self._budget.spend():

@@ -15,7 +15,7 @@ from typing import Final
 
 from yarl import URL
 
-from fastoci.errors import FastociError, RateLimitedError, RegistryError, TransportError
+from fastoci.errors import FastociError, RateLimitedError, RegistryError, TimedOutError, TransportError
 from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.patience import Backoff, Budget, Patience
 from fastoci.registry.servers import Server, Servers
@@ -124,7 +124,9 @@ class Route:
         self._at = following
 
     async def _pause(self, error: FastociError, server: Server) -> None:
-        wait_s = self._backoff.next_s(strange=not server.answered)
+        # Silence has cost its whole timeout already.
+        doubtful = not server.answered or isinstance(error, TimedOutError)
+        wait_s = self._backoff.next_s(doubtful=doubtful)
         if wait_s is None:
             raise self._reason()
         if not getattr(error, "retry_after_s", None):  # else whoever asks waits as long as it was told

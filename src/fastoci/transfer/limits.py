@@ -25,7 +25,7 @@ class Limits:
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
-    read_s: float = 60.0  # silence on a connection
+    read_s: float = 30.0  # silence on a connection
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
 
     @property
