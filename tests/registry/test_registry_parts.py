@@ -137,7 +137,7 @@ async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
     server = Throttled()
     async with fetching(server) as (source, spans):
         assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
-    assert server.most_at_once == 4
+    assert server.most_at_once in (4, 5)  # the server may not know yet that the stream was cut
     assert server.ranges[0] == (0, SIZE - 1)
     assert all(last - first < MIB for first, last in server.ranges[1:])
     asked = sorted(server.ranges[1:])
@@ -166,7 +166,7 @@ async def test_two_blobs_share_the_room_and_both_arrive() -> None:
     async with fetching(server, ahead=4 * MIB) as (source, spans):
         fetches = [drain(source.fetch(DESCRIPTOR, offset, spans)) for offset in (0, 1)]
         assert await asyncio.gather(*fetches) == [BLOB, BLOB[1:]]
-    assert server.most_at_once <= 4 + 1
+    assert server.most_at_once <= 4 + 2  # two streams were cut
 
 
 def status(code: int) -> Callable[[int, int], tuple[bytes, bytes]]:
