@@ -15,6 +15,7 @@ from fastoci.errors import UnsupportedError
 from fastoci.transfer.spans import Spans
 
 FREE_HISTORY: Final = 8 << 20  # bytes that a frame may demand beside the budget
+_USUAL: Final = 128 << 20  # what zstd itself accepts, and makes at most unless told: --ultra -22, --long
 
 
 class History:
@@ -51,16 +52,20 @@ class Share:
     async def take(self, window: int) -> None:
         """Wait until the budget has room for ``window`` bytes in all.
 
+        A usual window is granted even when the whole budget is smaller: then it takes all but the reserve.
+
         Raises:
-            UnsupportedError: it never will.
+            UnsupportedError: it never will have.
         """
         capacity = self._spans.pool.capacity
         size = window + _core.WINDOW_OVERHEAD
         if size + self._reserve > capacity:
-            raise UnsupportedError(
-                f"a zstd frame demands a window of {window} bytes, for which the memory budget of {capacity} bytes is "
-                f"too small: --memory {(size + self._reserve + (1 << 20) - 1) >> 20}M would do"
-            )
+            if window > _USUAL:
+                raise UnsupportedError(
+                    f"a zstd frame demands a window of {window} bytes, for which the memory budget of {capacity} bytes "
+                    f"is too small: --memory {(size + self._reserve + (1 << 20) - 1) >> 20}M would do"
+                )
+            size = max(0, capacity - self._reserve)
         if not self._taken:
             await self._turn.acquire()
             self._taken.append(0)

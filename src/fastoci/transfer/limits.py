@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Final
+
+LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
 
 def _cores() -> int:
@@ -29,14 +32,21 @@ class Limits:
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
 
     @property
+    def layers_at_once(self) -> int:
+        """Layers that are unpacked at a time, over all images; 0 when none may hold its spans for long.
+
+        Twice as many as threads, so that their hashes share lanes. And while a layer's tap is full its flight has a
+        connection: one is left, for what its reader needs.
+        """
+        return min(2 * self.workers, self.connections - 1, self.memory // LAYER)
+
+    @property
     def ahead(self) -> int:
         """Bytes of ``memory`` that fetches may hold ahead of their turn.
 
-        The rest is for what must go on meanwhile: a span for each connection, and 6 MiB for each layer that is
-        unpacked at a time (``unpack``).
+        The rest is for what must go on meanwhile: a span for each connection, and the layers that are unpacked.
         """
-        layers = min(2 * self.workers, self.connections - 1, self.memory // (6 << 20))
-        return max(0, self.memory - (self.connections << 20) - layers * (6 << 20))
+        return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER)
 
     def __post_init__(self) -> None:
         if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four

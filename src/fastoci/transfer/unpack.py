@@ -24,7 +24,7 @@ from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.events import Observer, UnpackStarted
 from fastoci.transfer.history import FREE_HISTORY, History
-from fastoci.transfer.limits import Limits
+from fastoci.transfer.limits import LAYER, Limits
 from fastoci.transfer.pipeline import Making
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tap import Tap
@@ -35,7 +35,6 @@ from fastoci.transfer.worker import Worker
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
-_HELD = 6 << 20  # bytes of the budget for each layer that is unpacked at a time
 _OUTS = 4  # spans of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
 
@@ -62,13 +61,10 @@ class Unpacker:
         self._spans = spans
         self._limits = limits
         self._observe = observer
-        # Twice as many layers as threads, so that their hashes share lanes. A layer needs three spans to go on, a
-        # tapped one five: the budget must not be spent on layers that have some and wait for another. And while a tap
-        # is full its flight has a connection: one is left, for what its reader needs.
-        turns = min(2 * limits.workers, limits.memory // _HELD, limits.connections - 1)
+        turns = limits.layers_at_once
         self._taps = turns > 0
         self._turns = asyncio.Semaphore(max(1, turns))
-        self._history = History(spans, reserve=_HELD * max(1, turns))
+        self._history = History(spans, reserve=LAYER * max(1, turns))
 
     async def tap(self) -> Tap | None:
         """A tap for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
