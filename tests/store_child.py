@@ -12,10 +12,11 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from fastoci import _core
-from fastoci.errors import StoreError
+from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.store.blobs import Store
@@ -48,7 +49,13 @@ async def _put(path: Path, data: bytes, kill_at: int) -> None:
     try:
         if kill_at:
             _kill_before(kill_at)
-        ingest = await store.begin(blob)
+        ingest = None
+        while ingest is None:
+            with suppress(StoreBusyError):
+                ingest = await store.begin(blob)
+                break
+            if await store.wait(blob, lambda offset: None):
+                break
         print("there" if ingest is None else ingest.offset)
         if ingest is None:
             return

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 from fastoci import _core
+from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
 from fastoci.store.blobs import Store
+from fastoci.store.ingest import StoreIngest
 from fastoci.stream.verify import Verifier, hash_spans
 
 
@@ -26,12 +29,23 @@ class Shelf:
     def describe(self, data: bytes, algorithm: str = "sha256") -> Descriptor:
         return Descriptor("application/octet-stream", Digest.of(data, algorithm), len(data))
 
-    def feed(self, ingest: Ingest, data: bytes, *, until: int | None = None) -> Verifier:
-        """Hash and write ``data`` from the ingest's offset on, through spans as a worker does."""
-        verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
+    async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
+        """``Store.begin``, waiting while somebody else has the digest."""
+        while True:
+            with suppress(StoreBusyError):
+                return await self.store.begin(blob, cached=cached)
+            if await self.store.wait(blob, lambda offset: None):
+                return None
+
+    def feed(
+        self, ingest: Ingest, data: bytes, *, until: int | None = None, verifier: Verifier | None = None
+    ) -> Verifier:
+        """Hash and write ``data`` from the ingest's or the verifier's offset on, through spans as a worker does."""
+        if verifier is None:
+            verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
         pool = _core.Pool(1 << 20, poison=True)
         end = len(data) if until is None else until
-        offset = ingest.offset
+        offset = verifier.offset
         while offset < end:
             span = pool.take()
             assert span is not None
@@ -47,7 +61,7 @@ class Shelf:
         self, data: bytes, algorithm: str = "sha256", *, media_type: str = "", cached: bool = False
     ) -> Descriptor:
         blob = self.describe(data, algorithm)
-        ingest = await self.store.begin(blob, cached=cached)
+        ingest = await self.begin(blob, cached=cached)
         if ingest is not None:
             verifier = self.feed(ingest, data)
             ingest.sink.finish()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fastoci.registry.login import logged_in as logged_in
     from fastoci.registry.login import login as login
     from fastoci.registry.login import logout as logout
+    from fastoci.store.gc import Doomed as Doomed
+    from fastoci.store.gc import GcPlan as GcPlan
+    from fastoci.store.retention import Retention as Retention
     from fastoci.transfer import events as events
     from fastoci.transfer.engine import Engine as Engine
     from fastoci.transfer.engine import Image as Image
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
 _PLACES = {
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
+    "Doomed": "store.gc",
     "Engine": "transfer.engine",
+    "GcPlan": "store.gc",
     "Image": "transfer.engine",
     "Limits": "transfer.limits",
     "Platform": "image.platform",
     "Reference": "image.reference",
+    "Retention": "store.retention",
     "Sha256": "_core",
     "apply": "transfer.engine",
     "errors": "",

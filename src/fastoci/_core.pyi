@@ -74,6 +74,9 @@ class Span:
 def reserve(fd: int, offset: int, size: int, /) -> int:
     """Take blocks for bytes beyond the end of a file, whose length stays; 0, or -errno after a part of them."""
 
+def file_system(fd: int, /) -> int:
+    """The number of the kind of file system that a file is on (``f_type`` of statfs, 32 bits), or -errno."""
+
 @final
 class Sha256:
     """SHA-256, hashlib-compatible, whose state can be saved. One task or thread at a time."""

@@ -29,6 +29,11 @@ cdef extern from "csrc/write.h" nogil:
     int write_all(int, const uint8_t *, size_t, int64_t, int)
     int write_reserve(int, int64_t, int64_t)
 
+cdef extern from "<sys/statfs.h>" nogil:
+    struct c_statfs "statfs":
+        long f_type
+    int c_fstatfs "fstatfs"(int, c_statfs *)
+
 cdef extern from "csrc/sha256.h" nogil:
     enum: SHA256_STATE_SIZE
     struct sha256:
@@ -356,6 +361,16 @@ def reserve(int fd, int64_t offset, int64_t size, /):
     with nogil:
         code = write_reserve(fd, offset, size)
     return code
+
+
+def file_system(int fd, /):
+    cdef c_statfs info
+    cdef int code
+    with nogil:
+        code = c_fstatfs(fd, &info)
+    if code:
+        return -errno
+    return <unsigned long>info.f_type & 0xFFFFFFFF
 
 
 @cython.no_gc_clear

@@ -95,18 +95,31 @@ class Ingest(Protocol):
 
 
 class BlobStore(Protocol):
-    """Keeps verified blobs by digest. ``begin`` → (sink.feed)* → ``commit`` | ``abort``."""
+    """Keeps verified blobs by digest. ``begin`` → (sink.feed)* → ``commit`` | ``abort``.
+
+    While another process has a digest, ``begin`` raises and ``wait`` waits, holding nothing.
+    """
 
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         """Which of these are absent, or present with another size; each digest once, in the order given."""
 
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> Ingest | None:
-        """Take hold of the digest, waiting while another process has it; None when the blob is there by then.
+        """Take hold of the digest; None when the blob is there by then.
 
         Resumes what an earlier attempt left.
 
         Args:
             cached: the blob is read back soon: keep it in the page cache, which a large blob otherwise leaves alone.
+        Raises:
+            StoreBusyError: another process, or another task, has it.
+            StoreError: the disk refused.
+        """
+
+    async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
+        """Return when nobody else holds the digest any more; whether the blob is there. Holds no thread or descriptor.
+
+        Args:
+            progressed: is told how many bytes the other has, now and then, when that changes.
         Raises:
             StoreError: the disk refused.
         """

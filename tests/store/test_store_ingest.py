@@ -1,6 +1,7 @@
 """A blob's way in: resume, locks, proofs, and letting go."""
 
 import asyncio
+import errno
 import os
 import random
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from store_shelf import Shelf
 
+from fastoci._core import Sha256
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
@@ -24,7 +26,7 @@ OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
 
 
 async def _begin(shelf: Shelf, data: bytes = DATA, algorithm: str = "sha256") -> StoreIngest:
-    ingest = await shelf.store.begin(shelf.describe(data, algorithm))
+    ingest = await shelf.begin(shelf.describe(data, algorithm))
     assert ingest is not None
     return ingest
 
@@ -66,7 +68,7 @@ async def test_a_whole_blob_that_was_not_committed_needs_no_byte_more(shelf: She
     await _finish(shelf, ingest)
 
 
-def _another_boot(state: bytes, *, synced: bool = False) -> bytes:
+def _another_boot(state: bytes, *, synced: int = 0) -> bytes:
     old = State.decode(state)
     assert old is not None
     return State(OTHER_BOOT, synced, old.offset, old.hash_state).encode()
@@ -108,12 +110,48 @@ async def test_a_state_that_cannot_be_trusted_starts_at_0(shelf: Shelf, broken: 
     await _finish(shelf, ingest)
 
 
-async def test_what_another_boot_synced_is_trusted(shelf: Shelf) -> None:
-    state = shelf.ingest((await _interrupt(shelf)).blob) / "state"
-    state.write_bytes(_another_boot(state.read_bytes(), synced=True))
+@pytest.mark.parametrize("synced", [CUT, CUT - 100_000, 1])
+async def test_what_another_boot_synced_is_hashed_again_and_the_rest_is_cut_off(shelf: Shelf, synced: int) -> None:
+    directory = shelf.ingest((await _interrupt(shelf)).blob)
+    state = directory / "state"
+    state.write_bytes(_another_boot(state.read_bytes(), synced=synced))
     ingest = await _begin(shelf)
-    assert ingest.offset == CUT
+    assert ingest.offset == (directory / "data").stat().st_size == synced
+    assert ingest.hash_state == Sha256(DATA[:synced]).state()
     await _finish(shelf, ingest)
+
+
+async def test_a_large_ingest_is_synced_on_its_way_so_that_the_next_boot_goes_on(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastoci.store.resume._STEP", 200_000)
+    ingest = await _begin(shelf)
+    verifier = shelf.feed(ingest, DATA, until=CUT)
+    ingest.checkpoint(CUT, verifier.state())
+    await ingest.abort()
+    state = State.decode((shelf.ingest(ingest.blob) / "state").read_bytes())
+    assert state is not None
+    assert state.synced == state.offset == CUT
+    await _finish(shelf, await _begin(shelf))
+
+
+async def test_a_disk_that_loses_data_on_the_way_loses_the_ingest(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastoci.store.resume._STEP", 200_000)
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    ingest = await _begin(shelf)
+    verifier = shelf.feed(ingest, DATA, until=CUT)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    ingest.checkpoint(CUT, verifier.state())
+    with pytest.raises(StoreError, match="lost"):
+        await ingest.commit(shelf.feed(ingest, DATA, verifier=verifier).proof())
+    monkeypatch.undo()
+    assert os.listdir(shelf.path / "ingest") == []
+    await _finish(shelf, await _begin(shelf))
 
 
 async def test_a_sha512_blob_starts_at_0_again(shelf: Shelf) -> None:
@@ -191,7 +229,7 @@ async def test_a_checkpoint_of_what_is_not_written_is_refused(shelf: Shelf) -> N
 
 async def test_a_second_task_waits_and_finds_the_blob(shelf: Shelf) -> None:
     ingest = await _begin(shelf)
-    second = asyncio.create_task(shelf.store.begin(ingest.blob))
+    second = asyncio.create_task(shelf.begin(ingest.blob))
     await _finish(shelf, ingest)
     assert await second is None
     assert os.listdir(shelf.path / "ingest") == []
@@ -199,7 +237,7 @@ async def test_a_second_task_waits_and_finds_the_blob(shelf: Shelf) -> None:
 
 async def test_a_second_task_goes_on_where_the_first_gave_up(shelf: Shelf) -> None:
     ingest = await _begin(shelf)
-    second = asyncio.create_task(shelf.store.begin(ingest.blob))
+    second = asyncio.create_task(shelf.begin(ingest.blob))
     verifier = shelf.feed(ingest, DATA, until=CUT)
     ingest.checkpoint(CUT, verifier.state())
     await ingest.abort()
@@ -212,7 +250,7 @@ async def test_a_second_task_goes_on_where_the_first_gave_up(shelf: Shelf) -> No
 async def test_waiting_holds_no_descriptor(shelf: Shelf) -> None:
     ingests = [await _begin(shelf, bytes([number])) for number in range(20)]
     before = len(os.listdir("/proc/self/fd"))
-    waiters = [asyncio.create_task(shelf.store.begin(ingest.blob)) for ingest in ingests for _ in range(5)]
+    waiters = [asyncio.create_task(shelf.begin(ingest.blob)) for ingest in ingests for _ in range(5)]
     most = 0
     for _ in range(50):
         await asyncio.sleep(0.005)
@@ -261,7 +299,7 @@ async def test_a_digest_that_another_process_holds_is_waited_for_until_it_lets_g
 ) -> None:
     blob = (await _interrupt(shelf)).blob
     with _hold(shelf, str(blob.digest), blob.size) as holder:
-        waiter = asyncio.create_task(shelf.store.begin(blob))
+        waiter = asyncio.create_task(shelf.begin(blob))
         done, _ = await asyncio.wait([waiter], timeout=0.3)
         assert not done
         if killed:
@@ -281,8 +319,8 @@ async def test_begin_cancelled_at_any_instant_leaks_nothing(shelf: Shelf) -> Non
     blob = shelf.describe(DATA)
     before = sorted(os.listdir("/proc/self/fd"))
     for number in range(200):
-        other = await shelf.store.begin(blob) if number % 2 else None
-        task = asyncio.create_task(shelf.store.begin(blob))
+        other = await shelf.begin(blob) if number % 2 else None
+        task = asyncio.create_task(shelf.begin(blob))
         for _ in range(chance.randrange(8)):
             await asyncio.sleep(0)
         if chance.random() < 0.5:

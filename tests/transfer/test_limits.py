@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fastoci.transfer.limits import Limits
@@ -10,4 +12,4 @@ from fastoci.transfer.limits import Limits
 @pytest.mark.parametrize("field", ["memory", "connections", "workers", "span_queue"])
 def test_a_limit_below_its_least_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
-        Limits(**{field: 0})
+        replace(Limits(), **{field: 0})  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from parts import open_parts
@@ -93,7 +94,7 @@ async def test_a_layer_with_another_diff_id_fails_the_tree_whichever_it_is(
 async def test_limits_hold_for_all_layers_together(
     registry: Registry,
     tmp_path: Path,
-    limits: dict[str, int],
+    limits: dict[str, Any],
     text: str,
 ) -> None:
     layers = [made(number, files=4, size=300_000) for number in range(4)]  # each is well below the limits

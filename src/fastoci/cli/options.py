@@ -72,6 +72,19 @@ class Size(click.ParamType["int"]):
         return int(number) * factor
 
 
+class Duration(click.ParamType["float"]):
+    """Seconds: a number with s, m, h, d or w behind it."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        factor = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
+        if factor is None or not text[:-1].isdecimal():
+            self.fail(f"{value!r} is no duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
+        return float(int(text[:-1]) * factor)
+
+
 def unpack_limits(command: C) -> C:
     """``--max-unpacked``, ``--max-entries`` and ``--memory``: what ``limits`` makes a value of."""
     for option in (
@@ -91,9 +104,13 @@ def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None
     """
     from fastoci import Limits
 
-    given = {"memory": memory, "unpacked_entries": max_entries, "unpacked_size": max_unpacked}
+    usual = Limits()
     try:
-        return Limits(**{name: value for name, value in given.items() if value})
+        return Limits(
+            memory=memory or usual.memory,
+            unpacked_entries=max_entries or usual.unpacked_entries,
+            unpacked_size=max_unpacked or usual.unpacked_size,
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

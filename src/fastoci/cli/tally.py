@@ -22,6 +22,7 @@ class Blob:
     image: str
     size: int
     offset: int
+    other: bool = False  # another process fetches it
 
 
 @dataclass(slots=True)
@@ -73,6 +74,9 @@ class Tally:
                 self._move(event.blob, 0)
                 self.blobs[event.blob] = Blob(event.blob, event.image, event.size, event.offset)
                 self._image(event.image, now).done += event.offset
+            case events.BlobWaiting():
+                self._move(event.blob, 0)
+                self.blobs[event.blob] = Blob(event.blob, event.image, event.size, 0, other=True)
             case events.BlobProgress():
                 self._move(event.blob, event.offset)
             case events.BlobDone():
@@ -123,7 +127,8 @@ class Tally:
             return
         image = self.images[blob.image]
         image.done += offset - blob.offset
-        image.received = max(0, image.received + offset - blob.offset)
+        if not blob.other:
+            image.received = max(0, image.received + offset - blob.offset)
         blob.offset = offset
 
 

@@ -1,43 +1,34 @@
 """The store: verified blobs by digest, one directory, many processes.
 
-Asks the disk and starts ingests; knows nothing of manifests or the network. Its own few threads wait for the disk, so
-that an fsync never takes a thread from hashing. Spec: docs/store-format.md 2 and 4.
+Asks the disk and starts ingests; knows nothing of manifests or the network. Spec: docs/store-format.md 2, 4 and 8.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import os
-import random
 import stat
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeVar
 
-from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.settle import settle
-from fastoci.store import disk, ingest
+from fastoci.store import disk, gc, ingest, probe
 from fastoci.store.boot import Unsynced, boot_id
+from fastoci.store.durable import Durability, Level
+from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.ingest import StoreIngest
+from fastoci.store.leases import Leases
 from fastoci.store.paths import Paths, open_store
 from fastoci.store.refs import Ref, Refs
+from fastoci.store.retention import Retention
+from fastoci.store.threads import Threads
 from fastoci.store.view import update_index
-
-_THREADS: Final = 4  # they wait for the disk: commits of small blobs overlap, and the disk merges their syncs
-_POLL_S: Final = (0.02, 0.1)  # between looks at a digest that another process holds
-
-
-class _Outcome(enum.Enum):
-    """Why there is no ingest."""
-
-    THERE = enum.auto()
-    BUSY = enum.auto()
-
-
-T = TypeVar("T")
+from fastoci.store.waiting import Waiting
 
 
 class Store:
@@ -46,32 +37,39 @@ class Store:
     Belongs to one event loop; ``open`` and ``holds`` may be called from any thread.
     """
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, durability: Level) -> None:
         self.path = Path(paths.root)
         self.refs = Refs(paths)
         self._paths = paths
         self._boot_id = boot_id()
         self._unsynced = Unsynced(paths.unsynced, self._boot_id)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fastoci-store")
+        self._durability = Durability(durability, paths, self._unsynced)
+        self._threads = Threads()
+        self._leases = Leases(paths, self._boot_id, self._threads)
+        self._waiting = Waiting(paths, self.holds, self._threads)
+        self._probing = threading.Lock()
+        self._probed = False
 
     @classmethod
-    def at(cls, path: Path) -> Store:
+    def at(cls, path: Path, *, durability: Level = "commit") -> Store:
         """Open the store in a directory, made when absent or empty; an OCI layout there becomes one.
 
+        Args:
+            durability: when blobs are synced: before their names, once a job, or never.
         Raises:
             StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
         """
-        return cls(open_store(path))
+        return cls(open_store(path), durability)
 
     def close(self) -> None:
         """End the threads; no ingest is open any more. Idempotent."""
-        self._threads.shutdown()
+        self._threads.close()
 
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         first: dict[object, Descriptor] = {}
         for blob in blobs:
             first.setdefault(blob.digest, blob)
-        return await self._run(lambda: [blob for blob in first.values() if not self.holds(blob)])
+        return await self._threads.run(lambda: [blob for blob in first.values() if not self.holds(blob)])
 
     def holds(self, blob: Descriptor) -> bool:
         """Whether the blob is there, by ``lstat`` of its name.
@@ -84,20 +82,53 @@ class Store:
             return False
         return not self._unsynced.distrusts(blob.digest)
 
+    @asynccontextmanager
+    async def lease(self, blobs: Iterable[Descriptor]) -> AsyncIterator[None]:
+        """Keep what a job needs from gc, until its references are recorded. Comes before the look at what is there.
+
+        Raises:
+            StoreError: the disk refused, or it is one that no store can be on.
+        """
+        digests = [blob.digest for blob in blobs]
+        await self._threads.run(self._probe)
+        async with self._leases.protect(digests):
+            yield
+
+    @asynccontextmanager
+    async def lease_if_writable(self, blobs: Iterable[Descriptor]) -> AsyncIterator[None]:
+        """``lease`` for a job that only reads; one that may not write here goes without."""
+        if os.access(self._paths.leases, os.W_OK | os.X_OK):
+            async with self.lease(blobs):
+                yield
+        else:
+            yield
+
+    async def announce(self, blobs: Iterable[Descriptor]) -> None:
+        """Say which blobs a job is going to bring: at a level that syncs late, one sync serves them all."""
+        digests = [blob.digest for blob in blobs]
+        await self._threads.run(lambda: self._announce(digests))
+
+    async def flush(self) -> None:
+        """Make durable what the jobs so far have brought, at level ``batch``.
+
+        Raises:
+            StoreError: the disk lost a blob, which is absent from now on.
+        """
+        await self._threads.run(self._durability.flush)
+
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
-        while True:
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._try, blob, cached)
-            attempt, cancelled = await settle(work)
-            if cancelled:
-                if isinstance(attempt, StoreIngest):
-                    await attempt.abort()
-                raise asyncio.CancelledError
-            if attempt is not _Outcome.BUSY:
-                return attempt if isinstance(attempt, StoreIngest) else None
-            await asyncio.sleep(random.uniform(*_POLL_S))
+        started, cancelled = await settle(self._threads.begin(lambda: self._begin(blob, cached)))
+        if cancelled:
+            if started is not None:
+                await started.abort()
+            raise asyncio.CancelledError
+        return started
+
+    async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
+        return await self._waiting.wait(blob, progressed)
 
     async def read(self, blob: Descriptor) -> bytes:
-        return await self._run(lambda: self._read(blob))
+        return await self._threads.run(lambda: self._read(blob))
 
     def open(self, blob: Descriptor) -> int:
         path = self._paths.blob(blob.digest)
@@ -114,8 +145,29 @@ class Store:
         raise BlobNotFoundError(f"{path} is not the {blob.size} bytes of {blob.digest}, or was not synced", path=path)
 
     async def record(self, ref: Ref) -> None:
-        """``refs.set`` in the store's threads."""
-        await self._run(lambda: self.refs.set(ref))
+        """``flush`` and ``refs.set`` in the store's threads."""
+        await self._threads.run(lambda: self._record(ref))
+
+    async def forget(self, name: str) -> bool:
+        """``refs.remove`` in the store's threads."""
+        return await self._threads.run(lambda: self.refs.remove(name))
+
+    async def pin(self, name: str, pinned: bool) -> Ref:
+        """``refs.pin`` in the store's threads."""
+        return await self._threads.run(lambda: self.refs.pin(name, pinned))
+
+    async def plan_gc(self, retention: Retention) -> GcPlan:
+        """``gc.plan`` in one of the store's threads."""
+        return await self._threads.run_stoppable(
+            lambda check: gc.plan(self._paths, self._unsynced, retention, check=check)
+        )
+
+    async def gc(self, plan: GcPlan) -> tuple[Doomed, ...]:
+        """``gc.execute`` in one of the store's threads; a task that is cancelled leaves the rest for the next."""
+        await self._threads.run(self._probe)
+        return await self._threads.run_stoppable(
+            lambda check: gc.execute(self._paths, self._unsynced, plan, check=check)
+        )
 
     async def update_view(self) -> None:
         """Bring ``index.json`` up to date with the references, for other tools; once a job.
@@ -123,7 +175,7 @@ class Store:
         Raises:
             StoreError: the disk refused, or another tool left an ``index.json`` that does not parse.
         """
-        await self._run(lambda: update_index(self._paths, self.refs))
+        await self._threads.run(lambda: update_index(self._paths, self.refs))
 
     def _look(self, blob: Descriptor) -> os.stat_result | None:
         path = self._paths.blob(blob.digest)
@@ -134,10 +186,24 @@ class Store:
         except OSError as cause:
             raise disk.failure(cause, "look at", path) from cause
 
-    def _try(self, blob: Descriptor, cached: bool) -> StoreIngest | _Outcome:
-        """One attempt at ``begin``, without waiting for whoever holds the digest."""
+    def _record(self, ref: Ref) -> None:
+        self._durability.flush()
+        self.refs.set(ref)
+
+    def _probe(self) -> None:
+        with self._probing:
+            if not self._probed:
+                probe.check(self._paths)
+                self._probed = True
+
+    def _announce(self, digests: Sequence[Digest]) -> None:
+        with disk.translated("mark blobs below", self._paths.unsynced):
+            self._durability.announce(digests)
+
+    def _begin(self, blob: Descriptor, cached: bool) -> StoreIngest | None:
+        self._probe()
         if self.holds(blob):
-            return _Outcome.THERE
+            return None
         info = self._look(blob)
         if info is not None and stat.S_ISDIR(info.st_mode):
             path = self._paths.blob(blob.digest)
@@ -145,7 +211,7 @@ class Store:
         directory = self._paths.ingest(blob.digest)
         held = ingest.hold(directory)
         if held is None:
-            return _Outcome.BUSY
+            raise StoreBusyError(f"another process is fetching {blob.digest}", path=directory)
         try:
             if not self.holds(blob):  # the last holder may have committed it
                 with disk.translated("begin", directory, wanted=blob.size):
@@ -156,7 +222,7 @@ class Store:
                     boot_id=self._boot_id,
                     held=held,
                     threads=self._threads,
-                    unsynced=self._unsynced,
+                    durability=self._durability,
                     cached=cached,
                 )
             with disk.translated("delete", directory):
@@ -165,7 +231,7 @@ class Store:
             os.close(held)
             raise
         os.close(held)
-        return _Outcome.THERE
+        return None
 
     def _read(self, blob: Descriptor) -> bytes:
         fd = self.open(blob)
@@ -177,9 +243,3 @@ class Store:
         if len(data) != blob.size:
             raise BlobNotFoundError(f"{blob.digest} ends after {len(data)} of {blob.size} bytes", path=str(self.path))
         return data
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        result, cancelled = await settle(asyncio.get_running_loop().run_in_executor(self._threads, work))
-        if cancelled:
-            raise asyncio.CancelledError
-        return result

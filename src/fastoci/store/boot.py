@@ -1,15 +1,19 @@
-"""What another boot left unsynced: the boot's id, and the markers of blobs that were named before they were synced.
+"""What is not synced: the boot's id, and the markers of blobs that were named before their data was synced.
 
-Only markers of other boots matter, and nobody adds to those: so they are read once. Spec: docs/store-format.md 5.
+Of other boots only what is there when the store is opened matters: nobody adds to those markers, so they are read once.
+Spec: docs/store-format.md 5.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 
 from fastoci.image.digest import Digest
+from fastoci.store import disk
 
 
 def boot_id() -> str:
@@ -22,10 +26,19 @@ def boot_id() -> str:
 
 
 class Unsynced:
-    """The blobs that a power cut may have damaged: those with a marker of another boot. Used from any thread."""
+    """The blobs that a power cut may have damaged, or would: those with a marker. Used from any thread.
+
+    Args:
+        directory: the store's ``unsynced``.
+        boot: this boot's id.
+    """
 
     def __init__(self, directory: str, boot: str) -> None:
-        self._markers: dict[str, list[str]] = {}  # name of a marker -> its paths, one a boot
+        self._directory = directory
+        self._own = f"{directory}/{boot}"
+        self._guard = threading.Lock()
+        self._durable: set[str] = set()  # own markers that this process has synced
+        self._markers: dict[str, list[str]] = {}  # name of a marker -> its paths, one a boot, this one left out
         for other in _names(directory):
             if other != boot:
                 for name in _names(f"{directory}/{other}"):
@@ -38,13 +51,42 @@ class Unsynced:
         paths = self._markers.get(_name(digest))
         return paths is not None and any(os.path.lexists(path) for path in paths)
 
+    def mark(self, digests: Iterable[Digest]) -> None:
+        """Say, durably, that these blobs are about to get their names unsynced: one sync for all of them.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        with self._guard:
+            names = [_name(digest) for digest in digests]
+            new = [name for name in names if name not in self._durable or not os.path.lexists(f"{self._own}/{name}")]
+            if not new:
+                return
+            for directory in (self._directory, self._own):
+                disk.make_directory(directory, 0o755)
+            for name in new:
+                path = f"{self._own}/{name}"
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            disk.sync_directory(self._own)
+            self._durable.update(new)
+
     def clear(self, digest: Digest) -> None:
-        """Forget the markers of a blob that has just been verified and synced."""
+        """Forget all markers of a blob that has just been verified and synced."""
+        self.clear_others(digest)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._own}/{_name(digest)}")
+
+    def clear_others(self, digest: Digest) -> None:
+        """Forget the markers of other boots: the blob was replaced, and is marked as of this one."""
         for path in self._markers.pop(_name(digest), ()):
             with suppress(FileNotFoundError):
                 os.unlink(path)
             with suppress(OSError):  # not empty: the boot has other markers
                 os.rmdir(os.path.dirname(path))
+
+    def others(self) -> list[tuple[str, str]]:
+        """The markers of other boots, as (name of the blob: ``ALGORITHM-HEX``, path)."""
+        return [(name, path) for name, paths in self._markers.items() for path in paths]
 
 
 def _name(digest: Digest) -> str:

@@ -6,22 +6,18 @@ of the network and hashes nothing: ``Verified`` is the proof. Spec: docs/store-f
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from fastoci._core import Sha256
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.settle import settle
 from fastoci.store import disk, lock
-from fastoci.store.boot import Unsynced
 from fastoci.store.data import DataSink, open_data
+from fastoci.store.durable import Durability
 from fastoci.store.paths import Paths
-from fastoci.store.state import STATE_SIZE, State
+from fastoci.store.resume import Record, trusted
+from fastoci.store.threads import Threads
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 
@@ -61,33 +57,33 @@ class StoreIngest:
         *,
         boot_id: str,
         held: int,
-        threads: ThreadPoolExecutor,
-        unsynced: Unsynced,
+        threads: Threads,
+        durability: Durability,
         cached: bool,
     ) -> None:
         self._blob = blob
         self._paths = paths
         self._directory = paths.ingest(blob.digest)
-        self._boot_id = boot_id
         self._lock = held
         self._threads = threads
-        self._unsynced = unsynced
-        self._state_fd = -1
+        self._durability = durability
+        data = f"{self._directory}/data"
         with disk.translated("begin", self._directory, wanted=blob.size):
-            fd = open_data(f"{self._directory}/data")
+            fd = open_data(data)
+            state_fd = -1
             try:
-                self._state_fd = os.open(f"{self._directory}/state", disk.CHANGE, 0o600)
-                start = self._trusted(os.fstat(fd).st_size)
-                os.ftruncate(fd, start.offset)
-                data = f"{self._directory}/data"
-                self._sink = DataSink(fd, data, offset=start.offset, size=blob.size, cached=cached)
+                state_fd = os.open(f"{self._directory}/state", disk.CHANGE, 0o600)
+                self._start = trusted(fd, state_fd, blob, boot_id)
+                os.ftruncate(fd, self._start.offset)
+                self._sink = DataSink(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
             except BaseException:
                 os.close(fd)
-                if self._state_fd >= 0:
-                    os.close(self._state_fd)
+                if state_fd >= 0:
+                    os.close(state_fd)
                 raise
-        self._start = start
-        self._kept = start.offset
+        # What is thrown away after a power cut need not be synced on its way.
+        syncs = threads if durability.level != "none" else None
+        self._record = Record(self._directory, data_fd=fd, state_fd=state_fd, start=self._start, threads=syncs)
 
     @property
     def blob(self) -> Descriptor:
@@ -108,89 +104,75 @@ class StoreIngest:
     def checkpoint(self, offset: int, hash_state: bytes) -> None:
         if not hash_state:  # an algorithm that cannot be resumed
             return
-        if self._state_fd < 0 or not 0 <= offset <= self._sink.offset:
+        if self._sink.fd < 0 or not 0 <= offset <= self._sink.offset:
             raise ValueError(f"{self._directory}: no checkpoint at {offset}, {self._sink.offset} bytes are written")
-        with disk.translated("write", f"{self._directory}/state", wanted=STATE_SIZE):
-            os.pwrite(self._state_fd, State(self._boot_id, False, offset, hash_state).encode(), 0)
-        self._kept = offset
+        self._record.save(offset, hash_state)
 
     async def commit(self, proof: Verified) -> None:
         if type(proof) is not Verified or (proof.digest, proof.size) != (self._blob.digest, self._blob.size):
             await self.abort()
             raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
-        await self._run(self._commit)
+        await self._threads.run(self._commit)
 
     async def abort(self, *, discard: bool = False) -> None:
         if self._lock >= 0:
-            await self._run(lambda: self.release(discard))
+            await self._threads.run(lambda: self.release(discard))
 
     def release(self, discard: bool = False) -> None:
-        """``abort`` for a thread that may wait for the disk."""
+        """``abort`` for a thread of the store's."""
         if self._lock < 0:
             return
         try:
+            self._record.settle()
             self._sink.abort()
-            if discard or not self._kept:
+            if discard or self._record.lost or not self._record.offset:
                 with disk.translated("delete", self._directory):
                     remove(self._directory)
         finally:
             self._close()
 
-    async def _run(self, work: Callable[[], None]) -> None:
-        _, cancelled = await settle(asyncio.get_running_loop().run_in_executor(self._threads, work))
-        if cancelled:
-            raise asyncio.CancelledError
-
     def _commit(self) -> None:
         if self._sink.fd < 0:
             self.release()
             raise ValueError(f"{self._directory}: commit after abort")
+        digest, size = self._blob.digest, self._blob.size
         try:
-            with disk.translated("commit", self._paths.blob(self._blob.digest), wanted=self._blob.size):
-                self._make_durable()
-                self._publish(self._sink.fd)
+            with disk.translated("commit", self._paths.blob(digest), wanted=size):
+                self._check()
+                self._durability.name(digest, size, sync=self._sync, rename=self._rename)
+                with suppress(OSError):  # the blob is there; a rest of the ingest is swept later
+                    remove(self._directory)
         finally:
             self._close()
 
-    def _make_durable(self) -> None:
+    def _check(self) -> None:
+        """Refuse data that another process has changed, or the disk lost."""
+        self._record.settle()
+        size = os.fstat(self._sink.fd).st_size
+        if self._record.lost or size != self._blob.size:
+            with suppress(OSError):
+                remove(self._directory)
+            data = f"{self._directory}/data"
+            found = "was lost by the disk" if self._record.lost else f"has {size} bytes, not {self._blob.size}"
+            raise StoreError(f"{data} {found}", path=data)
+
+    def _sync(self) -> None:
         try:
-            size = os.fstat(self._sink.fd).st_size
-            if size != self._blob.size:
-                data = f"{self._directory}/data"
-                raise StoreError(f"{data} has {size} bytes, not {self._blob.size}", path=data)
             self._sink.sync()
-        except (OSError, StoreError):
+        except OSError:
             # The kernel tells of a lost page once: a second sync would succeed over a hole.
             with suppress(OSError):
                 remove(self._directory)
             raise
 
-    def _publish(self, fd: int) -> None:
-        os.fchmod(fd, 0o444)
+    def _rename(self) -> None:
+        os.fchmod(self._sink.fd, 0o444)
         os.rename(f"{self._directory}/data", self._paths.blob(self._blob.digest))
-        disk.sync_directory(self._paths.blobs(self._blob.digest))
-        self._unsynced.clear(self._blob.digest)
-        with suppress(OSError):  # the blob is there; a rest of the ingest is swept later
-            remove(self._directory)
 
     def _close(self) -> None:
         """Close everything, the lock last."""
+        self._record.close()
         self._sink.abort()
-        for fd in (self._state_fd, self._lock):
-            if fd >= 0:
-                os.close(fd)
-        self._state_fd = self._lock = -1
-
-    def _trusted(self, written: int) -> State:
-        """What an earlier attempt left and this one may build on."""
-        nothing = State(self._boot_id, False, 0, b"")
-        state = State.decode(os.pread(self._state_fd, STATE_SIZE + 1, 0))
-        if state is None or not (state.synced or state.boot_id == self._boot_id):
-            return nothing
-        if not 0 < state.offset <= min(written, self._blob.size) or self._blob.digest.algorithm != "sha256":
-            return nothing
-        try:
-            Sha256().restore(state.hash_state)
-        except ValueError:
-            return nothing
-        return state
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

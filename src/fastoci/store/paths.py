@@ -47,6 +47,25 @@ class Paths:
     def refs(self) -> str:
         return f"{self.root}/refs"
 
+    @property
+    def leases(self) -> str:
+        return f"{self.root}/leases"
+
+    @property
+    def gate(self) -> str:
+        """Two bytes are locked: 0 while a collector is at work, 1 while it deletes."""
+        return f"{self.root}/leases/.gate"
+
+    @property
+    def probed(self) -> str:
+        """What is known of the file system."""
+        return f"{self.root}/leases/.probed"
+
+    @property
+    def ingests(self) -> str:
+        """The directory of all ingests."""
+        return f"{self.root}/ingest"
+
     def blobs(self, digest: Digest) -> str:
         """The directory of the digest's algorithm."""
         return f"{self.root}/blobs/{digest.algorithm}"

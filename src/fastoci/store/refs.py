@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,6 +19,8 @@ from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.store import disk, lock
 from fastoci.store.paths import Paths
+
+Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 
 _SIZE: Final = 1 << 20  # bytes of one file
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
@@ -67,13 +69,9 @@ class Refs:
         directory, key = self._paths.ref(ref.name)
         with disk.translated("record", f"{directory}/{key}"):
             disk.make_directory(directory, 0o755)
-            held = lock.acquire(f"{directory}/.lock", wait=True)
-            assert held is not None
-            try:
+            with self._locked(directory):
                 ref = _merge(self._before(ref.name), ref)
                 disk.replace(directory, key, _encode(ref), temporary=".new")
-            finally:
-                os.close(held)
         return ref
 
     def get(self, name: str) -> Ref:
@@ -126,6 +124,65 @@ class Refs:
             # A read-only store, or a store of another user: who may not write there has no say in what is kept.
             return
 
+    def remove(self, name: str, *, stamp: Stamp | None = None) -> bool:
+        """Forget a reference, durably; its blobs stay until gc. Whether it was there.
+
+        Args:
+            stamp: leave it alone when it was written or used since it had this stamp.
+        Raises:
+            StoreError: the disk refused.
+        """
+        directory, key = self._paths.ref(name)
+        path = f"{directory}/{key}"
+        with self._locked(directory), suppress(FileNotFoundError):
+            if stamp is None or stamp_of(os.lstat(path)) == stamp:
+                os.unlink(path)
+                disk.sync_directory(directory)
+                return True
+        return False
+
+    def pin(self, name: str, pinned: bool) -> Ref:
+        """Keep a reference from gc's retention, or let it go again.
+
+        Raises:
+            BlobNotFoundError: there is none.
+            StoreError: its file is broken, or the disk refused.
+        """
+        directory, key = self._paths.ref(name)
+        with self._locked(directory):
+            ref = replace(self.get(name), pinned=pinned)
+            disk.replace(directory, key, _encode(ref), temporary=".new")
+        return ref
+
+    def scan(self) -> Iterator[tuple[str, os.stat_result]]:
+        """All files of references, in no order: the path and its state, taken before ``load`` can read it."""
+        for path, _ in self._files():
+            with suppress(FileNotFoundError):
+                yield path, os.lstat(path)
+
+    def load(self, path: str) -> Ref | None:
+        """The reference in a file that ``scan`` found; None when it is gone.
+
+        Raises:
+            StoreError: its file is broken, or the disk refused.
+        """
+        return self._load(path, os.path.basename(path))
+
+    @contextmanager
+    def _locked(self, directory: str) -> Iterator[None]:
+        """Be the only one to change references in a directory, which may be absent: then there are none."""
+        with disk.translated("change references in", directory):
+            try:
+                held = lock.acquire(f"{directory}/.lock", wait=True)
+            except FileNotFoundError:
+                yield
+                return
+            assert held is not None
+            try:
+                yield
+            finally:
+                os.close(held)
+
     def _before(self, name: str) -> Ref | None:
         with suppress(StoreError):  # a broken file is replaced whole
             return self.get(name)
@@ -144,7 +201,7 @@ class Refs:
         if data is None:
             return None
         try:
-            form = document.decode(data, _Form, what="reference")
+            form = document.peek(data, _Form, what="reference")
             images = {platform: image.value(platform) for platform, image in form.images.items()}
             ref = Ref(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
         except (FormatError, UnsupportedError) as error:
@@ -152,6 +209,11 @@ class Refs:
         if self._paths.ref(ref.name) != (os.path.dirname(path), key):
             raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
         return ref
+
+
+def stamp_of(info: os.stat_result) -> Stamp:
+    """What changes whenever the file is replaced or touched."""
+    return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _merge(old: Ref | None, new: Ref) -> Ref:

@@ -16,10 +16,10 @@ _BODY: Final = STATE_SIZE - 9  # before the CRC's 8 digits and the newline
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``offset`` bytes of the data are written and hashed."""
+    """``offset`` bytes of the data are written and hashed, of which the first ``synced`` were on the disk before."""
 
     boot_id: str
-    synced: bool
+    synced: int
     offset: int
     hash_state: bytes
 
@@ -49,6 +49,8 @@ class State:
             hash_state = bytes.fromhex(fields["hash_state"])
         except (ValueError, LookupError, TypeError):
             return None
-        if type(boot_id) is not str or type(synced) is not bool or type(offset) is not int or offset < 0:
+        if type(boot_id) is not str or type(synced) is not int or type(offset) is not int:
+            return None
+        if not 0 <= synced <= offset:
             return None
         return State(boot_id, synced, offset, hash_state)

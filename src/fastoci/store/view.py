@@ -14,6 +14,7 @@ from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import encode
 from fastoci.image.layout import REF_NAME, encode_index
+from fastoci.image.links import Link
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.store import disk, lock
 from fastoci.store.paths import Paths
@@ -53,6 +54,17 @@ def update_index(paths: Paths, refs: Refs) -> bool:
         finally:
             os.close(held)
     return True
+
+
+def foreign(paths: Paths) -> list[Link]:
+    """What other tools have listed: roots of gc beside the references.
+
+    Raises:
+        StoreError: the file does not parse, or the disk refused.
+    """
+    entries = _read(f"{paths.root}/index.json")["manifests"] or []
+    assert isinstance(entries, list)
+    return [Link(entry["mediaType"], entry["digest"], entry["size"]) for entry in entries if not _is_ours(entry)]
 
 
 def _read(path: str) -> dict[str, object]:

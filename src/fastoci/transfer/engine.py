@@ -25,7 +25,9 @@ from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
 from fastoci.layouts.oci_layout import write_image
 from fastoci.store.blobs import Store
+from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
+from fastoci.store.retention import Retention
 from fastoci.transfer.events import Observer, QuotaSeen
 from fastoci.transfer.job import Job, read_config
 from fastoci.transfer.limits import Limits
@@ -91,7 +93,8 @@ class Image:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
         await self._note_use()
-        await self._job.unpack(self._resolved, self.config, Path(root), image=str(self.reference))
+        async with self._job.store.lease_if_writable(self._parts):
+            await self._job.unpack(self._resolved, self.config, Path(root), image=str(self.reference))
 
     async def export(self, directory: StrPath) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
@@ -100,11 +103,16 @@ class Image:
             StoreError: ``directory`` is no layout, or cannot be written.
         """
         await self._note_use()
-        blobs = (self.manifest_descriptor, *self._resolved.blobs)
         top = replace(self.manifest_descriptor, platform=self.platform)
-        await asyncio.to_thread(
-            write_image, Path(directory), str(self.reference), top, blobs=blobs, store=self._job.store
-        )
+        store = self._job.store
+        async with store.lease_if_writable(self._parts):
+            await asyncio.to_thread(
+                write_image, Path(directory), str(self.reference), top, blobs=self._parts, store=store
+            )
+
+    @property
+    def _parts(self) -> tuple[Descriptor, ...]:
+        return (self.manifest_descriptor, *self._resolved.blobs)
 
     async def _note_use(self) -> None:
         """The reference's last use is what keeps an image when room is needed."""
@@ -150,7 +158,7 @@ class Engine:
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
-        self._store = await asyncio.to_thread(Store.at, self.store_path)
+        self._store = await asyncio.to_thread(lambda: Store.at(self.store_path, durability=self._limits.durability))
         self._stack = AsyncExitStack()
         self._worker = Worker(self._limits.workers)
         spans = Spans(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
@@ -208,9 +216,57 @@ class Engine:
         Raises:
             FastociError: of the first that failed; what was finished stays.
         """
-        missing = await self._store.missing(descriptors)
-        if missing:
-            await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
+        async with self._store.lease(descriptors):
+            missing = await self._store.missing(descriptors)
+            if missing:
+                await self._store.announce(missing)
+                await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
+            await self._store.flush()
+
+    async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
+        """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
+
+        What ``fetch`` brought is of no image. Changes nothing; the plan can be printed.
+
+        Raises:
+            StoreError: a reference or a document is broken, so that nobody knows what it needs.
+        """
+        return await self._store.plan_gc(retention or Retention())
+
+    async def gc(self, plan: GcPlan | None = None) -> tuple[Doomed, ...]:
+        """Delete what a plan says, and is still not needed by then; safe beside other processes.
+
+        Args:
+            plan: however old; a new one by default.
+        Returns:
+            what was deleted.
+        Raises:
+            StoreBusyError: another process collects.
+            StoreError: as ``plan_gc``.
+        """
+        deleted = await self._store.gc(plan or await self.plan_gc())
+        if any(item.kind == "ref" for item in deleted):
+            await self._store.update_view()
+        return deleted
+
+    async def remove(self, reference: str) -> None:
+        """Forget an image's name; what only it needs is deleted by the next ``gc``.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        name = str(Reference.parse(reference))
+        if not await self._store.forget(name):
+            raise BlobNotFoundError(f"the store has no reference {name}", path=str(self.store_path))
+        await self._store.update_view()
+
+    async def pin(self, reference: str, pinned: bool = True) -> None:
+        """Keep an image whatever ``gc`` is asked to make room for, or let it go again.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        await self._store.pin(str(Reference.parse(reference)), pinned)
 
     async def images(self) -> list[Ref]:
         """The references in the store, by name."""

@@ -41,8 +41,17 @@ class BlobStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobWaiting:
+    """Another process is fetching the blob; ``BlobProgress`` then tells how far that is."""
+
+    image: str  # the first that asked
+    blob: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlobProgress:
-    """``offset`` bytes of the blob are hashed and written."""
+    """``offset`` bytes of the blob are written, by this process or another."""
 
     blob: str
     offset: int
@@ -133,6 +142,7 @@ Event = (
     ImageStarted
     | ImagePlanned
     | BlobStarted
+    | BlobWaiting
     | BlobProgress
     | BlobDone
     | BlobFailed

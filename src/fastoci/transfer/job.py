@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import FastociError, FormatError, PlatformError, StoreError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, StoreError, UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
@@ -65,9 +66,12 @@ class Job:
         self.observer(ImageStarted(image))
         try:
             resolved = await self.resolve(reference, source, platform)
-            plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
-            self._announce(plan, image)
-            config = await self._execute(plan, source, image, platform, rootfs)
+            documents = [descriptor for descriptor, _ in resolved.chain]
+            async with self.store.lease([*documents, *resolved.blobs]):  # before the look at what is there
+                plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
+                self._announce(plan, image)
+                await self.store.announce(plan.missing)
+                config = await self._execute(plan, source, image, platform, rootfs)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error)))
@@ -131,9 +135,10 @@ class Job:
         if descriptor.size > self.limits.manifest_size:
             raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a manifest")
         if not await self.store.missing([descriptor]):
-            data = await self.store.read(descriptor)
-            if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
-                return data
+            with suppress(BlobNotFoundError):  # no lease yet: a gc may have taken it
+                data = await self.store.read(descriptor)
+                if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
+                    return data
         return await source.manifest(descriptor)
 
     def _announce(self, plan: PullPlan, image: str) -> None:

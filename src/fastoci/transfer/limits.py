@@ -8,6 +8,8 @@ from typing import Final
 
 LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
+from fastoci.store.durable import Level
+
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
@@ -26,6 +28,7 @@ class Limits:
     index_depth: int = 4  # nested indexes
     unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
+    durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
     read_s: float = 30.0  # silence on a connection

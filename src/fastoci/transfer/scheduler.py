@@ -11,13 +11,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from fastoci._core import Span
-from fastoci.errors import FastociError, IntegrityError, StoreError
+from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BlobStore, DoubtedSource, Ingest, SpanSource
 from fastoci.settle import settle
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, Observer
+from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.pipeline import Fed
 from fastoci.transfer.spans import Spans
@@ -146,30 +146,37 @@ class Scheduler:
                 await settle(asyncio.wait([flight.task]))
 
     async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
-        async with self._connections:
+        try:
             try:
-                try:
-                    await self._bring(blob, source, image, tap, cached)
-                except IntegrityError:
-                    # What a tap's reader had cannot be taken back.
-                    if not isinstance(source, DoubtedSource) or (tap is not None and tap.used):
-                        raise
-                    source.doubt(blob)
-                    await self._bring(blob, source, image, None, cached)
-            except FastociError as error:
-                error.blob = error.blob or str(blob.digest)
-                self._observe(BlobFailed(str(blob.digest), str(error)))
-                raise
-            except asyncio.CancelledError:
-                self._observe(BlobFailed(str(blob.digest), "cancelled"))
-                raise
-            self._observe(BlobDone(str(blob.digest), blob.size))
+                await self._bring(blob, source, image, tap, cached)
+            except IntegrityError:
+                # What a tap's reader had cannot be taken back.
+                if not isinstance(source, DoubtedSource) or (tap is not None and tap.used):
+                    raise
+                source.doubt(blob)
+                await self._bring(blob, source, image, None, cached)
+        except FastociError as error:
+            error.blob = error.blob or str(blob.digest)
+            self._observe(BlobFailed(str(blob.digest), str(error)))
+            raise
+        except asyncio.CancelledError:
+            self._observe(BlobFailed(str(blob.digest), "cancelled"))
+            raise
+        self._observe(BlobDone(str(blob.digest), blob.size))
 
     async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
-        ingest = await self._store.begin(blob, cached=cached)
-        if ingest is not None:
-            self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
-            await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+        """Fetch the blob, or wait while another process does: that takes no connection."""
+        while True:
+            with suppress(StoreBusyError):
+                async with self._connections:
+                    ingest = await self._store.begin(blob, cached=cached)
+                    if ingest is not None:
+                        self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
+                        await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+                return
+            self._observe(BlobWaiting(image, str(blob.digest), blob.size))
+            if await self._store.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
+                return
 
     async def _ingest(self, ingest: Ingest, source: BlobSource, tap: Tap | None) -> None:
         blob = ingest.blob

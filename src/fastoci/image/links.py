@@ -1,0 +1,53 @@
+"""What a manifest or index points at, and nothing else of it: for those who follow documents that were parsed before.
+
+Lenient and some twenty times faster than ``manifest.parse`` and ``index.parse``, which judge what comes from outside.
+Spec: image-spec v1.1 manifest.md and image-index.md.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fastoci.image import document, mediatype
+from fastoci.image.descriptor import Descriptor, Size
+
+
+class Link(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """A descriptor's essence. ``digest`` is text, unchecked."""
+
+    media_type: str
+    digest: str
+    size: Size
+
+    @classmethod
+    def of(cls, descriptor: Descriptor) -> Link:
+        """The essence of a descriptor."""
+        return cls(descriptor.media_type, str(descriptor.digest), descriptor.size)
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    config: Link
+    layers: tuple[Link, ...]
+
+
+class _Index(msgspec.Struct, frozen=True):
+    manifests: tuple[Link, ...] | None
+
+
+def has_links(media_type: str) -> bool:
+    """Whether a document of this type points at others."""
+    return media_type in mediatype.MANIFESTS or media_type in mediatype.INDEXES
+
+
+def links(data: bytes, media_type: str) -> tuple[Link, ...]:
+    """The config and layers of a manifest, the manifests of an index; nothing for any other type.
+
+    Raises:
+        FormatError: not JSON, or not of this form.
+    """
+    if media_type in mediatype.INDEXES:
+        return document.peek(data, _Index, what="index").manifests or ()
+    if media_type in mediatype.MANIFESTS:
+        form = document.peek(data, _Manifest, what="manifest")
+        return (form.config, *form.layers)
+    return ()

@@ -1,0 +1,226 @@
+"""Leases: what running jobs need, before any reference says so; what gc spares beside the references.
+
+How a job and a collector cannot miss each other, without a lock held by either for long:
+
+1. A job writes its digests into its lease, **then** waits until no sweep is under way, then looks which blobs are
+   there. A sweep that began before the write is over by the look; one that begins after it reads the lease first.
+2. A job records its references, **then** asks whether a collector is at work, and deletes its lease only if none is.
+   A collector that comes later finds the references; one that is at work finds the lease, also of a job that ended.
+3. A lease is alive while its file is locked. Only a collector that is alone, and before it reads the references, takes
+   a lease that is not locked for dead.
+
+Knows neither blobs nor references. Spec: docs/store-format.md 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from fastoci.errors import StoreBusyError
+from fastoci.image.digest import Digest
+from fastoci.settle import settle
+from fastoci.store import disk, lock
+from fastoci.store.paths import Paths
+from fastoci.store.threads import Threads
+
+_COLLECTING, _SWEEPING = 0, 1  # bytes of the gate that a collector locks
+_USES: Final = 256  # jobs in one file; then a new one is begun, so that a busy program's does not grow for ever
+_PAUSE_S: Final = (0.001, 0.005)  # between looks at a sweep, which takes some milliseconds
+_SIZE: Final = 64 << 20  # bytes of a lease that are read at once
+
+
+@dataclass(slots=True)
+class _File:
+    """A lease that is locked by this process."""
+
+    path: str
+    fd: int
+    users: int = 0
+    uses: int = 0
+
+
+class Leases:
+    """The leases of one process on a store. Jobs that overlap share a file, so that a thousand need one descriptor."""
+
+    def __init__(self, paths: Paths, boot_id: str, threads: Threads) -> None:
+        self._paths = paths
+        self._boot_id = boot_id
+        self._threads = threads
+        self._guard = threading.Lock()
+        self._current: _File | None = None
+
+    @asynccontextmanager
+    async def protect(self, digests: Iterable[Digest]) -> AsyncIterator[None]:
+        """Keep blobs from gc, those that are there and those to come, until the references to them are recorded.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        lines = b"".join(b"%s\n" % str(digest).encode() for digest in digests)
+        file, cancelled = await settle(self._threads.begin(lambda: self._enter(lines)))
+        try:
+            if cancelled:
+                raise asyncio.CancelledError
+            await self._pass()
+            yield
+        finally:
+            await self._threads.run(lambda: self._leave(file))
+
+    async def _pass(self) -> None:
+        """Return when a moment was seen in which nothing is swept."""
+        while True:
+            if not await self._threads.run(self._is_swept):
+                return
+            await asyncio.sleep(random.uniform(*_PAUSE_S))
+
+    def _enter(self, lines: bytes) -> _File:
+        with self._guard, disk.translated("write a lease below", self._paths.leases, wanted=len(lines)):
+            file = self._current
+            if file is None or file.uses >= _USES:
+                file = self._current = self._create()
+            file.users += 1
+            file.uses += 1
+            try:
+                disk.write_all(file.fd, lines)
+            except BaseException:
+                self._drop(file)  # what follows a torn line would not count
+                raise
+            return file
+
+    def _create(self) -> _File:
+        disk.make_directory(self._paths.leases, 0o700)
+        path = f"{self._paths.leases}/{uuid.uuid4().hex}"
+        fd = lock.acquire(path, wait=True)
+        assert fd is not None
+        about = {"boot_id": self._boot_id, "pid": os.getpid(), "started_at": datetime.now(UTC).isoformat()}
+        file = _File(path, fd)
+        try:
+            disk.write_all(fd, json.dumps(about).encode() + b"\n")
+        except BaseException:
+            self._end(file)
+            raise
+        return file
+
+    def _leave(self, file: _File) -> None:
+        with self._guard, disk.translated("delete", file.path):
+            self._drop(file, begun=True)
+
+    def _drop(self, file: _File, *, begun: bool = False) -> None:
+        """One user fewer. A file that could not be written gets no more of them."""
+        file.users -= 1
+        if self._current is file and (not begun or not file.users):
+            self._current = None
+        if not file.users:
+            self._end(file)
+
+    def _end(self, file: _File) -> None:
+        try:
+            if not lock.is_held(self._paths.gate, byte=_COLLECTING):
+                os.unlink(file.path)
+        finally:
+            os.close(file.fd)
+
+    def _is_swept(self) -> bool:
+        with disk.translated("look at", self._paths.gate):
+            return lock.is_held(self._paths.gate, byte=_SWEEPING)
+
+
+class Collecting:
+    """The collector's side: at most one at a time holds the store's gate. Made by ``collecting``.
+
+    ``spared`` are the digests that leases name, as raw bytes, as of the last ``sweeping`` or ``read``.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.spared: set[bytes] = set()
+        self._paths = paths
+        self._read: dict[str, int] = {}  # bytes of each lease that are known
+
+    def bury(self) -> int:
+        """Delete the leases of jobs that are over, and count them; before the references are read."""
+        count = 0
+        with disk.translated("list", self._paths.leases):
+            for name in _names(self._paths):
+                path = f"{self._paths.leases}/{name}"
+                with suppress(FileNotFoundError):
+                    held = lock.acquire(path, wait=False)
+                    if held is not None:
+                        os.unlink(path)
+                        os.close(held)
+                        count += 1
+        return count
+
+    def read(self) -> None:
+        """Read what leases have come to say since the last time."""
+        with disk.translated("read", self._paths.leases):
+            for name in _names(self._paths):
+                self._read_one(f"{self._paths.leases}/{name}")
+
+    def _read_one(self, path: str) -> None:
+        known = self._read.get(path, 0)
+        try:
+            if os.lstat(path).st_size <= known:
+                return
+            fd = os.open(path, disk.READ)
+        except FileNotFoundError:  # its job is over: its references are there
+            return
+        try:
+            while lines := os.pread(fd, _SIZE, known).rpartition(b"\n")[0]:
+                known += len(lines) + 1
+                for line in lines.split(b"\n"):
+                    with suppress(ValueError):
+                        self.spared.add(bytes.fromhex(line.partition(b":")[2].decode()))
+        finally:
+            os.close(fd)
+        self._read[path] = known
+
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """Keep jobs between the writing of their lease and their look at the blobs; ``spared`` is up to date."""
+        with disk.translated("lock", self._paths.gate):
+            held = lock.acquire(self._paths.gate, wait=True, byte=_SWEEPING)
+        assert held is not None
+        began = time.monotonic()
+        try:
+            self.read()
+            yield
+        finally:
+            os.close(held)
+        # Jobs look now and then whether the gate is open: half of the time it is.
+        time.sleep(time.monotonic() - began)
+
+
+@contextmanager
+def collecting(paths: Paths) -> Iterator[Collecting]:
+    """Be the only collector of a store.
+
+    Raises:
+        StoreBusyError: another one is at work.
+        StoreError: the disk refused.
+    """
+    with disk.translated("lock", paths.gate):
+        disk.make_directory(paths.leases, 0o700)
+        held = lock.acquire(paths.gate, wait=False, byte=_COLLECTING)
+    if held is None:
+        raise StoreBusyError(f"another gc of {paths.root} is at work", path=paths.gate)
+    try:
+        yield Collecting(paths)
+    finally:
+        os.close(held)
+
+
+def _names(paths: Paths) -> list[str]:
+    with suppress(FileNotFoundError):
+        return [name for name in os.listdir(paths.leases) if not name.startswith(".")]
+    return []
