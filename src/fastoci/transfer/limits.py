@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
-
 from fastoci.store.durable import Level
+
+LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
 
 def _cores() -> int:
