@@ -12,6 +12,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
 from fastoci.store.blobs import Store
+from fastoci.store.durable import Level
 from fastoci.store.ingest import StoreIngest
 from fastoci.stream.verify import Verifier, hash_spans
 
@@ -19,9 +20,9 @@ from fastoci.stream.verify import Verifier, hash_spans
 class Shelf:
     """A store and the hands to fill it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, durability: Level = "commit") -> None:
         self.path = path
-        self.store = Store.at(path)
+        self.store = Store.at(path, durability=durability)
 
     def random(self, size: int, seed: int = 0) -> bytes:
         return random.Random(seed).randbytes(size)

@@ -88,7 +88,7 @@ def plan(paths: Paths, unsynced: Unsynced, retention: Retention, *, check: Check
     roots = list(_roots(paths, check))
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
-    gate.read()
+    gate.read(living=True)
     doomed = [Doomed("ref", root.name, 0, why) for root, why in going]
     kept_blobs = 0
     for algorithm, digest in _blobs(paths, check):

@@ -161,11 +161,13 @@ class Collecting:
                         count += 1
         return count
 
-    def read(self) -> None:
-        """Read what leases have come to say since the last time."""
+    def read(self, *, living: bool = False) -> None:
+        """Read what leases have come to say since the last time; of ``living`` jobs alone, or of all."""
         with disk.translated("read", self._paths.leases):
             for name in _names(self._paths):
-                self._read_one(f"{self._paths.leases}/{name}")
+                path = f"{self._paths.leases}/{name}"
+                if not living or lock.is_held(path):
+                    self._read_one(path)
 
     def _read_one(self, path: str) -> None:
         known = self._read.get(path, 0)

@@ -1,0 +1,66 @@
+"""Thirty-two pullers beside four collectors on one store, all killed at random: nothing that is needed is deleted.
+
+``make gc-storm`` runs 100,000 operations; the short form is part of ``make test``. The seed is printed on failure; set
+``FASTOCI_SEED`` to draw the same operations again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import gc_storm
+import pytest
+from store_shelf import Shelf
+
+from fastoci.store.retention import Retention
+
+OPERATIONS = int(os.environ.get("FASTOCI_GC_OPERATIONS", "3000"))
+SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
+
+
+@pytest.mark.timeout(3000)
+async def test_no_blob_that_a_lease_or_a_reference_names_is_deleted_or_wrong(tmp_path: Path) -> None:
+    path = tmp_path / str(SEED)
+    print(f"seed {SEED}, {OPERATIONS} operations")
+    counts = storm(path)
+    print(counts)
+    assert counts["killed"] > OPERATIONS / 300
+    assert counts["gc"] > 0
+    shelf = Shelf(path)
+    try:
+        needed = check_references(shelf)
+        await shelf.store.gc(await shelf.store.plan_gc(Retention()))
+    finally:
+        shelf.store.close()
+    blobs = {file.name: file for file in (path / "blobs" / "sha256").iterdir()}
+    assert set(blobs) == needed, "what is left is what the references need"
+    for name, file in blobs.items():
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == name
+    assert {file.name for file in (path / "leases").iterdir()} <= {".gate", ".probed"}, "leases of the dead"
+
+
+def storm(path: Path) -> dict[str, int]:
+    command = [sys.executable, gc_storm.__file__, str(path), str(OPERATIONS), str(SEED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    counts: dict[str, int] = json.loads(done.stdout)
+    return counts
+
+
+def check_references(shelf: Shelf) -> set[str]:
+    """All that the references need is there; its digests."""
+    made = {image.manifest.digest: image for image in gc_storm.images(SEED)}
+    refs, broken = shelf.store.refs.list()
+    assert not broken
+    needed = set()
+    for ref in refs:
+        for blob in made[ref.descriptor.digest].blobs:
+            assert shelf.store.holds(blob), f"{ref.name} lacks {blob.digest}"
+            needed.add(blob.digest.hex)
+    return needed

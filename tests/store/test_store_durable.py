@@ -1,0 +1,161 @@
+"""Levels of durability: when a blob is synced, and what a power cut would find."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from store_shelf import Shelf
+
+from fastoci.errors import StoreError
+from fastoci.store.boot import boot_id
+from fastoci.store.durable import Level
+from fastoci.store.refs import Ref
+
+OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def open_at(tmp_path: Path) -> Callable[[Level], Shelf]:
+    shelves: list[Shelf] = []
+
+    def make(level: Level) -> Shelf:
+        shelves.append(Shelf(tmp_path / "store", level))
+        return shelves[-1]
+
+    return make
+
+
+def markers(shelf: Shelf) -> list[str]:
+    directory = shelf.path / "unsynced" / boot_id()
+    return sorted(os.listdir(directory)) if directory.is_dir() else []
+
+
+class Calls:
+    """Which calls were made, in order, and on what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        for name in ("fsync", "fdatasync", "rename"):
+            monkeypatch.setattr(os, name, self._spy(name, getattr(os, name)))
+
+    def _spy(self, name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            target = os.readlink(f"/proc/self/fd/{arguments[0]}") if isinstance(arguments[0], int) else arguments[1]
+            self.made.append(f"{name} {Path(str(target)).name[:8]}")
+            real(*arguments)
+
+        return call
+
+
+async def test_a_committed_blob_is_synced_before_its_name(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_at("commit")
+    await shelf.put(b"first")
+    calls = Calls(monkeypatch)
+    blob = await shelf.put(b"content")
+    assert calls.made == ["fdatasync data", f"rename {blob.digest.hex[:8]}", "fsync sha256"]
+    assert markers(shelf) == []
+    shelf.store.close()
+
+
+async def test_at_none_a_marker_is_on_the_disk_before_the_name_and_nothing_else_is_synced(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_at("none")
+    await shelf.put(b"first")
+    calls = Calls(monkeypatch)
+    blob = await shelf.put(b"content")
+    assert calls.made == [f"fsync {boot_id()[:8]}", f"rename {blob.digest.hex[:8]}"]
+    assert f"sha256-{blob.digest.hex}" in markers(shelf)
+    assert await shelf.store.read(blob) == b"content"
+    shelf.store.close()
+
+
+@pytest.mark.parametrize("level", ["batch", "none"])
+async def test_one_sync_serves_the_markers_of_a_job(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch, level: Level
+) -> None:
+    shelf = open_at(level)
+    await shelf.put(b"first")
+    contents = [bytes([number]) for number in range(20)]
+    calls = Calls(monkeypatch)
+    await shelf.store.announce([shelf.describe(content) for content in contents])
+    assert len(markers(shelf)) == 21
+    for content in contents:
+        await shelf.put(content)
+    assert [call for call in calls.made if call.startswith("f")] == [f"fsync {boot_id()[:8]}"]
+    shelf.store.close()
+
+
+async def test_a_batch_is_synced_before_its_reference_and_then_has_no_markers(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_at("batch")
+    large = await shelf.put(shelf.random(2 << 20))
+    assert markers(shelf) == []
+    blobs = [await shelf.put(bytes([number])) for number in range(5)]
+    assert len(markers(shelf)) == 5
+    calls = Calls(monkeypatch)
+    await shelf.store.record(Ref("registry.test/a:1", large, {}, "2023-11-14T22:13:20Z"))
+    assert [call for call in calls.made if "fdatasync" in call] == [
+        f"fdatasync {blob.digest.hex[:8]}" for blob in blobs
+    ]
+    assert calls.made.index("fsync sha256") < next(n for n, call in enumerate(calls.made) if "rename" in call)
+    assert markers(shelf) == []
+    shelf.store.close()
+
+
+async def test_a_blob_that_the_disk_loses_at_the_end_of_a_batch_has_no_name_any_more(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_at("batch")
+    first, second = await shelf.put(b"first"), await shelf.put(b"second")
+    real = os.fdatasync
+
+    def fail(fd: int) -> None:
+        if first.digest.hex in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.EIO, "injected")
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(StoreError, match=first.digest.hex):
+        await shelf.store.flush()
+    assert await shelf.store.missing([first, second]) == [first]
+    assert markers(shelf) == [f"sha256-{first.digest.hex}"]
+    shelf.store.close()
+
+
+@pytest.mark.parametrize("level", ["commit", "batch", "none"])
+async def test_a_blob_of_another_boot_that_was_not_synced_is_absent_until_it_is_replaced(
+    open_at: Callable[[Level], Shelf], level: Level
+) -> None:
+    shelf = open_at("none")
+    blob = await shelf.put(b"content")
+    (shelf.path / "unsynced" / boot_id()).rename(shelf.path / "unsynced" / OTHER_BOOT)  # as if the power was cut
+    shelf.store.close()
+    shelf = open_at(level)
+    assert await shelf.store.missing([blob]) == [blob]
+    await shelf.put(b"content")
+    await shelf.store.flush()
+    assert await shelf.store.missing([blob]) == []
+    assert not (shelf.path / "unsynced" / OTHER_BOOT).exists()
+    assert bool(markers(shelf)) == (level == "none")
+    shelf.store.close()
+
+
+async def test_a_marker_that_another_process_has_cleared_is_made_again(open_at: Callable[[Level], Shelf]) -> None:
+    shelf = open_at("none")
+    blob = shelf.describe(b"content")
+    await shelf.store.announce([blob])
+    (shelf.path / "unsynced" / boot_id() / f"sha256-{blob.digest.hex}").unlink()
+    await shelf.put(b"content")
+    assert markers(shelf) == [f"sha256-{blob.digest.hex}"]
+    shelf.store.close()
+
+
+def test_there_is_no_other_level(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="durability"):
+        Shelf(tmp_path / "store", "some")  # type: ignore[arg-type]

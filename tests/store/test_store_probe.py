@@ -1,0 +1,115 @@
+"""File systems that do not keep what the store is built on are refused, once, with the reason."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from store_shelf import Shelf
+
+from fastoci import _core
+from fastoci.errors import StoreError, StoreFullError
+from fastoci.store import lock, probe
+from fastoci.store.paths import Paths, open_store
+
+TMPFS, EXT4 = 0x01021994, 0xEF53
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return open_store(tmp_path / "store")
+
+
+def test_the_kind_of_a_file_system_is_told(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    kind = _core.file_system(fd)
+    os.close(fd)
+    assert kind > 0
+    assert _core.file_system(fd) == -errno.EBADF
+
+
+def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe.check(paths)
+    assert os.listdir(paths.ingests) == os.listdir(f"{paths.root}/blobs/sha256") == []
+    monkeypatch.setattr(probe, "_NETWORK", {})
+    monkeypatch.setattr(os, "rename", None)  # whoever asks again fails
+    probe.check(paths)
+
+
+def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -> None:
+    probe.check(paths)
+    Path(paths.probed).write_text("1 1")
+    probe.check(paths)
+    assert Path(paths.probed).read_text() != "1 1"
+
+
+def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "file_system", lambda fd: 0x6969)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"network file system \(NFS\)"):
+            probe.check(paths)
+
+
+def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_lock", lambda fd, *, wait, byte: True)
+    with pytest.raises(StoreError, match="does not keep locks"):
+        probe.check(paths)
+
+
+def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lock.acquire
+
+    def acquire(path: str, *, wait: bool) -> int | None:
+        if path.endswith(".probe"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return real(path, wait=wait)
+
+    monkeypatch.setattr(lock, "acquire", acquire)
+    with pytest.raises(StoreError, match="No locks available"):
+        probe.check(paths)
+
+
+def test_blobs_on_another_mount_than_ingests_are_refused(paths: Paths, small_disk: Path) -> None:
+    """A rename cannot cross it."""
+    blobs = Path(paths.root, "blobs", "sha256")
+    blobs.rmdir()
+    (small_disk / "sha256").mkdir()
+    blobs.mkdir()
+    os.system(f"mount --bind {small_disk}/sha256 {blobs}")
+    try:
+        with pytest.raises(StoreError, match="cannot hold a store"):
+            probe.check(paths)
+    finally:
+        os.system(f"umount {blobs}")
+
+
+def test_a_full_disk_is_no_verdict(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(StoreFullError):
+            probe.check(paths)
+    probe.check(paths)
+    assert os.listdir(paths.ingests) == []
+
+
+async def test_a_refused_store_takes_no_blob_and_no_lease(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "file_system", lambda fd: 0x01021997)
+    blob = shelf.describe(b"content")
+    with pytest.raises(StoreError, match="9p"):
+        await shelf.begin(blob)
+    with pytest.raises(StoreError, match="9p"):
+        async with shelf.store.lease([blob]):
+            pass
+
+
+async def test_reading_asks_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, open_shelf: Callable[[Path], Shelf]
+) -> None:
+    blob = await shelf.put(b"content")
+    monkeypatch.setattr(probe, "file_system", lambda fd: 0x6969)
+    Path(shelf.path, "leases", ".probed").unlink()
+    assert await open_shelf(shelf.path).store.read(blob) == b"content"
