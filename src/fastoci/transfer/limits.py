@@ -10,7 +10,6 @@ from fastoci.store.durable import Level
 
 LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
-from fastoci.store.durable import Level
 
 
 def _cores() -> int:
