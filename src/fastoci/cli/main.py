@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from fastoci.cli import apply, failure, info, inspect, login, logout, ls, pull
+from fastoci.cli import apply, df, failure, info, inspect, login, logout, ls, pull, repair, verify, view
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -38,7 +38,19 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
-    commands=[pull.pull, ls.ls, inspect.inspect, apply.apply, login.login, logout.logout, info.info],
+    commands=[
+        pull.pull,
+        ls.ls,
+        inspect.inspect,
+        apply.apply,
+        df.df,
+        verify.verify,
+        repair.repair,
+        view.view,
+        login.login,
+        logout.logout,
+        info.info,
+    ],
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def program() -> None:

@@ -41,6 +41,7 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.platform
 @options.store
+@options.additional
 @click.option(
     "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
 )
@@ -68,6 +69,7 @@ def pull(
     references: tuple[str, ...],
     platform: str | None,
     store: Path | None,
+    additional: tuple[Path, ...],
     rootfs: Path | None,
     oci: Path | None,
     tls_verify: bool,
@@ -105,6 +107,7 @@ def pull(
     async def work() -> None:
         async with Engine(
             store,
+            additional=additional,
             limits=limits,
             tls_verify=tls_verify,
             authfile=authfile,

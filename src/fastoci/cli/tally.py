@@ -79,7 +79,7 @@ class Tally:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned():
+            case events.Warned() | events.VerifyProgress():
                 pass
             case _:
                 self._see_image(event, self._image(event.image, now))
@@ -185,6 +185,8 @@ def summary(event: events.Event, tally: Tally) -> str:
             told = f"{amount(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {told}" + (f"; not applied: {skipped}" if skipped else "")
+        case events.VerifyProgress():
+            return f"{amount(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():
             return (f"{plain(event.image)}: " if event.image else "") + f"warning: {plain(event.message)}"
     return ""

@@ -156,7 +156,7 @@ class Store:
         await self._run(lambda: update_index(self._paths, self.refs))
 
     def _missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
-        """``holds`` of many, written out: what it adds to the bare ``lstat`` counts (benchmarks/macro/store_scale.py)."""
+        """``holds`` of many, written out: what it adds to a bare ``lstat`` counts (benchmarks/macro/store_scale.py)."""
         lstat, is_regular, distrusts = os.lstat, stat.S_ISREG, self._unsynced.distrusts
         roots = {name: f"{self._paths.root}/blobs/{name}/" for name in ("sha256", "sha512")}
         seen: set[str] = set()

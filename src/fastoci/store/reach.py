@@ -12,17 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastoci.errors import FormatError, ReferenceSyntaxError, StoreError, UnsupportedError
+from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.digest import Digest
 from fastoci.image.links import DOCUMENTS, Link, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.paths import Paths
+from fastoci.store.refs import Ref
 
 _SIZE: Final = 4 << 20  # bytes of a document or reference that is read
-ALGORITHMS: Final = ("sha256", "sha512")
+_DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
 
 Read = Callable[[Link], bytes | None]
 
@@ -68,17 +68,30 @@ def _files(paths: Paths) -> Iterator[tuple[str, str]]:
                         yield f"{paths.refs}/{prefix}/{key}", key
 
 
+def listed_as(ref: Ref) -> Listed:
+    """A reference that was read strictly, for the same walks."""
+    images = {platform: _link(image) for platform, image in ref.images.items()}
+    return Listed(ref.name, _link(ref.descriptor), images, ref.pulled_at, ref.pinned)
+
+
+def _link(blob: Descriptor) -> Link:
+    return Link(str(blob.digest), blob.size, blob.media_type)
+
+
 def reader(places: Sequence[Paths]) -> Read:
     """Reads documents from the first of these stores that has one of the right size; None when none has."""
 
     def read(link: Link) -> bytes | None:
-        with suppress(ReferenceSyntaxError, UnsupportedError):
-            digest = Digest.parse(link.digest)
-            for place in places:
-                with suppress(StoreError):  # of a document that cannot be read is said no more than that it is absent
-                    data = disk.read_small(place.blob(digest), _SIZE)
-                    if data is not None and len(data) == link.size:
-                        return data
+        algorithm, _, name = link.digest.partition(":")
+        if len(name) != _DIGITS.get(algorithm) or not name.isalnum():
+            return None
+        for place in places:
+            try:
+                data = disk.read_small(f"{place.root}/blobs/{algorithm}/{name}", _SIZE)
+            except StoreError:  # of a document that cannot be read is said no more than that it is absent
+                continue
+            if data is not None and len(data) == link.size:
+                return data
         return None
 
     return read
@@ -132,9 +145,8 @@ def descriptor(link: Link) -> Descriptor:
 def names(paths: Paths) -> list[str]:
     """The digests of all blobs that are there, by name alone, in order; foreign files are left out."""
     found: list[str] = []
-    for algorithm in ALGORITHMS:
+    for algorithm, digits in _DIGITS.items():
         with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
-            digits = {"sha256": 64, "sha512": 128}[algorithm]
             entries = os.listdir(f"{paths.root}/blobs/{algorithm}")
             found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and name.isalnum()]
     found.sort()

@@ -23,17 +23,18 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
-from fastoci.layouts.oci_layout import write_image
+from fastoci.layouts.oci_layout import LayoutImage, write_images
 from fastoci.store.blobs import Store
 from fastoci.store.refs import Ref
-from fastoci.transfer.events import Observer
-from fastoci.transfer.job import Job, read_config
+from fastoci.transfer.events import Observer, Warned
+from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
+from fastoci.transfer.upkeep import Upkeep
 from fastoci.transfer.worker import Worker
 
 if TYPE_CHECKING:
@@ -102,9 +103,8 @@ class Image:
         await self._note_use()
         blobs = (self.manifest_descriptor, *self._resolved.blobs)
         top = replace(self.manifest_descriptor, platform=self.platform)
-        await asyncio.to_thread(
-            write_image, Path(directory), str(self.reference), top, blobs=blobs, store=self._job.store
-        )
+        image = LayoutImage(str(self.reference), top, blobs)
+        await asyncio.to_thread(write_images, Path(directory), [image], self._job.store)
 
     async def _note_use(self) -> None:
         """The reference's last use is what keeps an image when room is needed."""
@@ -115,8 +115,11 @@ class Image:
 class Engine:
     """Pulls images and fetches blobs into one shared store. An async context manager, used on one event loop.
 
+    ``upkeep`` keeps the store in order: lists, adds up, verifies, repairs, shows it to other tools.
+
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
+        additional: stores that are only read, and looked into before the network.
         limits: connections, memory, threads and bounds.
         tls_verify: False accepts any certificate, and plain http.
         authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
@@ -130,6 +133,7 @@ class Engine:
         self,
         store: StrPath | None = None,
         *,
+        additional: Sequence[StrPath] = (),
         limits: Limits | None = None,
         tls_verify: bool = True,
         authfile: StrPath | None = None,
@@ -138,6 +142,7 @@ class Engine:
         observer: Observer | None = None,
     ) -> None:
         self.store_path = default_store() if store is None else Path(store)
+        self._additional = [Path(each) for each in additional]
         self._limits = limits or Limits()
         self._tls_verify = tls_verify
         self._authfile = None if authfile is None else Path(authfile)
@@ -149,13 +154,24 @@ class Engine:
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
-        self._store = await asyncio.to_thread(Store.at, self.store_path)
+        self._store = await asyncio.to_thread(Store.at, self.store_path, self._additional)
+        for refused in self._store.left_out:
+            self._observer(Warned("", str(refused)))
         self._stack = AsyncExitStack()
         self._worker = Worker(self._limits.workers)
         spans = Spans(_core.Pool(self._limits.memory))
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
         self._job = Job(self._store, self._scheduler, unpacker, self._limits, self._observer)
+        self.upkeep = Upkeep(
+            self._store,
+            self._scheduler,
+            self._worker,
+            spans,
+            repository=self._repository,
+            limits=self._limits,
+            observer=self._observer,
+        )
         return self
 
     async def __aexit__(
@@ -180,7 +196,7 @@ class Engine:
         """
         parsed = Reference.parse(reference)
         wanted = None if platform is None else Platform.parse(platform)
-        repository = (await self._open_registry()).repository(parsed)
+        repository = await self._repository(parsed)
         self._pulls += 1
         try:
             resolved, config = await self._job.pull(
@@ -237,6 +253,9 @@ class Engine:
         chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
         resolved = Resolved(parsed, chain, manifest, chosen.platform)
         return Image(self._job, resolved, await read_config(self._store, manifest, self._limits))
+
+    async def _repository(self, reference: Reference) -> Repository:
+        return (await self._open_registry()).repository(reference)
 
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -112,6 +112,14 @@ class ImageFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """So many blobs of a store are hashed again, and so many bytes."""
+
+    blobs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something the user should know, which stops nothing."""
 
@@ -131,6 +139,7 @@ Event = (
     | UnpackDone
     | ImageDone
     | ImageFailed
+    | VerifyProgress
     | Warned
 )
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import FastociError, FormatError, PlatformError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
@@ -121,7 +122,7 @@ class Job:
     async def _document(self, descriptor: Descriptor, source: ImageSource) -> bytes:
         if descriptor.size > self.limits.manifest_size:
             raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a manifest")
-        if not await self.store.missing([descriptor]):
+        with suppress(BlobNotFoundError):
             data = await self.store.read(descriptor)
             if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
                 return data
