@@ -18,7 +18,7 @@ from typing import Final
 
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.links import DOCUMENTS
+from fastoci.image.links import has_links
 from fastoci.store import disk
 from fastoci.store.boot import Unsynced
 from fastoci.store.paths import MARK, MARK_SIZE, Paths, existing_store
@@ -35,7 +35,7 @@ class Additional:
 
     def holds(self, blob: Descriptor) -> bool:
         """Whether the blob need not be fetched; never says so of a document."""
-        if blob.media_type in DOCUMENTS:
+        if has_links(blob.media_type):
             return False
         try:
             info = os.lstat(self.paths.blob(blob.digest))

@@ -15,7 +15,7 @@ from typing import Final
 from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.links import DOCUMENTS, Link, links
+from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.paths import Paths
@@ -70,12 +70,8 @@ def _files(paths: Paths) -> Iterator[tuple[str, str]]:
 
 def listed_as(ref: Ref) -> Listed:
     """A reference that was read strictly, for the same walks."""
-    images = {platform: _link(image) for platform, image in ref.images.items()}
-    return Listed(ref.name, _link(ref.descriptor), images, ref.pulled_at, ref.pinned)
-
-
-def _link(blob: Descriptor) -> Link:
-    return Link(str(blob.digest), blob.size, blob.media_type)
+    images = {platform: Link.of(image) for platform, image in ref.images.items()}
+    return Listed(ref.name, Link.of(ref.descriptor), images, ref.pulled_at, ref.pinned)
 
 
 def reader(places: Sequence[Paths]) -> Read:
@@ -110,7 +106,7 @@ def reached(ref: Listed, read: Read) -> Iterator[tuple[Link, bool]]:
         if link.digest in seen:
             continue
         seen.add(link.digest)
-        if link.media_type not in DOCUMENTS:
+        if not has_links(link.media_type):
             yield link, needed
             continue
         data = read(link)
@@ -120,7 +116,7 @@ def reached(ref: Listed, read: Read) -> Iterator[tuple[Link, bool]]:
         if data is not None:
             below = needed and link.media_type not in INDEXES
             with suppress(FormatError):  # whoever hashes it finds out
-                stack += [(child, below) for child in links(data)]
+                stack += [(child, below) for child in links(data, link.media_type)]
 
 
 def size_of(ref: Listed, read: Read) -> int:
@@ -129,7 +125,7 @@ def size_of(ref: Listed, read: Read) -> int:
     for image in ref.images.values():
         with suppress(FormatError):
             if (data := read(image)) is not None:
-                sizes.update((link.digest, link.size) for link in links(data))
+                sizes.update((link.digest, link.size) for link in links(data, image.media_type))
     return sum(sizes.values())
 
 

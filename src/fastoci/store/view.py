@@ -19,6 +19,7 @@ from fastoci.image import index
 from fastoci.image import manifest as manifest_document
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import REF_NAME, encode_index
+from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
 from fastoci.image.reference import Reference
 from fastoci.store import disk, lock
@@ -84,14 +85,14 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
     return ()
 
 
-def foreign_descriptors(paths: Paths) -> tuple[Descriptor, ...]:
-    """What the entries of other tools lead to: those that are no references keep their blobs all the same.
+def foreign(paths: Paths) -> list[Link]:
+    """What other tools have listed and is no reference: roots of gc, too.
 
     Raises:
-        StoreError: ``index.json`` does not parse.
+        StoreError: the file does not parse, or the disk refused.
     """
     entries = [entry for entry in _entries(_read(f"{paths.root}/index.json")) if not _mark_of(entry)]
-    return _parsed(entries)
+    return list(map(Link.of, _parsed(entries)))
 
 
 def _parsed(entries: Sequence[Entry]) -> tuple[Descriptor, ...]:

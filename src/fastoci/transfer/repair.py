@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fastoci.errors import FastociError, FormatError
 from fastoci.image.digest import Digest
-from fastoci.image.links import DOCUMENTS, Link, links
+from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.image.reference import Reference
 from fastoci.store.blobs import Store
@@ -84,7 +84,7 @@ class Repairing:
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
         """Bring a document that is needed into order, and find what it needs."""
-        if link.media_type not in DOCUMENTS:
+        if not has_links(link.media_type):
             needed[link.digest] = link
             return
         blob = descriptor(link)
@@ -96,8 +96,8 @@ class Repairing:
             self._repaired.append(link.digest)
         if link.media_type in INDEXES:  # its manifests are those of all platforms: the reference says which are held
             return
-        for child in links(data):
-            if child.media_type in DOCUMENTS:
+        for child in links(data, link.media_type):
+            if has_links(child.media_type):
                 raise FormatError(f"{link.digest} names the document {child.digest} as a part of an image")
             needed[child.digest] = child
 
