@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fastoci.cli import options
-from fastoci.cli.ls import aligned
-from fastoci.cli.text import plain
+from fastoci.cli.text import aligned, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from fastoci.cli import options
-from fastoci.cli.text import plain
+from fastoci.cli.text import aligned, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:
@@ -48,9 +47,3 @@ def _row(image: Listing) -> tuple[str, ...]:
     platforms = plain(",".join(image.platforms)) or "-"
     digest = plain(image.digest.partition(":")[2][:_HEX])
     return plain(image.name), digest, platforms, size_text(image.size), plain(image.pulled_at)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row, with its columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -107,7 +107,9 @@ def unpack_limits(command: C) -> C:
     return command
 
 
-def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None) -> Limits:
+def limits(
+    memory: int | None, max_entries: int | None, max_unpacked: int | None, max_store_size: int | None = None
+) -> Limits:
     """The limits that ``unpack_limits`` asked for; 0 is the default, too.
 
     Raises:
@@ -115,7 +117,12 @@ def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None
     """
     from fastoci import Limits
 
-    given = {"memory": memory, "unpacked_entries": max_entries, "unpacked_size": max_unpacked}
+    given = {
+        "memory": memory,
+        "unpacked_entries": max_entries,
+        "unpacked_size": max_unpacked,
+        "store_size": max_store_size,
+    }
     try:
         return Limits(**{name: value for name, value in given.items() if value})
     except ValueError as error:

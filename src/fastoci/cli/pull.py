@@ -64,6 +64,9 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     help="Where its plugins are.",
 )
 @options.unpack_limits
+@click.option(
+    "--max-store-size", type=options.Size(), metavar="SIZE", help="Begin nothing that would make the store larger."
+)
 @options.progress
 def pull(
     references: tuple[str, ...],
@@ -80,6 +83,7 @@ def pull(
     max_unpacked: int | None,
     max_entries: int | None,
     memory: int | None,
+    max_store_size: int | None,
     progress: str,
 ) -> int:
     """Pull images into the store, and print NAME@DIGEST of each on stdout.
@@ -101,7 +105,7 @@ def pull(
     from fastoci.cli.progress import choose
 
     display = choose(progress)
-    limits = options.limits(memory, max_entries, max_unpacked)
+    limits = options.limits(memory, max_entries, max_unpacked, max_store_size)
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:

@@ -31,8 +31,17 @@ def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> Store
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     if cause.errno in _FULL:
         room = f", {wanted} bytes wanted" if wanted else ""
-        return StoreFullError(f"cannot {action} {path}: {reason}{room}", path=path)
+        return StoreFullError(f"cannot {action} {path}: {reason}{room}{_free(path)}", path=path)
     return StoreError(f"cannot {action} {path}: {reason}", path=path)
+
+
+def _free(path: str) -> str:
+    """What is free, for a message; a quota may be less."""
+    try:
+        room = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return ""
+    return f", {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes free"
 
 
 @contextmanager

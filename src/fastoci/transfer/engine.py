@@ -30,6 +30,7 @@ from fastoci.transfer.events import Observer, Warned
 from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
+from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
@@ -162,7 +163,9 @@ class Engine:
         spans = Spans(_core.Pool(self._limits.memory))
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
-        self._job = Job(self._store, self._scheduler, unpacker, self._limits, self._observer)
+        size, connections = self._limits.store_size, self._limits.connections
+        self._preflight = Preflight(self._store, self._worker, limit=size, connections=connections)
+        self._job = Job(self._store, self._scheduler, unpacker, self._preflight, self._limits, self._observer)
         self.upkeep = Upkeep(
             self._store,
             self._scheduler,
@@ -225,7 +228,8 @@ class Engine:
         """
         missing = await self._store.missing(descriptors)
         if missing:
-            await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
+            async with self._preflight.room(missing):
+                await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
 
     async def images(self) -> list[Ref]:
         """The references in the store, by name."""

@@ -30,6 +30,7 @@ from fastoci.store.refs import Ref
 from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import PullPlan, Resolved
+from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tap import Tap
 from fastoci.transfer.tasks import all_or_first
@@ -49,6 +50,7 @@ class Job:
     store: Store
     scheduler: Scheduler
     unpacker: Unpacker
+    preflight: Preflight
     limits: Limits
     observer: Observer
 
@@ -68,7 +70,9 @@ class Job:
             resolved = await self.resolve(reference, source, platform)
             plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
             self._announce(plan, image)
-            config = await self._execute(plan, source, image, platform, rootfs)
+            layers, documents = resolved.manifest.layers, len(resolved.chain)
+            async with self.preflight.room(plan.missing, documents=documents, layers=layers, root=rootfs):
+                config = await self._execute(plan, source, image, platform, rootfs)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error)))

@@ -23,6 +23,7 @@ class Limits:
     index_depth: int = 4  # nested indexes
     unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
+    store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
     read_s: float = 60.0  # silence on a connection
