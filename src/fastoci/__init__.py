@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fastoci.registry.login import logged_in as logged_in
     from fastoci.registry.login import login as login
     from fastoci.registry.login import logout as logout
+    from fastoci.store.usage import Amount as Amount
+    from fastoci.store.usage import RefUsage as RefUsage
+    from fastoci.store.usage import Usage as Usage
     from fastoci.transfer import events as events
     from fastoci.transfer.engine import Engine as Engine
     from fastoci.transfer.engine import Image as Image
@@ -24,16 +27,27 @@ if TYPE_CHECKING:
     from fastoci.transfer.engine import pull as pull
     from fastoci.transfer.info import info as info
     from fastoci.transfer.limits import Limits as Limits
+    from fastoci.transfer.repair import Repair as Repair
+    from fastoci.transfer.upkeep import Listing as Listing
+    from fastoci.transfer.verify import BadBlob as BadBlob
+    from fastoci.transfer.verify import Verification as Verification
 
 _PLACES = {
+    "Amount": "store.usage",
+    "BadBlob": "transfer.verify",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "Engine": "transfer.engine",
     "Image": "transfer.engine",
     "Limits": "transfer.limits",
+    "Listing": "transfer.upkeep",
     "Platform": "image.platform",
+    "RefUsage": "store.usage",
     "Reference": "image.reference",
+    "Repair": "transfer.repair",
     "Sha256": "_core",
+    "Usage": "store.usage",
+    "Verification": "transfer.verify",
     "apply": "transfer.engine",
     "errors": "",
     "events": "transfer",

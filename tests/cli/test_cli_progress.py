@@ -30,6 +30,7 @@ from fastoci.transfer.events import (
     UnpackDone,
     UnpackProgress,
     UnpackStarted,
+    VerifyProgress,
     Warned,
 )
 
@@ -327,6 +328,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         UnpackDone(NAME, "/r", 1, 5, {}),
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no"),
+        VerifyProgress(3, MB),
         Warned(NAME, "odd"),
     ]
     assert {type(event) for event in every} == set(events.Event.__args__)

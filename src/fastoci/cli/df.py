@@ -12,7 +12,7 @@ from fastoci.cli.text import aligned, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:
-    from fastoci.store.usage import Amount, RefUsage, Usage
+    from fastoci import Amount, RefUsage, Usage
 
 _KINDS: Final = {
     "unique": "of one image only",

@@ -12,8 +12,8 @@ from fastoci.cli.text import aligned, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:
+    from fastoci import Listing
     from fastoci.errors import StoreError
-    from fastoci.transfer.upkeep import Listing
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED")
 _HEX: Final = 12  # digits of a digest

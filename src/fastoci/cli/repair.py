@@ -10,7 +10,7 @@ import click
 from fastoci.cli import failure, options
 
 if TYPE_CHECKING:
-    from fastoci.transfer.repair import Repair
+    from fastoci import Repair
 
 
 @click.command(short_help="Fetch bad and missing blobs again.")

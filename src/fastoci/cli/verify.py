@@ -12,7 +12,7 @@ from fastoci.cli.text import amount, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:
-    from fastoci.transfer.verify import BadBlob, Verification
+    from fastoci import BadBlob, Verification
 
 
 @click.command(short_help="Hash the store's blobs again.")
@@ -41,7 +41,6 @@ def verify(
     """
     from fastoci.cli import job
     from fastoci.cli.progress import choose
-    from fastoci.transfer.verify import error_of
 
     display = choose(progress)
 
@@ -51,7 +50,7 @@ def verify(
 
     result = job.run(work(), display)
     click.echo(_json(result) if form == "json" else _text(result))
-    return failure.merge([failure.code(error_of(bad)) for bad in result.bad] or [0])
+    return failure.merge([failure.code(bad.error) for bad in result.bad] or [0])
 
 
 def _text(result: Verification) -> str:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from fastoci import _core
@@ -19,12 +20,11 @@ from fastoci.image.links import Link
 from fastoci.settle import settle
 from fastoci.store.blobs import Store
 from fastoci.store.paths import Paths
-from fastoci.store.reach import Listed, descriptor, listed, names, reached, reader
+from fastoci.store.reach import Listed, Read, descriptor, listed, names, reached, reader
 from fastoci.store.round import Round
 from fastoci.transfer.events import Observer, VerifyProgress, Warned
 from fastoci.transfer.rehash import OPEN, Outcome, Rehash, Target
 from fastoci.transfer.spans import Spans
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.worker import Worker
 
 _SAVE_S: Final = 5.0  # between two saves of the cursor, and two events
@@ -47,6 +47,18 @@ class BadBlob:
     actual: str
     message: str
     references: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> FastociError:
+        """The error that it is."""
+        if self.kind == "corrupt":
+            return DigestMismatchError(self.message, subject=self.digest, expected=self.digest, actual=self.actual)
+        if self.kind == "size":
+            expected, found = self.expected or 0, self.found or 0
+            return SizeMismatchError(self.message, subject=self.digest, expected=expected, actual=found)
+        if self.kind == "missing":
+            return BlobNotFoundError(self.message, path=self.path)
+        return StoreError(self.message, path=self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ class Verifying:
 
     def needs(self, refs: Sequence[Listed]) -> list[Link]:
         """On a thread: what the references need, each digest once, in order."""
-        read = reader((self._store.paths, *self._store.additional))
+        read = self._reader()
         found = {link.digest: link for ref in refs for link, needed in reached(ref, read) if needed}
         return [found[digest] for digest in sorted(found)]
 
@@ -113,6 +125,18 @@ class Verifying:
         counts = _Counts([], "")
         await self._hash(iter([self._target(*each) for each in enumerate(links)]), counts, None, None)
         return counts.bad
+
+    def _reader(self) -> Read:
+        """Documents that are what their names say: a damaged one would name blobs that nobody needs."""
+        read = reader((self._store.paths, *self._store.additional))
+
+        def sound(link: Link) -> bytes | None:
+            data = read(link)
+            if data is not None and str(Digest.of(data, link.digest.partition(":")[0])) == link.digest:
+                return data
+            return None
+
+        return sound
 
     def _target(self, number: int, link: Link) -> Target:
         blob = descriptor(link)
@@ -143,11 +167,17 @@ class Verifying:
         self._observe(VerifyProgress(counts.blobs, counts.size))
 
     async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Span]]) -> None:
+        """A thread for each share of the spans, to their end; they end early when this task is cancelled."""
+        runs = [asyncio.create_task(self._worker.run(partial(rehash.run, share))) for share in shares]
         try:
-            runs = [asyncio.create_task(self._worker.run(lambda share=share: rehash.run(share))) for share in shares]  # type: ignore[misc]
-            await all_or_first(runs)
+            await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             rehash.stop()
+            _, cancelled = await settle(asyncio.wait(runs))
+        for run in runs:
+            run.result()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _tick(self, counts: _Counts, turn: Round | None) -> None:
         while True:
@@ -173,7 +203,7 @@ class Verifying:
             return ()
         users: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
-        read = reader((self._store.paths, *self._store.additional))
+        read = self._reader()
         for ref in listed(self._store.paths)[0]:
             for link, needed in reached(ref, read):
                 if needed and there is not None and link.digest not in there and link.digest not in bad:
@@ -261,15 +291,3 @@ def _sized(bad: BadBlob, expected: int | None) -> BadBlob:
     expected = bad.expected if bad.expected is not None else expected
     short = bad.kind == "corrupt" and expected is not None and bad.found != expected
     return replace(bad, expected=expected, kind="size" if short else bad.kind)
-
-
-def error_of(bad: BadBlob) -> FastociError:
-    """The error that a bad blob is, for its exit code."""
-    if bad.kind == "corrupt":
-        return DigestMismatchError(bad.message, subject=bad.digest, expected=bad.digest, actual=bad.actual)
-    if bad.kind == "size":
-        expected, found = bad.expected or 0, bad.found or 0
-        return SizeMismatchError(bad.message, subject=bad.digest, expected=expected, actual=found)
-    if bad.kind == "missing":
-        return BlobNotFoundError(bad.message, path=bad.path)
-    return StoreError(bad.message, path=bad.path)
