@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +118,3 @@ def _reference(path: Path, name: str, manifest: Descriptor) -> None:
         "pulled_at": "2026-01-01T00:00:00Z",
     }
     (directory / key).write_text(json.dumps(form, indent=1) + "\n")
-
-
-def names(path: Path) -> Iterator[str]:
-    """The references' names."""
-    for file in path.glob("refs/*/*"):
-        yield str(json.loads(file.read_bytes())["name"])
