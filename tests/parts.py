@@ -19,6 +19,7 @@ from fastoci.testing.registry import Registry
 from fastoci.transfer.events import Event
 from fastoci.transfer.job import Job
 from fastoci.transfer.limits import Limits
+from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.unpack import Unpacker
@@ -94,7 +95,8 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     worker, spans = Worker(limits.workers), Spans(pool)
     events = Events()
     scheduler = Scheduler(store, worker, spans, limits, events.append)
-    job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), limits, events.append)
+    preflight = Preflight(store, worker, limit=limits.store_size, connections=limits.connections)
+    job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), preflight, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:
             yield Parts(store, pool, spans, worker, scheduler, job, client, events)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fastoci.store.gc import Doomed as Doomed
     from fastoci.store.gc import GcPlan as GcPlan
     from fastoci.store.retention import Retention as Retention
+    from fastoci.store.usage import Amount as Amount
+    from fastoci.store.usage import RefUsage as RefUsage
+    from fastoci.store.usage import Usage as Usage
     from fastoci.transfer import events as events
     from fastoci.transfer.engine import Engine as Engine
     from fastoci.transfer.engine import Image as Image
@@ -27,8 +30,14 @@ if TYPE_CHECKING:
     from fastoci.transfer.engine import pull as pull
     from fastoci.transfer.info import info as info
     from fastoci.transfer.limits import Limits as Limits
+    from fastoci.transfer.repair import Repair as Repair
+    from fastoci.transfer.upkeep import Listing as Listing
+    from fastoci.transfer.verify import BadBlob as BadBlob
+    from fastoci.transfer.verify import Verification as Verification
 
 _PLACES = {
+    "Amount": "store.usage",
+    "BadBlob": "transfer.verify",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "Doomed": "store.gc",
@@ -36,10 +45,15 @@ _PLACES = {
     "GcPlan": "store.gc",
     "Image": "transfer.engine",
     "Limits": "transfer.limits",
+    "Listing": "transfer.upkeep",
     "Platform": "image.platform",
+    "RefUsage": "store.usage",
     "Reference": "image.reference",
+    "Repair": "transfer.repair",
     "Retention": "store.retention",
     "Sha256": "_core",
+    "Usage": "store.usage",
+    "Verification": "transfer.verify",
     "apply": "transfer.engine",
     "errors": "",
     "events": "transfer",

@@ -24,7 +24,7 @@
       StoreError                  the disk refused                .path
         BlobNotFoundError
         StoreBusyError              another process holds it
-        StoreFullError              no space, no inodes or no quota left
+        StoreFullError              no space, no inodes or no quota left    .rooms
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
@@ -35,6 +35,7 @@ A class exists when a caller would act differently. Facts are attributes, nobody
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -213,8 +214,22 @@ class StoreBusyError(StoreError):
     retryable = True
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of ``what``, bytes or inodes, is ``needed`` at ``path``, and how much is ``free``."""
+
+    what: str
+    path: str
+    needed: int
+    free: int
+
+
 class StoreFullError(StoreError):
-    """No space, no inodes or no quota left."""
+    """No space, no inodes or no quota left. ``rooms`` are known when that was found out beforehand."""
+
+    def __init__(self, message: str, *, path: str, rooms: tuple[Room, ...] = ()) -> None:
+        super().__init__(message, path=path)
+        self.rooms = rooms
 
 
 class UnpackError(FastociError):

@@ -101,6 +101,31 @@ def test_the_resume_benchmark_kills_and_goes_on(tmp_path: Path, peer: Callable[[
     assert attempts[0]["first"] == 0
 
 
+def test_the_verify_benchmark_compares_with_openssl(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("openssl", "taskset"):
+        peer(program)
+    done = run("benchmarks/macro/verify.py", "--blobs", "3", "--size", "1000000", "--runs", "1", "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert list(result["bars"]) == ["openssl dgst / fastoci verify without start-up, CPU of one core"]
+    assert result["bytes"] == 3_000_000 and os.listdir(tmp_path) == []
+
+
+def test_the_store_scale_benchmark_asks_a_full_and_a_small_store(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "strace"):
+        peer(program)
+    sizes = ("--blobs", "3000", "--references", "100", "--runs", "1", "--scale", "0.002")
+    done = run("benchmarks/macro/store_scale.py", *sizes, "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert {"pull, full store", "pull, small store", "ls", "df"} <= set(result["results"])
+    assert {"missing / os.stat", "ls, wall s", "df, wall s", "pull, full store / pull, small store, cpu"} <= set(
+        result["bars"]
+    )
+    assert result["blobs"] > 2500 and result["stats"]["df"] < 2800  # Python's own for its modules
+    assert os.listdir(tmp_path) == ["images"]
+
+
 def test_the_startup_benchmark_reports_ratios() -> None:
     done = run("benchmarks/micro/startup.py", "--runs", "1")
     assert done.returncode in (0, 1), done.stderr  # 1: above the bar, which one run cannot judge

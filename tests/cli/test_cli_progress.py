@@ -32,6 +32,7 @@ from fastoci.transfer.events import (
     UnpackDone,
     UnpackProgress,
     UnpackStarted,
+    VerifyProgress,
     Warned,
 )
 
@@ -341,6 +342,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no"),
         QuotaSeen("registry.test", 3, 100, 21600),
+        VerifyProgress(3, MB),
         Warned(NAME, "odd"),
     ]
     assert {type(event) for event in every} == set(events.Event.__args__)

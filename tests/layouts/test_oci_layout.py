@@ -19,7 +19,7 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
-from fastoci.layouts.oci_layout import write_image
+from fastoci.layouts.oci_layout import LayoutImage, write_images
 from fastoci.store.blobs import Store
 from fastoci.stream.verify import Verifier
 
@@ -77,7 +77,7 @@ def image(store: Store) -> Image:
 
 
 def _write(target: Path, name: str, image: Image) -> None:
-    write_image(target, name, image.top, blobs=image.blobs, store=image.store)
+    write_images(target, [LayoutImage(name, image.top, image.blobs)], image.store)
 
 
 def _names(target: Path) -> list[tuple[str, str]]:
@@ -115,7 +115,7 @@ def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path)
 def test_a_full_disk_leaves_no_entry_and_no_half_blob(image: Image, small_disk: Path) -> None:
     big = _put(image.store, os.urandom(12 << 20), LAYER)
     with pytest.raises(StoreError, match="No space") as caught:
-        write_image(small_disk / "layout", "app:1", image.top, blobs=(*image.blobs, big), store=image.store)
+        write_images(small_disk / "layout", [LayoutImage("app:1", image.top, (*image.blobs, big))], image.store)
     assert caught.value.path == str(small_disk / "layout")
     assert not (small_disk / "layout" / "index.json").exists()
     assert not [name for name in _files(small_disk / "layout") if big.digest.hex in name]
@@ -207,7 +207,7 @@ def test_blobs_that_lead_out_of_the_layout_are_refused(tmp_path: Path, image: Im
 def test_a_blob_that_the_store_lacks_leaves_no_entry(tmp_path: Path, image: Image) -> None:
     absent = Descriptor.of(b"absent", LAYER)
     with pytest.raises(BlobNotFoundError):
-        write_image(tmp_path / "layout", "app:1", image.top, blobs=(image.top, absent), store=image.store)
+        write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (image.top, absent))], image.store)
     assert not (tmp_path / "layout" / "index.json").exists()
 
 
@@ -225,7 +225,7 @@ def test_sha512_blobs_have_their_own_directory(tmp_path: Path, store: Store, ima
     blob = Descriptor("a/b", verifier.digest, 7)
     (store.path / "blobs" / "sha512").mkdir()
     (store.path / "blobs" / "sha512" / blob.digest.hex).write_bytes(data)
-    write_image(tmp_path / "layout", "app:1", image.top, blobs=(*image.blobs, blob), store=store)
+    write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (*image.blobs, blob))], store)
     assert (tmp_path / "layout" / "blobs" / "sha512" / blob.digest.hex).read_bytes() == data
 
 

@@ -16,7 +16,7 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from fastoci.store.refs import Ref
-from fastoci.store.view import update_index
+from fastoci.store.view import foreign, update_index
 
 AMD64 = Descriptor.of(b"a", OCI_MANIFEST)
 ARM64 = Descriptor.of(b"b", OCI_MANIFEST)
@@ -38,6 +38,10 @@ def _entries(shelf: Shelf) -> list[dict[str, object]]:
     entries = json.loads((shelf.path / "index.json").read_bytes())["manifests"]
     assert isinstance(entries, list)
     return entries
+
+
+def _write(shelf: Shelf, *entries: dict[str, object]) -> None:
+    (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
 
 
 def _names(shelf: Shelf) -> list[tuple[object, object]]:
@@ -88,14 +92,81 @@ def test_a_name_that_another_tool_took_stays_theirs(shelf: Shelf) -> None:
     assert _entries(shelf) == [FOREIGN]
 
 
-def test_an_entry_of_ours_that_another_tool_changed_is_theirs(shelf: Shelf) -> None:
+def test_an_entry_under_our_name_whose_image_is_not_here_does_not_hide_ours(shelf: Shelf) -> None:
     shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
     _update(shelf)
     [entry] = _entries(shelf)
     repacked = {**entry, "digest": str(ARM64.digest)}  # umoci repack, with our annotations carried along
-    (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [repacked]}))
+    _write(shelf, repacked)
+    assert _update(shelf)
+    assert _entries(shelf) == [entry]
+
+
+async def test_an_entry_of_another_tool_becomes_a_reference_and_keeps_its_name(shelf: Shelf) -> None:
+    top, _ = await _put_image(shelf)
+    theirs = {**encode(top), "annotations": {REF_NAME: "theirs", "a": "b"}, "io.example.unknown": 1}
+    _write(shelf, theirs)
+    assert _update(shelf)
+    ref = shelf.store.refs.get("docker.io/library/theirs:latest")
+    assert ref.descriptor.digest == top.digest
+    assert {name: image.digest for name, image in ref.images.items()} == {"linux/amd64": top.digest}
+    [entry] = _entries(shelf)
+    assert {**theirs, "annotations": None} == {**entry, "annotations": None}
+    assert entry["annotations"][REF_NAME] == "theirs"  # type: ignore[index]
+    assert not _update(shelf)
+    assert foreign(shelf.store.paths) == []
+
+
+async def test_a_reference_that_was_adopted_and_removed_does_not_come_back(shelf: Shelf) -> None:
+    top, _ = await _put_image(shelf)
+    _write(shelf, {**encode(top), "annotations": {REF_NAME: "theirs"}})
     _update(shelf)
-    assert _entries(shelf) == [repacked]
+    directory, key = shelf.store.paths.ref("docker.io/library/theirs:latest")
+    Path(directory, key).unlink()
+    assert _update(shelf)
+    assert _entries(shelf) == []
+    assert shelf.store.refs.list() == ((), ())
+
+
+async def test_what_another_tool_wrote_under_our_name_moves_it(shelf: Shelf) -> None:
+    top, _ = await _put_image(shelf)
+    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, "2026-01-01T00:00:00Z"))
+    _write(shelf, {**encode(top), "annotations": {REF_NAME: "example.com/one:1"}})
+    _update(shelf)
+    assert shelf.store.refs.get("example.com/one:1").descriptor.digest == top.digest
+    assert _names(shelf) == [("example.com/one:1", str(top.digest))]
+
+
+async def test_a_name_pulled_since_stays_ours_and_their_image_stays_by_digest(shelf: Shelf) -> None:
+    top, _ = await _put_image(shelf)
+    _write(shelf, {**encode(top), "annotations": {REF_NAME: "example.com/one:1"}})
+    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, "2999-01-01T00:00:00Z"))
+    _update(shelf)
+    by_digest = f"example.com/one@{top.digest}"
+    assert shelf.store.refs.get("example.com/one:1").descriptor.digest == AMD64.digest
+    assert _names(shelf) == [("example.com/one:1", str(AMD64.digest)), (by_digest, str(top.digest))]
+    assert not _update(shelf)
+
+
+async def test_entries_that_are_no_references_are_roots(shelf: Shelf) -> None:
+    top, _ = await _put_image(shelf)
+    nameless, odd = encode(top), {**encode(top), "annotations": {REF_NAME: "NOT A NAME"}}
+    _write(shelf, nameless, odd)
+    assert not _update(shelf)
+    assert _entries(shelf) == [nameless, odd]
+    assert [link.digest for link in foreign(shelf.store.paths)] == [str(top.digest)] * 2
+
+
+async def test_a_tag_that_umoci_gave_to_our_image_is_a_reference_of_its_own(
+    shelf: Shelf, peer: Callable[[str], str]
+) -> None:
+    top, _ = await _put_image(shelf)
+    await shelf.store.record(Ref("example.com/x:tag", top, {"linux/amd64": top}, ""))
+    await shelf.store.update_view()
+    _run(peer("umoci"), "tag", "--image", f"{shelf.path}:example.com/x:tag", "also-theirs")
+    await shelf.store.update_view()
+    names = [ref.name for ref in shelf.store.refs.list()[0]]
+    assert names == ["docker.io/library/also-theirs:latest", "example.com/x:tag"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0\0", b'{"schemaVersion":2,"manifests":[{}]}'])

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from fastoci import errors
-from fastoci.cli.text import plain
+from fastoci.cli.text import aligned, plain, size
 
 SOME_FAILED: Final = 9
 _UNEXPECTED: Final = 1
@@ -86,6 +86,19 @@ def hint(error: BaseException) -> str:
     return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
 
 
+def table(error: BaseException) -> list[str]:
+    """What is needed and free, in columns, when there was found to be too little before anything was fetched."""
+    if not isinstance(error, errors.StoreFullError) or not error.rooms:
+        return []
+    rows = [("", "NEEDED", "FREE", "")]
+    for room in error.rooms:
+        show = str if room.what == "inodes" else size
+        short = "too little: " if room.needed > room.free else ""
+        free = "no limit" if room.free == sys.maxsize else show(room.free)
+        rows.append((plain(room.what.rstrip(",")), show(room.needed), free, short + plain(room.path)))
+    return aligned(rows)
+
+
 def report(failures: Sequence[tuple[str, BaseException]]) -> None:
     """Write a line for each (subject, error) on stderr, then each hint once, and tracebacks on request."""
     for subject, error in failures:
@@ -94,6 +107,8 @@ def report(failures: Sequence[tuple[str, BaseException]]) -> None:
 
             traceback.print_exception(error, file=sys.stderr)
         click.echo(f"fastoci: {line(error, subject)}", err=True)
+        for row in table(error):
+            click.echo(f"  {row}", err=True)
     for text in dict.fromkeys(hint(error) for _, error in failures):
         if text:
             click.echo(f"fastoci: hint: {text}", err=True)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="The manifest alone, byte for byte.")
 @options.platform
 @options.store
-def inspect(reference: str, raw: bool, platform: str | None, store: Path | None) -> None:
+@options.additional
+def inspect(reference: str, raw: bool, platform: str | None, store: Path | None, additional: tuple[Path, ...]) -> None:
     """Print the manifest and the config of an image in the store, as JSON.
 
     \b
@@ -30,7 +31,7 @@ def inspect(reference: str, raw: bool, platform: str | None, store: Path | None)
     from fastoci.cli import job
 
     async def work() -> Image:
-        async with options.existing(store) as engine:
+        async with options.existing(store, additional) as engine:
             return await engine.image(reference, platform=platform)
 
     image = job.run(work())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from fastoci.cli import options
-from fastoci.cli.text import plain
+from fastoci.cli.text import aligned, plain
 from fastoci.cli.text import size as size_text
 
 if TYPE_CHECKING:
-    from fastoci import Engine
+    from fastoci import Listing
+    from fastoci.errors import StoreError
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED")
 _HEX: Final = 12  # digits of a digest
@@ -21,7 +21,8 @@ _HEX: Final = 12  # digits of a digest
 
 @click.command(short_help="List the images in the store.")
 @options.store
-def ls(store: Path | None) -> None:
+@options.additional
+def ls(store: Path | None, additional: tuple[Path, ...]) -> None:
     """List the images in the store.
 
     SIZE is what an image's blobs take, over all its platforms that are here; images may share them.
@@ -32,32 +33,17 @@ def ls(store: Path | None) -> None:
     """
     from fastoci.cli import job
 
-    async def work() -> list[tuple[str, ...]]:
-        async with options.existing(store) as engine:
-            return await _rows(engine)
+    async def work() -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
+        async with options.existing(store, additional) as engine:
+            return await engine.upkeep.listing()
 
-    for line in _aligned([_HEADER, *job.run(work())]):
-        click.echo(line)
-
-
-async def _rows(engine: Engine) -> list[tuple[str, ...]]:
-    from fastoci.errors import FastociError
-
-    rows: list[tuple[str, ...]] = []
-    for ref in await engine.images():
-        total = 0
-        for platform in ref.images:
-            try:
-                wanted = platform if len(ref.images) > 1 else None  # the only one may have no platform
-                total += (await engine.image(ref.name, platform=wanted)).size
-            except FastociError:  # a blob was removed or broken: the rest is still worth showing
-                continue
-        platforms = ",".join(ref.images) or "-"
-        digest = ref.descriptor.digest.hex[:_HEX]
-        rows.append((plain(ref.name), digest, plain(platforms), size_text(total), plain(ref.pulled_at)))
-    return rows
+    images, broken = job.run(work())
+    click.echo("\n".join(aligned([_HEADER, *map(_row, images)])))
+    for error in broken:
+        click.echo(f"fastoci: warning: {plain(str(error))}", err=True)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _row(image: Listing) -> tuple[str, ...]:
+    platforms = plain(",".join(image.platforms)) or "-"
+    digest = plain(image.digest.partition(":")[2][:_HEX])
+    return plain(image.name), digest, platforms, size_text(image.size), plain(image.pulled_at)

@@ -11,7 +11,23 @@ import sys
 
 import click
 
-from fastoci.cli import apply, failure, gc, info, inspect, login, logout, ls, pin, pull, rm
+from fastoci.cli import (
+    apply,
+    df,
+    failure,
+    gc,
+    info,
+    inspect,
+    login,
+    logout,
+    ls,
+    pin,
+    pull,
+    repair,
+    rm,
+    verify,
+    view,
+)
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -42,11 +58,15 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         pull.pull,
         ls.ls,
         inspect.inspect,
+        apply.apply,
+        view.view,
         rm.rm,
         pin.pin,
         pin.unpin,
+        df.df,
         gc.gc,
-        apply.apply,
+        verify.verify,
+        repair.repair,
         login.login,
         logout.logout,
         info.info,

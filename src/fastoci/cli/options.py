@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -23,6 +23,30 @@ def store(command: C) -> C:
         type=click.Path(path_type=Path),
         metavar="DIR",
         help="Where images are kept.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
+    )(command)
+
+
+def additional(command: C) -> C:
+    """``--additional-store DIR``, repeatable."""
+    return click.option(
+        "--additional-store",
+        "additional",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="A store that is only read, and looked into before the network; more in the store's fastoci.json.",
+    )(command)
+
+
+def output(command: C) -> C:
+    """``--format text|json``."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        help="On stdout: lines for people, or one JSON object.",
     )(command)
 
 
@@ -96,7 +120,9 @@ def unpack_limits(command: C) -> C:
     return command
 
 
-def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None) -> Limits:
+def limits(
+    memory: int | None, max_entries: int | None, max_unpacked: int | None, max_store_size: int | None = None
+) -> Limits:
     """The limits that ``unpack_limits`` asked for; 0 is the default, too.
 
     Raises:
@@ -110,12 +136,23 @@ def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None
             memory=memory or usual.memory,
             unpacked_entries=max_entries or usual.unpacked_entries,
             unpacked_size=max_unpacked or usual.unpacked_size,
+            store_size=max_store_size or usual.store_size,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
-def existing(store: Path | None) -> Engine:
+class Rate(Size):
+    """Bytes a second: a size, with or without ``/s``."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        rate = super().convert(str(value).removesuffix("/s"), param, ctx)
+        return rate or self.fail("a rate is more than 0", param, ctx)
+
+
+def existing(store: Path | None, additional: Sequence[Path] = (), **options: Any) -> Engine:
     """An engine over a store that is there: a path mistyped to a command that only reads must not become a store.
 
     Raises:
@@ -124,7 +161,7 @@ def existing(store: Path | None) -> Engine:
     from fastoci import Engine
     from fastoci.errors import BlobNotFoundError
 
-    engine = Engine(store)
+    engine = Engine(store, additional=additional, **options)
     if not (engine.store_path / "fastoci.json").is_file():
         where = str(engine.store_path)
         raise BlobNotFoundError(f"there is no store at {where}: fastoci pull makes one", path=where)

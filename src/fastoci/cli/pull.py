@@ -41,6 +41,7 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.platform
 @options.store
+@options.additional
 @click.option(
     "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
 )
@@ -63,11 +64,15 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     help="Where its plugins are.",
 )
 @options.unpack_limits
+@click.option(
+    "--max-store-size", type=options.Size(), metavar="SIZE", help="Begin nothing that would make the store larger."
+)
 @options.progress
 def pull(
     references: tuple[str, ...],
     platform: str | None,
     store: Path | None,
+    additional: tuple[Path, ...],
     rootfs: Path | None,
     oci: Path | None,
     tls_verify: bool,
@@ -78,6 +83,7 @@ def pull(
     max_unpacked: int | None,
     max_entries: int | None,
     memory: int | None,
+    max_store_size: int | None,
     progress: str,
 ) -> int:
     """Pull images into the store, and print NAME@DIGEST of each on stdout.
@@ -99,12 +105,13 @@ def pull(
     from fastoci.cli.progress import choose
 
     display = choose(progress)
-    limits = options.limits(memory, max_entries, max_unpacked)
+    limits = options.limits(memory, max_entries, max_unpacked, max_store_size)
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
         async with Engine(
             store,
+            additional=additional,
             limits=limits,
             tls_verify=tls_verify,
             authfile=authfile,

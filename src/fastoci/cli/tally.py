@@ -86,7 +86,7 @@ class Tally:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned() | events.QuotaSeen():
+            case events.Warned() | events.QuotaSeen() | events.VerifyProgress():
                 pass
             case _:
                 self._see_image(event, self._image(event.image, now))
@@ -197,6 +197,8 @@ def summary(event: events.Event, tally: Tally) -> str:
             most = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"
             return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
+        case events.VerifyProgress():
+            return f"{amount(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():
             return (f"{plain(event.image)}: " if event.image else "") + f"warning: {plain(event.message)}"
     return ""

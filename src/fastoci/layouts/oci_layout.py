@@ -1,4 +1,4 @@
-"""An OCI image layout in a directory of the user's: made, or extended by one image whose blobs a ``BlobStore`` holds.
+"""An OCI image layout in a directory of the user's: made, or extended by images whose blobs a ``BlobStore`` holds.
 
 Blobs are shared with the store by hard links where the file system allows it, and copied elsewhere. Everything is
 durable before it has its name, and ``index.json``, which names the image, comes last. Synchronous, for a thread.
@@ -12,8 +12,9 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,17 +35,27 @@ _NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCE
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def write_image(target: Path, name: str, top: Descriptor, *, blobs: Sequence[Descriptor], store: BlobStore) -> None:
-    """Put an image into a layout, made when the directory is absent or empty, under a reference name.
+@dataclass(frozen=True, slots=True)
+class LayoutImage:
+    """An image on its way into a layout.
 
-    An entry of that name is replaced, all others stay. Blobs that are there with the right size stay too.
+    ``name`` is for the annotation ``org.opencontainers.image.ref.name``, empty for an image without a name. ``top`` is
+    the manifest or index that the name stands for, ``blobs`` everything the image needs: ``top``, the manifests below
+    it, configs and layers.
+    """
 
-    Args:
-        name: for the annotation ``org.opencontainers.image.ref.name``; empty for an image without a name.
-        top: the manifest or index that the name stands for.
-        blobs: everything the image needs: ``top``, the manifests below it, configs and layers.
+    name: str
+    top: Descriptor
+    blobs: Sequence[Descriptor]
+
+
+def write_images(target: Path, images: Sequence[LayoutImage], store: BlobStore) -> None:
+    """Put images into a layout, made when the directory is absent or empty.
+
+    Entries of their names are replaced, all others stay. Blobs that are there with the right size stay too.
+
     Raises:
-        BlobNotFoundError: ``store`` lacks one of ``blobs``.
+        BlobNotFoundError: ``store`` lacks a blob of one of the images.
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
     """
     with _translated(str(target)):
@@ -54,9 +65,8 @@ def write_image(target: Path, name: str, top: Descriptor, *, blobs: Sequence[Des
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with _locked(root, target):
-                for blob in {blob.digest: blob for blob in blobs}.values():
-                    _add_blob(root, blob, store)
-                _add_entry(root, name, top, target)
+                _add_blobs(root, {blob.digest: blob for image in images for blob in image.blobs}.values(), store)
+                _add_entries(root, images, target)
         finally:
             os.close(root)
 
@@ -101,14 +111,21 @@ def _locked(root: int, target: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _add_blob(root: int, blob: Descriptor, store: BlobStore) -> None:
-    with _directory(root, "blobs") as blobs, _directory(blobs, blob.digest.algorithm) as directory:
-        if not _has(directory, blob):
-            source = store.open(blob)
-            try:
-                _transfer(source, directory, blob)
-            finally:
-                os.close(source)
+def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+    with _directory(root, "blobs") as parent, ExitStack() as opened:
+        directories: dict[str, int] = {}
+        for blob in blobs:
+            algorithm = blob.digest.algorithm
+            if algorithm not in directories:
+                directories[algorithm] = opened.enter_context(_directory(parent, algorithm))
+            if not _has(directories[algorithm], blob):
+                source = store.open(blob)
+                try:
+                    _transfer(source, directories[algorithm], blob)
+                finally:
+                    os.close(source)
+        for directory in directories.values():
+            os.fsync(directory)
 
 
 @contextmanager
@@ -145,7 +162,6 @@ def _transfer(source: int, directory: int, blob: Descriptor) -> None:
         with suppress(OSError):
             os.unlink(hidden, dir_fd=directory)
         raise
-    os.fsync(directory)
 
 
 def _link(source: int, directory: int, name: str) -> bool:
@@ -185,7 +201,7 @@ def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
     return os.sendfile(fd, source, offset, count)
 
 
-def _add_entry(root: int, name: str, top: Descriptor, target: Path) -> None:
+def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None:
     path = str(target / "index.json")
     try:
         fd = os.open("index.json", _READ, dir_fd=root)
@@ -202,16 +218,22 @@ def _add_entry(root: int, name: str, top: Descriptor, target: Path) -> None:
         raise StoreError(f"{path} is no index of an OCI layout: {error}", path=path) from error
     # Plain values from here on: entries of others may have fields that are unknown here, and must keep them.
     document = json.loads(data)
-    annotations = {**top.annotations, REF_NAME: name} if name else dict(top.annotations)
-    entry = {**encode(top), "annotations": annotations} if annotations else encode(top)
-    kept = [other for other in document["manifests"] or () if not _is_replaced(other, name, str(top.digest))]
-    _put_index(root, json.dumps({**document, "manifests": [*kept, entry]}, indent=1).encode() + b"\n")
+    names = {image.name for image in images if image.name}
+    nameless = {str(image.top.digest) for image in images if not image.name}
+    kept = [other for other in document["manifests"] or () if not _is_replaced(other, names, nameless)]
+    manifests = [*kept, *map(_entry, images)]
+    _put_index(root, json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n")
 
 
-def _is_replaced(entry: dict[str, object], name: str, digest: str) -> bool:
+def _entry(image: LayoutImage) -> dict[str, object]:
+    annotations = {**image.top.annotations, REF_NAME: image.name} if image.name else dict(image.top.annotations)
+    return {**encode(image.top), "annotations": annotations} if annotations else encode(image.top)
+
+
+def _is_replaced(entry: dict[str, object], names: set[str], nameless: set[str]) -> bool:
     annotations = entry.get("annotations")
     named = annotations.get(REF_NAME, "") if isinstance(annotations, dict) else ""
-    return bool(named == name and (name or entry["digest"] == digest))
+    return named in names if named else entry["digest"] in nameless
 
 
 def _put_index(root: int, data: bytes) -> None:

@@ -18,6 +18,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.settle import settle
 from fastoci.store import disk, gc, ingest, probe
+from fastoci.store.additional import open_additional
 from fastoci.store.boot import Unsynced, boot_id
 from fastoci.store.durable import Durability, Level
 from fastoci.store.gc import Doomed, GcPlan
@@ -27,6 +28,7 @@ from fastoci.store.paths import Paths, open_store
 from fastoci.store.refs import Ref, Refs
 from fastoci.store.retention import Retention
 from fastoci.store.threads import Threads
+from fastoci.store.usage import Usage, usage
 from fastoci.store.view import update_index
 from fastoci.store.waiting import Waiting
 
@@ -34,14 +36,16 @@ from fastoci.store.waiting import Waiting
 class Store:
     """``BlobStore`` on a directory. Made by ``Store.at``; ``refs`` are its references.
 
-    Belongs to one event loop; ``open`` and ``holds`` may be called from any thread.
+    Belongs to one event loop; ``open`` and ``holds`` may be called from any thread. ``left_out`` says which additional
+    stores cannot be used, and why.
     """
 
-    def __init__(self, paths: Paths, durability: Level) -> None:
+    def __init__(self, paths: Paths, durability: Level, additional: Sequence[Path] = ()) -> None:
         self.path = Path(paths.root)
         self.refs = Refs(paths)
         self._paths = paths
         self._boot_id = boot_id()
+        self._additional, self.left_out = open_additional(paths, additional, self._boot_id)
         self._unsynced = Unsynced(paths.unsynced, self._boot_id)
         self._durability = Durability(durability, paths, self._unsynced)
         self._threads = Threads()
@@ -51,36 +55,38 @@ class Store:
         self._probed = False
 
     @classmethod
-    def at(cls, path: Path, *, durability: Level = "commit") -> Store:
+    def at(cls, path: Path, additional: Sequence[Path] = (), *, durability: Level = "commit") -> Store:
         """Open the store in a directory, made when absent or empty; an OCI layout there becomes one.
 
         Args:
+            additional: stores that are looked into before the network, beside those that ``fastoci.json`` names.
             durability: when blobs are synced: before their names, once a job, or never.
         Raises:
             StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
         """
-        return cls(open_store(path), durability)
+        return cls(open_store(path), durability, additional)
 
     def close(self) -> None:
         """End the threads; no ingest is open any more. Idempotent."""
         self._threads.close()
 
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
-        first: dict[object, Descriptor] = {}
-        for blob in blobs:
-            first.setdefault(blob.digest, blob)
-        return await self._threads.run(lambda: [blob for blob in first.values() if not self.holds(blob)])
+        return await self._threads.run(lambda: self._missing(blobs))
 
     def holds(self, blob: Descriptor) -> bool:
-        """Whether the blob is there, by ``lstat`` of its name.
+        """Whether the blob is there, or in an additional store, by ``lstat`` of its name.
 
         Raises:
             StoreError: the disk refused to tell.
         """
         info = self._look(blob)
-        if info is None or not stat.S_ISREG(info.st_mode) or info.st_size != blob.size:
-            return False
-        return not self._unsynced.distrusts(blob.digest)
+        if info is not None and stat.S_ISREG(info.st_mode) and info.st_size == blob.size:
+            return not self._unsynced.distrusts(blob.digest)
+        return not self._unsynced.condemns(blob.digest) and any(other.holds(blob) for other in self._additional)
+
+    def condemn(self, digest: Digest) -> None:
+        """Count a blob as absent, for this process, until a commit replaces it: it was hashed and found bad."""
+        self._unsynced.condemn(digest)
 
     @asynccontextmanager
     async def lease(self, blobs: Iterable[Descriptor]) -> AsyncIterator[None]:
@@ -135,6 +141,8 @@ class Store:
         try:
             fd = os.open(path, disk.READ)
         except OSError as cause:
+            if (elsewhere := self._open_elsewhere(blob)) is not None:
+                return elsewhere
             if not self.holds(blob):
                 raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path) from cause
             raise disk.failure(cause, "open", path) from cause
@@ -142,6 +150,8 @@ class Store:
         if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest):
             return fd
         os.close(fd)
+        if (elsewhere := self._open_elsewhere(blob)) is not None:
+            return elsewhere
         raise BlobNotFoundError(f"{path} is not the {blob.size} bytes of {blob.digest}, or was not synced", path=path)
 
     async def record(self, ref: Ref) -> None:
@@ -169,6 +179,32 @@ class Store:
             lambda check: gc.execute(self._paths, self._unsynced, plan, check=check)
         )
 
+    async def usage(self) -> Usage:
+        """How much room is taken, and for whom.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return await self._threads.run(lambda: usage(self._paths, self.additional))
+
+    def size(self) -> int:
+        """Bytes of everything in it, for a thread: as dear as ``usage``.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return usage(self._paths).total.size
+
+    @property
+    def paths(self) -> Paths:
+        """Where everything is."""
+        return self._paths
+
+    @property
+    def additional(self) -> tuple[Paths, ...]:
+        """The additional stores that are in use."""
+        return tuple(other.paths for other in self._additional)
+
     async def update_view(self) -> None:
         """Bring ``index.json`` up to date with the references, for other tools; once a job.
 
@@ -176,6 +212,34 @@ class Store:
             StoreError: the disk refused, or another tool left an ``index.json`` that does not parse.
         """
         await self._threads.run(lambda: update_index(self._paths, self.refs))
+
+    def _missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        """``holds`` of many, written out: what it adds to a bare ``lstat`` counts (benchmarks/macro/store_scale.py)."""
+        lstat, is_regular, distrusts = os.lstat, stat.S_ISREG, self._unsynced.distrusts
+        roots = {name: f"{self._paths.root}/blobs/{name}/" for name in ("sha256", "sha512")}
+        seen: set[str] = set()
+        missing = []
+        for blob in blobs:
+            digest = blob.digest
+            name = digest.hex
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                info = lstat(roots[digest.algorithm] + name)
+            except OSError:  # absent, elsewhere, or the disk refuses: ``holds`` says
+                there = self.holds(blob)
+            else:
+                there = info.st_size == blob.size and is_regular(info.st_mode) and not distrusts(digest)
+                there = there or self.holds(blob)
+            if not there:
+                missing.append(blob)
+        return missing
+
+    def _open_elsewhere(self, blob: Descriptor) -> int | None:
+        if self._unsynced.condemns(blob.digest):
+            return None
+        return next((fd for other in self._additional if (fd := other.open(blob)) is not None), None)
 
     def _look(self, blob: Descriptor) -> os.stat_result | None:
         path = self._paths.blob(blob.digest)

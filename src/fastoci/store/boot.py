@@ -39,6 +39,7 @@ class Unsynced:
         self._guard = threading.Lock()
         self._durable: set[str] = set()  # own markers that this process has synced
         self._markers: dict[str, list[str]] = {}  # name of a marker -> its paths, one a boot, this one left out
+        self._condemned: set[str] = set()
         for other in _names(directory):
             if other != boot:
                 for name in _names(f"{directory}/{other}"):
@@ -46,10 +47,20 @@ class Unsynced:
 
     def distrusts(self, digest: Digest) -> bool:
         """Whether the blob counts as absent until it is hashed again or replaced."""
-        if not self._markers:
+        if not self._markers and not self._condemned:
             return False
+        if self.condemns(digest):
+            return True
         paths = self._markers.get(_name(digest))
         return paths is not None and any(os.path.lexists(path) for path in paths)
+
+    def condemn(self, digest: Digest) -> None:
+        """Count the blob as absent, wherever it is, until it is replaced: it was hashed and found bad."""
+        self._condemned.add(_name(digest))
+
+    def condemns(self, digest: Digest) -> bool:
+        """Whether the blob was found bad in this process."""
+        return bool(self._condemned) and _name(digest) in self._condemned
 
     def mark(self, digests: Iterable[Digest]) -> None:
         """Say, durably, that these blobs are about to get their names unsynced: one sync for all of them.
@@ -78,6 +89,7 @@ class Unsynced:
 
     def clear_others(self, digest: Digest) -> None:
         """Forget the markers of other boots: the blob was replaced, and is marked as of this one."""
+        self._condemned.discard(_name(digest))
         for path in self._markers.pop(_name(digest), ()):
             with suppress(FileNotFoundError):
                 os.unlink(path)

@@ -18,6 +18,7 @@ from fastoci.errors import StoreError, StoreFullError
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
 CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,8 +31,17 @@ def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> Store
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     if cause.errno in _FULL:
         room = f", {wanted} bytes wanted" if wanted else ""
-        return StoreFullError(f"cannot {action} {path}: {reason}{room}", path=path)
+        return StoreFullError(f"cannot {action} {path}: {reason}{room}{_free(path)}", path=path)
     return StoreError(f"cannot {action} {path}: {reason}", path=path)
+
+
+def _free(path: str) -> str:
+    """What is free, for a message; a quota may be less."""
+    try:
+        room = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return ""
+    return f", {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes free"
 
 
 @contextmanager
@@ -65,6 +75,32 @@ def read(path: str, limit: int) -> bytes | None:
             return read_all(fd, info.st_size)
     finally:
         os.close(fd)
+
+
+def read_small(path: str, limit: int) -> bytes | None:
+    """As ``read``, with one system call less: for very many files that are small.
+
+    Raises:
+        StoreError: unreadable, a directory, or larger than ``limit`` bytes.
+    """
+    try:
+        fd = os.open(path, READ)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
+    try:
+        data = os.read(fd, _SMALL)
+        if len(data) == _SMALL:
+            while (more := os.read(fd, _SMALL)) and len(data) <= limit:
+                data += more
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise StoreError(f"{path} has more than {limit} bytes", path=path)
+    return data
 
 
 def read_all(fd: int, size: int) -> bytes:

@@ -19,11 +19,11 @@ from fastoci.image.layout import OCI_LAYOUT, encode_index, parse_layout
 from fastoci.store import disk, lock
 
 FORMAT: Final = 1
-_MARK_SIZE: Final = 1 << 16  # bytes of fastoci.json and oci-layout
+MARK_SIZE: Final = 1 << 16  # bytes of fastoci.json and oci-layout
 _LOCK: Final = ".lock"
-_MARK: Final = "fastoci.json"
+MARK: Final = "fastoci.json"
 # What may be in a directory that counts as empty: the beginning of a store, and a fresh ext4's own directory.
-_NOTHING: Final = frozenset({_LOCK, f".{_MARK}.new", "lost+found"})
+_NOTHING: Final = frozenset({_LOCK, f".{MARK}.new", "lost+found"})
 _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 0o755, "leases": 0o700}
 _CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers")
 
@@ -104,6 +104,23 @@ def open_store(path: Path) -> Paths:
     return paths
 
 
+def existing_store(path: str) -> Paths:
+    """Check a store's directory, or an OCI layout's, that is only read and stays as it is.
+
+    Raises:
+        StoreError: it is not there, no store, of a newer format, or not safe to trust.
+    """
+    paths = Paths(os.path.abspath(path))
+    with disk.translated("open the store", paths.root):
+        owner = _check_directory(paths.root, (0, os.geteuid()))
+        if not _is_marked(paths.root) and not os.path.lexists(f"{paths.root}/oci-layout"):
+            raise StoreError(f"{paths.root} is not a store: it is empty", path=paths.root)
+        for name in _CHECKED:
+            if os.path.lexists(f"{paths.root}/{name}"):
+                _check_directory(f"{paths.root}/{name}", (0, owner))
+    return paths
+
+
 def _make_with_parents(root: str) -> None:
     missing = []
     while not os.path.lexists(root):
@@ -128,16 +145,16 @@ def _check_directory(path: str, owners: tuple[int, ...]) -> int:
 
 def _is_marked(root: str) -> bool:
     """Whether this is a store, and one that is understood here; a directory that may become one is none yet."""
-    path = f"{root}/{_MARK}"
-    mark = disk.read(path, _MARK_SIZE)
+    path = f"{root}/{MARK}"
+    mark = disk.read(path, MARK_SIZE)
     if mark is not None:
         _check_format(mark, path)
         return True
     names = set(os.listdir(root)) - _NOTHING
     if names:
-        layout = disk.read(f"{root}/oci-layout", _MARK_SIZE)
+        layout = disk.read(f"{root}/oci-layout", MARK_SIZE)
         if layout is None:
-            raise StoreError(f"{root} is not a store: not empty, and without {_MARK} or oci-layout", path=root)
+            raise StoreError(f"{root} is not a store: not empty, and without {MARK} or oci-layout", path=root)
         try:
             parse_layout(layout)
         except (FormatError, UnsupportedError) as error:
@@ -169,7 +186,7 @@ def _complete(paths: Paths) -> None:
     try:
         if not _is_marked(root):
             mark = json.dumps({"format": FORMAT}).encode() + b"\n"
-            disk.replace(root, _MARK, mark, temporary=f".{_MARK}.new")
+            disk.replace(root, MARK, mark, temporary=f".{MARK}.new")
         for name, mode in _MADE.items():
             disk.make_directory(f"{root}/{name}", mode)
         for name, data in (("oci-layout", OCI_LAYOUT), ("index.json", encode_index(()))):

@@ -1,4 +1,4 @@
-"""``index.json``: the references as other tools see them, beside what those tools wrote there themselves.
+"""``index.json``: the references as other tools see them; and what those tools write there becomes references.
 
 A view, never the truth: it can be made again from the references. Synchronous, for threads.
 Spec: docs/store-format.md 7; image-spec v1.1 image-layout.md, "index.json file".
@@ -8,45 +8,54 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
-from fastoci.errors import FormatError, StoreError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FastociError, FormatError, StoreError, UnsupportedError
+from fastoci.image import config as config_document
 from fastoci.image import index
-from fastoci.image.descriptor import encode
+from fastoci.image import manifest as manifest_document
+from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import REF_NAME, encode_index
 from fastoci.image.links import Link
-from fastoci.image.mediatype import OCI_INDEX
+from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
+from fastoci.image.reference import Reference
 from fastoci.store import disk, lock
 from fastoci.store.paths import Paths
 from fastoci.store.refs import Ref, Refs
 
-# An entry is ours when this annotation repeats its name and digest: tools carry annotations along to changed copies.
+# An entry is ours when this annotation repeats its name, the reference's and its digest: tools carry annotations along
+# to entries that they change or copy.
 OURS: Final = "io.fastoci.ref"
 _REFS: Final = 1000  # from here on, reading them all for every job costs more than the view is worth
 _SIZE: Final = 64 << 20  # bytes of an index.json that is read
+_DOCUMENT: Final = 4 << 20  # bytes of a manifest or config that is read
 
 Entry = dict[str, object]
 
 
 def update_index(paths: Paths, refs: Refs) -> bool:
-    """Bring ``index.json`` up to date, under the store's lock; whether it changed.
+    """Adopt what other tools wrote into ``index.json``, then bring it up to date, under a lock; whether it changed.
 
-    With many references none is listed. Entries of other tools stay as they are.
+    With many references only what was adopted is listed, under the names that the other tools gave it.
 
     Raises:
         StoreError: the disk refused, or an ``index.json`` is there that does not parse: it is left as it is.
     """
-    with disk.translated("update", f"{paths.root}/index.json"):
+    path = f"{paths.root}/index.json"
+    with disk.translated("update", path):
+        adopt(paths, refs)  # before the lock, because references have locks that come first
         held = lock.acquire(paths.lock, wait=True)
         assert held is not None
         try:
-            document = _read(f"{paths.root}/index.json")
-            before = document["manifests"] or []
-            assert isinstance(before, list)
-            foreign = [entry for entry in before if not _is_ours(entry)]
-            taken = {_annotations(entry).get(REF_NAME) for entry in foreign}
-            listed = () if refs.more_than(_REFS - 1) else refs.list()[0]
-            manifests = foreign + [_entry(ref) for ref in listed if ref.name not in taken]
+            document = _read(path)
+            before = _entries(document)
+            listed = {} if refs.more_than(_REFS - 1) else {ref.name: ref for ref in refs.list()[0]}
+            kept = [entry for entry in (_kept(entry, paths, refs) for entry in before) if entry is not None]
+            taken = {name for entry in kept for name in (_annotations(entry).get(REF_NAME), _mark_of(entry))}
+            manifests = kept + [_entry(ref) for ref in listed.values() if ref.name not in taken]
             if manifests == before:
                 return False
             data = json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n"
@@ -56,15 +65,137 @@ def update_index(paths: Paths, refs: Refs) -> bool:
     return True
 
 
+def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
+    """Make references of the entries that other tools wrote; the names of the new or changed ones.
+
+    An entry under a name that a reference has moves the name, unless it was pulled since ``index.json`` was written:
+    then the entry becomes a reference by its digest. Entries without a name, or with one that is no reference, and
+    those whose manifest is not here, stay entries.
+
+    Raises:
+        StoreError: the disk refused, or ``index.json`` does not parse.
+    """
+    path = f"{paths.root}/index.json"
+    foreign = [entry for entry in _entries(_read(path)) if not _mark_of(entry)]
+    if not foreign:
+        return ()
+    with suppress(FileNotFoundError):
+        written = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return tuple(name for entry in foreign if (name := _adopt(entry, paths, refs, written)))
+    return ()
+
+
 def foreign(paths: Paths) -> list[Link]:
-    """What other tools have listed: roots of gc beside the references.
+    """What other tools have listed and is no reference: roots of gc, too.
 
     Raises:
         StoreError: the file does not parse, or the disk refused.
     """
-    entries = _read(f"{paths.root}/index.json")["manifests"] or []
-    assert isinstance(entries, list)
-    return [Link(entry["mediaType"], entry["digest"], entry["size"]) for entry in entries if not _is_ours(entry)]
+    entries = [entry for entry in _entries(_read(f"{paths.root}/index.json")) if not _mark_of(entry)]
+    return list(map(Link.of, _parsed(entries)))
+
+
+def _parsed(entries: Sequence[Entry]) -> tuple[Descriptor, ...]:
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return index.parse(json.dumps(document).encode(), OCI_INDEX).manifests
+
+
+def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str) -> str:
+    """The name under which an entry became a reference; empty when it did not, or was one."""
+    name = _annotations(entry).get(REF_NAME, "")
+    try:
+        reference = Reference.parse(name)
+        [blob] = _parsed([entry])
+        images = _images(blob, paths)
+    except FastociError:
+        return ""
+    before = _find(str(reference), refs)
+    if _is_of(before, str(blob.digest)):
+        return ""
+    if before is not None and before.pulled_at > written:
+        reference = Reference(reference.domain, reference.path, None, blob.digest)
+    annotations = {key: text for key, text in blob.annotations.items() if key not in (REF_NAME, OURS)}
+    top = Descriptor(blob.media_type, blob.digest, blob.size, annotations=annotations)
+    refs.set(Ref(str(reference), top, images, written))
+    return str(reference)
+
+
+def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
+    """The manifests that are here, by platform.
+
+    Raises:
+        BlobNotFoundError: none is.
+        FormatError, UnsupportedError: no manifest or index.
+    """
+    data = _document(blob, paths)
+    if blob.media_type in INDEXES:
+        held = {}
+        for child in index.parse(data, blob.media_type).manifests:
+            if child.media_type in MANIFESTS and os.path.lexists(paths.blob(child.digest)):
+                held[str(child.platform or "unknown")] = child
+        if not held:
+            raise BlobNotFoundError(f"no manifest of {blob.digest} is here", path=paths.blob(blob.digest))
+        return held
+    manifest = manifest_document.parse(data, blob.media_type)
+    platform = blob.platform
+    if platform is None:
+        with suppress(FastociError):
+            config = config_document.parse(_document(manifest.config, paths))
+            platform = config.platform if config.os else None
+    image = Descriptor(blob.media_type, blob.digest, blob.size, platform=platform)
+    return {str(platform) if platform else "unknown": image}
+
+
+def _document(blob: Descriptor, paths: Paths) -> bytes:
+    path = paths.blob(blob.digest)
+    data = disk.read(path, _DOCUMENT)
+    if data is None or len(data) != blob.size:
+        raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path)
+    return data
+
+
+def _kept(entry: Entry, paths: Paths, refs: Refs) -> Entry | None:
+    """An entry of another tool, marked when it became a reference; None for one that is made again, or is over."""
+    mark = _mark_of(entry)
+    annotations = _annotations(entry)
+    name, digest = annotations.get(REF_NAME, ""), str(entry["digest"])
+    if mark:
+        return None if mark == name or not _is_of(_find(mark, refs), digest) else entry
+    try:
+        reference = str(Reference.parse(name))
+    except FastociError:
+        return entry
+    ref = _find(reference, refs)
+    if _is_of(ref, digest):
+        marked = {**annotations, OURS: _mark(name, reference, digest)}
+        return None if reference == name else {**entry, "annotations": marked}
+    if _is_by_digest(entry, refs):
+        return None
+    [blob] = _parsed([entry])
+    # Under a name of ours, and of an image that is not here: ours is of more use.
+    return entry if ref is None or reference != name or os.path.lexists(paths.blob(blob.digest)) else None
+
+
+def _find(name: str, refs: Refs) -> Ref | None:
+    with suppress(StoreError):
+        return refs.get(name)
+    return None
+
+
+def _is_by_digest(entry: Entry, refs: Refs) -> bool:
+    """Whether the entry lost its name to a pull, and became a reference by its digest."""
+    with suppress(FastociError):
+        named = Reference.parse(_annotations(entry).get(REF_NAME, ""))
+        [blob] = _parsed([entry])
+        refs.get(str(Reference(named.domain, named.path, None, blob.digest)))
+        return True
+    return False
+
+
+def _is_of(ref: Ref | None, digest: str) -> bool:
+    if ref is None:
+        return False
+    return digest in {str(ref.descriptor.digest), *(str(image.digest) for image in ref.images.values())}
 
 
 def _read(path: str) -> dict[str, object]:
@@ -81,13 +212,25 @@ def _read(path: str) -> dict[str, object]:
     return document
 
 
-def _is_ours(entry: Entry) -> bool:
+def _entries(document: dict[str, object]) -> list[Entry]:
+    entries = document["manifests"] or []
+    assert isinstance(entries, list)
+    return entries
+
+
+def _mark_of(entry: Entry) -> str:
+    """The reference that an entry stands for; empty when it is another tool's."""
     annotations = _annotations(entry)
-    return annotations.get(OURS) == _mark(annotations.get(REF_NAME, ""), str(entry["digest"]))
+    name, digest = annotations.get(REF_NAME, ""), str(entry["digest"])
+    mark = annotations.get(OURS, "")
+    if mark == _mark(name, name, digest):
+        return name
+    reference = mark.removeprefix(f"{name} ").removesuffix(f" {digest}")
+    return reference if mark == _mark(name, reference, digest) else ""
 
 
-def _mark(name: str, digest: str) -> str:
-    return f"{name} {digest}"
+def _mark(name: str, reference: str, digest: str) -> str:
+    return f"{name} {digest}" if name == reference else f"{name} {reference} {digest}"
 
 
 def _annotations(entry: Entry) -> dict[str, str]:
@@ -99,5 +242,6 @@ def _entry(ref: Ref) -> Entry:
     """One platform: its manifest, which every tool can read; several, or none: what the name led to."""
     descriptor = next(iter(ref.images.values())) if len(ref.images) == 1 else ref.descriptor
     entry = encode(descriptor)
-    annotations = {**descriptor.annotations, REF_NAME: ref.name, OURS: _mark(ref.name, str(descriptor.digest))}
+    mark = _mark(ref.name, ref.name, str(descriptor.digest))
+    annotations = {**descriptor.annotations, REF_NAME: ref.name, OURS: mark}
     return {**entry, "annotations": dict(sorted(annotations.items()))}

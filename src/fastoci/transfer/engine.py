@@ -23,19 +23,21 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
-from fastoci.layouts.oci_layout import write_image
+from fastoci.layouts.oci_layout import LayoutImage, write_images
 from fastoci.store.blobs import Store
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
 from fastoci.store.retention import Retention
-from fastoci.transfer.events import Observer, QuotaSeen
-from fastoci.transfer.job import Job, read_config
+from fastoci.transfer.events import Observer, QuotaSeen, Warned
+from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
+from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
+from fastoci.transfer.upkeep import Upkeep
 from fastoci.transfer.worker import Worker
 
 if TYPE_CHECKING:
@@ -106,9 +108,8 @@ class Image:
         top = replace(self.manifest_descriptor, platform=self.platform)
         store = self._job.store
         async with store.lease_if_writable(self._parts):
-            await asyncio.to_thread(
-                write_image, Path(directory), str(self.reference), top, blobs=self._parts, store=store
-            )
+            image = LayoutImage(str(self.reference), top, self._parts)
+            await asyncio.to_thread(write_images, Path(directory), [image], store)
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
@@ -123,8 +124,11 @@ class Image:
 class Engine:
     """Pulls images and fetches blobs into one shared store. An async context manager, used on one event loop.
 
+    ``upkeep`` keeps the store in order: lists, adds up, verifies, repairs, shows it to other tools.
+
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
+        additional: stores that are only read, and looked into before the network.
         limits: connections, memory, threads and bounds.
         tls_verify: False accepts any certificate, and plain http.
         authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
@@ -138,6 +142,7 @@ class Engine:
         self,
         store: StrPath | None = None,
         *,
+        additional: Sequence[StrPath] = (),
         limits: Limits | None = None,
         tls_verify: bool = True,
         authfile: StrPath | None = None,
@@ -146,6 +151,7 @@ class Engine:
         observer: Observer | None = None,
     ) -> None:
         self.store_path = default_store() if store is None else Path(store)
+        self._additional = [Path(each) for each in additional]
         self._limits = limits or Limits()
         self._tls_verify = tls_verify
         self._authfile = None if authfile is None else Path(authfile)
@@ -158,13 +164,29 @@ class Engine:
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
-        self._store = await asyncio.to_thread(lambda: Store.at(self.store_path, durability=self._limits.durability))
+        durability = self._limits.durability
+        self._store = await asyncio.to_thread(
+            lambda: Store.at(self.store_path, self._additional, durability=durability)
+        )
+        for refused in self._store.left_out:
+            self._observer(Warned("", str(refused)))
         self._stack = AsyncExitStack()
         self._worker = Worker(self._limits.workers)
         spans = Spans(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
-        self._job = Job(self._store, self._scheduler, unpacker, self._limits, self._observer)
+        size, connections = self._limits.store_size, self._limits.connections
+        self._preflight = Preflight(self._store, self._worker, limit=size, connections=connections)
+        self._job = Job(self._store, self._scheduler, unpacker, self._preflight, self._limits, self._observer)
+        self.upkeep = Upkeep(
+            self._store,
+            self._scheduler,
+            self._worker,
+            spans,
+            repository=self._repository,
+            limits=self._limits,
+            observer=self._observer,
+        )
         return self
 
     async def __aexit__(
@@ -189,7 +211,7 @@ class Engine:
         """
         parsed = Reference.parse(reference)
         wanted = None if platform is None else Platform.parse(platform)
-        repository = (await self._open_registry()).repository(parsed)
+        repository = await self._repository(parsed)
         self._pulls += 1
         try:
             resolved, config = await self._job.pull(
@@ -220,7 +242,8 @@ class Engine:
             missing = await self._store.missing(descriptors)
             if missing:
                 await self._store.announce(missing)
-                await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
+                async with self._preflight.room(missing):
+                    await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
             await self._store.flush()
 
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
@@ -294,6 +317,9 @@ class Engine:
         chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
         resolved = Resolved(parsed, chain, manifest, chosen.platform)
         return Image(self._job, resolved, await read_config(self._store, manifest, self._limits))
+
+    async def _repository(self, reference: Reference) -> Repository:
+        return (await self._open_registry()).repository(reference)
 
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -131,6 +131,14 @@ class QuotaSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """So many blobs of a store are hashed again, and so many bytes."""
+
+    blobs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something the user should know, which stops nothing."""
 
@@ -152,6 +160,7 @@ Event = (
     | ImageDone
     | ImageFailed
     | QuotaSeen
+    | VerifyProgress
     | Warned
 )
 

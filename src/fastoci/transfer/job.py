@@ -30,6 +30,7 @@ from fastoci.store.refs import Ref
 from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import PullPlan, Resolved
+from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tap import Tap
 from fastoci.transfer.tasks import all_or_first
@@ -49,6 +50,7 @@ class Job:
     store: Store
     scheduler: Scheduler
     unpacker: Unpacker
+    preflight: Preflight
     limits: Limits
     observer: Observer
 
@@ -71,7 +73,11 @@ class Job:
                 plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
                 self._announce(plan, image)
                 await self.store.announce(plan.missing)
-                config = await self._execute(plan, source, image, platform, rootfs)
+                room = self.preflight.room(
+                    plan.missing, documents=len(documents), layers=resolved.manifest.layers, root=rootfs
+                )
+                async with room:
+                    config = await self._execute(plan, source, image, platform, rootfs)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error)))
@@ -134,11 +140,10 @@ class Job:
     async def _document(self, descriptor: Descriptor, source: ImageSource) -> bytes:
         if descriptor.size > self.limits.manifest_size:
             raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a manifest")
-        if not await self.store.missing([descriptor]):
-            with suppress(BlobNotFoundError):  # no lease yet: a gc may have taken it
-                data = await self.store.read(descriptor)
-                if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
-                    return data
+        with suppress(BlobNotFoundError):
+            data = await self.store.read(descriptor)
+            if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
+                return data
         return await source.manifest(descriptor)
 
     def _announce(self, plan: PullPlan, image: str) -> None:

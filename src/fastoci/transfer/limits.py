@@ -11,7 +11,6 @@ from fastoci.store.durable import Level
 LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
 
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
@@ -30,6 +29,7 @@ class Limits:
     unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
+    store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
     connect_s: float = 10.0
     read_s: float = 30.0  # silence on a connection

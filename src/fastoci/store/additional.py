@@ -1,0 +1,87 @@
+"""Additional stores: other directories, read-only, whose blobs save a download.
+
+A blob is believed by its size, so an additional store must be as safe to trust as the store itself: owned by root or by
+whoever opens it, and not writable by everyone. One that is not, or is gone, or of a newer format, is left out by name.
+Documents are not taken from here for good: a store has the manifests of all its references itself.
+Used from any thread. Spec: docs/store-format.md 12.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from fastoci.errors import StoreError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.links import has_links
+from fastoci.store import disk
+from fastoci.store.boot import Unsynced
+from fastoci.store.paths import MARK, MARK_SIZE, Paths, existing_store
+
+_FIELD: Final = "additional"  # of fastoci.json
+
+
+class Additional:
+    """The blobs of one additional store."""
+
+    def __init__(self, paths: Paths, boot: str) -> None:
+        self.paths = paths
+        self._unsynced = Unsynced(paths.unsynced, boot)
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Whether the blob need not be fetched; never says so of a document."""
+        if has_links(blob.media_type):
+            return False
+        try:
+            info = os.lstat(self.paths.blob(blob.digest))
+        except OSError:  # an unmounted or broken disk costs a download, and no more
+            return False
+        return stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest)
+
+    def open(self, blob: Descriptor) -> int | None:
+        """A descriptor of the blob's file, also of a document's; None when it is not there."""
+        try:
+            fd = os.open(self.paths.blob(blob.digest), disk.READ)
+        except OSError:
+            return None
+        info = os.fstat(fd)
+        if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest):
+            return fd
+        os.close(fd)
+        return None
+
+
+def open_additional(
+    own: Paths, directories: Sequence[Path], boot: str
+) -> tuple[tuple[Additional, ...], tuple[StoreError, ...]]:
+    """The additional stores that can be used, those given before those that the store itself names, and why others not.
+
+    Raises:
+        StoreError: ``fastoci.json`` cannot be read, or names them in a wrong way.
+    """
+    found: dict[str, Additional] = {}
+    refused = []
+    for directory in (*directories, *_configured(own)):
+        path = os.path.abspath(directory)
+        if path == own.root or path in found:
+            continue
+        try:
+            found[path] = Additional(existing_store(path), boot)
+        except StoreError as error:
+            refused.append(StoreError(f"additional store left out: {error}", path=path))
+    return tuple(found.values()), tuple(refused)
+
+
+def _configured(own: Paths) -> list[Path]:
+    path = f"{own.root}/{MARK}"
+    value: object = []
+    with suppress(ValueError):  # whoever opened the store has checked that it is JSON
+        value = json.loads(disk.read(path, MARK_SIZE) or b"{}").get(_FIELD, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) and each.startswith("/") for each in value):
+        raise StoreError(f'{path}: "{_FIELD}" is no array of absolute paths', path=path)
+    return [Path(each) for each in value]

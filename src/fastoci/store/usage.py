@@ -1,0 +1,173 @@
+"""How much room a store takes, and for whom: from descriptors, without a stat of each blob.
+
+Only blobs that no reference reaches are looked at, because nothing else says how large they are. A blob counts as there
+when its name is. Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from fastoci.errors import StoreError
+from fastoci.store.paths import Paths
+from fastoci.store.reach import Listed, listed, names, reached, reader
+
+_SIZE_BITS: Final = 63  # a size, and above it who has the blob
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Some blobs and their bytes."""
+
+    blobs: int = 0
+    size: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.blobs + other.blobs, self.size + other.size)
+
+
+@dataclass(frozen=True, slots=True)
+class RefUsage:
+    """One reference: all that it reaches, what nobody else reaches, what it needs and is not there."""
+
+    name: str
+    held: Amount
+    unique: Amount
+    missing: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the blobs of a store are there for.
+
+    ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. ``elsewhere`` are in additional
+    stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``broken`` are files that
+    should be references.
+    """
+
+    unique: Amount
+    shared: Amount
+    reclaimable: Amount
+    elsewhere: Amount
+    missing: Amount
+    partial: Amount
+    references: tuple[RefUsage, ...]
+    broken: tuple[StoreError, ...]
+
+    @property
+    def total(self) -> Amount:
+        """All that is in this store itself."""
+        return self.unique + self.shared + self.reclaimable + self.partial
+
+
+class _Count:
+    """Blobs by digest, in as little memory as it goes: a number each, of the size and of the one who has the blob."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, int] = {}
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._users
+
+    def add(self, digest: str, size: int, user: int) -> None:
+        """One more user, from 1 on; 0 stands for several."""
+        before = self._users.get(digest)
+        if before is None:
+            self._users[digest] = user << _SIZE_BITS | size
+        elif before >> _SIZE_BITS != user:
+            self._users[digest] = before & ((1 << _SIZE_BITS) - 1)
+
+    def sums(self, users: int) -> list[Amount]:
+        """What each user has alone; at 0, what several have."""
+        blobs, sizes = [0] * (users + 1), [0] * (users + 1)
+        for value in self._users.values():
+            user = value >> _SIZE_BITS
+            blobs[user] += 1
+            sizes[user] += value & ((1 << _SIZE_BITS) - 1)
+        return [Amount(*each) for each in zip(blobs, sizes, strict=True)]
+
+
+def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
+    """Add up what is there.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    refs, broken = listed(own)
+    read = reader((own, *additional))
+    unreached = set(names(own))
+    count = _Count()
+    elsewhere: dict[str, int] = {}
+    missing: dict[str, int] = {}
+    each = []
+    for user, ref in enumerate(refs, start=1):
+        held = Amount()
+        lacking = Amount()
+        blobs = size = 0
+        for link, needed in reached(ref, read):
+            digest = link.digest
+            if digest in unreached or digest in count:
+                unreached.discard(digest)
+                count.add(digest, link.size, user)
+            elif digest in elsewhere or _is_in(additional, digest):
+                elsewhere[digest] = link.size
+            else:
+                if needed:
+                    missing[digest] = link.size
+                    lacking += Amount(1, link.size)
+                continue
+            blobs += 1
+            size += link.size
+        held = Amount(blobs, size)
+        each.append((ref, held, lacking))
+    shared, *alone = count.sums(len(refs))
+    return Usage(
+        unique=sum(alone, Amount()),
+        shared=shared,
+        reclaimable=_stat(own, unreached),
+        elsewhere=_sum(elsewhere),
+        missing=_sum(missing),
+        partial=_partial(own),
+        references=tuple(_of(*entry, unique) for entry, unique in zip(each, alone, strict=True)),
+        broken=tuple(broken),
+    )
+
+
+def _of(ref: Listed, held: Amount, missing: Amount, unique: Amount) -> RefUsage:
+    return RefUsage(ref.name, held, unique, missing)
+
+
+def _sum(sizes: dict[str, int]) -> Amount:
+    return Amount(len(sizes), sum(sizes.values()))
+
+
+def _path(paths: Paths, digest: str) -> str:
+    algorithm, _, digits = digest.partition(":")
+    return f"{paths.root}/blobs/{algorithm}/{digits}"
+
+
+def _is_in(places: Sequence[Paths], digest: str) -> bool:
+    return "/" not in digest and any(os.path.lexists(_path(place, digest)) for place in places)
+
+
+def _stat(paths: Paths, digests: set[str]) -> Amount:
+    blobs = size = 0
+    for digest in digests:
+        with suppress(OSError):  # gone meanwhile
+            size += os.lstat(_path(paths, digest)).st_size
+            blobs += 1
+    return Amount(blobs, size)
+
+
+def _partial(paths: Paths) -> Amount:
+    blobs = size = 0
+    with suppress(OSError):  # another user's store: nobody else sees its downloads
+        for name in os.listdir(f"{paths.root}/ingest"):
+            with suppress(OSError):
+                size += os.lstat(f"{paths.root}/ingest/{name}/data").st_size
+                blobs += 1
+    return Amount(blobs, size)

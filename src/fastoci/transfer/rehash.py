@@ -1,0 +1,225 @@
+"""Reads files again and hashes them, several at a time on each thread, so that their streams share lanes.
+
+Each thread keeps a few files open and takes a span of each in turn: no news to the event loop between spans, so a small
+file costs little more than its system calls. Hashing is ``stream.verify``'s. Spec: docs/architecture.md, "One hasher".
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fastoci import _core
+from fastoci._core import Span
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, SizeMismatchError, StoreError
+from fastoci.image.digest import Digest
+from fastoci.stream.verify import Verifier, hash_spans
+
+OPEN: Final = 8  # files that one thread has open at most, each with a span
+_LARGE: Final = (
+    256 << 10
+)  # bytes: of such files a thread opens as many as there are lanes; more would not fit the cache
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file, what it must hash to, and how long it must be when that is known."""
+
+    number: int
+    path: str
+    digest: Digest
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A file that was read. ``error`` says what is wrong with it, ``size`` what it has, -1 when nobody knows."""
+
+    target: Target
+    size: int
+    error: StoreError | DigestMismatchError | SizeMismatchError | None
+
+
+class Rate:
+    """So many bytes a second over all threads, without a debt for the time when nothing was read."""
+
+    def __init__(self, size: int | None, stop: threading.Event) -> None:
+        self._size = size
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+
+    def wait(self, size: int) -> None:
+        """Let ``size`` bytes count, and wait until they may have been read, or until all stops."""
+        if self._size is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + size / self._size
+            pause = self._free_at - now
+        self._stop.wait(pause)
+
+
+class Rehash:
+    """One pass over targets, shared by threads that each call ``run``.
+
+    Args:
+        rate: bytes a second, None for no limit.
+        done: told of each file, as ``read`` is of the bytes read since; by one thread at a time.
+    """
+
+    def __init__(
+        self,
+        targets: Iterable[Target],
+        *,
+        rate: int | None,
+        done: Callable[[Outcome], None],
+        read: Callable[[int], None],
+    ) -> None:
+        self._targets = iter(targets)
+        self._done = done
+        self._read = read
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._rate = Rate(rate, self._stop)
+
+    def stop(self) -> None:
+        """Let every thread end within a span's time."""
+        self._stop.set()
+
+    def run(self, spans: Sequence[Span]) -> None:
+        """Hash until no target is left; ``spans`` are empty and stay the caller's."""
+        free = list(spans)
+        files: list[_File] = []
+        try:
+            while not self._stop.is_set():
+                self._fill(files, free)
+                if not files:
+                    return
+                self._step(files, free)
+        finally:
+            for file in files:
+                file.close()
+
+    def _fill(self, files: list[_File], free: list[Span]) -> None:
+        lanes = _core.lanes()
+        large = sum(file.large for file in files)
+        while free and large < lanes:
+            with self._lock:
+                target = next(self._targets, None)
+            if target is None:
+                return
+            try:
+                file = _File(target, free[-1])
+            except StoreError as error:
+                self._tell(Outcome(target, -1, error))
+            except SizeMismatchError as error:
+                self._tell(Outcome(target, int(error.actual), error))
+            else:
+                free.pop()
+                files.append(file)
+                large += file.large
+
+    def _step(self, files: list[_File], free: list[Span]) -> None:
+        """A span of each file; those that end leave."""
+        ended: list[Outcome] = []
+        pairs = []
+        count = 0
+        for file in files:
+            try:
+                if file.read():
+                    count += len(file.span)
+                    pairs.append((file.verifier, file.span))
+            except (StoreError, SizeMismatchError) as error:
+                file.failed = error
+        hash_spans(pairs)
+        for file in list(files):
+            if file.failed is not None or file.ended:
+                ended.append(file.outcome())
+                files.remove(file)
+                free.append(file.span)
+                file.close()
+        with self._lock:
+            self._read(count)
+            for outcome in ended:
+                self._done(outcome)
+        self._rate.wait(count)
+
+    def _tell(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._done(outcome)
+
+
+class _File:
+    """One file on its way through the hash."""
+
+    def __init__(self, target: Target, span: Span) -> None:
+        self.target = target
+        self.span = span
+        self.failed: StoreError | SizeMismatchError | None = None
+        self.ended = False
+        try:
+            self._fd = os.open(target.path, _READ)
+        except OSError as cause:
+            raise _cannot_open(target, cause) from cause
+        try:
+            info = os.fstat(self._fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise StoreError(f"{target.path} is no regular file", path=target.path)
+            if target.size is not None and info.st_size != target.size:
+                raise _wrong_size(target, info.st_size)
+            self._size = info.st_size
+            self.verifier = Verifier(target.digest, self._size)
+            self.large = self._size >= _LARGE
+            if self.large:
+                os.posix_fadvise(self._fd, 0, 0, _NOREUSE)  # others need their place in the page cache
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def read(self) -> bool:
+        """Fill the span; whether there is something to hash."""
+        self.span.clear()
+        count = self.span.pread(self._fd, self.verifier.offset)
+        path = self.target.path
+        if count < 0:
+            raise StoreError(f"cannot read {path}: {os.strerror(-count)}", path=path)
+        if not count and self.verifier.offset != self._size:
+            raise _wrong_size(self.target, self.verifier.offset)
+        self.verifier.expect(self.span)
+        self.ended = self.verifier.offset + count == self._size
+        return count > 0
+
+    def outcome(self) -> Outcome:
+        """What became of it."""
+        if self.failed is not None:
+            return Outcome(self.target, self.verifier.offset, self.failed)
+        try:
+            self.verifier.proof()
+        except DigestMismatchError as error:
+            return Outcome(self.target, self._size, error)
+        return Outcome(self.target, self._size, None)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _cannot_open(target: Target, cause: OSError) -> StoreError:
+    if isinstance(cause, FileNotFoundError):
+        return BlobNotFoundError(f"{target.digest} is not there", path=target.path)
+    if os.path.islink(target.path):
+        return StoreError(f"{target.path} is a symbolic link, which is not followed", path=target.path)
+    return StoreError(f"cannot open {target.path}: {os.strerror(cause.errno or 0)}", path=target.path)
+
+
+def _wrong_size(target: Target, actual: int) -> SizeMismatchError:
+    expected = target.size if target.size is not None else -1
+    text = f"{target.digest}: expected {target.size} bytes, found {actual}"
+    return SizeMismatchError(text, subject=str(target.digest), expected=expected, actual=actual)

@@ -1,0 +1,122 @@
+"""Repair: what references need and is bad or missing is fetched again, and replaced only by what is verified.
+
+A bad blob stays where it is until its replacement is renamed over it; for this process it counts as absent meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from fastoci.errors import FastociError, FormatError
+from fastoci.image.digest import Digest
+from fastoci.image.links import Link, has_links, links
+from fastoci.image.mediatype import INDEXES
+from fastoci.image.reference import Reference
+from fastoci.store.blobs import Store
+from fastoci.store.reach import Listed, descriptor, reader
+from fastoci.transfer.events import ImageDone, ImageFailed, ImageStarted, Observer
+from fastoci.transfer.job import Repository
+from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.verify import Verifying
+from fastoci.transfer.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was replaced, by digest, and why the rest was not, by reference."""
+
+    repaired: tuple[str, ...]
+    failed: tuple[tuple[str, FastociError], ...]
+
+
+class Repairing:
+    """Repairs references one after the other; blobs that they share are looked at once.
+
+    Args:
+        repository: where a reference's name leads to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        verifying: Verifying,
+        worker: Worker,
+        *,
+        repository: Callable[[Reference], Awaitable[Repository]],
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._verifying = verifying
+        self._worker = worker
+        self._repository = repository
+        self._observe = observer
+        self._good: set[str] = set()
+        self._repaired: list[str] = []
+
+    async def repair(self, refs: Sequence[Listed]) -> Repair:
+        """Repair all that these references need; what cannot be had is told, and the others go on."""
+        failed: list[tuple[str, FastociError]] = []
+        for ref in refs:
+            try:
+                if await self._one(ref):
+                    self._observe(ImageDone(ref.name, ref.descriptor.digest))
+            except FastociError as error:
+                self._observe(ImageFailed(ref.name, str(error)))
+                failed.append((ref.name, error))
+        return Repair(tuple(self._repaired), tuple(failed))
+
+    async def _one(self, ref: Listed) -> bool:
+        """Whether anything was to be done."""
+        source = _Source(ref.name, self._repository, self._observe)
+        needed: dict[str, Link] = {}
+        for image in (ref.descriptor, *ref.images.values()):
+            await self._documents(image, source, needed)
+        for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
+            blob = descriptor(needed[bad.digest])
+            self._store.condemn(blob.digest)
+            await self._scheduler.fetch(blob, await source.get(), image=ref.name)
+            self._repaired.append(bad.digest)
+        self._good |= needed.keys()
+        return source.used
+
+    async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
+        """Bring a document that is needed into order, and find what it needs."""
+        if not has_links(link.media_type):
+            needed[link.digest] = link
+            return
+        blob = descriptor(link)
+        data = await self._worker.run(lambda: reader((self._store.paths,))(link))
+        if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
+            data = await (await source.get()).manifest(blob)
+            self._store.condemn(blob.digest)
+            await self._scheduler.fetch(blob, BytesSource(data), image=source.image)
+            self._repaired.append(link.digest)
+        if link.media_type in INDEXES:  # its manifests are those of all platforms: the reference says which are held
+            return
+        for child in links(data, link.media_type):
+            if has_links(child.media_type):
+                raise FormatError(f"{link.digest} names the document {child.digest} as a part of an image")
+            needed[child.digest] = child
+
+
+class _Source:
+    """The repository of a reference, asked for when it is needed first."""
+
+    def __init__(self, image: str, repository: Callable[[Reference], Awaitable[Repository]], observe: Observer) -> None:
+        self.image = image
+        self._find = repository
+        self._observe = observe
+        self._found: Repository | None = None
+
+    @property
+    def used(self) -> bool:
+        return self._found is not None
+
+    async def get(self) -> Repository:
+        if self._found is None:
+            self._observe(ImageStarted(self.image))
+            self._found = await self._find(Reference.parse(self.image))
+        return self._found

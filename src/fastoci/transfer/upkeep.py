@@ -1,0 +1,144 @@
+"""What keeps a store in order: what is in it, what that takes, whether it is whole, and views for other tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+from fastoci.errors import StoreError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.layouts.oci_layout import LayoutImage, write_images
+from fastoci.store.blobs import Store
+from fastoci.store.reach import Listed, descriptor, listed, listed_as, reached, reader, size_of
+from fastoci.store.refs import Ref
+from fastoci.store.usage import Usage
+from fastoci.transfer.events import Observer
+from fastoci.transfer.job import Repository
+from fastoci.transfer.limits import Limits
+from fastoci.transfer.repair import Repair, Repairing
+from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.spans import Spans
+from fastoci.transfer.verify import Verification, Verifying
+from fastoci.transfer.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A line of a list of images. ``size`` is of configs and layers, over all ``platforms`` that are here, in bytes."""
+
+    name: str
+    digest: str
+    platforms: tuple[str, ...]
+    size: int
+    pulled_at: str
+    pinned: bool
+
+
+class Upkeep:
+    """Everything here takes references as ``docker pull`` does; none means all that are in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        worker: Worker,
+        spans: Spans,
+        *,
+        repository: Callable[[Reference], Awaitable[Repository]],
+        limits: Limits,
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._worker = worker
+        self._repository = repository
+        self._observer = observer
+        self._verifying = Verifying(store, worker, spans, threads=limits.workers, observer=observer)
+
+    async def listing(self) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
+        """All references by name, and what is wrong with the files that are none."""
+
+        def work() -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
+            refs, broken = listed(self._store.paths)
+            read = reader((self._store.paths, *self._store.additional))
+            return tuple(_listing(ref, size_of(ref, read)) for ref in refs), tuple(broken)
+
+        return await self._worker.run(work)
+
+    async def usage(self) -> Usage:
+        """How much room is taken, and for whom.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return await self._store.usage()
+
+    async def verify(self, references: Sequence[str] = (), *, rate: int | None = None) -> Verification:
+        """Hash again what references need; or, without any, every blob of the store, from where that was interrupted.
+
+        Args:
+            rate: bytes a second that are read at most.
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+            StoreBusyError: another process verifies the store.
+        """
+        if references:
+            return await self._verifying.needed(await self._refs(references), rate)
+        return await self._verifying.everything(rate)
+
+    async def repair(self, references: Sequence[str] = ()) -> Repair:
+        """Hash again what references need, and fetch what is bad or missing from where they point to.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        work = Repairing(
+            self._store,
+            self._scheduler,
+            self._verifying,
+            self._worker,
+            repository=self._repository,
+            observer=self._observer,
+        )
+        return await work.repair(await self._refs(references))
+
+    async def view(self, directory: str | PathLike[str], references: Sequence[str] = ()) -> int:
+        """Write an OCI layout of images, whose blobs are hard links to the store's where possible; how many there are.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference, or lost a part of it.
+            StoreError: ``directory`` is no layout, or cannot be written.
+        """
+
+        def work() -> int:
+            if references:
+                refs = [self._store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
+            else:
+                refs = list(self._store.refs.list()[0])
+            write_images(Path(directory), [self._layout_image(ref) for ref in refs], self._store)
+            return len(refs)
+
+        return await self._worker.run(work)
+
+    async def _refs(self, references: Sequence[str]) -> list[Listed]:
+        if not references:
+            return (await self._worker.run(lambda: listed(self._store.paths)))[0]
+        names = dict.fromkeys(str(Reference.parse(each)) for each in references)
+        return [listed_as(await asyncio.to_thread(self._store.refs.get, name)) for name in names]
+
+    def _layout_image(self, ref: Ref) -> LayoutImage:
+        """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
+        only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
+        top = ref.descriptor if only is None else only
+        start = listed_as(replace(ref, descriptor=top))
+        read = reader((self._store.paths, *self._store.additional))
+        blobs: list[Descriptor] = [descriptor(link) for link, needed in reached(start, read) if needed]
+        return LayoutImage(ref.name, top, blobs)
+
+
+def _listing(ref: Listed, size: int) -> Listing:
+    return Listing(ref.name, ref.descriptor.digest, tuple(ref.images), size, ref.pulled_at, ref.pinned)

@@ -1,0 +1,112 @@
+"""Room by descriptors: unique, shared, of nobody, elsewhere, missing."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from store_shelf import Shelf
+
+from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from fastoci.store.reach import listed, names, reached, reader, size_of
+from fastoci.store.refs import Ref
+from fastoci.store.usage import Amount, usage
+
+
+async def image(shelf: Shelf, name: str, config: Descriptor, *layers: Descriptor) -> Descriptor:
+    form = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": encode(config),
+        "layers": list(map(encode, layers)),
+    }
+    manifest = await shelf.put(json.dumps(form).encode(), media_type=OCI_MANIFEST)
+    shelf.store.refs.set(Ref(name, manifest, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
+    return manifest
+
+
+async def layer(shelf: Shelf, data: bytes) -> Descriptor:
+    return await shelf.put(data, media_type=OCI_LAYER)
+
+
+async def test_each_blob_counts_once_and_for_those_who_need_it(shelf: Shelf) -> None:
+    config = await shelf.put(b"config", media_type=OCI_CONFIG)
+    common, own, stray = await layer(shelf, b"c" * 100), await layer(shelf, b"o" * 10), await layer(shelf, b"s" * 7)
+    one = await image(shelf, "example.com/one:1", config, common, own)
+    two = await image(shelf, "example.com/two:1", config, common)
+    result = usage(shelf.store.paths)
+    assert result.shared == Amount(2, 106)
+    assert result.unique == Amount(3, 10 + one.size + two.size)
+    assert result.reclaimable == Amount(1, stray.size)
+    assert result.missing == result.elsewhere == result.partial == Amount()
+    first, second = result.references
+    assert (first.name, first.held, first.unique) == (
+        "example.com/one:1",
+        Amount(4, 116 + one.size),
+        Amount(2, 10 + one.size),
+    )
+    assert second.unique == Amount(1, two.size)
+    refs, broken = listed(shelf.store.paths)
+    assert [size_of(ref, reader([shelf.store.paths])) for ref in refs] == [116, 106] and not broken
+
+
+async def test_only_blobs_of_nobody_are_looked_at(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, needed = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(shelf, b"needed")
+    stray = await layer(shelf, b"stray")
+    await image(shelf, "example.com/one:1", config, needed)
+    looked: list[str] = []
+    lstat = os.lstat
+
+    def counted(path: str) -> os.stat_result:
+        looked.append(os.path.basename(path))
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", counted)
+    usage(shelf.store.paths)
+    assert looked == [stray.digest.hex]
+
+
+async def test_what_is_missing_and_what_is_elsewhere_is_told(
+    shelf: Shelf, tmp_path: Path, open_shelf: Callable[[Path], Shelf]
+) -> None:
+    base = open_shelf(tmp_path / "base")
+    config, there = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(base, b"there")
+    lost = shelf.describe(b"lost")
+    await image(shelf, "example.com/one:1", config, there, lost)
+    result = usage(shelf.store.paths, [base.store.paths])
+    assert (result.elsewhere, result.missing) == (Amount(1, 5), Amount(1, 4))
+    assert result.references[0].missing == Amount(1, 4)
+
+
+async def test_platforms_that_were_not_pulled_are_not_missing(shelf: Shelf) -> None:
+    manifest = await image(shelf, "example.com/x:1", await shelf.put(b"config", media_type=OCI_CONFIG))
+    other = Descriptor.of(b"arm", OCI_MANIFEST)
+    raw = json.dumps({"schemaVersion": 2, "manifests": [encode(manifest), encode(other)]}).encode()
+    top = await shelf.put(raw, media_type=OCI_INDEX)
+    shelf.store.refs.set(Ref("example.com/x:1", top, {"linux/amd64": manifest}, ""))
+    [ref] = listed(shelf.store.paths)[0]
+    found = dict((link.digest, needed) for link, needed in reached(ref, reader([shelf.store.paths])))
+    assert str(other.digest) not in found and all(found.values()) and len(found) == 3
+    assert usage(shelf.store.paths).missing == Amount()
+
+
+async def test_broken_references_and_foreign_files_are_named_and_survived(shelf: Shelf) -> None:
+    await image(shelf, "example.com/one:1", await shelf.put(b"config", media_type=OCI_CONFIG))
+    (shelf.path / "refs" / "zz").mkdir()
+    (shelf.path / "refs" / "zz" / "bad").write_text("{}")
+    os.mkfifo(shelf.path / "refs" / "zz" / "pipe")
+    (shelf.path / "blobs" / "sha256" / "README").write_text("hello")
+    result = usage(shelf.store.paths)
+    assert len(result.broken) == 2 and len(result.references) == 1
+    assert all(name.startswith("sha256:") and len(name) == 71 for name in names(shelf.store.paths))
+
+
+async def test_downloads_that_were_begun_are_partial(shelf: Shelf) -> None:
+    data = shelf.random(1000)
+    ingest = await shelf.store.begin(shelf.describe(data))
+    assert ingest is not None
+    shelf.feed(ingest, data, until=400)
+    assert usage(shelf.store.paths).partial == Amount(1, 400)
+    await ingest.abort()

@@ -1,0 +1,224 @@
+"""Everything hashed again: what is bad is found and named, and nothing is changed; and repaired when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pulls import FIRST, SECOND, image_of
+
+import fastoci
+from fastoci import _core
+from fastoci.errors import BlobNotFoundError, NotFoundError, StoreBusyError
+from fastoci.image.digest import Digest
+from fastoci.store.paths import Paths
+from fastoci.store.round import Round
+from fastoci.testing.registry import Registry, serve
+from fastoci.transfer.events import Event, VerifyProgress
+from fastoci.transfer.rehash import Outcome, Rate, Rehash, Target
+
+IMAGE = image_of(FIRST, SECOND)
+OTHER = image_of(FIRST)
+LAYER = IMAGE.layers[1].descriptor
+SHARED = IMAGE.layers[0].descriptor
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve(Registry()) as registry:
+        registry.add_image("app", "1", IMAGE)
+        registry.add_image("other", "1", OTHER)
+        yield registry
+
+
+@pytest.fixture
+async def filled(registry: Registry, tmp_path: Path) -> Path:
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        await engine.pull(f"{registry.address}/app:1")
+        await engine.pull(f"{registry.address}/other:1")
+    return tmp_path / "store"
+
+
+def file(store: Path, digest: Digest) -> Path:
+    return store / "blobs" / "sha256" / digest.hex
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    rewrite(path, bytes(data))
+
+
+def tree(store: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path): (path.lstat().st_ino, path.lstat().st_mtime_ns)
+        for path in store.rglob("*")
+        if path.is_file() and "verify" not in path.parts
+    }
+
+
+async def test_a_whole_store_is_hashed_and_good(filled: Path) -> None:
+    events: list[Event] = []
+    async with fastoci.Engine(filled, observer=events.append) as engine:
+        result = await engine.upkeep.verify()
+    blobs = list((filled / "blobs" / "sha256").iterdir())
+    assert (result.blobs, result.size, result.bad) == (len(blobs), sum(blob.stat().st_size for blob in blobs), ())
+    assert VerifyProgress(result.blobs, result.size) in events
+    assert not (filled / "verify" / "cursor").exists()
+
+
+async def test_each_kind_of_bad_blob_is_named_with_who_needs_it(filled: Path, registry: Registry) -> None:
+    app, other = f"{registry.address}/app:1", f"{registry.address}/other:1"
+    flip(file(filled, LAYER.digest))
+    rewrite(file(filled, SHARED.digest), b"short")
+    config = Digest.of(IMAGE.config)
+    file(filled, config).unlink()
+    stray = filled / "blobs" / "sha256" / ("0" * 64)
+    stray.write_bytes(b"stray")
+    link = filled / "blobs" / "sha256" / ("1" * 64)
+    link.symlink_to("/etc/passwd")
+    os.mkfifo(filled / "blobs" / "sha256" / ("2" * 64))
+    before = tree(filled)
+    async with fastoci.Engine(filled) as engine:
+        result = await engine.upkeep.verify()
+    found = {bad.digest: (bad.kind, bad.expected, bad.found, bad.references) for bad in result.bad}
+    assert found == {
+        str(LAYER.digest): ("corrupt", LAYER.size, LAYER.size, (app,)),
+        str(SHARED.digest): ("size", SHARED.size, 5, (app, other)),
+        str(config): ("missing", len(IMAGE.config), None, (app,)),
+        f"sha256:{'0' * 64}": ("corrupt", None, 5, ()),
+        f"sha256:{'1' * 64}": ("unreadable", None, None, ()),
+        f"sha256:{'2' * 64}": ("unreadable", None, None, ()),
+    }
+    assert tree(filled) == before
+    codes = {bad.kind: bad.error.exit_code for bad in result.bad}
+    assert codes == {"corrupt": 6, "size": 6, "missing": 3, "unreadable": 8}
+
+
+async def test_references_limit_what_is_hashed(filled: Path, registry: Registry) -> None:
+    flip(file(filled, LAYER.digest))
+    async with fastoci.Engine(filled) as engine:
+        other = await engine.upkeep.verify([f"{registry.address}/other:1"])
+        app = await engine.upkeep.verify([f"{registry.address}/app:1"])
+        with pytest.raises(BlobNotFoundError):
+            await engine.upkeep.verify([f"{registry.address}/none:1"])
+    assert not other.bad and other.blobs == 3
+    assert [bad.digest for bad in app.bad] == [str(LAYER.digest)]
+
+
+async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_what_was_bad(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = sorted(path.name for path in (filled / "blobs" / "sha256").iterdir())
+    flip(filled / "blobs" / "sha256" / digests[0])
+    loop, hashed = asyncio.get_running_loop(), asyncio.Event()
+
+    def wait(rate: Rate, size: int) -> None:  # until all stops: a very slow rate
+        loop.call_soon_threadsafe(hashed.set)
+        rate._stop.wait()
+
+    limits = fastoci.Limits(workers=1, memory=4 << 20)  # two files at a time
+    async with fastoci.Engine(filled, limits=limits) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(Rate, "wait", wait)
+            running = asyncio.create_task(engine.upkeep.verify())
+            await hashed.wait()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        cursor = json.loads((filled / "verify" / "cursor").read_bytes())
+        assert cursor["after"] in {f"sha256:{name}" for name in digests[:-1]}
+        assert cursor["bad"] == [f"sha256:{digests[0]}"]
+        result = await engine.upkeep.verify()
+        assert result.behind == cursor["after"]
+        assert result.blobs == len([name for name in digests if f"sha256:{name}" > cursor["after"]]) + 1
+        assert [bad.digest for bad in result.bad] == [f"sha256:{digests[0]}"]
+        assert (await engine.upkeep.verify()).blobs == len(digests)
+
+
+async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
+    turn = Round(Paths(str(filled)))
+    async with fastoci.Engine(filled) as engine:
+        with pytest.raises(StoreBusyError):
+            await engine.upkeep.verify()
+        turn.close()
+        assert not (await engine.upkeep.verify()).bad
+
+
+async def test_a_blob_in_an_additional_store_is_verified_for_those_who_need_it(
+    filled: Path, registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "over", additional=[filled]) as engine:
+        await engine.pull(f"{registry.address}/app:1")
+        flip(file(filled, LAYER.digest))
+        assert not (await engine.upkeep.verify()).bad
+        [bad] = (await engine.upkeep.verify([f"{registry.address}/app:1"])).bad
+        assert bad.path == str(file(filled, LAYER.digest))
+        await engine.upkeep.repair()
+        assert not (await engine.upkeep.verify([f"{registry.address}/app:1"])).bad
+    assert file(tmp_path / "over", LAYER.digest).stat().st_size == LAYER.size
+
+
+async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_else(
+    filled: Path, registry: Registry
+) -> None:
+    manifest = IMAGE.descriptor.digest
+    flip(file(filled, LAYER.digest))
+    rewrite(file(filled, SHARED.digest), b"short")
+    file(filled, manifest).unlink()
+    registry.log.clear()
+    async with fastoci.Engine(filled) as engine:
+        result = await engine.upkeep.repair()
+        assert set(result.repaired) == {str(LAYER.digest), str(SHARED.digest), str(manifest)}
+        assert not result.failed
+        assert not (await engine.upkeep.verify()).bad
+    gets = [record.path.rpartition("/")[2] for record in registry.log if record.path.count("/") > 2]
+    assert sorted(gets) == sorted(result.repaired)
+
+
+async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(filled: Path, registry: Registry) -> None:
+    flip(file(filled, LAYER.digest))
+    damaged = file(filled, LAYER.digest).read_bytes()
+    rewrite(file(filled, Digest.of(OTHER.config)), b"{}")
+    registry.remove_blob(str(LAYER.digest))
+    async with fastoci.Engine(filled) as engine:
+        result = await engine.upkeep.repair()
+    assert result.repaired == (str(Digest.of(OTHER.config)),)
+    [(name, error)] = result.failed
+    assert name == f"{registry.address}/app:1" and isinstance(error, NotFoundError)
+    assert file(filled, LAYER.digest).read_bytes() == damaged
+
+
+def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:
+    span = _core.SPAN_SIZE
+    targets = []
+    for number, size in enumerate([0, 1, 64, span - 1, span, span + 1, 3 * span, *range(100, 200)]):
+        data = os.urandom(size)
+        (tmp_path / str(number)).write_bytes(data)
+        targets.append(Target(number, str(tmp_path / str(number)), Digest.of(data), size))
+    wrong = Target(len(targets), targets[5].path, targets[4].digest, None)
+    done: list[Outcome] = []
+    count = 0
+
+    def read(size: int) -> None:
+        nonlocal count
+        count += size
+
+    pool = _core.Pool(8 * span)
+    spans = [pool.take() for _ in range(8)]
+    Rehash([*targets, wrong], rate=None, done=done.append, read=read).run([each for each in spans if each is not None])
+    assert {outcome.target.number for outcome in done if outcome.error} == {wrong.number}
+    assert len(done) == len(targets) + 1
+    assert count == sum(outcome.size for outcome in done)
+    for each in spans:
+        assert each is not None
+        each.release()
