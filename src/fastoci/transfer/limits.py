@@ -11,7 +11,6 @@ from fastoci.store.durable import Level
 LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
 
 
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
