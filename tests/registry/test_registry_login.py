@@ -6,11 +6,13 @@ import asyncio
 import base64
 import json
 import os
+import ssl
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 from helper_programs import HelperProgram
 from wire import Asked, Raw, Script, answer, as_json, serving, unauthorized
 
@@ -266,3 +268,44 @@ async def test_docker_hub_is_written_as_each_tool_reads_it(tmp_path: Path) -> No
         assert document(path)["auths"] == {key: KEPT}
         assert await load(path, environ={}).find("docker.io", "library/redis") == Credential("me", "hunter2")
         assert await logout("https://index.docker.io/v1/", authfile=path) == ("docker.io",)
+
+
+@pytest.fixture
+def secure(certified: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
+    return certified("registry.test")
+
+
+async def test_a_registry_with_an_authority_of_its_own_is_trusted_by_a_directory(
+    authfile: Path, tmp_path: Path, authority: trustme.CA, secure: ssl.SSLContext, names: dict[str, str]
+) -> None:
+    names["registry.test"] = "127.0.0.1"
+    directory = tmp_path / "certs"
+    directory.mkdir()
+    authority.cert_pem.write_to_path(directory / "ca.crt")
+    async with serving(basic, tls=secure) as server:
+        host = f"registry.test:{server.port}"
+        with pytest.raises(ConnectError, match="not trusted"):
+            await login(host, "me", "hunter2", authfile=authfile)
+        assert await login(host, "me", "hunter2", authfile=authfile, cert_dir=directory) is True
+
+
+async def test_the_certificates_of_a_host_are_those_that_pulls_use(
+    authfile: Path, tmp_path: Path, authority: trustme.CA, secure: ssl.SSLContext, names: dict[str, str]
+) -> None:
+    names["registry.test"] = "127.0.0.1"
+    async with serving(basic, tls=secure) as server:
+        host = f"registry.test:{server.port}"
+        place = Path(os.environ["HOME"]) / ".config/containers/certs.d" / host
+        place.mkdir(parents=True)
+        authority.cert_pem.write_to_path(place / "ca.crt")
+        assert await login(host, "me", "hunter2", authfile=authfile) is True
+
+
+async def test_a_login_goes_through_the_proxy(authfile: Path, names: dict[str, str]) -> None:
+    """A proxy for plain http gets the whole address of what it is asked for."""
+    conf = Path(os.environ["HOME"]) / "registries.conf"
+    conf.write_text('[[registry]]\nlocation = "registry.test:81"\ninsecure = true\n')
+    async with serving(basic) as proxy:
+        environ = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(conf), "HTTP_PROXY": f"http://{proxy.address}"}
+        assert await login("registry.test:81", "me", "hunter2", authfile=authfile, environ=environ) is True
+    assert {asked.headers["host"] for asked in proxy.asked} == {"registry.test:81"}

@@ -242,3 +242,24 @@ async def _say_manifest(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.write(MANIFEST.data)
     await writer.drain()
     writer.close()
+
+
+async def test_a_mirror_that_takes_connections_and_says_nothing_is_asked_last_from_then_on() -> None:
+    async with (
+        serving(lambda asked: Raw(b"", "hold")) as dead,
+        serving(lambda asked: MANIFEST) as origin,
+        Registry(credentials=Credentials(), connect_s=5.0, read_s=0.3, connections=40) as registry,
+    ):
+
+        def pull(number: int) -> Any:
+            reference = Reference.parse(f"{origin.address}/team/app{number}:1")
+            where = [endpoint(dead.address), endpoint(origin.address, origin=True)]
+            return registry.repository_at(reference, where).resolve(reference)
+
+        await asyncio.gather(*(pull(number) for number in range(30)))
+        assert len(dead.asked) <= 30
+        before = len(dead.asked)
+        for number in range(30):
+            await pull(number)
+        assert len(dead.asked) == before
+        assert len(origin.asked) == 60

@@ -29,6 +29,7 @@ def test_a_quota_is_read_or_not_there(limit: str, remaining: str, expected: Quot
         ("retry-after: 1m30.5s, allowed: 1/hour", 90.5),
         ("retry-after: 2h", 7200.0),
         ("retry-after: 15ms", 0.015),
+        ("retry-after: 999999999h", 1e9),
         ("retry-after: soon", None),
         ("too many requests", None),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
@@ -82,7 +83,9 @@ def line(error: BaseException, subject: str = "") -> str:
 def hint(error: BaseException) -> str:
     """What to do next, empty when there is no advice."""
     if isinstance(error, errors.RateLimitedError) and error.retry_after_s is not None:
-        return f"the registry asks to wait {error.retry_after_s:.0f} s"
+        when = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
+        wait = f"the registry asks to wait {error.retry_after_s:.0f} s, until {when:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{wait}; a pull waits longer with --max-wait {error.retry_after_s + 1:.0f}s"
     return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
 
 

@@ -18,8 +18,15 @@ from fastoci.cli.text import plain
 @click.option("--get-login", is_flag=True, help="Only print the user that pulls from HOST log in as.")
 @options.authfile
 @options.tls_verify
+@options.cert_dir
 def login(
-    host: str, username: str | None, password_stdin: bool, get_login: bool, authfile: Path | None, tls_verify: bool
+    host: str,
+    username: str | None,
+    password_stdin: bool,
+    get_login: bool,
+    authfile: Path | None,
+    tls_verify: bool,
+    cert_dir: Path | None,
 ) -> None:
     """Check a user and password at a registry, and keep them where fastoci, podman and skopeo look for them.
 
@@ -45,7 +52,8 @@ def login(
     import fastoci
     from fastoci.cli import job
 
-    if not job.run(fastoci.login(host, user, password, authfile=authfile, tls_verify=tls_verify)):
+    asking = fastoci.login(host, user, password, authfile=authfile, tls_verify=tls_verify, cert_dir=cert_dir)
+    if not job.run(asking):
         click.echo(f"fastoci: warning: {plain(host)} asked for no credentials, they are not checked", err=True)
     click.echo("Login succeeded")
 

@@ -71,6 +71,16 @@ def tls_verify(command: C) -> C:
     )(command)
 
 
+def cert_dir(command: C) -> C:
+    """``--cert-dir DIR``."""
+    return click.option(
+        "--cert-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Certificates for every registry, instead of those of certs.d.",
+    )(command)
+
+
 def progress(command: C) -> C:
     """``--progress MODE``."""
     return click.option(
@@ -120,10 +130,31 @@ def unpack_limits(command: C) -> C:
     return command
 
 
+def transfer_limits(command: C) -> C:
+    """``--connections`` and ``--max-wait``: two more of ``limits``."""
+    for option in (
+        click.option(
+            "--max-wait",
+            type=Duration(),
+            metavar="TIME",
+            help="The longest that a registry may ask for.  [default: 60s]",
+        ),
+        click.option("--connections", type=click.IntRange(1), metavar="N", help="At most, to one host.  [default: 8]"),
+    ):
+        command = option(command)
+    return command
+
+
 def limits(
-    memory: int | None, max_entries: int | None, max_unpacked: int | None, max_store_size: int | None = None
+    memory: int | None,
+    max_entries: int | None,
+    max_unpacked: int | None,
+    *,
+    max_store_size: int | None = None,
+    connections: int | None = None,
+    max_wait_s: float | None = None,
 ) -> Limits:
-    """The limits that ``unpack_limits`` asked for; 0 is the default, too.
+    """The limits that ``unpack_limits`` and ``transfer_limits`` asked for; sizes and counts of 0 are the default, too.
 
     Raises:
         click.UsageError: they cannot be.
@@ -137,6 +168,8 @@ def limits(
             unpacked_entries=max_entries or usual.unpacked_entries,
             unpacked_size=max_unpacked or usual.unpacked_size,
             store_size=max_store_size or usual.store_size,
+            connections=connections or usual.connections,
+            max_wait_s=usual.max_wait_s if max_wait_s is None else max_wait_s,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastoci.cli import failure, options
+from fastoci.cli.network import Network, network
 
 if TYPE_CHECKING:
     from fastoci import Engine
@@ -25,15 +26,6 @@ class Request:
     oci: Path | None
 
 
-def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    user, colon, password = text.partition(":")
-    if not user or not colon:
-        raise click.BadParameter("expected USER:PASSWORD")
-    return user, password
-
-
 @click.command(
     short_help="Pull images into the store, and into files.",
     epilog="With several images, the failure of one does not stop the others.",
@@ -46,23 +38,8 @@ def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tup
     "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
 )
 @click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write an OCI image layout there, too.")
-@options.tls_verify
-@options.authfile
-@click.option("--creds", callback=_credentials, metavar="USER:PASSWORD", help="Credentials for the registry.")
-@click.option(
-    "--image-credential-provider-config",
-    "provider_config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The kubelet's CredentialProviderConfig, asked after the auth files.",
-)
-@click.option(
-    "--image-credential-provider-bin-dir",
-    "provider_bin_dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where its plugins are.",
-)
+@network
+@options.transfer_limits
 @options.unpack_limits
 @click.option(
     "--max-store-size", type=options.Size(), metavar="SIZE", help="Begin nothing that would make the store larger."
@@ -75,11 +52,9 @@ def pull(
     additional: tuple[Path, ...],
     rootfs: Path | None,
     oci: Path | None,
-    tls_verify: bool,
-    authfile: Path | None,
-    creds: tuple[str, str] | None,
-    provider_config: Path | None,
-    provider_bin_dir: Path | None,
+    network: Network,
+    connections: int | None,
+    max_wait: float | None,
     max_unpacked: int | None,
     max_entries: int | None,
     memory: int | None,
@@ -96,29 +71,23 @@ def pull(
     request = Request(tuple(dict.fromkeys(references)), platform, rootfs, oci)
     if rootfs is not None and len(request.references) > 1:
         raise click.UsageError("--rootfs takes one image only")
-    if (provider_config is None) != (provider_bin_dir is None):
-        raise click.UsageError("--image-credential-provider-config and --image-credential-provider-bin-dir go together")
-    providers = None if provider_config is None or provider_bin_dir is None else (provider_config, provider_bin_dir)
 
-    from fastoci import Engine
     from fastoci.cli import job
     from fastoci.cli.progress import choose
 
     display = choose(progress)
-    limits = options.limits(memory, max_entries, max_unpacked, max_store_size)
+    limits = options.limits(
+        memory,
+        max_entries,
+        max_unpacked,
+        max_store_size=max_store_size,
+        connections=connections,
+        max_wait_s=max_wait,
+    )
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
-        async with Engine(
-            store,
-            additional=additional,
-            limits=limits,
-            tls_verify=tls_verify,
-            authfile=authfile,
-            creds=creds,
-            credential_providers=providers,
-            observer=display,
-        ) as engine:
+        async with network.engine(store, limits, display, additional=additional) as engine:
             await _pull_all(engine, request, outcomes)
 
     try:

@@ -10,6 +10,7 @@ from typing import Final
 from fastoci._core import Span
 from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
+from fastoci.registry.coding import Plain
 from fastoci.registry.servers import Server
 from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
@@ -24,10 +25,19 @@ class Body:
     Args:
         server: which sends it.
         peers: whether it may be too slow beside other bodies of the server, too.
+        gzip: they come encoded, and are decoded here.
     """
 
     def __init__(
-        self, reply: Reply, blob: Descriptor, server: Server, *, skip: int, left: int, peers: bool = False
+        self,
+        reply: Reply,
+        blob: Descriptor,
+        server: Server,
+        *,
+        skip: int,
+        left: int,
+        peers: bool = False,
+        gzip: bool = False,
     ) -> None:
         self.left = left
         self.server = server
@@ -39,7 +49,8 @@ class Body:
         self._rest = b""
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._receiver = None if skip else reply.take_over(left)
+        self._receiver = None if skip or gzip else reply.take_over(left)
+        self._source = Plain(reply, skip + left) if gzip else reply
         server.begin(self.received)
 
     def received(self) -> int:
@@ -84,10 +95,10 @@ class Body:
             self._count(self.left - receiver.left)
 
     async def _read(self, span: Span, most: int) -> None:
-        """The body as aiohttp reads it: chunked, without a length, small, or to be skipped in part."""
+        """The body as aiohttp reads it: chunked, without a length, small, encoded, or to be skipped in part."""
         stop = self.left - most
         while span.room and self.left > stop:
-            data = self._rest or await self._reply.some()
+            data = self._rest or await self._source.some()
             if not data:
                 text = f"{self._reply.url}: the body ended {self.left} bytes before its end"
                 raise TruncatedError(text, url=self._reply.url, received=self._reply.received)
@@ -104,7 +115,7 @@ class Body:
                 raise self._too_slow()
         if not self.left:
             with suppress(TransportError):  # every byte is here; whether they are the right ones is seen elsewhere
-                if await self._reply.some():
+                if await self._source.some():
                     raise wrong_length(self._blob, self._blob.size + 1)
 
     def _look(self, receiver: Takeover) -> None:

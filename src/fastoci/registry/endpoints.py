@@ -115,6 +115,16 @@ def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tup
     return tuple(found)
 
 
+def own(reference: Reference, config: Mirrors, *, tls_verify: bool) -> Endpoint:
+    """The registry that a reference names, whether or not it is asked for images.
+
+    Raises:
+        FormatError: as ``endpoints``.
+    """
+    view = _View(reference, config, tls_verify)
+    return next((endpoint for endpoint in view.all() if endpoint.origin), None) or view.direct(reference)
+
+
 def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
     home = certs.config_home(environ)
     if uid != 0 and home:
@@ -150,7 +160,7 @@ class _View:
         elif self._table is not None:
             yield from self._places(self._table)
         else:
-            yield self._direct(self._reference)
+            yield self.direct(self._reference)
 
     def _places(self, table: Table) -> Iterator[Endpoint]:
         digest = self._reference.digest is not None
@@ -175,7 +185,7 @@ class _View:
         final = self._config.registries.find(name)
         if final is not None and final.blocked:
             return None
-        return self._direct(there, insecure=place.insecure)
+        return self.direct(there, insecure=place.insecure)
 
     def _no_name(self, table: Table, name: str) -> FormatError:
         return FormatError(
@@ -183,7 +193,7 @@ class _View:
             "which is no host[:port]/repository; write another location, or a table for this name alone"
         )
 
-    def _direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
+    def direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
         """The registry that a name itself speaks of."""
         base, loopback = _spoken(there.host)
         verify = self._verify and not insecure

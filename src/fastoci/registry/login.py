@@ -17,16 +17,18 @@ from pathlib import Path
 from fastoci.errors import ConnectError, FormatError, ReferenceSyntaxError, TimedOutError
 from fastoci.image.reference import Reference
 from fastoci.registry import auth_files, endpoints
-from fastoci.registry.addresses import is_loopback
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.auth_edit import edit
 from fastoci.registry.auth_files import AuthFile
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import load
+from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.helpers import Helpers
+from fastoci.registry.proxies import proxy_for
 from fastoci.registry.refusals import refusal
+from fastoci.registry.route import Place, places
 from fastoci.registry.transport import Reply, Transport
-from fastoci.registry.urls import Origin, parse_url, redact
+from fastoci.registry.urls import redact
 
 StrPath = str | os.PathLike[str]
 
@@ -38,6 +40,7 @@ async def login(
     *,
     authfile: StrPath | None = None,
     tls_verify: bool = True,
+    cert_dir: StrPath | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> bool:
     """Check credentials at a registry and keep them for later; whether the registry asked for any.
@@ -45,18 +48,21 @@ async def login(
     Args:
         host: ``HOST[:PORT]``, or with ``/PATH`` for the repositories below it.
         authfile: where they are kept; by default ``REGISTRY_AUTH_FILE``, or where podman and skopeo keep theirs.
+        cert_dir: certificates, instead of those of ``certs.d``.
     Raises:
         ReferenceSyntaxError: ``host`` is no registry.
         UnauthorizedError: the registry does not take them, or they may not be told to its token service.
         RegistryError, TransportError: it cannot be asked.
         CredentialError: the file names a helper that does not keep them.
-        FormatError, StoreError: the file is no auth file, or cannot be written.
+        FormatError, StoreError: the file is no auth file, or cannot be written; or one of ``docs/mirrors.md`` is wrong.
     """
     key, there = _place(host)
     credential = Credential(user, password)
     path = auth_files.writable(None if authfile is None else Path(authfile), environ)
     file = await asyncio.to_thread(_file, path)
-    asked = await _check(there, credential, tls_verify)
+    certificates = None if cert_dir is None else Path(cert_dir)
+    mirrors = await asyncio.to_thread(lambda: endpoints.load(environ, os.geteuid(), cert_dir=certificates))
+    asked = await _check(there, credential, endpoints.own(there, mirrors, tls_verify=tls_verify), environ)
     helper = file.helper(there.domain)
     if helper:
         await Helpers(environ).store(helper, there.domain, credential)
@@ -150,45 +156,55 @@ def _file(path: Path) -> AuthFile:
         raise
 
 
-async def _check(there: Reference, credential: Credential, tls_verify: bool) -> bool:
-    async with aclosing(Transport(tls_verify=tls_verify, connect_s=10.0, read_s=60.0, connections=1)) as transport:
-        auth = Authenticator(transport, tls_verify=tls_verify, strict=True)
+async def _check(there: Reference, credential: Credential, endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
+    transport = Transport(
+        tls_verify=endpoint.tls.verify,
+        connect_s=10.0,
+        read_s=60.0,
+        connections=1,
+        proxy=lambda url: proxy_for(url, environ),
+    )
+    async with aclosing(transport):
+        auth = Authenticator(transport, tls_verify=endpoint.tls.verify, strict=True)
         try:
-            schemes = _schemes(there.host, tls_verify)
-            for scheme in schemes:
+            tried = places([endpoint], transport.servers)
+            for place in tried:
                 try:
-                    return await _ask(transport, auth, f"{scheme}://{there.host}/v2/", there.domain, credential)
+                    return await _ask(transport, auth, place, there.domain, credential)
                 except (ConnectError, TimedOutError):
-                    if scheme == schemes[-1]:
+                    if place is tried[-1]:
                         raise
             raise AssertionError
         finally:
             await auth.aclose()
 
 
-async def _ask(transport: Transport, auth: Authenticator, text: str, name: str, credential: Credential) -> bool:
-    url = parse_url(text)
+async def _ask(transport: Transport, auth: Authenticator, place: Place, name: str, credential: Credential) -> bool:
+    url = place.base / ""
+    endpoint = place.endpoint
     asked = False
 
     async def send(authorization: str | None) -> Reply:
-        return await transport.request("GET", url, headers={}, authorization=authorization)
+        return await transport.request(
+            "GET",
+            url,
+            headers={},
+            authorization=authorization,
+            own=dict(endpoint.headers),
+            tls=endpoint.tls,
+            connect_s=endpoint.connect_s,
+        )
 
     async def find() -> Credential:
         nonlocal asked
         asked = True
         return credential
 
-    reply = await auth.request(Origin.of(url), "", send, find, name=name)
+    reply = await auth.request(place.origin, "", send, find, name=name, verified=endpoint.tls.verify)
     if reply.status != 200:
         raise await refusal(reply, hint=f"{redact(url)} is no registry" if reply.status == 404 else "")
     reply.close()
     return asked
-
-
-def _schemes(host: str, tls_verify: bool) -> tuple[str, ...]:
-    if is_loopback(parse_url(f"https://{host}/").raw_host or "") and not host.endswith(":443"):
-        return ("http",)
-    return ("https",) if tls_verify else ("https", "http")
 
 
 def _remove(found: dict[str, object], key: str | None, path: Path, gone: list[str]) -> bool:

@@ -15,6 +15,9 @@ _QUOTA: Final = re.compile(r"\s*([0-9]{1,12})(?:\s*;\s*w=([0-9]{1,9}))?\s*")
 # GitHub's registry writes it into the error's message, as Go prints a duration: "retry-after: 880µs".
 _IN_WORDS: Final = re.compile(r"retry-after: ((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ns|us|µs|μs|ms|s|m|h))+)")
 _STEP: Final = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
+_LONGEST_S: Final = (
+    1e9  # some 30 years: what is longer, in words or as a date, is no other wait, and has an end to name
+)
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -47,7 +50,7 @@ def retry_after_s(header: str, *, now: datetime) -> float | None:
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
+    return min(max(0.0, (date - now).total_seconds()), _LONGEST_S)
 
 
 def told_in_words_s(message: str) -> float | None:
@@ -55,4 +58,5 @@ def told_in_words_s(message: str) -> float | None:
     match = _IN_WORDS.search(message)
     if match is None:
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in _STEP.findall(match[1]) if number.count(".") < 2)
+    told_s = sum(float(number) * _UNITS[unit] for number, unit in _STEP.findall(match[1]) if number.count(".") < 2)
+    return min(told_s, _LONGEST_S)

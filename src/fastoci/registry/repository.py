@@ -21,10 +21,11 @@ from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
 from fastoci.registry.access import Access
 from fastoci.registry.body import wrong_length
+from fastoci.registry.coding import check_identity
 from fastoci.registry.parts import Ahead, Parts
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place
-from fastoci.registry.stretch import Stretch, check_identity
+from fastoci.registry.stretch import Stretch
 from fastoci.registry.transport import Reply
 
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)

@@ -2,8 +2,8 @@
 
 It decides and waits; it sends nothing. A final answer (401, 403, 404, wrong bytes, a certificate) rules a place out for
 this request; trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and
-after the last one waits (``patience``) and begins again. A place that cannot be connected to is asked last, by every
-request. What is raised at the end is the origin's own error, when it was asked.
+after the last one waits (``patience``) and begins again. A place that cannot be connected to, or that never answers, is
+asked last, by every request. What is raised at the end is the origin's own error, when it was asked.
 """
 
 from __future__ import annotations
@@ -143,11 +143,11 @@ class Route:
         return error.final if isinstance(error, TransportError) else True
 
     def _next(self, after: int) -> int | None:
-        """The place to ask after one: those that cannot be connected to come last."""
+        """The place to ask after one: those that cannot be connected to, or are mute, come last."""
         count = len(self._places)
         left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
         for index in left:
-            if not self._servers.of(self._places[index].origin).unreachable:
+            if not self._servers.of(self._places[index].origin).doubtful:
                 return index
         return left[0] if left else None
 

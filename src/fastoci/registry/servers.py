@@ -37,6 +37,7 @@ class Server:
         self.answered = False  # ever
         self.ranges = True  # it has not failed to honour one
         self.unreachable = False  # the last attempt to connect failed
+        self.mute = False  # it takes connections, and has never answered on one
         self.busy = 0  # connections on which blobs come
         self.pace = Pace(time.monotonic, most)
         self.peers = Peers()
@@ -52,6 +53,15 @@ class Server:
     def host(self) -> str:
         """``host[:port]``, for people."""
         return str(URL.build(scheme=self.origin.scheme, host=self.origin.host, port=self.origin.port).authority)
+
+    @property
+    def doubtful(self) -> bool:
+        """Others are asked before it."""
+        return self.unreachable or self.mute
+
+    def missed(self) -> None:
+        """It was asked, and no headers came in time."""
+        self.mute = not self.answered
 
     def begin(self, counter: Callable[[], int]) -> None:
         """A body begins; ``counter`` says at any time how many bytes of it have come."""
@@ -91,7 +101,7 @@ class Server:
 
     def heard(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
-        self.answered = True
+        self.answered, self.mute = True, False
         if status in (429, 503) and (wait_s := retry_after_s(header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
         found = quota(header("RateLimit-Limit"), header("RateLimit-Remaining"))

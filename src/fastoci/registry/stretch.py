@@ -18,6 +18,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.registry import ranges
 from fastoci.registry.access import Access
 from fastoci.registry.body import Body, wrong_length
+from fastoci.registry.coding import check_identity, is_gzip, is_plain
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place, Route
 from fastoci.registry.stalls import RENEWALS
@@ -137,7 +138,7 @@ async def open_body(
     if (first or end < blob.size) and (server.ranges or only_range):
         reply = await access.ask(place, path, {"Range": f"bytes={first}-{end - 1}"})
         sender = access.server(reply.origin)
-        if reply.status == 206 and _is_asked(reply, blob, first, end):
+        if reply.status == 206 and _is_asked(reply, blob, first, end) and is_plain(reply):
             return await _checked(access, reply, blob, 206, skip=0, left=end - first, peers=peers)
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
@@ -155,34 +156,21 @@ async def open_body(
 async def _checked(
     access: Access, reply: Reply, blob: Descriptor, status: int, *, skip: int, left: int, peers: bool
 ) -> Body:
-    """The body, if the reply's status and headers promise ``left`` plain bytes after ``skip``; else it is closed."""
+    """The body, if the reply's status and headers promise ``left`` bytes after ``skip``; else it is closed."""
     try:
         if reply.status != status:
             raise await refusal(reply)
-        check_identity(reply)
-        if reply.length not in (None, skip + left):
+        gzip = is_gzip(reply)
+        if not gzip:
+            check_identity(reply)
+        if not gzip and reply.length not in (None, skip + left):
             raise wrong_length(blob, blob.size - skip - left + (reply.length or 0))
     except BaseException:
         reply.close()
         raise
-    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers)
+    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers, gzip=gzip)
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:
     found = ranges.parse(reply.header("Content-Range"))
     return found is not None and (found.first, found.last) == (first, end - 1) and found.total in (None, blob.size)
-
-
-def check_identity(reply: Reply) -> None:
-    """Whether the body is the content itself.
-
-    Raises:
-        TransportError: it is encoded, though nobody asked for that.
-    """
-    encoding = reply.header("Content-Encoding").strip().lower()
-    if encoding not in ("", "identity"):
-        raise TransportError(
-            f"{reply.url}: the server encodes the body ({encoding[:40]!r}), though identity was asked for",
-            url=reply.url,
-            final=True,
-        )

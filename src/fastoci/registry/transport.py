@@ -24,6 +24,7 @@ from yarl import URL
 from fastoci.errors import FastociError, RegistryError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, translate
+from fastoci.registry.handler import Handler
 from fastoci.registry.servers import Servers
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.tls import context
@@ -208,7 +209,10 @@ class Transport:
         self, method: str, url: URL, options: dict[str, Any], namer: Origin, connect_s: float
     ) -> aiohttp.ClientResponse:
         trusted = await self._context(self._trust.get(Origin.of(url))) if url.scheme == "https" else True
-        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=self._read_s)
+        server = self.servers.of(Origin.of(url))
+        # Who has been silent for all that time, and is all there is, gets short looks.
+        read_s = min(connect_s, self._read_s) if server.mute else self._read_s
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
         proxy = self._proxy(url)
         session = self._session(self._reach(url, namer) if proxy is None else None)
         try:
@@ -216,6 +220,8 @@ class Transport:
                 method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
             )
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            if isinstance(error, aiohttp.SocketTimeoutError):
+                server.missed()
             # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
             raise translate(error, redact(url)) from (None if url.raw_query_string or proxy else error)
 
@@ -272,6 +278,8 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, servers: Servers | None, **options: Any) -> None:
         super().__init__(**options)
         self._servers = servers
+        factory: functools.partial[Any] = functools.partial(Handler, loop=asyncio.get_running_loop())
+        self._factory = factory
 
     async def connect(
         self,

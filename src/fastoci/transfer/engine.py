@@ -133,6 +133,8 @@ class Engine:
         tls_verify: False accepts any certificate, and plain http.
         authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
         credential_providers: the kubelet's CredentialProviderConfig and the directory of its plugins.
+        registries_conf, hosts_dir: mirrors in podman's or containerd's form, instead of the usual files.
+        cert_dir: certificates for every registry, instead of those of ``certs.d``.
         observer: is told what happens (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
@@ -148,15 +150,19 @@ class Engine:
         authfile: StrPath | None = None,
         creds: tuple[str, str] | None = None,
         credential_providers: tuple[StrPath, StrPath] | None = None,
+        registries_conf: StrPath | None = None,
+        hosts_dir: StrPath | None = None,
+        cert_dir: StrPath | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.store_path = default_store() if store is None else Path(store)
         self._additional = [Path(each) for each in additional]
         self._limits = limits or Limits()
         self._tls_verify = tls_verify
-        self._authfile = None if authfile is None else Path(authfile)
+        self._authfile = _path(authfile)
         self._creds = creds
         self._providers = credential_providers
+        self._places = (_path(registries_conf), _path(hosts_dir), _path(cert_dir))
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
@@ -338,7 +344,12 @@ class Engine:
 
         explicit = None if self._creds is None else Credential(*self._creds)
         providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
-        mirrors = await asyncio.to_thread(endpoints.load, os.environ, os.geteuid())
+        registries, hosts_dir, cert_dir = self._places
+        mirrors = await asyncio.to_thread(
+            lambda: endpoints.load(
+                os.environ, os.geteuid(), registries=registries, hosts_dir=hosts_dir, cert_dir=cert_dir
+            )
+        )
         machine = mirrors.registries.credential_helpers
         return Registry(
             mirrors=mirrors,
@@ -354,6 +365,10 @@ class Engine:
             patience=Patience(max_wait_s=self._limits.max_wait_s),
             told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
         )
+
+
+def _path(given: StrPath | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 async def apply(

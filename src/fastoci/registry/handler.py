@@ -1,0 +1,76 @@
+"""aiohttp's protocol of one connection, with the bounds that it lacks.
+
+1. Interim answers (1xx) are counted: without end they are an error, not memory.
+2. The headers of an answer have a deadline: a byte or an interim answer now and then does not put it off.
+3. Framing that breaks in mid-body ends the body: aiohttp closes the connection and leaves its reader waiting.
+
+What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, messages come by
+``feed_data``, and ``set_exception`` is told of broken framing while ``_payload`` is the body that is being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+
+_INTERIM: Final = 32  # answers; servers send one or two
+
+
+class Handler(ResponseHandler):
+    """One connection. Belongs to aiohttp."""
+
+    _interim = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def set_response_params(self, **options: Any) -> None:
+        """A request is about to be sent."""
+        read_s: float | None = options.get("read_timeout")
+        self._interim = 0
+        self._drop_deadline()
+        if read_s:
+            self._deadline = self._loop.call_later(read_s, self._miss)
+        super().set_response_params(**options)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """An answer's headers have come."""
+        if 100 <= data[0].code < 200 and data[0].code != 101:
+            self._interim += 1
+            if self._interim > _INTERIM:
+                if self._interim == _INTERIM + 1:
+                    self._give_up(HttpProcessingError(message=f"more than {_INTERIM} interim answers"))
+                return
+        else:
+            self._drop_deadline()
+        super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """The connection is of no use any more; nor is the body on it."""
+        self._drop_deadline()
+        body = self._payload
+        super().set_exception(exc, *cause)
+        if isinstance(exc, HttpProcessingError) and body is not None and not body.is_eof() and not body.exception():
+            error = aiohttp.ClientPayloadError("broken framing")
+            error.__cause__ = exc
+            body.set_exception(error)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        self._drop_deadline()
+        super().connection_lost(exc)
+
+    def _miss(self) -> None:
+        self._give_up(aiohttp.SocketTimeoutError("no headers in time"))
+
+    def _give_up(self, error: BaseException) -> None:
+        self.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

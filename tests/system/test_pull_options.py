@@ -1,0 +1,117 @@
+"""``fastoci pull``'s options about registries, each seen to act."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pulls import FIRST, image_of
+
+from fastoci.testing.registry import Registry, serve
+
+if TYPE_CHECKING:
+    from conftest import Cli
+
+IMAGE = image_of(FIRST)
+
+
+@contextmanager
+def registry() -> Iterator[Registry]:
+    made = Registry()
+    made.add_image("team/app", "v1", IMAGE)
+    with serve(made) as served:
+        yield served
+
+
+@contextmanager
+def limited(retry_after: str) -> Iterator[str]:
+    """A registry that always answers 429."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(429)
+            self.send_header("Retry-After", retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def podman(directory: Path, mirror: str) -> list[str | Path]:
+    path = directory / "mirrors.conf"
+    path.write_text(
+        f'[[registry]]\nlocation = "gone.invalid"\n[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
+    )
+    return ["--registries-conf", path]
+
+
+def containerd(directory: Path, mirror: str) -> list[str | Path]:
+    path = directory / "hosts"
+    (path / "gone.invalid").mkdir(parents=True)
+    (path / "gone.invalid" / "hosts.toml").write_text(
+        f'[host."http://{mirror}"]\n  capabilities = ["pull", "resolve"]\n'
+    )
+    return ["--hosts-dir", path]
+
+
+@pytest.mark.parametrize("form", [podman, containerd])
+def test_mirrors_are_those_of_the_option(
+    cli: Cli, tmp_path: Path, form: Callable[[Path, str], list[str | Path]]
+) -> None:
+    with registry() as mirror:
+        done = cli("pull", "gone.invalid/team/app:v1", "--store", tmp_path / "store", *form(tmp_path, mirror.address))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"gone.invalid/team/app@{IMAGE.descriptor.digest}\n"
+
+
+@pytest.mark.parametrize("option", ["--registries-conf", "--hosts-dir", "--cert-dir"])
+def test_what_an_option_names_must_be_there(cli: Cli, tmp_path: Path, option: str) -> None:
+    done = cli("pull", "127.0.0.1:1/app", "--store", tmp_path / "store", option, tmp_path / "absent")
+    assert done.returncode == 7, done.stderr
+    assert str(tmp_path / "absent") in done.stderr
+
+
+def test_a_wait_that_is_longer_than_the_user_allows_ends_the_pull_and_says_when_to_come_back(
+    cli: Cli, tmp_path: Path
+) -> None:
+    with limited("50") as host:
+        done = cli("pull", f"{host}/app", "--store", tmp_path / "store", "--max-wait", "20s", "--progress", "json")
+    assert done.returncode != 0
+    assert f"{host}/v2/app/manifests/latest: 429" in done.stderr
+    assert "asks to wait 50 s, until 2" in done.stderr
+    assert "--max-wait 51s" in done.stderr
+
+
+def test_waiting_not_at_all_is_allowed(cli: Cli, tmp_path: Path) -> None:
+    with limited("1") as host:
+        done = cli("pull", f"{host}/app", "--store", tmp_path / "store", "--max-wait", "0s")
+    assert done.returncode != 0
+    assert "asks to wait 1 s" in done.stderr
+
+
+def test_one_connection_is_enough(cli: Cli, tmp_path: Path) -> None:
+    with registry() as source:
+        done = cli("pull", f"{source.address}/team/app:v1", "--store", tmp_path / "store", "--connections", "1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "store" / "index.json").read_text())["manifests"]
+
+
+@pytest.mark.parametrize("arguments", [["--connections", "0"], ["--max-wait", "soon"]])
+def test_what_cannot_be_is_a_wrong_usage(cli: Cli, arguments: list[str]) -> None:
+    assert cli("pull", "app", *arguments).returncode == 2
