@@ -31,6 +31,8 @@ class Unsynced:
     Args:
         directory: the store's ``unsynced``.
         boot: this boot's id.
+    Raises:
+        StoreError: the markers cannot be listed.
     """
 
     def __init__(self, directory: str, boot: str) -> None:
@@ -106,6 +108,6 @@ def _name(digest: Digest) -> str:
 
 
 def _names(directory: str) -> list[str]:
-    with suppress(FileNotFoundError, NotADirectoryError):
+    with disk.translated("list", directory), suppress(FileNotFoundError, NotADirectoryError):
         return os.listdir(directory)
     return []

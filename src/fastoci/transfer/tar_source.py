@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 
 from fastoci._core import Span
-from fastoci.errors import UnpackError
+from fastoci.errors import StoreError, UnpackError
 from fastoci.stream.inflate import Inflate
 
 
@@ -40,7 +41,7 @@ class FileTar:
 
         Raises:
             FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
-            UnpackError: the file cannot be read.
+            UnpackError: it is no file. StoreError: the disk refused to read it.
         """
         while out.room and not self.ended:
             if self._left:
@@ -68,7 +69,10 @@ class FileTar:
             span.clear()
         count = span.pread(self._fd, self.offset)
         if count < 0:
-            raise UnpackError(f"cannot read the layer: {os.strerror(-count)}")
+            reason = f"cannot read the layer: {os.strerror(-count)}"
+            if -count == errno.EISDIR:
+                raise UnpackError(reason)
+            raise StoreError(reason, path=os.readlink(f"/proc/self/fd/{self._fd}"))
         if span is self._source and count:
             self._left = self._compressed = self._inflate.take(span)
             if not self._compressed:

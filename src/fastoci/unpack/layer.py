@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Final
 
 from fastoci import _core
 from fastoci._core import Span
 from fastoci.errors import (
     FastociError,
     FormatError,
+    StoreError,
     StoreFullError,
     UnpackError,
     UnsafePathError,
     UnsupportedEntryError,
 )
+
+# What a disk or a process at its bounds says: not the layer's fault.
+_DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class LayerWriter:
@@ -58,7 +63,7 @@ class LayerWriter:
         Raises:
             FormatError: this is no tar, or a damaged one.
             UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
-            StoreFullError: no space or no inodes left.
+            StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
         """
         if self._extractor.feed(span):
             raise _error(self._extractor, self.name)
@@ -141,6 +146,8 @@ def _error(native: _core.Extractor | _core.Stager, name: str) -> FastociError:
     if kind == "io":
         if value in (errno.ENOSPC, errno.EDQUOT):
             return StoreFullError(f"{subject}: {os.strerror(value)}: free space and run again", path=path)
+        if value in _DISK:
+            return StoreError(f"{subject}: {os.strerror(value)}", path=path)
         return UnpackError(f"{subject}: {os.strerror(value)}", path=path, layer=name, offset=offset)
     message = f"{subject}: {sentence} (header at byte {offset} of the tar, value {value})"
     if kind == "format":

@@ -39,12 +39,11 @@ class Rootfs:
         """
         target = Path(os.path.abspath(target))
         lock_fd = -1
-        staging = target.parent / f".{target.name}.{secrets.token_hex(8)}.fastoci"
         try:
             _demand_free(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(target)
-            lock_fd = _make_locked(staging)
+            staging, lock_fd = _make_locked(target)
             (staging / "rootfs").mkdir(mode=0o755)
             os.chmod(staging / "rootfs", 0o755)  # whatever the umask
             fd = os.open(staging / "rootfs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -149,21 +148,41 @@ def _demand_free(target: Path) -> None:
             raise OSError(errno.ENOTEMPTY, "exists and is not empty", str(target))
 
 
-def _make_locked(staging: Path) -> int:
-    """Make a private directory that has its name only once it is locked; the lock's descriptor."""
-    unlocked = staging.with_name(f"{staging.name}-new")  # nobody takes a directory of this name for abandoned
-    unlocked.mkdir(mode=0o700)
-    lock_fd = -1
+def _make_locked(target: Path) -> tuple[Path, int]:
+    """Make a private directory beside ``target`` and lock it; its path and the lock's descriptor.
+
+    An unpack that comes between the two takes it for abandoned and removes it: then another is made.
+    """
+    while True:
+        staging = target.parent / f".{target.name}.{secrets.token_hex(8)}.fastoci"
+        staging.mkdir(mode=0o700)
+        try:
+            lock_fd = _lock(staging)
+        except OSError:
+            with suppress(OSError):
+                os.rmdir(staging)
+            raise
+        if lock_fd is not None:
+            return staging, lock_fd
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory; None when it is gone."""
     try:
-        lock_fd = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(unlocked, staging)
-    except OSError:
-        if lock_fd >= 0:
-            os.close(lock_fd)
-        os.rmdir(unlocked)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # whoever removes it has the lock meanwhile
+        if os.path.samestat(os.lstat(directory), os.fstat(fd)):
+            return fd
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        os.close(fd)
         raise
-    return lock_fd
+    os.close(fd)
+    return None
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -1,0 +1,51 @@
+"""A place where pulls are hurt: on a file system with a device of its own where that can be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import disks
+import pytest
+from hardship import LAYERS, Place, image
+from places import scratch
+
+from fastoci.testing.registry import Registry, serve
+
+SIZE = 64 << 20
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """Serves the image as ``app:1``."""
+    registry = Registry()
+    registry.add_image("app", "1", image())
+    with serve(registry):
+        yield registry
+
+
+@pytest.fixture
+def place(registry: Registry) -> Iterator[Place]:
+    with scratch("adversity") as directory:
+        if os.geteuid() != 0:
+            yield Place(directory, registry)
+        else:
+            with disks.disk(directory, "ext4", SIZE, "-F", "-m", "0") as disk:
+                yield Place(disk, registry)
+
+
+@pytest.fixture
+def older(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which ``app:1`` is another image, of the first layer alone."""
+    path = tmp_path_factory.mktemp("older") / "store"
+    place.clear()
+    place.registry.add_image("app", "1", image(LAYERS[:1]))
+    try:
+        done = place.pull(rootfs=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        place.registry.add_image("app", "1", image())
+    shutil.move(place.store, path)
+    return path

@@ -1,0 +1,62 @@
+"""Errors of the disk at each system call of a pull on the store and the tree.
+
+``make disk-errors`` takes all points; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import injection
+import pytest
+import strace_log
+from hardship import Place
+from injection import Point
+
+POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "12"))  # 0: all
+SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
+DISK_REFUSED = 8  # docs/exit-codes.md
+
+_WRITES = {"write", "pwrite64", "pwritev2", "fdatasync", "fsync", "rename", "renameat2", "symlinkat", "linkat"}
+_NEEDS_ROOM = _WRITES | {"mkdir", "mkdirat", "openat", "ftruncate", "fallocate", "fsetxattr", "utimensat"}
+
+
+def _errors(point: Point) -> list[str]:
+    """What the kernel may say there."""
+    errors = ["EIO"]
+    if point.call in _NEEDS_ROOM:
+        errors.append("ENOSPC")
+    if point.call == "openat":
+        errors.append("EMFILE")
+    return errors
+
+
+@pytest.mark.timeout(7200)
+def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_completes(
+    place: Place, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    kinds = strace_log.CHANGING | strace_log.LOOKING
+    done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=kinds)
+    assert done.returncode == 0, done.stderr
+    cases = [(point, error) for point in injection.points(log, place.root, kinds) for error in _errors(point)]
+    assert len(cases) > 400
+    chosen = random.Random(SEED).sample(cases, min(POINTS or len(cases), len(cases)))
+    ends: Counter[str] = Counter()
+    wrong: list[tuple[Point, str, str]] = []
+    for point, error in chosen:
+        place.clear()
+        struck = injection.strike(point, f"error={error}", place.command(), log, place.environment())
+        ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
+        found = place.wrongs() if struck.code else place.incomplete()
+        if struck.code not in (0, DISK_REFUSED):
+            found.append(f"exit code {struck.code}: {struck.output}")
+        wrong += [(point, error, line) for line in found + place.finish()]
+    print(f"seed {SEED}: {dict(ends)}")
+    for case in wrong:
+        print(*case)
+    assert wrong == []
+    assert ends["not hit"] <= 0.2 * len(chosen) + 2

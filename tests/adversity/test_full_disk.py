@@ -1,0 +1,97 @@
+"""A disk that gets full, of bytes or of inodes, at many levels: what was finished stays, and room lets it go on.
+
+``make full-disk`` takes 50 levels of each; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import disks
+import pytest
+from hardship import Place
+from places import scratch
+
+from fastoci.testing.registry import Registry
+
+LEVELS = int(os.environ.get("FASTOCI_FULL_LEVELS", "5"))
+SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
+DISK_REFUSED = 8  # docs/exit-codes.md
+BYTES = 10 << 20  # more than the store and the tree take while they grow
+INODES = 48  # the same
+
+
+@pytest.fixture
+def place(registry: Registry) -> Iterator[Place]:
+    """On an ext4 of 24 MiB and 128 inodes."""
+    with scratch("full") as directory, disks.disk(directory, "ext4", 24 << 20, "-F", "-m", "0", "-N", "128") as disk:
+        yield Place(disk, registry)
+
+
+def _leave_bytes(root: Path, free: int) -> None:
+    """Fill the disk but for about so many bytes."""
+    with (root / "filler").open("wb", buffering=0) as filler:
+        room = os.statvfs(root)
+        os.posix_fallocate(filler.fileno(), 0, max(1, room.f_bavail * room.f_frsize - free))
+        os.fsync(filler.fileno())
+
+
+def _leave_inodes(root: Path, free: int) -> None:
+    fillers = root / "fillers"
+    fillers.mkdir()
+    with suppress(OSError):
+        for number in range(1000):
+            (fillers / str(number)).touch()
+    for number in range(free):
+        (fillers / str(number)).unlink()
+
+
+def _blobs(place: Place) -> set[str]:
+    return {path.name for path in place.store.glob("blobs/*/*")}
+
+
+def _fetched_whole(registry: Registry) -> set[str]:
+    return {record.path.rpartition(":")[2] for record in registry.log if "/blobs/" in record.path and not record.range}
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", ["bytes", "inodes"])
+def test_a_pull_onto_a_full_disk_names_the_lack_and_goes_on_when_there_is_room(place: Place, kind: str) -> None:
+    draw = random.Random(SEED)
+    most = BYTES if kind == "bytes" else INODES
+    ends: Counter[str] = Counter()
+    for number in range(LEVELS):
+        free = int((number + draw.random()) * most / LEVELS)
+        place.clear()
+        if kind == "bytes":
+            _leave_bytes(place.root, free)
+        else:
+            _leave_inodes(place.root, free)
+        done = place.pull()
+        context = f"seed {SEED}, {free} {kind} free: {done.returncode} {done.stderr}"
+        assert done.returncode in (0, DISK_REFUSED), context
+        assert (place.wrongs() if done.returncode else place.incomplete()) == [], context
+        if done.returncode:
+            assert re.search(r"No space left on device|[0-9] inodes|[0-9] [kMG]?B", done.stderr), context
+        kept = _blobs(place)
+        ends[f"{done.returncode}, {len(kept)} blobs"] += 1
+        _make_room(place.root)
+        place.registry.log.clear()
+        assert place.finish() == [], context
+        assert _blobs(place) >= kept
+        assert not kept & _fetched_whole(place.registry), context
+    print(f"seed {SEED}: {dict(ends)}")
+    assert {end[0] for end in ends} == {"0", "8"}
+    assert len(ends) > 2, "some levels stop it when some blobs are done"
+
+
+def _make_room(root: Path) -> None:
+    (root / "filler").unlink(missing_ok=True)
+    for path in (root / "fillers").glob("*"):
+        path.unlink()

@@ -1,0 +1,141 @@
+"""Processes killed at each of their system calls on the store and the tree, and at random instants.
+
+``make kills`` takes all points and 500 instants; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED``
+repeats one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import injection
+import pytest
+import strace_log
+from hardship import Place
+from injection import Point
+
+POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
+INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "10"))
+TRIES = 3  # threads share the work out in another way each time
+SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
+
+
+def _points(place: Place, log: Path, before: Path | None = None) -> list[Point]:
+    place.clear(before)
+    done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
+    assert done.returncode == 0, done.stderr
+    assert place.incomplete() == []
+    return injection.points(log, place.root, strace_log.CHANGING)
+
+
+def _sample(points: list[Point], count: int) -> list[Point]:
+    return random.Random(SEED).sample(points, min(count or len(points), len(points)))
+
+
+def _kill_at(place: Place, points: list[Point], log: Path, before: Path | None = None) -> int:
+    """Kill a run at each point; how many were hit."""
+    hits: Counter[str] = Counter()
+    wrong = []
+    for point in points:
+        for _ in range(TRIES):
+            place.clear(before)
+            struck = injection.strike(point, "signal=SIGKILL", place.command(), log, place.environment())
+            assert struck.code == (-signal.SIGKILL if struck.hit else 0), struck
+            if struck.hit:
+                break
+        hits[point.call] += struck.hit
+        if before is not None and not list(place.store.glob("refs/*/*")):
+            wrong.append((point, "the old reference is gone"))
+        wrong += [(point, line) for line in place.wrongs() + place.finish()]
+    print(f"seed {SEED}: {hits.total()} of {len(points)} points hit: {dict(hits.most_common())}")
+    assert wrong == []
+    return hits.total()
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_system_call_of_a_first_pull_leaves_nothing_wrong(place: Place, tmp_path: Path) -> None:
+    points = _points(place, tmp_path / "log")
+    kinds = Counter(point.call for point in points)
+    assert {"rename", "fsync", "fdatasync", "pwrite64", "mkdir", "unlink", "renameat2", "fcntl"} <= kinds.keys()
+    assert kinds.total() > 200
+    chosen = _sample(points, POINTS)
+    hits = _kill_at(place, chosen, tmp_path / "log")
+    assert hits >= 0.9 * len(chosen)
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_system_call_of_a_reference_update_leaves_the_old_or_the_new(
+    place: Place, older: Path, tmp_path: Path
+) -> None:
+    points = _points(place, tmp_path / "log", older)
+    views = [point for point in points if "/refs" in point.path or "index.json" in point.path]
+    assert len(views) > 15
+    chosen = _sample(views, POINTS // 2)
+    assert _kill_at(place, chosen, tmp_path / "log", older) >= 0.9 * len(chosen)
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
+    place: Place, older: Path, tmp_path: Path
+) -> None:
+    garbage = {path.name for path in older.glob("blobs/*/*")}
+    place.clear(older)
+    (place.store / "ingest" / "0".zfill(64)).mkdir()
+    assert place.finish() == []
+    before = tmp_path / "before"
+    shutil.copytree(place.store, before)
+    needed = {path.name for path in before.glob("blobs/*/*")} - garbage
+    log = tmp_path / "log"
+    done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
+    assert done.returncode == 0, done.stderr
+    points = injection.points(log, place.root, strace_log.CHANGING)
+    assert sum(point.call == "unlink" for point in points) >= 2
+    hits = 0
+    for point in (chosen := _sample(points, POINTS // 2)):
+        place.clear(before)
+        hits += injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit
+        assert place.wrongs() == [], point
+        again = subprocess.run(place.gc(), env=place.environment(), capture_output=True, text=True, check=False)
+        assert again.returncode == 0, (point, again.stderr)
+        left = {path.name for path in place.store.glob("blobs/*/*")}
+        assert needed <= left, point
+        assert len(left) == len(needed) + 1, point  # the layer that both images have
+        assert list(place.store.glob("leases/[!.]*")) == []
+        assert place.finish() == [], point
+    print(f"seed {SEED}: {hits} of {len(chosen)} points of gc hit")
+    assert hits >= 0.9 * len(chosen)
+
+
+@pytest.mark.timeout(7200)
+def test_kills_at_random_instants_leave_nothing_wrong(place: Place) -> None:
+    draw = random.Random(SEED)
+    killed = finished = 0
+    place.clear()
+    for number in range(INSTANTS):
+        if not place.store.exists():
+            began = time.monotonic()
+            assert place.finish() == []
+            whole_s = time.monotonic() - began
+            place.clear()
+        process = subprocess.Popen(
+            place.command(), env=place.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(whole_s * draw.uniform(0.3, 1.0))  # before, it is Python that starts
+        process.kill()
+        code = process.wait(20)
+        killed += code == -signal.SIGKILL
+        wrong = place.wrongs()
+        if code == 0 or draw.random() < 0.25:
+            wrong += place.finish()
+            finished += 1
+            place.clear()
+        assert wrong == [], f"seed {SEED}, kill {number}"
+    print(f"seed {SEED}: {killed} of {INSTANTS} killed in time, {finished} runs to the end")
+    assert killed > INSTANTS / 2
