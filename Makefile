@@ -9,7 +9,7 @@ PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs 
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel hostile asan arm bench memory startup package peers clean fuzz
+.PHONY: help demo test check dev cancel gc-storm kills hostile asan arm bench memory startup package peers clean fuzz
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,13 @@ dev: $(VENV)/created ## an editable install with the developer's tools
 
 cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (some minutes)
 	FASTOCI_CANCELS=10000 $(BIN)/python -m pytest -s tests/adversity/test_cancel.py $(ARGS)
+
+gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operations with random kills (some minutes)
+	FASTOCI_GC_OPERATIONS=100000 $(BIN)/python -m pytest -s -o timeout=3000 tests/adversity/test_gc.py $(ARGS)
+
+kills: $(VENV)/installed-test peers ## kills and errors at every system call of pulls and gc, full disks (an hour, as root)
+	FASTOCI_KILL_POINTS=0 FASTOCI_KILL_INSTANTS=500 FASTOCI_ERROR_POINTS=0 FASTOCI_FULL_LEVELS=50 $(BIN)/python -m pytest -s \
+	  -o timeout=6000 tests/adversity/test_kills.py tests/adversity/test_disk_errors.py tests/adversity/test_full_disk.py $(ARGS)
 
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
