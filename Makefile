@@ -7,9 +7,10 @@ ASAN = build/asan
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
+CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel hostile asan arm bench memory startup package peers clean fuzz
+.PHONY: help demo test check dev cancel faults fault-plans hostile asan arm bench memory startup package peers clean fuzz
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,13 @@ dev: $(VENV)/created ## an editable install with the developer's tools
 
 cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (some minutes)
 	FASTOCI_CANCELS=10000 $(BIN)/python -m pytest -s tests/adversity/test_cancel.py $(ARGS)
+
+faults: $(VENV)/installed-test ## fastoci over the whole table of registry faults, http and TLS (ten minutes; CMD= for another puller)
+	@status=0; for tls in '' --tls; do \
+	  $(BIN)/python -m fastoci.testing.faults $$tls --cmd "$(CMD)" $(ARGS) || status=1; done; exit $$status
+
+fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (some minutes)
+	FASTOCI_PLANS=1000 $(BIN)/python -m pytest -s tests/adversity/test_faults.py $(ARGS)
 
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
