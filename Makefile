@@ -7,9 +7,10 @@ ASAN = build/asan
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
+CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel gc-storm kills hostile asan arm bench memory startup package peers clean fuzz
+.PHONY: help demo test check dev cancel gc-storm kills hostile asan arm bench memory startup package peers clean fuzz faults fault-plans
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +43,13 @@ gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operati
 kills: $(VENV)/installed-test peers ## kills and errors at every system call of pulls and gc, full disks (an hour, as root)
 	FASTOCI_KILL_POINTS=0 FASTOCI_KILL_INSTANTS=500 FASTOCI_ERROR_POINTS=0 FASTOCI_FULL_LEVELS=50 $(BIN)/python -m pytest -s \
 	  -o timeout=6000 tests/adversity/test_kills.py tests/adversity/test_disk_errors.py tests/adversity/test_full_disk.py $(ARGS)
+
+faults: $(VENV)/installed-test ## fastoci over the whole table of registry faults, http and TLS (ten minutes; CMD= for another puller)
+	@status=0; for tls in '' --tls; do \
+	  $(BIN)/python -m fastoci.testing.faults $$tls --cmd "$(CMD)" $(ARGS) || status=1; done; exit $$status
+
+fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (some minutes)
+	FASTOCI_PLANS=1000 $(BIN)/python -m pytest -s tests/adversity/test_faults.py $(ARGS)
 
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)

@@ -9,6 +9,7 @@ import itertools
 import os
 import secrets
 import uuid
+from typing import Any
 
 from fastoci import Limits
 from fastoci.cli import options
@@ -25,12 +26,12 @@ def _fix() -> None:
     def token_hex(nbytes: int | None = None) -> str:
         return f"{prefix}{next(numbers):0{2 * (nbytes or 32) - len(prefix)}x}"
 
-    def limits(memory: int | None, max_entries: int | None, max_unpacked: int | None) -> Limits:
-        return dataclasses.replace(given(memory, max_entries, max_unpacked), checkpoint=CHECKPOINT)
+    def limits(*sizes: int | None, **others: Any) -> Limits:
+        return dataclasses.replace(given(*sizes, **others), checkpoint=CHECKPOINT)
 
     secrets.token_hex = token_hex
     uuid.uuid4 = lambda: uuid.UUID(token_hex(16))
-    options.limits = limits
+    vars(options)["limits"] = limits
 
 
 if __name__ == "__main__":

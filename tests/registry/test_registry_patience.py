@@ -26,6 +26,12 @@ def test_a_host_that_never_answered_is_tried_less_often() -> None:
     assert len(waits(Backoff(PATIENCE, Budget(100), lambda: 1.0), doubtful=True)) == 2
 
 
+def test_other_failures_do_not_take_the_tries_that_a_timeout_has() -> None:
+    backoff = Backoff(PATIENCE, Budget(100), lambda: 0.0)
+    assert [backoff.next_s(doubtful=doubtful) for doubtful in (False, False, False, True, False, True)] == [0.0] * 6
+    assert backoff.next_s(doubtful=True) is None
+
+
 def test_progress_gives_all_tries_back() -> None:
     backoff = Backoff(PATIENCE, Budget(100), lambda: 1.0)
     waits(backoff)

@@ -62,4 +62,8 @@ def test_a_plan_follows_from_its_seed_and_comes_to_an_end() -> None:
         assert 2 <= len(plan.rules) <= 5 and plan.expect == "ok"
         assert all(rule.last < ALWAYS for rule in plan.rules)
         assert plan.mirror or all(rule.host == "registry" for rule in plan.rules)
+        assert all(rule.last <= 4 for rule in plan.rules)
+        assert sum(rule.act.other or rule.act.flip is not None for rule in plan.rules) <= 1
+        silent = [rule for rule in plan.rules if rule.act.end == "stall" or rule.act.pause_s]
+        assert sum(rule.host == "registry" for rule in silent) <= 1
     assert {rule.host for plan in made for rule in plan.rules} == {"mirror", "registry"}

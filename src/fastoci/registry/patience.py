@@ -22,7 +22,7 @@ class Patience:
     """What one client puts up with. Times are seconds, ``progress`` bytes."""
 
     tries: int = 8  # of one request, without progress in between
-    doubtful_tries: int = 3  # after a timeout, or of a host that has never answered: its name or port may be wrong
+    doubtful_tries: int = 3  # of these, that end by a timeout, or at a host that never answered: its name may be wrong
     first_s: float = 0.2
     most_s: float = 20.0
     max_wait_s: float = 60.0  # a longer wait that a server asks for is an error
@@ -56,12 +56,13 @@ class Backoff:
         self._budget = budget
         self._random = random
         self._failed = 0
+        self._doubts = 0
 
     def next_s(self, *, doubtful: bool) -> float | None:
-        """Seconds until the next try; None when there is none. ``doubtful``: few tries are enough."""
+        """Seconds until the next try; None when there is none. ``doubtful``: one of those that few are enough of."""
         self._failed += 1
-        tries = min(self._patience.doubtful_tries, self._patience.tries) if doubtful else self._patience.tries
-        if self._failed >= tries:
+        self._doubts += doubtful
+        if self._failed >= self._patience.tries or self._doubts >= self._patience.doubtful_tries:
             return None
         if not self._budget.spend():
             return None
@@ -70,4 +71,4 @@ class Backoff:
 
     def renew(self) -> None:
         """There was progress."""
-        self._failed = 0
+        self._failed = self._doubts = 0

@@ -50,6 +50,7 @@ class Act:
     miscount: int = 0  # added to Content-Length
     flood: Flood | None = None  # what comes without end, around the answer
     part: float = 1.0  # how much of the body is sent before the end
+    upto: int = 0  # or so many bytes of it; 0: the part
     mute: bool = False  # nothing at all is sent before the end
     pause_s: float = 0.0  # between single bytes: a trickle
     after: str = ""  # bytes behind the answer

@@ -85,7 +85,7 @@ class Sending:
 
     async def _body(self, body: bytes) -> None:
         act = self.act
-        part = body[: int(len(body) * act.part)]
+        part = body[: act.upto or int(len(body) * act.part)]
         if act.pause_s:
             for byte in part:
                 await self.peer.write(self._framed(bytes([byte])))

@@ -1,0 +1,98 @@
+"""Random fault plans, many at a time in this process: no wrong bytes ever, the right ones while one source is good.
+
+``make fault-plans`` plays 1,000; the short form is part of ``make test``. Waits that are the client's own (silence,
+stalls) are shorter here than in life; those that a server asks for are not. Plans are numbered by their seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fastoci import Engine, Limits
+from fastoci.errors import FastociError
+from fastoci.registry import body, stalls
+from fastoci.testing.faults import Act, FaultServer, Rule, Scenario, random_plan
+from fastoci.testing.faults.command import Ended, Place
+from fastoci.testing.faults.judge import Verdict, judge
+
+PLANS = int(os.environ.get("FASTOCI_PLANS", "30"))
+FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
+AT_ONCE = 24
+MIB = 1 << 20
+LIMITS = Limits(memory=24 * MIB, workers=1, read_s=2.0, connect_s=5.0)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is slow is found out in a tenth of the time."""
+    monkeypatch.setattr(stalls, "FLOOR_S", stalls.FLOOR_S / 10)
+    monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
+
+
+async def play(plan: Scenario, root: Path) -> Verdict:
+    """Pull the plan's image with a store of its own."""
+    place = Place(root)
+    root.mkdir()
+    began, said, code = time.monotonic(), "", 0
+    async with FaultServer(plan, second_s=0.02) as server:
+        words = place.prepare(server)
+        async with Engine(
+            words["store"],
+            limits=LIMITS,
+            authfile=words["authfile"],
+            registries_conf=f"{words['config']}/registries.conf",
+        ) as engine:
+            try:
+                await engine.pull(server.image)
+            except FastociError as error:
+                said, code = f"{type(error).__name__}: {error}", 1
+        ended = Ended(code, False, time.monotonic() - began, 0, said)
+        verdict = judge(server, ended, place.results)
+    if verdict.state != "ok":
+        print(f"{plan}\n  {verdict.remarks} {said}")
+    return verdict
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.usefixtures("quick")
+async def test_random_plans_end_with_the_right_bytes_and_no_request_comes_too_early(tmp_path: Path) -> None:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(seed: int) -> Verdict:
+        async with room:
+            return await play(random_plan(seed), tmp_path / str(seed))
+
+    verdicts = await asyncio.gather(*(one(seed) for seed in range(FIRST, FIRST + PLANS)))
+    outcomes = Counter(verdict.got for verdict in verdicts)
+    remarks = Counter(remark for verdict in verdicts for remark in verdict.remarks)
+    asked = sum(verdict.asked for verdict in verdicts)
+    print(f"{PLANS} plans from {FIRST}, {asked} requests: {dict(outcomes)}; {dict(remarks)}")
+    assert outcomes["wrong"] == 0
+    assert not [remark for remark in remarks if "Retry-After" in remark or "secret" in remark]
+    assert outcomes["ok"] >= 0.999 * PLANS
+
+
+@pytest.mark.parametrize("auth", ["none", "bearer"])
+async def test_with_a_reset_every_mib_hardly_anything_is_fetched_twice(tmp_path: Path, auth: str) -> None:
+    rules = (Rule("layer", Act(upto=MIB, end="reset")),)
+    size = 24 * MIB
+    plan = Scenario("R", "a reset every MiB", "", "ok", rules=rules, layer=size, auth=auth)  # type: ignore[arg-type]
+    place = Place(tmp_path / "place")
+    place.root.mkdir()
+    async with FaultServer(plan) as server:
+        words = place.prepare(server)
+        async with Engine(words["store"], authfile=words["authfile"]) as engine:
+            await engine.pull(server.image)
+        digest = str(server.images[0].layers[-1].descriptor.digest)
+        layer = [asked for asked in server.requests if digest in asked.target]
+        real = server.images[0].layers[-1].descriptor.size
+    sent = sum(asked.sent for asked in layer)
+    print(f"{len(layer)} requests, {sent / real - 1:.2%} fetched twice")
+    assert len(layer) >= real // MIB
+    assert sent <= 1.05 * real
