@@ -95,7 +95,7 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     worker, spans = Worker(limits.workers), Spans(pool)
     events = Events()
     scheduler = Scheduler(store, worker, spans, limits, events.append)
-    preflight = Preflight(store, worker, limit=limits.store_size, connections=limits.connections)
+    preflight = Preflight(store, worker, limits)
     job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), preflight, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:

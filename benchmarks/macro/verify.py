@@ -1,9 +1,9 @@
 """What does it cost to hash a store again, beside ``openssl dgst -sha256`` on the same files in the page cache?
 
-Both are held to one core, in turns: two threads of ours on the halves of a physical core share its SHA unit,
-which one thread of ours keeps busy. On all cores it runs once more, without a bar. The start-up of the program is
-measured on an empty store, and the bar is on what comes after it. ``python -m benchmarks.macro.verify`` prints JSON on
-stdout; the exit status is 1 when the bar is missed.
+Both are held to one core, in turns: two threads of ours on the two halves of one physical core would share its SHA
+unit, which one thread of ours keeps busy. On all cores it runs once more, without a bar. The start-up of the program
+is measured on an empty store, and the bar is on what comes after it. ``python -m benchmarks.macro.verify`` prints JSON
+on stdout; the exit status is 1 when the bar is missed.
 """
 
 from __future__ import annotations

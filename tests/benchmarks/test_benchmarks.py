@@ -122,7 +122,7 @@ def test_the_store_scale_benchmark_asks_a_full_and_a_small_store(tmp_path: Path,
     assert {"missing / os.stat", "ls, wall s", "df, wall s", "pull, full store / pull, small store, cpu"} <= set(
         result["bars"]
     )
-    assert result["blobs"] > 2500 and result["stats"]["df"] < 2800  # Python's own for its modules
+    assert result["blobs"] > 2500 and result["stats"]["df"] < 500  # those of no image
     assert os.listdir(tmp_path) == ["images"]
 
 

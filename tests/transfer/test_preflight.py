@@ -138,7 +138,7 @@ async def test_an_image_that_was_given_up_leaves_its_room_to_others(tmp_path: Pa
 
 
 def _limited(parts: Parts, limit: int) -> Preflight:
-    return Preflight(parts.store, parts.worker, limit=limit, connections=8)
+    return Preflight(parts.store, parts.worker, Limits(store_size=limit))
 
 
 async def test_what_a_killed_pull_left_is_not_wanted_twice(registry: Registry, disk: Callable[[str], Path]) -> None:

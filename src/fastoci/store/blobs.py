@@ -9,8 +9,8 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
@@ -214,9 +214,21 @@ class Store:
         await self._threads.run(lambda: update_index(self._paths, self.refs))
 
     def _missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
-        """``holds`` of many, written out: what it adds to a bare ``lstat`` counts (benchmarks/macro/store_scale.py)."""
-        lstat, is_regular, distrusts = os.lstat, stat.S_ISREG, self._unsynced.distrusts
-        roots = {name: f"{self._paths.root}/blobs/{name}/" for name in ("sha256", "sha512")}
+        directories: dict[str, int] = {}
+        try:
+            for name in ("sha256", "sha512"):
+                path = f"{self._paths.root}/blobs/{name}"
+                with disk.translated("look at", path), suppress(FileNotFoundError):
+                    directories[name] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            return self._absent(blobs, directories)
+        finally:
+            for fd in directories.values():
+                os.close(fd)
+
+    def _absent(self, blobs: Sequence[Descriptor], directories: Mapping[str, int]) -> list[Descriptor]:
+        """``holds`` of many, written out: what it adds to a bare ``stat`` counts (benchmarks/macro/store_scale.py)."""
+        look, kind, regular = os.stat, 0o170000, stat.S_IFREG  # of a mode: the kind
+        suspicious = not self._unsynced.trusts_all()
         seen: set[str] = set()
         missing = []
         for blob in blobs:
@@ -226,13 +238,11 @@ class Store:
                 continue
             seen.add(name)
             try:
-                info = lstat(roots[digest.algorithm] + name)
+                info = look(name, dir_fd=directories.get(digest.algorithm, -1), follow_symlinks=False)
+                there = info.st_size == blob.size and info.st_mode & kind == regular
             except OSError:  # absent, elsewhere, or the disk refuses: ``holds`` says
-                there = self.holds(blob)
-            else:
-                there = info.st_size == blob.size and is_regular(info.st_mode) and not distrusts(digest)
-                there = there or self.holds(blob)
-            if not there:
+                there = False
+            if (suspicious or not there) and not self.holds(blob):
                 missing.append(blob)
         return missing
 

@@ -47,9 +47,13 @@ class Unsynced:
                 for name in _names(f"{directory}/{other}"):
                     self._markers.setdefault(name, []).append(f"{directory}/{other}/{name}")
 
+    def trusts_all(self) -> bool:
+        """Whether ``distrusts`` says no of every blob."""
+        return not self._markers and not self._condemned
+
     def distrusts(self, digest: Digest) -> bool:
         """Whether the blob counts as absent until it is hashed again or replaced."""
-        if not self._markers and not self._condemned:
+        if self.trusts_all():
             return False
         if self.condemns(digest):
             return True

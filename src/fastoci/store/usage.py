@@ -91,6 +91,36 @@ class _Count:
         return [Amount(*each) for each in zip(blobs, sizes, strict=True)]
 
 
+class _Walk:
+    """Where each blob is that a reference reaches. ``unreached`` are those of the store that none has so far."""
+
+    def __init__(self, own: Paths, additional: Sequence[Paths]) -> None:
+        self.unreached = set(names(own))
+        self.count = _Count()
+        self.elsewhere: dict[str, int] = {}
+        self.missing: dict[str, int] = {}
+        self._additional = additional
+        self._read = reader((own, *additional))
+
+    def follow(self, ref: Listed, user: int) -> tuple[Amount, Amount]:
+        """Count what the reference reaches; what of it is here, and what it needs and is nowhere."""
+        blobs = size = 0
+        lacking = Amount()
+        for link, needed in reached(ref, self._read):
+            digest = link.digest
+            if digest in self.unreached or digest in self.count:
+                self.unreached.discard(digest)
+                self.count.add(digest, link.size, user)
+                blobs += 1
+                size += link.size
+            elif digest in self.elsewhere or _is_in(self._additional, digest):
+                self.elsewhere[digest] = link.size
+            elif needed:
+                self.missing[digest] = link.size
+                lacking += Amount(1, link.size)
+        return Amount(blobs, size), lacking
+
+
 def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
     """Add up what is there.
 
@@ -98,47 +128,21 @@ def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
         StoreError: the disk refused.
     """
     refs, broken = listed(own)
-    read = reader((own, *additional))
-    unreached = set(names(own))
-    count = _Count()
-    elsewhere: dict[str, int] = {}
-    missing: dict[str, int] = {}
-    each = []
-    for user, ref in enumerate(refs, start=1):
-        held = Amount()
-        lacking = Amount()
-        blobs = size = 0
-        for link, needed in reached(ref, read):
-            digest = link.digest
-            if digest in unreached or digest in count:
-                unreached.discard(digest)
-                count.add(digest, link.size, user)
-            elif digest in elsewhere or _is_in(additional, digest):
-                elsewhere[digest] = link.size
-            else:
-                if needed:
-                    missing[digest] = link.size
-                    lacking += Amount(1, link.size)
-                continue
-            blobs += 1
-            size += link.size
-        held = Amount(blobs, size)
-        each.append((ref, held, lacking))
-    shared, *alone = count.sums(len(refs))
+    walk = _Walk(own, additional)
+    each = [(ref.name, *walk.follow(ref, user)) for user, ref in enumerate(refs, start=1)]
+    shared, *alone = walk.count.sums(len(refs))
     return Usage(
         unique=sum(alone, Amount()),
         shared=shared,
-        reclaimable=_stat(own, unreached),
-        elsewhere=_sum(elsewhere),
-        missing=_sum(missing),
+        reclaimable=_stat(own, walk.unreached),
+        elsewhere=_sum(walk.elsewhere),
+        missing=_sum(walk.missing),
         partial=_partial(own),
-        references=tuple(_of(*entry, unique) for entry, unique in zip(each, alone, strict=True)),
+        references=tuple(
+            RefUsage(name, held, unique, missing) for (name, held, missing), unique in zip(each, alone, strict=True)
+        ),
         broken=tuple(broken),
     )
-
-
-def _of(ref: Listed, held: Amount, missing: Amount, unique: Amount) -> RefUsage:
-    return RefUsage(ref.name, held, unique, missing)
 
 
 def _sum(sizes: dict[str, int]) -> Amount:

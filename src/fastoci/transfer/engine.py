@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -170,10 +171,8 @@ class Engine:
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
-        durability = self._limits.durability
-        self._store = await asyncio.to_thread(
-            lambda: Store.at(self.store_path, self._additional, durability=durability)
-        )
+        open_store = partial(Store.at, self.store_path, self._additional, durability=self._limits.durability)
+        self._store = await asyncio.to_thread(open_store)
         for refused in self._store.left_out:
             self._observer(Warned("", str(refused)))
         self._stack = AsyncExitStack()
@@ -181,8 +180,7 @@ class Engine:
         spans = Spans(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
-        size, connections = self._limits.store_size, self._limits.connections
-        self._preflight = Preflight(self._store, self._worker, limit=size, connections=connections)
+        self._preflight = Preflight(self._store, self._worker, self._limits)
         self._job = Job(self._store, self._scheduler, unpacker, self._preflight, self._limits, self._observer)
         self.upkeep = Upkeep(
             self._store,

@@ -22,6 +22,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.store.blobs import Store
 from fastoci.store.space import allocated, space
+from fastoci.transfer.limits import Limits
 from fastoci.transfer.worker import Worker
 
 _PLAIN: Final = frozenset(
@@ -33,18 +34,13 @@ _BESIDE: Final = 4  # beside the blobs: a reference, its directory, a lease, a n
 
 
 class Preflight:
-    """The room that an engine's images are going to take.
+    """The room that an engine's images are going to take."""
 
-    Args:
-        limit: bytes that the store may hold, 0 for no limit.
-        connections: blobs in flight at once.
-    """
-
-    def __init__(self, store: Store, worker: Worker, *, limit: int, connections: int) -> None:
+    def __init__(self, store: Store, worker: Worker, limits: Limits) -> None:
         self._store = store
         self._worker = worker
-        self._limit = limit
-        self._connections = connections
+        self._limit = limits.store_size
+        self._connections = limits.connections
         self._turn = asyncio.Lock()
         self._coming: dict[Digest, tuple[int, int]] = {}  # size, and how many images wait for it
         self._size = 0  # of all that is coming

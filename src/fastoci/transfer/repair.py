@@ -66,6 +66,8 @@ class Repairing:
             except FastociError as error:
                 self._observe(ImageFailed(ref.name, str(error)))
                 failed.append((ref.name, error))
+        if self._repaired:
+            await self._store.flush()
         return Repair(tuple(self._repaired), tuple(failed))
 
     async def _one(self, ref: Listed) -> bool:
