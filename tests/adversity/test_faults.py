@@ -7,6 +7,7 @@ stalls) are shorter here than in life; those that a server asks for are not. Pla
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections import Counter
@@ -16,8 +17,8 @@ import pytest
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError
-from fastoci.registry import body, stalls
-from fastoci.testing.faults import Act, FaultServer, Rule, Scenario, random_plan
+from fastoci.registry import body, patience, stalls
+from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
 from fastoci.testing.faults.command import Ended, Place
 from fastoci.testing.faults.judge import Verdict, judge
 
@@ -33,15 +34,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
     monkeypatch.setattr(stalls, "FLOOR_S", stalls.FLOOR_S / 10)
     monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
+    monkeypatch.setattr(patience, "Patience", functools.partial(patience.Patience, first_s=0.02))
 
 
-async def play(plan: Scenario, root: Path) -> Verdict:
-    """Pull the plan's image with a store of its own."""
+async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:
+    """Pull the plan's image with a store of its own; over TLS when there is a file for the server's authority."""
     place = Place(root)
     root.mkdir()
     began, said, code = time.monotonic(), "", 0
-    async with FaultServer(plan, second_s=0.02) as server:
+    async with FaultServer(plan, tls=authorities is not None, second_s=0.02) as server:
         words = place.prepare(server)
+        if authorities is not None:
+            with authorities.open("ab") as file:
+                file.write(server.ca)
         async with Engine(
             words["store"],
             limits=LIMITS,
@@ -57,6 +62,24 @@ async def play(plan: Scenario, root: Path) -> Verdict:
     if verdict.state != "ok":
         print(f"{plan}\n  {verdict.remarks} {said}")
     return verdict
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
+@pytest.mark.usefixtures("quick")
+async def test_the_table_of_faults_in_one_process(tmp_path: Path, tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that needs no process of its own: no kill, no proxy variables. Memory is measured by ``make faults``."""
+    room = asyncio.Semaphore(AT_ONCE)
+    authorities = tmp_path / "ca.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+
+    async def one(scenario: Scenario) -> Verdict:
+        async with room:
+            return await play(scenario, tmp_path / scenario.name, authorities=authorities if tls else None)
+
+    chosen = [each for each in SCENARIOS if each.run == "pull" and not each.proxy and (tls or not each.tls)]
+    verdicts = await asyncio.gather(*map(one, chosen))
+    assert len(verdicts) > 100
+    assert [(each.scenario.name, each.remarks) for each in verdicts if each.state != "ok"] == []
 
 
 @pytest.mark.timeout(3000)

@@ -64,12 +64,23 @@ def typed(data: bytes, media_type: str | None) -> Raw:
 # Manifests.
 
 
-async def test_a_tag_resolves_to_the_digest_of_the_bytes_served() -> None:
-    script = lambda asked: answer(  # noqa: E731
-        body=INDEX,
-        headers={"Content-Type": mediatype.OCI_INDEX, "Docker-Content-Digest": "sha256:" + "0" * 64},
-    )
-    async with repository(script) as (source, server):
+def told(digest: str) -> Callable[[Asked], Raw]:
+    headers = {"Content-Type": mediatype.OCI_INDEX, "Docker-Content-Digest": digest}
+    return lambda asked: answer(body=INDEX, headers=headers)
+
+
+@pytest.mark.parametrize("digest", ["sha256:" + "0" * 64, "sha512:" + "0" * 128])
+async def test_a_registry_that_announces_another_digest_than_its_bytes_have_is_not_believed(digest: str) -> None:
+    async with repository(told(digest)) as (source, server):
+        with pytest.raises(DigestMismatchError, match=f"{server.address}/v2/team/app/manifests/1: expected {digest}"):
+            await source.resolve(reference(server))
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "nonsense", "sha384:" + "0" * 96, str(Digest.of(INDEX, "sha512")), str(Digest.of(INDEX))]
+)
+async def test_a_tag_resolves_to_the_digest_of_the_bytes_served(digest: str) -> None:
+    async with repository(told(digest)) as (source, server):
         descriptor, data = await source.resolve(reference(server))
         (asked,) = server.asked
         assert source.name == f"{server.address}/team/app"

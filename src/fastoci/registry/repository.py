@@ -83,9 +83,7 @@ class Repository:
                 return None
             if reply.status != 200:
                 raise await refusal(reply)
-            return Digest.parse(reply.header("Docker-Content-Digest"))
-        except FormatError:
-            return None
+            return _told(reply)
         finally:
             reply.close()
 
@@ -98,7 +96,7 @@ class Repository:
         if media_type in mediatype.SCHEMA1:
             raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
         digest = reference.digest or Digest.of(data)
-        _check(digest, data)
+        _check(reference.digest or _told(reply) or digest, data, reply.url)
         return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
@@ -118,10 +116,10 @@ class Repository:
         return await self._anywhere(None, lambda place: self._promised(place, descriptor))
 
     async def _promised(self, place: Place, descriptor: Descriptor) -> bytes:
-        _, data = await self._manifest(place, str(descriptor.digest), descriptor.size)
+        reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
-        _check(descriptor.digest, data)
+        _check(descriptor.digest, data, reply.url)
         return data
 
     async def _anywhere(self, reference: Reference | None, ask: Callable[[Place], Awaitable[T]]) -> T:
@@ -190,11 +188,19 @@ def _media_type(reply: Reply, data: bytes) -> str:
     return media_type
 
 
-def _check(digest: Digest, data: bytes) -> None:
+def _told(reply: Reply) -> Digest | None:
+    """The digest by the registry's word, to hold its bytes against; None when it says none that is known."""
+    try:
+        return Digest.parse(reply.header("Docker-Content-Digest"))
+    except (FormatError, UnsupportedError):
+        return None
+
+
+def _check(digest: Digest, data: bytes, url: str) -> None:
     actual = Digest.of(data, digest.algorithm)
     if actual != digest:
         raise DigestMismatchError(
-            f"expected {digest}, the {len(data)} bytes received are {actual}",
+            f"{url}: expected {digest}, the {len(data)} bytes received are {actual}",
             subject=str(digest),
             expected=str(digest),
             actual=str(actual),
