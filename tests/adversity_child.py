@@ -1,5 +1,5 @@
-"""The program ``fastoci``, so that two runs make the same system calls: its random names are told by ADVERSITY_TOKEN,
-and a blob is checkpointed at each MiB.
+"""The program ``fastoci``, so that two runs make the same system calls: its random names are told by ADVERSITY_TOKEN.
+A blob is checkpointed, and its record synced, at each MiB; ADVERSITY_DURABILITY is the level of durability.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import itertools
 import os
 import secrets
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 from fastoci import Limits
 from fastoci.cli import options
 from fastoci.cli.main import main
+from fastoci.store import resume
 
-CHECKPOINT = 1 << 20
+MIB = 1 << 20
+LEVELS: dict[str, Literal["commit", "batch", "none"]] = {"commit": "commit", "batch": "batch", "none": "none"}
 
 
 def _fix() -> None:
@@ -27,11 +29,13 @@ def _fix() -> None:
         return f"{prefix}{next(numbers):0{2 * (nbytes or 32) - len(prefix)}x}"
 
     def limits(*sizes: int | None, **others: Any) -> Limits:
-        return dataclasses.replace(given(*sizes, **others), checkpoint=CHECKPOINT)
+        level = LEVELS[os.environ["ADVERSITY_DURABILITY"]]
+        return dataclasses.replace(given(*sizes, **others), checkpoint=MIB, durability=level)
 
     secrets.token_hex = token_hex
     uuid.uuid4 = lambda: uuid.UUID(token_hex(16))
     vars(options)["limits"] = limits
+    vars(resume)["_STEP"] = MIB
 
 
 if __name__ == "__main__":

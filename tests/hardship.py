@@ -42,6 +42,7 @@ class Place:
 
     root: Path
     registry: Registry
+    durability: str = "commit"
     _tokens: int = field(default=0, init=False)
 
     @property
@@ -75,7 +76,8 @@ class Place:
         """For the next run: its private names differ from those of the last, as those of two processes do."""
         self._tokens += 1
         path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return {**os.environ, "PYTHONPATH": path, "ADVERSITY_TOKEN": f"{self._tokens:04x}"}
+        settings = {"ADVERSITY_TOKEN": f"{self._tokens:04x}", "ADVERSITY_DURABILITY": self.durability}
+        return {**os.environ, "PYTHONPATH": path, **settings}
 
     def pull(self, *, rootfs: bool = True) -> subprocess.CompletedProcess[str]:
         command = self.command(rootfs=rootfs)
@@ -109,6 +111,7 @@ class Place:
         # after its rename a blob is never begun again: what is left of its ingest waits for the sweep
         found += [f"left: {path}" for path in self.store.glob("ingest/*/*") if path.name not in ("state", "lock")]
         found += [f"left: {path}" for path in self.store.rglob("*.new") if path.name != ".new"]
+        found += [f"left: {path}" for path in self.store.rglob(".probe*")]
         return found
 
 
@@ -116,7 +119,7 @@ def wrong_blobs(store: Path) -> list[str]:
     """Blobs whose content is not what their name says."""
     return [
         f"wrong blob {blob.name}"
-        for blob in store.glob("blobs/*/*")
+        for blob in store.glob("blobs/*/[!.]*")
         if hashlib.new(blob.parent.name, blob.read_bytes()).hexdigest() != blob.name
     ]
 

@@ -1,6 +1,6 @@
 """Errors of the disk at each system call of a pull on the store and the tree.
 
-``make disk-errors`` takes all points; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
+``make kills`` takes all points; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
 """
 
 from __future__ import annotations

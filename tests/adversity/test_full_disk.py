@@ -1,6 +1,6 @@
 """A disk that gets full, of bytes or of inodes, at many levels: what was finished stays, and room lets it go on.
 
-``make full-disk`` takes 50 levels of each; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
+``make kills`` takes 50 levels of each; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
 """
 
 from __future__ import annotations

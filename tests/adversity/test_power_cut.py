@@ -1,0 +1,153 @@
+"""Power cuts during two pulls, the second of a newer image of the same name, and a gc: then a pull in the next boot.
+
+``make power-cuts`` makes 2,000 cuts for each level of durability; ``make test`` some, by a seed that is printed.
+``FASTOCI_SEED`` repeats one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hardship import LAYERS, Place, image, wrong_blobs, wrong_refs
+from places import scratch
+from power import History, record
+
+from fastoci import Engine
+from fastoci.store.paths import Paths
+from fastoci.store.refs import Refs
+from fastoci.testing.images import Image
+
+CUTS = int(os.environ.get("FASTOCI_CUTS", "25"))
+SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
+OLD, NEW = image(LAYERS[:1]), image()
+
+
+@pytest.fixture
+def next_boot(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of another boot, which is the present one for stores that this process opens."""
+    boot = str(uuid.uuid4())
+    monkeypatch.setattr("fastoci.store.blobs.boot_id", lambda: boot)
+    return boot
+
+
+@pytest.fixture
+def after() -> Iterator[Path]:
+    """Where the store of a cut is put."""
+    with scratch("cut") as directory:
+        yield directory / "store"
+
+
+def _history(place: Place, log: Path) -> History:
+    """Of two pulls and a gc."""
+    history = History(place.root)
+    for served, command in ((OLD, place.command(rootfs=False)), (NEW, place.command(rootfs=False)), (NEW, place.gc())):
+        place.registry.add_image("app", "1", served)
+        record(command, place.environment(), log)
+        history.add(log)
+    assert wrong_blobs(place.store) == wrong_refs(place.store) == []
+    assert {path.name for path in place.store.glob("blobs/*/[!.]*")} == set(_sizes(NEW))
+    return history
+
+
+def _sizes(image: Image) -> dict[str, int]:
+    """The size of each blob, by hex digest."""
+    blobs = [image.descriptor, *(blob for blob, _ in image.blobs())]
+    return {blob.digest.hex: blob.size for blob in blobs}
+
+
+def _wrong(store: Path, boot: str, when: int, history: History, level: str) -> list[str]:
+    """What no power cut may leave."""
+    distrusted = {path.name.partition("-")[2] for path in store.glob("unsynced/*/*") if path.parent.name != boot}
+    sizes = _sizes(OLD) | _sizes(NEW)
+    trusted = {
+        blob.name: blob
+        for blob in store.glob("blobs/*/[!.]*")
+        if blob.name not in distrusted and blob.stat().st_size == sizes[blob.name]
+    }
+    found = [
+        f"wrong blob {name}" for name, path in trusted.items() if hashlib.sha256(path.read_bytes()).hexdigest() != name
+    ]
+    if not (store / "refs").exists():
+        return found + (["the store is gone"] if when > history.marks[0] else [])
+    refs, broken = Refs(Paths(str(store))).list()
+    found += [str(error) for error in broken]
+    tops = {ref.descriptor.digest.hex for ref in refs}
+    if when > history.marks[0] and not tops:
+        found.append("the reference is gone")
+    if when > history.marks[1] and tops != {NEW.descriptor.digest.hex}:
+        found.append("the new reference is gone")
+    if level != "none":
+        # a marker whose removal was not synced costs one more fetch: the blob is right all the same
+        wrong = {line.rpartition(" ")[2] for line in wrong_blobs(store)}
+        right = {path.name for path in store.glob("blobs/*/[!.]*")} - wrong
+        images = [each for each in (OLD, NEW) if each.descriptor.digest.hex in tops]
+        found += [f"{name} is gone" for each in images for name in _sizes(each) if name not in right]
+    return found
+
+
+async def _pull(store: Path, place: Place) -> list[str]:
+    """A pull in the next boot; what is wrong then."""
+    async with Engine(store) as engine:
+        await engine.pull(f"{place.registry.address}/app:1")
+        await engine.gc(await engine.plan_gc())
+    found = wrong_blobs(store) + wrong_refs(store)
+    here = {path.name for path in store.glob("blobs/*/[!.]*")}
+    return found + [f"no blob {name}" for name in _sizes(NEW) if name not in here]
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("level", ["commit", "batch", "none"])
+async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes_on(
+    place: Place, after: Path, next_boot: str, level: str, tmp_path: Path
+) -> None:
+    place.durability = level
+    history = _history(place, tmp_path / "log")
+    instants = history.instants()
+    draw = random.Random(SEED)
+    kinds: Counter[str] = Counter()
+    for number in range(CUTS):
+        when = draw.choice(instants)
+        context = f"seed {SEED}, cut {number} at {when} of {history.end}"
+        after.parent.mkdir(exist_ok=True)
+        history.cut(when, draw).write(after.parent)
+        assert _wrong(after, next_boot, when, history, level) == [], context
+        kinds["blobs"] += len(list(after.glob("blobs/*/*")))
+        kinds["partial blobs"] += sum(path.stat().st_size > 0 for path in after.glob("ingest/*/data"))
+        kinds["markers"] += len(list(after.glob("unsynced/*/*")))
+        kinds["references"] += len(list(after.glob("refs/*/[!.]*")))
+        assert await _pull(after, place) == [], context
+        shutil.rmtree(after)
+    print(
+        f"seed {SEED}, {level}: {number + 1} cuts of {len(history.changes)} changes, {len(history.syncs)} syncs;",
+        end="",
+    )
+    print(f" they left {dict(kinds)}")
+    assert kinds["blobs"] > 0
+    assert (kinds["markers"] > 0) == (level != "commit")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("omitted", ["files", "directories"])
+async def test_a_store_that_did_not_sync_would_be_found_out(
+    place: Place, after: Path, next_boot: str, omitted: str, tmp_path: Path
+) -> None:
+    history = _history(place, tmp_path / "log")
+    careless = history.without(files=omitted == "files", directories=omitted == "directories")
+    assert 0 < len(careless.syncs) < len(history.syncs)
+    instants = history.instants()
+    draw = random.Random(SEED)
+    for _ in range(200):
+        when = draw.choice(instants)
+        careless.cut(when, draw).write(after.parent)
+        if after.exists() and _wrong(after, next_boot, when, history, "commit"):
+            return
+        shutil.rmtree(after, ignore_errors=True)
+    pytest.fail(f"seed {SEED}: of 200 cuts none was wrong")
