@@ -111,7 +111,7 @@ class Place:
         # after its rename a blob is never begun again: what is left of its ingest waits for the sweep
         found += [f"left: {path}" for path in self.store.glob("ingest/*/*") if path.name not in ("state", "lock")]
         found += [f"left: {path}" for path in self.store.rglob("*.new") if path.name != ".new"]
-        found += [f"left: {path}" for path in self.store.rglob(".probe*")]
+        found += [f"left: {path}" for path in self.store.rglob(".probe")]
         return found
 
 

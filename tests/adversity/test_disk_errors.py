@@ -20,6 +20,8 @@ POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "12"))  # 0: all
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 DISK_REFUSED = 8  # docs/exit-codes.md
 
+ALWAYS = (("openat", "/unsynced"), ("mkdirat", "/rootfs"), ("pread64", "/blobs/sha256/"))  # in the sample, too
+
 _WRITES = {"write", "pwrite64", "pwritev2", "fdatasync", "fsync", "rename", "renameat2", "symlinkat", "linkat"}
 _NEEDS_ROOM = _WRITES | {"mkdir", "mkdirat", "openat", "ftruncate", "fallocate", "fsetxattr", "utimensat"}
 
@@ -45,6 +47,8 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     cases = [(point, error) for point in injection.points(log, place.root, kinds) for error in _errors(point)]
     assert len(cases) > 400
     chosen = random.Random(SEED).sample(cases, min(POINTS or len(cases), len(cases)))
+    for call, end in ALWAYS:
+        chosen.append(next(case for case in cases if case[0].call == call and end in case[0].path))
     ends: Counter[str] = Counter()
     wrong: list[tuple[Point, str, str]] = []
     for point, error in chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_no
     finally:
         os.close(lock)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".root.4567.fastoci", ".root2.89ab.fastoci", "root"]
+
+
+def test_unpacks_that_begin_at_once_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
+    def begin(_: int) -> list[str]:
+        rootfs = Rootfs.begin(tmp_path / "root")
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=rootfs.fd))
+        found = os.listdir(rootfs.fd)
+        rootfs.discard()
+        return found
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(begin, range(400))) == [["file"]] * 400
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tree_deeper_than_any_path_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:

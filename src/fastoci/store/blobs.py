@@ -149,7 +149,7 @@ class Store:
         info = os.fstat(fd)
         if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest):
             return fd
-        os.close(fd)
+        disk.close(fd)
         if (elsewhere := self._open_elsewhere(blob)) is not None:
             return elsewhere
         raise BlobNotFoundError(f"{path} is not the {blob.size} bytes of {blob.digest}, or was not synced", path=path)
@@ -302,9 +302,9 @@ class Store:
             with disk.translated("delete", directory):
                 ingest.remove(directory)
         except BaseException:
-            os.close(held)
+            disk.close(held)
             raise
-        os.close(held)
+        disk.close(held)
         return None
 
     def _read(self, blob: Descriptor) -> bytes:
@@ -313,7 +313,7 @@ class Store:
             with disk.translated("read", self._paths.blob(blob.digest)):
                 data = disk.read_all(fd, blob.size)
         finally:
-            os.close(fd)
+            disk.close(fd)
         if len(data) != blob.size:
             raise BlobNotFoundError(f"{blob.digest} ends after {len(data)} of {blob.size} bytes", path=str(self.path))
         return data

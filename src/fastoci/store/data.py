@@ -85,7 +85,7 @@ class DataSink:
         if self._reserved and self.offset < self._size:
             with suppress(OSError):  # the next begin gives back what stays reserved
                 os.ftruncate(fd, self.offset)
-        os.close(fd)
+        disk.close(fd)
 
     def _drop(self) -> None:
         if self._way is _Way.ADVISED:
@@ -106,7 +106,7 @@ def open_data(path: str) -> int:
         os.chmod(path, 0o600)
         fd = os.open(path, disk.CHANGE, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
+        disk.close(fd)
         raise StoreError(f"{path} is no regular file", path=path)
     return fd
 

@@ -74,7 +74,7 @@ def read(path: str, limit: int) -> bytes | None:
                 raise StoreError(f"{path} has {info.st_size} bytes, more than {limit}", path=path)
             return read_all(fd, info.st_size)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def read_small(path: str, limit: int) -> bytes | None:
@@ -111,6 +111,12 @@ def read_all(fd: int, size: int) -> bytes:
         pieces.append(piece)
         offset += len(piece)
     return b"".join(pieces)
+
+
+def close(fd: int) -> None:
+    """Close a file, whatever the disk says: the descriptor is free in any case, and what counts was synced before."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -77,9 +77,9 @@ class StoreIngest:
                 os.ftruncate(fd, self._start.offset)
                 self._sink = DataSink(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
             except BaseException:
-                os.close(fd)
+                disk.close(fd)
                 if state_fd >= 0:
-                    os.close(state_fd)
+                    disk.close(state_fd)
                 raise
         # What is thrown away after a power cut need not be synced on its way.
         syncs = threads if durability.level != "none" else None
@@ -174,5 +174,5 @@ class StoreIngest:
         self._record.close()
         self._sink.abort()
         if self._lock >= 0:
-            os.close(self._lock)
+            disk.close(self._lock)
             self._lock = -1

@@ -129,7 +129,7 @@ class Leases:
             if not lock.is_held(self._paths.gate, byte=_COLLECTING):
                 os.unlink(file.path)
         finally:
-            os.close(file.fd)
+            disk.close(file.fd)
 
     def _is_swept(self) -> bool:
         with disk.translated("look at", self._paths.gate):
@@ -157,7 +157,7 @@ class Collecting:
                     held = lock.acquire(path, wait=False)
                     if held is not None:
                         os.unlink(path)
-                        os.close(held)
+                        disk.close(held)
                         count += 1
         return count
 
@@ -184,7 +184,7 @@ class Collecting:
                     with suppress(ValueError):
                         self.spared.add(bytes.fromhex(line.partition(b":")[2].decode()))
         finally:
-            os.close(fd)
+            disk.close(fd)
         self._read[path] = known
 
     @contextmanager
@@ -198,7 +198,7 @@ class Collecting:
             self.read()
             yield
         finally:
-            os.close(held)
+            disk.close(held)
         # Jobs look now and then whether the gate is open: half of the time it is.
         time.sleep(time.monotonic() - began)
 
@@ -219,7 +219,7 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
     try:
         yield Collecting(paths)
     finally:
-        os.close(held)
+        disk.close(held)
 
 
 def _names(paths: Paths) -> list[str]:

@@ -72,7 +72,7 @@ class Record:
         """Close the record; idempotent."""
         self.settle()
         if self._state_fd >= 0:
-            os.close(self._state_fd)
+            disk.close(self._state_fd)
             self._state_fd = -1
 
     def _write(self, state: State) -> None:

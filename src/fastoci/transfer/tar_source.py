@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from contextlib import suppress
 
 from fastoci._core import Span
 from fastoci.errors import StoreError, UnpackError
@@ -61,7 +62,8 @@ class FileTar:
         """Give back what it owns."""
         self._inflate.close()
         self._source.release()
-        os.close(self._fd)
+        with suppress(OSError):  # it was only read
+            os.close(self._fd)
 
     def _read(self, span: Span) -> bool:
         """The next bytes of the file; a plain tar goes straight to where it belongs, but for its first span."""

@@ -33,7 +33,7 @@ from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.tree import Tree
 from fastoci.transfer.worker import Worker
 from fastoci.unpack.layer import LayerStager, LayerWriter
-from fastoci.unpack.rootfs import Rootfs, open_directory
+from fastoci.unpack.rootfs import Rootfs, close, open_directory
 
 _OUTS = 4  # spans of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
@@ -127,9 +127,7 @@ class Unpacker:
         """
         size = sum(_size(path) for path in layers)
         self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
-        root_fd, base = await self._worker.acquire(
-            lambda: open_directory(directory), lambda opened: os.close(opened[0])
-        )
+        root_fd, base = await self._worker.acquire(lambda: open_directory(directory), lambda opened: close(opened[0]))
         tree = Tree(self._limits, str(directory), self._observe, base=base)
         try:
             for number, path in enumerate(layers):
@@ -137,7 +135,7 @@ class Unpacker:
                 await self._from_file(partial(_open_layer, path), writer, None, partial(tree.progress, number))
                 tree.layer_done(number, _size(path))
         finally:
-            os.close(root_fd)
+            close(root_fd)
         tree.done(str(directory))
 
     async def _layer(
@@ -171,7 +169,7 @@ class Unpacker:
         if layer.below.is_set():
             await read(tree.writer(layer.number, rootfs.fd, name), verifier, progressed)
             return
-        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), os.close)
+        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), close)
         stager = tree.stager(layer.number, directory_fd, name)
         try:
             await read(stager, verifier, progressed)
@@ -180,7 +178,7 @@ class Unpacker:
             await self._adopt(stager, tree.writer(layer.number, rootfs.fd, name))
         finally:
             await self._worker.finish(stager.abort)
-            os.close(directory_fd)
+            close(directory_fd)
         await self._worker.run(partial(rootfs.unstage, layer.number))
 
     async def _adopt(self, stager: LayerStager, writer: LayerWriter) -> None:
@@ -281,7 +279,7 @@ def _size(path: Path) -> int:
     try:
         return os.fstat(fd).st_size
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _open_layer(path: Path) -> int:

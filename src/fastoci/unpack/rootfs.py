@@ -91,10 +91,16 @@ class Rootfs:
         """Remove what is left under the private name; idempotent."""
         if self.fd < 0:
             return
-        os.close(self.fd)
+        close(self.fd)
         self.fd = -1
         remove_tree(self._staging)
-        os.close(self._lock_fd)
+        close(self._lock_fd)
+
+
+def close(fd: int) -> None:
+    """Close a directory, or a file that was read; nothing depends on what the disk says then."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def open_directory(path: Path) -> tuple[int, bool]:
