@@ -30,7 +30,7 @@ def shelf(tmp_path: Path, open_shelf: Callable[[Path], Shelf]) -> Shelf:
 
 
 @pytest.fixture
-def smalldisk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An ext4 file system of 16 MiB with 64 inodes."""
     with disk(tmp_path, "ext4", 16 << 20, "-F", "-N", "64", "-m", "0") as path:
         yield path

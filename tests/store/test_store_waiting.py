@@ -1,0 +1,75 @@
+"""Waiting for a digest that somebody else holds: seen as it goes, ended by its end, and holding nothing meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from store_shelf import Shelf
+
+from fastoci.errors import StoreBusyError, StoreError
+
+OpenShelf = Callable[[Path], Shelf]
+
+
+async def test_a_held_digest_is_refused_and_free_once_it_is_let_go(shelf: Shelf, open_shelf: OpenShelf) -> None:
+    other = open_shelf(shelf.path)
+    blob = shelf.describe(b"content")
+    ingest = await other.store.begin(blob)
+    assert ingest is not None
+    with pytest.raises(StoreBusyError) as caught:
+        await shelf.store.begin(blob)
+    assert caught.value.retryable
+    waiter = asyncio.create_task(shelf.store.wait(blob, lambda offset: None))
+    await ingest.abort()
+    assert not await waiter
+    again = await shelf.store.begin(blob)
+    assert again is not None
+    await again.abort()
+
+
+async def test_a_wait_tells_how_far_the_other_is_and_ends_with_the_blob(shelf: Shelf, open_shelf: OpenShelf) -> None:
+    other = open_shelf(shelf.path)
+    data = shelf.random(3_000_000)
+    blob = shelf.describe(data)
+    ingest = await other.store.begin(blob)
+    assert ingest is not None
+    told: list[int] = []
+    came = asyncio.Event()
+
+    def progressed(offset: int) -> None:
+        told.append(offset)
+        came.set()
+
+    waiter = asyncio.create_task(shelf.store.wait(blob, progressed))
+    verifier = None
+    for until in (1_000_000, 2_000_000, 3_000_000):
+        verifier = other.feed(ingest, data, until=until, verifier=verifier)
+        while until not in told:
+            came.clear()
+            await came.wait()
+    assert verifier is not None
+    await ingest.commit(verifier.proof())
+    assert await waiter
+    assert told == sorted(set(told))
+
+
+async def test_a_disk_that_does_not_tell_ends_the_wait_with_its_error(shelf: Shelf) -> None:
+    blob = shelf.describe(b"content")
+    shelf.ingest(blob).mkdir()
+    (shelf.ingest(blob) / "lock").symlink_to("/nonexistent")
+    with pytest.raises(StoreError):
+        await shelf.store.wait(blob, lambda offset: None)
+
+
+async def test_no_task_is_left_when_the_last_has_stopped_waiting(shelf: Shelf) -> None:
+    ingest = await shelf.begin(shelf.describe(b"content"))
+    assert ingest is not None
+    for _ in range(20):
+        waiter = asyncio.create_task(shelf.store.wait(ingest.blob, lambda offset: None))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    await ingest.abort()
