@@ -56,6 +56,11 @@ power-cuts: $(VENV)/installed-test peers ## 2,000 power cuts for each level of d
 crowd: $(VENV)/installed-test ## 64 processes that pull one image, 8 that pull 30 images that share layers (some minutes)
 	FASTOCI_CROWD=1 $(BIN)/python -m pytest tests/adversity/test_crowd.py $(ARGS)
 
+pulp: $(VENV)/installed-test ## pulls from Pulp's registry, installed from PyPI (needs PostgreSQL; some minutes)
+	$(PYTHON) -m venv build/pulp
+	build/pulp/bin/pip install --quiet pulp-container
+	FASTOCI_PULP=$(abspath build/pulp)/bin $(BIN)/python -m pytest -s tests/interop/test_interop_pulp.py $(ARGS)
+
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
 	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
 
