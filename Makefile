@@ -10,7 +10,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd
+.PHONY: help demo test check dev cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,7 @@ fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (
 
 power-cuts: $(VENV)/installed-test peers ## 2,000 power cuts for each level of durability (15 minutes)
 	FASTOCI_CUTS=2000 $(BIN)/python -m pytest -s tests/adversity/test_power_cut.py $(ARGS)
+
 crowd: $(VENV)/installed-test ## 64 processes that pull one image, 8 that pull 30 images that share layers (some minutes)
 	FASTOCI_CROWD=1 $(BIN)/python -m pytest tests/adversity/test_crowd.py $(ARGS)
 
