@@ -26,7 +26,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=100, check=False)
 
 
-@pytest.mark.parametrize("image", ["one", "img8", "small"])
+@pytest.mark.parametrize("image", ["img8", "small"])
 def test_the_pull_benchmark_compares_and_reports(image: str, tmp_path: Path, peer: Callable[[str], str]) -> None:
     for program in ("nginx", "skopeo", "umoci", "curl", "openssl", "igzip", "taskset"):
         peer(program)

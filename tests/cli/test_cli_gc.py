@@ -36,8 +36,14 @@ def store(cli: Cli, tmp_path: Path) -> Path:
     for days, reference in enumerate(references(cli, path), 1):
         then = time.time() - days * 86400
         os.utime("/".join(Paths(str(path)).ref(reference)), (then, then))
-    time.sleep(2.1)  # what was changed two seconds before a plan may change again
     return path
+
+
+@pytest.fixture
+def settled(store: Path) -> Path:
+    """The same, two seconds later: what was changed a moment before a plan may change again, and stays."""
+    time.sleep(2.1)
+    return store
 
 
 def references(cli: Cli, store: Path) -> list[str]:
@@ -62,7 +68,8 @@ def test_a_removed_image_frees_what_only_it_needs(cli: Cli, store: Path) -> None
     assert len(references(cli, store)) == 2
 
 
-def test_a_dry_run_says_what_and_why_and_deletes_nothing(cli: Cli, store: Path) -> None:
+def test_a_dry_run_says_what_and_why_and_deletes_nothing(cli: Cli, settled: Path) -> None:
+    store = settled
     names = references(cli, store)
     done = cli("gc", "--dry-run", "--max-age", "36h", "--store", store)
     assert done.stderr.startswith("would delete 2 references, 6 blobs, ")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import signal
 import ssl
 import subprocess
 import sys
@@ -328,7 +327,7 @@ def test_a_layout_is_served_by_the_command(tmp_path: Path) -> None:
             url = f"http://{address}/v2/app/blobs/{manifest['layers'][0]['digest']}"
             with urllib.request.urlopen(url, timeout=10) as response:
                 assert len(response.read()) == manifest["layers"][0]["size"]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(10) == 0
 
 

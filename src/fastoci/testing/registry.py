@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import ssl
 import sys
 import threading
@@ -225,7 +226,7 @@ def serve(registry: Registry) -> Iterator[Registry]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve an OCI layout until interrupted."""
+    """Serve an OCI layout until interrupted or terminated."""
     parser = argparse.ArgumentParser("python -m fastoci.testing.registry", description=main.__doc__)
     parser.add_argument("layout", type=Path, help="directory with oci-layout, index.json and blobs/")
     layout: Path = parser.parse_args(arguments).layout
@@ -235,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, FormatError) as error:
         print(f"{layout}: {error}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serve(registry), suppress(KeyboardInterrupt):
         print(registry.address, flush=True)
         for name in names:
