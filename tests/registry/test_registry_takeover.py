@@ -433,7 +433,8 @@ def test_a_cancelled_fetch_gives_its_span_back_and_ends_the_connection(
             return
         await wire.send(head(BIG))
         await until(lambda: bool(taken))
-        await wire.send(DATA[:part])
+        if part:  # else the client may have left
+            await wire.send(DATA[:part])
         await wire.ended()
 
     async def work() -> None:
