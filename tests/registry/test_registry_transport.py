@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -420,3 +421,19 @@ async def test_cancelled_requests_leave_nothing_behind() -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
         assert len(server.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Location: https://cdn.test/x?sig=s3cret" + b"a" * (16 << 10),
+        b"Location : https://cdn.test/x?sig=s3cret",
+        b"X: https://cdn.test/x?sig=s3cret\x00",
+    ],
+)
+async def test_a_header_that_cannot_be_read_is_not_shown(line: bytes) -> None:
+    raw = Raw(b"HTTP/1.1 307 X\r\n" + line + b"\r\n\r\n", "close")
+    async with serving(lambda asked: raw) as server, transport() as client:
+        with pytest.raises(TransportError, match="not HTTP") as caught:
+            await body(client, f"http://{server.address}/a")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))

@@ -223,7 +223,9 @@ class Transport:
             if isinstance(error, aiohttp.SocketTimeoutError):
                 server.missed()
             # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
-            raise translate(error, redact(url)) from (None if url.raw_query_string or proxy else error)
+            # So do bytes of an answer that is not HTTP: a Location among them may be signed.
+            secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
+            raise translate(error, redact(url)) from (None if secret else error)
 
     def _reach(self, url: URL, namer: Origin) -> Nearness | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
