@@ -6,14 +6,16 @@ import socket
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from wire import Asked, Raw, Server, answer, serving
+from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
+from fastoci.registry.endpoints import Tls
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import Origin, parse_url, redact
 
@@ -247,6 +249,32 @@ async def test_a_name_that_the_user_gave_counts_as_near_as_it_resolves(names: di
 
         async with serving(script) as server, transport() as client:
             assert await body(client, f"http://registry.test:{server.port}/a") == b"blob"
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:169.254.169.254]", "127.1"])
+async def test_a_proxy_is_not_led_to_metadata_or_loopback(host: str) -> None:
+    async with serving(lambda asked: redirect(f"http://{host}/b")) as proxy:
+        client = Transport(
+            tls_verify=True, connect_s=5.0, read_s=5.0, connections=1, proxy=lambda url: URL(f"http://{proxy.address}")
+        )
+        async with aclosing(client):
+            with pytest.raises(RegistryError, match="local, private or metadata"):
+                await get(client, "http://registry.test/a")
+    assert len(proxy.asked) == 1
+
+
+async def test_a_request_is_trusted_as_it_says_whatever_another_said_meanwhile(
+    certified: Callable[..., ssl.SSLContext], names: dict[str, str]
+) -> None:
+    names["registry.test"] = "127.0.0.1"
+    async with serving(lambda asked: answer(body=b"ok"), tls=certified("registry.test")) as server:
+        url = f"https://registry.test:{server.port}/a"
+        async with transport() as client:  # the authority is one that the system does not know
+            client.servers.of(Origin.of(parse_url(url))).pause(0.05)  # both wait where trust was settled too early
+            first, _ = await asyncio.gather(
+                get(client, url, tls=Tls(True)), get(client, url, tls=Tls(False)), return_exceptions=True
+            )
+    assert isinstance(first, ConnectError)
 
 
 def test_reach_orders_addresses_from_far_to_near() -> None:

@@ -43,13 +43,18 @@ def translate(error: Exception, url: str, *, received: int = 0, answered: bool =
     return TransportError(f"{url}: the connection was closed before an answer came", url=url)
 
 
+def blocked(url: str) -> RegistryError:
+    """The error for a URL that a server named and that may not be asked."""
+    return RegistryError(
+        f"{url}: refused, the server sends this request to a local, private or metadata address", url=url
+    )
+
+
 def _connect(error: aiohttp.ClientConnectorError, url: str) -> FastociError:
     where = f"{error.host}:{error.port}"
     cause = error.os_error
     if isinstance(cause, BlockedAddressError):
-        return RegistryError(
-            f"{url}: refused, the server sends this request to a local, private or metadata address", url=url
-        )
+        return blocked(url)
     if isinstance(cause, socket.gaierror):
         if cause.errno == socket.EAI_AGAIN:
             return ConnectError(f"{url}: the name server does not answer for {error.host}", url=url)

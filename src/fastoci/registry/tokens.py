@@ -102,7 +102,8 @@ class TokenServices:
         )
 
     def _may_tell(self, registry: Origin, realm: Origin, verified: bool) -> bool:
-        return realm == registry or (verified and self._tls_verify and registry.scheme == realm.scheme == "https")
+        secure = verified and self._tls_verify and self._transport.verifies(realm)
+        return realm == registry or (secure and registry.scheme == realm.scheme == "https")
 
 
 def basic(credential: Credential) -> str:
