@@ -5,13 +5,15 @@ import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from wire import Asked, Raw, Script, Server, Spans, answer, as_json, drain, serving, unauthorized
+from yarl import URL
 
 from fastoci.errors import (
     DeniedError,
+    FastociError,
     RateLimitedError,
     RegistryError,
     UnauthorizedError,
@@ -22,6 +24,7 @@ from fastoci.image.reference import Reference
 from fastoci.registry.client import Registry
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import Credentials
+from fastoci.registry.endpoints import Endpoint, Tls
 from fastoci.registry.patience import Patience
 
 MANIFEST = json.dumps(
@@ -389,6 +392,22 @@ async def test_credentials_stay_when_certificates_are_not_verified(secure: Secur
     ):
         assert await resolve(registry, host) == MANIFEST
         assert "authorization" not in service.asked[0].headers
+
+
+async def test_credentials_stay_when_the_service_is_a_host_that_need_not_be_verified(
+    secure: Secure, trusted: None
+) -> None:
+    async with secure(lambda asked: as_json({"token": "t0"})) as (host, service), client(ME) as registry:
+        mirror = Endpoint(
+            URL(f"https://auth.test:{service.port}/v2"), "team/app", "auth.test", False, Tls(verify=False)
+        )
+        with suppress(FastociError):
+            reference = Reference.parse(f"{host}/other")
+            await registry.repository_at(reference, [mirror]).resolve(reference)
+        service.asked.clear()
+        assert await resolve(registry, host) == MANIFEST
+        assert service.asked
+        assert not any("authorization" in asked.headers for asked in service.asked)
 
 
 async def test_an_https_registry_may_not_name_an_http_service(secure: Secure, trusted: None) -> None:

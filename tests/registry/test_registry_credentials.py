@@ -230,17 +230,19 @@ async def test_the_helper_of_a_host_comes_before_the_store_and_the_entries(
     tmp_path: Path, helper_program: Callable[..., HelperProgram]
 ) -> None:
     one = helper_program("one", {"r.test:5000": ("one", "x")})
-    helper_program("all", {"https://index.docker.io/v1/": ("all", "x"), "r.test:5000": ("wrong", "x")})
+    hosts = ("https://index.docker.io/v1/", "r.test:5000", "own.test")
+    helper_program("all", {host: ("all", "x") for host in hosts})
     file = _config(
         tmp_path / "a.json",
-        auths={"r.test:5000": _auth("file", "x"), "plain.test": _auth("file", "x"), "docker.io": {}},
-        credHelpers={"r.test:5000": "one"},
+        auths={host: _auth("file", "x") for host in ("r.test:5000", "plain.test", "own.test")} | {"docker.io": {}},
+        credHelpers={"r.test:5000": "one", "own.test": ""},
         credsStore="all",
     )
     credentials = load(file, environ=one.environ)
     assert await credentials.find("r.test:5000", "a") == Credential("one", "x")
     assert await credentials.find("docker.io", "library/redis") == Credential("all", "x")
     assert await credentials.find("plain.test", "a") == Credential("file", "x")  # the store knows nothing of it
+    assert await credentials.find("own.test", "a") == Credential("file", "x")  # the store is not asked
     assert await credentials.find("nobody.test", "a") is None
 
 
@@ -263,6 +265,9 @@ def test_a_helper_has_a_plain_name(tmp_path: Path, place: str, name: object) -> 
         assert load(_config(tmp_path / "a.json", credsStore=name), environ={})  # docker writes it so
         return
     file = _config(tmp_path / "a.json", **{place: {"r.test": name} if place == "credHelpers" else name})
+    if name == "":
+        assert load(file, environ={})  # for docker: this host has none
+        return
     with pytest.raises(FormatError, match="not the name of a credential helper"):
         load(file, environ={})
 

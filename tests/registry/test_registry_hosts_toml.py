@@ -72,6 +72,19 @@ def test_all_keys_are_read() -> None:
     assert (server.skip_verify, server.capabilities) == (True, EVERYTHING)
 
 
+def test_the_capability_for_referrers_is_none_for_pulls() -> None:
+    both, only, _ = _parse(
+        """
+        [host."https://m.test"]
+        capabilities = ["pull", "referrers"]
+        [host."https://n.test"]
+        capabilities = ["referrers"]
+        """
+    )
+    assert "pull" in both.capabilities
+    assert "pull" not in only.capabilities
+
+
 def test_a_list_of_authorities_and_one_client_file_are_read() -> None:
     host, _ = _parse('[host."https://m.test"]\nca = ["a", "/b"]\nclient = "both.pem"\ncapabilities = []')
     assert host.ca == (FOLDER / "a", Path("/b"))

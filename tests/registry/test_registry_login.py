@@ -247,6 +247,19 @@ async def test_a_helper_keeps_the_secret_in_place_of_the_file(
     assert document(authfile) == {"credsStore": "test", "auths": {}}
 
 
+async def test_a_helper_is_not_given_for_a_whole_registry_what_is_for_a_part(
+    authfile: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    helper = helper_program("test")
+    async with serving(basic) as server:
+        authfile.parent.mkdir()
+        authfile.write_text(json.dumps({"credsStore": "test"}))
+        with pytest.raises(CredentialError, match="whole registries"):
+            await login(f"{server.address}/team", "me", "hunter2", authfile=authfile, environ=helper.environ)
+    assert not helper.calls()
+    assert json.loads(authfile.read_text()) == {"credsStore": "test"}
+
+
 async def test_a_helper_that_does_not_keep_it_is_an_error_and_the_file_stays(
     authfile: Path, helper_program: Callable[..., HelperProgram]
 ) -> None:

@@ -35,12 +35,15 @@ class Realm:
     challenge: str = f'scope="{SCOPE}"'
     status: int = 401  # for a token that does not suffice
     accepts: bool = True
+    says: bytes | None = None  # what its token service answers in place of a token
     now: float = 0.0
     issued: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
     server: Server = field(default_factory=Server)
 
     def __call__(self, asked: Asked) -> Raw:
         self.now += self.step_s
+        if asked.path == "/token" and self.says is not None:
+            return answer(body=self.says)
         if asked.path == "/token":
             form = parse_qs(asked.body.decode())
             scopes = [value for name, value in asked.query if name == "scope"] or form.get("scope", [""])[0].split(" ")
@@ -324,3 +327,17 @@ async def test_a_token_that_ran_out_while_its_first_request_waited_is_replaced()
         assert await reply.read(10) == b"ok"
         reply.close()
     assert len(realm.tokens()) == 2
+
+
+@pytest.mark.parametrize("said", [b'{"token":"s3cret",', b'"s3cret"', b"s3cret"])
+async def test_what_a_token_service_answers_is_not_shown(said: bytes) -> None:
+    async with asking(Realm(says=said)) as client:
+        with pytest.raises(UnauthorizedError, match="no JSON object") as caught:
+            await client.get()
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_life_beyond_all_numbers_is_a_long_one() -> None:
+    async with asking(Realm(says=b'{"token":"t","expires_in":1' + b"0" * 400 + b"}")) as client:
+        with pytest.raises(UnauthorizedError):  # the token is of nobody
+            await client.get()

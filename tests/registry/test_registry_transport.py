@@ -4,15 +4,18 @@ import asyncio
 import json
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from wire import Asked, Raw, Server, answer, serving
+from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
+from fastoci.registry.endpoints import Tls
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import Origin, parse_url, redact
 
@@ -248,6 +251,32 @@ async def test_a_name_that_the_user_gave_counts_as_near_as_it_resolves(names: di
             assert await body(client, f"http://registry.test:{server.port}/a") == b"blob"
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:169.254.169.254]", "127.1"])
+async def test_a_proxy_is_not_led_to_metadata_or_loopback(host: str) -> None:
+    async with serving(lambda asked: redirect(f"http://{host}/b")) as proxy:
+        client = Transport(
+            tls_verify=True, connect_s=5.0, read_s=5.0, connections=1, proxy=lambda url: URL(f"http://{proxy.address}")
+        )
+        async with aclosing(client):
+            with pytest.raises(RegistryError, match="local, private or metadata"):
+                await get(client, "http://registry.test/a")
+    assert len(proxy.asked) == 1
+
+
+async def test_a_request_is_trusted_as_it_says_whatever_another_said_meanwhile(
+    certified: Callable[..., ssl.SSLContext], names: dict[str, str]
+) -> None:
+    names["registry.test"] = "127.0.0.1"
+    async with serving(lambda asked: answer(body=b"ok"), tls=certified("registry.test")) as server:
+        url = f"https://registry.test:{server.port}/a"
+        async with transport() as client:  # the authority is one that the system does not know
+            client.servers.of(Origin.of(parse_url(url))).pause(0.05)  # both wait where trust was settled too early
+            first, _ = await asyncio.gather(
+                get(client, url, tls=Tls(True)), get(client, url, tls=Tls(False)), return_exceptions=True
+            )
+    assert isinstance(first, ConnectError)
+
+
 def test_reach_orders_addresses_from_far_to_near() -> None:
     assert nearness("8.8.8.8") < nearness("10.0.0.1") < nearness("127.0.0.1") < nearness("169.254.1.1")
     assert max(Nearness) is Nearness.FORBIDDEN
@@ -420,3 +449,19 @@ async def test_cancelled_requests_leave_nothing_behind() -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
         assert len(server.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Location: https://cdn.test/x?sig=s3cret" + b"a" * (16 << 10),
+        b"Location : https://cdn.test/x?sig=s3cret",
+        b"X: https://cdn.test/x?sig=s3cret\x00",
+    ],
+)
+async def test_a_header_that_cannot_be_read_is_not_shown(line: bytes) -> None:
+    raw = Raw(b"HTTP/1.1 307 X\r\n" + line + b"\r\n\r\n", "close")
+    async with serving(lambda asked: raw) as server, transport() as client:
+        with pytest.raises(TransportError, match="not HTTP") as caught:
+            await body(client, f"http://{server.address}/a")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))

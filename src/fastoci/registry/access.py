@@ -90,7 +90,7 @@ class Access:
                 url.extend_query(endpoint.query) if endpoint.query else url,
                 headers=headers,
                 authorization=authorization,
-                own={**self._credentials.headers, **dict(endpoint.headers)},
+                own={**self._credentials.headers, **endpoint.fields},
                 tls=endpoint.tls,
                 connect_s=endpoint.connect_s,
                 manifest=method == "GET" and path.startswith("manifests/"),

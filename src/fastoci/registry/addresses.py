@@ -21,11 +21,21 @@ class Nearness(IntEnum):
     FORBIDDEN = 3
 
 
-# Metadata services that are not on a link-local address: AWS over IPv6, Alibaba, Oracle, Azure's wire server.
+# Metadata services that are not on a link-local address: AWS and EKS over IPv6, Google over IPv6, Alibaba, Oracle,
+# Azure's wire server.
 _METADATA: Final = frozenset(
-    ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+    ipaddress.ip_address(text)
+    for text in (
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "192.0.0.192",
+        "168.63.129.16",
+    )
 )
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215; where the IPv4 address is in it, varies
 
 
 def nearness(address: str) -> Nearness:
@@ -39,6 +49,8 @@ def nearness(address: str) -> Nearness:
         return Nearness.FORBIDDEN
     if ip.is_loopback or ip.is_unspecified:
         return Nearness.LOOPBACK  # connecting to 0.0.0.0 reaches this machine
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.is_site_local or ip in _LOCAL_NAT64):
+        return Nearness.PRIVATE
     return Nearness.PUBLIC if ip.is_global else Nearness.PRIVATE
 
 

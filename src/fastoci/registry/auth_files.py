@@ -136,7 +136,11 @@ def parse(data: bytes, where: str, *, bare: bool = False) -> AuthFile:
             entries.setdefault(normal(key), credential)
     if bare:
         return AuthFile(where, entries)
-    helpers = {normal(host): helper_name(name, where) for host, name in member(found, "credHelpers", where).items()}
+    # An empty name takes a host out of the helper of all hosts, as docker reads it.
+    helpers = {
+        normal(host): helper_name(name, where) if name != "" else ""
+        for host, name in member(found, "credHelpers", where).items()
+    }
     store = helper_name(found["credsStore"], where) if found.get("credsStore") else ""
     return AuthFile(where, entries, helpers, store, _headers(member(found, "HttpHeaders", where)))
 

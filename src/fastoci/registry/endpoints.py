@@ -49,6 +49,14 @@ class Endpoint:
     pull: bool = True  # may be asked for blobs, and for manifests by digest
     plain_too: bool = False  # where https does not answer, http is tried
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The headers as they are sent: several values of one name joined with commas, which means the same."""
+        found: dict[str, str] = {}
+        for name, value in self.headers:
+            found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
@@ -38,17 +39,22 @@ def translate(error: Exception, url: str, *, received: int = 0, answered: bool =
     if answered:
         return _body(error, url, received)
     if isinstance(error, aiohttp.ClientResponseError):
-        return TransportError(f"{url}: the answer is not HTTP: {_short(error.message)}", url=url)
+        return TransportError(f"{url}: the answer is not HTTP: {_short(_unquoted(error.message))}", url=url)
     return TransportError(f"{url}: the connection was closed before an answer came", url=url)
+
+
+def blocked(url: str) -> RegistryError:
+    """The error for a URL that a server named and that may not be asked."""
+    return RegistryError(
+        f"{url}: refused, the server sends this request to a local, private or metadata address", url=url
+    )
 
 
 def _connect(error: aiohttp.ClientConnectorError, url: str) -> FastociError:
     where = f"{error.host}:{error.port}"
     cause = error.os_error
     if isinstance(cause, BlockedAddressError):
-        return RegistryError(
-            f"{url}: refused, the server sends this request to a local, private or metadata address", url=url
-        )
+        return blocked(url)
     if isinstance(cause, socket.gaierror):
         if cause.errno == socket.EAI_AGAIN:
             return ConnectError(f"{url}: the name server does not answer for {error.host}", url=url)
@@ -80,6 +86,11 @@ def _body(error: Exception, url: str, received: int) -> TransportError:
     if isinstance(error, aiohttp.ClientPayloadError) and cause is not None and "Not enough data" not in str(cause):
         return TransportError(f"{url}: the body's framing is broken", url=url, received=received)
     return TruncatedError(f"{url}: the body ended after {received} bytes", url=url, received=received)
+
+
+def _unquoted(text: str) -> str:
+    """aiohttp's text up to the bytes that it quotes: they may be of a signed URL in a Location."""
+    return re.split(r"""\n|b?['"]""", text, maxsplit=1)[0].rstrip(" :")
 
 
 def _short(text: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
 
-from fastoci.errors import ConnectError, FormatError, ReferenceSyntaxError, TimedOutError
+from fastoci.errors import ConnectError, CredentialError, FormatError, ReferenceSyntaxError, TimedOutError
 from fastoci.image.reference import Reference
 from fastoci.registry import auth_files, endpoints
 from fastoci.registry.auth import Authenticator
@@ -53,17 +53,20 @@ async def login(
         ReferenceSyntaxError: ``host`` is no registry.
         UnauthorizedError: the registry does not take them, or they may not be told to its token service.
         RegistryError, TransportError: it cannot be asked.
-        CredentialError: the file names a helper that does not keep them.
+        CredentialError: the file names a helper that does not keep them, or would keep them for more than ``host``.
         FormatError, StoreError: the file is no auth file, or cannot be written; or one of ``docs/mirrors.md`` is wrong.
     """
     key, there = _place(host)
     credential = Credential(user, password)
     path = auth_files.writable(None if authfile is None else Path(authfile), environ)
     file = await asyncio.to_thread(_file, path)
+    helper = file.helper(there.domain)
+    if helper and "/" in key:
+        text = f"{key}: docker-credential-{helper} keeps credentials of whole registries; log in to {there.domain}"
+        raise CredentialError(text, program=f"docker-credential-{helper}")
     certificates = None if cert_dir is None else Path(cert_dir)
     mirrors = await asyncio.to_thread(lambda: endpoints.load(environ, os.geteuid(), cert_dir=certificates))
     asked = await _check(there, credential, endpoints.own(there, mirrors, tls_verify=tls_verify), environ)
-    helper = file.helper(there.domain)
     if helper:
         await Helpers(environ).store(helper, there.domain, credential)
     await asyncio.to_thread(keep, path, key, credential, helper=helper)
@@ -190,7 +193,7 @@ async def _ask(transport: Transport, auth: Authenticator, place: Place, name: st
             url,
             headers={},
             authorization=authorization,
-            own=dict(endpoint.headers),
+            own=endpoint.fields,
             tls=endpoint.tls,
             connect_s=endpoint.connect_s,
         )

@@ -26,7 +26,7 @@ from yarl import URL
 from fastoci.errors import UnauthorizedError
 from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
-from fastoci.registry.refusals import printable, refusal
+from fastoci.registry.refusals import refusal
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import Origin, parse_url, redact
 
@@ -102,7 +102,8 @@ class TokenServices:
         )
 
     def _may_tell(self, registry: Origin, realm: Origin, verified: bool) -> bool:
-        return realm == registry or (verified and self._tls_verify and registry.scheme == realm.scheme == "https")
+        secure = verified and self._tls_verify and self._transport.verifies(realm)
+        return realm == registry or (secure and registry.scheme == realm.scheme == "https")
 
 
 def basic(credential: Credential) -> str:
@@ -133,12 +134,13 @@ def _token(body: bytes, url: str) -> tuple[str, float]:
         with contextlib.suppress(ValueError, RecursionError):
             document = json.loads(body)
     if not isinstance(document, dict):
-        words = printable(body[:80].decode(errors="replace"))
-        raise UnauthorizedError(f"{url}: the token service answers no JSON object but {words!r}", url=url, status=200)
+        # None of the body is shown: it may be a token in another form, or a JSON object that was cut.
+        text = f"{url}: the token service answers with {len(body)} bytes that are no JSON object"
+        raise UnauthorizedError(text, url=url, status=200)
     token = document.get("token") or document.get("access_token")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise UnauthorizedError(f"{url}: the token service answers without a usable token", url=url, status=200)
     life_s = document.get("expires_in")
     if isinstance(life_s, bool) or not isinstance(life_s, (int, float)) or not 0 < life_s < math.inf:
         life_s = _LIFE_S
-    return token, min(float(life_s), _LIFE_MOST_S)
+    return token, float(min(life_s, _LIFE_MOST_S))  # an int may be too large for a float

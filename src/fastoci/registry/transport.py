@@ -14,6 +14,7 @@ import importlib.metadata
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -23,7 +24,7 @@ from yarl import URL
 
 from fastoci.errors import FastociError, RegistryError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
-from fastoci.registry.failures import BlockedAddressError, translate
+from fastoci.registry.failures import BlockedAddressError, blocked, translate
 from fastoci.registry.handler import Handler
 from fastoci.registry.servers import Servers
 from fastoci.registry.takeover import Takeover
@@ -151,6 +152,11 @@ class Transport:
             await session.close()
         await asyncio.gather(*self._contexts.values(), return_exceptions=True)
 
+    def verifies(self, origin: Origin) -> bool:
+        """Whether the certificate of a host that a server names is checked."""
+        tls = self._trust.get(origin)
+        return self._tls_verify if tls is None else tls.verify
+
     async def request(
         self,
         method: str,
@@ -192,7 +198,9 @@ class Transport:
             server = self.servers.of(Origin.of(url))
             await server.admit(self._max_wait_s, manifest=manifest)
             options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
-            response = await self._send(method, url, options, namer, connect_s or self._connect_s)
+            # Another request may have said meanwhile, for another namespace, how to trust the same origin.
+            trust = self._trust.get(Origin.of(url)) if tls is None else tls
+            response = await self._send(method, url, options, namer, trust, connect_s or self._connect_s)
             location = response.headers.get("Location")
             reply = Reply(response, url, self._read_s)
             server.heard(reply.status, reply.header)
@@ -201,20 +209,23 @@ class Transport:
             response.release()
             following = _redirect(url, location, response.status, body)
             if Origin.of(following) != Origin.of(url):
-                secret, connect_s = {}, None
+                secret, connect_s, tls = {}, None, None
             url = following
         raise RegistryError(f"{redact(url)}: more than {_HOPS} redirects", url=redact(url), status=response.status)
 
     async def _send(
-        self, method: str, url: URL, options: dict[str, Any], namer: Origin, connect_s: float
+        self, method: str, url: URL, options: dict[str, Any], namer: Origin, trust: Tls | None, connect_s: float
     ) -> aiohttp.ClientResponse:
-        trusted = await self._context(self._trust.get(Origin.of(url))) if url.scheme == "https" else True
+        trusted = await self._context(trust) if url.scheme == "https" else True
         server = self.servers.of(Origin.of(url))
         # Who has been silent for all that time, and is all there is, gets short looks.
         read_s = min(connect_s, self._read_s) if server.mute else self._read_s
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
         proxy = self._proxy(url)
-        session = self._session(self._reach(url, namer) if proxy is None else None)
+        reach = self._reach(url, namer)
+        if proxy is not None and reach is not None:
+            _check_proxied(url, reach)
+        session = self._session(reach if proxy is None else None)
         try:
             return await session.request(
                 method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
@@ -223,7 +234,9 @@ class Transport:
             if isinstance(error, aiohttp.SocketTimeoutError):
                 server.missed()
             # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
-            raise translate(error, redact(url)) from (None if url.raw_query_string or proxy else error)
+            # So do bytes of an answer that is not HTTP: a Location among them may be signed.
+            secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
+            raise translate(error, redact(url)) from (None if secret else error)
 
     def _reach(self, url: URL, namer: Origin) -> Nearness | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
@@ -325,6 +338,19 @@ def _guarded_socket(reach: Nearness, address: _AddressInfo) -> socket.socket:
     if nearness(target[0]) > reach:
         raise BlockedAddressError
     return socket.socket(family, kind, protocol)
+
+
+def _check_proxied(url: URL, reach: Nearness) -> None:
+    """The look at an address that a proxy connects to: only a numeric one, in any spelling, can be judged here.
+
+    Whether the server that named it is in a private network itself, only the proxy knows.
+    """
+    host = url.raw_host or ""
+    with suppress(OSError):
+        host = socket.inet_ntoa(socket.inet_aton(host))
+    with suppress(ValueError):
+        if nearness(host) > max(reach, Nearness.PRIVATE):
+            raise blocked(redact(url))
 
 
 def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
