@@ -265,6 +265,41 @@ async def test_foreign_files_among_the_blobs_stay(shelf: Shelf, tmp_path: Path) 
     assert sorted(os.listdir(directory)) == before
 
 
+async def test_nothing_is_deleted_through_a_link_out_of_the_store(shelf: Shelf, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("data", "state", "lock", "sha256-" + "1" * 64):
+        (outside / name).write_text("mine")
+        os.utime(outside / name, (0, 0))
+    os.utime(outside, (0, 0))
+    (shelf.path / "unsynced").mkdir()
+    for link in (shelf.path / "unsynced" / OTHER_BOOT, shelf.path / "ingest" / ("2" * 64)):
+        link.symlink_to(outside)
+        os.utime(link, (0, 0), follow_symlinks=False)
+    again = Shelf(shelf.path)
+    assert (await collect(again)).doomed == ()
+    again.store.close()
+    assert len(os.listdir(outside)) == 4
+
+
+async def test_files_that_are_no_markers_leases_or_references_stay_and_stop_nothing(shelf: Shelf) -> None:
+    ref = await image(shelf, "one", b"first")
+    for directory in (
+        "unsynced",
+        f"unsynced/{OTHER_BOOT}",
+        "leases",
+        f"refs/{shelf.store._paths.ref(ref.name)[1][:2]}",
+    ):
+        (shelf.path / directory).mkdir(exist_ok=True)
+        (shelf.path / directory / "README").write_text("mine")
+        (shelf.path / directory / "notes").mkdir()
+    before = set(shelf.path.rglob("*"))
+    again = Shelf(shelf.path)
+    assert (await collect(again)).doomed == ()
+    again.store.close()
+    assert before <= set(shelf.path.rglob("*"))
+
+
 async def test_a_blob_that_became_a_directory_after_the_plan_stays(shelf: Shelf) -> None:
     blob = await shelf.put(b"stray")
     plan = await shelf.store.plan_gc(Retention())

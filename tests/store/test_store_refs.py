@@ -143,6 +143,23 @@ def test_a_link_or_fifo_in_a_references_place_is_not_followed(refs: Refs, shelf:
     assert refs.get(NAME) == REF
 
 
+def test_a_link_in_the_place_of_a_directory_of_references_is_not_followed(
+    refs: Refs, shelf: Shelf, tmp_path: Path
+) -> None:
+    refs.set(REF)
+    directory = _file(shelf).parent
+    directory.rename(tmp_path / "outside")
+    directory.symlink_to(tmp_path / "outside")
+    before = sorted((tmp_path / "outside").iterdir())
+    assert refs.list() == ((), ())
+    for change in (lambda: refs.set(REF), lambda: refs.remove(NAME), lambda: refs.pin(NAME, True)):
+        with pytest.raises(StoreError, match="no directory: remove it"):
+            change()
+    with pytest.raises(StoreError, match="no directory: remove it"):
+        refs.get(NAME)
+    assert sorted((tmp_path / "outside").iterdir()) == before
+
+
 def test_foreign_files_among_the_references_are_not_references(refs: Refs, shelf: Shelf) -> None:
     refs.set(REF)
     (shelf.path / "refs" / "README").write_text("x")

@@ -95,8 +95,9 @@ async def test_platforms_that_were_not_pulled_are_not_missing(shelf: Shelf) -> N
 async def test_broken_references_and_foreign_files_are_named_and_survived(shelf: Shelf) -> None:
     await image(shelf, "example.com/one:1", await shelf.put(b"config", media_type=OCI_CONFIG))
     (shelf.path / "refs" / "zz").mkdir()
-    (shelf.path / "refs" / "zz" / "bad").write_text("{}")
-    os.mkfifo(shelf.path / "refs" / "zz" / "pipe")
+    (shelf.path / "refs" / "zz" / ("1" * 64)).write_text("{}")
+    os.mkfifo(shelf.path / "refs" / "zz" / ("2" * 64))
+    (shelf.path / "refs" / "zz" / "notes").write_text("foreign")
     (shelf.path / "blobs" / "sha256" / "README").write_text("hello")
     result = usage(shelf.store.paths)
     assert len(result.broken) == 2 and len(result.references) == 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +25,7 @@ from fastoci.store.paths import Paths
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 
 _SIZE: Final = 1 << 20  # bytes of one file
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
 
@@ -82,6 +85,7 @@ class Refs:
             StoreError: its file is broken, or the disk refused.
         """
         directory, key = self._paths.ref(name)
+        _check_directory(directory)
         ref = self._load(f"{directory}/{key}", key)
         if ref is None:
             raise BlobNotFoundError(f"the store has no reference {name}", path=f"{directory}/{key}")
@@ -91,7 +95,7 @@ class Refs:
         """All references by name, and what is wrong with the files that are none."""
         refs: dict[str, Ref] = {}
         broken = []
-        for path, key in self._files():
+        for path, key in files(self._paths):
             try:
                 ref = self._load(path, key)
             except StoreError as error:
@@ -103,7 +107,7 @@ class Refs:
 
     def more_than(self, count: int) -> bool:
         """Whether there are more references than this, by names of files alone."""
-        return any(number >= count for number, _ in enumerate(self._files()))
+        return any(number >= count for number, _ in enumerate(files(self._paths)))
 
     def touch(self, name: str) -> None:
         """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
@@ -156,7 +160,7 @@ class Refs:
 
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
         """All files of references, in no order: the path and its state, taken before ``load`` can read it."""
-        for path, _ in self._files():
+        for path, _ in files(self._paths):
             with suppress(FileNotFoundError):
                 yield path, os.lstat(path)
 
@@ -171,6 +175,7 @@ class Refs:
     @contextmanager
     def _locked(self, directory: str) -> Iterator[None]:
         """Be the only one to change references in a directory, which may be absent: then there are none."""
+        _check_directory(directory)
         with disk.translated("change references in", directory):
             try:
                 held = lock.acquire(f"{directory}/.lock", wait=True)
@@ -188,14 +193,6 @@ class Refs:
             return self.get(name)
         return None
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        with disk.translated("list", self._paths.refs):
-            for prefix in os.listdir(self._paths.refs):
-                with suppress(NotADirectoryError):
-                    for key in os.listdir(f"{self._paths.refs}/{prefix}"):
-                        if not key.startswith("."):
-                            yield f"{self._paths.refs}/{prefix}/{key}", key
-
     def _load(self, path: str, key: str) -> Ref | None:
         data = disk.read(path, _SIZE)
         if data is None:
@@ -209,6 +206,23 @@ class Refs:
         if self._paths.ref(ref.name) != (os.path.dirname(path), key):
             raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
         return ref
+
+
+def files(paths: Paths) -> Iterator[tuple[str, str]]:
+    """The files of all references, in no order: path and key. What has another name is none, and not ours."""
+    with disk.translated("list", paths.refs), os.scandir(paths.refs) as prefixes:
+        for prefix in prefixes:
+            if prefix.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    for key in filter(_KEY.fullmatch, os.listdir(prefix.path)):
+                        yield f"{prefix.path}/{key}", key
+
+
+def _check_directory(path: str) -> None:
+    """A link in the place of ``refs/<hh>`` would lead what is written there out of the store."""
+    with disk.translated("look at", path), suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise StoreError(f"{path} is no directory: remove it", path=path)
 
 
 def stamp_of(info: os.stat_result) -> Stamp:
