@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,18 @@ def test_references_are_listed_by_name(refs: Refs) -> None:
     assert broken == ()
     assert refs.more_than(299)
     assert not refs.more_than(300)
+
+
+def test_a_reference_is_never_too_large_to_be_read(refs: Refs, shelf: Shelf) -> None:
+    """What an index says of a manifest is the registry's, and a file that nobody can read stops gc."""
+    wordy = replace(AMD64, annotations={"org.example.note": "x" * (1 << 20)})
+    refs.set(replace(REF, images={"linux/amd64": wordy}))
+    assert refs.get(NAME) == REF
+    assert refs.pin(NAME, True).pinned
+    strange = replace(AMD64, platform=Platform("linux", "amd64", os_version="y" * (1 << 20)))
+    with pytest.raises(StoreError, match="more than 1048576"):
+        refs.set(replace(REF, images={"linux/amd64": strange}))
+    assert refs.get(NAME) == replace(REF, pinned=True)
 
 
 def test_an_unknown_name_is_not_found(refs: Refs) -> None:

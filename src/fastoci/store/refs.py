@@ -74,7 +74,7 @@ class Refs:
             disk.make_directory(directory, 0o755)
             with self._locked(directory):
                 ref = _merge(self._before(ref.name), ref)
-                disk.replace(directory, key, _encode(ref), temporary=".new")
+                disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
         return ref
 
     def get(self, name: str) -> Ref:
@@ -155,7 +155,7 @@ class Refs:
         directory, key = self._paths.ref(name)
         with self._locked(directory):
             ref = replace(self.get(name), pinned=pinned)
-            disk.replace(directory, key, _encode(ref), temporary=".new")
+            disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
         return ref
 
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
@@ -237,7 +237,28 @@ def _merge(old: Ref | None, new: Ref) -> Ref:
     return replace(new, images=images, pinned=old.pinned or new.pinned)
 
 
-def _encode(ref: Ref) -> bytes:
+def _encode(ref: Ref, path: str) -> bytes:
+    """The file of a reference, never one that is too large to be read: that would stop gc until somebody deletes it.
+
+    An index may say anything of its manifests. When that is too much, type, digest, size and platform are kept of them.
+
+    Raises:
+        StoreError: even these are too much.
+    """
+    data = _document(ref)
+    if len(data) > _SIZE:
+        images = {platform: _essence(image) for platform, image in ref.images.items()}
+        data = _document(replace(ref, descriptor=_essence(ref.descriptor), images=images))
+    if len(data) > _SIZE:
+        raise StoreError(f"{path}: the reference would have {len(data)} bytes, more than {_SIZE}", path=path)
+    return data
+
+
+def _essence(descriptor: Descriptor) -> Descriptor:
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform=descriptor.platform)
+
+
+def _document(ref: Ref) -> bytes:
     form = {
         "name": ref.name,
         "descriptor": encode(ref.descriptor),
