@@ -22,6 +22,7 @@ from fastoci.store.paths import Paths
 from fastoci.store.refs import Ref, files
 
 _SIZE: Final = 4 << 20  # bytes of a document or reference that is read
+_HEX: Final = "0123456789abcdef"
 _DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
 
 Read = Callable[[Link], bytes | None]
@@ -135,6 +136,6 @@ def names(paths: Paths) -> list[str]:
     for algorithm, digits in _DIGITS.items():
         with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
             entries = os.listdir(f"{paths.root}/blobs/{algorithm}")
-            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and name.isalnum()]
+            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()
     return found
