@@ -109,9 +109,11 @@ class Refs:
         """Whether there are more references than this, by names of files alone."""
         return any(number >= count for number, _ in enumerate(files(self._paths)))
 
-    def touch(self, name: str) -> None:
+    def touch(self, name: str, *, always: bool = False) -> None:
         """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
 
+        Args:
+            always: also within the hour: a gc that was planned before then reads the reference again.
         Raises:
             BlobNotFoundError: there is no such reference.
         """
@@ -119,7 +121,7 @@ class Refs:
         path = f"{directory}/{key}"
         now = time.time()
         try:
-            if 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
+            if not always and 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
                 return
             os.utime(path, follow_symlinks=False)
         except FileNotFoundError as cause:
