@@ -85,7 +85,9 @@ class Unsynced:
             if not new:
                 return
             for directory in (self._directory, self._own):
-                disk.make_directory(directory, 0o755)
+                # One that is there may be of a process that was killed before it synced the name.
+                if not disk.make_directory(directory, 0o755) and not self._durable:
+                    disk.sync_directory(os.path.dirname(directory))
             for name in new:
                 path = f"{self._own}/{name}"
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
