@@ -45,9 +45,10 @@ async def test_fastoci_json_names_additional_stores(base: Shelf, tmp_path: Path)
     store = _over(tmp_path)
     assert await store.missing([blob]) == []
     store.close()
-    mark.write_text(json.dumps({"format": 1, "additional": ["relative"]}))
-    with pytest.raises(StoreError, match="absolute"):
-        _over(tmp_path)
+    for wrong in ("relative", "/nul\0", "/\ud800"):
+        mark.write_text(json.dumps({"format": 1, "additional": [wrong]}))
+        with pytest.raises(StoreError, match="absolute"):
+            _over(tmp_path)
 
 
 async def test_a_document_of_an_additional_store_can_be_read_but_is_still_missing(base: Shelf, tmp_path: Path) -> None:

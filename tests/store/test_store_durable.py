@@ -9,7 +9,9 @@ import pytest
 from store_shelf import Shelf
 
 from fastoci.errors import StoreError
-from fastoci.store.boot import boot_id
+from fastoci.image.digest import Digest
+from fastoci.store import disk
+from fastoci.store.boot import Unsynced, boot_id
 from fastoci.store.durable import Level
 from fastoci.store.refs import Ref
 
@@ -154,6 +156,21 @@ async def test_a_marker_that_another_process_has_cleared_is_made_again(open_at: 
     await shelf.put(b"content")
     assert markers(shelf) == [f"sha256-{blob.digest.hex}"]
     shelf.store.close()
+
+
+def test_markers_are_not_left_in_a_directory_that_another_process_made_and_did_not_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "unsynced" / "boot"
+    boot.mkdir(parents=True)
+    synced: list[str] = []
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    unsynced = Unsynced(str(boot.parent), "boot")
+    unsynced.mark([Digest.of(b"first")])
+    assert set(synced) == {str(tmp_path), str(boot.parent), str(boot)}
+    synced.clear()
+    unsynced.mark([Digest.of(b"second")])
+    assert synced == [str(boot)]
 
 
 def test_there_is_no_other_level(tmp_path: Path) -> None:

@@ -183,6 +183,36 @@ async def needed(shelf: Shelf, ref: Ref) -> Sequence[Descriptor]:
     return (ref.descriptor, manifest.config, *manifest.layers)
 
 
+async def test_no_image_stops_gc_by_what_it_says_of_types(shelf: Shelf) -> None:
+    """Layers that claim to be manifests, and an index that calls another image's blobs what they are not."""
+    plain = await image(shelf, "plain", b"needed")
+    config = await shelf.put(b"config", media_type=mediatype.OCI_CONFIG)
+    layer = await shelf.put(b"no manifest", media_type=mediatype.OCI_MANIFEST)
+    form = {"schemaVersion": 2, "config": encode(config), "layers": [encode(layer)]}
+    manifest = await shelf.put(json.dumps(form).encode(), media_type=mediatype.OCI_MANIFEST)
+    entries = [encode(manifest), encode(layer), {**encode(plain.descriptor), "mediaType": mediatype.OCI_INDEX}]
+    document = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    index = await shelf.put(document, media_type=mediatype.OCI_INDEX)
+    await shelf.store.record(Ref("registry.test/a:1", index, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z"))
+    await shelf.put(b"stray")
+    assert len((await collect(shelf)).doomed) == 1
+    assert await shelf.store.missing([*await needed(shelf, plain), index, manifest, config, layer]) == []
+
+
+@pytest.mark.parametrize("planted", ["fifo", "link"])
+async def test_what_is_no_file_in_a_manifests_place_counts_as_absent(
+    shelf: Shelf, tmp_path: Path, planted: str
+) -> None:
+    ref = await image(shelf, "one", b"layer")
+    shelf.file(ref.descriptor).unlink()
+    if planted == "fifo":
+        os.mkfifo(shelf.file(ref.descriptor))
+    else:
+        shelf.file(ref.descriptor).symlink_to(tmp_path / "elsewhere")
+    assert len((await collect(shelf)).doomed) == 2
+    assert os.path.lexists(shelf.file(ref.descriptor))
+
+
 @pytest.mark.parametrize(
     ("high", "low", "left"),
     [
@@ -263,6 +293,41 @@ async def test_foreign_files_among_the_blobs_stay(shelf: Shelf, tmp_path: Path) 
     before = sorted(os.listdir(directory))
     assert (await collect(shelf)).doomed == ()
     assert sorted(os.listdir(directory)) == before
+
+
+async def test_nothing_is_deleted_through_a_link_out_of_the_store(shelf: Shelf, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("data", "state", "lock", "sha256-" + "1" * 64):
+        (outside / name).write_text("mine")
+        os.utime(outside / name, (0, 0))
+    os.utime(outside, (0, 0))
+    (shelf.path / "unsynced").mkdir()
+    for link in (shelf.path / "unsynced" / OTHER_BOOT, shelf.path / "ingest" / ("2" * 64)):
+        link.symlink_to(outside)
+        os.utime(link, (0, 0), follow_symlinks=False)
+    again = Shelf(shelf.path)
+    assert (await collect(again)).doomed == ()
+    again.store.close()
+    assert len(os.listdir(outside)) == 4
+
+
+async def test_files_that_are_no_markers_leases_or_references_stay_and_stop_nothing(shelf: Shelf) -> None:
+    ref = await image(shelf, "one", b"first")
+    for directory in (
+        "unsynced",
+        f"unsynced/{OTHER_BOOT}",
+        "leases",
+        f"refs/{shelf.store._paths.ref(ref.name)[1][:2]}",
+    ):
+        (shelf.path / directory).mkdir(exist_ok=True)
+        (shelf.path / directory / "README").write_text("mine")
+        (shelf.path / directory / "notes").mkdir()
+    before = set(shelf.path.rglob("*"))
+    again = Shelf(shelf.path)
+    assert (await collect(again)).doomed == ()
+    again.store.close()
+    assert before <= set(shelf.path.rglob("*"))
 
 
 async def test_a_blob_that_became_a_directory_after_the_plan_stays(shelf: Shelf) -> None:

@@ -105,6 +105,7 @@ def test_a_foreign_directory_is_refused_and_untouched(tmp_path: Path, layout: by
         ("[]", "names no format"),
         ("", "not JSON"),
         ("\xff", "not JSON"),
+        ("[" * 60_000, "not JSON"),
     ],
 )
 def test_a_format_that_is_newer_or_none_is_refused(tmp_path: Path, mark: str, message: str) -> None:

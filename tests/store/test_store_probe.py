@@ -37,6 +37,15 @@ def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monk
     probe.check(paths)
 
 
+def test_a_link_in_the_probes_place_is_not_followed(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    for directory in (paths.ingests, f"{paths.root}/blobs/sha256"):
+        Path(directory, ".probe").symlink_to(tmp_path / "mine")
+    probe.check(paths)
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert os.listdir(paths.ingests) == os.listdir(f"{paths.root}/blobs/sha256") == []
+
+
 def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -> None:
     probe.check(paths)
     Path(paths.probed).write_text("1 1")

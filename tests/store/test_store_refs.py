@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,18 @@ def test_references_are_listed_by_name(refs: Refs) -> None:
     assert not refs.more_than(300)
 
 
+def test_a_reference_is_never_too_large_to_be_read(refs: Refs, shelf: Shelf) -> None:
+    """What an index says of a manifest is the registry's, and a file that nobody can read stops gc."""
+    wordy = replace(AMD64, annotations={"org.example.note": "x" * (1 << 20)})
+    refs.set(replace(REF, images={"linux/amd64": wordy}))
+    assert refs.get(NAME) == REF
+    assert refs.pin(NAME, True).pinned
+    strange = replace(AMD64, platform=Platform("linux", "amd64", os_version="y" * (1 << 20)))
+    with pytest.raises(StoreError, match="more than 1048576"):
+        refs.set(replace(REF, images={"linux/amd64": strange}))
+    assert refs.get(NAME) == replace(REF, pinned=True)
+
+
 def test_an_unknown_name_is_not_found(refs: Refs) -> None:
     with pytest.raises(BlobNotFoundError, match="redis"):
         refs.get(NAME)
@@ -141,6 +154,23 @@ def test_a_link_or_fifo_in_a_references_place_is_not_followed(refs: Refs, shelf:
         refs.get(NAME)
     refs.set(REF)
     assert refs.get(NAME) == REF
+
+
+def test_a_link_in_the_place_of_a_directory_of_references_is_not_followed(
+    refs: Refs, shelf: Shelf, tmp_path: Path
+) -> None:
+    refs.set(REF)
+    directory = _file(shelf).parent
+    directory.rename(tmp_path / "outside")
+    directory.symlink_to(tmp_path / "outside")
+    before = sorted((tmp_path / "outside").iterdir())
+    assert refs.list() == ((), ())
+    for change in (lambda: refs.set(REF), lambda: refs.remove(NAME), lambda: refs.pin(NAME, True)):
+        with pytest.raises(StoreError, match="no directory: remove it"):
+            change()
+    with pytest.raises(StoreError, match="no directory: remove it"):
+        refs.get(NAME)
+    assert sorted((tmp_path / "outside").iterdir()) == before
 
 
 def test_foreign_files_among_the_references_are_not_references(refs: Refs, shelf: Shelf) -> None:

@@ -95,12 +95,28 @@ async def test_platforms_that_were_not_pulled_are_not_missing(shelf: Shelf) -> N
 async def test_broken_references_and_foreign_files_are_named_and_survived(shelf: Shelf) -> None:
     await image(shelf, "example.com/one:1", await shelf.put(b"config", media_type=OCI_CONFIG))
     (shelf.path / "refs" / "zz").mkdir()
-    (shelf.path / "refs" / "zz" / "bad").write_text("{}")
-    os.mkfifo(shelf.path / "refs" / "zz" / "pipe")
+    (shelf.path / "refs" / "zz" / ("1" * 64)).write_text("{}")
+    os.mkfifo(shelf.path / "refs" / "zz" / ("2" * 64))
+    (shelf.path / "refs" / "zz" / "notes").write_text("foreign")
     (shelf.path / "blobs" / "sha256" / "README").write_text("hello")
+    (shelf.path / "blobs" / "sha256" / ("z" * 64)).write_text("hello")
     result = usage(shelf.store.paths)
     assert len(result.broken) == 2 and len(result.references) == 1
-    assert all(name.startswith("sha256:") and len(name) == 71 for name in names(shelf.store.paths))
+    assert len(names(shelf.store.paths)) == 2 and result.reclaimable == Amount()
+
+
+async def test_what_other_tools_listed_is_not_reclaimable(shelf: Shelf) -> None:
+    manifest = await image(shelf, "example.com/one:1", await shelf.put(b"config", media_type=OCI_CONFIG))
+    before = usage(shelf.store.paths)
+    shelf.store.refs.remove("example.com/one:1")
+    absent = shelf.describe(b"absent")
+    view = {"schemaVersion": 2, "manifests": [encode(manifest), {**encode(absent), "mediaType": OCI_CONFIG}]}
+    (shelf.path / "index.json").write_text(json.dumps(view))
+    after = usage(shelf.store.paths)
+    assert (after.unique, after.reclaimable, after.missing) == (before.unique, Amount(), Amount())
+    assert after.references == ()
+    (shelf.path / "index.json").write_text("{")
+    assert len(usage(shelf.store.paths).broken) == 1
 
 
 async def test_downloads_that_were_begun_are_partial(shelf: Shelf) -> None:

@@ -194,7 +194,7 @@ def test_with_a_thousand_references_only_foreign_entries_are_listed(shelf: Shelf
     many = shelf.path / "refs" / "zz"
     many.mkdir()
     for number in range(999):
-        (many / str(number)).touch()
+        (many / f"{number:064x}").touch()
     assert _update(shelf)
     assert _entries(shelf) == [FOREIGN]
 

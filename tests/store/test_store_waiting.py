@@ -1,15 +1,18 @@
 """Waiting for a digest that somebody else holds: seen as it goes, ended by its end, and holding nothing meanwhile."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from store_shelf import Shelf
 
 from fastoci.errors import StoreBusyError, StoreError
+from fastoci.settle import settle as settle_really
 
 OpenShelf = Callable[[Path], Shelf]
+T = TypeVar("T")
 
 
 async def test_a_held_digest_is_refused_and_free_once_it_is_let_go(shelf: Shelf, open_shelf: OpenShelf) -> None:
@@ -60,6 +63,22 @@ async def test_a_disk_that_does_not_tell_ends_the_wait_with_its_error(shelf: She
     (shelf.ingest(blob) / "lock").symlink_to("/nonexistent")
     with pytest.raises(StoreError):
         await shelf.store.wait(blob, lambda offset: None)
+
+
+async def test_a_wait_that_is_cancelled_while_its_poller_ends_is_cancelled(
+    shelf: Shelf, open_shelf: OpenShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = await shelf.put(b"content")
+    tasks: list[asyncio.Task[bool]] = []
+
+    async def settle(work: Awaitable[T]) -> tuple[T, bool]:
+        tasks[0].cancel()  # arrives at the next await, which is inside
+        return await settle_really(work)
+
+    monkeypatch.setattr("fastoci.store.waiting.settle", settle)
+    tasks.append(asyncio.create_task(shelf.store.wait(blob, lambda offset: None)))
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
 
 
 async def test_no_task_is_left_when_the_last_has_stopped_waiting(shelf: Shelf) -> None:

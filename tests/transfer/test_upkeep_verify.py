@@ -15,6 +15,7 @@ import fastoci
 from fastoci import _core
 from fastoci.errors import BlobNotFoundError, NotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
+from fastoci.store import gc
 from fastoci.store.paths import Paths
 from fastoci.store.round import Round
 from fastoci.testing.registry import Registry, serve
@@ -183,6 +184,19 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
         assert not (await engine.upkeep.verify()).bad
     gets = [record.path.rpartition("/")[2] for record in registry.log if record.path.count("/") > 2]
     assert sorted(gets) == sorted(result.repaired)
+
+
+async def test_a_gc_planned_while_a_manifest_was_bad_takes_nothing_of_the_repaired_image(
+    filled: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc, "_SETTLED_NS", 0)
+    rewrite(file(filled, IMAGE.descriptor.digest), b"no manifest")
+    async with fastoci.Engine(filled) as engine:
+        plan = await engine.plan_gc()
+        assert str(LAYER.digest) in {item.name for item in plan.doomed}
+        assert (await engine.upkeep.repair()).failed == ()
+        assert await engine.gc(plan) == ()
+        assert (await engine.upkeep.verify()).bad == ()
 
 
 async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(filled: Path, registry: Registry) -> None:

@@ -82,6 +82,15 @@ def _configured(own: Paths) -> list[Path]:
     value: object = []
     with suppress(ValueError):  # whoever opened the store has checked that it is JSON
         value = json.loads(disk.read(path, MARK_SIZE) or b"{}").get(_FIELD, [])
-    if not isinstance(value, list) or not all(isinstance(each, str) and each.startswith("/") for each in value):
+    if not isinstance(value, list) or not all(map(_is_path, value)):
         raise StoreError(f'{path}: "{_FIELD}" is no array of absolute paths', path=path)
     return [Path(each) for each in value]
+
+
+def _is_path(value: object) -> bool:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        return False
+    with suppress(UnicodeEncodeError):  # JSON has lone surrogates, file names that are given as bytes have some
+        os.fsencode(value)
+        return True
+    return False

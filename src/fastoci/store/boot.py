@@ -7,13 +7,18 @@ Spec: docs/store-format.md 5.
 from __future__ import annotations
 
 import os
+import re
+import stat
 import threading
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 from fastoci.image.digest import Digest
 from fastoci.store import disk
+
+_MARKER: Final = re.compile(r"sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128}")
 
 
 def boot_id() -> str:
@@ -43,8 +48,8 @@ class Unsynced:
         self._markers: dict[str, list[str]] = {}  # name of a marker -> its paths, one a boot, this one left out
         self._condemned: set[str] = set()
         for other in _names(directory):
-            if other != boot:
-                for name in _names(f"{directory}/{other}"):
+            if other != boot and _is_directory(f"{directory}/{other}"):
+                for name in filter(_MARKER.fullmatch, _names(f"{directory}/{other}")):
                     self._markers.setdefault(name, []).append(f"{directory}/{other}/{name}")
 
     def trusts_all(self) -> bool:
@@ -80,7 +85,9 @@ class Unsynced:
             if not new:
                 return
             for directory in (self._directory, self._own):
-                disk.make_directory(directory, 0o755)
+                # One that is there may be of a process that was killed before it synced the name.
+                if not disk.make_directory(directory, 0o755) and not self._durable:
+                    disk.sync_directory(os.path.dirname(directory))
             for name in new:
                 path = f"{self._own}/{name}"
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
@@ -109,6 +116,13 @@ class Unsynced:
 
 def _name(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"
+
+
+def _is_directory(path: str) -> bool:
+    """Not through a symbolic link: markers are deleted, and what it leads to is not the store's."""
+    with suppress(FileNotFoundError):
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    return False
 
 
 def _names(directory: str) -> list[str]:

@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ _COLLECTING, _SWEEPING = 0, 1  # bytes of the gate that a collector locks
 _USES: Final = 256  # jobs in one file; then a new one is begun, so that a busy program's does not grow for ever
 _PAUSE_S: Final = (0.001, 0.005)  # between looks at a sweep, which takes some milliseconds
 _SIZE: Final = 64 << 20  # bytes of a lease that are read at once
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -224,5 +226,5 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
 
 def _names(paths: Paths) -> list[str]:
     with suppress(FileNotFoundError):
-        return [name for name in os.listdir(paths.leases) if not name.startswith(".")]
+        return [name for name in os.listdir(paths.leases) if _NAME.fullmatch(name)]
     return []

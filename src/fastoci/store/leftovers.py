@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
@@ -39,6 +40,8 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
     name = digest.partition(":")[2]
     directory = f"{paths.ingests}/{name}"
     with disk.translated("delete", directory), suppress(FileNotFoundError, NotADirectoryError):
+        if not _why(paths, name, boot_id, now):
+            return False
         held = lock.acquire(f"{directory}/lock", wait=False)
         if held is None:
             return False
@@ -72,7 +75,10 @@ def remove_marker(path: str) -> bool:
 def _why(paths: Paths, name: str, boot_id: str, now: float) -> str:
     """Why an ingest can go; empty when it stays."""
     directory = f"{paths.ingests}/{name}"
-    written = os.lstat(directory).st_mtime
+    info = os.lstat(directory)
+    if not stat.S_ISDIR(info.st_mode):  # least of all a link: what it leads to is not the store's
+        return ""
+    written = info.st_mtime
     for file in ("data", "state"):
         with suppress(FileNotFoundError):
             written = max(written, os.lstat(f"{directory}/{file}").st_mtime)

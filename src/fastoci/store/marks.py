@@ -7,11 +7,15 @@ Spec: docs/store-format.md 6 and 8.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from fastoci.errors import FormatError, StoreError
 from fastoci.image.links import Link, has_links, links
+from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.paths import Paths
 
@@ -30,23 +34,27 @@ class Marks:
     def follow(self, tops: Iterable[Link]) -> None:
         """Mark these and all that can be reached from them, as far as it is present.
 
+        What a manifest names are a config and layers, whatever types it gives them, and the types in an index are
+        claims of whoever made it: nobody may stop gc, or hide what another image needs, by lying about them.
+
         Raises:
-            StoreError: a document that is present cannot be read, so that nobody knows what it needs.
+            StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
         """
-        left = list(tops)
+        left = [(link, True) for link in tops]
         while left:
-            link = left.pop()
-            algorithm, _, digits = link.digest.partition(":")
-            try:
-                digest = bytes.fromhex(digits)
-            except ValueError:  # of an algorithm that no blob here is named by
+            link, top = left.pop()
+            digest = self._mark(link)
+            if digest is None or not has_links(link.media_type) or digest in self._followed:
                 continue
-            if digest not in self.sizes:
-                self.sizes[digest] = link.size
-                self.total += link.size
-            if has_links(link.media_type) and digest not in self._followed:
-                self._followed.add(digest)
-                left += self._links(link, algorithm, digest)
+            found = self._links(link, digest, top)
+            if found is None:
+                continue
+            self._followed.add(digest)
+            if link.media_type in INDEXES:
+                left += [(child, False) for child in found]
+            else:
+                for child in found:
+                    self._mark(child)
 
     def drop_after(self, count: int) -> dict[bytes, int]:
         """Forget all but the first ``count`` that were reached; the others, with their sizes."""
@@ -56,16 +64,41 @@ class Marks:
             self._followed.discard(digest)
         return dropped
 
-    def _links(self, link: Link, algorithm: str, digest: bytes) -> tuple[Link, ...]:
+    def _mark(self, link: Link) -> bytes | None:
+        try:
+            digest = bytes.fromhex(link.digest.partition(":")[2])
+        except ValueError:  # of an algorithm that no blob here is named by
+            return None
+        if digest not in self.sizes:
+            self.sizes[digest] = link.size
+            self.total += link.size
+        return digest
+
+    def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:
+        """What a document names; None when it is no such document."""
+        algorithm = link.digest.partition(":")[0]
         if algorithm not in ("sha256", "sha512"):
             return ()
         path = f"{self._paths.root}/blobs/{algorithm}/{digest.hex()}"
-        data = disk.read(path, _SIZE)
+        try:
+            data = disk.read(path, _SIZE)
+        except StoreError:
+            if _may_be_document(path, top):
+                raise
+            return None
         if data is None:
-            return ()
+            return None
         try:
             return links(data, link.media_type)
         except FormatError as error:
-            if hashlib.new(algorithm, data).digest() != digest:
-                return ()  # a damaged blob is as good as absent: the image has to be fetched again in any case
+            if not top or hashlib.new(algorithm, data).digest() != digest:
+                return None  # a damaged blob is as good as absent: the image has to be fetched again in any case
             raise StoreError(f"{path}: what it needs cannot be told: {error}", path=path) from error
+
+
+def _may_be_document(path: str, top: bool) -> bool:
+    """Of a file that could not be read: a link or device counts as absent, and only an image's own may be so large."""
+    with suppress(OSError):
+        info = os.lstat(path)
+        return stat.S_ISREG(info.st_mode) and (top or info.st_size <= _SIZE)
+    return True

@@ -137,7 +137,9 @@ def _check_directory(path: str, owners: tuple[int, ...]) -> int:
     if not stat.S_ISDIR(info.st_mode):
         raise StoreError(f"{path} is no directory", path=path)
     if info.st_uid not in owners:
-        raise StoreError(f"{path} belongs to user {info.st_uid}, not to {' or '.join(map(str, owners))}", path=path)
+        raise StoreError(
+            f"{path} belongs to user {info.st_uid}, not to {' or '.join(map(str, dict.fromkeys(owners)))}", path=path
+        )
     if info.st_mode & stat.S_IWOTH:
         raise StoreError(f"{path} can be written by everyone (mode {stat.S_IMODE(info.st_mode):04o})", path=path)
     return info.st_uid
@@ -165,7 +167,7 @@ def _is_marked(root: str) -> bool:
 def _check_format(mark: bytes, path: str) -> None:
     try:
         document = json.loads(mark)
-    except ValueError as error:  # also not UTF-8
+    except (ValueError, RecursionError) as error:  # also not UTF-8
         raise StoreError(f"{path} is not JSON: {error}", path=path) from error
     version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:

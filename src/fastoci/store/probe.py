@@ -80,6 +80,9 @@ def _broken(paths: Paths) -> str:
     """What a small trial showed, in the two directories between which blobs move; the caller holds the store's lock."""
     first, second = f"{paths.ingests}/.probe", f"{paths.root}/blobs/sha256/.probe"
     try:
+        for path in (first, second):  # a rest, or a link that leads out of the store
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         held = lock.acquire(first, wait=True)
         assert held is not None
         try:
@@ -89,8 +92,7 @@ def _broken(paths: Paths) -> str:
             if other is not None or not lock.is_held(first):
                 return "its file system does not keep locks"
             before = os.fstat(held)
-            with open(second, "wb"):
-                pass
+            os.close(os.open(second, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             os.rename(first, second)
             if os.path.lexists(first) or not os.path.samestat(os.lstat(second), before):
                 return "its file system does not rename a file over another"

@@ -19,9 +19,10 @@ from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.paths import Paths
-from fastoci.store.refs import Ref
+from fastoci.store.refs import Ref, files
 
 _SIZE: Final = 4 << 20  # bytes of a document or reference that is read
+_HEX: Final = "0123456789abcdef"
 _DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
 
 Read = Callable[[Link], bytes | None]
@@ -42,7 +43,7 @@ def listed(paths: Paths) -> tuple[list[Listed], list[StoreError]]:
     """All references by name, and what is wrong with the files that are none."""
     found: list[Listed] = []
     broken: list[StoreError] = []
-    for path, key in _files(paths):
+    for path, key in files(paths):
         try:
             data = disk.read_small(path, _SIZE)
             if data is None:
@@ -57,15 +58,6 @@ def listed(paths: Paths) -> tuple[list[Listed], list[StoreError]]:
             broken.append(error)
     found.sort(key=lambda ref: ref.name)
     return found, broken
-
-
-def _files(paths: Paths) -> Iterator[tuple[str, str]]:
-    with disk.translated("list", paths.refs):
-        for prefix in os.listdir(paths.refs):
-            with suppress(NotADirectoryError):
-                for key in os.listdir(f"{paths.refs}/{prefix}"):
-                    if not key.startswith("."):
-                        yield f"{paths.refs}/{prefix}/{key}", key
 
 
 def listed_as(ref: Ref) -> Listed:
@@ -144,6 +136,6 @@ def names(paths: Paths) -> list[str]:
     for algorithm, digits in _DIGITS.items():
         with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
             entries = os.listdir(f"{paths.root}/blobs/{algorithm}")
-            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and name.isalnum()]
+            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()
     return found

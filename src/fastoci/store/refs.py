@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +25,7 @@ from fastoci.store.paths import Paths
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 
 _SIZE: Final = 1 << 20  # bytes of one file
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
 
@@ -71,7 +74,7 @@ class Refs:
             disk.make_directory(directory, 0o755)
             with self._locked(directory):
                 ref = _merge(self._before(ref.name), ref)
-                disk.replace(directory, key, _encode(ref), temporary=".new")
+                disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
         return ref
 
     def get(self, name: str) -> Ref:
@@ -82,6 +85,7 @@ class Refs:
             StoreError: its file is broken, or the disk refused.
         """
         directory, key = self._paths.ref(name)
+        _check_directory(directory)
         ref = self._load(f"{directory}/{key}", key)
         if ref is None:
             raise BlobNotFoundError(f"the store has no reference {name}", path=f"{directory}/{key}")
@@ -91,7 +95,7 @@ class Refs:
         """All references by name, and what is wrong with the files that are none."""
         refs: dict[str, Ref] = {}
         broken = []
-        for path, key in self._files():
+        for path, key in files(self._paths):
             try:
                 ref = self._load(path, key)
             except StoreError as error:
@@ -103,11 +107,13 @@ class Refs:
 
     def more_than(self, count: int) -> bool:
         """Whether there are more references than this, by names of files alone."""
-        return any(number >= count for number, _ in enumerate(self._files()))
+        return any(number >= count for number, _ in enumerate(files(self._paths)))
 
-    def touch(self, name: str) -> None:
+    def touch(self, name: str, *, always: bool = False) -> None:
         """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
 
+        Args:
+            always: also within the hour: a gc that was planned before then reads the reference again.
         Raises:
             BlobNotFoundError: there is no such reference.
         """
@@ -115,7 +121,7 @@ class Refs:
         path = f"{directory}/{key}"
         now = time.time()
         try:
-            if 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
+            if not always and 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
                 return
             os.utime(path, follow_symlinks=False)
         except FileNotFoundError as cause:
@@ -151,12 +157,12 @@ class Refs:
         directory, key = self._paths.ref(name)
         with self._locked(directory):
             ref = replace(self.get(name), pinned=pinned)
-            disk.replace(directory, key, _encode(ref), temporary=".new")
+            disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
         return ref
 
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
         """All files of references, in no order: the path and its state, taken before ``load`` can read it."""
-        for path, _ in self._files():
+        for path, _ in files(self._paths):
             with suppress(FileNotFoundError):
                 yield path, os.lstat(path)
 
@@ -171,6 +177,7 @@ class Refs:
     @contextmanager
     def _locked(self, directory: str) -> Iterator[None]:
         """Be the only one to change references in a directory, which may be absent: then there are none."""
+        _check_directory(directory)
         with disk.translated("change references in", directory):
             try:
                 held = lock.acquire(f"{directory}/.lock", wait=True)
@@ -188,14 +195,6 @@ class Refs:
             return self.get(name)
         return None
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        with disk.translated("list", self._paths.refs):
-            for prefix in os.listdir(self._paths.refs):
-                with suppress(NotADirectoryError):
-                    for key in os.listdir(f"{self._paths.refs}/{prefix}"):
-                        if not key.startswith("."):
-                            yield f"{self._paths.refs}/{prefix}/{key}", key
-
     def _load(self, path: str, key: str) -> Ref | None:
         data = disk.read(path, _SIZE)
         if data is None:
@@ -211,6 +210,23 @@ class Refs:
         return ref
 
 
+def files(paths: Paths) -> Iterator[tuple[str, str]]:
+    """The files of all references, in no order: path and key. What has another name is none, and not ours."""
+    with disk.translated("list", paths.refs), os.scandir(paths.refs) as prefixes:
+        for prefix in prefixes:
+            if prefix.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    for key in filter(_KEY.fullmatch, os.listdir(prefix.path)):
+                        yield f"{prefix.path}/{key}", key
+
+
+def _check_directory(path: str) -> None:
+    """A link in the place of ``refs/<hh>`` would lead what is written there out of the store."""
+    with disk.translated("look at", path), suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise StoreError(f"{path} is no directory: remove it", path=path)
+
+
 def stamp_of(info: os.stat_result) -> Stamp:
     """What changes whenever the file is replaced or touched."""
     return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
@@ -223,7 +239,28 @@ def _merge(old: Ref | None, new: Ref) -> Ref:
     return replace(new, images=images, pinned=old.pinned or new.pinned)
 
 
-def _encode(ref: Ref) -> bytes:
+def _encode(ref: Ref, path: str) -> bytes:
+    """The file of a reference, never one that is too large to be read: that would stop gc until somebody deletes it.
+
+    An index may say anything of its manifests. When that is too much, type, digest, size and platform are kept of them.
+
+    Raises:
+        StoreError: even these are too much.
+    """
+    data = _document(ref)
+    if len(data) > _SIZE:
+        images = {platform: _essence(image) for platform, image in ref.images.items()}
+        data = _document(replace(ref, descriptor=_essence(ref.descriptor), images=images))
+    if len(data) > _SIZE:
+        raise StoreError(f"{path}: the reference would have {len(data)} bytes, more than {_SIZE}", path=path)
+    return data
+
+
+def _essence(descriptor: Descriptor) -> Descriptor:
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform=descriptor.platform)
+
+
+def _document(ref: Ref) -> bytes:
     form = {
         "name": ref.name,
         "descriptor": encode(ref.descriptor),

@@ -56,7 +56,7 @@ class Round:
 
     def load(self) -> Cursor:
         """Where an earlier round stopped; a cursor that cannot be read is the beginning."""
-        with suppress(StoreError, ValueError, TypeError, KeyError):
+        with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
             data = disk.read(f"{self._directory}/cursor", _SIZE)
             if data is not None:
                 fields = json.loads(data)

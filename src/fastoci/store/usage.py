@@ -15,6 +15,7 @@ from typing import Final
 from fastoci.errors import StoreError
 from fastoci.store.paths import Paths
 from fastoci.store.reach import Listed, listed, names, reached, reader
+from fastoci.store.view import foreign
 
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
 
@@ -44,7 +45,8 @@ class RefUsage:
 class Usage:
     """What the blobs of a store are there for.
 
-    ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. ``elsewhere`` are in additional
+    ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. What other tools listed in
+    ``index.json`` and is no reference counts as one more, without a name. ``elsewhere`` are in additional
     stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``broken`` are files that
     should be references.
     """
@@ -120,6 +122,18 @@ class _Walk:
                 lacking += Amount(1, link.size)
         return Amount(blobs, size), lacking
 
+    def follow_foreign(self, own: Paths, user: int) -> list[StoreError]:
+        """Count what other tools listed, which gc keeps; what is wrong with their list."""
+        try:
+            tops = foreign(own)
+        except StoreError as error:
+            return [error]
+        missing = dict(self.missing)
+        for top in tops:
+            self.follow(Listed("", top), user)
+        self.missing = missing  # what they lack, nobody here was asked for
+        return []
+
 
 def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
     """Add up what is there.
@@ -130,7 +144,8 @@ def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
     refs, broken = listed(own)
     walk = _Walk(own, additional)
     each = [(ref.name, *walk.follow(ref, user)) for user, ref in enumerate(refs, start=1)]
-    shared, *alone = walk.count.sums(len(refs))
+    broken += walk.follow_foreign(own, len(refs) + 1)
+    shared, *alone = walk.count.sums(len(refs) + 1)
     return Usage(
         unique=sum(alone, Amount()),
         shared=shared,
@@ -139,7 +154,8 @@ def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
         missing=_sum(walk.missing),
         partial=_partial(own),
         references=tuple(
-            RefUsage(name, held, unique, missing) for (name, held, missing), unique in zip(each, alone, strict=True)
+            RefUsage(name, held, unique, missing)
+            for (name, held, missing), unique in zip(each, alone[:-1], strict=True)
         ),
         broken=tuple(broken),
     )

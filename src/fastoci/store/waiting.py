@@ -83,7 +83,9 @@ class Waiting:
         if not self._line and poller is not None:
             self._poller = None
             poller.cancel()
-            await settle(asyncio.wait([poller]))
+            _, cancelled = await settle(asyncio.wait([poller]))
+            if cancelled:
+                raise asyncio.CancelledError
 
     async def _poll(self) -> None:
         while True:

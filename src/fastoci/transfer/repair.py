@@ -5,10 +5,13 @@ A bad blob stays where it is until its replacement is renamed over it; for this 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from fastoci.errors import FastociError, FormatError
+from fastoci.errors import BlobNotFoundError, FastociError, FormatError
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
@@ -74,15 +77,27 @@ class Repairing:
         """Whether anything was to be done."""
         source = _Source(ref.name, self._repository, self._observe)
         needed: dict[str, Link] = {}
-        for image in (ref.descriptor, *ref.images.values()):
-            await self._documents(image, source, needed)
+        tops = (ref.descriptor, *ref.images.values())
+        async with self._store.lease_if_writable([descriptor(top) for top in tops]):
+            for top in tops:
+                await self._documents(top, source, needed)
+            async with self._store.lease_if_writable([descriptor(each) for each in needed.values()]):
+                await self._parts(ref, source, needed)
+                if (
+                    source.used
+                ):  # gc may have read it when its documents were bad, and then nothing below them was needed
+                    with suppress(BlobNotFoundError):  # removed meanwhile
+                        await asyncio.to_thread(partial(self._store.refs.touch, ref.name, always=True))
+        return source.used
+
+    async def _parts(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
+        """Bring configs and layers into order."""
         for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
             blob = descriptor(needed[bad.digest])
             self._store.condemn(blob.digest)
             await self._scheduler.fetch(blob, await source.get(), image=ref.name)
             self._repaired.append(bad.digest)
         self._good |= needed.keys()
-        return source.used
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
         """Bring a document that is needed into order, and find what it needs."""
