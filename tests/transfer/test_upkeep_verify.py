@@ -104,6 +104,15 @@ async def test_each_kind_of_bad_blob_is_named_with_who_needs_it(filled: Path, re
     assert codes == {"corrupt": 6, "size": 6, "missing": 3, "unreadable": 8}
 
 
+@pytest.mark.parametrize("name", ["z" * 64, "A" * 64, "0" * 63, "note.txt"])
+async def test_a_file_that_is_no_blob_is_passed_over(filled: Path, name: str) -> None:
+    (filled / "blobs" / "sha256" / name).write_bytes(b"foreign")
+    async with fastoci.Engine(filled) as engine:
+        assert (await engine.upkeep.verify()).bad == ()
+        assert (await engine.upkeep.usage()).reclaimable.blobs == 0
+    assert (filled / "blobs" / "sha256" / name).exists()
+
+
 async def test_references_limit_what_is_hashed(filled: Path, registry: Registry) -> None:
     flip(file(filled, LAYER.digest))
     async with fastoci.Engine(filled) as engine:

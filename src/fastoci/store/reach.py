@@ -23,6 +23,7 @@ from fastoci.store.refs import Ref
 
 _SIZE: Final = 4 << 20  # bytes of a document or reference that is read
 _DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
+_HEX: Final = "0123456789abcdef"
 
 Read = Callable[[Link], bytes | None]
 
@@ -144,6 +145,6 @@ def names(paths: Paths) -> list[str]:
     for algorithm, digits in _DIGITS.items():
         with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
             entries = os.listdir(f"{paths.root}/blobs/{algorithm}")
-            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and name.isalnum()]
+            found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()
     return found
