@@ -18,7 +18,7 @@ from fastoci.image.digest import Digest
 from fastoci.store.paths import Paths
 from fastoci.store.round import Round
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import Event, VerifyProgress
+from fastoci.transfer.events import BlobStarted, Event, VerifyProgress
 from fastoci.transfer.rehash import Outcome, Rate, Rehash, Target
 
 IMAGE = image_of(FIRST, SECOND)
@@ -192,6 +192,28 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
         assert not (await engine.upkeep.verify()).bad
     gets = [record.path.rpartition("/")[2] for record in registry.log if record.path.count("/") > 2]
     assert sorted(gets) == sorted(result.repaired)
+
+
+async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
+    filled: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastoci.store.gc._SETTLED_NS", 0)
+    app = f"{registry.address}/app:1"
+    file(filled, IMAGE.descriptor.digest).unlink()
+    flip(file(filled, LAYER.digest))
+    leases: list[str] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, BlobStarted):
+            leases.extend(path.read_text() for path in (filled / "leases").iterdir() if path.name[0] != ".")
+
+    async with fastoci.Engine(filled, observer=look) as engine:
+        plan = await engine.plan_gc()
+        assert str(LAYER.digest) in {item.name for item in plan.doomed}
+        await engine.upkeep.repair([app])
+        assert all(str(blob.digest) in leases[-1] for blob in (IMAGE.descriptor, LAYER, SHARED))
+        await engine.gc(plan)
+        assert (await engine.upkeep.verify([app])).bad == ()
 
 
 async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(filled: Path, registry: Registry) -> None:

@@ -124,6 +124,18 @@ class Refs:
             # A read-only store, or a store of another user: who may not write there has no say in what is kept.
             return
 
+    def restamp(self, name: str) -> None:
+        """Change the stamp and nothing else, so that a collection that was planned before reads the reference again.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        directory, key = self._paths.ref(name)
+        path = f"{directory}/{key}"
+        with self._locked(directory), suppress(FileNotFoundError):
+            info = os.lstat(path)
+            os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)  # the ctime is now
+
     def remove(self, name: str, *, stamp: Stamp | None = None) -> bool:
         """Forget a reference, durably; its blobs stay until gc. Whether it was there.
 

@@ -1,6 +1,8 @@
 """Repair: what references need and is bad or missing is fetched again, and replaced only by what is verified.
 
 A bad blob stays where it is until its replacement is renamed over it; for this process it counts as absent meanwhile.
+As long as a manifest is bad, a collection does not know what it names, and deletes that. So a repair keeps it by a
+lease, as a pull does, and has older plans look at the reference again.
 """
 
 from __future__ import annotations
@@ -74,15 +76,24 @@ class Repairing:
         """Whether anything was to be done."""
         source = _Source(ref.name, self._repository, self._observe)
         needed: dict[str, Link] = {}
-        for image in (ref.descriptor, *ref.images.values()):
-            await self._documents(image, source, needed)
+        images = (ref.descriptor, *ref.images.values())
+        async with self._store.lease_if_writable(map(descriptor, images)):
+            for image in images:
+                await self._documents(image, source, needed)
+            async with self._store.lease_if_writable(map(descriptor, needed.values())):  # before they are looked at
+                if not {image.digest for image in images}.isdisjoint(self._repaired):
+                    await self._worker.run(lambda: self._store.refs.restamp(ref.name))
+                await self._blobs(ref, source, needed)
+        return source.used
+
+    async def _blobs(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
+        """Bring what the documents need into order."""
         for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
             blob = descriptor(needed[bad.digest])
             self._store.condemn(blob.digest)
             await self._scheduler.fetch(blob, await source.get(), image=ref.name)
             self._repaired.append(bad.digest)
         self._good |= needed.keys()
-        return source.used
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
         """Bring a document that is needed into order, and find what it needs."""
