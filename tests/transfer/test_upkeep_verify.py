@@ -229,6 +229,19 @@ async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(fi
     assert file(filled, LAYER.digest).read_bytes() == damaged
 
 
+async def test_a_blob_that_cannot_be_had_does_not_keep_the_others_of_its_image(
+    filled: Path, registry: Registry
+) -> None:
+    gone, other = sorted((LAYER.digest, SHARED.digest), key=str)
+    for digest in (gone, other):
+        flip(file(filled, digest))
+    registry.remove_blob(str(gone))
+    async with fastoci.Engine(filled) as engine:
+        result = await engine.upkeep.repair([f"{registry.address}/app:1"])
+    assert result.repaired == (str(other),)
+    assert [type(error) for _, error in result.failed] == [NotFoundError]
+
+
 def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:
     span = _core.SPAN_SIZE
     targets = []

@@ -87,12 +87,19 @@ class Repairing:
         return source.used
 
     async def _blobs(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
-        """Bring what the documents need into order."""
+        """Bring what the documents need into order, as far as it can be had; then the first error is raised."""
+        failed: FastociError | None = None
         for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
             blob = descriptor(needed[bad.digest])
             self._store.condemn(blob.digest)
-            await self._scheduler.fetch(blob, await source.get(), image=ref.name)
-            self._repaired.append(bad.digest)
+            repository = await source.get()
+            try:
+                await self._scheduler.fetch(blob, repository, image=ref.name)
+                self._repaired.append(bad.digest)
+            except FastociError as error:  # the next one may be had all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
         self._good |= needed.keys()
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
