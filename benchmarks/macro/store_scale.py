@@ -1,7 +1,7 @@
 """What does a store of a million blobs and 50,000 references cost, beside one of a thousand blobs?
 
 Asks: a pull into it, ``missing()`` of 10,000 blobs beside as many bare ``os.stat``, ``ls``, ``df``, and the plan of gc.
-``--cold`` asks for ``ls`` and ``df`` once more after the kernel forgot all that it had read (as root, on a machine of
+``--cold`` asks for the last three once more after the kernel forgot all that it had read (as root, on a machine of
 one's own). How many files each looks at, beyond those for the small store, is counted with strace. ``python -m
 benchmarks.macro.store_scale`` prints JSON on stdout, and draws ``--plot`` when matplotlib is there; the exit status is
 1 when a bar is missed.
@@ -30,7 +30,7 @@ from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
 from fastoci.store.blobs import Store
 
-PULL, MISSING, LS, DF, GC = 1.1, 1.5, 2.0, 10.0, 15.0
+PULL, MISSING, LS, DF, GC, GC_MB = 1.1, 1.5, 2.0, 10.0, 15.0, 500
 BIG, SMALL = "pull, full store", "pull, small store"
 COMMANDS = {"ls": ["ls"], "df": ["df"], "gc plan": ["gc", "--dry-run"]}
 _FULL = {"ls": LS, "df": DF, "gc plan": GC}
@@ -110,6 +110,8 @@ def judge(results: Mapping[str, Sequence[Usage]], looked: Mapping[str, Sequence[
     yield Bar("missing / os.stat", medians["missing"] / medians["os.stat"], MISSING)
     for name in results.keys() & _FULL.keys():
         yield Bar(f"{name}, wall s", statistics.median(run.wall_s for run in results[name]), _FULL[name])
+    if "gc plan" in results:
+        yield Bar("gc plan, peak MB", max(run.rss for run in results["gc plan"]) / 1e6, GC_MB)
 
 
 def draw(results: Mapping[str, Sequence[Usage]], to: Path) -> None:

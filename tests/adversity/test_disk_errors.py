@@ -1,4 +1,4 @@
-"""Errors of the disk at each system call of a pull on the store and the tree.
+"""Errors of the disk at each system call of a pull on the store and the tree, and of a gc.
 
 ``make kills`` takes all points; ``make test`` some, by a seed that is printed. ``FASTOCI_SEED`` repeats one.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -63,4 +65,39 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     for case in wrong:
         print(*case)
     assert wrong == []
+    assert ends["not hit"] <= 0.2 * len(chosen) + 2
+
+
+@pytest.mark.timeout(7200)
+def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
+    place: Place, older: Path, tmp_path: Path
+) -> None:
+    garbage = {path.name for path in older.glob("blobs/*/*")}
+    place.clear(older)
+    (place.store / "ingest" / "0".zfill(64)).mkdir()
+    assert place.finish() == []
+    before, log = tmp_path / "before", tmp_path / "log"
+    shutil.copytree(place.store, before)
+    needed = {path.name for path in before.glob("blobs/*/*")} - garbage
+    kinds = strace_log.CHANGING | strace_log.LOOKING
+    done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=kinds)
+    assert done.returncode == 0, done.stderr
+    cases = [(point, error) for point in injection.points(log, place.root, kinds) for error in _errors(point)]
+    assert {"unlink", "getdents64", "fcntl"} <= {point.call for point, _ in cases}
+    chosen = random.Random(SEED).sample(cases, min(POINTS // 2 or len(cases), len(cases)))
+    ends: Counter[str] = Counter()
+    for point, error in chosen:
+        place.clear(before)
+        struck = injection.strike(point, f"error={error}", place.gc(), log, place.environment())
+        ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
+        context = f"seed {SEED}, {point}, {error}: {struck.code} {struck.output}"
+        assert struck.code in (0, DISK_REFUSED), context
+        assert place.wrongs() == [], context
+        again = subprocess.run(place.gc(), env=place.environment(), capture_output=True, text=True, check=False)
+        assert again.returncode == 0, f"{context}; then {again.stderr}"
+        left = {path.name for path in place.store.glob("blobs/*/*")}
+        assert needed <= left, context
+        assert len(left) == len(needed) + 1, context  # the layer that both images have
+        assert place.finish() == [], context
+    print(f"seed {SEED}: {dict(ends)}")
     assert ends["not hit"] <= 0.2 * len(chosen) + 2

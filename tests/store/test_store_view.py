@@ -148,6 +148,17 @@ async def test_a_name_pulled_since_stays_ours_and_their_image_stays_by_digest(sh
     assert not _update(shelf)
 
 
+async def test_of_several_images_under_one_name_the_first_has_it_and_none_is_lost(shelf: Shelf) -> None:
+    first, raw = await _put_image(shelf)
+    second = await shelf.put(raw + b"\n", media_type=OCI_MANIFEST)
+    _write(shelf, *({**encode(top), "annotations": {REF_NAME: "example.com/one:1"}} for top in (first, second)))
+    for _ in range(3):
+        _update(shelf)
+        by_digest = (f"example.com/one@{second.digest}", str(second.digest))
+        assert _names(shelf) == [("example.com/one:1", str(first.digest)), by_digest]
+        assert [ref.name for ref in shelf.store.refs.list()[0]] == ["example.com/one:1", by_digest[0]]
+
+
 async def test_entries_that_are_no_references_are_roots(shelf: Shelf) -> None:
     top, _ = await _put_image(shelf)
     nameless, odd = encode(top), {**encode(top), "annotations": {REF_NAME: "NOT A NAME"}}

@@ -19,7 +19,7 @@ from fastoci.store import gc
 from fastoci.store.paths import Paths
 from fastoci.store.round import Round
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import Event, VerifyProgress
+from fastoci.transfer.events import BlobStarted, Event, VerifyProgress
 from fastoci.transfer.rehash import Outcome, Rate, Rehash, Target
 
 IMAGE = image_of(FIRST, SECOND)
@@ -105,6 +105,15 @@ async def test_each_kind_of_bad_blob_is_named_with_who_needs_it(filled: Path, re
     assert codes == {"corrupt": 6, "size": 6, "missing": 3, "unreadable": 8}
 
 
+@pytest.mark.parametrize("name", ["z" * 64, "A" * 64, "0" * 63, "note.txt"])
+async def test_a_file_that_is_no_blob_is_passed_over(filled: Path, name: str) -> None:
+    (filled / "blobs" / "sha256" / name).write_bytes(b"foreign")
+    async with fastoci.Engine(filled) as engine:
+        assert (await engine.upkeep.verify()).bad == ()
+        assert (await engine.upkeep.usage()).reclaimable.blobs == 0
+    assert (filled / "blobs" / "sha256" / name).exists()
+
+
 async def test_references_limit_what_is_hashed(filled: Path, registry: Registry) -> None:
     flip(file(filled, LAYER.digest))
     async with fastoci.Engine(filled) as engine:
@@ -186,17 +195,26 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
     assert sorted(gets) == sorted(result.repaired)
 
 
-async def test_a_gc_planned_while_a_manifest_was_bad_takes_nothing_of_the_repaired_image(
+async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
     filled: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gc, "_SETTLED_NS", 0)
-    rewrite(file(filled, IMAGE.descriptor.digest), b"no manifest")
-    async with fastoci.Engine(filled) as engine:
+    monkeypatch.setattr("fastoci.store.gc._SETTLED_NS", 0)
+    app = f"{registry.address}/app:1"
+    file(filled, IMAGE.descriptor.digest).unlink()
+    flip(file(filled, LAYER.digest))
+    leases: list[str] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, BlobStarted):
+            leases.extend(path.read_text() for path in (filled / "leases").iterdir() if path.name[0] != ".")
+
+    async with fastoci.Engine(filled, observer=look) as engine:
         plan = await engine.plan_gc()
         assert str(LAYER.digest) in {item.name for item in plan.doomed}
-        assert (await engine.upkeep.repair()).failed == ()
-        assert await engine.gc(plan) == ()
-        assert (await engine.upkeep.verify()).bad == ()
+        await engine.upkeep.repair([app])
+        assert all(str(blob.digest) in leases[-1] for blob in (IMAGE.descriptor, LAYER, SHARED))
+        await engine.gc(plan)
+        assert (await engine.upkeep.verify([app])).bad == ()
 
 
 async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(filled: Path, registry: Registry) -> None:
@@ -210,6 +228,19 @@ async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(fi
     [(name, error)] = result.failed
     assert name == f"{registry.address}/app:1" and isinstance(error, NotFoundError)
     assert file(filled, LAYER.digest).read_bytes() == damaged
+
+
+async def test_a_blob_that_cannot_be_had_does_not_keep_the_others_of_its_image(
+    filled: Path, registry: Registry
+) -> None:
+    gone, other = sorted((LAYER.digest, SHARED.digest), key=str)
+    for digest in (gone, other):
+        flip(file(filled, digest))
+    registry.remove_blob(str(gone))
+    async with fastoci.Engine(filled) as engine:
+        result = await engine.upkeep.repair([f"{registry.address}/app:1"])
+    assert result.repaired == (str(other),)
+    assert [type(error) for _, error in result.failed] == [NotFoundError]
 
 
 def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:

@@ -109,11 +109,9 @@ class Refs:
         """Whether there are more references than this, by names of files alone."""
         return any(number >= count for number, _ in enumerate(files(self._paths)))
 
-    def touch(self, name: str, *, always: bool = False) -> None:
+    def touch(self, name: str) -> None:
         """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
 
-        Args:
-            always: also within the hour: a gc that was planned before then reads the reference again.
         Raises:
             BlobNotFoundError: there is no such reference.
         """
@@ -121,7 +119,7 @@ class Refs:
         path = f"{directory}/{key}"
         now = time.time()
         try:
-            if not always and 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
+            if 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
                 return
             os.utime(path, follow_symlinks=False)
         except FileNotFoundError as cause:
@@ -129,6 +127,18 @@ class Refs:
         except OSError:
             # A read-only store, or a store of another user: who may not write there has no say in what is kept.
             return
+
+    def restamp(self, name: str) -> None:
+        """Change the stamp and nothing else, so that a collection that was planned before reads the reference again.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        directory, key = self._paths.ref(name)
+        path = f"{directory}/{key}"
+        with self._locked(directory), suppress(FileNotFoundError):
+            info = os.lstat(path)
+            os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)  # the ctime is now
 
     def remove(self, name: str, *, stamp: Stamp | None = None) -> bool:
         """Forget a reference, durably; its blobs stay until gc. Whether it was there.

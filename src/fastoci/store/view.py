@@ -69,8 +69,8 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
     """Make references of the entries that other tools wrote; the names of the new or changed ones.
 
     An entry under a name that a reference has moves the name, unless it was pulled since ``index.json`` was written:
-    then the entry becomes a reference by its digest. Entries without a name, or with one that is no reference, and
-    those whose manifest is not here, stay entries.
+    then the entry becomes a reference by its digest. So do all but the first of several entries under one name.
+    Entries without a name, or with one that is no reference, and those whose manifest is not here, stay entries.
 
     Raises:
         StoreError: the disk refused, or ``index.json`` does not parse.
@@ -81,7 +81,8 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
         return ()
     with suppress(FileNotFoundError):
         written = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return tuple(name for entry in foreign if (name := _adopt(entry, paths, refs, written)))
+        taken: set[str] = set()
+        return tuple(name for entry in foreign if (name := _adopt(entry, paths, refs, written, taken)))
     return ()
 
 
@@ -100,8 +101,12 @@ def _parsed(entries: Sequence[Entry]) -> tuple[Descriptor, ...]:
     return index.parse(json.dumps(document).encode(), OCI_INDEX).manifests
 
 
-def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str) -> str:
-    """The name under which an entry became a reference; empty when it did not, or was one."""
+def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str, taken: set[str]) -> str:
+    """The name under which an entry became a reference; empty when it did not, or was one.
+
+    Args:
+        taken: the names of the entries before it, to which its own is added.
+    """
     name = _annotations(entry).get(REF_NAME, "")
     try:
         reference = Reference.parse(name)
@@ -110,9 +115,11 @@ def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str) -> str:
     except FastociError:
         return ""
     before = _find(str(reference), refs)
+    is_taken = str(reference) in taken
+    taken.add(str(reference))
     if _is_of(before, str(blob.digest)):
         return ""
-    if before is not None and before.pulled_at > written:
+    if is_taken or (before is not None and before.pulled_at > written):
         reference = Reference(reference.domain, reference.path, None, blob.digest)
     annotations = {key: text for key, text in blob.annotations.items() if key not in (REF_NAME, OURS)}
     top = Descriptor(blob.media_type, blob.digest, blob.size, annotations=annotations)

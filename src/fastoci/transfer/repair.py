@@ -1,17 +1,16 @@
 """Repair: what references need and is bad or missing is fetched again, and replaced only by what is verified.
 
 A bad blob stays where it is until its replacement is renamed over it; for this process it counts as absent meanwhile.
+As long as a manifest is bad, a collection does not know what it names, and deletes that. So a repair keeps it by a
+lease, as a pull does, and has older plans look at the reference again.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
-from fastoci.errors import BlobNotFoundError, FastociError, FormatError
+from fastoci.errors import FastociError, FormatError
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
@@ -77,26 +76,30 @@ class Repairing:
         """Whether anything was to be done."""
         source = _Source(ref.name, self._repository, self._observe)
         needed: dict[str, Link] = {}
-        tops = (ref.descriptor, *ref.images.values())
-        async with self._store.lease_if_writable([descriptor(top) for top in tops]):
-            for top in tops:
-                await self._documents(top, source, needed)
-            async with self._store.lease_if_writable([descriptor(each) for each in needed.values()]):
-                await self._parts(ref, source, needed)
-                if (
-                    source.used
-                ):  # gc may have read it when its documents were bad, and then nothing below them was needed
-                    with suppress(BlobNotFoundError):  # removed meanwhile
-                        await asyncio.to_thread(partial(self._store.refs.touch, ref.name, always=True))
+        images = (ref.descriptor, *ref.images.values())
+        async with self._store.lease_if_writable(map(descriptor, images)):
+            for image in images:
+                await self._documents(image, source, needed)
+            async with self._store.lease_if_writable(map(descriptor, needed.values())):  # before they are looked at
+                if not {image.digest for image in images}.isdisjoint(self._repaired):
+                    await self._worker.run(lambda: self._store.refs.restamp(ref.name))
+                await self._blobs(ref, source, needed)
         return source.used
 
-    async def _parts(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
-        """Bring configs and layers into order."""
+    async def _blobs(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
+        """Bring what the documents need into order, as far as it can be had; then the first error is raised."""
+        failed: FastociError | None = None
         for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
             blob = descriptor(needed[bad.digest])
             self._store.condemn(blob.digest)
-            await self._scheduler.fetch(blob, await source.get(), image=ref.name)
-            self._repaired.append(bad.digest)
+            repository = await source.get()
+            try:
+                await self._scheduler.fetch(blob, repository, image=ref.name)
+                self._repaired.append(bad.digest)
+            except FastociError as error:  # the next one may be had all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
         self._good |= needed.keys()
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
