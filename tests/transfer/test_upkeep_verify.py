@@ -15,7 +15,6 @@ import fastoci
 from fastoci import _core
 from fastoci.errors import BlobNotFoundError, NotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
-from fastoci.store import gc
 from fastoci.store.paths import Paths
 from fastoci.store.round import Round
 from fastoci.testing.registry import Registry, serve
