@@ -176,3 +176,30 @@ def test_markers_are_not_left_in_a_directory_that_another_process_made_and_did_n
 def test_there_is_no_other_level(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="durability"):
         Shelf(tmp_path / "store", "some")  # type: ignore[arg-type]
+
+
+async def test_a_reference_in_a_directory_that_a_killed_process_made_is_as_durable_as_any(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = open_at("commit")
+    blob = await shelf.put(b"manifest")
+    ref = Ref("registry.test/app:1", blob, {}, "2023-11-14T22:13:20Z", False)
+    directory = Path(shelf.store.paths.ref(ref.name)[0])
+    directory.mkdir()
+    calls = Calls(monkeypatch)
+    await shelf.store.record(ref)
+    assert "fsync refs" in calls.made
+    calls.made.clear()
+    await shelf.store.record(ref)
+    assert "fsync refs" not in calls.made
+
+
+async def test_a_marker_can_be_read_by_others_whatever_the_umask(open_at: Callable[[Level], Shelf]) -> None:
+    before = os.umask(0o077)
+    try:
+        shelf = open_at("none")
+        await shelf.put(b"content")
+    finally:
+        os.umask(before)
+    (marker,) = markers(shelf)
+    assert (shelf.path / "unsynced" / boot_id() / marker).stat().st_mode & 0o777 == 0o644

@@ -13,6 +13,7 @@ from store_shelf import Shelf
 from fastoci.errors import StoreError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.digest import Digest
 from fastoci.store import gc
 from fastoci.store.gc import GcPlan
 from fastoci.store.refs import Ref
@@ -235,6 +236,18 @@ async def test_when_there_is_too_much_images_go_until_the_low_mark(
     assert plan.kept_size <= max(low or high, 115_000)
     for ref in shelf.store.refs.list()[0]:
         assert await shelf.store.missing(await needed(shelf, ref)) == []
+
+
+async def test_what_is_not_in_this_store_takes_no_room_in_it(shelf: Shelf) -> None:
+    for age, name in enumerate("abc"):
+        layer = shelf.random(100_000, seed=age)
+        await image(shelf, name, layer, used=age * DAY)
+        if name != "a":  # as if it were in an additional store
+            shelf.file(Descriptor(mediatype.OCI_LAYER, Digest.of(layer), len(layer))).unlink()
+    assert (await collect(shelf, Retention(max_size=150_000))).kept_size < 150_000
+    assert names(shelf) == ["a", "b", "c"]
+    await collect(shelf, Retention(max_size=50_000))
+    assert names(shelf) == []
 
 
 def test_a_low_mark_above_the_high_one_is_refused() -> None:

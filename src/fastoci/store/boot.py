@@ -90,7 +90,11 @@ class Unsynced:
                     disk.sync_directory(os.path.dirname(directory))
             for name in new:
                 path = f"{self._own}/{name}"
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+                try:
+                    os.fchmod(fd, 0o644)  # open's is cut by the umask
+                finally:
+                    os.close(fd)
             disk.sync_directory(self._own)
             self._durable.update(new)
 

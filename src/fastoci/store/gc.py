@@ -56,7 +56,8 @@ class Doomed:
 class GcPlan:
     """What a collection deletes, and why. ``str`` shows it, one line each.
 
-    ``kept_size`` counts the bytes of what stays, by descriptors, whether it is present or not.
+    ``kept_size`` counts the bytes of what stays, by descriptors; also of what is not present, unless the
+    size is bounded.
     """
 
     doomed: tuple[Doomed, ...]
@@ -82,7 +83,9 @@ def plan(paths: Paths, unsynced: Unsynced, retention: Retention, *, check: Check
     Raises:
         StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
     """
-    marks = Marks(paths)
+    # What is only in additional stores, or missing, takes no room here.
+    bounded = retention.max_size is not None
+    marks = Marks(paths, frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None)
     marks.follow(foreign(paths))
     now = time.time()
     roots = list(_roots(paths, check))

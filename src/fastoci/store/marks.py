@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -23,9 +23,14 @@ _SIZE: Final = 64 << 20  # bytes of one document
 
 
 class Marks:
-    """The digests that were reached so far, in that order, with their sizes as descriptors say; ``total`` of them."""
+    """The digests that were reached so far, in that order, with their sizes as descriptors say; ``total`` of them.
 
-    def __init__(self, paths: Paths) -> None:
+    Args:
+        counted: the digests that ``total`` counts, when not all.
+    """
+
+    def __init__(self, paths: Paths, counted: Collection[bytes] | None = None) -> None:
+        self._counted = counted
         self.sizes: dict[bytes, int] = {}
         self.total = 0
         self._followed: set[bytes] = set()
@@ -60,9 +65,13 @@ class Marks:
         """Forget all but the first ``count`` that were reached; the others, with their sizes."""
         dropped = dict(list(self.sizes.items())[count:])
         for digest in dropped:
-            self.total -= self.sizes.pop(digest)
+            size = self.sizes.pop(digest)
+            self.total -= size if self._counts(digest) else 0
             self._followed.discard(digest)
         return dropped
+
+    def _counts(self, digest: bytes) -> bool:
+        return self._counted is None or digest in self._counted
 
     def _mark(self, link: Link) -> bytes | None:
         try:
@@ -71,7 +80,7 @@ class Marks:
             return None
         if digest not in self.sizes:
             self.sizes[digest] = link.size
-            self.total += link.size
+            self.total += link.size if self._counts(digest) else 0
         return digest
 
     def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:

@@ -25,7 +25,7 @@ MARK: Final = "fastoci.json"
 # What may be in a directory that counts as empty: the beginning of a store, and a fresh ext4's own directory.
 _NOTHING: Final = frozenset({_LOCK, f".{MARK}.new", "lost+found"})
 _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 0o755, "leases": 0o700}
-_CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers")
+_CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "verify")
 
 
 @dataclass(frozen=True, slots=True)

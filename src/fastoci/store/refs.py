@@ -71,8 +71,11 @@ class Refs:
         """
         directory, key = self._paths.ref(ref.name)
         with disk.translated("record", f"{directory}/{key}"):
-            disk.make_directory(directory, 0o755)
+            made = disk.make_directory(directory, 0o755)
             with self._locked(directory):
+                if not made and not os.path.lexists(f"{directory}/{key}"):
+                    # Who made the directory may have been killed before its name was synced.
+                    disk.sync_directory(self._paths.refs)
                 ref = _merge(self._before(ref.name), ref)
                 disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
         return ref

@@ -1,7 +1,6 @@
 """What is free where: bytes and inodes of a file system, as whoever asks may use them.
 
-Blocks reserved for root do not count, also for root. A quota is not seen here: the disk tells of it only when it
-refuses (EDQUOT). Synchronous, for threads.
+Blocks reserved for root do not count, also for root. What a quota leaves is the most. Synchronous, for threads.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from fastoci.store import disk
+from fastoci.store import disk, quota
 
 UNLIMITED: Final = sys.maxsize
 
@@ -35,8 +34,15 @@ def space(path: str) -> Space:
         path = os.path.dirname(path) or "."
     with disk.translated("look for room at", path):
         room = os.statvfs(path)
-        inodes = room.f_favail if room.f_files else UNLIMITED  # btrfs makes them as they are needed
-        return Space(os.stat(path).st_dev, room.f_bavail * room.f_frsize, inodes)
+        device = os.stat(path).st_dev
+    inodes = room.f_favail if room.f_files else UNLIMITED  # btrfs makes them as they are needed
+    size_left, inodes_left = quota.left(path)
+    size = room.f_bavail * room.f_frsize
+    return Space(
+        device,
+        size if size_left is None else min(size, size_left),
+        inodes if inodes_left is None else min(inodes, inodes_left),
+    )
 
 
 def allocated(path: str) -> int:

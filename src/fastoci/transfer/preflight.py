@@ -3,8 +3,7 @@
 What is planned is held against what is free now, against the store's own limit, and, when the image is unpacked,
 against the room for its files. Bytes of blobs are exact. What a layer unpacks to is not known before: twice the
 compressed size is demanded, which nearly every layer takes (2 to 4 times are common), so that a refusal is hardly ever
-wrong, and a disk may all the same turn out to be too small. The inodes of those files are not guessed at, and a quota
-is not seen.
+wrong, and a disk may all the same turn out to be too small. The inodes of those files are not guessed at.
 """
 
 from __future__ import annotations

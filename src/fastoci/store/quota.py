@@ -1,0 +1,65 @@
+"""What quotas leave to a user and a group: bytes and inodes, asked of the kernel by ``quotactl_fd``.
+
+Quotas of projects are not asked for here: ``statvfs`` shows them already. Synchronous, for threads.
+Spec: quotactl(2), linux/quota.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Final
+
+_SYSCALL: Final = 443  # quotactl_fd, on every architecture since Linux 5.14
+_GET: Final = 0x800007 << 8  # Q_GETQUOTA; the kind of quota is in the lowest byte
+_USER, _GROUP = 0, 1
+_QUOTA: Final = struct.Struct("=8Q2I")  # struct if_dqblk and its padding
+_BLOCK: Final = 1024  # bytes, the unit of a limit
+_BLOCK_LIMITS, _SPACE, _INODE_LIMITS, _INODES = 1, 2, 4, 8  # which fields count
+
+Ask = Callable[[int, int, int], bytes | None]
+
+
+def left(path: str, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
+    """The bytes and inodes that this process may still take where ``path`` is; None is no limit, or none that is told.
+
+    Root, whom no quota stops, has none.
+
+    Args:
+        ask: the kernel's answer to (descriptor, command, id), None for none.
+    """
+    if os.geteuid() == 0:
+        return None, None
+    ask = ask or _kernel
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None, None
+    try:
+        answers = [ask(fd, _GET | kind, who) for kind, who in ((_USER, os.geteuid()), (_GROUP, os.getegid()))]
+    finally:
+        os.close(fd)
+    each = [_left(answer) for answer in answers if answer is not None]
+    return _least([size for size, _ in each]), _least([inodes for _, inodes in each])
+
+
+def _left(answer: bytes) -> tuple[int | None, int | None]:
+    hard, soft, used, inode_hard, inode_soft, inodes, _, _, valid, _ = _QUOTA.unpack(answer)
+    size = _BLOCK * (hard or soft) if valid & _BLOCK_LIMITS and valid & _SPACE else 0
+    most = inode_hard or inode_soft if valid & _INODE_LIMITS and valid & _INODES else 0
+    return max(0, size - used) if size else None, max(0, most - inodes) if most else None
+
+
+def _least(limits: list[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _kernel(fd: int, command: int, who: int) -> bytes | None:
+    import ctypes
+
+    answer = ctypes.create_string_buffer(_QUOTA.size)
+    done = ctypes.CDLL(None).syscall(
+        ctypes.c_long(_SYSCALL), ctypes.c_uint(fd), ctypes.c_uint(command), ctypes.c_int(who), answer
+    )
+    return answer.raw if done == 0 else None
