@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,11 +25,13 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.registry import body
 from fastoci.registry.client import Registry
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.patience import Patience
 from fastoci.registry.ratelimit import Quota
 from fastoci.registry.repository import Repository
+from fastoci.registry.stalls import Watch
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
 BLOB = bytes(range(256)) * 12_000  # 3 spans
@@ -324,6 +327,16 @@ async def test_a_host_that_does_not_honour_ranges_is_not_asked_for_one_again(spa
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 7, spans)) == BLOB[7:]
     assert ["range" in asked.headers for asked in server.asked] == [False, True, False, False]
+
+
+async def test_bytes_that_are_skipped_on_the_way_to_an_offset_are_no_stall(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(step=5)  # each look at the clock takes so long
+    monkeypatch.setattr(body, "Watch", lambda clock, peers: Watch(lambda: float(next(seconds)), peers))
+    async with client(lambda asked: answer(body=BLOB)) as (source, server, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, SIZE - 10, spans)) == BLOB[-10:]
+        assert len(server.asked) == 1
 
 
 async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Spans) -> None:
