@@ -185,17 +185,49 @@ async def test_nobody_asks_a_host_before_the_wait_that_it_asked_for_is_over(stat
     assert min(times[1:]) >= (times[0] + 1.0 if form == "seconds" else open_at) - 0.01
 
 
-@pytest.mark.parametrize("wait", ["61", "31536000"])
+@pytest.mark.parametrize("wait", ["61", "31536000", "99999999999"])
 async def test_a_wait_that_is_too_long_says_when_to_come_back_and_nothing_is_asked_meanwhile(wait: str) -> None:
     script = first_of([answer(429, headers={"Retry-After": wait}), manifest()])
     async with client(script) as (source, server, reference):
         with pytest.raises(RateLimitedError, match="429") as caught:
             await source.resolve(reference)
-        assert caught.value.retry_after_s == float(wait)
+        assert caught.value.retry_after_s == min(float(wait), 1e9)
         with pytest.raises(RateLimitedError, match=r"come back at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC") as caught:
             await source.resolve(reference)
-        assert caught.value.retry_after_s == pytest.approx(float(wait), abs=5)
+        assert caught.value.retry_after_s == pytest.approx(min(float(wait), 1e9), abs=5)
         assert len(server.asked) == 1
+
+
+async def test_a_wait_in_words_is_kept_too() -> None:
+    words = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 1s, allowed: 9/minute"}]})
+    answers = first_of([answer(429, words.encode()), manifest()])
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answers(asked)
+
+    async with client(script) as (source, _, reference):
+        assert (await source.resolve(reference))[1] == INDEX
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_a_short_wait_is_no_reason_to_hurry() -> None:
+    """The wait between two tries is kept where the one that was told is shorter."""
+    words = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 880µs"}]})
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answer(429, words.encode()) if len(times) == 1 else manifest()
+
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), patience=Patience(first_s=0.5), chance=lambda: 1.0) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        assert (await registry.repository(reference).resolve(reference))[1] == INDEX
+    assert times[1] - times[0] >= 0.49
 
 
 @pytest.mark.parametrize("header", ["-5", "soon", "0", ""])
