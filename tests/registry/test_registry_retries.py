@@ -198,6 +198,37 @@ async def test_a_wait_that_is_too_long_says_when_to_come_back_and_nothing_is_ask
         assert len(server.asked) == 1
 
 
+async def test_who_waited_for_a_connection_meanwhile_waits_too() -> None:
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answer(429, headers={"Retry-After": "1"}) if len(times) == 1 else manifest()
+
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        source = registry.repository(reference)
+        await asyncio.gather(*(source.resolve(reference) for _ in range(5)))
+    assert len(times) == 6
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_who_waited_for_a_connection_learns_that_the_wait_is_too_long() -> None:
+    script = first_of([answer(429, headers={"Retry-After": "100"}), manifest()])
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        source = registry.repository(reference)
+        ends = await asyncio.gather(*(source.resolve(reference) for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [RateLimitedError] * 5
+    assert len(server.asked) == 1
+
+
 async def test_a_wait_in_words_is_kept_too() -> None:
     words = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 1s, allowed: 9/minute"}]})
     answers = first_of([answer(429, words.encode()), manifest()])

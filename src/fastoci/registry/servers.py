@@ -82,6 +82,11 @@ class Server:
         """Ask it nothing for so long."""
         self._open_at = max(self._open_at, _now() + seconds)
 
+    @property
+    def closed(self) -> bool:
+        """It asked to be let alone, and that is not over."""
+        return self._open_at > _now()
+
     async def admit(self, max_wait_s: float, *, manifest: bool) -> None:
         """Wait until it may be asked.
 

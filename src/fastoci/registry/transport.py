@@ -14,7 +14,7 @@ import importlib.metadata
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -253,7 +253,9 @@ class Transport:
         session = self._sessions.get(reach)
         if session is None:
             connector = _Connector(
-                self.servers if reach is None else None,
+                self.servers,
+                self._max_wait_s,
+                notes=reach is None,
                 limit=0,
                 limit_per_host=self._connections,
                 resolver=_Resolver(self._nearness if reach is None else None, self._connect_s),
@@ -285,12 +287,16 @@ class _Connector(aiohttp.TCPConnector):
     """A pool that never hands out a connection on which an answer waits that nobody asked for.
 
     Args:
-        servers: where it is noted whether a host can be connected to.
+        servers: which of them want to be let alone.
+        max_wait_s: a longer wait is an error.
+        notes: whether it is noted there if a host can be connected to.
     """
 
-    def __init__(self, servers: Servers | None, **options: Any) -> None:
+    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, **options: Any) -> None:
         super().__init__(**options)
         self._servers = servers
+        self._max_wait_s = max_wait_s
+        self._notes = notes
         factory: functools.partial[Any] = functools.partial(Handler, loop=asyncio.get_running_loop())
         self._factory = factory
 
@@ -300,15 +306,18 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
+        server = self._servers.of(Origin.of(req.url))
         while True:
-            if self._servers is None:
+            async with server.connecting() if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
+            if connection.protocol is not None and connection.protocol.should_close:
+                connection.close()
+            elif server.closed:
+                # It answered another request so, while this one waited for a connection.
+                connection.release()
+                await server.admit(self._max_wait_s, manifest=False)
             else:
-                async with self._servers.of(Origin.of(req.url)).connecting():
-                    connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
                 return connection
-            connection.close()
 
 
 class _Resolver(AbstractResolver):
