@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import time
@@ -25,7 +26,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.registry import body
+from fastoci.registry import body, transport
 from fastoci.registry.client import Registry
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.patience import Patience
@@ -409,6 +410,16 @@ async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Sp
         with pytest.raises(TimedOutError):
             await source.resolve(reference)
         assert len(server.asked) == 2
+
+
+async def test_a_manifest_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=25)  # each look at the clock takes so long
+    slow = functools.partial(Watch, lambda: float(next(seconds)))
+    monkeypatch.setattr(transport, "Watch", lambda clock: slow(), raising=False)
+    async with client(lambda asked: manifest()) as (source, server, reference):
+        with pytest.raises(TimedOutError, match="stalled at"):
+            await source.resolve(reference)
+        assert len(server.asked) == 3
 
 
 # Where a HEAD is enough.

@@ -13,6 +13,7 @@ import functools
 import importlib.metadata
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +23,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import FastociError, RegistryError, TruncatedError
+from fastoci.errors import FastociError, RegistryError, TimedOutError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, blocked, translate
 from fastoci.registry.handler import Handler
 from fastoci.registry.servers import Servers
+from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.tls import context
 from fastoci.registry.urls import Origin, parse_url, redact
@@ -84,10 +86,19 @@ class Reply:
         return data
 
     async def read(self, limit: int) -> bytes:
-        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long."""
+        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
+
+        Raises:
+            TransportError: as ``some``; and it comes too slowly.
+        """
         body = bytearray()
+        watch = Watch(time.monotonic)
+        watch.resume()
         while len(body) <= limit and (data := await self.some()):
             body += data
+            watch.count(len(data))
+            if slow := watch.verdict():
+                raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
         return bytes(body[: limit + 1])
 
     def take_over(self, left: int) -> Takeover | None:
