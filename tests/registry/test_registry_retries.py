@@ -335,6 +335,17 @@ async def test_a_blob_that_is_reset_every_mebibyte_arrives_and_costs_no_try(span
         assert len(server.asked) == -(-len(blob) // MIB)
 
 
+async def test_pieces_that_are_cut_before_a_mebibyte_are_progress_together(spans: Spans) -> None:
+    def script(asked: Asked) -> Raw:
+        head, data = ranged(asked)
+        piece = 600_000
+        return Raw(head + data[:piece], "close" if len(data) > piece else "keep")
+
+    async with client(script, Patience(tries=3)) as (source, server, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert len(server.asked) == -(-SIZE // 600_000)
+
+
 async def test_a_blob_without_progress_ends_with_the_cut(spans: Spans) -> None:
     def script(asked: Asked) -> Raw:
         head, data = ranged(asked)

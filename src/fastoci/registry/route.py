@@ -113,7 +113,9 @@ class Route:
         told_s: float = getattr(error, "retry_after_s", None) or 0.0
         if told_s and isinstance(error, RegistryError) and error.status:  # in words it may be: its reader alone knows
             self._servers.of(Origin.of(URL(error.url))).pause(told_s)
-        fresh, self._received = self._received, 0
+        fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
+        if fresh >= self._patience.progress:
+            self._received = 0
         if self._is_final(error, place):
             self._out.add(self._at)
         elif fresh >= self._patience.progress and not isinstance(error, RegistryError):
