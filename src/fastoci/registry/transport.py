@@ -318,11 +318,16 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
         server = self._servers.of(Origin.of(req.url))
+        known = server.mute
         while True:
             async with server.connecting() if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
             if connection.protocol is not None and connection.protocol.should_close:
                 connection.close()
+            elif server.mute and not known:
+                # Those before it have waited for nothing: it need not, too.
+                connection.release()
+                raise aiohttp.SocketTimeoutError
             elif server.closed:
                 # It answered another request so, while this one waited for a connection.
                 connection.release()
