@@ -30,14 +30,16 @@ from fastoci.transfer.limits import Limits
 _RATE = 100_000_000  # bytes a second of each connection
 _LINE = re.compile(r"[0-9]{3} (?P<sent>[0-9]+) GET \S+/blobs/(?P<digest>\S+) ")
 
-# Prints where blobs begin, how far they are, and how many bytes were hashed in all.
+# Prints where blobs begin, how far they are, and how many bytes were hashed in all: of what came, and of what the store
+# had already.
 _PULL = """
 import asyncio, sys
 import fastoci
 from fastoci import events
+from fastoci.store import resume
 from fastoci.transfer import pipeline
 
-hashed = 0
+hashed = again = 0
 inner = pipeline.hash_spans
 
 def counting(pairs):
@@ -46,12 +48,20 @@ def counting(pairs):
     inner(pairs)
 
 pipeline.hash_spans = counting
+inner_hash = resume._hash
+
+def counting_again(fd, size):
+    global again
+    again += size
+    return inner_hash(fd, size)
+
+resume._hash = counting_again
 
 def seen(event):
     if isinstance(event, events.BlobStarted):
         print("started", event.blob, event.offset, flush=True)
     elif isinstance(event, events.BlobProgress):
-        print("at", event.blob, event.offset, hashed, flush=True)
+        print("at", event.blob, event.offset, hashed, again, flush=True)
 
 async def main():
     async with fastoci.Engine(sys.argv[2], observer=seen) as engine:
@@ -63,11 +73,12 @@ asyncio.run(main())
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One process: where it went on in the layer, how far it got, and how many bytes it hashed in all."""
+    """One process: where it went on in the layer, how far it got, and how many bytes it hashed."""
 
     first: int
     last: int
-    hashed: int
+    hashed: int  # of what came
+    again: int  # of what the store had
     killed: bool
 
 
@@ -76,7 +87,7 @@ def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> A
     command = [sys.executable, "-c", _PULL, reference, str(store)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables())
     assert process.stdout is not None
-    first, last, hashed = 0, 0, 0
+    first, last, hashed, again = 0, 0, 0, 0
     for line in process.stdout:
         word, blob, *numbers = line.split()
         if blob != digest:
@@ -84,7 +95,7 @@ def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> A
         if word == "started":
             first = last = int(numbers[0])
             continue
-        last, hashed = map(int, numbers)
+        last, hashed, again = map(int, numbers)
         if until is not None and last >= until:
             process.send_signal(signal.SIGKILL)
             break
@@ -92,7 +103,7 @@ def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> A
     status = process.wait()
     if status not in (0, -signal.SIGKILL):
         raise RuntimeError(f"the pull ended with status {status}")
-    return Attempt(first, last, hashed, status != 0)
+    return Attempt(first, last, hashed, again, status != 0)
 
 
 def sent(log: Path, digest: str) -> int:
@@ -108,11 +119,12 @@ def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
     lost = max(killed.last - following.first for killed, following in pairs)
     again = max(0, sent_bytes - size) / len(pairs)
     window = limits.checkpoint + limits.ahead
-    last = attempts[-1]
+    last, again_bytes = attempts[-1], max(each.again for each in attempts)
     return [
         Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 1.0),
         Bar("sent again for a restart / (8 MiB + reorder window)", again / window, 1.0),
         Bar("hashed by the last process / what it had left", last.hashed / (size - last.first), 1.001),
+        Bar("bytes of the store that a restart hashed", float(again_bytes), 0.0),
     ]
 
 

@@ -98,7 +98,8 @@ def test_the_resume_benchmark_kills_and_goes_on(tmp_path: Path, peer: Callable[[
     assert done.returncode == 0, done.stderr  # bytes are counted, not time
     attempts = json.loads(done.stdout)["attempts"]
     assert [each["killed"] for each in attempts] == [True, True, False]
-    assert attempts[0]["first"] == 0
+    assert attempts[0]["first"] == 0 < attempts[-1]["first"]
+    assert [each["again"] for each in attempts] == [0, 0, 0]
 
 
 def test_the_verify_benchmark_compares_with_openssl(tmp_path: Path, peer: Callable[[str], str]) -> None:

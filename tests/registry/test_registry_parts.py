@@ -214,6 +214,29 @@ async def test_parts_that_fail_leave_their_bytes_to_the_stream(
     assert left < 3
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_parts_that_are_refused_at_once_halve_the_connections_once(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved: list[int] = []
+
+    class Recorded(Eager):
+        def refused(self) -> None:
+            super().refused()
+            halved.append(self.target)
+
+    def spoil(first: int, last: int) -> tuple[bytes, bytes] | None:
+        if sum(each[1] != SIZE - 1 for each in server.ranges) > 2:
+            return None
+        return b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, b""
+
+    monkeypatch.setattr(servers, "Pace", Recorded)
+    server = Throttled(spoil=spoil)
+    async with fetching(server) as (source, spans):
+        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    assert halved == [2]
+
+
 async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stalls, "PEERS_S", 0.5)
     monkeypatch.setattr("fastoci.registry.body._LOOK_S", 0.1)

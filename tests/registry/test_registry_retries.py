@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,11 +26,13 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.registry import body, transport
 from fastoci.registry.client import Registry
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.patience import Patience
 from fastoci.registry.ratelimit import Quota
 from fastoci.registry.repository import Repository
+from fastoci.registry.stalls import Watch
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
 BLOB = bytes(range(256)) * 12_000  # 3 spans
@@ -182,17 +186,80 @@ async def test_nobody_asks_a_host_before_the_wait_that_it_asked_for_is_over(stat
     assert min(times[1:]) >= (times[0] + 1.0 if form == "seconds" else open_at) - 0.01
 
 
-@pytest.mark.parametrize("wait", ["61", "31536000"])
+@pytest.mark.parametrize("wait", ["61", "31536000", "99999999999"])
 async def test_a_wait_that_is_too_long_says_when_to_come_back_and_nothing_is_asked_meanwhile(wait: str) -> None:
     script = first_of([answer(429, headers={"Retry-After": wait}), manifest()])
     async with client(script) as (source, server, reference):
         with pytest.raises(RateLimitedError, match="429") as caught:
             await source.resolve(reference)
-        assert caught.value.retry_after_s == float(wait)
+        assert caught.value.retry_after_s == min(float(wait), 1e9)
         with pytest.raises(RateLimitedError, match=r"come back at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC") as caught:
             await source.resolve(reference)
-        assert caught.value.retry_after_s == pytest.approx(float(wait), abs=5)
+        assert caught.value.retry_after_s == pytest.approx(min(float(wait), 1e9), abs=5)
         assert len(server.asked) == 1
+
+
+async def test_who_waited_for_a_connection_meanwhile_waits_too() -> None:
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answer(429, headers={"Retry-After": "1"}) if len(times) == 1 else manifest()
+
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        source = registry.repository(reference)
+        await asyncio.gather(*(source.resolve(reference) for _ in range(5)))
+    assert len(times) == 6
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_who_waited_for_a_connection_learns_that_the_wait_is_too_long() -> None:
+    script = first_of([answer(429, headers={"Retry-After": "100"}), manifest()])
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        source = registry.repository(reference)
+        ends = await asyncio.gather(*(source.resolve(reference) for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [RateLimitedError] * 5
+    assert len(server.asked) == 1
+
+
+async def test_a_wait_in_words_is_kept_too() -> None:
+    words = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 1s, allowed: 9/minute"}]})
+    answers = first_of([answer(429, words.encode()), manifest()])
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answers(asked)
+
+    async with client(script) as (source, _, reference):
+        assert (await source.resolve(reference))[1] == INDEX
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_a_short_wait_is_no_reason_to_hurry() -> None:
+    """The wait between two tries is kept where the one that was told is shorter."""
+    words = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 880µs"}]})
+    times: list[float] = []
+
+    def script(asked: Asked) -> Raw:
+        times.append(time.monotonic())
+        return answer(429, words.encode()) if len(times) == 1 else manifest()
+
+    async with (
+        serving(script) as server,
+        Registry(credentials=Credentials(), patience=Patience(first_s=0.5), chance=lambda: 1.0) as registry,
+    ):
+        reference = Reference.parse(f"{server.address}/team/app:1")
+        assert (await registry.repository(reference).resolve(reference))[1] == INDEX
+    assert times[1] - times[0] >= 0.49
 
 
 @pytest.mark.parametrize("header", ["-5", "soon", "0", ""])
@@ -268,6 +335,17 @@ async def test_a_blob_that_is_reset_every_mebibyte_arrives_and_costs_no_try(span
         assert len(server.asked) == -(-len(blob) // MIB)
 
 
+async def test_pieces_that_are_cut_before_a_mebibyte_are_progress_together(spans: Spans) -> None:
+    def script(asked: Asked) -> Raw:
+        head, data = ranged(asked)
+        piece = 600_000
+        return Raw(head + data[:piece], "close" if len(data) > piece else "keep")
+
+    async with client(script, Patience(tries=3)) as (source, server, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert len(server.asked) == -(-SIZE // 600_000)
+
+
 async def test_a_blob_without_progress_ends_with_the_cut(spans: Spans) -> None:
     def script(asked: Asked) -> Raw:
         head, data = ranged(asked)
@@ -326,6 +404,16 @@ async def test_a_host_that_does_not_honour_ranges_is_not_asked_for_one_again(spa
     assert ["range" in asked.headers for asked in server.asked] == [False, True, False, False]
 
 
+async def test_bytes_that_are_skipped_on_the_way_to_an_offset_are_no_stall(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(step=5)  # each look at the clock takes so long
+    monkeypatch.setattr(body, "Watch", lambda clock, peers: Watch(lambda: float(next(seconds)), peers))
+    async with client(lambda asked: answer(body=BLOB)) as (source, server, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, SIZE - 10, spans)) == BLOB[-10:]
+        assert len(server.asked) == 1
+
+
 async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Spans) -> None:
     async with client(first_of([Raw(b"", "hold"), manifest()]), read_s=0.2) as (source, _, reference):
         assert (await source.resolve(reference))[1] == INDEX
@@ -333,6 +421,16 @@ async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Sp
         with pytest.raises(TimedOutError):
             await source.resolve(reference)
         assert len(server.asked) == 2
+
+
+async def test_a_manifest_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=25)  # each look at the clock takes so long
+    slow = functools.partial(Watch, lambda: float(next(seconds)))
+    monkeypatch.setattr(transport, "Watch", lambda clock: slow(), raising=False)
+    async with client(lambda asked: manifest()) as (source, server, reference):
+        with pytest.raises(TimedOutError, match="stalled at"):
+            await source.resolve(reference)
+        assert len(server.asked) == 3
 
 
 # Where a HEAD is enough.

@@ -110,6 +110,7 @@ class Body:
             took = span.append(wanted, start) if start < len(wanted) else 0
             self._rest = data[start + took :]
             self._count(took)
+            self._watch.count(start)  # what is skipped comes, too: it is no stall
             self._slow = self._watch.verdict()
             if self._slow:
                 raise self._too_slow()

@@ -259,9 +259,10 @@ class Parts:
                 return
             self._failures += 1
         except FastociError as error:
-            self._failures += 1
             if isinstance(error, RegistryError) and error.status in (429, 503):
-                server.pace.refused()
+                server.refused()  # which is about their number, not about parts
+            else:
+                self._failures += 1
 
     async def _attempt(self, part: _Part, place: Place, server: Server, *, peers: bool) -> None:
         held, started = part.received, time.monotonic()

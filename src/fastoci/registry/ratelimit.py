@@ -15,9 +15,7 @@ _QUOTA: Final = re.compile(r"\s*([0-9]{1,12})(?:\s*;\s*w=([0-9]{1,9}))?\s*")
 # GitHub's registry writes it into the error's message, as Go prints a duration: "retry-after: 880µs".
 _IN_WORDS: Final = re.compile(r"retry-after: ((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ns|us|µs|μs|ms|s|m|h))+)")
 _STEP: Final = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
-_LONGEST_S: Final = (
-    1e9  # some 30 years: what is longer, in words or as a date, is no other wait, and has an end to name
-)
+_LONGEST_S: Final = 1e9  # some 30 years: what is longer is no other wait, and has an end to name
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -42,8 +40,8 @@ def quota(limit: str, remaining: str) -> Quota | None:
 def retry_after_s(header: str, *, now: datetime) -> float | None:
     """Seconds to wait by a ``Retry-After``, as a number or a date; None when it says nothing."""
     header = header.strip()
-    if re.fullmatch(r"[0-9]{1,9}", header):
-        return float(header)
+    if re.fullmatch(r"[0-9]+", header):
+        return min(float(header), _LONGEST_S)
     try:
         date = parsedate_to_datetime(header)
     except (ValueError, OverflowError):

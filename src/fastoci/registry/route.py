@@ -110,7 +110,12 @@ class Route:
         """
         place, server = self.place, self._servers.of(self.place.origin)
         self._errors[self._at] = error
-        fresh, self._received = self._received, 0
+        told_s: float = getattr(error, "retry_after_s", None) or 0.0
+        if told_s and isinstance(error, RegistryError) and error.status:  # in words it may be: its reader alone knows
+            self._servers.of(Origin.of(URL(error.url))).pause(told_s)
+        fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
+        if fresh >= self._patience.progress:
+            self._received = 0
         if self._is_final(error, place):
             self._out.add(self._at)
         elif fresh >= self._patience.progress and not isinstance(error, RegistryError):
@@ -120,16 +125,16 @@ class Route:
         if following is None:
             raise self._reason()
         if following <= self._at:
-            await self._pause(error, server)
+            await self._pause(error, server, told_s)
         self._at = following
 
-    async def _pause(self, error: FastociError, server: Server) -> None:
+    async def _pause(self, error: FastociError, server: Server, told_s: float) -> None:
         # Silence has cost its whole timeout already.
         doubtful = not server.answered or isinstance(error, TimedOutError)
         wait_s = self._backoff.next_s(doubtful=doubtful)
         if wait_s is None:
             raise self._reason()
-        if not getattr(error, "retry_after_s", None):  # else whoever asks waits as long as it was told
+        if wait_s > told_s:  # else whoever asks waits as long as it was told
             await asyncio.sleep(wait_s)
 
     def _is_final(self, error: FastociError, place: Place) -> bool:

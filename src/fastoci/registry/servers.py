@@ -78,9 +78,19 @@ class Server:
         received = self._received + sum(counter() for counter in self._counters)
         self.pace.look(self.busy, len(self._counters), received)
 
+    def refused(self) -> None:
+        """It answered a request for a blob with 429 or 503. Those that were under way beyond the pace are one event."""
+        if self.busy <= self.pace.target:
+            self.pace.refused()
+
     def pause(self, seconds: float) -> None:
         """Ask it nothing for so long."""
         self._open_at = max(self._open_at, _now() + seconds)
+
+    @property
+    def closed(self) -> bool:
+        """It asked to be let alone, and that is not over."""
+        return self._open_at > _now()
 
     async def admit(self, max_wait_s: float, *, manifest: bool) -> None:
         """Wait until it may be asked.

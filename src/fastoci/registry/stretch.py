@@ -98,7 +98,7 @@ class Stretch:
 
     async def _failed(self, error: FastociError) -> None:
         if isinstance(error, RegistryError) and error.status in (429, 503):
-            self._access.server(Origin.of(URL(error.url))).pace.refused()
+            self._access.server(Origin.of(URL(error.url))).refused()
         await self._route.failed(error)
 
     def _note(self, size: int) -> None:
@@ -143,9 +143,9 @@ async def open_body(
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
             server.ranges = sender.ranges = False
-        if only_range:
-            reply.close()
-            raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
+            if only_range:
+                reply.close()
+                raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
         if reply.status not in (206, 416):
             return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers)
         reply.close()

@@ -13,8 +13,9 @@ import functools
 import importlib.metadata
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -22,11 +23,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import FastociError, RegistryError, TruncatedError
+from fastoci.errors import FastociError, RegistryError, TimedOutError, TruncatedError
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, blocked, translate
 from fastoci.registry.handler import Handler
 from fastoci.registry.servers import Servers
+from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.tls import context
 from fastoci.registry.urls import Origin, parse_url, redact
@@ -84,10 +86,19 @@ class Reply:
         return data
 
     async def read(self, limit: int) -> bytes:
-        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long."""
+        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
+
+        Raises:
+            TransportError: as ``some``; and it comes too slowly.
+        """
         body = bytearray()
+        watch = Watch(time.monotonic)
+        watch.resume()
         while len(body) <= limit and (data := await self.some()):
             body += data
+            watch.count(len(data))
+            if slow := watch.verdict():
+                raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
         return bytes(body[: limit + 1])
 
     def take_over(self, left: int) -> Takeover | None:
@@ -253,7 +264,9 @@ class Transport:
         session = self._sessions.get(reach)
         if session is None:
             connector = _Connector(
-                self.servers if reach is None else None,
+                self.servers,
+                self._max_wait_s,
+                notes=reach is None,
                 limit=0,
                 limit_per_host=self._connections,
                 resolver=_Resolver(self._nearness if reach is None else None, self._connect_s),
@@ -285,12 +298,16 @@ class _Connector(aiohttp.TCPConnector):
     """A pool that never hands out a connection on which an answer waits that nobody asked for.
 
     Args:
-        servers: where it is noted whether a host can be connected to.
+        servers: which of them want to be let alone.
+        max_wait_s: a longer wait is an error.
+        notes: whether it is noted there if a host can be connected to.
     """
 
-    def __init__(self, servers: Servers | None, **options: Any) -> None:
+    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, **options: Any) -> None:
         super().__init__(**options)
         self._servers = servers
+        self._max_wait_s = max_wait_s
+        self._notes = notes
         factory: functools.partial[Any] = functools.partial(Handler, loop=asyncio.get_running_loop())
         self._factory = factory
 
@@ -300,15 +317,23 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
+        server = self._servers.of(Origin.of(req.url))
+        known = server.mute
         while True:
-            if self._servers is None:
+            async with server.connecting() if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
+            if connection.protocol is not None and connection.protocol.should_close:
+                connection.close()
+            elif server.mute and not known:
+                # Those before it have waited for nothing: it need not, too.
+                connection.release()
+                raise aiohttp.SocketTimeoutError
+            elif server.closed:
+                # It answered another request so, while this one waited for a connection.
+                connection.release()
+                await server.admit(self._max_wait_s, manifest=False)
             else:
-                async with self._servers.of(Origin.of(req.url)).connecting():
-                    connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
                 return connection
-            connection.close()
 
 
 class _Resolver(AbstractResolver):
