@@ -39,6 +39,7 @@ async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
     finally:
         reply.close()
     code, words = _words(body)
+    words = printable(reply.masked(words))
     told = ": ".join(
         part for part in (" ".join((str(reply.status), code or _phrase(reply.status))), words, hint) if part
     )
@@ -86,5 +87,5 @@ def _words(body: bytes) -> tuple[str, str]:
     words = first.get("message") or first.get("details")
     return (
         code if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,64}", code) else "",
-        printable(words) if isinstance(words, str) else "",
+        words if isinstance(words, str) else "",
     )

@@ -31,7 +31,7 @@ from fastoci.registry.servers import Servers
 from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.tls import context
-from fastoci.registry.urls import Origin, parse_url, redact
+from fastoci.registry.urls import Origin, parse_url, redact, secrets_of
 
 if TYPE_CHECKING:
     from fastoci.registry.endpoints import Tls
@@ -46,7 +46,13 @@ _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, s
 class Reply:
     """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: URL, read_s: float) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        url: URL,
+        read_s: float,
+        secrets: Callable[[], frozenset[str]],
+    ) -> None:
         self.status = response.status
         self.method = response.method
         self.origin = Origin.of(url)
@@ -55,6 +61,13 @@ class Reply:
         self._response = response
         self._secret = bool(url.raw_query_string)
         self._read_s = read_s
+        self._secrets = secrets
+
+    def masked(self, text: str) -> str:
+        """The server's words, without what the request had of secrets: some servers repeat it."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
 
     def header(self, name: str) -> str:
         """The header's values joined with commas, empty when there is none."""
@@ -213,7 +226,8 @@ class Transport:
             trust = self._trust.get(Origin.of(url)) if tls is None else tls
             response = await self._send(method, url, options, namer, trust, connect_s or self._connect_s)
             location = response.headers.get("Location")
-            reply = Reply(response, url, self._read_s)
+            secrets = functools.partial(secrets_of, url, tuple(secret.values()), body or b"")
+            reply = Reply(response, url, self._read_s, secrets)
             server.heard(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
                 return reply

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_plus
 
 from yarl import URL
+
+_LEAST: Final = 4  # characters of a secret: less says nothing, and would be found in any word
+_OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,28 @@ class Origin:
 def redact(url: URL) -> str:
     """A URL as it may be shown: without user, query and fragment, where secrets are."""
     return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def secrets_of(url: URL, values: Iterable[str], body: bytes = b"") -> frozenset[str]:
+    """What of a request must not be shown, in the forms in which a server could repeat it.
+
+    Args:
+        values: of headers that hold secrets; ``Basic`` ones are also taken apart.
+        body: an urlencoded form.
+    """
+    found: set[str] = set()
+    for field in (*url.raw_query_string.split("&"), *body.decode("latin-1").split("&")):
+        name, _, value = field.partition("=")
+        if name not in _OPEN:
+            found |= {value, unquote_plus(value)}
+    for value in values:
+        words = value.split(" ")
+        found |= {value, words[-1]}
+        if words[0].lower() == "basic":
+            with suppress(ValueError):
+                told = base64.b64decode(words[-1]).decode()
+                found |= {told, told.partition(":")[2]}
+    return frozenset(each for each in found if len(each) >= _LEAST)
 
 
 def parse_url(text: str, *, base: URL | None = None) -> URL:
