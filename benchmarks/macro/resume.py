@@ -119,11 +119,14 @@ def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
     lost = max(killed.last - following.first for killed, following in pairs)
     again = max(0, sent_bytes - size) / len(pairs)
     window = limits.checkpoint + limits.ahead
+    # A killed process had hashed some spans of which it had not told yet.
+    ahead = max(each.hashed - (each.last - each.first) for each in attempts)
     last, again_bytes = attempts[-1], max(each.again for each in attempts)
     return [
         Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 1.0),
         Bar("sent again for a restart / (8 MiB + reorder window)", again / window, 1.0),
         Bar("hashed by the last process / what it had left", last.hashed / (size - last.first), 1.001),
+        Bar("hashed by a process beyond what it told / 8 MiB", ahead / limits.checkpoint, 1.0),
         Bar("bytes of the store that a restart hashed", float(again_bytes), 0.0),
     ]
 
