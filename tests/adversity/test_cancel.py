@@ -22,7 +22,7 @@ from fastoci.errors import FastociError
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.events import BlobStarted
 
-PULLS = int(os.environ.get("FASTOCI_CANCELS", "600"))
+PULLS = int(os.environ.get("FASTOCI_CANCELS", "300"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
 

@@ -18,7 +18,7 @@ import strace_log
 from hardship import Place
 from injection import Point
 
-POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "12"))  # 0: all
+POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "8"))  # 0: all
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 DISK_REFUSED = 8  # docs/exit-codes.md
 

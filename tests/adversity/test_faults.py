@@ -22,7 +22,7 @@ from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, 
 from fastoci.testing.faults.command import Ended, Place
 from fastoci.testing.faults.judge import Verdict, judge
 
-PLANS = int(os.environ.get("FASTOCI_PLANS", "30"))
+PLANS = int(os.environ.get("FASTOCI_PLANS", "20"))
 FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
 AT_ONCE = 24
 MIB = 1 << 20

@@ -21,9 +21,9 @@ import strace_log
 from hardship import Place
 from injection import Point
 
-POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
+POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "6"))  # 0: all
 ENOUGH = 0.5 if POINTS else 0.9  # of the points; another order of threads may leave some out, of few many
-INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "10"))
+INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "6"))
 TRIES = 3  # threads share the work out in another way each time
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
@@ -68,9 +68,7 @@ def test_a_kill_at_any_system_call_of_a_first_pull_leaves_nothing_wrong(place: P
     assert kinds.total() > 200
     chosen = _sample(points, POINTS)
     hits = _kill_at(place, chosen, tmp_path / "log")
-    assert hits >= (0.5 if POINTS else 0.9) * len(
-        chosen
-    )  # of a few, a few may be ones that another order of threads left out
+    assert hits >= ENOUGH * len(chosen)
 
 
 @pytest.mark.timeout(7200)
@@ -102,8 +100,11 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     assert sum(point.call == "unlink" for point in points) >= 2
     hits = 0
     for point in (chosen := _sample(points, POINTS // 2)):
-        place.clear(before)
-        hits += injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit
+        for _ in range(TRIES):
+            place.clear(before)
+            if injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit:
+                hits += 1
+                break
         assert place.wrongs() == [], point
         again = subprocess.run(place.gc(), env=place.environment(), capture_output=True, text=True, check=False)
         assert again.returncode == 0, (point, again.stderr)
@@ -113,9 +114,7 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
         assert list(place.store.glob("leases/[!.]*")) == []
         assert place.finish() == [], point
     print(f"seed {SEED}: {hits} of {len(chosen)} points of gc hit")
-    assert hits >= (0.5 if POINTS else 0.9) * len(
-        chosen
-    )  # of a few, a few may be ones that another order of threads left out
+    assert hits >= ENOUGH * len(chosen)
 
 
 @pytest.mark.timeout(7200)
@@ -143,4 +142,4 @@ def test_kills_at_random_instants_leave_nothing_wrong(place: Place) -> None:
             place.clear()
         assert wrong == [], f"seed {SEED}, kill {number}"
     print(f"seed {SEED}: {killed} of {INSTANTS} killed in time, {finished} runs to the end")
-    assert killed > INSTANTS / 2
+    assert killed > INSTANTS / 3

@@ -25,7 +25,7 @@ from fastoci.store.paths import Paths
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
 
-CUTS = int(os.environ.get("FASTOCI_CUTS", "25"))
+CUTS = int(os.environ.get("FASTOCI_CUTS", "15"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 OLD, NEW = image(LAYERS[:1]), image()
 
