@@ -46,4 +46,5 @@ def amount(number: int, noun: str) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row, with its columns below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    form = "  ".join(f"%-{width}s" for width in widths)
+    return [(form % tuple(row)).rstrip() for row in rows]
