@@ -58,6 +58,14 @@ async def test_requests_say_who_asks_and_want_plain_bytes() -> None:
     assert "cookie" not in asked.headers
 
 
+async def test_one_authorization_is_sent_whatever_the_user_s_own_header_is_called() -> None:
+    async with serving(lambda asked: answer(body=b"ok")) as server, transport() as client:
+        own = {"authorization": "Basic b3duOnNlY3JldA=="}
+        await body(client, f"http://{server.address}/x", authorization="Bearer token", own=own)
+        await body(client, f"http://{server.address}/x", own=own)
+    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer token", own["authorization"]]
+
+
 async def test_encoded_bodies_stay_as_they_are() -> None:
     raw = answer(body=b"\x1f\x8bnot gzip at all", headers={"Content-Encoding": "gzip"})
     async with serving(lambda asked: raw) as server, transport() as client:

@@ -34,7 +34,8 @@ _METADATA: Final = frozenset(
         "168.63.129.16",
     )
 )
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# NAT64, and the IPv4-compatible and -translated addresses (RFC 4291 2.5.5.1, 2765): all end in an IPv4 address.
+_WITH_IPV4: Final = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215; where the IPv4 address is in it, varies
 
 
@@ -66,7 +67,7 @@ def is_loopback(host: str) -> bool:
 
 def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:
+        if int(ip) > 1 and any(ip in network for network in _WITH_IPV4):
             return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         return ip.ipv4_mapped or ip.sixtofour or ip
     return ip

@@ -217,6 +217,7 @@ class Transport:
             self._trust[Origin.of(url)] = tls
         secret = dict(own or {})
         if authorization is not None:
+            secret = {name: value for name, value in secret.items() if name.lower() != "authorization"}
             secret["Authorization"] = authorization
         for _ in range(_HOPS + 1):
             server = self.servers.of(Origin.of(url))
