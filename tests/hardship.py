@@ -62,6 +62,19 @@ class Place:
             shutil.copytree(before, self.store, symlinks=True)
         self._tokens = 0
 
+    def collectable(self, older: Path, to: Path) -> set[str]:
+        """Put a store in ``to`` that has the image, and what nothing needs: an older image's and an unfinished blob.
+
+        Returns:
+            the names of the blobs that are needed.
+        """
+        garbage = {path.name for path in older.glob("blobs/*/*")}
+        self.clear(older)
+        (self.store / "ingest" / "0".zfill(64)).mkdir()
+        assert self.finish() == []
+        shutil.copytree(self.store, to)
+        return {path.name for path in to.glob("blobs/*/*")} - garbage
+
     def command(self, *, rootfs: bool = True) -> list[str]:
         """A pull; with the tree, unless it is there."""
         command = [sys.executable, adversity_child.__file__, "pull", f"{self.registry.address}/app:1"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -72,13 +71,8 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
 def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     place: Place, older: Path, tmp_path: Path
 ) -> None:
-    garbage = {path.name for path in older.glob("blobs/*/*")}
-    place.clear(older)
-    (place.store / "ingest" / "0".zfill(64)).mkdir()
-    assert place.finish() == []
     before, log = tmp_path / "before", tmp_path / "log"
-    shutil.copytree(place.store, before)
-    needed = {path.name for path in before.glob("blobs/*/*")} - garbage
+    needed = place.collectable(older, before)
     kinds = strace_log.CHANGING | strace_log.LOOKING
     done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -86,14 +85,8 @@ def test_a_kill_at_any_system_call_of_a_reference_update_leaves_the_old_or_the_n
 def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     place: Place, older: Path, tmp_path: Path
 ) -> None:
-    garbage = {path.name for path in older.glob("blobs/*/*")}
-    place.clear(older)
-    (place.store / "ingest" / "0".zfill(64)).mkdir()
-    assert place.finish() == []
-    before = tmp_path / "before"
-    shutil.copytree(place.store, before)
-    needed = {path.name for path in before.glob("blobs/*/*")} - garbage
-    log = tmp_path / "log"
+    before, log = tmp_path / "before", tmp_path / "log"
+    needed = place.collectable(older, before)
     done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     points = injection.points(log, place.root, strace_log.CHANGING)
