@@ -223,7 +223,7 @@ class Store:
             return self._absent(blobs, directories)
         finally:
             for fd in directories.values():
-                os.close(fd)
+                disk.close(fd)
 
     def _absent(self, blobs: Sequence[Descriptor], directories: Mapping[str, int]) -> list[Descriptor]:
         """``holds`` of many, written out: what it adds to a bare ``stat`` counts (benchmarks/macro/store_scale.py)."""

@@ -181,7 +181,7 @@ def _unlink(path: str, size: int, freed: ExitStack) -> bool:
     """Delete a blob's name; a large one's blocks are freed when ``freed`` ends."""
     with disk.translated("delete", path), suppress(FileNotFoundError, IsADirectoryError):
         if size > _LARGE:
-            freed.callback(os.close, os.open(path, disk.READ))
+            freed.callback(disk.close, os.open(path, disk.READ))
         os.unlink(path)
         return True
     return False
@@ -202,7 +202,8 @@ def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
 
 def _size(paths: Paths, algorithm: str, digest: bytes) -> int | None:
     """Bytes of a blob; None when it is none: something foreign, or deleted meanwhile."""
-    with suppress(FileNotFoundError):
-        info = os.lstat(f"{paths.root}/blobs/{algorithm}/{digest.hex()}")
+    path = f"{paths.root}/blobs/{algorithm}/{digest.hex()}"
+    with disk.translated("look at", path), suppress(FileNotFoundError):
+        info = os.lstat(path)
         return info.st_size if stat.S_ISREG(info.st_mode) else None
     return None

@@ -50,7 +50,7 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
                 remove(directory)
                 return True
         finally:
-            os.close(held)
+            disk.close(held)
     return False
 
 

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from fastoci.store import disk
+
 _SYSCALL: Final = 443  # quotactl_fd, on every architecture since Linux 5.14
 _GET: Final = 0x800007 << 8  # Q_GETQUOTA; the kind of quota is in the lowest byte
 _USER, _GROUP = 0, 1
@@ -39,7 +41,7 @@ def left(path: str, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
     try:
         answers = [ask(fd, _GET | kind, who) for kind, who in ((_USER, os.geteuid()), (_GROUP, os.getegid()))]
     finally:
-        os.close(fd)
+        disk.close(fd)
     each = [_left(answer) for answer in answers if answer is not None]
     return _least([size for size, _ in each]), _least([inodes for _, inodes in each])
 

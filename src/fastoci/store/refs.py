@@ -176,7 +176,7 @@ class Refs:
     def scan(self) -> Iterator[tuple[str, os.stat_result]]:
         """All files of references, in no order: the path and its state, taken before ``load`` can read it."""
         for path, _ in files(self._paths):
-            with suppress(FileNotFoundError):
+            with disk.translated("look at", path), suppress(FileNotFoundError):
                 yield path, os.lstat(path)
 
     def load(self, path: str) -> Ref | None:
