@@ -190,12 +190,17 @@ def existing(store: Path | None, additional: Sequence[Path] = (), **options: Any
 
     Raises:
         BlobNotFoundError: there is none.
+        StoreError: the disk refused to tell.
     """
     from fastoci import Engine
-    from fastoci.errors import BlobNotFoundError
+    from fastoci.errors import BlobNotFoundError, StoreError
 
     engine = Engine(store, additional=additional, **options)
-    if not (engine.store_path / "fastoci.json").is_file():
-        where = str(engine.store_path)
+    where = str(engine.store_path)
+    try:
+        there = (engine.store_path / "fastoci.json").is_file()
+    except OSError as error:
+        raise StoreError(f"cannot look at {where}: {error.strerror}", path=where) from error
+    if not there:
         raise BlobNotFoundError(f"there is no store at {where}: fastoci pull makes one", path=where)
     return engine
