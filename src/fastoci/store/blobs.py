@@ -158,6 +158,10 @@ class Store:
         """``flush`` and ``refs.set`` in the store's threads."""
         await self._threads.run(lambda: self._record(ref))
 
+    async def reference(self, name: str) -> Ref:
+        """``refs.get`` in the store's threads; its file is closed when this ends."""
+        return await self._threads.run(lambda: self.refs.get(name))
+
     async def forget(self, name: str) -> bool:
         """``refs.remove`` in the store's threads."""
         return await self._threads.run(lambda: self.refs.remove(name))

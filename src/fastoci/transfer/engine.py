@@ -308,7 +308,7 @@ class Engine:
             PlatformError: it was not pulled for ``platform``.
         """
         parsed = Reference.parse(reference)
-        ref = await asyncio.to_thread(self._store.refs.get, str(parsed))
+        ref = await self._store.reference(str(parsed))
         held = [manifest for manifest in ref.images.values()]
         chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
         if chosen is None and platform is None and len(held) == 1:

@@ -111,7 +111,7 @@ class Job:
     async def _held(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
         """What the name pointed to when it was pulled last, if that is still here and right."""
         try:
-            top = (await asyncio.to_thread(self.store.refs.get, str(reference))).descriptor
+            top = (await self.store.reference(str(reference))).descriptor
             data = await self.store.read(top)
         except StoreError:
             return None

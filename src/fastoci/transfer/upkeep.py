@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -128,7 +127,7 @@ class Upkeep:
         if not references:
             return (await self._worker.run(lambda: listed(self._store.paths)))[0]
         names = dict.fromkeys(str(Reference.parse(each)) for each in references)
-        return [listed_as(await asyncio.to_thread(self._store.refs.get, name)) for name in names]
+        return [listed_as(await self._store.reference(name)) for name in names]
 
     def _layout_image(self, ref: Ref) -> LayoutImage:
         """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
