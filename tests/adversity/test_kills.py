@@ -20,9 +20,9 @@ import strace_log
 from hardship import Place
 from injection import Point
 
-POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "6"))  # 0: all
+POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
 ENOUGH = 0.5 if POINTS else 0.9  # of the points; another order of threads may leave some out, of few many
-INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "6"))
+INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "10"))
 TRIES = 3  # threads share the work out in another way each time
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
@@ -135,4 +135,4 @@ def test_kills_at_random_instants_leave_nothing_wrong(place: Place) -> None:
             place.clear()
         assert wrong == [], f"seed {SEED}, kill {number}"
     print(f"seed {SEED}: {killed} of {INSTANTS} killed in time, {finished} runs to the end")
-    assert killed > INSTANTS / 3
+    assert killed > INSTANTS / 2

@@ -89,7 +89,7 @@ async def test_a_layer_with_another_diff_id_fails_the_tree_whichever_it_is(
 
 
 @pytest.mark.parametrize(
-    ("limits", "text"), [({"unpacked_size": 1_500_000}, "bytes|too large"), ({"unpacked_entries": 12}, "entries")]
+    ("limits", "text"), [({"unpacked_size": 1_500_000}, "bytes"), ({"unpacked_entries": 12}, "entries")]
 )
 async def test_limits_hold_for_all_layers_together(
     registry: Registry,
