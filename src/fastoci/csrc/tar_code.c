@@ -34,7 +34,7 @@ static const struct description DESCRIPTIONS[TAR_CODE_END] = {
     [EXTRACT_DEVICE] = {"unsafe", "the device number is out of range, or is that of an overlay whiteout"},
     [EXTRACT_WHITEOUT] = {"unsafe", "a whiteout without a name, of '.', of '..', or in the place of a directory"},
     [EXTRACT_ENTRIES] = {"limit", "the layer has too many entries"},
-    [EXTRACT_BYTES] = {"limit", "the files of the layer are too large"},
+    [EXTRACT_BYTES] = {"limit", "the files of the layer have more bytes than the limit"},
     [EXTRACT_CLOSED] = {"io", "the extractor is closed"},
 };
 
