@@ -10,7 +10,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp
+.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,15 @@ check: dev ## formatting, lint, types, stub and floors
 dev: $(VENV)/created ## an editable install with the developer's tools
 	$(BIN)/pip install --quiet --editable '.[test,dev]'
 	rm -f $(VENV)/installed $(VENV)/installed-test
+
+attacks: $(VENV)/installed-test ## what attackers did once, as root and as nobody (three minutes)
+	$(STEP) 'attacks, as this user'
+	$(BIN)/python -m pytest -m attack $(ARGS)
+	@if [ "$$(id -u)" = 0 ]; then \
+	  printf '\n== attacks, as nobody\n'; rm -rf /tmp/fastoci-attacks; \
+	  setpriv --reuid nobody --regid nogroup --clear-groups env HOME=/nonexistent PYTHONDONTWRITEBYTECODE=1 \
+	    $(BIN)/python -m pytest -m attack -p no:cacheprovider --basetemp=/tmp/fastoci-attacks $(ARGS); \
+	fi
 
 cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (some minutes)
 	FASTOCI_CANCELS=10000 $(BIN)/python -m pytest -s tests/adversity/test_cancel.py $(ARGS)
