@@ -34,6 +34,7 @@ from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
 from fastoci.transfer.preflight import Preflight
+from fastoci.transfer.resolve import read_document
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
@@ -316,7 +317,7 @@ class Engine:
         if chosen is None:
             names = tuple(ref.images)
             raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
-        data = await self._store.read(chosen)
+        data = await read_document(self._store, chosen, self._limits)
         manifest = manifest_document.parse(data, chosen.media_type)
         chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
         resolved = Resolved(parsed, chain, manifest, chosen.platform)

@@ -1,26 +1,22 @@
-"""One image of a job: resolve its name, plan, fetch what is missing, unpack if asked, record the reference.
+"""One image of a job: plan what its name led to, fetch what is missing, unpack if asked, record the reference.
 
-Spec: distribution-spec v1.1 (pull), image-spec v1.1 image-index.md and manifest.md.
+Spec: distribution-spec v1.1 (pull), image-spec v1.1 manifest.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, StoreError, UnsupportedError
+from fastoci.errors import FastociError, PlatformError, UnsupportedError
 from fastoci.image import config as config_document
-from fastoci.image import index as index_document
-from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
@@ -31,6 +27,7 @@ from fastoci.transfer.events import ImageDone, ImageFailed, ImagePlanned, ImageS
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import PullPlan, Resolved
 from fastoci.transfer.preflight import Preflight
+from fastoci.transfer.resolve import read_document, resolve
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tap import Tap
 from fastoci.transfer.tasks import all_or_first
@@ -67,7 +64,7 @@ class Job:
         """
         self.observer(ImageStarted(image))
         try:
-            resolved = await self.resolve(reference, source, platform)
+            resolved = await resolve(reference, source, platform, self.store, self.limits)
             documents = [descriptor for descriptor, _ in resolved.chain]
             async with self.store.lease([*documents, *resolved.blobs]):  # before the look at what is there
                 plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
@@ -87,64 +84,6 @@ class Job:
             raise
         self.observer(ImageDone(image, str(resolved.top.digest)))
         return resolved, config
-
-    async def resolve(self, reference: Reference, source: ImageSource, platform: Platform | None) -> Resolved:
-        """Follow a name through indexes to one manifest.
-
-        Raises:
-            PlatformError: the index has no manifest for the platform.
-            FormatError, UnsupportedError: a document is not what it should be.
-        """
-        top, data = await source.resolve(reference, await self._held(reference))
-        wanted = platform or Platform.host()
-        available: list[str] = []
-        chain = await self._descend([(top, data)], source, wanted, available)
-        if chain is None:
-            names = ", ".join(available) or "none"
-            raise PlatformError(f"the index has no manifest for {wanted}; it has {names}", available=tuple(available))
-        descriptor, raw = chain[-1]
-        manifest = manifest_document.parse(raw, descriptor.media_type)
-        if len(manifest.layers) > self.limits.layers:
-            raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {self.limits.layers}")
-        return Resolved(reference, tuple(chain), manifest, descriptor.platform)
-
-    async def _held(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
-        """What the name pointed to when it was pulled last, if that is still here and right."""
-        try:
-            top = (await self.store.reference(str(reference))).descriptor
-            data = await self.store.read(top)
-        except StoreError:
-            return None
-        return (top, data) if Digest.of(data, top.digest.algorithm) == top.digest else None
-
-    async def _descend(
-        self, chain: list[tuple[Descriptor, bytes]], source: ImageSource, wanted: Platform, available: list[str]
-    ) -> list[tuple[Descriptor, bytes]] | None:
-        """The chain down to the manifest for ``wanted``, None when there is none below its end."""
-        descriptor, data = chain[-1]
-        if descriptor.media_type not in mediatype.INDEXES:
-            return chain
-        if len(chain) > self.limits.index_depth:
-            raise FormatError(f"indexes are nested more than {self.limits.index_depth} deep")
-        index = index_document.parse(data, descriptor.media_type)
-        available += [str(entry.platform) for entry in index.manifests if entry.platform]
-        found = select(index.manifests, wanted)
-        nested = [entry for entry in index.manifests if entry.media_type in mediatype.INDEXES and not entry.platform]
-        for entry in [found] if found else nested:
-            link = (entry, await self._document(entry, source))
-            below = await self._descend([*chain, link], source, wanted, available)
-            if below is not None:
-                return below
-        return None
-
-    async def _document(self, descriptor: Descriptor, source: ImageSource) -> bytes:
-        if descriptor.size > self.limits.manifest_size:
-            raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a manifest")
-        with suppress(BlobNotFoundError):
-            data = await self.store.read(descriptor)
-            if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
-                return data
-        return await source.manifest(descriptor)
 
     def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
@@ -263,9 +202,7 @@ async def read_config(store: Store, manifest: Manifest, limits: Limits) -> Image
     descriptor = manifest.config
     if descriptor.media_type not in _CONFIGS:
         return None
-    if descriptor.size > limits.manifest_size:
-        raise FormatError(f"{descriptor.digest}: {descriptor.size} bytes are too many for a config")
-    return config_document.parse(await store.read(descriptor))
+    return config_document.parse(await read_document(store, descriptor, limits, what="config"))
 
 
 def _ref(resolved: Resolved, config: ImageConfig | None) -> Ref:

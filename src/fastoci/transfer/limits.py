@@ -26,6 +26,9 @@ class Limits:
     manifest_size: int = 4 << 20  # bytes of one manifest, index or config
     layers: int = 512  # layers of one image
     index_depth: int = 4  # nested indexes
+    index_entries: int = 10_000  # what one index names
+    documents: int = 64  # indexes and manifests that one name may have a pull read
+    documents_size: int = 16 << 20  # bytes of them together
     unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
