@@ -6,7 +6,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from fastoci._core import Span
@@ -55,10 +55,19 @@ class BlobSource(Protocol):
 
 @runtime_checkable
 class DoubtedSource(Protocol):
-    """A ``BlobSource`` over several places, which can be told that the bytes it sent were wrong."""
+    """A ``BlobSource`` over several servers, which can be told that bytes they sent were wrong.
 
-    def doubt(self, blob: Descriptor) -> None:
-        """The bytes of the last fetch of this blob were not the promised ones: ask who sent them last, if at all."""
+    A server is a text without secrets that means the same in another process, so it can be kept on disk.
+    """
+
+    def served_by(self, blob: Descriptor) -> tuple[str, ...]:
+        """The servers that sent bytes of the last fetch of this blob; none before a fetch."""
+
+    def report_corrupt(self, blob: Descriptor, servers: Collection[str]) -> None:
+        """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last, if at all.
+
+        Texts that name no server of this source mean nothing.
+        """
 
 
 class Ingest(Protocol):

@@ -125,15 +125,25 @@ async def test_a_mirror_that_mends_is_asked_again_after_the_others(spans: Spans)
         assert (len(mirror.asked), len(origin.asked)) == (3, 2)
 
 
-async def test_a_doubted_mirror_is_asked_last(spans: Spans) -> None:
+async def test_a_mirror_that_sent_wrong_bytes_is_asked_last(spans: Spans) -> None:
     wrong = bytes(SIZE)
     async with between(lambda asked: whole(asked, wrong), whole) as (source, mirror, origin):
+        assert source.served_by(BLOB_DESCRIPTOR) == ()
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == wrong
-        source.doubt(BLOB_DESCRIPTOR)
+        assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{mirror.address}/v2",)
+        source.report_corrupt(BLOB_DESCRIPTOR, source.served_by(BLOB_DESCRIPTOR))
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
-        source.doubt(BLOB_DESCRIPTOR)
+        assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{origin.address}/v2",)
+        source.report_corrupt(BLOB_DESCRIPTOR, source.served_by(BLOB_DESCRIPTOR))
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB  # the origin's is as good as it gets
         assert (len(mirror.asked), len(origin.asked)) == (1, 2)
+
+
+async def test_a_mirror_that_sent_wrong_bytes_in_an_earlier_run_is_asked_last(spans: Spans) -> None:
+    async with between(whole, whole) as (source, mirror, origin):
+        source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2", "http://gone.test/v2", "\0"])
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(mirror.asked), len(origin.asked)) == (0, 1)
 
 
 async def test_endpoints_are_asked_only_for_what_they_may_be_and_in_their_own_words() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 
 import pytest
@@ -182,11 +182,15 @@ async def test_more_blobs_than_spans_all_arrive(tmp_path: Path) -> None:
 
 
 class Doubtful(Source):
-    """A source with a wrong mirror in front, until it is doubted."""
+    """A source with a wrong mirror in front, until that is reported."""
 
     doubts = 0
 
-    def doubt(self, blob: Descriptor) -> None:
+    def served_by(self, blob: Descriptor) -> tuple[str, ...]:
+        return ("http://mirror.test",)
+
+    def report_corrupt(self, blob: Descriptor, servers: Collection[str]) -> None:
+        assert tuple(servers) == self.served_by(blob)
         self.doubts += 1
         self._data = DATA
 

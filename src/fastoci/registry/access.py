@@ -52,12 +52,12 @@ class Access:
         self._credentials = credentials
         self._manners = manners
 
-    def route(self, *, tag: bool, doubted: Collection[Place] = ()) -> Route:
+    def route(self, *, tag: bool, corrupt: Collection[str] = ()) -> Route:
         """A way for one request.
 
         Args:
             tag: the request is for what a tag names, not for content by its digest.
-            doubted: places to ask last.
+            corrupt: servers to ask last.
         Raises:
             RegistryError: no endpoint may be asked for that.
         """
@@ -67,7 +67,7 @@ class Access:
             raise RegistryError(f"{self.reference.name}: no endpoint may be asked for {what}", url=self.reference.name)
         servers, manners = self._transport.servers, self._manners
         found = places(fit, servers)
-        return Route(found, servers, manners.patience, manners.budget, manners.chance, doubted=doubted)
+        return Route(found, servers, manners.patience, manners.budget, manners.chance, corrupt=corrupt)
 
     def server(self, origin: Origin) -> Server:
         """What is known of a server."""

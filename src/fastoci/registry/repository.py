@@ -8,7 +8,7 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Final, TypeVar
 
@@ -48,8 +48,8 @@ class Repository:
         self._access = access
         self._ahead = ahead
         self._manifest_size = manifest_size
-        self._senders: dict[Digest, set[Place]] = {}  # of the bytes of a blob
-        self._doubted: dict[Digest, set[Place]] = {}
+        self._senders: dict[Digest, dict[str, None]] = {}  # of the bytes of a blob, in their order
+        self._corrupt: dict[Digest, set[str]] = {}
 
     @property
     def name(self) -> str:
@@ -150,9 +150,10 @@ class Repository:
                 offset += copied.append(carried, offset)
                 yield copied
             return
-        route = self._access.route(tag=False, doubted=self._doubted.get(blob.digest, ()))
-        sent = self._senders[blob.digest] = set()
-        stretch = Stretch(self._access, blob, route, offset, blob.size, sent.add)
+        route = self._access.route(tag=False, corrupt=self._corrupt.get(blob.digest, ()))
+        senders: dict[str, None] = {}
+        self._senders[blob.digest] = senders
+        stretch = Stretch(self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server))
         parts = Parts(self._access, blob, stretch, spans, self._ahead)
         try:
             async with aclosing(parts.bytes()) as arriving:
@@ -162,9 +163,13 @@ class Repository:
         finally:
             await parts.close()
 
-    def doubt(self, blob: Descriptor) -> None:
-        """The bytes that came for this blob were wrong: ask whoever sent them last."""
-        self._doubted.setdefault(blob.digest, set()).update(self._senders.get(blob.digest, ()))
+    def served_by(self, blob: Descriptor) -> tuple[str, ...]:
+        """The servers that sent bytes of the last fetch of this blob, the first that did first."""
+        return tuple(self._senders.get(blob.digest, ()))
+
+    def report_corrupt(self, blob: Descriptor, servers: Collection[str]) -> None:
+        """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
+        self._corrupt.setdefault(blob.digest, set()).update(servers)
 
     async def _manifest(self, place: Place, target: str, limit: int) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""

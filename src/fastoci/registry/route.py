@@ -19,7 +19,7 @@ from fastoci.errors import FastociError, RateLimitedError, RegistryError, TimedO
 from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.patience import Backoff, Budget, Patience
 from fastoci.registry.servers import Server, Servers
-from fastoci.registry.urls import Origin
+from fastoci.registry.urls import Origin, redact
 
 _PASSING: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})  # what a signed URL says that is not valid any more
@@ -36,6 +36,11 @@ class Place:
     @property
     def origin(self) -> Origin:
         return Origin.of(self.base)
+
+    @property
+    def server(self) -> str:
+        """Whom it asks, as a text that is the same in every process: ``https://mirror.local:5000/v2``."""
+        return redact(self.base)
 
 
 def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]:
@@ -57,7 +62,7 @@ class Route:
     """The way of one request, or of one blob with all its requests.
 
     Args:
-        doubted: places that sent wrong bytes before; asked last.
+        corrupt: servers that sent wrong bytes before; asked last.
     Raises:
         RegistryError: nobody may be asked.
     """
@@ -70,10 +75,10 @@ class Route:
         budget: Budget,
         chance: Callable[[], float],
         *,
-        doubted: Collection[Place] = (),
+        corrupt: Collection[str] = (),
     ) -> None:
         self._places = sorted(
-            found, key=lambda place: (place in doubted, place in doubted and not place.endpoint.origin)
+            found, key=lambda place: (place.server in corrupt, place.server in corrupt and not place.endpoint.origin)
         )
         self._servers = servers
         self._patience = patience

@@ -153,7 +153,7 @@ class Scheduler:
                 # What a tap's reader had cannot be taken back.
                 if not isinstance(source, DoubtedSource) or (tap is not None and tap.used):
                     raise
-                source.doubt(blob)
+                source.report_corrupt(blob, source.served_by(blob))
                 await self._bring(blob, source, image, None, cached)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
