@@ -1,8 +1,10 @@
 """kill -9 at random points of a 1 GB pull: how much each restart fetches again, and hashes again.
 
-``python -m benchmarks.macro.resume`` prints JSON; the exit status is 1 when a restart fetches more again than a resume
-point and what is held in memory, or hashes anything twice. What was fetched comes from nginx's log, what was hashed
-from a counter in the process. Each connection has 100 MB/s, so that several are used.
+And of a smaller one whose leader is killed eight times, each time before its first checkpoint.
+
+``python -m benchmarks.macro.resume`` prints JSON; the exit status is 1 when a restart fetches more again than what was
+held in memory, or hashes more again than a checkpoint. What was fetched comes from nginx's log, what was hashed from a
+counter in the process. Each connection has 100 MB/s, so that several are used.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from benchmarks.server import Shape
 from fastoci.transfer.limits import Limits
 
 _RATE = 100_000_000  # bytes a second of each connection
+_LEADERS = 8  # processes that are killed before their first checkpoint
+_SHORT = 6 << 20  # bytes that each of them gets on disk
+_SCALE = 1 / 16  # of 1 GB: what they fetch
 _LINE = re.compile(r"[0-9]{3} (?P<sent>[0-9]+) GET \S+/blobs/(?P<digest>\S+) ")
 
 # Prints where blobs begin, how far they are, and how many bytes were hashed in all: of what came, and of what the store
@@ -50,10 +55,10 @@ def counting(pairs):
 pipeline.hash_spans = counting
 inner_hash = resume._hash
 
-def counting_again(fd, size):
+def counting_again(hasher, fd, start, end):
     global again
-    again += size
-    return inner_hash(fd, size)
+    again += end - start
+    inner_hash(hasher, fd, start, end)
 
 resume._hash = counting_again
 
@@ -82,8 +87,8 @@ class Attempt:
     killed: bool
 
 
-def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> Attempt:
-    """Pull, and kill -9 the process when the layer has come so far."""
+def attempt(reference: str, store: Path, digest: str, *, until: int | None, step: int = 0) -> Attempt:
+    """Pull, and kill -9 the process when the layer has come so far, and ``step`` bytes farther than at its begin."""
     command = [sys.executable, "-c", _PULL, reference, str(store)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables())
     assert process.stdout is not None
@@ -96,7 +101,7 @@ def attempt(reference: str, store: Path, digest: str, *, until: int | None) -> A
             first = last = int(numbers[0])
             continue
         last, hashed, again = map(int, numbers)
-        if until is not None and last >= until:
+        if until is not None and last >= max(until, first + step):
             process.send_signal(signal.SIGKILL)
             break
     process.stdout.close()
@@ -118,17 +123,39 @@ def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
     pairs = list(itertools.pairwise(attempts))
     lost = max(killed.last - following.first for killed, following in pairs)
     again = max(0, sent_bytes - size) / len(pairs)
-    window = limits.checkpoint + limits.ahead
     # A killed process had hashed some spans of which it had not told yet.
     ahead = max(each.hashed - (each.last - each.first) for each in attempts)
     last, again_bytes = attempts[-1], max(each.again for each in attempts)
     return [
-        Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 1.0),
-        Bar("sent again for a restart / (8 MiB + reorder window)", again / window, 1.0),
+        Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 0.0),
+        Bar("sent again for a restart / (8 MiB + reorder window)", again / (limits.checkpoint + limits.ahead), 1.0),
         Bar("hashed by the last process / what it had left", last.hashed / (size - last.first), 1.001),
         Bar("hashed by a process beyond what it told / 8 MiB", ahead / limits.checkpoint, 1.0),
-        Bar("bytes of the store that a restart hashed", float(again_bytes), 0.0),
+        Bar("hashed again from the disk for a restart / 16 MiB", again_bytes / (2 * limits.checkpoint), 1.0),
     ]
+
+
+def judge_leaders(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
+    """What it costs that a leader is killed again and again before its first checkpoint."""
+    received = sum(each.last - each.first for each in attempts)
+    return [
+        Bar(f"written for a leader killed {_LEADERS} times / its size", received / size, 1.001),
+        Bar(f"sent for a leader killed {_LEADERS} times / its size", sent_bytes / size, 1.75),
+    ]
+
+
+def run(sample: data.Sample, work: Path, points: Sequence[int], *, step: int = 0) -> tuple[list[Attempt], int]:
+    """Kill a pull at each of these points, and let the last one end; what was sent in all."""
+    size, digest = sample.layers[0].stat().st_size, f"sha256:{sample.layers[0].name}"
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        log, store = Path(name) / "log", Path(name) / "store"
+        with server.serve([sample], shape=Shape(pacing=_RATE, log=log)) as address:
+            reference = f"{address}/{sample.name}:t"
+            attempts = [attempt(reference, store, digest, until=point, step=step) for point in [*points, None]]
+        blob = store / "blobs" / "sha256" / sample.layers[0].name
+        if blob.stat().st_size != size:
+            raise RuntimeError(f"{blob} is not whole")
+        return attempts, sent(log, digest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,23 +169,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     sample = data.prepare("big", options.work, scale=options.scale)
-    size, digest = sample.layers[0].stat().st_size, f"sha256:{sample.layers[0].name}"
+    short = data.prepare("big", options.work, scale=_SCALE)
+    size, short_size = sample.layers[0].stat().st_size, short.layers[0].stat().st_size
     chance = random.Random(options.seed)
     points = sorted(chance.randrange(size // 50, size * 49 // 50) for _ in range(options.kills))
-    with tempfile.TemporaryDirectory(dir=options.work) as name:
-        log, store = Path(name) / "log", Path(name) / "store"
-        with server.serve([sample], shape=Shape(pacing=_RATE, log=log)) as address:
-            reference = f"{address}/{sample.name}:t"
-            attempts = [attempt(reference, store, digest, until=point) for point in [*points, None]]
-        judged = judge(attempts, size, sent(log, digest))
-        blob = store / "blobs" / "sha256" / sample.layers[0].name
-        if blob.stat().st_size != size:
-            raise RuntimeError(f"{blob} is not whole")
+    attempts, sent_bytes = run(sample, options.work, points)
+    leaders, leaders_sent = run(short, options.work, [0] * _LEADERS, step=_SHORT)
+    judged = judge(attempts, size, sent_bytes) + judge_leaders(leaders, short_size, leaders_sent)
     result = {
         "benchmark": "macro/resume",
         **report.circumstances(),
         "bytes": size,
         "attempts": [asdict(each) for each in attempts],
+        "leaders_bytes": short_size,
+        "leaders": [asdict(each) for each in leaders],
         "ratios": report.bars(judged),
     }
     report.publish(result, options.json)

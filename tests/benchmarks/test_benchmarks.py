@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -96,10 +97,12 @@ def test_the_resume_benchmark_kills_and_goes_on(tmp_path: Path, peer: Callable[[
     peer("nginx")
     done = run("benchmarks/macro/resume.py", "--kills", "2", "--scale", "0.05", "--work", tmp_path)
     assert done.returncode == 0, done.stderr  # bytes are counted, not time
-    attempts = json.loads(done.stdout)["attempts"]
+    result = json.loads(done.stdout)
+    attempts, leaders = result["attempts"], result["leaders"]
     assert [each["killed"] for each in attempts] == [True, True, False]
     assert attempts[0]["first"] == 0 < attempts[-1]["first"]
-    assert [each["again"] for each in attempts] == [0, 0, 0]
+    assert [each["killed"] for each in leaders] == [True] * 8 + [False]
+    assert all(following["first"] >= killed["last"] for killed, following in itertools.pairwise(leaders))
 
 
 def test_the_verify_benchmark_compares_with_openssl(tmp_path: Path, peer: Callable[[str], str]) -> None:

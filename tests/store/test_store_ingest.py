@@ -13,7 +13,7 @@ import pytest
 from store_shelf import Shelf
 
 from fastoci._core import Sha256
-from fastoci.errors import StoreError
+from fastoci.errors import DigestMismatchError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
 from fastoci.store.ingest import StoreIngest
@@ -31,15 +31,29 @@ async def _begin(shelf: Shelf, data: bytes = DATA, algorithm: str = "sha256") ->
     return ingest
 
 
-async def _interrupt(shelf: Shelf, *, beyond: int = 0) -> StoreIngest:
-    """Leave an ingest that is checkpointed at ``CUT`` and holds ``beyond`` bytes more."""
+async def _interrupt(shelf: Shelf) -> StoreIngest:
+    """Leave an ingest that is checkpointed at ``CUT``."""
     ingest = await _begin(shelf)
     verifier = shelf.feed(ingest, DATA, until=CUT)
     ingest.checkpoint(CUT, verifier.state())
-    if beyond:
-        os.truncate(shelf.ingest(ingest.blob) / "data", CUT + beyond)
     await ingest.abort()
     return ingest
+
+
+async def _kill(shelf: Shelf, *, checkpoint: int, written: int) -> Path:
+    """Leave what a process leaves that was killed: its data as far as it was written, and its last record."""
+    ingest = await _begin(shelf)
+    verifier = shelf.feed(ingest, DATA, until=checkpoint)
+    if checkpoint:
+        ingest.checkpoint(checkpoint, verifier.state())
+    shelf.feed(ingest, DATA, until=written, verifier=verifier)
+    directory = shelf.ingest(ingest.blob)
+    left = {name: (directory / name).read_bytes() for name in ("data", "state")}
+    await ingest.abort(discard=True)
+    directory.mkdir(0o700)
+    for name, data in left.items():
+        (directory / name).write_bytes(data)
+    return directory
 
 
 async def _finish(shelf: Shelf, ingest: Ingest) -> None:
@@ -49,13 +63,72 @@ async def _finish(shelf: Shelf, ingest: Ingest) -> None:
     assert os.listdir(shelf.path / "ingest") == []
 
 
-@pytest.mark.parametrize("beyond", [0, 4096])
-async def test_an_aborted_ingest_goes_on_where_its_checkpoint_is(shelf: Shelf, beyond: int) -> None:
-    await _interrupt(shelf, beyond=beyond)
+async def test_an_aborted_ingest_goes_on_where_its_checkpoint_is(shelf: Shelf) -> None:
+    await _interrupt(shelf)
     ingest = await _begin(shelf)
     assert ingest.offset == CUT
     assert (shelf.ingest(ingest.blob) / "data").stat().st_size == CUT
     await _finish(shelf, ingest)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "written"), [(0, 1), (0, CUT), (CUT, CUT + 4096), (CUT, len(DATA)), (0, len(DATA))]
+)
+async def test_what_a_killed_process_wrote_behind_its_checkpoint_is_hashed_again(
+    shelf: Shelf, checkpoint: int, written: int
+) -> None:
+    await _kill(shelf, checkpoint=checkpoint, written=written)
+    ingest = await _begin(shelf)
+    assert (ingest.offset, ingest.hash_state) == (written, Sha256(DATA[:written]).state())
+    await _finish(shelf, ingest)
+
+
+async def test_processes_that_are_killed_one_after_the_other_lose_nothing_that_they_wrote(shelf: Shelf) -> None:
+    for kill in range(1, 9):
+        await _kill(shelf, checkpoint=0, written=kill * 300_000)
+        ingest = await _begin(shelf)
+        assert ingest.offset == kill * 300_000
+        await ingest.abort()
+    await _finish(shelf, await _begin(shelf))
+
+
+@pytest.mark.parametrize("checkpoint", [0, CUT])
+async def test_of_another_boot_what_was_not_synced_is_not_hashed_again(shelf: Shelf, checkpoint: int) -> None:
+    directory = await _kill(shelf, checkpoint=checkpoint, written=CUT + 5000)
+    state = directory / "state"
+    state.write_bytes(_another_boot(state.read_bytes()))
+    ingest = await _begin(shelf)
+    assert (ingest.offset, (directory / "data").stat().st_size) == (0, 0)
+    await _finish(shelf, ingest)
+
+
+async def test_data_longer_than_the_blob_is_believed_up_to_its_checkpoint_only(shelf: Shelf) -> None:
+    directory = await _kill(shelf, checkpoint=CUT, written=len(DATA))
+    with (directory / "data").open("ab") as file:
+        file.write(b"x")
+    ingest = await _begin(shelf)
+    assert ingest.offset == CUT
+    await _finish(shelf, ingest)
+
+
+async def test_a_record_of_data_that_is_gone_is_not_believed_of_other_data(shelf: Shelf) -> None:
+    """A hash of bytes that are not in the file any more would prove whatever is written there next."""
+    directory = await _kill(shelf, checkpoint=CUT, written=CUT)
+    os.truncate(directory / "data", CUT - 1)
+    ingest = await _begin(shelf)
+    assert ingest.offset == 0
+    wrong = bytes(CUT)
+    shelf.feed(ingest, wrong)
+    left = (directory / "data").read_bytes(), (directory / "state").read_bytes()
+    await ingest.abort(discard=True)
+    directory.mkdir(0o700)
+    (directory / "data").write_bytes(left[0])
+    (directory / "state").write_bytes(left[1])
+    ingest = await _begin(shelf)
+    assert (ingest.offset, ingest.hash_state) == (CUT, Sha256(wrong).state())
+    with pytest.raises(DigestMismatchError):
+        shelf.feed(ingest, DATA).proof()
+    await ingest.abort(discard=True)
 
 
 async def test_a_whole_blob_that_was_not_committed_needs_no_byte_more(shelf: Shelf) -> None:

@@ -211,3 +211,13 @@ async def test_bytes_that_stay_wrong_are_an_error_after_the_second_time(tmp_path
             await parts.scheduler.fetch(blob(other), source)
         assert source.doubts == 1
         assert not parts.store.holds(blob(other))
+
+
+async def test_a_beginning_that_was_wrong_is_fetched_again_and_nobody_is_blamed_for_it(tmp_path: Path) -> None:
+    async with open_parts(tmp_path) as parts:
+        with pytest.raises(TruncatedError):
+            await parts.scheduler.fetch(blob(DATA), Source(bytes(len(DATA)), cut=1 << 20))
+        source = Doubtful(DATA)
+        await parts.scheduler.fetch(blob(DATA), source)
+        assert (source.offsets, source.doubts) == ([1 << 20, 0], 0)
+        assert await parts.store.read(blob(DATA)) == DATA

@@ -16,7 +16,7 @@ from fastoci.store import disk, lock
 from fastoci.store.data import DataSink, open_data
 from fastoci.store.durable import Durability
 from fastoci.store.paths import Paths
-from fastoci.store.resume import Record, trusted
+from fastoci.store.resume import Record, begin, trusted
 from fastoci.store.threads import Threads
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
@@ -75,6 +75,7 @@ class StoreIngest:
                 state_fd = os.open(f"{self._directory}/state", disk.CHANGE, 0o600)
                 self._start = trusted(fd, state_fd, blob, boot_id)
                 os.ftruncate(fd, self._start.offset)
+                begin(state_fd, blob, self._start)
                 self._sink = DataSink(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
             except BaseException:
                 disk.close(fd)

@@ -1,7 +1,8 @@
 """Where an ingest can go on: which bytes are trusted at its begin, and the record of them that is kept meanwhile.
 
-Within one boot the record alone tells. For the next boot the data is synced now and then in one of the store's
-threads, and a record is written that says so; after a power cut what was synced is hashed again.
+Within one boot the record tells what is hashed, and what was written behind that is hashed again: whoever was killed
+had no time to say so. For the next boot the data is synced now and then in one of the store's threads, and a record is
+written that says so; after a power cut what was synced is hashed again, and nothing else.
 Knows nothing of the blob's name and lock. Spec: docs/store-format.md 4.
 """
 
@@ -13,7 +14,7 @@ import threading
 from concurrent.futures import Future
 from typing import Final
 
-from fastoci._core import Sha256
+from fastoci._core import SPAN_SIZE, Sha256
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store import disk
@@ -104,30 +105,47 @@ def trusted(data_fd: int, state_fd: int, blob: Descriptor, boot_id: str) -> Stat
     """
     nothing = State(boot_id, 0, 0, b"")
     state = State.decode(os.pread(state_fd, STATE_SIZE + 1, 0))
-    if state is None or blob.digest.algorithm != "sha256":
+    if state is None or blob.digest.algorithm != "sha256" or state.offset > blob.size:
         return nothing
-    if not 0 < state.offset <= blob.size or not _is_hash(state.hash_state):
-        return nothing
+    written = os.fstat(data_fd).st_size
     same = state.boot_id == boot_id
-    offset = state.offset if same else state.synced
-    if not 0 < offset <= os.fstat(data_fd).st_size:
+    if written < (state.offset if same else state.synced):
         return nothing
-    return State(boot_id, state.synced, offset, state.hash_state if same else _hash(data_fd, offset))
+    hasher = Sha256()
+    if same and state.offset and not _restore(hasher, state.hash_state):
+        return nothing
+    # The data has no holes: it is written from front to back, and its length is what was written.
+    start, end = (state.offset, written if written <= blob.size else state.offset) if same else (0, state.synced)
+    _hash(hasher, data_fd, start, end)
+    return State(boot_id, state.synced, end, hasher.state()) if end else nothing
 
 
-def _is_hash(hash_state: bytes) -> bool:
+def begin(state_fd: int, blob: Descriptor, start: State) -> None:
+    """Replace the record of an earlier attempt by ``start``, which says what is hashed now, and in which boot.
+
+    What was said of bytes that are cut off must not be believed of those that follow. A small blob that starts at 0 is
+    left without a record: fetching it again costs less than to keep one for each.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if start.offset or (blob.size > SPAN_SIZE and blob.digest.algorithm == "sha256"):
+        os.pwrite(state_fd, start.encode(), 0)
+    elif os.fstat(state_fd).st_size:
+        os.ftruncate(state_fd, 0)
+
+
+def _restore(hasher: Sha256, hash_state: bytes) -> bool:
     try:
-        Sha256().restore(hash_state)
+        hasher.restore(hash_state)
     except ValueError:
         return False
     return True
 
 
-def _hash(fd: int, size: int) -> bytes:
-    hasher = Sha256()
-    for offset in range(0, size, _PIECE):
-        piece = os.pread(fd, min(_PIECE, size - offset), offset)
+def _hash(hasher: Sha256, fd: int, start: int, end: int) -> None:
+    for offset in range(start, end, _PIECE):
+        piece = os.pread(fd, min(_PIECE, end - offset), offset)
         hasher.update(piece)
-        if len(piece) < min(_PIECE, size - offset):
+        if len(piece) < min(_PIECE, end - offset):
             raise OSError(errno.EIO, "the data ends early")
-    return hasher.state()

@@ -172,7 +172,12 @@ class Scheduler:
                     ingest = await self._store.begin(blob, cached=cached)
                     if ingest is not None:
                         self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
-                        await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+                        try:
+                            await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+                        except IntegrityError:
+                            if not ingest.offset:
+                                raise
+                            continue  # what an earlier attempt left may be what is wrong: nobody is blamed for it
                 return
             self._observe(BlobWaiting(image, str(blob.digest), blob.size))
             if await self._store.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
