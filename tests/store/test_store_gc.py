@@ -14,8 +14,10 @@ from fastoci.errors import StoreError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
-from fastoci.store import gc
+from fastoci.image.links import Link
+from fastoci.store import disk, gc
 from fastoci.store.gc import GcPlan
+from fastoci.store.marks import Marks
 from fastoci.store.refs import Ref
 from fastoci.store.retention import Retention
 
@@ -442,3 +444,79 @@ async def test_a_cancelled_gc_ends_soon_and_the_next_goes_on(shelf: Shelf) -> No
     assert 0 < len(blobs(shelf)) < 3000
     await shelf.store.gc(plan)
     assert blobs(shelf) == set()
+
+
+async def index_of(shelf: Shelf, *entries: Descriptor, note: str = "") -> Descriptor:
+    form = {"schemaVersion": 2, "manifests": list(map(encode, entries)), "annotations": {"note": note}}
+    return await shelf.put(json.dumps(form).encode(), media_type=mediatype.OCI_INDEX)
+
+
+async def fat(shelf: Shelf, *layers: Descriptor) -> Descriptor:
+    """A manifest of more bytes than one is read of."""
+    config = await shelf.put(b"{}", media_type=mediatype.OCI_CONFIG)
+    form = {"schemaVersion": 2, "config": encode(config), "layers": list(map(encode, layers)), "x": "y" * (4 << 20)}
+    return await shelf.put(json.dumps(form).encode(), media_type=mediatype.OCI_MANIFEST)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("named", ["by a reference", "below an index of another tool"])
+async def test_a_document_too_large_to_be_read_stops_gc_by_name(shelf: Shelf, named: str) -> None:
+    layer = await shelf.put(b"layer", media_type=mediatype.OCI_LAYER)
+    manifest = await fat(shelf, layer)
+    if named == "by a reference":
+        await shelf.store.record(Ref("registry.test/fat:1", manifest, {}, "2023-11-14T22:13:20Z"))
+    else:
+        top = await index_of(shelf, manifest)
+        (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [encode(top)]}))
+    with pytest.raises(StoreError, match=f"{manifest.digest.hex} has {manifest.size} bytes, more than 4194304"):
+        await shelf.store.plan_gc(Retention())
+    with pytest.raises(StoreError, match="more than 4194304"):
+        await shelf.store.gc(GcPlan((), 0, 0, {}))
+    assert shelf.store.holds(layer)
+
+
+@pytest.mark.attack
+async def test_a_blob_too_large_for_a_document_stops_no_gc_when_an_index_calls_it_one(shelf: Shelf) -> None:
+    plain = await image(shelf, "plain", b"needed")
+    large = await fat(shelf)
+    top = await index_of(shelf, plain.descriptor, large)
+    ref = Ref("registry.test/a:1", top, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
+    await shelf.store.record(ref)
+    assert [item.name for item in (await collect(shelf)).doomed] == [str(Digest.of(b"{}"))]
+    assert shelf.store.holds(large)
+
+
+@pytest.mark.attack
+async def test_gc_reads_each_document_once_and_remembers_nothing_that_is_absent(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = await image(shelf, "plain", b"needed")
+    absent = [Descriptor.of(str(number).encode(), mediatype.OCI_MANIFEST) for number in range(3000)]
+    level = await index_of(shelf, *absent)
+    for depth in range(3):
+        level = await index_of(shelf, *[level] * 1000, note=str(depth))
+    ref = Ref("registry.test/a:1", level, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
+    await shelf.store.record(ref)
+    reads: list[str] = []
+    read = disk.read
+
+    def counted(path: str, limit: int) -> bytes | None:
+        reads.append(path)
+        return read(path, limit)
+
+    monkeypatch.setattr(disk, "read", counted)
+    marks = Marks(shelf.store.paths)
+    marks.follow([Link.of(level), Link.of(plain.descriptor)])
+    assert len(reads) == len(set(reads)) == 5
+    assert len(marks.sizes) == 7
+
+
+@pytest.mark.attack
+async def test_an_index_cannot_make_another_images_blobs_larger(shelf: Shelf) -> None:
+    """Or else it would make gc take images away, for a store that is larger than it may be."""
+    await image(shelf, "plain", b"needed")
+    needed = Descriptor(mediatype.OCI_LAYER, Digest.of(b"needed"), 1 << 60)
+    top = await index_of(shelf, needed)
+    await shelf.store.record(Ref("registry.test/a:1", top, {}, "2023-11-14T22:13:20Z"))
+    assert (await collect(shelf, Retention(max_size=1 << 20))).doomed == ()
+    assert (await shelf.store.usage()).total.size < 1 << 20

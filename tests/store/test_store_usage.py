@@ -10,6 +10,7 @@ from store_shelf import Shelf
 
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from fastoci.store import disk, reach
 from fastoci.store.reach import listed, names, reached, reader, size_of
 from fastoci.store.refs import Ref
 from fastoci.store.usage import Amount, usage
@@ -126,3 +127,58 @@ async def test_downloads_that_were_begun_are_partial(shelf: Shelf) -> None:
     shelf.feed(ingest, data, until=400)
     assert usage(shelf.store.paths).partial == Amount(1, 400)
     await ingest.abort()
+
+
+async def index(shelf: Shelf, *entries: Descriptor, note: str = "") -> Descriptor:
+    form = {"schemaVersion": 2, "manifests": list(map(encode, entries)), "annotations": {"note": note}}
+    return await shelf.put(json.dumps(form).encode(), media_type=OCI_INDEX)
+
+
+@pytest.mark.attack
+async def test_a_reference_that_leads_to_very_many_blobs_is_named_and_the_others_count(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_OTHERS", 100)
+    config, needed = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(shelf, b"needed")
+    manifest = await image(shelf, "example.com/wide:1", config, needed)
+    many = [Descriptor.of(str(number).encode(), OCI_MANIFEST) for number in range(40)]
+    levels = [await index(shelf, *many, note=str(number)) for number in range(3)]
+    top = await index(shelf, manifest, *levels)
+    shelf.store.refs.set(Ref("example.com/wide:1", top, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
+    result = usage(shelf.store.paths)
+    assert [str(error) for error in result.broken] == [
+        "example.com/wide:1 leads to more than 100 blobs that it does not need"
+    ]
+    assert result.missing == Amount()
+    assert result.references[0].held.size >= 12 + manifest.size + top.size
+
+
+@pytest.mark.attack
+async def test_a_document_that_an_index_names_a_thousand_times_is_read_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = await index(shelf)
+    for depth in range(3):
+        level = await index(shelf, *[level] * 1000, note=str(depth))
+    shelf.store.refs.set(Ref("example.com/deep:1", level, {}, "2026-01-01T00:00:00Z"))
+    reads: list[str] = []
+    read = disk.read_small
+
+    def counted(path: str, limit: int) -> bytes | None:
+        reads.append(path)
+        return read(path, limit)
+
+    monkeypatch.setattr(disk, "read_small", counted)
+    result = usage(shelf.store.paths)
+    assert (result.unique.blobs, result.broken) == (4, ())
+    assert len(reads) == 5  # the reference and four documents
+
+
+@pytest.mark.attack
+async def test_a_document_too_large_counts_as_absent_and_what_it_names_as_nobodys(shelf: Shelf) -> None:
+    config, needed = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(shelf, b"needed")
+    form = {"schemaVersion": 2, "config": encode(config), "layers": [encode(needed)], "x": "y" * (4 << 20)}
+    large = await shelf.put(json.dumps(form).encode(), media_type=OCI_MANIFEST)
+    shelf.store.refs.set(Ref("example.com/large:1", large, {"linux/amd64": large}, "2026-01-01T00:00:00Z"))
+    assert usage(shelf.store.paths).reclaimable == Amount(2, 12)
+    assert usage(shelf.store.paths, limit=8 << 20).reclaimable == Amount()

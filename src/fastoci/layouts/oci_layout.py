@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SIZE: Final = 64 << 20  # bytes of an index.json that is extended
-_CHUNK: Final = 1 << 30  # bytes asked of one copy: the kernel caps it near 2 GiB
+_CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
 # Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -49,11 +49,15 @@ class LayoutImage:
     blobs: Sequence[Descriptor]
 
 
-def write_images(target: Path, images: Sequence[LayoutImage], store: BlobStore) -> None:
+def write_images(
+    target: Path, images: Sequence[LayoutImage], store: BlobStore, *, check: Callable[[], None] = lambda: None
+) -> None:
     """Put images into a layout, made when the directory is absent or empty.
 
     Entries of their names are replaced, all others stay. Blobs that are there with the right size stay too.
 
+    Args:
+        check: called now and then; what it raises ends the work. The blobs so far stay.
     Raises:
         BlobNotFoundError: ``store`` lacks a blob of one of the images.
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
@@ -65,7 +69,7 @@ def write_images(target: Path, images: Sequence[LayoutImage], store: BlobStore) 
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with _locked(root, target):
-                _add_blobs(root, {blob.digest: blob for image in images for blob in image.blobs}.values(), store)
+                _add_blobs(root, {blob.digest: blob for image in images for blob in image.blobs}.values(), store, check)
                 _add_entries(root, images, target)
         finally:
             os.close(root)
@@ -111,17 +115,18 @@ def _locked(root: int, target: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore) -> None:
+def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore, check: Callable[[], None]) -> None:
     with _directory(root, "blobs") as parent, ExitStack() as opened:
         directories: dict[str, int] = {}
         for blob in blobs:
+            check()
             algorithm = blob.digest.algorithm
             if algorithm not in directories:
                 directories[algorithm] = opened.enter_context(_directory(parent, algorithm))
             if not _has(directories[algorithm], blob):
                 source = store.open(blob)
                 try:
-                    _transfer(source, directories[algorithm], blob)
+                    _transfer(source, directories[algorithm], blob, check)
                 finally:
                     os.close(source)
         for directory in directories.values():
@@ -149,14 +154,14 @@ def _has(directory: int, blob: Descriptor) -> bool:
     return stat.S_ISREG(info.st_mode) and info.st_size == blob.size
 
 
-def _transfer(source: int, directory: int, blob: Descriptor) -> None:
+def _transfer(source: int, directory: int, blob: Descriptor, check: Callable[[], None]) -> None:
     """Link or copy an open file to a hidden name, then rename it over what is there."""
     hidden = f".{blob.digest.hex}.new"
     with suppress(FileNotFoundError):
         os.unlink(hidden, dir_fd=directory)
     try:
         if not _link(source, directory, hidden):
-            _copy(source, directory, hidden, blob.size)
+            _copy(source, directory, hidden, blob.size, check)
         os.rename(hidden, blob.digest.hex, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):
@@ -175,12 +180,13 @@ def _link(source: int, directory: int, name: str) -> bool:
     return True
 
 
-def _copy(source: int, directory: int, name: str, size: int) -> None:
+def _copy(source: int, directory: int, name: str, size: int, check: Callable[[], None]) -> None:
     fd = os.open(name, _WRITE, 0o600, dir_fd=directory)
     try:
         offset = 0
         copied = 1
         while copied and offset < size:
+            check()
             copied = _copy_some(source, fd, offset, min(size - offset, _CHUNK))
             offset += copied
         if offset != size:

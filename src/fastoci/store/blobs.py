@@ -12,8 +12,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
+from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.settle import settle
@@ -25,12 +27,15 @@ from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.ingest import StoreIngest
 from fastoci.store.leases import Leases
 from fastoci.store.paths import Paths, open_store
+from fastoci.store.reach import Read, reader
 from fastoci.store.refs import Ref, Refs
 from fastoci.store.retention import Retention
-from fastoci.store.threads import Threads
+from fastoci.store.threads import Check, Threads
 from fastoci.store.usage import Usage, usage
 from fastoci.store.view import update_index
 from fastoci.store.waiting import Waiting
+
+T = TypeVar("T")
 
 
 class Store:
@@ -40,8 +45,11 @@ class Store:
     stores cannot be used, and why.
     """
 
-    def __init__(self, paths: Paths, durability: Level, additional: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, paths: Paths, durability: Level, additional: Sequence[Path] = (), *, manifest_size: int = document.SIZE
+    ) -> None:
         self.path = Path(paths.root)
+        self._manifest_size = manifest_size
         self.refs = Refs(paths)
         self._paths = paths
         self._boot_id = boot_id()
@@ -55,16 +63,24 @@ class Store:
         self._probed = False
 
     @classmethod
-    def at(cls, path: Path, additional: Sequence[Path] = (), *, durability: Level = "commit") -> Store:
+    def at(
+        cls,
+        path: Path,
+        additional: Sequence[Path] = (),
+        *,
+        durability: Level = "commit",
+        manifest_size: int = document.SIZE,
+    ) -> Store:
         """Open the store in a directory, made when absent or empty; an OCI layout there becomes one.
 
         Args:
             additional: stores that are looked into before the network, beside those that ``fastoci.json`` names.
             durability: when blobs are synced: before their names, once a job, or never.
+            manifest_size: bytes of one document; a larger one is not read by those who follow references.
         Raises:
             StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
         """
-        return cls(open_store(path), durability, additional)
+        return cls(open_store(path), durability, additional, manifest_size=manifest_size)
 
     def close(self) -> None:
         """End the threads; no ingest is open any more. Idempotent."""
@@ -173,14 +189,14 @@ class Store:
     async def plan_gc(self, retention: Retention) -> GcPlan:
         """``gc.plan`` in one of the store's threads."""
         return await self._threads.run_stoppable(
-            lambda check: gc.plan(self._paths, self._unsynced, retention, check=check)
+            lambda check: gc.plan(self._paths, self._unsynced, retention, limit=self._manifest_size, check=check)
         )
 
     async def gc(self, plan: GcPlan) -> tuple[Doomed, ...]:
         """``gc.execute`` in one of the store's threads; a task that is cancelled leaves the rest for the next."""
         await self._threads.run(self._probe)
         return await self._threads.run_stoppable(
-            lambda check: gc.execute(self._paths, self._unsynced, plan, check=check)
+            lambda check: gc.execute(self._paths, self._unsynced, plan, limit=self._manifest_size, check=check)
         )
 
     async def usage(self) -> Usage:
@@ -189,15 +205,39 @@ class Store:
         Raises:
             StoreError: the disk refused.
         """
-        return await self._threads.run(lambda: usage(self._paths, self.additional))
+        limit = self._manifest_size
+        return await self._threads.run_stoppable(
+            lambda check: usage(self._paths, self.additional, limit=limit, check=check)
+        )
 
-    def size(self) -> int:
-        """Bytes of everything in it, for a thread: as dear as ``usage``.
+    async def walk(self, work: Callable[[Read, Check], T], *, additional: bool = True) -> T:
+        """Run what follows references in one of the store's threads; it ends early when this task is cancelled.
+
+        Args:
+            work: gets what reads documents, and what it has to call now and then.
+            additional: documents are read from additional stores, too.
+        """
+        places = (self._paths, *self.additional) if additional else (self._paths,)
+        limit = self._manifest_size
+        return await self.run_stoppable(lambda check: work(reader(places, limit=limit, check=check), check))
+
+    async def run_stoppable(self, work: Callable[[Check], T]) -> T:
+        """Run long work in one of the store's threads; it ends early when this task is cancelled.
+
+        Args:
+            work: calls what it gets now and then.
+        """
+        return await self._threads.run_stoppable(work)
+
+    async def size(self) -> int:
+        """Bytes of everything in it: as dear as ``usage``.
 
         Raises:
             StoreError: the disk refused.
         """
-        return usage(self._paths).total.size
+        limit = self._manifest_size
+        found = await self._threads.run_stoppable(lambda check: usage(self._paths, limit=limit, check=check))
+        return found.total.size
 
     @property
     def paths(self) -> Paths:

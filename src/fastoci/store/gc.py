@@ -12,11 +12,12 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from fastoci.image import document
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
 from fastoci.store import disk, leftovers
@@ -26,6 +27,7 @@ from fastoci.store.marks import Marks
 from fastoci.store.paths import Paths
 from fastoci.store.refs import Refs, Stamp, stamp_of
 from fastoci.store.retention import Retention, Root, divide
+from fastoci.store.threads import Check, go_on
 from fastoci.store.view import foreign
 
 _SWEEP_S: Final = 0.005  # that jobs are kept waiting at a time
@@ -35,11 +37,6 @@ _LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
 _HEX: Final = {"sha256": 64, "sha512": 128}
 
 Kind = Literal["ref", "blob", "ingest", "marker"]
-Check = Callable[[], None]  # called now and then; what it raises ends the work
-
-
-def _go_on() -> None:
-    """Nobody wants to end the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +72,22 @@ class GcPlan:
         return "\n".join([*lines, f"{self.size} bytes go, {self.kept_size} in {self.kept_blobs} blobs stay"])
 
 
-def plan(paths: Paths, unsynced: Unsynced, retention: Retention, *, check: Check = _go_on) -> GcPlan:
+def plan(
+    paths: Paths, unsynced: Unsynced, retention: Retention, *, limit: int = document.SIZE, check: Check = go_on
+) -> GcPlan:
     """Find what no reference and no running job needs, and which references retention lets go.
 
     Args:
+        limit: bytes of one document.
         check: called now and then; what it raises ends the work.
     Raises:
         StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
     """
     # What is only in additional stores, or missing, takes no room here.
     bounded = retention.max_size is not None
-    marks = Marks(paths, frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None)
-    marks.follow(foreign(paths))
+    counted = frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None
+    marks = Marks(paths, counted, limit=limit, check=check)
+    marks.follow(foreign(paths), strict=True)
     now = time.time()
     roots = list(_roots(paths, check))
     going, dropped = divide(roots, marks, retention, now)
@@ -107,7 +108,9 @@ def plan(paths: Paths, unsynced: Unsynced, retention: Retention, *, check: Check
     return GcPlan(tuple(doomed), kept_blobs, marks.total, stamps)
 
 
-def execute(paths: Paths, unsynced: Unsynced, plan: GcPlan, *, check: Check = _go_on) -> tuple[Doomed, ...]:
+def execute(
+    paths: Paths, unsynced: Unsynced, plan: GcPlan, *, limit: int = document.SIZE, check: Check = go_on
+) -> tuple[Doomed, ...]:
     """Delete what the plan says and is still not needed; what was deleted.
 
     Raises:
@@ -117,8 +120,8 @@ def execute(paths: Paths, unsynced: Unsynced, plan: GcPlan, *, check: Check = _g
     with collecting(paths) as gate:
         gate.bury()
         gone = [item for item in plan.doomed if item.kind == "ref" and _forget(paths, item, plan)]
-        marks = Marks(paths)
-        marks.follow(foreign(paths))
+        marks = Marks(paths, limit=limit, check=check)
+        marks.follow(foreign(paths), strict=True)
         for root in _roots(paths, check, known=plan.stamps):
             marks.follow(root.tops)
         gate.spared.update(marks.sizes)

@@ -1,5 +1,8 @@
 """What references reach: the first half of mark and sweep. Reads documents in the store, changes nothing.
 
+What it costs is bounded by what the store holds, whatever the documents say: each is read once, none beyond the limit,
+and below an index only what is present is remembered, by the size that it has.
+
 Digests are raw bytes here, 32 or 64 of them: a million as text would take twice the memory.
 Spec: docs/store-format.md 6 and 8.
 """
@@ -11,15 +14,14 @@ import os
 import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Final
 
 from fastoci.errors import FormatError, StoreError
+from fastoci.image import document
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.paths import Paths
-
-_SIZE: Final = 64 << 20  # bytes of one document
+from fastoci.store.threads import Check, go_on
 
 
 class Marks:
@@ -27,25 +29,39 @@ class Marks:
 
     Args:
         counted: the digests that ``total`` counts, when not all.
+        limit: bytes of one document.
+        check: called now and then; what it raises ends the work.
     """
 
-    def __init__(self, paths: Paths, counted: Collection[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        counted: Collection[bytes] | None = None,
+        *,
+        limit: int = document.SIZE,
+        check: Check = go_on,
+    ) -> None:
         self._counted = counted
         self.sizes: dict[bytes, int] = {}
         self.total = 0
         self._followed: set[bytes] = set()
         self._paths = paths
+        self._limit = limit
+        self._check = check
 
-    def follow(self, tops: Iterable[Link]) -> None:
+    def follow(self, tops: Iterable[Link], *, strict: bool = False) -> None:
         """Mark these and all that can be reached from them, as far as it is present.
 
         What a manifest names are a config and layers, whatever types it gives them, and the types in an index are
         claims of whoever made it: nobody may stop gc, or hide what another image needs, by lying about them.
 
+        Args:
+            strict: what the indexes name counts as ``tops`` do: nobody has said which of it is needed.
         Raises:
             StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
         """
         left = [(link, True) for link in tops]
+        queued: set[tuple[str, str]] = set()  # a document may be called several things, and one of them is right
         while left:
             link, top = left.pop()
             digest = self._mark(link)
@@ -55,11 +71,15 @@ class Marks:
             if found is None:
                 continue
             self._followed.add(digest)
-            if link.media_type in INDEXES:
-                left += [(child, False) for child in found]
-            else:
-                for child in found:
+            is_index = link.media_type in INDEXES
+            for child in found:
+                if top and not is_index:
                     self._mark(child)
+                elif (there := self._present(child)) is not None:
+                    self._mark(there)
+                    if is_index and has_links(there.media_type) and (there.digest, there.media_type) not in queued:
+                        queued.add((there.digest, there.media_type))
+                        left.append((there, strict))
 
     def drop_after(self, count: int) -> dict[bytes, int]:
         """Forget all but the first ``count`` that were reached; the others, with their sizes."""
@@ -74,25 +94,31 @@ class Marks:
         return self._counted is None or digest in self._counted
 
     def _mark(self, link: Link) -> bytes | None:
-        try:
-            digest = bytes.fromhex(link.digest.partition(":")[2])
-        except ValueError:  # of an algorithm that no blob here is named by
-            return None
-        if digest not in self.sizes:
+        digest = _raw(link)
+        if digest is not None and digest not in self.sizes:
             self.sizes[digest] = link.size
             self.total += link.size if self._counts(digest) else 0
         return digest
 
+    def _present(self, link: Link) -> Link | None:
+        """The link with the size of what has its name in the store: an index may claim any."""
+        digest = _raw(link)
+        with suppress(OSError):
+            if digest is not None:
+                return Link(link.media_type, link.digest, os.lstat(self._path(link, digest)).st_size)
+        return None
+
+    def _path(self, link: Link, digest: bytes) -> str:
+        return f"{self._paths.root}/blobs/{link.digest.partition(':')[0]}/{digest.hex()}"
+
     def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:
         """What a document names; None when it is no such document."""
-        algorithm = link.digest.partition(":")[0]
-        if algorithm not in ("sha256", "sha512"):
-            return ()
-        path = f"{self._paths.root}/blobs/{algorithm}/{digest.hex()}"
+        self._check()
+        path = self._path(link, digest)
         try:
-            data = disk.read(path, _SIZE)
+            data = disk.read(path, self._limit)
         except StoreError:
-            if _may_be_document(path, top):
+            if self._may_be_document(path, top):
                 raise
             return None
         if data is None:
@@ -100,14 +126,21 @@ class Marks:
         try:
             return links(data, link.media_type)
         except FormatError as error:
-            if not top or hashlib.new(algorithm, data).digest() != digest:
+            if not top or hashlib.new(link.digest.partition(":")[0], data).digest() != digest:
                 return None  # a damaged blob is as good as absent: the image has to be fetched again in any case
             raise StoreError(f"{path}: what it needs cannot be told: {error}", path=path) from error
 
+    def _may_be_document(self, path: str, top: bool) -> bool:
+        """Of a file that could not be read: a link or device counts as absent, and only a top may be too large."""
+        with suppress(OSError):
+            info = os.lstat(path)
+            return stat.S_ISREG(info.st_mode) and (top or info.st_size <= self._limit)
+        return True
 
-def _may_be_document(path: str, top: bool) -> bool:
-    """Of a file that could not be read: a link or device counts as absent, and only an image's own may be so large."""
-    with suppress(OSError):
-        info = os.lstat(path)
-        return stat.S_ISREG(info.st_mode) and (top or info.st_size <= _SIZE)
-    return True
+
+def _raw(link: Link) -> bytes | None:
+    """The digest as bytes; None for one that no blob here is named by."""
+    algorithm, _, digits = link.digest.partition(":")
+    with suppress(ValueError):
+        return bytes.fromhex(digits) if algorithm in ("sha256", "sha512") else None
+    return None

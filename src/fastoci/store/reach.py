@@ -16,12 +16,13 @@ from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import Link, has_links, links
-from fastoci.image.mediatype import INDEXES
+from fastoci.image.mediatype import INDEXES, MANIFESTS
 from fastoci.store import disk
 from fastoci.store.paths import Paths
-from fastoci.store.refs import Ref, files
+from fastoci.store.refs import REF_SIZE, Ref, files
+from fastoci.store.threads import Check, go_on
 
-_SIZE: Final = 4 << 20  # bytes of a document or reference that is read
+_OTHERS: Final = 100_000  # what one reference may lead to beside what it needs
 _HEX: Final = "0123456789abcdef"
 _DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
 
@@ -39,13 +40,14 @@ class Listed:
     pinned: bool = False
 
 
-def listed(paths: Paths) -> tuple[list[Listed], list[StoreError]]:
-    """All references by name, and what is wrong with the files that are none."""
+def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[StoreError]]:
+    """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
     found: list[Listed] = []
     broken: list[StoreError] = []
     for path, key in files(paths):
         try:
-            data = disk.read_small(path, _SIZE)
+            check()
+            data = disk.read_small(path, REF_SIZE)
             if data is None:
                 continue
             ref = document.peek(data, Listed, what="reference")
@@ -66,16 +68,22 @@ def listed_as(ref: Ref) -> Listed:
     return Listed(ref.name, Link.of(ref.descriptor), images, ref.pulled_at, ref.pinned)
 
 
-def reader(places: Sequence[Paths]) -> Read:
-    """Reads documents from the first of these stores that has one of the right size; None when none has."""
+def reader(places: Sequence[Paths], *, limit: int = document.SIZE, check: Check = go_on) -> Read:
+    """Reads documents from the first of these stores that has one of the right size; None when none has.
+
+    Args:
+        limit: bytes of one document: of a larger one is said no more than that it is absent.
+        check: called before each; what it raises ends the work.
+    """
 
     def read(link: Link) -> bytes | None:
+        check()
         algorithm, _, name = link.digest.partition(":")
         if len(name) != _DIGITS.get(algorithm) or not name.isalnum():
             return None
         for place in places:
             try:
-                data = disk.read_small(f"{place.root}/blobs/{algorithm}/{name}", _SIZE)
+                data = disk.read_small(f"{place.root}/blobs/{algorithm}/{name}", limit)
             except StoreError:  # of a document that cannot be read is said no more than that it is absent
                 continue
             if data is not None and len(data) == link.size:
@@ -85,30 +93,67 @@ def reader(places: Sequence[Paths]) -> Read:
     return read
 
 
-def reached(ref: Listed, read: Read) -> Iterator[tuple[Link, bool]]:
-    """Each blob that a reference reaches, once, and whether the reference needs it.
+def needed_by(ref: Listed, read: Read) -> Iterator[Link]:
+    """Each blob that a reference needs, once: what its images need, and the document that its name leads to.
 
-    It needs what its images need, and the document that its name leads to. What else an index names belongs to
-    platforms that were not asked for, and is reached as far as its documents are there.
+    What a manifest names are a config and layers, whatever types it gives them.
     """
     seen: set[str] = set()
-    stack = [(ref.descriptor, True), *((link, True) for link in ref.images.values())]  # from the end: images first
-    while stack:
-        link, needed = stack.pop()
-        if link.digest in seen:
+    for top in (*ref.images.values(), ref.descriptor):
+        if top.digest in seen:
             continue
+        seen.add(top.digest)
+        yield top
+        data = read(top) if top.media_type in MANIFESTS else None
+        for child in _children(data, top) if data is not None else ():
+            if child.digest not in seen:
+                seen.add(child.digest)
+                yield child
+
+
+def reached(ref: Listed, read: Read) -> Iterator[tuple[Link, bool]]:
+    """Each blob that a reference reaches, once, and whether the reference needs it; first what it needs.
+
+    What else its indexes name belongs to platforms that were not asked for, and is reached as far as its documents are
+    there.
+
+    Raises:
+        FormatError: that leads to more than is looked at; what came before is right.
+    """
+    seen: set[str] = set()
+    for link in needed_by(ref, read):
         seen.add(link.digest)
-        if not has_links(link.media_type):
-            yield link, needed
+        yield link, True
+    left = _OTHERS
+    stack = [link for link in (*ref.images.values(), ref.descriptor) if link.media_type in INDEXES]
+    read_as: set[tuple[str, str]] = set()  # a document may be called several things, and one of them is right
+    while stack:
+        link = stack.pop()
+        data = None if (link.digest, link.media_type) in read_as else read(link)
+        read_as.add((link.digest, link.media_type))
+        if data is None:
             continue
-        data = read(link)
-        if data is None and not needed:
-            continue
-        yield link, needed
-        if data is not None:
-            below = needed and link.media_type not in INDEXES
-            with suppress(FormatError):  # whoever hashes it finds out
-                stack += [(child, below) for child in links(data, link.media_type)]
+        if link.digest not in seen:
+            seen.add(link.digest)
+            yield link, False
+        children = _children(data, link)
+        left -= len(children)
+        if left < 0:
+            raise FormatError(f"{ref.name} leads to more than {_OTHERS} blobs that it does not need")
+        for child in children:
+            if child.digest in seen:
+                continue
+            if link.media_type in INDEXES and has_links(child.media_type):
+                stack.append(child)
+            else:
+                seen.add(child.digest)
+                yield child, False
+
+
+def _children(data: bytes, link: Link) -> tuple[Link, ...]:
+    with suppress(FormatError):  # whoever hashes it finds out
+        return links(data, link.media_type)
+    return ()
 
 
 def size_of(ref: Listed, read: Read) -> int:

@@ -24,7 +24,7 @@ from fastoci.store.paths import Paths
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 
-_SIZE: Final = 1 << 20  # bytes of one file
+REF_SIZE: Final = 1 << 20  # bytes of one file
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
@@ -209,7 +209,7 @@ class Refs:
         return None
 
     def _load(self, path: str, key: str) -> Ref | None:
-        data = disk.read(path, _SIZE)
+        data = disk.read(path, REF_SIZE)
         if data is None:
             return None
         try:
@@ -261,11 +261,11 @@ def _encode(ref: Ref, path: str) -> bytes:
         StoreError: even these are too much.
     """
     data = _document(ref)
-    if len(data) > _SIZE:
+    if len(data) > REF_SIZE:
         images = {platform: _essence(image) for platform, image in ref.images.items()}
         data = _document(replace(ref, descriptor=_essence(ref.descriptor), images=images))
-    if len(data) > _SIZE:
-        raise StoreError(f"{path}: the reference would have {len(data)} bytes, more than {_SIZE}", path=path)
+    if len(data) > REF_SIZE:
+        raise StoreError(f"{path}: the reference would have {len(data)} bytes, more than {REF_SIZE}", path=path)
     return data
 
 

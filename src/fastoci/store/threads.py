@@ -14,6 +14,11 @@ from fastoci.settle import settle
 _THREADS: Final = 4  # commits of small blobs overlap, and the disk merges their syncs
 
 T = TypeVar("T")
+Check = Callable[[], None]  # called now and then; what it raises ends the work
+
+
+def go_on() -> None:
+    """Nobody wants to end the work."""
 
 
 class _StoppedError(Exception):
@@ -33,7 +38,7 @@ class Threads:
             raise asyncio.CancelledError
         return result
 
-    async def run_stoppable(self, work: Callable[[Callable[[], None]], T]) -> T:
+    async def run_stoppable(self, work: Callable[[Check], T]) -> T:
         """``run`` for long work, which calls what it is given now and then: that ends it when the task is cancelled."""
         stopped = threading.Event()
 

@@ -7,14 +7,17 @@ when its name is. Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from fastoci.errors import StoreError
+from fastoci.errors import FormatError, StoreError
+from fastoci.image import document
+from fastoci.image.links import Link
 from fastoci.store.paths import Paths
-from fastoci.store.reach import Listed, listed, names, reached, reader
+from fastoci.store.reach import Listed, Read, listed, names, reached, reader
+from fastoci.store.threads import Check, go_on
 from fastoci.store.view import foreign
 
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
@@ -48,7 +51,7 @@ class Usage:
     ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. What other tools listed in
     ``index.json`` and is no reference counts as one more, without a name. ``elsewhere`` are in additional
     stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``broken`` are files that
-    should be references.
+    should be references, and references that lead to more than is looked at.
     """
 
     unique: Amount
@@ -96,25 +99,28 @@ class _Count:
 class _Walk:
     """Where each blob is that a reference reaches. ``unreached`` are those of the store that none has so far."""
 
-    def __init__(self, own: Paths, additional: Sequence[Paths]) -> None:
+    def __init__(self, own: Paths, additional: Sequence[Paths], read: Read) -> None:
         self.unreached = set(names(own))
+        self.broken: list[StoreError] = []
         self.count = _Count()
         self.elsewhere: dict[str, int] = {}
         self.missing: dict[str, int] = {}
+        self._own = own
         self._additional = additional
-        self._read = reader((own, *additional))
+        self._read = read
 
     def follow(self, ref: Listed, user: int) -> tuple[Amount, Amount]:
         """Count what the reference reaches; what of it is here, and what it needs and is nowhere."""
         blobs = size = 0
         lacking = Amount()
-        for link, needed in reached(ref, self._read):
+        for link, needed in self._reached(ref):
             digest = link.digest
             if digest in self.unreached or digest in self.count:
                 self.unreached.discard(digest)
-                self.count.add(digest, link.size, user)
+                found = link.size if needed else _stat(self._own, digest)  # an index may claim any
+                self.count.add(digest, found, user)
                 blobs += 1
-                size += link.size
+                size += found
             elif digest in self.elsewhere or _is_in(self._additional, digest):
                 self.elsewhere[digest] = link.size
             elif needed:
@@ -122,34 +128,43 @@ class _Walk:
                 lacking += Amount(1, link.size)
         return Amount(blobs, size), lacking
 
-    def follow_foreign(self, own: Paths, user: int) -> list[StoreError]:
-        """Count what other tools listed, which gc keeps; what is wrong with their list."""
+    def _reached(self, ref: Listed) -> Iterator[tuple[Link, bool]]:
         try:
-            tops = foreign(own)
+            yield from reached(ref, self._read)
+        except FormatError as error:
+            self.broken.append(StoreError(error.message, path=self._own.root))
+
+    def follow_foreign(self, user: int) -> None:
+        """Count what other tools listed, which gc keeps."""
+        try:
+            tops = foreign(self._own)
         except StoreError as error:
-            return [error]
+            self.broken.append(error)
+            return
         missing = dict(self.missing)
         for top in tops:
             self.follow(Listed("", top), user)
         self.missing = missing  # what they lack, nobody here was asked for
-        return []
 
 
-def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
+def usage(own: Paths, additional: Sequence[Paths] = (), *, limit: int = document.SIZE, check: Check = go_on) -> Usage:
     """Add up what is there.
 
+    Args:
+        limit: bytes of one document.
+        check: called now and then; what it raises ends the work.
     Raises:
         StoreError: the disk refused.
     """
-    refs, broken = listed(own)
-    walk = _Walk(own, additional)
+    refs, broken = listed(own, check=check)
+    walk = _Walk(own, additional, reader((own, *additional), limit=limit, check=check))
     each = [(ref.name, *walk.follow(ref, user)) for user, ref in enumerate(refs, start=1)]
-    broken += walk.follow_foreign(own, len(refs) + 1)
+    walk.follow_foreign(len(refs) + 1)
     shared, *alone = walk.count.sums(len(refs) + 1)
     return Usage(
         unique=sum(alone, Amount()),
         shared=shared,
-        reclaimable=_stat(own, walk.unreached),
+        reclaimable=_stat_all(own, walk.unreached, check),
         elsewhere=_sum(walk.elsewhere),
         missing=_sum(walk.missing),
         partial=_partial(own),
@@ -157,7 +172,7 @@ def usage(own: Paths, additional: Sequence[Paths] = ()) -> Usage:
             RefUsage(name, held, unique, missing)
             for (name, held, missing), unique in zip(each, alone[:-1], strict=True)
         ),
-        broken=tuple(broken),
+        broken=(*broken, *walk.broken),
     )
 
 
@@ -174,9 +189,16 @@ def _is_in(places: Sequence[Paths], digest: str) -> bool:
     return "/" not in digest and any(os.path.lexists(_path(place, digest)) for place in places)
 
 
-def _stat(paths: Paths, digests: set[str]) -> Amount:
+def _stat(paths: Paths, digest: str) -> int:
+    with suppress(OSError):  # gone meanwhile
+        return os.lstat(_path(paths, digest)).st_size
+    return 0
+
+
+def _stat_all(paths: Paths, digests: set[str], check: Check) -> Amount:
     blobs = size = 0
     for digest in digests:
+        check()
         with suppress(OSError):  # gone meanwhile
             size += os.lstat(_path(paths, digest)).st_size
             blobs += 1

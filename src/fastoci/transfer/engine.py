@@ -111,7 +111,7 @@ class Image:
         store = self._job.store
         async with store.lease_if_writable(self._parts):
             image = LayoutImage(str(self.reference), top, self._parts)
-            await asyncio.to_thread(write_images, Path(directory), [image], store)
+            await store.run_stoppable(lambda check: write_images(Path(directory), [image], store, check=check))
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
@@ -172,7 +172,13 @@ class Engine:
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
-        open_store = partial(Store.at, self.store_path, self._additional, durability=self._limits.durability)
+        open_store = partial(
+            Store.at,
+            self.store_path,
+            self._additional,
+            durability=self._limits.durability,
+            manifest_size=self._limits.manifest_size,
+        )
         self._store = await asyncio.to_thread(open_store)
         for refused in self._store.left_out:
             self._observer(Warned("", str(refused)))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastoci.image import document
 from fastoci.store.durable import Level
 
 LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
@@ -23,7 +24,7 @@ class Limits:
     connections: int = 8  # blobs in flight at once; also connections per host
     workers: int = field(default_factory=_cores)  # threads that hash, write and unpack
     span_queue: int = 8  # spans that one blob may hold before its connection is paused
-    manifest_size: int = 4 << 20  # bytes of one manifest, index or config
+    manifest_size: int = document.SIZE  # bytes of one manifest, index or config
     layers: int = 512  # layers of one image
     index_depth: int = 4  # nested indexes
     index_entries: int = 10_000  # what one index names

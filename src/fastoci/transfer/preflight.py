@@ -65,6 +65,8 @@ class Preflight:
         async with self._turn:
             new = {blob.digest: blob.size for blob in missing if blob.digest not in self._coming}
             files = None if root is None else (root, _unpacked(layers))
+            if self._limit and new and self._held is None:
+                self._held = await self._store.size()
             await self._worker.run(lambda: self._check(new, documents, files))
             for blob in missing:
                 _, users = self._coming.get(blob.digest, (0, 0))
@@ -92,8 +94,10 @@ class Preflight:
     def _check(self, new: Mapping[Digest, int], documents: int, files: tuple[Path, int] | None) -> None:
         """On a thread: hold what is to come against what is free."""
         rooms = self._rooms(new, documents, files)
-        if self._limit and new:
-            rooms.append(self._limited(self._size + sum(new.values())))
+        if self._held is not None and new:
+            free = max(0, self._limit - self._held)
+            at, wanted = str(self._store.path), self._size + sum(new.values())
+            rooms.append(Room(f"bytes within the limit of {self._limit}", at, wanted, free))
         short = next((room for room in rooms if room.needed > room.free), None)
         if short is not None:
             text = f"no room at {short.path}: {short.needed} {short.what} needed, {short.free} free"
@@ -120,13 +124,6 @@ class Preflight:
         coming = {**{digest: size for digest, (size, _) in self._coming.items()}, **new}
         ingests = ((f"{self._store.paths.ingest(digest)}/data", size) for digest, size in coming.items())
         return sum(min(allocated(path), size) for path, size in ingests)
-
-    def _limited(self, size: int) -> Room:
-        if self._held is None:
-            self._held = self._store.size()
-        return Room(
-            f"bytes within the limit of {self._limit}", str(self._store.path), size, max(0, self._limit - self._held)
-        )
 
 
 def _unpacked(layers: Sequence[Descriptor]) -> int:

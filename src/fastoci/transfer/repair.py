@@ -16,7 +16,7 @@ from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.image.reference import Reference
 from fastoci.store.blobs import Store
-from fastoci.store.reach import Listed, descriptor, reader
+from fastoci.store.reach import Listed, descriptor
 from fastoci.transfer.events import ImageDone, ImageFailed, ImageStarted, Observer
 from fastoci.transfer.job import Repository
 from fastoci.transfer.scheduler import BytesSource, Scheduler
@@ -108,7 +108,7 @@ class Repairing:
             needed[link.digest] = link
             return
         blob = descriptor(link)
-        data = await self._worker.run(lambda: reader((self._store.paths,))(link))
+        data = await self._store.walk(lambda read, _: read(link), additional=False)
         if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
             data = await (await source.get()).manifest(blob)
             self._store.condemn(blob.digest)

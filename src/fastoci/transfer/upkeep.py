@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 
 from fastoci.errors import StoreError
-from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.layouts.oci_layout import LayoutImage, write_images
 from fastoci.store.blobs import Store
-from fastoci.store.reach import Listed, descriptor, listed, listed_as, reached, reader, size_of
+from fastoci.store.reach import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
 from fastoci.store.refs import Ref
+from fastoci.store.threads import Check
 from fastoci.store.usage import Usage
 from fastoci.transfer.events import Observer
 from fastoci.transfer.job import Repository
@@ -61,12 +61,11 @@ class Upkeep:
     async def listing(self) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
         """All references by name, and what is wrong with the files that are none."""
 
-        def work() -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
-            refs, broken = listed(self._store.paths)
-            read = reader((self._store.paths, *self._store.additional))
+        def work(read: Read, check: Check) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
+            refs, broken = listed(self._store.paths, check=check)
             return tuple(_listing(ref, size_of(ref, read)) for ref in refs), tuple(broken)
 
-        return await self._worker.run(work)
+        return await self._store.walk(work)
 
     async def usage(self) -> Usage:
         """How much room is taken, and for whom.
@@ -113,30 +112,29 @@ class Upkeep:
             StoreError: ``directory`` is no layout, or cannot be written.
         """
 
-        def work() -> int:
+        def work(read: Read, check: Check) -> int:
             if references:
                 refs = [self._store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
             else:
                 refs = list(self._store.refs.list()[0])
-            write_images(Path(directory), [self._layout_image(ref) for ref in refs], self._store)
+            write_images(Path(directory), [_layout_image(ref, read) for ref in refs], self._store, check=check)
             return len(refs)
 
-        return await self._worker.run(work)
+        return await self._store.walk(work)
 
     async def _refs(self, references: Sequence[str]) -> list[Listed]:
         if not references:
-            return (await self._worker.run(lambda: listed(self._store.paths)))[0]
+            return (await self._store.walk(lambda _, check: listed(self._store.paths, check=check)))[0]
         names = dict.fromkeys(str(Reference.parse(each)) for each in references)
         return [listed_as(await self._store.reference(name)) for name in names]
 
-    def _layout_image(self, ref: Ref) -> LayoutImage:
-        """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
-        only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
-        top = ref.descriptor if only is None else only
-        start = listed_as(replace(ref, descriptor=top))
-        read = reader((self._store.paths, *self._store.additional))
-        blobs: list[Descriptor] = [descriptor(link) for link, needed in reached(start, read) if needed]
-        return LayoutImage(ref.name, top, blobs)
+
+def _layout_image(ref: Ref, read: Read) -> LayoutImage:
+    """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
+    only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
+    top = ref.descriptor if only is None else only
+    blobs = [descriptor(link) for link in needed_by(listed_as(replace(ref, descriptor=top)), read)]
+    return LayoutImage(ref.name, top, blobs)
 
 
 def _listing(ref: Listed, size: int) -> Listing:

@@ -20,8 +20,9 @@ from fastoci.image.links import Link
 from fastoci.settle import settle
 from fastoci.store.blobs import Store
 from fastoci.store.paths import Paths
-from fastoci.store.reach import Listed, Read, descriptor, listed, names, reached, reader
+from fastoci.store.reach import Listed, Read, descriptor, listed, names, needed_by
 from fastoci.store.round import Round
+from fastoci.store.threads import Check
 from fastoci.transfer.events import Observer, VerifyProgress, Warned
 from fastoci.transfer.rehash import OPEN, Outcome, Rehash, Target
 from fastoci.transfer.spans import Spans
@@ -98,7 +99,7 @@ class Verifying:
             targets = (Target(number, own.blob(digest), digest, None) for number, digest in enumerate(parsed))
             counts = _Counts(again, cursor.after)
             await self._hash(targets, counts, rate, turn)
-            bad = await self._worker.run(lambda: self._explained(counts.bad, set(digests)))
+            bad = await self._explained(counts.bad, set(digests))
             await self._worker.run(turn.end)
         finally:
             turn.close()
@@ -106,37 +107,17 @@ class Verifying:
 
     async def needed(self, refs: Sequence[Listed], rate: int | None) -> Verification:
         """What some references need, wherever it is."""
-        links = await self._worker.run(lambda: self.needs(refs))
+        links = await self._store.walk(lambda read, _: _needs(refs, _sound(read)))
         targets = [self._target(number, link) for number, link in enumerate(links)]
         counts = _Counts([], "")
         await self._hash(iter(targets), counts, rate, None)
-        return Verification(
-            counts.blobs, counts.size, await self._worker.run(lambda: self._explained(counts.bad, None))
-        )
-
-    def needs(self, refs: Sequence[Listed]) -> list[Link]:
-        """On a thread: what the references need, each digest once, in order."""
-        read = self._reader()
-        found = {link.digest: link for ref in refs for link, needed in reached(ref, read) if needed}
-        return [found[digest] for digest in sorted(found)]
+        return Verification(counts.blobs, counts.size, await self._explained(counts.bad, None))
 
     async def outcomes(self, links: Sequence[Link]) -> list[BadBlob]:
         """Hash these blobs; those that are bad, without what refers to them."""
         counts = _Counts([], "")
         await self._hash(iter([self._target(*each) for each in enumerate(links)]), counts, None, None)
         return counts.bad
-
-    def _reader(self) -> Read:
-        """Documents that are what their names say: a damaged one would name blobs that nobody needs."""
-        read = reader((self._store.paths, *self._store.additional))
-
-        def sound(link: Link) -> bytes | None:
-            data = read(link)
-            if data is not None and str(Digest.of(data, link.digest.partition(":")[0])) == link.digest:
-                return data
-            return None
-
-        return sound
 
     def _target(self, number: int, link: Link) -> Target:
         blob = descriptor(link)
@@ -196,17 +177,21 @@ class Verifying:
     def _seen(self, counts: _Counts, outcome: Outcome) -> None:
         counts.done(outcome.target.number, None if outcome.error is None else _bad(outcome))
 
-    def _explained(self, found: Sequence[BadBlob], there: set[str] | None) -> tuple[BadBlob, ...]:
-        """On a thread: what refers to the bad blobs; of a whole store also what is missing from it."""
+    async def _explained(self, found: Sequence[BadBlob], there: set[str] | None) -> tuple[BadBlob, ...]:
+        """What needs the bad blobs; of a whole store also what is missing from it."""
         bad = {each.digest: each for each in found}
         if not bad and there is None:
             return ()
+        return await self._store.walk(lambda read, check: self._explain(bad, there, _sound(read), check))
+
+    def _explain(
+        self, bad: dict[str, BadBlob], there: set[str] | None, read: Read, check: Check
+    ) -> tuple[BadBlob, ...]:
         users: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
-        read = self._reader()
-        for ref in listed(self._store.paths)[0]:
-            for link, needed in reached(ref, read):
-                if needed and there is not None and link.digest not in there and link.digest not in bad:
+        for ref in listed(self._store.paths, check=check)[0]:
+            for link in needed_by(ref, read):
+                if there is not None and link.digest not in there and link.digest not in bad:
                     if any(_is_in(place, link) for place in self._store.additional):
                         continue
                     bad[link.digest] = _missing(self._store.paths, link)
@@ -218,6 +203,24 @@ class Verifying:
             for digest, each in sorted(bad.items())
             if digest in users or each.kind != "missing"  # that nobody needs was removed meanwhile
         )
+
+
+def _sound(read: Read) -> Read:
+    """Documents that are what their names say: a damaged one would name blobs that nobody needs."""
+
+    def sound(link: Link) -> bytes | None:
+        data = read(link)
+        if data is not None and str(Digest.of(data, link.digest.partition(":")[0])) == link.digest:
+            return data
+        return None
+
+    return sound
+
+
+def _needs(refs: Sequence[Listed], read: Read) -> list[Link]:
+    """What the references need, each digest once, in order."""
+    found = {link.digest: link for ref in refs for link in needed_by(ref, read)}
+    return [found[digest] for digest in sorted(found)]
 
 
 class _Counts:
