@@ -186,6 +186,21 @@ class TarEntry:
     sparse: bool
 
 @final
+class Stop:
+    """A request to stop that native calls see soon; any thread may make it, and nobody can take it back."""
+
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+
+def remove_tree(parent_fd: int, name: bytes, /, *, stop: Stop | None = None, within: float | None = None) -> int:
+    """Remove one name of a directory with all below it, without the GIL; 0, or a negative errno.
+
+    However deep and wide, in linear time. No symbolic link is followed, no mount point entered or removed. All that can
+    be removed goes, and the first error is the answer: ``-EBUSY`` when a mount point is in the way, ``-ECANCELED``
+    after ``stop``, ``-ETIMEDOUT`` after ``within`` seconds. A name that is not there is removed.
+    """
+
+@final
 class Extractor:
     """Makes the files of one layer below a directory. One thread at a time.
 

@@ -5,6 +5,7 @@ Thin classes over ``csrc/``; the contract of each is in ``_core.pyi``.
 """
 
 import os
+import time
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
@@ -130,12 +131,23 @@ cdef extern from "csrc/tar.h" nogil:
     int64_t tar_value(const tar *)
     tar_bytes tar_path(const tar *)
 
+cdef extern from "csrc/stop.h" nogil:
+    void stop_ask(int *)
+    bint stop_asked(const int *)
+
+cdef extern from "csrc/remove.h" nogil:
+    struct remove_bounds:
+        const int *stop
+        int64_t deadline
+    int c_remove_tree "remove_tree"(int, const char *, const remove_bounds *)
+
 cdef extern from "csrc/extract.h" nogil:
     struct extract_options:
         int owners
         int base
         uint64_t max_entries
         uint64_t max_bytes
+        const int *stop
     struct extract_facts:
         int code
         uint64_t offset
@@ -731,6 +743,28 @@ cdef class TarReader:
         return _to_bytes(tar_path(self._reader))
 
 
+@cython.final
+cdef class Stop:
+    cdef int _asked
+
+    def set(self):
+        stop_ask(&self._asked)
+
+    def is_set(self):
+        return stop_asked(&self._asked)
+
+
+def remove_tree(int parent_fd, bytes name not None, /, *, Stop stop=None, within=None):
+    cdef remove_bounds bounds
+    cdef const char *path = name
+    cdef int result
+    bounds.stop = NULL if stop is None else &stop._asked
+    bounds.deadline = 0 if within is None else time.monotonic_ns() + int(within * 1e9)
+    with nogil:
+        result = c_remove_tree(parent_fd, path, &bounds)
+    return result
+
+
 cdef class _Layer:
     """What an extractor and a stager have in common."""
 
@@ -803,6 +837,7 @@ cdef class Stager(_Layer):
         options.base = False
         options.max_entries = max_entries
         options.max_bytes = max_bytes
+        options.stop = NULL
         self._extract = extract_new_stager(directory_fd, &options)
         if self._extract == NULL:
             raise MemoryError
@@ -816,6 +851,7 @@ cdef class Extractor(_Layer):
         options.base = base
         options.max_entries = max_entries
         options.max_bytes = max_bytes
+        options.stop = NULL
         self._extract = extract_new(root_fd, &options)
         if self._extract == NULL:
             raise MemoryError

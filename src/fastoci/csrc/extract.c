@@ -236,8 +236,7 @@ void extract_close(struct extract *ex)
     stage_free(ex);
     adopt_free(ex);
     free(ex->dents);
-    free(ex->remove_dents);
-    ex->dents = ex->remove_dents = NULL;
+    ex->dents = NULL;
 }
 
 void extract_free(struct extract *ex)

@@ -16,6 +16,7 @@ struct extract_options {
     int base;             /* the root holds lower layers, so whiteouts have work to do */
     uint64_t max_entries; /* entries of this layer, whiteouts included */
     uint64_t max_bytes;   /* sum of apparent file sizes */
+    const int *stop;      /* as stop.h has it: the call under way ends soon; NULL: nobody asks */
 };
 
 struct extract_facts {

@@ -5,7 +5,9 @@
 #ifndef FASTOCI_EXTRACT_INTERNAL_H
 #define FASTOCI_EXTRACT_INTERNAL_H
 
+#include "directory.h"
 #include "extract.h"
+#include "stop.h"
 
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -21,9 +23,6 @@ enum {
     WALK_LINK = -2,
     TREE_FDS_MIN = 16
 };
-
-/* O_NOFOLLOW with O_DIRECTORY: a link answers ENOTDIR, a FIFO does not block. */
-#define TREE_OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 enum node_flags {
     NODE_MADE = 1,    /* this layer made the directory, so nothing of lower layers is in it */
@@ -88,8 +87,7 @@ struct extract {
     struct walk_buffer cached; /* the parent part of the last entry's name, as spelled, and where it led */
     size_t cached_len;
     struct node *cached_node; /* NULL: nothing */
-    char *dents;              /* buffer of the directory that is being read */
-    char *remove_dents;
+    char *dents;              /* buffer of the directory that is being sifted */
 
     const struct tar_entry *entry;
     int file;               /* the file that is being written, or -1 */
@@ -114,11 +112,6 @@ struct split_name {
     size_t base_len; /* 0: the root */
     char base[NAME_LEN + 1];
 };
-
-#define RETRY(result, call)                                                                                                      \
-    do                                                                                                                           \
-        (result) = (call);                                                                                                       \
-    while ((result) < 0 && errno == EINTR)
 
 /* Failure of a system call: remembers errno, returns EXTRACT_IO. */
 int extract_io(struct extract *ex);
@@ -186,8 +179,6 @@ int tree_owns(struct extract *ex, const struct node *dir, const char *name);
 int tree_fd(struct extract *ex, struct node *node);
 /* NODE_INHERITS of an open directory: NODE_ACL by its attributes, NODE_SETGID by its mode. */
 unsigned tree_inherits(int fd, mode_t mode);
-/* Open a directory below dir without following a link; widens the mode when only that is in the way. -1 with errno. */
-int tree_open(const struct extract *ex, int dir, const char *name);
 /* Make a directory and its node, with this mode (node.born) or 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the caller) or a code. */
 int tree_make(struct extract *ex, struct node *parent, const char *name, mode_t mode, struct node **out);
 /* Where a parent part leads, links resolved inside the root. create: make what is missing.

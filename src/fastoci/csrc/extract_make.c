@@ -159,7 +159,7 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
         return code;
     if ((dir_fd = tree_fd(ex, dir)) < 0)
         return extract_io(ex);
-    fd = tree_open(ex, dir_fd, name);
+    fd = directory_open(dir_fd, name);
     if (fd >= 0)
         return (*node = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : extract_io(ex);
     if (errno != ENOTDIR && errno != ELOOP)

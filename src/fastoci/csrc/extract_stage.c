@@ -67,7 +67,7 @@ static int stage_init(struct stage *stage, int directory_fd)
     struct stat st;
 
     stage->log.fd = -1;
-    RETRY(stage->dir, openat(directory_fd, ".", TREE_OPEN_DIR));
+    RETRY(stage->dir, openat(directory_fd, ".", DIRECTORY_FLAGS));
     if (stage->dir < 0 || fstat(stage->dir, &st))
         return -1;
     stage->inherits = tree_inherits(stage->dir, st.st_mode);

@@ -324,7 +324,7 @@ int tree_init(struct extract *ex, int root_fd)
     if (syscall(SYS_getrandom, ex->key, sizeof ex->key, 0) != (long)sizeof ex->key)
         return -1;
     ex->max_fds = fd_budget();
-    RETRY(fd, openat(root_fd, ".", TREE_OPEN_DIR));
+    RETRY(fd, openat(root_fd, ".", DIRECTORY_FLAGS));
     if (fd < 0)
         return -1;
     ex->root = tree_add(ex, NULL, "", fd, 1);

@@ -13,35 +13,17 @@
 #include <string.h>
 #include <unistd.h>
 
-int tree_open(const struct extract *ex, int dir, const char *name)
-{
-    struct stat st;
-    int fd;
-
-    RETRY(fd, openat(dir, name, TREE_OPEN_DIR));
-    if (fd >= 0 || errno != EACCES || ex->uid == 0)
-        return fd;
-    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode) || fchmodat(dir, name, (st.st_mode & 07777) | 0700, 0)) {
-        errno = EACCES;
-        return -1;
-    }
-    RETRY(fd, openat(dir, name, TREE_OPEN_DIR));
-    if (fd >= 0) /* the caller sees the mode as it was */
-        (void)!fchmod(fd, st.st_mode & 07777);
-    return fd;
-}
-
-/* As tree_open, for a node's directory; gives up cached descriptors when the process has no more. */
+/* As directory_open; gives up cached descriptors when the process has no more. */
 static int open_child(struct extract *ex, int dir, const char *name)
 {
-    int fd = tree_open(ex, dir, name);
+    int fd = directory_open(dir, name);
 
     if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || ex->open_fds <= TREE_FDS_MIN / 2)
         return fd;
     ex->max_fds = TREE_FDS_MIN;
     while (ex->open_fds > TREE_FDS_MIN / 2)
         tree_shut(ex, ex->most_stale);
-    return tree_open(ex, dir, name);
+    return directory_open(dir, name);
 }
 
 int tree_fd(struct extract *ex, struct node *node)

@@ -34,7 +34,7 @@ static void fresh(void)
     CHECK(system("rm -rf root stage && mkdir root stage && chmod 755 root && echo outside > outside") == 0);
     root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
-    options = (struct extract_options){geteuid() == 0, 0, 100000, 1 << 30};
+    options = (struct extract_options){.owners = geteuid() == 0, .max_entries = 100000, .max_bytes = 1 << 30};
 }
 
 static int fds(void)
@@ -106,7 +106,7 @@ static int extract_windows(const struct archive *a, size_t window)
     return code;
 }
 
-static int layer(struct archive *a)
+static inline int layer(struct archive *a)
 {
     int code = extract_windows(a, 1 << 20);
 
@@ -125,7 +125,7 @@ static struct stat look(const char *name)
     return st;
 }
 
-static int is(const char *name, const char *text)
+static inline int is(const char *name, const char *text)
 {
     char data[256] = {0};
     int fd = openat(root, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -150,7 +150,7 @@ static void check_outside(void)
     fclose(file);
 }
 
-static uint8_t *dir(struct archive *a, const char *name, const char *mode, const char *mtime)
+static inline uint8_t *dir(struct archive *a, const char *name, const char *mode, const char *mtime)
 {
     uint8_t *h = put_header(a, name, '5', 0, NULL);
 
