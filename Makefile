@@ -10,7 +10,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp
+.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ faults: $(VENV)/installed-test ## fastoci over the whole table of registry fault
 
 fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (some minutes)
 	FASTOCI_PLANS=1000 $(BIN)/python -m pytest -s tests/adversity/test_faults.py $(ARGS)
+
+stacks: $(VENV)/installed-test ## 50,000 random stacks of layers against a model in plain Python (a quarter of an hour)
+	FASTOCI_STACKS=50000 $(BIN)/python -m pytest -o timeout=6000 tests/unpack/test_layer_model.py $(ARGS)
 
 power-cuts: $(VENV)/installed-test peers ## 2,000 power cuts for each level of durability (15 minutes)
 	FASTOCI_CUTS=2000 $(BIN)/python -m pytest -s tests/adversity/test_power_cut.py $(ARGS)

@@ -42,7 +42,7 @@ static int keep_directory(struct extract *ex, struct node *node)
 
     if (fd < 0)
         return extract_io(ex);
-    if (!(node->flags & NODE_NAMED)) {
+    if (!(node->flags & (NODE_NAMED | NODE_MADE))) {
         code = meta_implied(ex, fd, (struct origin){0, NODE_INHERITS, 0});
         node->born = 0;
         node->flags = (node->flags | NODE_MADE) & ~(unsigned)(NODE_MODE | NODE_INHERITS);
@@ -57,9 +57,8 @@ static int sift(struct extract *ex, struct node *dir, const char *name, struct n
 
     *deeper = NULL;
     if (child && child->flags & NODE_HOLDS) {
-        if (child->flags & NODE_BARE)
-            return TAR_OK;
-        *deeper = child;
+        if (!(child->flags & NODE_BARE))
+            *deeper = child;
         return keep_directory(ex, child);
     }
     return tree_owns(ex, dir, name) ? TAR_OK : remove_name(ex, dir, name);
