@@ -105,7 +105,8 @@ def modelled(layers: Sequence[Sequence[Entry]], *, keep: bool) -> tuple[list[lis
 
     An entry that would refuse its layer is left out, so that there is much to compare, or else ``keep`` keeps it.
     """
-    model, taken = Model(), []
+    model = Model()
+    taken: list[list[Entry]] = []
     for number, layer in enumerate(layers):
         model.begin()
         taken.append([])

@@ -1,4 +1,4 @@
-"""What a stack of layers gives, by a model in plain Python objects: links on the way, hard links and whiteouts included.
+"""What a stack of layers gives, by a model in plain Python: links on the way, hard links and whiteouts included.
 
 It is written from the rules, not from the extractor. Spec: image-spec v1.1 layer.md, "Applying Changesets".
 
