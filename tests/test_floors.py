@@ -19,7 +19,7 @@ PUBLIC = ENGINE | {"transfer"}
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "files": ({"errors"}, set()),
-    "settle": (set(), set()),
+    "settle": ({"errors"}, set()),
     "_core": (set(), set()),
     "image": ({"errors", "_core"}, {"msgspec"}),
     "stream": (PURE, {"isal", "zstandard"}),

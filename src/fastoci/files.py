@@ -94,6 +94,19 @@ def open_directory_at(parent: int, name: str) -> int:
     return os.open(name, DIRECTORY, dir_fd=parent)
 
 
+def open_file_at(parent: int, name: str) -> int:
+    """Open a regular file for reading, no symbolic link.
+
+    Raises:
+        OSError: it is absent, or is none.
+    """
+    fd = os.open(name, READ, dir_fd=parent)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "is no regular file", name)
+
+
 def make_directory_at(parent: int, name: str, mode: int, *, exact: bool = True) -> bool:
     """Make a directory, durable in its parent; False when something has that name.
 
@@ -137,7 +150,7 @@ def replace_at(
 
     Args:
         temporary: a name that is this caller's alone, by a lock or by chance; what has it is removed.
-        owner: user and group of the file; this process's when None.
+        owner: user and group of the file, as far as this process may give it away; None for its own.
     Raises:
         OSError: the disk refused; the old file is as it was.
     """
@@ -148,7 +161,8 @@ def replace_at(
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
         if owner is not None:
-            os.fchown(fd, *owner)
+            with suppress(PermissionError):
+                os.fchown(fd, *owner)
         os.fchmod(fd, mode)
         os.fsync(fd)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -1,10 +1,14 @@
-"""Wait for work on another thread to end, even when the waiting task is cancelled."""
+"""Wait for work on another thread to end, even when the waiting task is cancelled; and for another process's lock."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import random
+import time
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from fastoci.errors import StoreBusyError
 
 T = TypeVar("T")
 
@@ -31,3 +35,21 @@ async def settle(work: Awaitable[T]) -> tuple[T, bool]:
     if cancelled and (future.cancelled() or future.exception() is not None):
         raise asyncio.CancelledError from (None if future.cancelled() else future.exception())
     return future.result(), cancelled
+
+
+async def when_free(work: Callable[[], Awaitable[T]], *, within_s: float) -> T:
+    """Do work that another process's lock may refuse: again and again, until it is done or the time is over.
+
+    No thread waits for a lock: that could not be cancelled, and who holds it may never let go.
+
+    Raises:
+        StoreBusyError: the lock was held all the time.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return await work()
+        except StoreBusyError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(random.uniform(0.02, 0.1))

@@ -1,25 +1,32 @@
 """Writing images into a user's OCI layout."""
 
+import asyncio
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import struct
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from attacker import Attacker, scene
 
-from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci import files
+from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.layouts.oci_layout import LayoutImage, write_images
+from fastoci.settle import when_free
 from fastoci.store.blobs import Store
 from fastoci.stream.verify import Verifier
 
@@ -211,11 +218,66 @@ def test_a_blob_that_the_store_lacks_leaves_no_entry(tmp_path: Path, image: Imag
     assert not (tmp_path / "layout" / "index.json").exists()
 
 
-def test_many_writers_of_one_layout_lose_no_entry(tmp_path: Path, store: Store) -> None:
+async def test_many_writers_of_one_layout_lose_no_entry(tmp_path: Path, store: Store) -> None:
     images = [_make(store, bytes([number])) for number in range(20)]
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda n: _write(tmp_path / "layout", f"app:{n}", images[n]), range(20)))
+
+    def write(number: int) -> Awaitable[None]:
+        return asyncio.to_thread(_write, tmp_path / "layout", f"app:{number}", images[number])
+
+    await asyncio.gather(*(when_free(partial(write, number), within_s=60) for number in range(20)))
+    assert not (tmp_path / "layout" / ".fastoci.lock").exists()
     assert sorted(_names(tmp_path / "layout")) == sorted((f"app:{n}", str(images[n].top.digest)) for n in range(20))
+
+
+async def test_who_waits_for_another_writer_gives_up_in_time_and_says_for_what(tmp_path: Path, image: Image) -> None:
+    target = tmp_path / "layout"
+    _write(target, "app:1", image)
+    before = (target / "index.json").read_bytes()
+    root = files.open_directory(target)
+    try:
+        with (
+            files.locked_at(root, ".fastoci.lock", "held"),
+            pytest.raises(StoreBusyError, match=r"layout/\.fastoci\.lock is locked by another process"),
+        ):
+            await when_free(lambda: asyncio.to_thread(_write, target, "app:2", image), within_s=0.2)
+    finally:
+        os.close(root)
+    assert (target / "index.json").read_bytes() == before
+
+
+@pytest.mark.attack
+def test_locks_that_readers_of_a_layout_may_take_stop_no_writer(tmp_path: Path, image: Image) -> None:
+    target = tmp_path / "layout"
+    _write(target, "app:1", image)
+    with (target / "oci-layout").open("rb") as reader, (target / "index.json").open("rb") as other:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        for file in (reader, other):
+            shared = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, shared)
+        _write(target, "app:2", image)
+    assert [name for name, _ in _names(target)] == ["app:1", "app:2"]
+
+
+@pytest.mark.attack
+def test_an_empty_file_with_another_name_is_not_written_to(tmp_path: Path, image: Image) -> None:
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "elsewhere").touch()
+    os.link(tmp_path / "elsewhere", tmp_path / "layout" / "oci-layout")
+    _write(tmp_path / "layout", "app:1", image)
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+    assert (tmp_path / "layout" / "oci-layout").read_bytes() == OCI_LAYOUT
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_of_the_directory_leads_nothing_elsewhere(kind: str, image: Image) -> None:
+    def write(target: Path) -> None:
+        with suppress(StoreError):
+            _write(target, "app:1", image)
+
+    with scene(kind) as at:
+        assert Attacker(at).between(write) > 50
+        Attacker(at).beside(write, 100)
 
 
 def test_sha512_blobs_have_their_own_directory(tmp_path: Path, store: Store, image: Image) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import os
 import ssl
 import stat
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
+from attacker import Attacker, scene
 from helper_programs import HelperProgram
 from wire import Asked, Raw, Script, answer, as_json, serving, unauthorized
 
@@ -22,6 +26,7 @@ from fastoci.errors import (
     FormatError,
     NotFoundError,
     ReferenceSyntaxError,
+    StoreBusyError,
     StoreError,
     UnauthorizedError,
 )
@@ -29,6 +34,7 @@ from fastoci.registry.auth_edit import edit
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import load
 from fastoci.registry.login import keep, logged_in, login, logout
+from fastoci.settle import when_free
 
 BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
 KEPT = {"auth": base64.b64encode(b"me:hunter2").decode()}
@@ -322,3 +328,68 @@ async def test_a_login_goes_through_the_proxy(authfile: Path, names: dict[str, s
         environ = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(conf), "HTTP_PROXY": f"http://{proxy.address}"}
         assert await login("registry.test:81", "me", "hunter2", authfile=authfile, environ=environ) is True
     assert {asked.headers["host"] for asked in proxy.asked} == {"registry.test:81"}
+
+
+def add(path: Path, key: str) -> None:
+    keep(path, key, Credential("me", "hunter2"), helper="")
+
+
+async def test_logins_at_once_lose_no_entry_and_leave_no_lock(authfile: Path) -> None:
+    names = [f"r{number}.test" for number in range(20)]
+    adding = (when_free(partial(asyncio.to_thread, add, authfile, name), within_s=60) for name in names)
+    await asyncio.gather(*adding)
+    assert sorted(document(authfile)["auths"]) == sorted(names)
+    assert os.listdir(authfile.parent) == ["auth.json"]
+
+
+@pytest.mark.attack
+async def test_a_lock_on_the_directory_of_an_auth_file_stops_no_login(authfile: Path) -> None:
+    authfile.parent.mkdir()
+    directory = os.open(authfile.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # needs no more than permission to read
+        add(authfile, "a.test")
+    finally:
+        os.close(directory)
+    assert list(document(authfile)["auths"]) == ["a.test"]
+
+
+async def test_an_auth_file_that_another_process_changes_is_an_error_in_time(authfile: Path) -> None:
+    add(authfile, "a.test")
+    found: list[BaseException] = []
+
+    def busy(_: dict[str, object]) -> bool:
+        try:
+            add(authfile, "b.test")
+        except StoreBusyError as error:
+            found.append(error)
+        return False
+
+    edit(authfile, busy)
+    assert "auth.json.lock is locked by another process" in str(found[0])
+    assert list(document(authfile)["auths"]) == ["a.test"]
+
+
+@pytest.mark.attack
+def test_secrets_are_not_written_to_a_file_that_another_user_put_there(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, and another user")
+    tmp_path.chmod(0o1777)
+    (tmp_path / "auth.json").write_text("{}")
+    os.chown(tmp_path / "auth.json", 65534, 65534)
+    with pytest.raises(StoreError, match="belongs to user 65534"):
+        add(tmp_path / "auth.json", "a.test")
+    assert (tmp_path / "auth.json").read_text() == "{}"
+    assert os.listdir(tmp_path) == ["auth.json"]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_of_the_directory_leads_no_login_elsewhere(kind: str) -> None:
+    def change(path: Path) -> None:
+        with suppress(StoreError, FormatError):
+            add(path, "a.test")
+
+    with scene(kind) as at:
+        assert Attacker(at).between(change) > 50
+        Attacker(at).beside(change, 100)

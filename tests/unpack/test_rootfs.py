@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import stat
+import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from attacker import Attacker, scene
 
+from fastoci import files
 from fastoci.errors import StoreError
-from fastoci.unpack.rootfs import Rootfs, remove_tree
+from fastoci.unpack.rootfs import Rootfs, open_directory
+
+NOBODY = 0xFFFFFFFF  # in an entry of an ACL that names nobody
 
 
 def test_a_published_tree_has_its_name_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -58,20 +64,50 @@ def test_a_target_that_is_not_an_empty_directory_is_refused(tmp_path: Path, kind
         Rootfs.begin(target)
 
 
+def left(path: Path) -> int:
+    """A private directory as a process makes it; the descriptor of its lock, which is held until that is closed."""
+    (path / "rootfs" / "deep").mkdir(parents=True)
+    path.chmod(0o700)
+    fd = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    assert files.try_lock(fd)
+    return fd
+
+
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
-    dead = tmp_path / ".root.0123.fastoci"
-    (dead / "rootfs" / "deep").mkdir(parents=True)
-    alive = tmp_path / ".root.4567.fastoci"
-    alive.mkdir()
-    other = tmp_path / ".root2.89ab.fastoci"
-    other.mkdir()
-    lock = os.open(alive, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.close(left(tmp_path / ".root.0123.fastoci"))
+    (tmp_path / ".root.89ab.fastoci").mkdir(mode=0o700)  # killed before it made the lock
+    os.close(left(tmp_path / ".root2.89ab.fastoci"))
+    lock = left(tmp_path / ".root.4567.fastoci")
     try:
         Rootfs.begin(tmp_path / "root").publish()
     finally:
         os.close(lock)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".root.4567.fastoci", ".root2.89ab.fastoci", "root"]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("change", ["owner", "mode", "link", "no lock", "lock's mode", "lock's owner", "lock's kind"])
+def test_what_only_looks_like_a_private_directory_of_ours_is_left_alone(tmp_path: Path, change: str) -> None:
+    path = tmp_path / ".root.0123.fastoci"
+    os.close(left(path))
+    if "owner" in change:
+        if os.geteuid() != 0:
+            pytest.skip("needs root to give files away")
+        os.chown(path / "lock" if "lock" in change else path, 65534, 65534)
+    elif change == "mode":
+        path.chmod(0o755)
+    elif change == "link":
+        path.rename(tmp_path / "real")
+        path.symlink_to("real")
+    elif change == "no lock":
+        (path / "lock").unlink()
+    elif change == "lock's mode":
+        (path / "lock").chmod(0o644)
+    else:
+        (path / "lock").unlink()
+        os.mkfifo(path / "lock", 0o600)
+    Rootfs.begin(tmp_path / "root").publish()
+    assert (path / "rootfs" / "deep").is_dir()
 
 
 def test_unpacks_that_begin_at_once_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
@@ -87,21 +123,101 @@ def test_unpacks_that_begin_at_once_do_not_take_each_other_for_dead(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tree_deeper_than_any_path_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "keep").write_text("")
-    top = tmp_path / "top"
-    top.mkdir()
-    fd = os.open(top, os.O_RDONLY)
-    os.symlink(outside, "link", dir_fd=fd)
-    for _ in range(3000):
-        os.mkdir("d" * 100, 0o500 if os.geteuid() == 0 else 0o700, dir_fd=fd)
-        deeper = os.open("d" * 100, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
-    os.symlink(outside, "link", dir_fd=fd)
-    os.close(fd)
-    remove_tree(top)
-    assert not top.exists()
-    assert (outside / "keep").exists()
+@pytest.mark.parametrize("mode", [0o755, 0o555, 0o311, 0o000])
+def test_a_tree_is_published_with_whatever_mode_its_root_has(tmp_path: Path, mode: int) -> None:
+    rootfs = Rootfs.begin(tmp_path / "root")
+    os.fchmod(rootfs.fd, mode)
+    rootfs.publish()
+    assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == mode
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("applied", [False, True], ids=["rootfs", "apply"])
+def test_the_root_inherits_nothing_from_the_directory_it_is_in(tmp_path: Path, applied: bool) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    if os.geteuid() == 0:
+        os.chown(parent, 0, 1234)
+    parent.chmod(0o2777)
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, 7, who)
+        for tag, who in ((1, NOBODY), (2, 65534), (4, NOBODY), (16, NOBODY), (32, NOBODY))
+    )
+    try:
+        os.setxattr(parent, "system.posix_acl_default", acl)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    umask = os.umask(0o077)
+    try:
+        if applied:
+            os.close(open_directory(parent / "root")[0])
+        else:
+            rootfs = Rootfs.begin(parent / "root")
+            staged = rootfs.stage(0)
+            assert not [name for name in os.listxattr(staged) if "acl" in name]
+            os.close(staged)
+            rootfs.publish()
+    finally:
+        os.umask(umask)
+    info = (parent / "root").stat()
+    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o755, os.geteuid(), os.getegid())
+    assert not [name for name in os.listxattr(parent / "root") if "acl" in name]
+
+
+def whole(target: Path) -> None:
+    """All that an unpack does, or as much as another user lets it do."""
+    with suppress(StoreError):
+        rootfs = Rootfs.begin(target)
+        try:
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=rootfs.fd))
+            staged = rootfs.stage(1)
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=staged))
+            os.close(staged)
+            rootfs.unstage(1)
+            rootfs.publish()
+        except BaseException:
+            rootfs.discard()
+            raise
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_who_acts_between_two_calls_leads_nothing_elsewhere(kind: str) -> None:
+    with scene(kind) as at:
+        assert Attacker(at).between(whole) > 100
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_who_acts_meanwhile_leads_nothing_elsewhere(kind: str) -> None:
+    with scene(kind) as at:
+        Attacker(at).beside(whole, 300)
+
+
+@pytest.mark.attack
+def test_a_directory_of_roots_that_another_user_gives_the_name_is_not_removed() -> None:
+    with scene("theirs") as at:
+        backup = at.place / ".target.0123456789abcdef.fastoci"
+        backup.mkdir(mode=0o700)
+        (backup / "file").touch()
+        Rootfs.begin(at.target).publish()
+        assert (backup / "file").exists()
+
+
+def applied(target: Path) -> None:
+    with suppress(StoreError):
+        fd, _ = open_directory(target)
+        try:
+            with suppress(FileExistsError, PermissionError):
+                os.close(os.open("file", os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=fd))
+        finally:
+            os.close(fd)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_does_not_choose_the_directory_that_layers_are_applied_to(kind: str) -> None:
+    with scene(kind) as at:
+        assert Attacker(at).between(applied) > 20
+        Attacker(at).beside(applied, 300)

@@ -23,12 +23,11 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastoci import _core
+from fastoci import _core, files
 from fastoci.errors import FormatError, StoreFullError, UnsafePathError
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, listing
 from fastoci.unpack.layer import LayerStager, LayerWriter
-from fastoci.unpack.rootfs import remove_tree
 
 ROOT_USER = os.geteuid() == 0
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}
@@ -53,7 +52,8 @@ def scratch() -> Iterator[Path]:
     try:
         yield work
     finally:
-        remove_tree(work)
+        with opened(work.parent) as parent:
+            files.remove_tree_at(parent, work.name)
 
 
 @dataclass(frozen=True, slots=True)

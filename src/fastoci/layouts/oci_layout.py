@@ -8,7 +8,6 @@ Knows no references, registries or platforms. Spec: image-spec v1.1 image-layout
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import FormatError, StoreError, StoreFullError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor, encode
@@ -25,9 +25,8 @@ from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layou
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.interfaces import BlobStore
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others may read all else in a layout
+_UNFINISHED: Final = ".oci-layout.new"
 _SIZE: Final = 64 << 20  # bytes of an index.json that is extended
 _CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
 # Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
@@ -57,30 +56,21 @@ def write_images(
     Entries of their names are replaced, all others stay. Blobs that are there with the right size stay too.
 
     Args:
+        target: absolute.
         check: called now and then; what it raises ends the work. The blobs so far stay.
     Raises:
+        StoreBusyError: another process extends the layout; nothing was done.
         BlobNotFoundError: ``store`` lacks a blob of one of the images.
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
     """
     with _translated(str(target)):
-        if not target.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-            _sync(target.parent)
-        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = files.open_directory(target, make=0o755)
         try:
             with _locked(root, target):
                 _add_blobs(root, {blob.digest: blob for image in images for blob in image.blobs}.values(), store, check)
                 _add_entries(root, images, target)
         finally:
             os.close(root)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -94,25 +84,25 @@ def _translated(path: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(root: int, target: Path) -> Iterator[None]:
-    """Check or make ``oci-layout``, and hold a lock on it: one process at a time extends a layout."""
-    names = set(os.listdir(root)) - {"lost+found"}
-    if names and "oci-layout" not in names:
-        raise StoreError(f"{target} is neither empty nor an OCI layout", path=str(target))
-    fd = os.open("oci-layout", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=root)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        data = _read(fd, f"{target}/oci-layout", 1 << 16)
-        if not data.strip(b"\0"):  # just made, or made before a power cut
-            os.pwrite(fd, OCI_LAYOUT, 0)
-            os.fsync(fd)
+    """Hold the layout's lock, by which one process at a time extends it, and check or make ``oci-layout``."""
+    _demand_layout_or_nothing(root, target)
+    with files.locked_at(root, _LOCK, f"{target}/{_LOCK}"):
+        data = _read(root, "oci-layout", f"{target}/oci-layout", 1 << 16)
+        if data is None or not data.strip(b"\0"):  # as a power cut may have left it
+            _demand_layout_or_nothing(root, target)
+            files.replace_at(root, "oci-layout", OCI_LAYOUT, temporary=_UNFINISHED)
             data = OCI_LAYOUT
         try:
             parse_layout(data)
         except (FormatError, UnsupportedError) as error:
             raise StoreError(f"{target} is no OCI layout: {error}", path=str(target)) from error
         yield
-    finally:
-        os.close(fd)
+
+
+def _demand_layout_or_nothing(root: int, target: Path) -> None:
+    names = set(os.listdir(root)) - {"lost+found", _LOCK, _UNFINISHED}
+    if names and "oci-layout" not in names:
+        raise StoreError(f"{target} is neither empty nor an OCI layout", path=str(target))
 
 
 def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore, check: Callable[[], None]) -> None:
@@ -136,10 +126,8 @@ def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore, check: 
 @contextmanager
 def _directory(parent: int, name: str) -> Iterator[int]:
     """An open directory, made and durable when absent, no symbolic link."""
-    with suppress(FileExistsError):
-        os.mkdir(name, dir_fd=parent)
-        os.fsync(parent)
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    files.make_directory_at(parent, name, 0o755, exact=False)
+    fd = files.open_directory_at(parent, name)
     try:
         yield fd
     finally:
@@ -181,7 +169,7 @@ def _link(source: int, directory: int, name: str) -> bool:
 
 
 def _copy(source: int, directory: int, name: str, size: int, check: Callable[[], None]) -> None:
-    fd = os.open(name, _WRITE, 0o600, dir_fd=directory)
+    fd = os.open(name, files.CREATE, 0o600, dir_fd=directory)
     try:
         offset = 0
         copied = 1
@@ -209,15 +197,9 @@ def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
 
 def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None:
     path = str(target / "index.json")
-    try:
-        fd = os.open("index.json", _READ, dir_fd=root)
-    except FileNotFoundError:
+    data = _read(root, "index.json", path, _SIZE)
+    if data is None:
         data = encode_index(())
-    else:
-        try:
-            data = _read(fd, path, _SIZE)
-        finally:
-            os.close(fd)
     try:
         index.parse(data, OCI_INDEX)
     except (FormatError, UnsupportedError) as error:
@@ -228,7 +210,8 @@ def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None
     nameless = {str(image.top.digest) for image in images if not image.name}
     kept = [other for other in document["manifests"] or () if not _is_replaced(other, names, nameless)]
     manifests = [*kept, *map(_entry, images)]
-    _put_index(root, json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n")
+    new = json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n"
+    files.replace_at(root, "index.json", new, temporary=".index.json.new")
 
 
 def _entry(image: LayoutImage) -> dict[str, object]:
@@ -242,24 +225,13 @@ def _is_replaced(entry: dict[str, object], names: set[str], nameless: set[str]) 
     return named in names if named else entry["digest"] in nameless
 
 
-def _put_index(root: int, data: bytes) -> None:
-    hidden = ".index.json.new"
-    with suppress(FileNotFoundError):
-        os.unlink(hidden, dir_fd=root)
-    fd = os.open(hidden, _WRITE, 0o644, dir_fd=root)
+def _read(root: int, name: str, path: str, limit: int) -> bytes | None:
+    """The content of a file; None when it is absent."""
     try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(hidden, "index.json", src_dir_fd=root, dst_dir_fd=root)
-    os.fsync(root)
-
-
-def _read(fd: int, path: str, limit: int) -> bytes:
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode) or info.st_size > limit:
-        raise StoreError(f"{path} is no regular file of at most {limit} bytes", path=path)
-    with open(fd, "rb", closefd=False) as file:
+        fd = files.open_file_at(root, name)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:
+        if os.fstat(fd).st_size > limit:
+            raise StoreError(f"{path} has more than {limit} bytes", path=path)
         return file.read(limit)

@@ -5,16 +5,16 @@ Knows no keys and no secrets' meaning; two processes of ours that change a file 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 
+from fastoci import files
 from fastoci.errors import FormatError, StoreError
-from fastoci.registry.auth_files import document, read
+from fastoci.registry.auth_files import document, read_open
 
 
 def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
@@ -22,49 +22,48 @@ def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
 
     A file that is absent begins empty; a link stays, what it leads to is changed.
 
+    Args:
+        path: absolute.
     Raises:
         FormatError: the file is no auth file; it is left as it is.
-        StoreError: it cannot be written.
+        StoreBusyError: another process changes it; nothing was done.
+        StoreError: it cannot be written, or is another user's.
     """
-    real = Path(os.path.realpath(path))
     try:
-        real.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory, name = files.open_parent(path, make=0o700, follow=True)
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            found = _document(real)
-            changed = change(found)
-            if changed:
-                _replace(real, json.dumps(found, indent="\t").encode() + b"\n")
-                os.fsync(directory)
+            return _edit(directory, name, path, change)
         finally:
             os.close(directory)
     except OSError as error:
         raise StoreError(f"{path}: cannot write this auth file: {error.strerror}", path=str(path)) from error
+
+
+def _edit(directory: int, name: str, path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
+    lock = f".{name}.lock"
+    # Where nothing can be written, there may be nothing to change.
+    writable = os.access(".", os.W_OK, dir_fd=directory, effective_ids=True)
+    with files.locked_at(directory, lock, f"{path.parent}/{lock}") if writable else nullcontext():
+        found, owner = _document(directory, name, path)
+        changed = change(found)
+        if changed:
+            data = json.dumps(found, indent="\t").encode() + b"\n"
+            temporary = f".{name}-{secrets.token_hex(8)}"
+            files.replace_at(directory, name, data, temporary=temporary, mode=0o600, owner=owner)
     return changed
 
 
-def _document(path: Path) -> dict[str, object]:
+def _document(directory: int, name: str, path: Path) -> tuple[dict[str, object], tuple[int, int] | None]:
+    """What the file holds, and its user and group: root changes a user's file, and it stays the user's."""
     try:
-        return document(read(path), str(path))
-    except FormatError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return {}
-        raise
-
-
-def _replace(path: Path, data: bytes) -> None:
-    file, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
-    try:
-        with open(file, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            with suppress(FileNotFoundError, PermissionError):
-                old = path.stat()
-                os.fchown(file, old.st_uid, old.st_gid)  # root changes a user's file: it stays the user's
-            os.fsync(file)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        fd = files.open_file_at(directory, name)
+    except FileNotFoundError:
+        return {}, None
+    except PermissionError as error:
+        raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
+    with open(fd, "rb") as file:
+        info, above = os.fstat(fd), os.fstat(directory)
+        if info.st_uid not in (0, os.geteuid(), above.st_uid):  # in /tmp: it would be given what is written
+            text = f"{path}: this auth file belongs to user {info.st_uid}, in a directory of user {above.st_uid}"
+            raise StoreError(text, path=str(path))
+        return document(read_open(file, path), str(path)), (info.st_uid, info.st_gid)

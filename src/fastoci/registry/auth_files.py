@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from fastoci.errors import FormatError
 from fastoci.registry.credential import Credential
@@ -91,9 +91,19 @@ def read(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_SIZE + 1)
+            return read_open(file, path)
     except OSError as error:
         raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
+
+
+def read_open(file: BinaryIO, path: Path) -> bytes:
+    """The bytes of an auth file that is open.
+
+    Raises:
+        FormatError: it is too large to be one.
+        OSError: the disk refused.
+    """
+    data = file.read(FILE_SIZE + 1)
     if len(data) > FILE_SIZE:
         raise FormatError(f"{path}: larger than {FILE_SIZE} bytes, this is no auth file")
     return data

@@ -12,9 +12,12 @@ import base64
 import os
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from fastoci.errors import ConnectError, CredentialError, FormatError, ReferenceSyntaxError, TimedOutError
+from fastoci.files import absolute
 from fastoci.image.reference import Reference
 from fastoci.registry import auth_files, endpoints
 from fastoci.registry.auth import Authenticator
@@ -29,8 +32,10 @@ from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place, places
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import redact
+from fastoci.settle import when_free
 
 StrPath = str | os.PathLike[str]
+_LOCK_S: Final = 10.0  # for another process that changes the file, which takes milliseconds
 
 
 async def login(
@@ -58,18 +63,18 @@ async def login(
     """
     key, there = _place(host)
     credential = Credential(user, password)
-    path = auth_files.writable(None if authfile is None else Path(authfile), environ)
+    path = absolute(auth_files.writable(None if authfile is None else Path(authfile), environ))
     file = await asyncio.to_thread(_file, path)
     helper = file.helper(there.domain)
     if helper and "/" in key:
         text = f"{key}: docker-credential-{helper} keeps credentials of whole registries; log in to {there.domain}"
         raise CredentialError(text, program=f"docker-credential-{helper}")
-    certificates = None if cert_dir is None else Path(cert_dir)
+    certificates = None if cert_dir is None else absolute(cert_dir)
     mirrors = await asyncio.to_thread(lambda: endpoints.load(environ, os.geteuid(), cert_dir=certificates))
     asked = await _check(there, credential, endpoints.own(there, mirrors, tls_verify=tls_verify), environ)
     if helper:
         await Helpers(environ).store(helper, there.domain, credential)
-    await asyncio.to_thread(keep, path, key, credential, helper=helper)
+    await when_free(lambda: asyncio.to_thread(keep, path, key, credential, helper=helper), within_s=_LOCK_S)
     return asked
 
 
@@ -85,13 +90,14 @@ async def logout(
         CredentialError: a helper fails.
         FormatError, StoreError: the file is no auth file, or cannot be written.
     """
-    path = auth_files.writable(None if authfile is None else Path(authfile), environ)
+    path = absolute(auth_files.writable(None if authfile is None else Path(authfile), environ))
     wanted = None if host is None else _place(host)[0]
     if not await asyncio.to_thread(path.exists):
         return ()
     file = await asyncio.to_thread(_file, path)
     gone: list[str] = []
-    await asyncio.to_thread(edit, path, lambda found: _remove(found, wanted, path, gone))
+    removing = partial(edit, path, lambda found: _remove(found, wanted, path, gone))
+    await when_free(lambda: asyncio.to_thread(removing), within_s=_LOCK_S)
     helpers = Helpers(environ)
     for domain in dict.fromkeys([*gone, *file.helpers] if wanted is None else [wanted]):
         helper = "" if "/" in domain else file.helper(domain)
@@ -110,7 +116,7 @@ async def logged_in(
     """
     key, there = _place(host)
     machine = (await asyncio.to_thread(endpoints.load, environ, os.geteuid())).registries.credential_helpers
-    named = None if authfile is None else Path(authfile)
+    named = None if authfile is None else absolute(authfile)
     credentials = await asyncio.to_thread(load, named, machine=machine, environ=environ)
     found = await credentials.find(there.domain, key.partition("/")[2])
     return None if found is None else found.username or "<token>"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from fastoci import _core
+from fastoci import _core, files
 from fastoci.errors import BlobNotFoundError, PlatformError, StoreError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
@@ -25,6 +25,7 @@ from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
 from fastoci.layouts.oci_layout import LayoutImage, write_images
+from fastoci.settle import when_free
 from fastoci.store.blobs import Store
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
@@ -39,7 +40,7 @@ from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
-from fastoci.transfer.upkeep import Upkeep
+from fastoci.transfer.upkeep import LAYOUT_LOCK_S, Upkeep
 from fastoci.transfer.worker import Worker
 
 if TYPE_CHECKING:
@@ -96,22 +97,26 @@ class Image:
         Raises:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
+        target = files.absolute(root)
         await self._note_use()
         async with self._job.store.lease_if_writable(self._parts):
-            await self._job.unpack(self._resolved, self.config, Path(root), image=str(self.reference))
+            await self._job.unpack(self._resolved, self.config, target, image=str(self.reference))
 
     async def export(self, directory: StrPath) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
 
         Raises:
             StoreError: ``directory`` is no layout, or cannot be written.
+            StoreBusyError: another process extends the layout, and did not end.
         """
+        target = files.absolute(directory)
         await self._note_use()
         top = replace(self.manifest_descriptor, platform=self.platform)
         store = self._job.store
         async with store.lease_if_writable(self._parts):
             image = LayoutImage(str(self.reference), top, self._parts)
-            await store.run_stoppable(lambda check: write_images(Path(directory), [image], store, check=check))
+            writing = partial(write_images, target, [image], store)
+            await when_free(lambda: store.run_stoppable(lambda check: writing(check=check)), within_s=LAYOUT_LOCK_S)
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
@@ -157,13 +162,13 @@ class Engine:
         cert_dir: StrPath | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.store_path = default_store() if store is None else Path(store)
-        self._additional = [Path(each) for each in additional]
+        self.store_path = files.absolute(default_store() if store is None else store)
+        self._additional = [files.absolute(each) for each in additional]
         self._limits = limits or Limits()
         self._tls_verify = tls_verify
         self._authfile = _path(authfile)
         self._creds = creds
-        self._providers = credential_providers
+        self._providers = None if credential_providers is None else tuple(map(files.absolute, credential_providers))
         self._places = (_path(registries_conf), _path(hosts_dir), _path(cert_dir))
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
@@ -221,13 +226,12 @@ class Engine:
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         parsed = Reference.parse(reference)
+        target = _path(rootfs)
         wanted = None if platform is None else Platform.parse(platform)
         repository = await self._repository(parsed)
         self._pulls += 1
         try:
-            resolved, config = await self._job.pull(
-                parsed, repository, image=reference, platform=wanted, rootfs=None if rootfs is None else Path(rootfs)
-            )
+            resolved, config = await self._job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
             self._view_is_old = True
         except BaseException:
             with suppress(StoreError):  # the pull's own error is the one to know of; the view stays old
@@ -348,7 +352,7 @@ class Engine:
         from fastoci.registry.proxies import proxy_for
 
         explicit = None if self._creds is None else Credential(*self._creds)
-        providers = None if self._providers is None else (Path(self._providers[0]), Path(self._providers[1]))
+        providers = None if self._providers is None else (self._providers[0], self._providers[1])
         registries, hosts_dir, cert_dir = self._places
         mirrors = await asyncio.to_thread(
             lambda: endpoints.load(
@@ -373,7 +377,7 @@ class Engine:
 
 
 def _path(given: StrPath | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else files.absolute(given)
 
 
 async def apply(
@@ -385,10 +389,11 @@ async def apply(
         UnpackError, FormatError, StoreError: the directory holds what was extracted before.
     """
     limits = limits or Limits()
+    target, paths = files.absolute(directory), [files.absolute(layer) for layer in layers]
     worker = Worker(limits.workers)
     try:
         unpacker = Unpacker(worker, Spans(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
-        await unpacker.apply(Path(directory), [Path(layer) for layer in layers])
+        await unpacker.apply(target, paths)
     finally:
         worker.close()
 

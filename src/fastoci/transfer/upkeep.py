@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
+from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.image.reference import Reference
 from fastoci.layouts.oci_layout import LayoutImage, write_images
+from fastoci.settle import when_free
 from fastoci.store.blobs import Store
 from fastoci.store.reach import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
 from fastoci.store.refs import Ref
@@ -23,6 +25,8 @@ from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
 from fastoci.transfer.verify import Verification, Verifying
 from fastoci.transfer.worker import Worker
+
+LAYOUT_LOCK_S: Final = 300.0  # for another process that extends a layout, and may copy some gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +114,20 @@ class Upkeep:
         Raises:
             BlobNotFoundError: the store has no such reference, or lost a part of it.
             StoreError: ``directory`` is no layout, or cannot be written.
+            StoreBusyError: another process extends the layout, and did not end.
         """
+
+        target = files.absolute(directory)
 
         def work(read: Read, check: Check) -> int:
             if references:
                 refs = [self._store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
             else:
                 refs = list(self._store.refs.list()[0])
-            write_images(Path(directory), [_layout_image(ref, read) for ref in refs], self._store, check=check)
+            write_images(target, [_layout_image(ref, read) for ref in refs], self._store, check=check)
             return len(refs)
 
-        return await self._store.walk(work)
+        return await when_free(lambda: self._store.walk(work), within_s=LAYOUT_LOCK_S)
 
     async def _refs(self, references: Sequence[str]) -> list[Listed]:
         if not references:

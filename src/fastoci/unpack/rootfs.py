@@ -1,5 +1,7 @@
 """A rootfs while it grows: under a private name beside its final one, renamed when every diff_id holds.
 
+The directory beside may belong to another user, and so may what is in it. All is done by descriptors: of the parent,
+opened once, and of the private directory, which is nobody else's because its descriptor says so.
 The tree is not synced: it is never taken as a cache, so after a power cut nobody trusts it (``docs/store-format.md``).
 What a killed process left is removed by the next unpack to the same place.
 """
@@ -7,52 +9,54 @@ What a killed process left is removed by the next unpack to the same place.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError, StoreFullError
+
+_PRIVATE: Final = 0o700
+_LOCK: Final = "lock"  # in the private directory: only its owner may open it
+_SUFFIX: Final = ".fastoci"
+_TRIES: Final = 64  # to make one that nobody takes away meanwhile
+_ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+_NO_ACL: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 
 
 class Rootfs:
-    """One tree under construction. ``fd`` is its root. End it with ``publish`` or ``discard``.
+    """One tree under construction. ``fd`` is its root. End it with ``publish`` or ``discard``."""
 
-    ``staging`` is a 0700 directory that holds ``rootfs``, and a directory for each layer that is made aside; an flock
-    on it says that its owner lives.
-    """
-
-    def __init__(self, target: Path, staging: Path, lock_fd: int, fd: int) -> None:
+    def __init__(self, target: Path, name: str, staging: _Staging, fd: int) -> None:
         self.target = target
+        self._name = name
         self._staging = staging
-        self._lock_fd = lock_fd
         self.fd = fd
 
     @classmethod
     def begin(cls, target: Path) -> Rootfs:
-        """Make the private directory beside ``target``.
+        """Make the private directory beside ``target``, which is absolute.
 
         Raises:
-            StoreError: ``target`` exists and is not an empty directory, or its parent cannot be written.
+            StoreError: ``target`` exists and is not an empty directory, its parent cannot be written, or the way to it
+                is another user's.
         """
-        target = Path(os.path.abspath(target))
-        lock_fd = -1
         try:
-            _demand_free(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(target)
-            staging, lock_fd = _make_locked(target)
-            (staging / "rootfs").mkdir(mode=0o755)
-            os.chmod(staging / "rootfs", 0o755)  # whatever the umask
-            fd = os.open(staging / "rootfs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with ExitStack() as undo:
+                parent, name = files.open_parent(target, make=0o755)
+                undo.callback(close, parent)
+                _demand_free(parent, name)
+                _remove_abandoned(parent, name)
+                staging = _Staging.make(parent, name)
+                undo.callback(staging.remove)
+                fd = staging.make_directory("rootfs", 0o755)
+                undo.pop_all()
         except OSError as error:
-            if lock_fd >= 0:
-                remove_tree(staging)
-                os.close(lock_fd)
             raise _translate(error, target) from error
-        return cls(target, staging, lock_fd, fd)
+        return cls(target, name, staging, fd)
 
     def stage(self, number: int) -> int:
         """Make an empty directory beside the tree for the files of one layer; its descriptor.
@@ -60,19 +64,14 @@ class Rootfs:
         Raises:
             StoreError: the disk refused.
         """
-        directory = self._stage(number)
         try:
-            directory.mkdir(mode=0o700)
-            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return self._staging.make_directory(f"layer{number}", _PRIVATE)
         except OSError as error:
             raise _translate(error, self.target) from error
 
     def unstage(self, number: int) -> None:
         """Remove such a directory and what is left in it."""
-        remove_tree(self._stage(number))
-
-    def _stage(self, number: int) -> Path:
-        return self._staging / f"layer{number}"
+        files.remove_tree_at(self._staging.fd, f"layer{number}")
 
     def publish(self) -> None:
         """Give the tree its final name. Closes, also on error.
@@ -80,8 +79,15 @@ class Rootfs:
         Raises:
             StoreError: the name was taken meanwhile, or the disk refused.
         """
+        mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
         try:
-            os.rename(self._staging / "rootfs", self.target)  # replaces an empty directory, nothing else
+            # Whoever moves a directory to another writes to it: its "..". Root may, whatever the mode.
+            if os.geteuid() != 0 and not mode & stat.S_IWUSR:
+                os.fchmod(self.fd, mode | stat.S_IWUSR)
+            # Replaces an empty directory, nothing else.
+            os.rename("rootfs", self._name, src_dir_fd=self._staging.fd, dst_dir_fd=self._staging.parent)
+            if os.geteuid() != 0 and not mode & stat.S_IWUSR:
+                os.fchmod(self.fd, mode)
         except OSError as error:
             raise _translate(error, self.target) from error
         finally:
@@ -93,8 +99,105 @@ class Rootfs:
             return
         close(self.fd)
         self.fd = -1
-        remove_tree(self._staging)
-        close(self._lock_fd)
+        self._staging.remove()
+        close(self._staging.parent)
+
+
+class _Staging:
+    """A private directory, held and locked: 0700, this user's, and the lock says that its process lives.
+
+    Only that user has ever been able to write to it, so names below it mean what they meant a moment ago. Its own name
+    may be anything by now.
+    """
+
+    def __init__(self, parent: int, name: str, fd: int, lock: int) -> None:
+        self.parent = parent
+        self.fd = fd
+        self._name = name
+        self._lock = lock
+
+    @classmethod
+    def make(cls, parent: int, target: str) -> _Staging:
+        """Make one beside ``target``.
+
+        An unpack that comes between two steps may take it for abandoned and remove it, and whoever owns the parent may
+        put something else in its place: then another is made.
+        """
+        for _ in range(_TRIES):
+            name = f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}"
+            os.mkdir(name, _PRIVATE, dir_fd=parent)
+            made = cls._made(parent, name)
+            if made is not None:
+                return made
+            with suppress(OSError):
+                os.rmdir(name, dir_fd=parent)
+        raise OSError(errno.EAGAIN, "what is made beside it is taken away, or belongs to another user")
+
+    @classmethod
+    def _made(cls, parent: int, name: str) -> _Staging | None:
+        """Hold what was just made, if that is what has the name."""
+        with ExitStack() as undo:
+            fd = _open_directory(parent, name)
+            if fd is None:
+                return None
+            undo.callback(close, fd)
+            if os.fstat(fd).st_uid != os.geteuid() or os.listdir(fd):
+                return None
+            _make_plain(fd, _PRIVATE)
+            try:
+                lock = files.lock_at(fd, _LOCK)
+            except FileNotFoundError:
+                return None
+            if lock is None:
+                return None
+            undo.callback(close, lock)
+            if os.listdir(fd) != [_LOCK]:
+                return None
+            undo.pop_all()
+            return cls(parent, name, fd, lock)
+
+    @classmethod
+    def abandoned(cls, parent: int, name: str) -> _Staging | None:
+        """The private directory of a process of this user that is gone; None for anything else."""
+        with ExitStack() as undo:
+            fd = _open_directory(parent, name)
+            if fd is None:
+                return None
+            undo.callback(close, fd)
+            if not _is_private(os.fstat(fd), stat.S_IFDIR | _PRIVATE):
+                return None
+            try:
+                lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            except FileNotFoundError:
+                os.rmdir(name, dir_fd=parent)  # just made, or nearly removed: then it is empty
+                return None
+            undo.callback(close, lock)
+            if not _is_private(os.fstat(lock), stat.S_IFREG | 0o600) or not files.try_lock(lock):
+                return None
+            undo.pop_all()
+            return cls(parent, name, fd, lock)
+
+    def make_directory(self, name: str, mode: int) -> int:
+        """Make a directory in it, with nothing inherited; its descriptor."""
+        os.mkdir(name, _PRIVATE, dir_fd=self.fd)
+        fd = files.open_directory_at(self.fd, name)
+        try:
+            _make_plain(fd, mode)
+        except BaseException:
+            close(fd)
+            raise
+        return fd
+
+    def remove(self) -> None:
+        """Remove all that is in it, and the directory if it still has its name; lets go of it."""
+        with suppress(OSError):
+            for name in os.listdir(self.fd):
+                if name != _LOCK:
+                    files.remove_tree_at(self.fd, name)
+            os.unlink(_LOCK, dir_fd=self.fd)  # last, so that what is left of a kill here is known as ours
+            os.rmdir(self._name, dir_fd=self.parent)
+        close(self._lock)
+        close(self.fd)
 
 
 def close(fd: int) -> None:
@@ -104,107 +207,92 @@ def close(fd: int) -> None:
 
 
 def open_directory(path: Path) -> tuple[int, bool]:
-    """Open (or make) a directory to apply layers onto; its descriptor, and whether it holds anything.
+    """Open (or make) a directory, by its absolute path, to apply layers onto; and whether it holds anything.
 
     Raises:
-        StoreError: it is no directory, or cannot be made or opened.
+        StoreError: it is no directory, cannot be made or opened, or the way to it is another user's.
     """
     try:
-        path.mkdir(mode=0o755, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return fd, bool(os.listdir(fd))
+        fd = _open_or_make(path)
+        try:
+            return fd, bool(os.listdir(fd))
+        except BaseException:
+            close(fd)
+            raise
     except OSError as error:
         raise _translate(error, path) from error
 
 
-def remove_tree(top: Path) -> None:
-    """Remove a directory and all below it, however deep, without recursion.
-
-    A directory is emptied by moving its subdirectories up to ``top``, so no path grows longer than two names and
-    nothing leaves ``top``. What cannot be removed stays.
-    """
-    token = secrets.token_hex(8)
-    moved = 0
-    pending = [top]
-    while pending:
-        directory = pending.pop()
-        with suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    if not entry.is_dir(follow_symlinks=False):
-                        os.unlink(entry.path)
-                        continue
-                    os.chmod(entry.path, 0o700)  # one's own read-only directories
-                    moved += 1
-                    aside = top / f"{token}.{moved}"
-                    os.rename(entry.path, aside)
-                    pending.append(aside)
-        if directory != top:
-            with suppress(OSError):
-                os.rmdir(directory)
-    with suppress(OSError):
-        os.rmdir(top)
-
-
-def _demand_free(target: Path) -> None:
+def _open_or_make(path: Path) -> int:
     with suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(target).st_mode):
-            raise FileExistsError(errno.EEXIST, "exists and is not a directory", str(target))
-        if os.listdir(target):
-            raise OSError(errno.ENOTEMPTY, "exists and is not empty", str(target))
-
-
-def _make_locked(target: Path) -> tuple[Path, int]:
-    """Make a private directory beside ``target`` and lock it; its path and the lock's descriptor.
-
-    An unpack that comes between the two takes it for abandoned and removes it: then another is made.
-    """
-    while True:
-        staging = target.parent / f".{target.name}.{secrets.token_hex(8)}.fastoci"
-        staging.mkdir(mode=0o700)
+        return files.open_directory(path)
+    parent, name = files.open_parent(path, follow=True)
+    try:
+        os.mkdir(name, _PRIVATE, dir_fd=parent)
+        fd = files.open_directory_at(parent, name)
         try:
-            lock_fd = _lock(staging)
-        except OSError:
-            with suppress(OSError):
-                os.rmdir(staging)
+            # In another user's directory it may be one by now that was put in its place.
+            if os.fstat(fd).st_uid == os.geteuid() and not os.listdir(fd):
+                _make_plain(fd, 0o755)
+        except BaseException:
+            close(fd)
             raise
-        if lock_fd is not None:
-            return staging, lock_fd
+        return fd
+    finally:
+        close(parent)
 
 
-def _lock(directory: Path) -> int | None:
-    """Lock a directory; None when it is gone."""
+def _make_plain(fd: int, mode: int) -> None:
+    """Give a directory this mode whatever the umask, and nothing of its parent's: no group, no setgid bit, no ACL."""
+    for name in _ACLS:
+        try:
+            os.removexattr(fd, name)
+        except OSError as error:
+            if error.errno not in _NO_ACL:
+                raise
+    if os.fstat(fd).st_gid != os.getegid():
+        os.fchown(fd, -1, os.getegid())
+    os.fchmod(fd, mode)
+
+
+def _open_directory(parent: int, name: str) -> int | None:
+    """None when it is gone, or is none."""
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # whoever removes it has the lock meanwhile
-        if os.path.samestat(os.lstat(directory), os.fstat(fd)):
-            return fd
-    except FileNotFoundError:
-        pass
-    except BaseException:
-        os.close(fd)
+        return files.open_directory_at(parent, name)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            return None
         raise
-    os.close(fd)
-    return None
 
 
-def _remove_abandoned(target: Path) -> None:
+def _is_private(info: os.stat_result, mode: int) -> bool:
+    return info.st_uid == os.geteuid() and info.st_mode == mode
+
+
+def _demand_free(parent: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, "exists and is not a directory", name)
+        fd = files.open_directory_at(parent, name)
+        try:
+            if os.listdir(fd):
+                raise OSError(errno.ENOTEMPTY, "exists and is not empty", name)
+        finally:
+            close(fd)
+
+
+def _prefix(target: str) -> str:
+    return f".{target}."
+
+
+def _remove_abandoned(parent: int, target: str) -> None:
     """Remove the private directories of unpacks to ``target`` whose process is gone."""
-    for entry in os.scandir(target.parent):
-        if not (entry.name.startswith(f".{target.name}.") and entry.name.endswith(".fastoci")):
-            continue
-        if not entry.is_dir(follow_symlinks=False):
-            continue
-        with suppress(OSError):
-            fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(Path(entry.path))
-            finally:
-                os.close(fd)
+    for name in os.listdir(parent):
+        if name.startswith(_prefix(target)) and name.endswith(_SUFFIX):
+            with suppress(OSError):
+                staging = _Staging.abandoned(parent, name)
+                if staging is not None:
+                    staging.remove()
 
 
 def _translate(error: OSError, target: Path) -> StoreError:
