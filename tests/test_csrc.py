@@ -44,6 +44,17 @@ def test_the_c_unit_tests_pass(tests: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_threads_that_look_at_a_layer_under_way_race_with_nothing(tests: Path) -> None:
+    """`make tsan` runs all of them so."""
+    if shutil.which("make") is None or shutil.which("gcc") is None:
+        pytest.skip("needs make and gcc")
+    if not os.path.isabs(output(tests, "gcc", "-print-file-name=libtsan.so").strip()):
+        pytest.skip("this gcc has no ThreadSanitizer")
+    make(tests, "build/tsan/test_threads")
+    assert output(tests, "setarch", "-R", tests / "build/tsan/test_threads") == "test_threads: ok\n"
+
+
+@pytest.mark.timeout(300)
 def test_the_c_unit_tests_pass_on_an_emulated_arm(tests: Path, peer: Callable[[str], str]) -> None:
     for program in ("make", "aarch64-linux-gnu-gcc", "qemu-aarch64"):
         peer(program)

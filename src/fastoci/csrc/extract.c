@@ -200,7 +200,27 @@ int extract_usable(struct extract *ex)
     return ex->start_error ? failed(ex, EXTRACT_IO) : ex->facts.code;
 }
 
-int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
+int extract_publish(struct extract *ex, int result)
+{
+    const struct extract_facts *facts = &ex->facts;
+    struct extract_facts *published = &ex->published;
+
+    __atomic_store_n(&published->entries, facts->entries, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->bytes, facts->bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->skipped_owners, facts->skipped_owners, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->skipped_devices, facts->skipped_devices, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->skipped_xattrs, facts->skipped_xattrs, __ATOMIC_RELAXED);
+    if (facts->code && !published->code) { /* what belongs to the code is whole before it is seen, and never changes */
+        published->offset = facts->offset;
+        published->value = facts->value;
+        published->path = facts->path;
+        published->path_len = facts->path_len;
+        __atomic_store_n(&published->code, facts->code, __ATOMIC_RELEASE);
+    }
+    return result;
+}
+
+static int feed(struct extract *ex, const uint8_t *data, size_t len)
 {
     int code = extract_usable(ex);
 
@@ -211,7 +231,7 @@ int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
     return code;
 }
 
-int extract_finish(struct extract *ex)
+static int finish(struct extract *ex)
 {
     int code = extract_usable(ex);
 
@@ -220,6 +240,16 @@ int extract_finish(struct extract *ex)
     if (ex->stage)
         return failed(ex, stage_finish(ex));
     return failed(ex, adopt_ended(ex) ? meta_directories(ex) : TAR_TRUNCATED);
+}
+
+int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
+{
+    return extract_publish(ex, feed(ex, data, len));
+}
+
+int extract_finish(struct extract *ex)
+{
+    return extract_publish(ex, finish(ex));
 }
 
 void extract_close(struct extract *ex)
@@ -250,5 +280,20 @@ void extract_free(struct extract *ex)
 
 void extract_get_facts(const struct extract *ex, struct extract_facts *facts)
 {
-    *facts = ex->facts;
+    const struct extract_facts *published = &ex->published;
+
+    *facts = (struct extract_facts){
+        .code = __atomic_load_n(&published->code, __ATOMIC_ACQUIRE),
+        .entries = __atomic_load_n(&published->entries, __ATOMIC_RELAXED),
+        .bytes = __atomic_load_n(&published->bytes, __ATOMIC_RELAXED),
+        .skipped_owners = __atomic_load_n(&published->skipped_owners, __ATOMIC_RELAXED),
+        .skipped_devices = __atomic_load_n(&published->skipped_devices, __ATOMIC_RELAXED),
+        .skipped_xattrs = __atomic_load_n(&published->skipped_xattrs, __ATOMIC_RELAXED),
+    };
+    if (!facts->code)
+        return;
+    facts->offset = published->offset;
+    facts->value = published->value;
+    facts->path = published->path;
+    facts->path_len = published->path_len;
 }

@@ -60,6 +60,7 @@ void extract_close(struct extract *ex);
 /* extract_close, then the rest; NULL is fine. */
 void extract_free(struct extract *ex);
 
+/* As of the end of the last call; from any thread, also while a call is under way. */
 void extract_get_facts(const struct extract *ex, struct extract_facts *facts);
 
 #endif

@@ -111,10 +111,10 @@ int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t cou
     int code = start(ex, stager);
 
     if (code)
-        return -code;
+        return extract_publish(ex, -code);
     code = adopt(ex, stager, count);
     mode_restore(ex);
-    return code;
+    return extract_publish(ex, code);
 }
 
 int adopt_ended(const struct extract *ex)

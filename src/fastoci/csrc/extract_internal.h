@@ -62,6 +62,7 @@ struct walk_buffer {
 struct extract {
     struct extract_options options;
     struct extract_facts facts;
+    struct extract_facts published; /* as of the end of the last call, for other threads: extract_publish */
     char *fault_path;
     uid_t uid;
     gid_t gid;
@@ -113,6 +114,8 @@ struct split_name {
     char base[NAME_LEN + 1];
 };
 
+/* At the end of a call: let other threads see the facts. Returns result. */
+int extract_publish(struct extract *ex, int result);
 /* Failure of a system call: remembers errno, returns EXTRACT_IO. */
 int extract_io(struct extract *ex);
 /* Failure with a number. */
