@@ -27,9 +27,9 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.NotFoundError, "check the name and the tag; a private image may need --creds or --authfile"),
     (
         errors.UnauthorizedError,
-        "`fastoci login` keeps credentials; --creds USER:PASSWORD and --authfile FILE give them",
+        "`fastoci login` keeps credentials; --creds USER and --authfile FILE give them",
     ),
-    (errors.DeniedError, "use credentials that may read this, with --creds USER:PASSWORD or --authfile FILE"),
+    (errors.DeniedError, "use credentials that may read this, with --creds USER or --authfile FILE"),
     (errors.RateLimitedError, "wait before the next attempt, or give credentials if you came without"),
     (errors.RegistryError, "try again later; what was finished is kept"),
     (

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fastoci.cli import options
+from fastoci.cli.password import password
 from fastoci.cli.text import plain
 
 
@@ -47,25 +48,15 @@ def login(
     user = username if username is not None else click.prompt("Username", err=True)
     if not user or ":" in user:
         raise click.BadParameter("it is empty or has a colon", param_hint="--username")
-    password = _read_password() if password_stdin else click.prompt("Password", hide_input=True, err=True)
+    secret = password(from_stdin=password_stdin, hint="--username and --password-stdin")
 
     import fastoci
     from fastoci.cli import job
 
-    asking = fastoci.login(host, user, password, authfile=authfile, tls_verify=tls_verify, cert_dir=cert_dir)
+    asking = fastoci.login(host, user, secret, authfile=authfile, tls_verify=tls_verify, cert_dir=cert_dir)
     if not job.run(asking):
         click.echo(f"fastoci: warning: {plain(host)} asked for no credentials, they are not checked", err=True)
     click.echo("Login succeeded")
-
-
-def _read_password() -> str:
-    try:
-        password = sys.stdin.buffer.read(1 << 16).decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        password = ""
-    if not password or any(c in password for c in "\r\n\0"):
-        raise click.UsageError("stdin holds no password: expected one line of text")
-    return password
 
 
 def _print_login(host: str, authfile: Path | None) -> None:

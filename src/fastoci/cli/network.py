@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fastoci.cli import options
+from fastoci.cli.password import password
 
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, events
 
 
-def _credentials(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, str] | None:
+def _credentials(text: str | None, password_stdin: bool) -> tuple[str, str] | None:
     if text is None:
+        if password_stdin:
+            raise click.UsageError("--password-stdin needs --creds USER")
         return None
-    user, colon, password = text.partition(":")
-    if not user or not colon:
-        raise click.BadParameter("expected USER:PASSWORD")
-    return user, password
+    user, colon, secret = text.partition(":")
+    if not user:
+        raise click.BadParameter("expected USER or USER:PASSWORD", param_hint="--creds")
+    if not colon:
+        return user, password(from_stdin=password_stdin, hint="--password-stdin, or USER:PASSWORD in FASTOCI_CREDS")
+    if password_stdin:
+        raise click.UsageError("--creds has a password: --password-stdin goes with --creds USER")
+    return user, secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,14 @@ def _path(flag: str, metavar: str, text: str, name: str | None = None) -> Callab
 _OPTIONS: Final = (
     options.tls_verify,
     options.authfile,
-    click.option("--creds", callback=_credentials, metavar="USER:PASSWORD", help="Credentials for the registry."),
+    click.option(
+        "--creds",
+        envvar="FASTOCI_CREDS",
+        metavar="USER[:PASSWORD]",
+        help="Who asks the registry. The password is better asked for, on stdin, or in $FASTOCI_CREDS: "
+        "every user of the machine sees command lines.",
+    ),
+    click.option("--password-stdin", is_flag=True, help="Read the password of --creds USER from stdin."),
     _path(
         "--image-credential-provider-config",
         "FILE",
@@ -95,6 +109,7 @@ def network(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def gathered(**given: object) -> int:
+        given["creds"] = _credentials(given["creds"], given.pop("password_stdin"))  # type: ignore[arg-type]
         asked = {field.name: given.pop(field.name) for field in fields(Network)}
         return command(network=Network(**asked), **given)  # type: ignore[arg-type]
 

@@ -1,0 +1,32 @@
+"""Where a password comes from that must not be on the command line, where every user of the machine can read it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+def password(*, from_stdin: bool, hint: str) -> str:
+    """Read a password from stdin, or ask for it on a terminal.
+
+    Args:
+        hint: what to give instead, for a program that has no terminal.
+    Raises:
+        click.UsageError: stdin holds none, or there is no terminal to ask on.
+    """
+    if from_stdin:
+        return _read()
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"there is no terminal to ask on: give {hint}")
+    return str(click.prompt("Password", hide_input=True, err=True))
+
+
+def _read() -> str:
+    try:
+        text = sys.stdin.buffer.read(1 << 16).decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or any(c in text for c in "\r\n\0"):
+        raise click.UsageError("stdin holds no password: expected one line of text")
+    return text
