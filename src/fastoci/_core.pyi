@@ -109,10 +109,12 @@ class Deflate(Protocol):
 
     crc: int  # CRC-32 of what was made
     ended: bool  # the deflate data is over
-    ahead: bytes  # then: at most 8 bytes behind it that an earlier call had consumed
 
     def run(self, source: bytes, room: int, /) -> tuple[bytes, int]:
-        """At most ``room`` bytes of content, and how many of the source were consumed; neither: it needs more."""
+        """At most ``room`` bytes of content, and how many of the source were consumed; neither: it needs more.
+
+        Negative: so many more than it took are handed back, of the last 16 that earlier calls consumed.
+        """
 
 @final
 class Inflate:

@@ -71,12 +71,10 @@ cdef extern from "csrc/inflate.h" nogil:
         size_t size
         uint8_t *out
         size_t room
-        size_t consumed
+        ptrdiff_t consumed
         size_t produced
         uint32_t crc
         int ended
-        uint8_t ahead[8]
-        unsigned ahead_size
     struct inflate_decoder:
         inflate_code (*begin)(void *) noexcept
         inflate_code (*run)(void *, inflate_step *) noexcept
@@ -537,20 +535,17 @@ cdef inflate_code _begin_deflate(void *ctx) noexcept with gil:
 
 cdef inflate_code _run_deflate(void *ctx, inflate_step *step) noexcept with gil:
     cdef Inflate stream = <Inflate>ctx
-    cdef bytes made, ahead
+    cdef size_t size = min(step.size, <size_t>_PIECE), room = min(step.room, <size_t>_PIECE)
+    cdef Py_ssize_t consumed
+    cdef bytes made
     try:
-        made, step.consumed = stream._decoder.run(
-            PyBytes_FromStringAndSize(<const char *>step.source, min(step.size, <size_t>_PIECE)),
-            min(step.room, <size_t>_PIECE),
-        )
-        if <size_t>len(made) > step.room or step.consumed > step.size:
+        made, consumed = stream._decoder.run(PyBytes_FromStringAndSize(<const char *>step.source, size), room)
+        if <size_t>len(made) > room or consumed > <Py_ssize_t>size:
             raise AssertionError("the decoder made or took more than there was")
         memcpy(step.out, <const char *>made, len(made))
+        step.consumed = consumed
         step.produced = len(made)
         step.crc = stream._decoder.crc
-        ahead = stream._decoder.ahead
-        step.ahead_size = min(len(ahead), 8)
-        memcpy(step.ahead, <const char *>ahead, step.ahead_size)
         step.ended = stream._decoder.ended
     except ValueError:
         return C_BAD_DATA

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from inflating import MIB, inflate_pieces
 
 from fastoci import _core
 from fastoci.errors import FormatError, UnsupportedError
@@ -19,34 +20,13 @@ from fastoci.stream.deflate import Deflate
 from fastoci.stream.inflate import Inflate
 
 BODY = bytes(range(256)) * 4000
-MIB = 1 << 20
 
 Run = Callable[..., bytes]
 
 
 def inflate(data: bytes, step: int = MIB, *, deflate: type[Deflate] | None = None, allow: bool = False) -> bytes:
-    pool = _core.Pool(2 * _core.SPAN_SIZE, poison=True)
-    source, out = pool.take(), pool.take()
-    assert source is not None
-    assert out is not None
-    stage = Inflate(history=8 * MIB, deflate=deflate)
-    result = bytearray()
-    for at in range(0, len(data), step):
-        source.clear()
-        source.append(data[at : at + step])
-        if not stage.take(source):
-            result += bytes(source)
-            continue
-        more = True
-        while more:
-            out.clear()
-            more = stage.fill(out)
-            result += bytes(out)
-            if allow and stage.demanded:
-                stage.allow(stage.demanded)
-    stage.finish()
-    stage.close()
-    return bytes(result)
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    return inflate_pieces(pieces, deflate=deflate, allow=allow)
 
 
 @pytest.fixture(params=[None, Deflate], ids=["symbols", "python-isal"])

@@ -15,22 +15,31 @@ int inflate_find(void *library, const char *name, void *pointer)
     return symbol != NULL;
 }
 
-/* Does it decode a known stream, "fastoci" several times? */
-static int try_format(enum inflate_format format, const uint8_t *data, size_t size, size_t times)
+/* Does it decode a known stream, "fastoci" several times, from pieces and into windows of these sizes? */
+static int try_pieces(enum inflate_format format, const uint8_t *data, size_t size, size_t times, size_t piece, size_t window)
 {
     uint8_t out[512];
-    size_t consumed, produced;
+    size_t at = 0, made = 0, consumed, produced;
     struct inflate *self = inflate_new(format, 1 << 10);
-    int ok;
+    int ok = self != NULL;
 
-    if (!self)
-        return 0;
-    ok = inflate_run(self, data, size, &consumed, out, sizeof out, &produced) == INFLATE_OK && consumed == size &&
-         produced == 7 * times && inflate_finish(self) == INFLATE_OK;
-    for (size_t i = 0; ok && i < produced; i++)
+    do {
+        size_t next = at + piece < size ? at + piece : size;
+        ok = ok && inflate_run(self, data + at, next - at, &consumed, out + made, window, &produced) == INFLATE_OK;
+        at += ok ? consumed : 0;
+        made += ok ? produced : 0;
+    } while (ok && (at < size || produced == window) && made + window <= sizeof out);
+    ok = ok && made == 7 * times && inflate_finish(self) == INFLATE_OK;
+    for (size_t i = 0; ok && i < made; i++)
         ok = out[i] == (uint8_t) "fastoci"[i % 7];
     inflate_free(self);
     return ok;
+}
+
+/* Byte by byte, and with a window that is full where the content ends. */
+static int try_format(enum inflate_format format, const uint8_t *data, size_t size, size_t times)
+{
+    return try_pieces(format, data, size, times, 1, 512 - 7 * times) && try_pieces(format, data, size, times, size, 7);
 }
 
 static int try_gzip(void)

@@ -1,5 +1,11 @@
-/* The framing of gzip: headers, trailers, members. Spec: RFC 1952. */
+/* The framing of gzip: headers, trailers, members. Spec: RFC 1952.
+ *
+ * A decoder of deflate data reads ahead, also beyond the end of the data, and hands bytes back that an earlier call took,
+ * perhaps out of a buffer that is gone. So the last bytes that it consumed are kept here, and those that it hands back
+ * are read again, from here, before new input. */
 #include "inflate_internal.h"
+
+#include <string.h>
 
 enum { FLAG_HEADER_CRC = 2, FLAG_EXTRA = 4, FLAG_NAME = 8, FLAG_COMMENT = 16, FLAGS_RESERVED = 0xE0 };
 
@@ -40,7 +46,7 @@ static enum inflate_code next_place(struct inflate_gzip *self)
         self->place = DEFLATE;
         self->content_size = 0;
         self->step = (struct inflate_step){0};
-        self->ahead_at = 0;
+        self->kept = self->again;
         return self->decoder->begin(self->ctx);
     }
     return INFLATE_OK;
@@ -107,26 +113,57 @@ static enum inflate_code frame_byte(struct inflate_gzip *self, uint8_t byte)
     }
 }
 
+/* Keep the last of the bytes that the decoder consumed. */
+static void keep(struct inflate_gzip *self, const uint8_t *bytes, size_t size)
+{
+    size_t added = size < INFLATE_TAIL ? size : INFLATE_TAIL, old = INFLATE_TAIL - added;
+
+    memmove(self->tail, self->tail + added, old);
+    memcpy(self->tail + old, bytes + size - added, added);
+    self->kept = self->kept + added < INFLATE_TAIL ? self->kept + (unsigned)added : INFLATE_TAIL;
+}
+
+/* Can a decoder have done what this one says? It can hand back only what is kept, and a call makes progress. */
+static int plausible(const struct inflate_gzip *self, const struct inflate_step *step)
+{
+    ptrdiff_t consumed = step->consumed;
+
+    if (consumed < 0 ? consumed < -(ptrdiff_t)(self->kept - self->again) : (size_t)consumed > step->size)
+        return 0;
+    if (step->produced > step->room)
+        return 0;
+    return step->ended || step->produced || consumed > 0 || (consumed == 0 && step->size == 0);
+}
+
 /* Deflate data, as far as input and room go. *stuck: only more input helps. */
 static enum inflate_code run_deflate(struct inflate_gzip *self, struct inflate_io *io, int *stuck)
 {
     struct inflate_step *step = &self->step;
+    int again = self->again > 0;
     enum inflate_code code;
 
-    step->source = io->source + io->consumed;
-    step->size = io->size - io->consumed;
+    step->source = again ? self->tail + INFLATE_TAIL - self->again : io->source + io->consumed;
+    step->size = again ? self->again : io->size - io->consumed;
     step->out = io->out + io->produced;
     step->room = io->room - io->produced;
-    step->consumed = step->produced = 0;
+    step->consumed = 0;
+    step->produced = 0;
     code = self->decoder->run(self->ctx, step);
-    io->consumed += step->consumed;
+    if (!plausible(self, step))
+        return code == INFLATE_OK ? INFLATE_BAD_DATA : code;
+    *stuck = !step->ended && !step->consumed && !step->produced;
+    if (step->consumed < 0 || again) {
+        self->again -= (unsigned)step->consumed; /* more of them when it is negative */
+    } else if (step->consumed) {
+        keep(self, step->source, (size_t)step->consumed);
+        io->consumed += (size_t)step->consumed;
+    }
     io->produced += step->produced;
     self->content_size += (uint32_t)step->produced;
     if (step->ended) {
         self->place = TRAILER;
         self->have = 0;
     }
-    *stuck = !step->ended && !step->consumed && !step->produced;
     return code;
 }
 
@@ -140,8 +177,8 @@ enum inflate_code gzip_run(struct inflate_gzip *self, struct inflate_io *io)
             if (io->produced == io->room)
                 break;
             code = run_deflate(self, io, &stuck);
-        } else if (self->ahead_at < self->step.ahead_size) {
-            code = frame_byte(self, self->step.ahead[self->ahead_at++]);
+        } else if (self->again) {
+            code = frame_byte(self, self->tail[INFLATE_TAIL - self->again--]);
         } else if (io->consumed < io->size) {
             code = frame_byte(self, io->source[io->consumed++]);
         } else {
@@ -153,5 +190,5 @@ enum inflate_code gzip_run(struct inflate_gzip *self, struct inflate_io *io)
 
 enum inflate_code gzip_finish(const struct inflate_gzip *self)
 {
-    return self->place == BETWEEN && self->ahead_at == self->step.ahead_size ? INFLATE_OK : INFLATE_CUT;
+    return self->place == BETWEEN && !self->again ? INFLATE_OK : INFLATE_CUT;
 }

@@ -7,6 +7,8 @@
 /* Where in a gzip member the next input byte belongs. */
 enum inflate_place { FIXED, EXTRA_SIZE, EXTRA, NAME, COMMENT, HEADER_CRC, DEFLATE, TRAILER, BETWEEN };
 
+enum { INFLATE_TAIL = 16 }; /* bytes that a decoder may hand back; ISA-L reads eight ahead */
+
 struct inflate_gzip {
     const struct inflate_decoder *decoder;
     void *ctx;
@@ -15,8 +17,10 @@ struct inflate_gzip {
     unsigned have;     /* bytes of it */
     unsigned flags, extra;
     uint32_t header_crc, content_size;
-    struct inflate_step step; /* of the member: its checksum, and what was read ahead: never more than the trailer */
-    unsigned ahead_at;
+    struct inflate_step step; /* of the member: its checksum */
+    uint8_t tail[INFLATE_TAIL]; /* the last bytes that were consumed; the newest is the last, */
+    unsigned kept;              /* so many of them are the member's, */
+    unsigned again;             /* and the last so many are read again, before any new ones */
 };
 
 enum { INFLATE_ZSTD_HEAD = 18 }; /* the longest head of a frame */

@@ -8,6 +8,7 @@
 #define ISAL_TABLES (18912 + 2208) /* the decoding tables between the head and block_state */
 #define ISAL_SIZE (87368 + 4096)   /* sizeof, and slack */
 #define ISAL_BLOCK_FINISH 5
+#define ISAL_READ_IN_BITS 64
 #define ISAL_END_INPUT 1
 #define ISAL_OUT_OVERFLOW 2
 
@@ -15,7 +16,7 @@ struct isal_state {
     uint8_t *next_out;
     uint32_t avail_out, total_out;
     const uint8_t *next_in;
-    uint64_t read_in; /* input bits that were read ahead */
+    uint64_t read_in; /* input bits that were read ahead: */
     uint32_t avail_in;
     int32_t read_in_length;
     uint8_t tables[ISAL_TABLES];
@@ -45,21 +46,17 @@ static enum inflate_code begin(void *ctx)
     return INFLATE_OK;
 }
 
-/* The deflate data has ended: the whole bytes that were read ahead, at most eight, belong to the trailer. */
-static void end(const struct isal_state *state, struct inflate_step *step)
+/* How far a pointer that ISA-L moved is from where it was: negative for input that is handed back. It is not trusted, so
+ * it is a number that is subtracted. */
+static ptrdiff_t moved(const uint8_t *to, const uint8_t *from)
 {
-    int bits = state->read_in_length;
-    uint64_t ahead = state->read_in >> (bits % 8);
-
-    step->ahead_size = bits < 0 ? 0 : bits > 64 ? 8 : (unsigned)bits / 8;
-    for (unsigned i = 0; i < step->ahead_size; i++)
-        step->ahead[i] = (uint8_t)(ahead >> 8 * i);
-    step->ended = 1;
+    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
 }
 
 static enum inflate_code run(void *ctx, struct inflate_step *step)
 {
     struct isal_state *state = ctx;
+    ptrdiff_t produced;
     int status;
 
     state->next_in = step->source;
@@ -67,13 +64,21 @@ static enum inflate_code run(void *ctx, struct inflate_step *step)
     state->next_out = step->out;
     state->avail_out = step->room > UINT32_MAX ? UINT32_MAX : (uint32_t)step->room;
     status = isal.inflate(state);
-    step->consumed = (size_t)(state->next_in - step->source);
+    step->consumed = moved(state->next_in, step->source);
     if (status != 0 && status != ISAL_END_INPUT && status != ISAL_OUT_OVERFLOW)
         return INFLATE_BAD_DATA; /* ISA-L counts what it copied from before the beginning, too: that is no content */
-    step->produced = (size_t)(state->next_out - step->out);
+    produced = moved(state->next_out, step->out);
+    if (produced < 0 || (size_t)produced > step->room)
+        return INFLATE_BAD_DATA;
+    step->produced = (size_t)produced;
     step->crc = isal.crc(step->crc, step->out, step->produced);
-    if (state->block_state == ISAL_BLOCK_FINISH)
-        end(state, step);
+    step->ended = state->block_state == ISAL_BLOCK_FINISH;
+    if (step->ended) {
+        /* At its end, 2.32 hands back the whole bytes that it read ahead; up to 2.31 they stay in read_in. */
+        if (state->read_in_length < 0 || state->read_in_length > ISAL_READ_IN_BITS)
+            return INFLATE_BAD_DATA;
+        step->consumed -= state->read_in_length / 8;
+    }
     return INFLATE_OK;
 }
 

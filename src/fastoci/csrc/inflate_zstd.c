@@ -163,7 +163,11 @@ static enum inflate_code run_frame(struct inflate_zstd *self, struct inflate_io 
     struct zstd_out to = {io->out, io->room, io->produced};
     size_t before = in.pos, status = zstd.run(self->context, &to, &in);
 
+    if (in.pos < before || in.pos > in.size || to.pos < io->produced || to.pos > io->room)
+        return INFLATE_BAD_DATA; /* what it says is checked, not believed */
     *stuck = in.pos == before && to.pos == io->produced;
+    if (*stuck && in.pos < in.size)
+        return INFLATE_BAD_DATA; /* there is input and room: it would ask for ever */
     *(head ? &self->fed : &io->consumed) = in.pos;
     io->produced = to.pos;
     if (zstd.is_error(status))

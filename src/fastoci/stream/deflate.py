@@ -15,7 +15,6 @@ class Deflate:
     def __init__(self) -> None:
         self.crc = 0
         self.ended = False
-        self.ahead = b""
         self._stream = isal_zlib.decompressobj(wbits=-15)
 
     def run(self, source: bytes, room: int) -> tuple[bytes, int]:
@@ -30,9 +29,5 @@ class Deflate:
             raise ValueError("the deflate data is damaged") from error
         self.crc = isal_zlib.crc32(made, self.crc)
         self.ended = self._stream.eof
-        if not self.ended:
-            return made, len(source) - len(self._stream.unconsumed_tail)
-        left = self._stream.unused_data
-        before = max(0, len(left) - len(source))  # ISA-L had read these bytes ahead, in an earlier call
-        self.ahead = left[:before]
-        return made, len(source) - len(left) + before
+        left = self._stream.unused_data if self.ended else self._stream.unconsumed_tail
+        return made, len(source) - len(left)  # negative when ISA-L had read more of them ahead, in an earlier call
