@@ -75,6 +75,40 @@ static void save_whiteouts(void)
     save_archive("whiteouts.tar", &a);
 }
 
+/* For the target that takes stacks: layers apart at a block that begins with its mark. */
+static void put_mark(struct archive *a)
+{
+    uint8_t block[512] = "=== the next layer";
+
+    put_end(a);
+    put(a, block, sizeof block);
+}
+
+static void save_stacks(void)
+{
+    struct archive a = {0};
+
+    put_file(&a, "dir/one", "1");
+    put_file(&a, "dir/sub/two", "2");
+    put_header(&a, "way", '2', 0, "dir");
+    put_mark(&a);
+    put_file(&a, "dir/.wh.one", "");
+    put_file(&a, "way/three", "3");
+    put_file(&a, "dir/sub/.wh..wh..opq", "");
+    put_header(&a, "hard", '1', 0, "dir/three");
+    put_mark(&a);
+    put_file(&a, "way", "a file");
+    put_file(&a, "dir/sub", "another");
+    put_file(&a, ".wh.hard", "");
+    save_archive("stack.tar", &a);
+    put_header(&a, "b/", '5', 0, NULL);
+    put_mark(&a);
+    put_file(&a, "b/a", "");
+    put_file(&a, "b/.wh..wh..opq", "");
+    put_file(&a, ".wh..wh..opq", "");
+    save_archive("opaque.tar", &a);
+}
+
 int main(int argc, char **argv)
 {
     static const uint8_t GZIP[] = {
@@ -93,6 +127,7 @@ int main(int argc, char **argv)
     save_extended();
     save_escapes();
     save_whiteouts();
+    save_stacks();
     save("member.gz", GZIP, sizeof GZIP);
     save("frames.zst", ZSTD, sizeof ZSTD);
     return 0;
