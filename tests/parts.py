@@ -22,6 +22,7 @@ from fastoci.transfer.limits import Limits
 from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
+from fastoci.transfer.stored import Stored
 from fastoci.transfer.unpack import Unpacker
 from fastoci.transfer.worker import Worker
 
@@ -96,7 +97,9 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     events = Events()
     scheduler = Scheduler(store, worker, spans, limits, events.append)
     preflight = Preflight(store, worker, limits)
-    job = Job(store, scheduler, Unpacker(worker, spans, limits, events.append), preflight, limits, events.append)
+    stored = Stored(store, scheduler, worker, spans, events.append)
+    unpacker = Unpacker(worker, spans, limits, events.append)
+    job = Job(store, scheduler, stored, unpacker, preflight, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:
             yield Parts(store, pool, spans, worker, scheduler, job, client, events)

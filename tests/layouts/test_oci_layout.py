@@ -10,7 +10,7 @@ import os
 import struct
 import subprocess
 import tarfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ import pytest
 from attacker import Attacker, scene
 
 from fastoci import files
-from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
@@ -83,8 +83,19 @@ def image(store: Store) -> Image:
     return _make(store, b"hello")
 
 
+def _wrong(sources: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
+    """What the engine does in lanes."""
+    found: list[IntegrityError] = []
+    for blob, fd in sources:
+        actual = Digest.of(os.pread(fd, blob.size + 1, 0), blob.digest.algorithm)
+        if actual != blob.digest:
+            subject, expected = str(blob.digest), str(blob.digest)
+            found.append(DigestMismatchError("wrong", subject=subject, expected=expected, actual=str(actual)))
+    return found
+
+
 def _write(target: Path, name: str, image: Image) -> None:
-    write_images(target, [LayoutImage(name, image.top, image.blobs)], image.store)
+    write_images(target, [LayoutImage(name, image.top, image.blobs)], image.store, _wrong)
 
 
 def _names(target: Path) -> list[tuple[str, str]]:
@@ -122,7 +133,7 @@ def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path)
 def test_a_full_disk_leaves_no_entry_and_no_half_blob(image: Image, small_disk: Path) -> None:
     big = _put(image.store, os.urandom(12 << 20), LAYER)
     with pytest.raises(StoreError, match="No space") as caught:
-        write_images(small_disk / "layout", [LayoutImage("app:1", image.top, (*image.blobs, big))], image.store)
+        write_images(small_disk / "layout", [LayoutImage("app:1", image.top, (*image.blobs, big))], image.store, _wrong)
     assert caught.value.path == str(small_disk / "layout")
     assert not (small_disk / "layout" / "index.json").exists()
     assert not [name for name in _files(small_disk / "layout") if big.digest.hex in name]
@@ -158,21 +169,37 @@ def test_entries_of_others_keep_fields_that_are_unknown_here(tmp_path: Path, ima
     assert "subject" in index
 
 
-def test_blobs_of_the_right_size_stay_and_others_are_replaced(tmp_path: Path, image: Image) -> None:
+def test_right_blobs_stay_and_others_are_replaced(tmp_path: Path, image: Image) -> None:
     target = tmp_path / "layout"
     _write(target, "app:1", image)
-    config, layer = image.blobs[1:]
-    kept, cut = (target / "blobs" / "sha256" / blob.digest.hex for blob in (config, layer))
-    kept.unlink()
-    kept.write_bytes(b"x" * config.size)
-    cut.unlink()
-    cut.symlink_to("elsewhere")
-    (cut.parent / f".{layer.digest.hex}.new").write_text("left by a crash")
+    top, config, layer = (target / "blobs" / "sha256" / blob.digest.hex for blob in image.blobs)
+    for file, data in ((top, top.read_bytes()), (config, b"x" * image.blobs[1].size)):
+        file.unlink()
+        file.write_bytes(data)
+    kept = top.stat().st_ino
+    layer.unlink()
+    layer.symlink_to("elsewhere")
+    (layer.parent / f".{layer.name}.new").write_text("left by a crash")
     _write(target, "app:1", image)
-    assert kept.read_bytes() == b"x" * config.size
-    assert cut.samefile(image.file(layer))
-    assert not cut.is_symlink()
+    assert top.stat().st_ino == kept
+    assert config.samefile(image.file(image.blobs[1]))
+    assert layer.samefile(image.file(image.blobs[2]))
+    assert not layer.is_symlink()
     assert not [name for name in _files(target) if name.endswith(".new")]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_blob_that_is_damaged_in_the_store_never_gets_a_name(tmp_path: Path, image: Image, number: int) -> None:
+    blob = image.blobs[number]
+    file = image.file(blob)
+    file.chmod(0o644)
+    file.write_bytes(bytes(blob.size))
+    with pytest.raises(DigestMismatchError) as caught:
+        _write(tmp_path / "layout", "app:1", image)
+    assert caught.value.subject == str(blob.digest)
+    assert not (tmp_path / "layout" / "blobs" / "sha256" / blob.digest.hex).exists()
+    assert not (tmp_path / "layout" / "index.json").exists()
 
 
 def test_a_foreign_directory_is_refused_and_untouched(tmp_path: Path, image: Image) -> None:
@@ -214,7 +241,7 @@ def test_blobs_that_lead_out_of_the_layout_are_refused(tmp_path: Path, image: Im
 def test_a_blob_that_the_store_lacks_leaves_no_entry(tmp_path: Path, image: Image) -> None:
     absent = Descriptor.of(b"absent", LAYER)
     with pytest.raises(BlobNotFoundError):
-        write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (image.top, absent))], image.store)
+        write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (image.top, absent))], image.store, _wrong)
     assert not (tmp_path / "layout" / "index.json").exists()
 
 
@@ -287,7 +314,7 @@ def test_sha512_blobs_have_their_own_directory(tmp_path: Path, store: Store, ima
     blob = Descriptor("a/b", verifier.digest, 7)
     (store.path / "blobs" / "sha512").mkdir()
     (store.path / "blobs" / "sha512" / blob.digest.hex).write_bytes(data)
-    write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (*image.blobs, blob))], store)
+    write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (*image.blobs, blob))], store, _wrong)
     assert (tmp_path / "layout" / "blobs" / "sha512" / blob.digest.hex).read_bytes() == data
 
 

@@ -37,7 +37,11 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
         "check host, port and network; for a certificate nobody signed, --tls-verify=false",
     ),
     (errors.TransportError, "run the same command again: it goes on where this one stopped"),
-    (errors.IntegrityError, "nothing of the wrong content was kept; try again, then ask whoever runs the source"),
+    (
+        errors.IntegrityError,
+        "nothing of the wrong content was kept; try again, then ask whoever runs the source;"
+        " `fastoci repair` mends what is damaged in the store",
+    ),
     (errors.BlobNotFoundError, "`fastoci ls` shows what is in the store, `fastoci pull` brings more"),
     (errors.StoreBusyError, "try again when the other process is done"),
     (errors.StoreFullError, "make room, or choose another place"),

@@ -1,7 +1,8 @@
 """An OCI image layout in a directory of the user's: made, or extended by images whose blobs a ``BlobStore`` holds.
 
-Blobs are shared with the store by hard links where the file system allows it, and copied elsewhere. Everything is
-durable before it has its name, and ``index.json``, which names the image, comes last. Synchronous, for a thread.
+Blobs are shared with the store by hard links where the file system allows it, and copied elsewhere; each is hashed
+before it has its name here, by whoever calls. Everything is durable before it has its name, and ``index.json``, which
+names the image, comes last. Synchronous, for a thread.
 Knows no references, registries or platforms. Spec: image-spec v1.1 image-layout.md; docs/store-format.md 10.
 """
 
@@ -11,14 +12,14 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fastoci import files
-from fastoci.errors import FormatError, StoreError, StoreFullError, UnsupportedError
+from fastoci.errors import FormatError, IntegrityError, StoreError, StoreFullError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
@@ -29,9 +30,14 @@ _LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others 
 _UNFINISHED: Final = ".oci-layout.new"
 _SIZE: Final = 64 << 20  # bytes of an index.json that is extended
 _CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
+_OPEN: Final = 32  # blobs of the store that are open at a time
 # Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+# Hashes open files, and says what is wrong with those that are not what their descriptors promise.
+Wrong = Callable[[Sequence[tuple[Descriptor, int]]], Sequence[IntegrityError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +55,33 @@ class LayoutImage:
 
 
 def write_images(
-    target: Path, images: Sequence[LayoutImage], store: BlobStore, *, check: Callable[[], None] = lambda: None
+    target: Path,
+    images: Sequence[LayoutImage],
+    store: BlobStore,
+    wrong: Wrong,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Put images into a layout, made when the directory is absent or empty.
 
-    Entries of their names are replaced, all others stay. Blobs that are there with the right size stay too.
+    Entries of their names are replaced, all others stay. Blobs that are there and right stay too.
 
     Args:
         target: absolute.
+        wrong: hashes.
         check: called now and then; what it raises ends the work. The blobs so far stay.
     Raises:
         StoreBusyError: another process extends the layout; nothing was done.
         BlobNotFoundError: ``store`` lacks a blob of one of the images.
+        IntegrityError: it has one that is not what its name says, and that has no name in the layout.
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
     """
     with _translated(str(target)):
         root = files.open_directory(target, make=0o755)
         try:
             with _locked(root, target):
-                _add_blobs(root, {blob.digest: blob for image in images for blob in image.blobs}.values(), store, check)
+                blobs = {blob.digest: blob for image in images for blob in image.blobs}
+                _add_blobs(root, list(blobs.values()), store, wrong, check)
                 _add_entries(root, images, target)
         finally:
             os.close(root)
@@ -105,22 +119,40 @@ def _demand_layout_or_nothing(root: int, target: Path) -> None:
         raise StoreError(f"{target} is neither empty nor an OCI layout", path=str(target))
 
 
-def _add_blobs(root: int, blobs: Iterable[Descriptor], store: BlobStore, check: Callable[[], None]) -> None:
+def _add_blobs(
+    root: int, blobs: Sequence[Descriptor], store: BlobStore, wrong: Wrong, check: Callable[[], None]
+) -> None:
     with _directory(root, "blobs") as parent, ExitStack() as opened:
-        directories: dict[str, int] = {}
-        for blob in blobs:
-            check()
-            algorithm = blob.digest.algorithm
-            if algorithm not in directories:
-                directories[algorithm] = opened.enter_context(_directory(parent, algorithm))
-            if not _has(directories[algorithm], blob):
-                source = store.open(blob)
-                try:
-                    _transfer(source, directories[algorithm], blob, check)
-                finally:
-                    os.close(source)
+        directories = {
+            algorithm: opened.enter_context(_directory(parent, algorithm))
+            for algorithm in dict.fromkeys(blob.digest.algorithm for blob in blobs)
+        }
+        for start in range(0, len(blobs), _OPEN):
+            _add_some(directories, blobs[start : start + _OPEN], store, wrong, check)
         for directory in directories.values():
             os.fsync(directory)
+
+
+def _add_some(
+    directories: Mapping[str, int],
+    blobs: Sequence[Descriptor],
+    store: BlobStore,
+    wrong: Wrong,
+    check: Callable[[], None],
+) -> None:
+    """What is linked or copied are the files that were hashed, whatever their names lead to by then."""
+    with ExitStack() as opened:
+        sources = []
+        for blob in blobs:
+            sources.append((blob, store.open(blob)))
+            opened.callback(os.close, sources[-1][1])
+        for error in wrong(sources):
+            raise error
+        for blob, source in sources:
+            check()
+            directory = directories[blob.digest.algorithm]
+            if not _has(directory, blob, source, wrong):
+                _transfer(source, directory, blob, check)
 
 
 @contextmanager
@@ -134,12 +166,19 @@ def _directory(parent: int, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _has(directory: int, blob: Descriptor) -> bool:
+def _has(directory: int, blob: Descriptor, source: int, wrong: Wrong) -> bool:
+    """Whether the blob is there: as the store's own file, or another that is hashed."""
     try:
-        info = os.stat(blob.digest.hex, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
+        fd = os.open(blob.digest.hex, files.READ, dir_fd=directory)
+    except OSError:  # absent, or something that is replaced
         return False
-    return stat.S_ISREG(info.st_mode) and info.st_size == blob.size
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size != blob.size:
+            return False
+        return os.path.samestat(info, os.fstat(source)) or not wrong([(blob, fd)])
+    finally:
+        os.close(fd)
 
 
 def _transfer(source: int, directory: int, blob: Descriptor, check: Callable[[], None]) -> None:

@@ -24,8 +24,7 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform, select
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
-from fastoci.layouts.oci_layout import LayoutImage, write_images
-from fastoci.settle import when_free
+from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.store.blobs import Store
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
@@ -38,9 +37,10 @@ from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.resolve import read_document
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
+from fastoci.transfer.stored import Mending, Stored
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
-from fastoci.transfer.upkeep import LAYOUT_LOCK_S, Upkeep
+from fastoci.transfer.upkeep import Upkeep
 from fastoci.transfer.worker import Worker
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ class Image:
     ``config`` is None for an artifact; ``platform`` is None when neither index nor config name one.
     """
 
-    def __init__(self, job: Job, resolved: Resolved, config: ImageConfig | None) -> None:
+    def __init__(
+        self, job: Job, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
+    ) -> None:
         self._job = job
         self._resolved = resolved
+        self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
         self.config = config
 
     @property
@@ -100,12 +103,15 @@ class Image:
         target = files.absolute(root)
         await self._note_use()
         async with self._job.store.lease_if_writable(self._parts):
-            await self._job.unpack(self._resolved, self.config, target, image=str(self.reference))
+            await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
 
     async def export(self, directory: StrPath) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
 
+        Each is hashed before. What is damaged in the store is fetched again, of an image that was pulled.
+
         Raises:
+            IntegrityError: a blob is damaged in the store, and no registry may be asked.
             StoreError: ``directory`` is no layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
@@ -115,8 +121,10 @@ class Image:
         store = self._job.store
         async with store.lease_if_writable(self._parts):
             image = LayoutImage(str(self.reference), top, self._parts)
-            writing = partial(write_images, target, [image], store)
-            await when_free(lambda: store.run_stoppable(lambda check: writing(check=check)), within_s=LAYOUT_LOCK_S)
+            await self._job.stored.export(target, [image], self._mending())
+
+    def _mending(self) -> Mending:
+        return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
@@ -193,12 +201,14 @@ class Engine:
         self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
         unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
         self._preflight = Preflight(self._store, self._worker, self._limits)
-        self._job = Job(self._store, self._scheduler, unpacker, self._preflight, self._limits, self._observer)
+        stored = Stored(self._store, self._scheduler, self._worker, spans, self._observer)
+        self._job = Job(self._store, self._scheduler, stored, unpacker, self._preflight, self._limits, self._observer)
         self.upkeep = Upkeep(
             self._store,
             self._scheduler,
             self._worker,
             spans,
+            stored=stored,
             repository=self._repository,
             limits=self._limits,
             observer=self._observer,
@@ -238,7 +248,7 @@ class Engine:
                 await self._leave_pull()
             raise
         await self._leave_pull()
-        return Image(self._job, resolved, config)
+        return Image(self._job, resolved, config, repository)
 
     async def _leave_pull(self) -> None:
         """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
@@ -316,6 +326,7 @@ class Engine:
 
         Raises:
             BlobNotFoundError: the store has no such reference, or lost a part of it.
+            IntegrityError: the manifest or config is damaged.
             PlatformError: it was not pulled for ``platform``.
         """
         parsed = Reference.parse(reference)

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from fastoci.errors import FastociError, PlatformError, UnsupportedError
+from fastoci.errors import (
+    FastociError,
+    FormatError,
+    IntegrityError,
+    PlatformError,
+    StoreError,
+    UnpackError,
+    UnsupportedError,
+)
 from fastoci.image import config as config_document
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
@@ -29,7 +38,8 @@ from fastoci.transfer.plan import PullPlan, Resolved
 from fastoci.transfer.preflight import Preflight
 from fastoci.transfer.resolve import read_document, resolve
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.tap import Tap
+from fastoci.transfer.stored import Mending, Stored
+from fastoci.transfer.tap import SpoiledError, Tap
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpack import Unpacker
 
@@ -46,6 +56,7 @@ class Job:
 
     store: Store
     scheduler: Scheduler
+    stored: Stored
     unpacker: Unpacker
     preflight: Preflight
     limits: Limits
@@ -124,10 +135,11 @@ class Job:
 
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
-            config = await read_config(self.store, resolved.manifest, self.limits)
+            config = await self._config(resolved.manifest, source, image)
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
-                await self.unpack(resolved, config, rootfs, image=image, ready=ready, tap=tap)
+                mending = Mending(image, source)
+                await self.unpack(resolved, config, rootfs, mending=mending, ready=ready, tap=tap)
             return config
 
         following = asyncio.create_task(follow())
@@ -137,11 +149,28 @@ class Job:
             if tap is not None:
                 self.unpacker.close_tap(tap)
         for descriptor, raw in resolved.chain:
-            if await self.store.missing([descriptor]):
-                await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
+            await self._keep(descriptor, raw, image)
         config = following.result()
         await self.store.record(_ref(resolved, config))
         return config
+
+    async def _config(self, manifest: Manifest, source: BlobSource, image: str) -> ImageConfig | None:
+        """The config from the store, where it may be damaged: then it is fetched again."""
+        try:
+            return await read_config(self.store, manifest, self.limits)
+        except IntegrityError as error:
+            self.observer(Warned(image, f"{error.message}: it is fetched again"))
+        await self.scheduler.fetch(manifest.config, source, image=image)
+        return await read_config(self.store, manifest, self.limits)
+
+    async def _keep(self, descriptor: Descriptor, raw: bytes, image: str) -> None:
+        """Have a document in the store, whatever is there under its name."""
+        if not await self.store.missing([descriptor]):
+            with suppress(StoreError):
+                if await self.store.read(descriptor) == raw:
+                    return
+            self.store.condemn(descriptor.digest)
+        await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
 
     async def unpack(
         self,
@@ -149,11 +178,14 @@ class Job:
         config: ImageConfig | None,
         root: Path,
         *,
-        image: str,
+        mending: Mending,
         ready: Ready | None = None,
         tap: Tap | None = None,
     ) -> None:
         """Make a rootfs out of the layers.
+
+        When one of them turns out to be other bytes than its digest says, as it came or in the store, it is fetched
+        again, and the tree is made anew.
 
         Raises:
             UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
@@ -167,7 +199,20 @@ class Job:
             if layer.media_type not in mediatype.LAYERS:
                 raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
         pairs = list(zip(layers, config.diff_ids, strict=True))
-        await self.unpacker.rootfs(root, pairs, self.store, image=image, ready=ready or _at_once, tap=tap)
+        while True:
+            try:
+                await self.unpacker.rootfs(
+                    root, pairs, self.store, image=mending.image, ready=ready or _at_once, tap=tap
+                )
+                return
+            except SpoiledError:
+                text = f"layer {layers[0].digest} came with wrong bytes, and then with the right ones: unpacking anew"
+                self.observer(Warned(mending.image, text))
+            except (FormatError, UnsupportedError, UnpackError, IntegrityError) as error:
+                await self.stored.mend(list(dict.fromkeys(layers)), error, mending)
+            if tap is not None:
+                self.unpacker.close_tap(tap)  # what still comes does not wait for a reader
+                tap = None
 
     def _check_platform(
         self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str

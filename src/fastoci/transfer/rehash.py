@@ -16,7 +16,8 @@ from typing import Final
 
 from fastoci import _core
 from fastoci._core import Span
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, SizeMismatchError, StoreError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, SizeMismatchError, StoreError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.stream.verify import Verifier, hash_spans
 
@@ -30,12 +31,16 @@ _NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A file, what it must hash to, and how long it must be when that is known."""
+    """A file, what it must hash to, and how long it must be when that is known.
+
+    ``fd`` is the file when it is open already; it stays the caller's.
+    """
 
     number: int
     path: str
     digest: Digest
     size: int | None
+    fd: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,45 @@ class Outcome:
     target: Target
     size: int
     error: StoreError | DigestMismatchError | SizeMismatchError | None
+
+
+class StoppedError(Exception):
+    """Hashing ended because nobody waits for it any more."""
+
+
+def wrong(
+    files: Sequence[tuple[Descriptor, int]], spans: Sequence[Span], stop: threading.Event
+) -> list[IntegrityError]:
+    """Hash open files, in lanes; what is wrong with those that are not what their descriptors say, in their order.
+
+    Args:
+        spans: empty; as many files are hashed together.
+        stop: ends it within a span's time.
+    Raises:
+        StoppedError: ``stop`` was set. StoreError: the disk refused.
+    """
+    outcomes: list[Outcome] = []
+    targets = (
+        Target(number, os.readlink(f"/proc/self/fd/{fd}"), blob.digest, blob.size, fd)
+        for number, (blob, fd) in enumerate(files)
+    )
+    Rehash(targets, rate=None, done=outcomes.append, read=lambda size: None, stop=stop).run(spans)
+    if stop.is_set():
+        raise StoppedError
+    found = []
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.target.number):
+        if isinstance(outcome.error, StoreError):
+            raise outcome.error
+        if outcome.error is not None:
+            found.append(_named(outcome, outcome.error))
+    return found
+
+
+def _named(outcome: Outcome, error: DigestMismatchError | SizeMismatchError) -> IntegrityError:
+    if isinstance(error, SizeMismatchError):
+        return error
+    text = f"{outcome.target.path}: its {outcome.size} bytes are {error.actual}, not {error.expected}"
+    return DigestMismatchError(text, subject=error.subject, expected=error.expected, actual=error.actual)
 
 
 class Rate:
@@ -73,6 +117,7 @@ class Rehash:
     Args:
         rate: bytes a second, None for no limit.
         done: told of each file, as ``read`` is of the bytes read since; by one thread at a time.
+        stop: set from outside, as ``stop`` does.
     """
 
     def __init__(
@@ -82,12 +127,13 @@ class Rehash:
         rate: int | None,
         done: Callable[[Outcome], None],
         read: Callable[[int], None],
+        stop: threading.Event | None = None,
     ) -> None:
         self._targets = iter(targets)
         self._done = done
         self._read = read
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._rate = Rate(rate, self._stop)
 
     def stop(self) -> None:
@@ -166,7 +212,7 @@ class _File:
         self.failed: StoreError | SizeMismatchError | None = None
         self.ended = False
         try:
-            self._fd = os.open(target.path, _READ)
+            self._fd = os.open(target.path, _READ) if target.fd < 0 else os.dup(target.fd)
         except OSError as cause:
             raise _cannot_open(target, cause) from cause
         try:

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, StoreError
+from fastoci.errors import (
+    BlobNotFoundError,
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    PlatformError,
+    StoreError,
+)
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
@@ -59,9 +66,20 @@ async def read_document(store: Store, descriptor: Descriptor, limits: Limits, *,
     Raises:
         FormatError: too large.
         BlobNotFoundError: the store does not have it.
+        DigestMismatchError: the store has other bytes under its name, and from now on does not have it.
     """
     check_size(descriptor, limits, what=what)
-    return await store.read(descriptor)
+    data = await store.read(descriptor)
+    actual = Digest.of(data, descriptor.digest.algorithm)
+    if actual != descriptor.digest:
+        store.condemn(descriptor.digest)
+        raise DigestMismatchError(
+            f"the {what} {descriptor.digest} is damaged in the store: its {len(data)} bytes are {actual}",
+            subject=str(descriptor.digest),
+            expected=str(descriptor.digest),
+            actual=str(actual),
+        )
+    return data
 
 
 def check_size(descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> None:
@@ -78,10 +96,9 @@ async def _held(reference: Reference, store: Store, limits: Limits) -> Link | No
     """What the name pointed to when it was pulled last, if that is still here and right."""
     try:
         top = (await store.reference(str(reference))).descriptor
-        data = await read_document(store, top, limits)
-    except (StoreError, FormatError):
+        return top, await read_document(store, top, limits)
+    except (StoreError, FormatError, IntegrityError):
         return None
-    return (top, data) if Digest.of(data, top.digest.algorithm) == top.digest else None
 
 
 class _Descent:
@@ -155,8 +172,6 @@ class _Descent:
             raise FormatError(f"the indexes lead to more than {self._limits.documents_size} bytes of documents")
 
     async def _read(self, descriptor: Descriptor) -> bytes:
-        with suppress(BlobNotFoundError):
-            data = await self._store.read(descriptor)
-            if Digest.of(data, descriptor.digest.algorithm) == descriptor.digest:
-                return data
+        with suppress(BlobNotFoundError, IntegrityError):
+            return await read_document(self._store, descriptor, self._limits)
         return await self._source.manifest(descriptor)

@@ -147,14 +147,7 @@ class Scheduler:
 
     async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         try:
-            try:
-                await self._bring(blob, source, image, tap, cached)
-            except IntegrityError:
-                # What a tap's reader had cannot be taken back.
-                if not isinstance(source, DoubtedSource) or (tap is not None and tap.used):
-                    raise
-                source.report_corrupt(blob, source.served_by(blob))
-                await self._bring(blob, source, image, None, cached)
+            await self._from_anyone(blob, source, image, tap, cached)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -163,6 +156,26 @@ class Scheduler:
             self._observe(BlobFailed(str(blob.digest), "cancelled"))
             raise
         self._observe(BlobDone(str(blob.digest), blob.size))
+
+    async def _from_anyone(
+        self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool
+    ) -> None:
+        """Bring the blob; whenever its bytes were wrong, once more, as long as that is news of whoever sent them."""
+        corrupt: set[str] = set()
+        while True:
+            try:
+                return await self._bring(blob, source, image, tap, cached)
+            except IntegrityError:
+                if not isinstance(source, DoubtedSource):
+                    raise
+                servers = set(source.served_by(blob))
+                if servers <= corrupt:
+                    raise
+                corrupt |= servers
+                source.report_corrupt(blob, servers)
+            if tap is not None and tap.used:
+                tap.spoil()
+                tap = None
 
     async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""

@@ -2,6 +2,7 @@
 
 The flight feeds it and waits while it is full; it never fails the flight. A tap that the flight did not use, because
 the blob was there, or was resumed, or belongs to another's flight, says so: then the blob is read from the store.
+So does one whose bytes turned out wrong while the flight goes on with others: what was made of them is thrown away.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from fastoci._core import Span
 _DEPTH = 2  # spans that may wait: the flight and the reader take turns on one loop
 
 
+class SpoiledError(Exception):
+    """The bytes of a tap were not the blob's; the blob came from somewhere else, and is in the store."""
+
+
 class Tap:
     """A queue of spans from one flight to one reader. Used on one event loop."""
 
@@ -23,6 +28,7 @@ class Tap:
         self._changed = asyncio.Event()
         self.closed = False
         self.used = False  # by the flight
+        self.spoiled = False  # the bytes that came this way were wrong, and the flight goes on with others
         self._ended = False
 
     async def feed(self, span: Span) -> None:
@@ -41,6 +47,11 @@ class Tap:
         self._ended = True
         self._changed.set()
 
+    def spoil(self) -> None:
+        """Of the flight: what was fed was wrong; the blob comes from somewhere else, and not this way."""
+        self.spoiled = True
+        self.end()
+
     async def begins(self) -> bool:
         """Of the reader: whether the blob comes this way; False when it must be read from the store."""
         while not (self.used or self._ended):
@@ -50,7 +61,7 @@ class Tap:
     async def spans(self) -> AsyncGenerator[Span, None]:
         """Of the reader: all spans, each with its reference, until the flight ended: well or not, its task says."""
         while True:
-            while self._spans:
+            while self._spans and not self.spoiled:
                 span = self._spans.popleft()
                 self._changed.set()
                 yield span

@@ -27,7 +27,7 @@ from fastoci.transfer.history import FREE_HISTORY, History
 from fastoci.transfer.limits import LAYER, Limits
 from fastoci.transfer.pipeline import Making
 from fastoci.transfer.spans import Spans
-from fastoci.transfer.tap import Tap
+from fastoci.transfer.tap import SpoiledError, Tap
 from fastoci.transfer.tar_source import ArrivingTar, FileTar
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.tree import Tree
@@ -98,6 +98,7 @@ class Unpacker:
             ready: returns when a layer is in the store, or raises why it will not be.
             tap: on the first layer while it is fetched.
         Raises:
+            SpoiledError: what came by the tap was wrong; nothing is left under ``target``.
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
@@ -207,12 +208,21 @@ class Unpacker:
                     await pipeline.run_while(lambda: not tar.hungry())
                 tar.put(None)
                 await pipeline.finish()
-        except FastociError:
-            self.close_tap(tap)
-            await ready()  # wrong bytes are the better reason than what they look like as a layer
+        except FastociError as error:
+            await self._landed(tap, ready, error)  # wrong bytes are the better reason than what they look like
             raise
+        await self._landed(tap, ready, None)
+
+    async def _landed(self, tap: Tap, ready: Callable[[], Awaitable[None]], error: FastociError | None) -> None:
+        """Wait for the end of a tap's flight.
+
+        Raises:
+            SpoiledError: what came by the tap was wrong. FastociError: the blob cannot be had.
+        """
         self.close_tap(tap)
         await ready()
+        if tap.spoiled:
+            raise SpoiledError from error
 
     async def _from_file(
         self,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Final
 
 from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.image.reference import Reference
-from fastoci.layouts.oci_layout import LayoutImage, write_images
-from fastoci.settle import when_free
+from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.store.blobs import Store
 from fastoci.store.reach import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
 from fastoci.store.refs import Ref
@@ -23,10 +21,9 @@ from fastoci.transfer.limits import Limits
 from fastoci.transfer.repair import Repair, Repairing
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.spans import Spans
-from fastoci.transfer.verify import Verification, Verifying
+from fastoci.transfer.stored import Mending, Stored
+from fastoci.transfer.verify import Verification, Verifying, sound
 from fastoci.transfer.worker import Worker
-
-LAYOUT_LOCK_S: Final = 300.0  # for another process that extends a layout, and may copy some gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,7 @@ class Upkeep:
         worker: Worker,
         spans: Spans,
         *,
+        stored: Stored,
         repository: Callable[[Reference], Awaitable[Repository]],
         limits: Limits,
         observer: Observer,
@@ -58,6 +56,7 @@ class Upkeep:
         self._store = store
         self._scheduler = scheduler
         self._worker = worker
+        self._stored = stored
         self._repository = repository
         self._observer = observer
         self._verifying = Verifying(store, worker, spans, threads=limits.workers, observer=observer)
@@ -113,21 +112,23 @@ class Upkeep:
 
         Raises:
             BlobNotFoundError: the store has no such reference, or lost a part of it.
+            IntegrityError: a blob is damaged in the store.
             StoreError: ``directory`` is no layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
 
         target = files.absolute(directory)
 
-        def work(read: Read, check: Check) -> int:
+        def work(read: Read, check: Check) -> list[LayoutImage]:
             if references:
                 refs = [self._store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
             else:
                 refs = list(self._store.refs.list()[0])
-            write_images(target, [_layout_image(ref, read) for ref in refs], self._store, check=check)
-            return len(refs)
+            return [_layout_image(ref, sound(read)) for ref in refs]
 
-        return await when_free(lambda: self._store.walk(work), within_s=LAYOUT_LOCK_S)
+        images = await self._store.walk(work)
+        await self._stored.export(target, images, Mending("", None))
+        return len(images)
 
     async def _refs(self, references: Sequence[str]) -> list[Listed]:
         if not references:

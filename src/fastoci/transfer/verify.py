@@ -107,7 +107,7 @@ class Verifying:
 
     async def needed(self, refs: Sequence[Listed], rate: int | None) -> Verification:
         """What some references need, wherever it is."""
-        links = await self._store.walk(lambda read, _: _needs(refs, _sound(read)))
+        links = await self._store.walk(lambda read, _: _needs(refs, sound(read)))
         targets = [self._target(number, link) for number, link in enumerate(links)]
         counts = _Counts([], "")
         await self._hash(iter(targets), counts, rate, None)
@@ -182,7 +182,7 @@ class Verifying:
         bad = {each.digest: each for each in found}
         if not bad and there is None:
             return ()
-        return await self._store.walk(lambda read, check: self._explain(bad, there, _sound(read), check))
+        return await self._store.walk(lambda read, check: self._explain(bad, there, sound(read), check))
 
     def _explain(
         self, bad: dict[str, BadBlob], there: set[str] | None, read: Read, check: Check
@@ -205,16 +205,16 @@ class Verifying:
         )
 
 
-def _sound(read: Read) -> Read:
+def sound(read: Read) -> Read:
     """Documents that are what their names say: a damaged one would name blobs that nobody needs."""
 
-    def sound(link: Link) -> bytes | None:
+    def read_sound(link: Link) -> bytes | None:
         data = read(link)
         if data is not None and str(Digest.of(data, link.digest.partition(":")[0])) == link.digest:
             return data
         return None
 
-    return sound
+    return read_sound
 
 
 def _needs(refs: Sequence[Listed], read: Read) -> list[Link]:
