@@ -85,6 +85,17 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_no
     assert sorted(path.name for path in tmp_path.iterdir()) == [".root.4567.fastoci", ".root2.89ab.fastoci", "root"]
 
 
+def test_a_removal_that_is_given_too_little_time_is_finished_by_the_next_unpack(tmp_path: Path) -> None:
+    rootfs = Rootfs.begin(tmp_path / "root")
+    os.mkdir("sub", dir_fd=rootfs.fd)
+    os.close(rootfs.stage(1))
+    left = rootfs.discard(within=0)
+    assert [path.name for path in tmp_path.iterdir()] == [left]
+    assert rootfs.discard() == ""
+    assert Rootfs.begin(tmp_path / "root").discard(within=60) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.attack
 @pytest.mark.parametrize("change", ["owner", "mode", "link", "no lock", "lock's mode", "lock's owner", "lock's kind"])
 def test_what_only_looks_like_a_private_directory_of_ours_is_left_alone(tmp_path: Path, change: str) -> None:

@@ -23,7 +23,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastoci import _core, files
+from fastoci import _core
 from fastoci.errors import FormatError, StoreFullError, UnsafePathError
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, listing
@@ -53,7 +53,7 @@ def scratch() -> Iterator[Path]:
         yield work
     finally:
         with opened(work.parent) as parent:
-            files.remove_tree_at(parent, work.name)
+            assert _core.remove_tree(parent, os.fsencode(work.name)) == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobStore
 from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.events import Observer, UnpackStarted
+from fastoci.transfer.events import Observer, UnpackStarted, Warned
 from fastoci.transfer.history import FREE_HISTORY, History
 from fastoci.transfer.limits import LAYER, Limits
 from fastoci.transfer.pipeline import Making
@@ -37,6 +37,7 @@ from fastoci.unpack.rootfs import Rootfs, close, open_directory
 
 _OUTS = 4  # spans of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
+_DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: whoever did that waits for it
 
 _Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
 _Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
@@ -115,10 +116,20 @@ class Unpacker:
             if tasks:
                 await all_or_first(tasks)
             await self._worker.run(rootfs.publish)
+        except asyncio.CancelledError:
+            await self._discard(rootfs, image, within=_DISCARD_S)
+            raise
         except BaseException:
-            await self._worker.finish(rootfs.discard)
+            await self._discard(rootfs, image)
             raise
         tree.done(str(target))
+
+    async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
+        left: list[str] = []
+        await self._worker.finish(lambda: left.append(rootfs.discard(within=within)))
+        if any(left):
+            text = f"{rootfs.target.parent / left[0]} is left; the next unpack to {rootfs.target} removes it"
+            self._observe(Warned(image, text))
 
     async def apply(self, directory: Path, layers: Sequence[Path]) -> None:
         """Apply layer files in order onto a directory, in place.

@@ -12,11 +12,12 @@ import errno
 import os
 import secrets
 import stat
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci import files
+from fastoci import _core, files
 from fastoci.errors import StoreError, StoreFullError
 
 _PRIVATE: Final = 0o700
@@ -70,8 +71,8 @@ class Rootfs:
             raise _translate(error, self.target) from error
 
     def unstage(self, number: int) -> None:
-        """Remove such a directory and what is left in it."""
-        files.remove_tree_at(self._staging.fd, f"layer{number}")
+        """Remove such a directory and what is left in it; what cannot be removed stays until the end."""
+        _core.remove_tree(self._staging.fd, b"layer%d" % number)
 
     def publish(self) -> None:
         """Give the tree its final name. Closes, also on error.
@@ -93,14 +94,21 @@ class Rootfs:
         finally:
             self.discard()
 
-    def discard(self) -> None:
-        """Remove what is left under the private name; idempotent."""
+    def discard(self, *, within: float | None = None) -> str:
+        """Remove what is left under the private name. Idempotent.
+
+        Args:
+            within: seconds for that; what stays is removed by the next unpack to the same place.
+        Returns:
+            the private name, when something stays; else nothing.
+        """
         if self.fd < 0:
-            return
+            return ""
         close(self.fd)
         self.fd = -1
-        self._staging.remove()
+        left = self._staging.remove(within=within)
         close(self._staging.parent)
+        return left
 
 
 class _Staging:
@@ -188,16 +196,26 @@ class _Staging:
             raise
         return fd
 
-    def remove(self) -> None:
-        """Remove all that is in it, and the directory if it still has its name; lets go of it."""
+    def remove(self, *, within: float | None = None) -> str:
+        """Remove all that is in it, and the directory if it still has its name; lets go of it.
+
+        Returns:
+            its name, when something stays.
+        """
+        left = self._name
+        until = None if within is None else time.monotonic() + within
         with suppress(OSError):
-            for name in os.listdir(self.fd):
-                if name != _LOCK:
-                    files.remove_tree_at(self.fd, name)
-            os.unlink(_LOCK, dir_fd=self.fd)  # last, so that what is left of a kill here is known as ours
-            os.rmdir(self._name, dir_fd=self.parent)
+            failed = 0
+            for name in set(os.listdir(self.fd)) - {_LOCK}:
+                rest = None if until is None else max(0.0, until - time.monotonic())
+                failed |= _core.remove_tree(self.fd, os.fsencode(name), within=rest)
+            if not failed:  # else the lock stays: it says that this is ours
+                os.unlink(_LOCK, dir_fd=self.fd)
+                os.rmdir(self._name, dir_fd=self.parent)
+                left = ""
         close(self._lock)
         close(self.fd)
+        return left
 
 
 def close(fd: int) -> None:
