@@ -23,7 +23,18 @@ DISK_REFUSED = 8  # docs/exit-codes.md
 
 ALWAYS = (("openat", "/unsynced"), ("mkdirat", "/rootfs"), ("pread64", "/blobs/sha256/"))  # in the sample, too
 
-_WRITES = {"write", "pwrite64", "pwritev2", "fdatasync", "fsync", "rename", "renameat", "renameat2", "symlinkat", "linkat"}
+_WRITES = {
+    "write",
+    "pwrite64",
+    "pwritev2",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "symlinkat",
+    "linkat",
+}
 _NEEDS_ROOM = _WRITES | {"mkdir", "mkdirat", "openat", "ftruncate", "fallocate", "fsetxattr", "utimensat"}
 
 
