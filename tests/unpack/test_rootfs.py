@@ -176,6 +176,20 @@ def test_the_root_inherits_nothing_from_the_directory_it_is_in(tmp_path: Path, a
     assert not [name for name in os.listxattr(parent / "root") if "acl" in name]
 
 
+@pytest.mark.parametrize("mode", [0o311, 0o000])
+def test_a_directory_that_its_owner_may_not_read_is_opened_and_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "root" / "sub").mkdir(parents=True)
+    (tmp_path / "root").chmod(mode)
+    fd, base = open_directory(tmp_path / "root")
+    try:
+        assert os.listdir(fd) == ["sub"]
+        assert base
+        assert stat.S_IMODE(os.fstat(fd).st_mode) == mode
+    finally:
+        os.fchmod(fd, 0o700)
+        os.close(fd)
+
+
 def whole(target: Path) -> None:
     """All that an unpack does, or as much as another user lets it do."""
     with suppress(StoreError):

@@ -242,10 +242,17 @@ def open_directory(path: Path) -> tuple[int, bool]:
 
 
 def _open_or_make(path: Path) -> int:
-    with suppress(FileNotFoundError):
+    unreadable = False
+    try:
         return files.open_directory(path)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        unreadable = True
     parent, name = files.open_parent(path, follow=True)
     try:
+        if unreadable:
+            return _open_unreadable(parent, name)
         os.mkdir(name, _PRIVATE, dir_fd=parent)
         fd = files.open_directory_at(parent, name)
         try:
@@ -258,6 +265,21 @@ def _open_or_make(path: Path) -> int:
         return fd
     finally:
         close(parent)
+
+
+def _open_unreadable(parent: int, name: str) -> int:
+    """Open one's own directory although its mode forbids it, as that of a layer before may; the mode stays."""
+    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    link = f"/proc/self/fd/{held}"  # the held directory: fchmod takes no descriptor of O_PATH
+    try:
+        mode = stat.S_IMODE(os.fstat(held).st_mode)
+        os.chmod(link, mode | _PRIVATE)
+        try:
+            return files.open_directory_at(held, ".")
+        finally:
+            os.chmod(link, mode)
+    finally:
+        close(held)
 
 
 def _make_plain(fd: int, mode: int) -> None:
