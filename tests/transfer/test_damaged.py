@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -116,8 +116,8 @@ def test_a_layer_that_is_damaged_in_the_store_is_fetched_again_while_it_is_unpac
     run(unpack())
     assert same(tmp_path / "root", *LAYERS)
     assert whole(store)
-    asked = [record.path for record in registry.log if "/blobs/" in record.path]
-    assert asked == [f"/v2/app/blobs/{IMAGE.layers[number].descriptor.digest}"]
+    blobs = [record.path for record in registry.log if "/blobs/" in record.path]
+    assert blobs == [f"/v2/app/blobs/{IMAGE.layers[number].descriptor.digest}"]
     assert [event.message for event in events if isinstance(event, Warned)]
 
 
@@ -268,19 +268,24 @@ async def test_a_view_never_names_what_is_damaged(registry: Registry, tmp_path: 
 
 
 @contextmanager
-def mirrored(registry: Registry, tmp_path: Path, image: Image, wrong: dict[Digest, bytes]) -> Iterator[Registry]:
-    """A mirror that has other bytes of some blobs, before the registry."""
-    with serve(Registry()) as mirror:
-        mirror.add_image("app", "1", Index.build([image]))
-        for digest, data in wrong.items():
-            mirror.add_blob(str(digest), data)
+def mirrored(registry: Registry, tmp_path: Path, *wrong: dict[Digest, bytes]) -> Iterator[list[Registry]]:
+    """Mirrors before the registry, each with other bytes of some blobs."""
+    with ExitStack() as serving:
+        mirrors = [serving.enter_context(serve(Registry())) for _ in wrong]
+        text = f'server = "http://{registry.address}"\n'
+        for mirror, blobs in zip(mirrors, wrong, strict=True):
+            mirror.add_image("app", "1", INDEX)
+            for digest, data in blobs.items():
+                mirror.add_blob(str(digest), data)
+            text += f'[host."http://{mirror.address}"]\ncapabilities = ["pull", "resolve"]\n'
         hosts = tmp_path / "hosts" / registry.address
         hosts.mkdir(parents=True, exist_ok=True)
-        (hosts / "hosts.toml").write_text(
-            f'server = "http://{registry.address}"\n'
-            f'[host."http://{mirror.address}"]\ncapabilities = ["pull", "resolve"]\n'
-        )
-        yield mirror
+        (hosts / "hosts.toml").write_text(text)
+        yield mirrors
+
+
+def asked(registry: Registry, digest: Digest) -> int:
+    return sum(str(digest) in record.path for record in registry.log)
 
 
 def _other_tar(data: bytes) -> bytes:
@@ -306,16 +311,28 @@ def test_what_a_mirror_sends_wrong_is_thrown_away_and_had_from_the_registry_in_t
     layer = IMAGE.layers[number]
     wrong = {layer.descriptor.digest: WRONG[kind](content(layer))}
     assert len(wrong[layer.descriptor.digest]) == layer.descriptor.size
-    with mirrored(registry, tmp_path, IMAGE, wrong) as mirror:
+    with mirrored(registry, tmp_path, wrong) as [mirror]:
 
         async def unpack() -> None:
             async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
                 await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
 
         run(unpack())
-        assert sum(str(layer.descriptor.digest) in record.path for record in mirror.log) == 1
+        assert asked(mirror, layer.descriptor.digest) == asked(registry, layer.descriptor.digest) == 1
     assert same(tmp_path / "root", *LAYERS) and whole(tmp_path / "store")
-    assert sum(str(layer.descriptor.digest) in record.path for record in registry.log) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_no_number_of_wrong_mirrors_ends_what_the_registry_would_serve(
+    registry: Registry, tmp_path: Path, number: int
+) -> None:
+    digest = IMAGE.layers[number].descriptor.digest
+    wrong = {digest: flipped(content(IMAGE.layers[number]))}
+    with mirrored(registry, tmp_path, wrong, wrong, wrong) as mirrors:
+        async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
+            await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
+        assert [asked(each, digest) for each in (*mirrors, registry)] == [1, 1, 1, 1]
+    assert same(tmp_path / "root", *LAYERS) and whole(tmp_path / "store")
 
 
 def test_a_registry_that_stays_wrong_is_an_integrity_error_and_leaves_nothing(
@@ -326,7 +343,7 @@ def test_a_registry_that_stays_wrong_is_an_integrity_error_and_leaves_nothing(
     with pytest.raises(DigestMismatchError) as caught:
         run(pulled(tmp_path / "store", f"{registry.address}/app:1", tmp_path / "root"))
     assert caught.value.subject == str(layer.descriptor.digest)
-    assert sum(str(layer.descriptor.digest) in record.path for record in registry.log) == 2
+    assert asked(registry, layer.descriptor.digest) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["store"] and sound(tmp_path / "store")
 
 

@@ -89,6 +89,21 @@ async def test_the_reader_is_told_whether_the_blob_comes_this_way(pool: _core.Po
     assert await read(used) == [b"a"]
 
 
+async def test_a_spoiled_tap_gives_nothing_more_and_is_not_begun(pool: _core.Pool) -> None:
+    begun, late = Tap(), Tap()
+    spans = begun.spans()
+    for tap in (begun, late):
+        await tap.feed(filled(pool, b"wrong"))
+    (await anext(spans)).release()
+    await begun.feed(filled(pool, b"wrong, too"))
+    for tap in (begun, late):
+        tap.spoil()
+    assert [bytes(span) async for span in spans] == []
+    assert not await late.begins()
+    for tap in (begun, late):
+        tap.close()
+
+
 async def test_a_reader_that_wants_no_more_lets_the_flight_go_on(pool: _core.Pool) -> None:
     tap = Tap()
     await tap.feed(filled(pool, b"a"))

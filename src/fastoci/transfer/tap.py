@@ -56,7 +56,7 @@ class Tap:
         """Of the reader: whether the blob comes this way; False when it must be read from the store."""
         while not (self.used or self._ended):
             await self._change()
-        return self.used
+        return self.used and not self.spoiled
 
     async def spans(self) -> AsyncGenerator[Span, None]:
         """Of the reader: all spans, each with its reference, until the flight ended: well or not, its task says."""
