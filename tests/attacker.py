@@ -24,7 +24,7 @@ from places import scratch
 UID = 65534
 
 _PROGRAM = """
-import os, sys, random
+import os, random, sys, time
 place, canary, target = sys.argv[1:4]
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -57,7 +57,10 @@ def link(path):
 def link_file(path):
     os.symlink(os.path.join(canary, "file"), path)
 
-ACTS = (link, lookalike, link_file)
+def nothing(path):
+    pass
+
+ACTS = (link, lookalike, link_file, nothing)
 
 def attack(choice):
     act = ACTS[choice % len(ACTS)]
@@ -99,8 +102,9 @@ if sys.argv[4] == "beside":
     print(flush=True)
     while True:
         plant()
-        attack(random.randrange(4))
+        attack(random.randrange(8))
         restore()
+        time.sleep(random.random() / 100)  # so that something is done between two acts
 for line in sys.stdin:
     if line.strip() == "restore":
         restore()
@@ -162,7 +166,7 @@ class Attacker:
         """
         acts = 0
         with self._process("between") as process:
-            for choice in range(4):
+            for choice in (0, 1, 2, 4):  # the last one swaps the place, too
                 step, more = 0, True
                 while more:
                     if prepare is not None:

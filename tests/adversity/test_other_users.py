@@ -1,0 +1,83 @@
+"""Pulls and applies of root below directories of another user, who swaps all that lies on their way meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from attacker import Attacker, scene
+from places import scratch
+
+import fastoci
+from fastoci.errors import FastociError
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Entry, Layer, directory, hardlink, opaque, symlink, tar, whiteout
+from fastoci.testing.registry import Registry, serve
+
+_DEEP = "/".join("d" * 40)
+LOWER = [
+    directory("directory"),
+    *(Entry(f"directory/deep/{number}", "file", b"x" * 100) for number in range(50)),
+    Entry(f"{_DEEP}/file", "file", b"1"),
+    hardlink("directory/again", "directory/deep/1"),
+    symlink("rootfs", "directory"),
+    Entry("file", "file", b"2"),
+]
+UPPER = [
+    opaque("directory/deep"),
+    Entry("directory/deep/new", "file", b"3", mode=0o4755),
+    whiteout("d"),
+    whiteout("file"),
+    Entry("rootfs/deep/through", "file", b"4"),
+]
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    registry = Registry()
+    registry.add_image("app", "latest", Image.build([Layer.build(LOWER), Layer.build(UPPER), Layer.build(LOWER)]))
+    with serve(registry) as registry:
+        yield registry
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_a_pull_into_a_directory_of_another_user_touches_nothing_else(kind: str, registry: Registry) -> None:
+    done = {"unpacked": 0, "exported": 0}
+
+    async def pull(target: Path) -> None:
+        async with fastoci.Engine(store) as engine:
+            image = await engine.pull(f"{registry.address}/app")
+            for _ in range(20):
+                with suppress(FastociError):
+                    await image.unpack(target)
+                    done["unpacked"] += 1
+                with suppress(FastociError):
+                    await image.export(target.parent / "layout")
+                    done["exported"] += 1
+
+    with scene(kind) as at, scratch("store") as store:
+        Attacker(at).beside(lambda target: asyncio.run(pull(target)), 5)
+    assert all(done.values()), done
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_an_apply_onto_a_directory_of_another_user_touches_nothing_else(kind: str) -> None:
+    with scene(kind) as at, scratch("layers") as place:
+        layers = [place / "lower.tar", place / "upper.tar"]
+        for path, entries in zip(layers, (LOWER, UPPER), strict=True):
+            path.write_bytes(b"".join(tar(entries)))
+
+        done: list[Path] = []
+
+        def apply(target: Path) -> None:
+            with suppress(FastociError):
+                asyncio.run(fastoci.apply(target, layers))
+                done.append(target)
+
+        Attacker(at).beside(apply, 100)
+    assert done
