@@ -3,67 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from wire import Asked, Raw, Script, Server, Spans, answer, drain, serving, unauthorized
+from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, INDEX_DESCRIPTOR, MANIFEST, REFERENCE, SIZE, between, endpoint, whole
+from wire import Asked, Raw, Spans, answer, drain, serving, unauthorized
 
 from fastoci.errors import ConnectError, NotFoundError, RegistryError, UnavailableError
-from fastoci.image import mediatype
-from fastoci.image.descriptor import Descriptor
-from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.registry.auth_files import AuthFile
 from fastoci.registry.client import Registry
 from fastoci.registry.credential import Credential
 from fastoci.registry.credentials import Credentials
-from fastoci.registry.endpoints import Endpoint
-from fastoci.registry.patience import Patience
-from fastoci.registry.repository import Repository
 from fastoci.registry.tokens import basic
-from fastoci.registry.urls import parse_url
-
-INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
-MANIFEST = answer(body=INDEX, headers={"Content-Type": mediatype.OCI_INDEX})
-INDEX_DESCRIPTOR = Descriptor(mediatype.OCI_INDEX, Digest.of(INDEX), len(INDEX))
-BLOB = bytes(range(256)) * 12_000
-SIZE = len(BLOB)
-BLOB_DESCRIPTOR = Descriptor(mediatype.OCI_LAYER_GZIP, Digest.of(BLOB), SIZE)
-MIB = 1 << 20
-
-
-def whole(asked: Asked, data: bytes = BLOB) -> Raw:
-    wanted = asked.headers.get("range")
-    if wanted is None:
-        return answer(body=data)
-    first, last = map(int, wanted.removeprefix("bytes=").split("-"))
-    return answer(206, data[first : last + 1], {"Content-Range": f"bytes {first}-{last}/{len(data)}"})
-
-
-def endpoint(address: str, **options: Any) -> Endpoint:
-    options.setdefault("origin", False)
-    return Endpoint(parse_url(f"http://{address}/v2"), options.pop("path", "team/app"), address, **options)
-
-
-@asynccontextmanager
-async def between(
-    mirror: Script, origin: Script, *, credentials: Credentials | None = None, patience: Patience | None = None
-) -> AsyncIterator[tuple[Repository, Server, Server]]:
-    """A repository with one mirror in front of the origin."""
-    registry = Registry(
-        credentials=credentials or Credentials(), chance=lambda: 0.0, read_s=0.5, patience=patience or Patience(tries=3)
-    )
-    async with serving(mirror) as first, serving(origin) as last, registry:
-        reference = Reference.parse(f"{last.address}/team/app:1")
-        where = [endpoint(first.address), endpoint(last.address, origin=True)]
-        yield registry.repository_at(reference, where), first, last
-
-
-REFERENCE = Reference.parse("registry.test/team/app:1")
 
 
 async def test_the_first_that_has_it_is_asked_alone() -> None:

@@ -27,6 +27,7 @@ from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import refusal
 from fastoci.registry.tokens import TokenServices, basic
 from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.untrusted import parsed
 from fastoci.registry.urls import Origin
 
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
@@ -100,7 +101,8 @@ class Authenticator:
         credential: Credential | None = None
         for count in itertools.count(1):
             reply = await send(sent)
-            challenges = challenge.parse(reply.header("WWW-Authenticate")) if reply.status in (401, 403) else ()
+            asks = reply.header("WWW-Authenticate") if reply.status in (401, 403) else ""
+            challenges = parsed(challenge.parse, asks) or ()
             wider = self._wider(key, challenges) if reply.origin == origin else ()
             if reply.status != 401 and not (reply.status == 403 and wider and count < _SENDS):
                 self._prove(key, sent)

@@ -28,6 +28,7 @@ from fastoci.registry.route import Place
 from fastoci.registry.servers import Server
 from fastoci.registry.stalls import RENEWALS
 from fastoci.registry.stretch import Stretch, open_body
+from fastoci.registry.untrusted import typed
 from fastoci.settle import settle
 
 PART: Final = 4 << 20  # bytes
@@ -250,7 +251,8 @@ class Parts:
         try:
             for renewal in range(RENEWALS + 1):
                 try:
-                    await self._attempt(part, place, server, peers=renewal < RENEWALS)
+                    with typed(place.server):
+                        await self._attempt(part, place, server, peers=renewal < RENEWALS)
                 except TimedOutError:
                     if self._access.server(place.origin).unreachable:
                         raise

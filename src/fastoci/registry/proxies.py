@@ -41,7 +41,7 @@ def _proxy(name: str, text: str) -> URL:
     try:
         proxy = URL(text if "://" in text else f"http://{text}")
         known = bool(proxy.raw_host) and (proxy.port is not None or proxy.scheme not in ("http", "https"))
-    except ValueError:
+    except Exception:  # not ValueErrors alone: "http://[::1]@" is an IndexError of yarl's
         known = False
     if not known:
         # The cause is dropped: its text may hold the proxy's credentials.

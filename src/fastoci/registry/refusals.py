@@ -21,6 +21,7 @@ from fastoci.errors import (
 )
 from fastoci.registry.ratelimit import retry_after_s, told_in_words_s
 from fastoci.registry.transport import Reply
+from fastoci.registry.untrusted import parsed
 
 _BODY_SIZE = 64 << 10  # bytes of an error's body that are read
 _MESSAGE_SIZE = 256  # characters of the registry's own message that are shown
@@ -38,7 +39,7 @@ async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
         body = b""  # the status says enough
     finally:
         reply.close()
-    code, words = _words(body)
+    code, words = parsed(_words, body) or ("", "")
     words = printable(reply.masked(words))
     told = ": ".join(
         part for part in (" ".join((str(reply.status), code or _phrase(reply.status))), words, hint) if part
@@ -46,8 +47,8 @@ async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
     message = f"{reply.method} {reply.url}: {told}"
     wait_s = None
     if reply.status in (429, 503):
-        wait_s = retry_after_s(reply.header("Retry-After"), now=datetime.now(UTC))
-        wait_s = told_in_words_s(words) if wait_s is None else wait_s
+        wait_s = parsed(retry_after_s, reply.header("Retry-After"), now=datetime.now(UTC))
+        wait_s = parsed(told_in_words_s, words) if wait_s is None else wait_s
     return _class(reply.status)(message, url=reply.url, status=reply.status, code=code, retry_after_s=wait_s)
 
 

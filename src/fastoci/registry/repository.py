@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Final, TypeVar
 
 from fastoci._core import Span
-from fastoci.errors import DigestMismatchError, FastociError, FormatError, UnsupportedError
+from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
 from fastoci.image import manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -128,7 +128,7 @@ class Repository:
         while True:
             try:
                 found = await ask(route.place)
-            except FastociError as error:
+            except Exception as error:
                 await route.failed(error)
             else:
                 route.done()

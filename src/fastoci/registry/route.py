@@ -1,29 +1,46 @@
 """The way of one request over the places that may answer it: in order, again when that may help, and when not, why not.
 
-It decides and waits; it sends nothing. A final answer (401, 403, 404, wrong bytes, a certificate) rules a place out for
-this request; trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and
-after the last one waits (``patience``) and begins again. A place that cannot be connected to, or that never answers, is
-asked last, by every request. What is raised at the end is the origin's own error, when it was asked.
+It decides and waits; it sends nothing.
+
+Rules:
+1. A final answer (401, 403, 404, a certificate, another type than was asked for) rules a place out for this request.
+   So does an exception that nobody expected: it is a fault of fastoci that this place's answer has set off.
+2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
+   last one waits (``patience``) and begins again. Wrong content (another digest or size, no document) may pass once:
+   a byte may have been lost on the way.
+3. A place that cannot be connected to, that never answers, or that sent wrong bytes of the blob before is asked last.
+4. What is raised at the end is the origin's own error, when it was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from yarl import URL
 
-from fastoci.errors import FastociError, RateLimitedError, RegistryError, TimedOutError, TransportError
+from fastoci.errors import (
+    FastociError,
+    FormatError,
+    IntegrityError,
+    RateLimitedError,
+    RegistryError,
+    TimedOutError,
+    TransportError,
+)
 from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.patience import Backoff, Budget, Patience
 from fastoci.registry.servers import Server, Servers
+from fastoci.registry.untrusted import unexpected
 from fastoci.registry.urls import Origin, redact
 
 _PASSING: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})  # what a signed URL says that is not valid any more
 _SIGNED_TRIES: Final = 2
+_WRONG_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,7 @@ class Route:
         self._budget = budget
         self._backoff = Backoff(patience, budget, chance)
         self._errors: dict[int, FastociError] = {}
+        self._wrong = Counter[int]()
         self._out: set[int] = set()
         self._received = 0
         self._signed = 0
@@ -106,18 +124,18 @@ class Route:
         """It worked."""
         self._budget.earn()
 
-    async def failed(self, error: FastociError, *, origin: Origin | None = None) -> None:
+    async def failed(self, reason: Exception) -> None:
         """Note that ``place`` failed, and wait until the next may be asked.
 
-        Args:
-            origin: who said so, when it was asked and did.
-        Raises: an error, when nobody is left.
+        Raises:
+            FastociError: nobody is left.
+            MemoryError: that was the reason, which is no place's fault.
         """
         place, server = self.place, self._servers.of(self.place.origin)
-        self._errors[self._at] = error
+        error = self._errors[self._at] = self._typed(reason)
         told_s: float = getattr(error, "retry_after_s", None) or 0.0
-        if told_s and isinstance(error, RegistryError) and error.status:  # in words it may be: its reader alone knows
-            self._servers.of(Origin.of(URL(error.url))).pause(told_s)
+        if told_s and isinstance(error, RegistryError) and error.status and (at := Origin.named(error.url)):
+            self._servers.of(at).pause(told_s)  # in words it may be: its reader alone knows
         fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
         if fresh >= self._patience.progress:
             self._received = 0
@@ -133,6 +151,15 @@ class Route:
             await self._pause(error, server, told_s)
         self._at = following
 
+    def _typed(self, reason: Exception) -> FastociError:
+        if isinstance(reason, FastociError):
+            return reason
+        if isinstance(reason, MemoryError):
+            raise reason
+        error = unexpected(reason, self.place.server)
+        error.__cause__ = reason
+        return error
+
     async def _pause(self, error: FastociError, server: Server, told_s: float) -> None:
         # Silence has cost its whole timeout already.
         doubtful = not server.answered or isinstance(error, TimedOutError)
@@ -146,10 +173,13 @@ class Route:
         if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._patience.max_wait_s:
             return True
         if isinstance(error, RegistryError):
-            if error.status in _EXPIRED and Origin.of(URL(error.url)) != place.origin:
+            if error.status in _EXPIRED and Origin.named(error.url) != place.origin:
                 self._signed += 1  # the place may name a new address
                 return self._signed >= _SIGNED_TRIES
             return error.status not in _PASSING
+        if isinstance(error, (FormatError, IntegrityError)):
+            self._wrong[self._at] += 1
+            return self._wrong[self._at] >= _WRONG_TRIES
         return error.final if isinstance(error, TransportError) else True
 
     def _next(self, after: int) -> int | None:
@@ -162,9 +192,15 @@ class Route:
         return left[0] if left else None
 
     def _reason(self) -> FastociError:
-        """The error that says most: the origin's, one of a server that answered before one that did not."""
+        """The error that says most: the origin's, one of a server that answered before one that did not.
+
+        What another place said is its cause, when it has none of its own.
+        """
 
         def weight(index: int) -> tuple[bool, bool]:
             return (not self._places[index].endpoint.origin, isinstance(self._errors[index], TransportError))
 
-        return self._errors[min(self._errors, key=weight)]
+        reason = self._errors[min(self._errors, key=weight)]
+        if reason.__cause__ is None:
+            reason.__cause__ = next((each for each in self._errors.values() if each is not reason), None)
+        return reason

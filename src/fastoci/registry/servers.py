@@ -20,6 +20,7 @@ from fastoci.errors import RateLimitedError
 from fastoci.registry.pace import Pace
 from fastoci.registry.ratelimit import Quota, quota, retry_after_s
 from fastoci.registry.stalls import Peers
+from fastoci.registry.untrusted import parsed
 from fastoci.registry.urls import Origin
 
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
@@ -112,9 +113,9 @@ class Server:
     def heard(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
         self.answered, self.mute = True, False
-        if status in (429, 503) and (wait_s := retry_after_s(header("Retry-After"), now=datetime.now(UTC))):
+        if status in (429, 503) and (wait_s := parsed(retry_after_s, header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
-        found = quota(header("RateLimit-Limit"), header("RateLimit-Remaining"))
+        found = parsed(quota, header("RateLimit-Limit"), header("RateLimit-Remaining"))
         if found is None:
             return
         # What counts is manifests, and the window is the latest moment at which there is room again.

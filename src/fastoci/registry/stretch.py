@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from yarl import URL
-
 from fastoci._core import SPAN_SIZE, Span
-from fastoci.errors import FastociError, RegistryError, TransportError
+from fastoci.errors import RegistryError, TransportError
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry import ranges
 from fastoci.registry.access import Access
@@ -23,6 +21,7 @@ from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place, Route
 from fastoci.registry.stalls import RENEWALS
 from fastoci.registry.transport import Reply
+from fastoci.registry.untrusted import parsed
 from fastoci.registry.urls import Origin
 
 
@@ -58,7 +57,7 @@ class Stretch:
             held = len(span)
             try:
                 await body.fill(span, self.end - self.position)
-            except FastociError as error:
+            except Exception as error:
                 self.close()
                 self._note(len(span) - held)
                 if body.starved:
@@ -81,7 +80,7 @@ class Stretch:
                 self.body = await open_body(
                     self._access, self.place, self._blob, self.position, self.end, peers=self._renewed < RENEWALS
                 )
-            except FastociError as error:
+            except Exception as error:
                 await self._failed(error)
         return self.body
 
@@ -96,9 +95,9 @@ class Stretch:
         self.position = position
         self.end = end
 
-    async def _failed(self, error: FastociError) -> None:
-        if isinstance(error, RegistryError) and error.status in (429, 503):
-            self._access.server(Origin.of(URL(error.url))).refused()
+    async def _failed(self, error: Exception) -> None:
+        if isinstance(error, RegistryError) and error.status in (429, 503) and (at := Origin.named(error.url)):
+            self._access.server(at).refused()
         await self._route.failed(error)
 
     def _note(self, size: int) -> None:
@@ -172,5 +171,5 @@ async def _checked(
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:
-    found = ranges.parse(reply.header("Content-Range"))
+    found = parsed(ranges.parse, reply.header("Content-Range"))
     return found is not None and (found.first, found.last) == (first, end - 1) and found.total in (None, blob.size)

@@ -28,6 +28,7 @@ from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import refusal
 from fastoci.registry.transport import Reply, Transport
+from fastoci.registry.untrusted import typed
 from fastoci.registry.urls import Origin, parse_url, redact
 
 _BODY_SIZE: Final = 1 << 20  # bytes of a token service's answer
@@ -67,6 +68,12 @@ class TokenServices:
             UnauthorizedError: the service may not be asked, or answers nonsense.
             RegistryError, TransportError: it refuses, or does not answer.
         """
+        with typed(f"{origin.scheme}://{origin.host}:{origin.port}"):
+            return await self._fetch(origin, bearer, scopes, credential, verified)
+
+    async def _fetch(
+        self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
+    ) -> tuple[str, float]:
         realm = _realm(bearer, origin)
         told = credential if self._may_tell(origin, Origin.of(realm), verified) else None
         hint = "" if told is credential else "the credentials were not sent: it is not reached over verified TLS"

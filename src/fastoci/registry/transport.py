@@ -31,6 +31,7 @@ from fastoci.registry.servers import Servers
 from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
 from fastoci.registry.tls import context
+from fastoci.registry.untrusted import typed, unexpected
 from fastoci.registry.urls import Origin, parse_url, redact, secrets_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Reply:
     def length(self) -> int | None:
         """The announced bytes of the body; None when it is not announced."""
         text = self.header("Content-Length")
-        return int(text) if text.isdecimal() and len(text) < 20 else None
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
     async def some(self) -> bytes:
         """The bytes that arrived since; empty at the end of the body.
@@ -95,6 +96,10 @@ class Reply:
         except (aiohttp.ClientError, OSError) as error:
             cause = None if self._secret else error
             raise translate(error, self.url, received=self.received, answered=True) from cause
+        except MemoryError:
+            raise
+        except Exception as error:  # no ``typed``: this is called for each piece of a body
+            raise unexpected(error, self.url) from error
         self.received += len(data)
         return data
 
@@ -252,17 +257,18 @@ class Transport:
         if proxy is not None and reach is not None:
             _check_proxied(url, reach)
         session = self._session(reach if proxy is None else None)
-        try:
-            return await session.request(
-                method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
-            )
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:
-            if isinstance(error, aiohttp.SocketTimeoutError):
-                server.missed()
-            # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
-            # So do bytes of an answer that is not HTTP: a Location among them may be signed.
-            secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
-            raise translate(error, redact(url)) from (None if secret else error)
+        with typed(redact(url)):
+            try:
+                return await session.request(
+                    method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
+                )
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:
+                if isinstance(error, aiohttp.SocketTimeoutError):
+                    server.missed()
+                # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
+                # So do bytes of an answer that is not HTTP: a Location among them may be signed.
+                secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
+                raise translate(error, redact(url)) from (None if secret else error)
 
     def _reach(self, url: URL, namer: Origin) -> Nearness | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""

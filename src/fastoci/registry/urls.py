@@ -27,6 +27,14 @@ class Origin:
     def of(cls, url: URL) -> Origin:
         return cls(url.scheme, (url.raw_host or "").lower(), url.port or 0)
 
+    @classmethod
+    def named(cls, text: str) -> Origin | None:
+        """The origin of an absolute URL in text; None when it is none."""
+        try:
+            return cls.of(parse_url(text))
+        except ValueError:
+            return None
+
 
 def redact(url: URL) -> str:
     """A URL as it may be shown: without user, query and fragment, where secrets are."""
@@ -63,11 +71,17 @@ def parse_url(text: str, *, base: URL | None = None) -> URL:
     """
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         raise ValueError("not a URL")
-    url = URL(text, encoded=True)
-    if url.scheme and not url.raw_host:
-        raise ValueError("no host")
-    if base is not None:
-        url = base.join(url)
-    if url.scheme not in ("http", "https") or not url.raw_host:
-        raise ValueError("not http or https")
-    return url.with_user(None).with_fragment(None)
+    try:
+        url = URL(text, encoded=True)
+        if url.scheme and not url.raw_host:
+            raise ValueError("no host")
+        if base is not None:
+            url = base.join(url)
+        if url.scheme not in ("http", "https") or not url.host:  # yarl decodes host and port on their first use
+            raise ValueError("not http or https")
+        Origin.of(url)
+        return url.with_user(None).with_fragment(None)
+    except ValueError:
+        raise
+    except Exception as error:  # "http://[::1]@" is an IndexError of yarl's
+        raise ValueError("not a URL") from error
