@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ import pytest
 from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, INDEX_DESCRIPTOR, MANIFEST, REFERENCE, SIZE, between, endpoint, whole
 from wire import Asked, Raw, Spans, answer, drain, serving, unauthorized
 
-from fastoci.errors import ConnectError, NotFoundError, RegistryError, UnavailableError
+from fastoci.errors import ConnectError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from fastoci.image import mediatype
 from fastoci.image.reference import Reference
 from fastoci.registry.auth_files import AuthFile
 from fastoci.registry.client import Registry
@@ -229,3 +232,108 @@ async def test_a_mirror_that_takes_connections_and_says_nothing_is_asked_last_fr
             await pull(number)
         assert len(dead.asked) == before
         assert len(origin.asked) == 60
+
+
+# A 200 that is something else.
+
+PAGE = b"<html><body>Welcome to our network</body></html>"
+MANIFEST_BODY = json.dumps(
+    {
+        "schemaVersion": 2,
+        "config": {"mediaType": mediatype.OCI_CONFIG, "digest": f"sha256:{'0' * 64}", "size": 2},
+        "layers": [],
+    }
+).encode()
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/html", PAGE),
+        ("", PAGE),
+        ("application/json", PAGE),
+        (mediatype.OCI_MANIFEST, PAGE),
+        (mediatype.OCI_MANIFEST, b""),
+        (mediatype.OCI_MANIFEST, b"null"),
+        (mediatype.OCI_MANIFEST, MANIFEST_BODY[:-9]),
+        (mediatype.OCI_INDEX, MANIFEST_BODY),
+        (mediatype.OCI_MANIFEST, INDEX),
+        (mediatype.DOCKER_LIST, INDEX),
+        (mediatype.OCI_CONFIG, INDEX),
+        ("application/vnd.acme.unknown+json", INDEX),
+        ("application/json", b'{"schemaVersion":2,"mediaType":"application/vnd.acme.unknown+json"}'),
+        ("application/vnd.oci.image.index.v1\udcff+json", INDEX),
+        (mediatype.DOCKER_SCHEMA1, b'{"schemaVersion":1}'),
+    ],
+)
+async def test_a_mirror_whose_manifest_is_something_else_is_passed_by(media_type: str, body: bytes) -> None:
+    def mirror(asked: Asked) -> Raw:
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nContent-Type: {media_type}\r\n\r\n"
+        return Raw(head.encode(errors="surrogateescape") + body)
+
+    async with between(mirror, lambda asked: MANIFEST) as (source, _, origin):
+        assert (await source.resolve(REFERENCE))[1] == INDEX
+        assert len(origin.asked) == 1
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("framing", ["chunked", "close", "gzip", "length"])
+async def test_a_page_in_the_place_of_a_blob_is_no_part_of_it(framing: str, spans: Spans) -> None:
+    body, end = PAGE, "keep"
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
+    if framing == "chunked":
+        head, body = head + "Transfer-Encoding: chunked\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(PAGE), PAGE)
+    elif framing == "gzip":
+        body = gzip.compress(PAGE)
+        head += f"Content-Encoding: gzip\r\nContent-Length: {len(body)}\r\n"
+    elif framing == "length":
+        head += f"Content-Length: {len(PAGE)}\r\n"
+    else:
+        end = "close"
+    page = Raw(f"{head}\r\n".encode() + body, end)  # type: ignore[arg-type]
+    async with between(lambda asked: page, whole) as (source, _, origin):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{origin.address}/v2",)
+
+
+async def test_a_blob_that_a_server_takes_for_html_is_a_blob_all_the_same(spans: Spans) -> None:
+    def script(asked: Asked) -> Raw:
+        return answer(body=BLOB, headers={"Content-Type": "text/html"})
+
+    async with between(script, lambda asked: answer(404)) as (source, _, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+
+
+# A manifest that is wrong once.
+
+
+@pytest.mark.parametrize(
+    "once",
+    [
+        answer(body=INDEX[:-9], headers={"Content-Type": mediatype.OCI_INDEX}),
+        answer(body=INDEX.replace(b"2", b"3"), headers={"Content-Type": mediatype.OCI_INDEX}),
+        answer(body=PAGE, headers={"Content-Type": "text/html"}),
+        answer(body=b"", headers={"Content-Type": mediatype.OCI_INDEX}),
+        Raw(MANIFEST.data[:-9], "close"),
+    ],
+    ids=["short", "flipped", "page", "empty", "cut"],
+)
+@pytest.mark.parametrize("by", ["tag", "digest", "descriptor"])
+async def test_a_manifest_that_is_wrong_once_is_asked_for_once_more(once: Raw, by: str) -> None:
+    answers = iter([once])
+    async with between(lambda asked: answer(404), lambda asked: next(answers, MANIFEST)) as (source, _, origin):
+        if by == "descriptor":
+            assert await source.manifest(INDEX_DESCRIPTOR) == INDEX
+        else:
+            pinned = Reference.parse(f"registry.test/team/app@{INDEX_DESCRIPTOR.digest}")
+            assert (await source.resolve(pinned if by == "digest" else REFERENCE))[1] == INDEX
+        assert len(origin.asked) == 2
+
+
+async def test_a_manifest_that_stays_wrong_is_an_error_after_the_second_time() -> None:
+    wrong = answer(body=b"{}")
+    async with between(lambda asked: wrong, lambda asked: wrong) as (source, mirror, origin):
+        with pytest.raises(IntegrityError):
+            await source.manifest(INDEX_DESCRIPTOR)
+        assert (len(mirror.asked), len(origin.asked)) == (2, 2)

@@ -1,4 +1,6 @@
-"""Content codings: none is asked for, and a blob that comes as gzip all the same is decoded, once.
+"""What a body comes as: its type, and its coding.
+
+No coding is asked for, and a blob that comes as gzip all the same is decoded, once.
 
 A gzip body of a ``+gzip`` layer is gzip in gzip: what a digest is about is what is left after the outer one.
 
@@ -14,6 +16,7 @@ from fastoci.errors import TransportError, TruncatedError
 from fastoci.registry.transport import Reply
 
 _PIECE: Final = 256 << 10  # bytes decoded at a time: an encoded zero is a thousand plain ones
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _SLACK: Final = 64 << 10  # bytes that gzip may be longer than what it holds; it is 5 bytes in 32 KiB
 
 
@@ -25,6 +28,16 @@ def is_plain(reply: Reply) -> bool:
 def is_gzip(reply: Reply) -> bool:
     """Whether the body is the content in gzip, once."""
     return _coding(reply) in ("gzip", "x-gzip")
+
+
+def content_type(reply: Reply) -> str:
+    """The type that a body comes as, without parameters; empty when the server does not say."""
+    return reply.header("Content-Type").partition(";")[0].strip().lower()
+
+
+def is_page(reply: Reply) -> bool:
+    """Whether the body is for people: what proxies and portals answer in the place of the server."""
+    return content_type(reply) in _PAGES
 
 
 def check_identity(reply: Reply) -> None:

@@ -14,19 +14,20 @@ from typing import Final, TypeVar
 
 from fastoci._core import Span
 from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
-from fastoci.image import manifest, mediatype
+from fastoci.image import index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
 from fastoci.registry.access import Access
 from fastoci.registry.body import wrong_length
-from fastoci.registry.coding import check_identity
+from fastoci.registry.coding import check_identity, content_type
 from fastoci.registry.parts import Ahead, Parts
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place
 from fastoci.registry.stretch import Stretch
 from fastoci.registry.transport import Reply
+from fastoci.registry.untrusted import parsed
 
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
 # What servers say that do not know the type: the body decides.
@@ -97,6 +98,7 @@ class Repository:
             raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
         digest = reference.digest or Digest.of(data)
         _check(reference.digest or _told(reply) or digest, data, reply.url)
+        _check_type(media_type, data, reply.url)
         return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
@@ -184,7 +186,7 @@ class Repository:
 
 
 def _media_type(reply: Reply, data: bytes) -> str:
-    media_type = reply.header("Content-Type").partition(";")[0].strip().lower()
+    media_type = content_type(reply)
     if media_type in _GENERIC or media_type.startswith("text/"):
         try:
             return manifest.sniff(data)
@@ -193,12 +195,25 @@ def _media_type(reply: Reply, data: bytes) -> str:
     return media_type
 
 
+def _check_type(media_type: str, data: bytes, url: str) -> None:
+    """Whether the bytes are what they come as: here, where another candidate can be asked, and not when they are used.
+
+    Raises:
+        FormatError: they are another kind of document, or none.
+        UnsupportedError: it is no type of manifest or index.
+    """
+    try:
+        if media_type in mediatype.INDEXES:
+            index.parse(data, media_type)
+        else:
+            manifest.parse(data, media_type)
+    except (FormatError, UnsupportedError) as error:
+        raise type(error)(f"{url}: {error}") from error
+
+
 def _told(reply: Reply) -> Digest | None:
     """The digest by the registry's word, to hold its bytes against; None when it says none that is known."""
-    try:
-        return Digest.parse(reply.header("Docker-Content-Digest"))
-    except (FormatError, UnsupportedError):
-        return None
+    return parsed(Digest.parse, reply.header("Docker-Content-Digest"))
 
 
 def _check(digest: Digest, data: bytes, url: str) -> None:

@@ -16,7 +16,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.registry import ranges
 from fastoci.registry.access import Access
 from fastoci.registry.body import Body, wrong_length
-from fastoci.registry.coding import check_identity, is_gzip, is_plain
+from fastoci.registry.coding import check_identity, is_gzip, is_page, is_plain
 from fastoci.registry.refusals import refusal
 from fastoci.registry.route import Place, Route
 from fastoci.registry.stalls import RENEWALS
@@ -164,6 +164,9 @@ async def _checked(
             check_identity(reply)
         if not gzip and reply.length not in (None, skip + left):
             raise wrong_length(blob, blob.size - skip - left + (reply.length or 0))
+        if is_page(reply) and (gzip or reply.length is None):
+            # Some servers guess the type by the content, so a blob may come as HTML, but not without its length.
+            raise TransportError(f"{reply.url}: a page (text/html) in the place of a blob", url=reply.url, final=True)
     except BaseException:
         reply.close()
         raise
