@@ -18,6 +18,7 @@ from fastoci.registry.credentials import Credentials
 from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.patience import Patience
 from fastoci.registry.repository import Repository
+from fastoci.registry.route import Left
 from fastoci.registry.urls import parse_url
 
 REFERENCE = Reference.parse("registry.test/team/app:1")
@@ -45,11 +46,20 @@ def endpoint(address: str, **options: Any) -> Endpoint:
 
 @asynccontextmanager
 async def between(
-    mirror: Script, origin: Script, *, credentials: Credentials | None = None, patience: Patience | None = None
+    mirror: Script,
+    origin: Script,
+    *,
+    credentials: Credentials | None = None,
+    patience: Patience | None = None,
+    left: Left = lambda blob, server, reason: None,
 ) -> AsyncIterator[tuple[Repository, Server, Server]]:
     """A repository with one mirror in front of the origin."""
     registry = Registry(
-        credentials=credentials or Credentials(), chance=lambda: 0.0, read_s=0.5, patience=patience or Patience(tries=3)
+        credentials=credentials or Credentials(),
+        chance=lambda: 0.0,
+        read_s=0.5,
+        patience=patience or Patience(tries=3),
+        left=left,
     )
     async with serving(mirror) as first, serving(origin) as last, registry:
         reference = Reference.parse(f"{last.address}/team/app:1")

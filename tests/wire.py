@@ -36,6 +36,7 @@ class Raw:
 
     data: bytes
     end: End = "keep"
+    rate: int = 0  # bytes of the body a second; 0: as fast as it goes
 
 
 Script = Callable[[Asked], Raw]
@@ -115,8 +116,7 @@ async def _talk(script: Script, server: Server, reader: asyncio.StreamReader, wr
             server.asked.append(asked)
             server.came.set()
             raw = script(asked)
-            writer.write(raw.data)
-            await writer.drain()
+            await _send(raw, writer)
             if raw.end == "hold":
                 await asyncio.Event().wait()
             if raw.end == "reset":
@@ -129,6 +129,16 @@ async def _talk(script: Script, server: Server, reader: asyncio.StreamReader, wr
         pass
     finally:
         writer.close()
+
+
+async def _send(raw: Raw, writer: asyncio.StreamWriter) -> None:
+    begin = raw.data.index(b"\r\n\r\n") + 4 if raw.rate else len(raw.data)
+    writer.write(raw.data[:begin])
+    for start in range(begin, len(raw.data), max(1, raw.rate // 50)):
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(raw.data[start : start + max(1, raw.rate // 50)])
+    await writer.drain()
 
 
 async def _read(reader: asyncio.StreamReader, begin: bytes) -> Asked:

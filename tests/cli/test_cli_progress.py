@@ -23,6 +23,7 @@ from fastoci.transfer.events import (
     BlobProgress,
     BlobStarted,
     BlobWaiting,
+    CandidateLeft,
     Event,
     ImageDone,
     ImageFailed,
@@ -342,6 +343,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no"),
         QuotaSeen("registry.test", 3, 100, 21600),
+        CandidateLeft("sha256:1", "https://mirror.test/v2", "slow at 5 bytes/s"),
         VerifyProgress(3, MB),
         Warned(NAME, "odd"),
     ]

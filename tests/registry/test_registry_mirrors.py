@@ -337,3 +337,30 @@ async def test_a_manifest_that_stays_wrong_is_an_error_after_the_second_time() -
         with pytest.raises(IntegrityError):
             await source.manifest(INDEX_DESCRIPTOR)
         assert (len(mirror.asked), len(origin.asked)) == (2, 2)
+
+
+@pytest.mark.attack
+async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(spans: Spans) -> None:
+    def mirror(asked: Asked) -> Raw:
+        return answer(429, headers={"Retry-After": "50"})
+
+    async with between(mirror, lambda asked: MANIFEST if "/manifests/" in asked.path else whole(asked)) as (
+        source,
+        first,
+        last,
+    ):
+        async with asyncio.timeout(25):
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+            assert await source.manifest(INDEX_DESCRIPTOR) == INDEX
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(first.asked), len(last.asked)) == (1, 3)
+
+
+@pytest.mark.attack
+async def test_a_mirror_that_has_no_manifests_left_for_a_minute_costs_no_wait() -> None:
+    counted = answer(404, headers={"RateLimit-Remaining": "0;w=50"})
+    async with between(lambda asked: counted, lambda asked: MANIFEST) as (source, mirror, origin):
+        async with asyncio.timeout(25):
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+        assert (len(mirror.asked), len(origin.asked)) == (1, 2)

@@ -408,7 +408,7 @@ async def test_bytes_that_are_skipped_on_the_way_to_an_offset_are_no_stall(
     spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = itertools.count(step=5)  # each look at the clock takes so long
-    monkeypatch.setattr(body, "Watch", lambda clock, peers: Watch(lambda: float(next(seconds)), peers))
+    monkeypatch.setattr(body, "Watch", lambda clock, peers, lag: Watch(lambda: float(next(seconds)), peers))
     async with client(lambda asked: answer(body=BLOB)) as (source, server, _):
         assert await drain(source.fetch(BLOB_DESCRIPTOR, SIZE - 10, spans)) == BLOB[-10:]
         assert len(server.asked) == 1
@@ -426,7 +426,7 @@ async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Sp
 async def test_a_manifest_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=25)  # each look at the clock takes so long
     slow = functools.partial(Watch, lambda: float(next(seconds)))
-    monkeypatch.setattr(transport, "Watch", lambda clock: slow(), raising=False)
+    monkeypatch.setattr(transport, "Watch", lambda clock, lag: slow())
     async with client(lambda asked: manifest()) as (source, server, reference):
         with pytest.raises(TimedOutError, match="stalled at"):
             await source.resolve(reference)

@@ -86,7 +86,7 @@ class Tally:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned() | events.QuotaSeen() | events.VerifyProgress():
+            case events.Warned() | events.QuotaSeen() | events.CandidateLeft() | events.VerifyProgress():
                 pass
             case _:
                 self._see_image(event, self._image(event.image, now))
@@ -180,7 +180,10 @@ def overview(tally: Tally) -> str:
 
 
 def summary(event: events.Event, tally: Tally) -> str:
-    """The line that remains of an image, an unpacking, a quota that runs out or a warning; empty for other events."""
+    """The line that remains of an image, an unpacking, a quota that runs out, a server that is left or a warning.
+
+    Empty for other events.
+    """
     match event:
         case events.ImageDone():
             name, image = plain(event.image), tally.images[event.image]
@@ -197,6 +200,9 @@ def summary(event: events.Event, tally: Tally) -> str:
             most = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"
             return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
+        case events.CandidateLeft():
+            blob = f" for the rest of {plain(event.blob)}" if event.blob else ""
+            return f"{plain(event.server)}: left{blob}: {plain(event.reason)}"
         case events.VerifyProgress():
             return f"{amount(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():

@@ -7,8 +7,7 @@ Spec: distribution-spec v1.1, token authentication.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from fastoci.errors import RegistryError
@@ -16,20 +15,10 @@ from fastoci.image.reference import Reference
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.endpoints import Endpoint
-from fastoci.registry.patience import Budget, Patience
-from fastoci.registry.route import Place, Route, places
+from fastoci.registry.route import Manners, Place, Route, places
 from fastoci.registry.servers import Server
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.urls import Origin, parse_url
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """How a client behaves towards servers, over all its requests."""
-
-    patience: Patience
-    budget: Budget
-    chance: Callable[[], float]  # a number in [0, 1), anew on each call
 
 
 class Access:
@@ -52,11 +41,13 @@ class Access:
         self._credentials = credentials
         self._manners = manners
 
-    def route(self, *, tag: bool, corrupt: Collection[str] = ()) -> Route:
+    def route(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Route:
         """A way for one request.
 
         Args:
             tag: the request is for what a tag names, not for content by its digest.
+            blob: the digest that is wanted, for whoever is told of places that are left.
+            manifest: it is one of those that registries count.
             corrupt: servers to ask last.
         Raises:
             RegistryError: no endpoint may be asked for that.
@@ -67,7 +58,7 @@ class Access:
             raise RegistryError(f"{self.reference.name}: no endpoint may be asked for {what}", url=self.reference.name)
         servers, manners = self._transport.servers, self._manners
         found = places(fit, servers)
-        return Route(found, servers, manners.patience, manners.budget, manners.chance, corrupt=corrupt)
+        return Route(found, servers, manners, blob=blob, manifest=manifest, corrupt=corrupt)
 
     def server(self, origin: Origin) -> Server:
         """What is known of a server."""

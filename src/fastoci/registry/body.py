@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +26,7 @@ class Body:
     Args:
         server: which sends it.
         peers: whether it may be too slow beside other bodies of the server, too.
+        lag: as ``stalls.Watch`` has it.
         gzip: they come encoded, and are decoded here.
     """
 
@@ -37,6 +39,7 @@ class Body:
         skip: int,
         left: int,
         peers: bool = False,
+        lag: Callable[[float], str] | None = None,
         gzip: bool = False,
     ) -> None:
         self.left = left
@@ -44,7 +47,7 @@ class Body:
         self._reply = reply
         self._blob = blob
         self._skip = skip
-        self._watch = Watch(time.monotonic, server.peers.median if peers else None)
+        self._watch = Watch(time.monotonic, server.peers.median if peers else None, lag)
         self._size = left
         self._rest = b""
         self._slow = ""

@@ -13,13 +13,14 @@ from types import TracebackType
 from yarl import URL
 
 from fastoci.image.reference import Reference
-from fastoci.registry.access import Access, Manners
+from fastoci.registry.access import Access
 from fastoci.registry.auth import Authenticator
 from fastoci.registry.credentials import Credentials
 from fastoci.registry.endpoints import Endpoint, Mirrors, endpoints
 from fastoci.registry.parts import Ahead
 from fastoci.registry.patience import Budget, Patience
 from fastoci.registry.repository import Repository
+from fastoci.registry.route import Left, Manners
 from fastoci.registry.servers import Servers, Told
 from fastoci.registry.transport import Transport
 
@@ -36,6 +37,7 @@ class Registry:
         proxy: by which proxy a URL is reached.
         patience: how often and how late a request is sent again.
         told: learns what a server says about its quota.
+        left: learns which server is left for another because it is slow, in the middle of which blob, and why.
         chance: a number in [0, 1), anew on each call.
     """
 
@@ -52,6 +54,7 @@ class Registry:
         proxy: Callable[[URL], URL | None] = lambda url: None,
         patience: Patience | None = None,
         told: Told | None = None,
+        left: Left = lambda blob, server, reason: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         patience = patience or Patience()
@@ -59,7 +62,7 @@ class Registry:
         self._tls_verify = tls_verify
         self._manifest_size = manifest_size
         self._credentials = credentials
-        self._manners = Manners(patience, Budget(patience.budget), chance)
+        self._manners = Manners(patience, Budget(patience.budget), chance, left)
         self._transport = Transport(
             servers=Servers(told=told, chance=chance, most=connections),
             tls_verify=tls_verify,

@@ -90,6 +90,7 @@ class Parts:
         self._tasks: set[asyncio.Task[None]] = set()
         spans.pressed.add(self._shed)
         ahead.blobs += 1
+        stretch.bodies = self._bodies
 
     async def bytes(self) -> AsyncGenerator[Span, None]:
         """Yield the spans in order; what came before an error comes first."""
@@ -176,6 +177,10 @@ class Parts:
             self._streaming = False
             self._server.busy -= 1
 
+    def _bodies(self) -> int:
+        """The connections by which the blob comes."""
+        return max(1, self._streaming + sum(not part.over for part in self._parts))
+
     def _tend(self) -> None:
         """Begin the parts that the server's pace and the memory allow."""
         server = self._server
@@ -228,7 +233,8 @@ class Parts:
         """Whether parts work here, and more than one connection brings more."""
         asked = None if self._place is None else self._access.server(self._place.origin)
         ranges = server.ranges and asked is not None and asked.ranges
-        return ranges and self._failures < _FAILURES and server.pace.target > 1
+        stays = self._place is self._stretch.candidate
+        return stays and ranges and self._failures < _FAILURES and server.pace.target > 1
 
     def _reserve(self, size: int) -> list[Span] | None:
         """The spans for so many bytes, all or none."""
@@ -254,7 +260,7 @@ class Parts:
                     with typed(place.server):
                         await self._attempt(part, place, server, peers=renewal < RENEWALS)
                 except TimedOutError:
-                    if self._access.server(place.origin).unreachable:
+                    if self._access.server(place.origin).unreachable or place is not self._stretch.candidate:
                         raise
                     continue
                 self._failures = 0
@@ -269,11 +275,13 @@ class Parts:
     async def _attempt(self, part: _Part, place: Place, server: Server, *, peers: bool) -> None:
         held, started = part.received, time.monotonic()
         first = part.first + part.received
-        body = await open_body(self._access, place, self._blob, first, part.end, only_range=True, peers=peers)
+        lag = self._stretch.lag(place)
+        body = await open_body(self._access, place, self._blob, first, part.end, only_range=True, peers=peers, lag=lag)
         try:
             await part.fill(body)
         finally:
             body.close()
+            self._access.server(place.origin).measured(part.received - held, time.monotonic() - started)
         server.peers.add(part.received - held, time.monotonic() - started)
 
     def _finish(self, part: _Part) -> None:

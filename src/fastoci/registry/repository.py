@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
+from functools import partial
 from typing import Final, TypeVar
 
 from fastoci._core import Span
@@ -35,6 +36,7 @@ _GENERIC: Final = frozenset({"", "application/json", "application/octet-stream",
 _NO_HEAD: Final = frozenset({400, 404, 405, 501})  # what registries say that know no HEAD, or not here
 
 T = TypeVar("T")
+Lag = Callable[[float], str]  # is told a rate, and says why the answer is asked for elsewhere, if it is
 
 
 class Repository:
@@ -71,10 +73,12 @@ class Repository:
             NotFoundError, RegistryError, TransportError: it cannot be had.
         """
         if held is not None:
-            wanted = reference.digest or await self._anywhere(reference, lambda place: self._look(place, reference))
+            wanted = reference.digest or await self._anywhere(
+                reference, lambda place, _: self._look(place, reference), head=True
+            )
             if wanted == held[0].digest:
                 return held
-        return await self._anywhere(reference, lambda place: self._resolve(place, reference))
+        return await self._anywhere(reference, lambda place, lag: self._resolve(place, reference, lag))
 
     async def _look(self, place: Place, reference: Reference) -> Digest | None:
         """The digest that a tag names, by the registry's word; None when it does not say."""
@@ -88,9 +92,9 @@ class Repository:
         finally:
             reply.close()
 
-    async def _resolve(self, place: Place, reference: Reference) -> tuple[Descriptor, bytes]:
+    async def _resolve(self, place: Place, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
         limit = self._manifest_size
-        reply, data = await self._manifest(place, reference.target, limit)
+        reply, data = await self._manifest(place, reference.target, limit, lag)
         if len(data) > limit:
             raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
         media_type = _media_type(reply, data)
@@ -115,23 +119,26 @@ class Repository:
         carried = _carried(descriptor)
         if carried is not None:
             return carried
-        return await self._anywhere(None, lambda place: self._promised(place, descriptor))
+        return await self._anywhere(None, lambda place, lag: self._promised(place, descriptor, lag))
 
-    async def _promised(self, place: Place, descriptor: Descriptor) -> bytes:
-        reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size)
+    async def _promised(self, place: Place, descriptor: Descriptor, lag: Lag) -> bytes:
+        reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size, lag)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
         _check(descriptor.digest, data, reply.url)
         return data
 
-    async def _anywhere(self, reference: Reference | None, ask: Callable[[Place], Awaitable[T]]) -> T:
+    async def _anywhere(
+        self, reference: Reference | None, ask: Callable[[Place, Lag], Awaitable[T]], *, head: bool = False
+    ) -> T:
         """What the first place says that has an answer."""
-        route = self._access.route(tag=reference is not None and reference.digest is None)
+        route = self._access.route(tag=reference is not None and reference.digest is None, manifest=not head)
         while True:
+            place = route.place
             try:
-                found = await ask(route.place)
+                found = await ask(place, partial(route.slow, place))
             except Exception as error:
-                await route.failed(error)
+                await route.failed(error, place)
             else:
                 route.done()
                 return found
@@ -152,7 +159,9 @@ class Repository:
                 offset += copied.append(carried, offset)
                 yield copied
             return
-        route = self._access.route(tag=False, corrupt=self._corrupt.get(blob.digest, ()))
+        route = self._access.route(
+            tag=False, manifest=False, blob=str(blob.digest), corrupt=self._corrupt.get(blob.digest, ())
+        )
         senders: dict[str, None] = {}
         self._senders[blob.digest] = senders
         stretch = Stretch(self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server))
@@ -173,14 +182,14 @@ class Repository:
         """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
         self._corrupt.setdefault(blob.digest, set()).update(servers)
 
-    async def _manifest(self, place: Place, target: str, limit: int) -> tuple[Reply, bytes]:
+    async def _manifest(self, place: Place, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
         reply = await self._access.ask(place, f"manifests/{target}", {"Accept": _ACCEPT})
         try:
             if reply.status != 200:
                 raise await refusal(reply)
             check_identity(reply)
-            return reply, await reply.read(limit)
+            return reply, await reply.read(limit, lag)
         finally:
             reply.close()
 

@@ -8,8 +8,11 @@ Rules:
 2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
    last one waits (``patience``) and begins again. Wrong content (another digest or size, no document) may pass once:
    a byte may have been lost on the way.
-3. A place that cannot be connected to, that never answers, or that sent wrong bytes of the blob before is asked last.
-4. What is raised at the end is the origin's own error, when it was asked.
+3. A place that cannot be connected to, that never answers, that wants to be let alone for a while, or that sent wrong
+   bytes of the blob before is asked last.
+4. A place that sends far more slowly than others could is left for the rest of the blob: for one that was not tried
+   yet, or is known to be faster. When all have been tried, the fastest is gone back to, and kept.
+5. What is raised at the end is the origin's own error, when it was asked.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from fastoci.errors import (
     TimedOutError,
     TransportError,
 )
+from fastoci.registry import stalls
 from fastoci.registry.endpoints import Endpoint
 from fastoci.registry.patience import Backoff, Budget, Patience
 from fastoci.registry.servers import Server, Servers
@@ -75,10 +79,25 @@ def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]
     return tuple(found)
 
 
+Left = Callable[[str, str, str], None]  # the digest that is wanted (may be empty), the server that is left, and why
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a client behaves towards servers, over all its requests."""
+
+    patience: Patience
+    budget: Budget
+    chance: Callable[[], float]  # a number in [0, 1), anew on each call
+    left: Left = lambda blob, server, reason: None
+
+
 class Route:
     """The way of one request, or of one blob with all its requests.
 
     Args:
+        blob: the digest that is wanted, for whoever is told of places that are left.
+        manifest: the request is one of those that registries count.
         corrupt: servers that sent wrong bytes before; asked last.
     Raises:
         RegistryError: nobody may be asked.
@@ -88,22 +107,28 @@ class Route:
         self,
         found: Sequence[Place],
         servers: Servers,
-        patience: Patience,
-        budget: Budget,
-        chance: Callable[[], float],
+        manners: Manners,
         *,
+        blob: str = "",
+        manifest: bool = False,
         corrupt: Collection[str] = (),
     ) -> None:
         self._places = sorted(
             found, key=lambda place: (place.server in corrupt, place.server in corrupt and not place.endpoint.origin)
         )
+        self._corrupt = {index for index, place in enumerate(self._places) if place.server in corrupt}
         self._servers = servers
-        self._patience = patience
-        self._budget = budget
-        self._backoff = Backoff(patience, budget, chance)
+        self._patience = manners.patience
+        self._budget = manners.budget
+        self._backoff = Backoff(manners.patience, manners.budget, manners.chance)
+        self._manners = manners
+        self._blob = blob
+        self._manifest = manifest
         self._errors: dict[int, FastociError] = {}
         self._wrong = Counter[int]()
         self._out: set[int] = set()
+        self._left: dict[int, float] = {}  # because they are slow; bytes a second
+        self._settled = False
         self._received = 0
         self._signed = 0
         self._at = self._next(-1) or 0
@@ -124,14 +149,53 @@ class Route:
         """It worked."""
         self._budget.earn()
 
-    async def failed(self, reason: Exception) -> None:
-        """Note that ``place`` failed, and wait until the next may be asked.
+    def slow(self, place: Place, rate: float, rest: int | None = None) -> str:
+        """Leave a place that sends far more slowly than others could: ``place`` is another one from then on.
+
+        Args:
+            rate: bytes a second of the blob, over some seconds.
+            rest: bytes that are still to come, when that is known; what is soon here is worth no new request.
+        Returns: why the body is to be broken off, in words; empty when it goes on.
+        """
+        at = self._places.index(place)
+        reason = stalls.lags(rate, self._servers.job.median())
+        if not reason or (rest is not None and rest < rate * stalls.LAG_S):
+            return ""
+        if at == self._at and not self._settled:
+            better = self._better(rate)
+            if better is None:
+                return ""
+            self._settled = better in self._left  # all have been tried by then, and it was the fastest
+            self._left[at] = rate
+            self._at = better
+            self._manners.left(self._blob, place.server, reason)
+        return reason if self._at != at and at in self._left else ""
+
+    def _better(self, rate: float) -> int | None:
+        """The place that may send more than ``rate``: the first that nobody has tried, or that is known to."""
+        ring = [(self._at + step) % len(self._places) for step in range(1, len(self._places))]
+        for index in sorted(ring, key=lambda index: index in self._left):
+            place = self._places[index]
+            unfit = self._out | self._errors.keys() | self._corrupt
+            if index in unfit or place.endpoint is self.place.endpoint or any(self._delay(index)):
+                continue
+            known = self._left.get(index) or self._servers.of(place.origin).rate
+            if known is None or known > stalls.BETTER * rate:
+                return index
+        return None
+
+    async def failed(self, reason: Exception, place: Place) -> None:
+        """Note that a place failed, and wait until the next may be asked.
+
+        What is broken off at a place that was left for another is no failure.
 
         Raises:
             FastociError: nobody is left.
             MemoryError: that was the reason, which is no place's fault.
         """
-        place, server = self.place, self._servers.of(self.place.origin)
+        if place is not self.place:
+            return
+        server = self._servers.of(place.origin)
         error = self._errors[self._at] = self._typed(reason)
         told_s: float = getattr(error, "retry_after_s", None) or 0.0
         if told_s and isinstance(error, RegistryError) and error.status and (at := Origin.named(error.url)):
@@ -183,13 +247,15 @@ class Route:
         return error.final if isinstance(error, TransportError) else True
 
     def _next(self, after: int) -> int | None:
-        """The place to ask after one: those that cannot be connected to, or are mute, come last."""
+        """The place to ask after one: those that cannot be asked now come last."""
         count = len(self._places)
         left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
-        for index in left:
-            if not self._servers.of(self._places[index].origin).doubtful:
-                return index
-        return left[0] if left else None
+        return min(left, key=self._delay, default=None)
+
+    def _delay(self, index: int) -> tuple[bool, float]:
+        """What it costs to ask a place now: a timeout, as far as is known, and the wait that it asked for."""
+        server = self._servers.of(self._places[index].origin)
+        return server.doubtful, max(0.0, server.wait_s(manifest=self._manifest))
 
     def _reason(self) -> FastociError:
         """The error that says most: the origin's, one of a server that answered before one that did not.

@@ -26,13 +26,16 @@ from fastoci.registry.urls import Origin
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
 _JITTER_MOST_S: Final = 5.0
 
+_TELLING: Final = 1 << 20  # bytes of a body, or
+_TELLING_S: Final = 1.0  # seconds of it, after which its rate says something
+
 Told = Callable[[str, Quota], None]  # host, and what it says is left
 
 
 class Server:
     """One server. Used on one event loop."""
 
-    def __init__(self, origin: Origin, told: Told | None, chance: Callable[[], float], most: int) -> None:
+    def __init__(self, origin: Origin, told: Told | None, chance: Callable[[], float], most: int, job: Peers) -> None:
         self.origin = origin
         self._chance = chance
         self.answered = False  # ever
@@ -42,6 +45,8 @@ class Server:
         self.busy = 0  # connections on which blobs come
         self.pace = Pace(time.monotonic, most)
         self.peers = Peers()
+        self._rates = Peers(known=1)
+        self._job = job
         self._told = told
         self._open_at = 0.0  # the loop's clock
         self._manifests_at = 0.0
@@ -59,6 +64,17 @@ class Server:
     def doubtful(self) -> bool:
         """Others are asked before it."""
         return self.unreachable or self.mute
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second of the bodies that it was asked for; None when none was long enough to tell."""
+        return self._rates.median()
+
+    def measured(self, size: int, seconds: float) -> None:
+        """A body that it was asked for, whoever sent it, is over or broken off."""
+        if size >= _TELLING or seconds >= _TELLING_S:
+            self._rates.add(size, seconds)
+            self._job.add(size, seconds)
 
     def missed(self) -> None:
         """It was asked, and no headers came in time."""
@@ -91,7 +107,11 @@ class Server:
     @property
     def closed(self) -> bool:
         """It asked to be let alone, and that is not over."""
-        return self._open_at > _now()
+        return self.wait_s(manifest=False) > 0
+
+    def wait_s(self, *, manifest: bool) -> float:
+        """How long it is yet until it may be asked; not above 0 when it may be now."""
+        return (max(self._open_at, self._manifests_at) if manifest else self._open_at) - _now()
 
     async def admit(self, max_wait_s: float, *, manifest: bool) -> None:
         """Wait until it may be asked.
@@ -99,7 +119,7 @@ class Server:
         Raises:
             RateLimitedError: that is later than in ``max_wait_s``.
         """
-        while (wait_s := (max(self._open_at, self._manifests_at) if manifest else self._open_at) - _now()) > 0:
+        while (wait_s := self.wait_s(manifest=manifest)) > 0:
             if wait_s > max_wait_s:
                 when = datetime.fromtimestamp(datetime.now(UTC).timestamp() + wait_s, UTC)
                 raise RateLimitedError(
@@ -164,12 +184,13 @@ class Servers:
         self._most = most
         self._chance = chance
         self._servers: dict[Origin, Server] = {}
+        self.job = Peers()  # the bodies of all of them
 
     def of(self, origin: Origin) -> Server:
         """The server at an origin."""
         server = self._servers.get(origin)
         if server is None:
-            server = self._servers[origin] = Server(origin, self._told, self._chance, self._most)
+            server = self._servers[origin] = Server(origin, self._told, self._chance, self._most, self.job)
         return server
 
 

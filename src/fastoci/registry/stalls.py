@@ -5,7 +5,9 @@ Rules:
 2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
 3. Below a quarter (``PEERS``) of the median of the same server's parts, over ``PEERS_S`` seconds, it is starved: a new
    connection often reaches another machine, or another path.
-4. A request is renewed for rules 2 and 3 at most ``RENEWALS`` times without a MiB of progress; then rule 2 is an error
+4. Below ``LEAST`` bytes a second, or a twentieth (``FAR``) of the median of all bodies of the job, over ``LAG_S``
+   seconds, it lags: another candidate is asked for the rest, when one would be better (``route``).
+5. A request is renewed for rules 2 and 3 at most ``RENEWALS`` times without a MiB of progress; then rule 2 is an error
    and rule 3 holds no more.
 """
 
@@ -21,24 +23,46 @@ FLOOR_S: Final = 20.0
 PEERS: Final = 0.25  # of the median
 PEERS_S: Final = 3.0
 RENEWALS: Final = 3
+LEAST: Final = 256 << 10  # bytes a second
+FAR: Final = 1 / 20  # of the median
+LAG_S: Final = 5.0
+BETTER: Final = 2.0  # times as fast, to be worth a change
 _KNOWN: Final = 4  # parts of a server before there is a median worth the name
 _KEPT: Final = 32
 
 
 class Peers:
-    """How fast the last parts of one server came."""
+    """How fast the last bodies came, of one server or several.
 
-    def __init__(self) -> None:
+    Args:
+        known: so many before there is a median.
+    """
+
+    def __init__(self, known: int = _KNOWN) -> None:
         self._rates: deque[float] = deque(maxlen=_KEPT)
+        self._known = known
 
     def add(self, size: int, seconds: float) -> None:
-        """A part is complete."""
+        """A body is over."""
         if seconds > 0:
             self._rates.append(size / seconds)
 
     def median(self) -> float | None:
         """Bytes a second; None while too little is known."""
-        return statistics.median(self._rates) if len(self._rates) >= _KNOWN else None
+        return statistics.median(self._rates) if len(self._rates) >= self._known else None
+
+
+def lags(rate: float, median: float | None) -> str:
+    """Why a body that comes at ``rate`` lags, in words; empty when it does not.
+
+    Args:
+        median: of all bodies of the job; None while too little is known.
+    """
+    if median is not None and rate < FAR * median:
+        return f"slow at {rate:.0f} bytes/s, the median is {median:.0f}"
+    if rate < LEAST:
+        return f"slow at {rate:.0f} bytes/s"
+    return ""
 
 
 class Watch:
@@ -46,12 +70,19 @@ class Watch:
 
     Args:
         clock: seconds, of any beginning.
-        peers: the median of the server's parts, None for rule 2 alone.
+        peers: the median of the server's parts; None: rule 3 does not hold.
+        lag: is told the rate over ``LAG_S``, and says why the rest is asked for elsewhere; None: rule 4 does not hold.
     """
 
-    def __init__(self, clock: Callable[[], float], peers: Callable[[], float | None] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        peers: Callable[[], float | None] | None = None,
+        lag: Callable[[float], str] | None = None,
+    ) -> None:
         self._clock = clock
         self._peers = peers
+        self._lag = lag
         self.waited_s = 0.0
         self.received = 0
         self._since: float | None = None
@@ -82,6 +113,8 @@ class Watch:
         median = self._peers() if self._peers is not None else None
         if median is not None and (rate := self._rate(now, PEERS_S)) is not None and rate < PEERS * median:
             return f"starved at {rate:.0f} bytes/s, others of the server have {median:.0f}"
+        if self._lag is not None and (rate := self._rate(now, LAG_S)) is not None:
+            return self._lag(rate)
         return ""
 
     def _rate(self, now: float, window_s: float) -> float | None:

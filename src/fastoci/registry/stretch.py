@@ -8,6 +8,7 @@ Spec: distribution-spec v1.1, pulling blobs; RFC 9110 section 14 (ranges).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from fastoci._core import SPAN_SIZE, Span
@@ -39,7 +40,10 @@ class Stretch:
         self.position = position
         self.end = end
         self.body: Body | None = None
+        self.bodies: Callable[[], int] = lambda: 1  # by which the blob comes now
         self._renewed = 0
+        self._place = route.place  # whose body it is
+        self._since = 0.0
         self._access = access
         self._blob = blob
         self._route = route
@@ -77,17 +81,34 @@ class Stretch:
         """
         while self.body is None:
             try:
+                place = self._place = self.candidate
                 self.body = await open_body(
-                    self._access, self.place, self._blob, self.position, self.end, peers=self._renewed < RENEWALS
+                    self._access,
+                    place,
+                    self._blob,
+                    self.position,
+                    self.end,
+                    peers=self._renewed < RENEWALS,
+                    lag=self.lag(place),
                 )
+                self._since = time.monotonic()
             except Exception as error:
                 await self._failed(error)
         return self.body
 
     @property
     def place(self) -> Place:
-        """Who is asked."""
+        """Who was asked for the body."""
+        return self._place
+
+    @property
+    def candidate(self) -> Place:
+        """Who is asked for what is wanted next."""
         return self._route.place
+
+    def lag(self, place: Place) -> Callable[[float], str]:
+        """What a body of ``place`` asks about its rate: why another place is asked for the rest, if one is."""
+        return lambda rate: self._route.slow(place, rate * self.bodies(), self._blob.size - self.position)
 
     def move(self, position: int, end: int) -> None:
         """Go on with other bytes."""
@@ -98,7 +119,7 @@ class Stretch:
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, RegistryError) and error.status in (429, 503) and (at := Origin.named(error.url)):
             self._access.server(at).refused()
-        await self._route.failed(error)
+        await self._route.failed(error, self._place)
 
     def _note(self, size: int) -> None:
         if size:
@@ -111,6 +132,7 @@ class Stretch:
         """End the transfer. Idempotent."""
         if self.body is not None:
             self.body.close()
+            self._access.server(self._place.origin).measured(self.body.received(), time.monotonic() - self._since)
             self.body = None
 
 
@@ -123,12 +145,14 @@ async def open_body(
     *,
     only_range: bool = False,
     peers: bool = True,
+    lag: Callable[[float], str] | None = None,
 ) -> Body:
     """The bytes ``first`` to ``end`` of a blob from one place, or those and the rest of the blob.
 
     Args:
         only_range: an answer that is not this range is an error.
         peers: whether the body may be too slow beside others of its server.
+        lag: as ``Body`` has it.
     Raises:
         RegistryError, TransportError, SizeMismatchError: the place does not have them.
     """
@@ -138,7 +162,7 @@ async def open_body(
         reply = await access.ask(place, path, {"Range": f"bytes={first}-{end - 1}"})
         sender = access.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end) and is_plain(reply):
-            return await _checked(access, reply, blob, 206, skip=0, left=end - first, peers=peers)
+            return await _checked(access, reply, blob, 206, skip=0, left=end - first, peers=peers, lag=lag)
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
             server.ranges = sender.ranges = False
@@ -146,14 +170,22 @@ async def open_body(
                 reply.close()
                 raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
         if reply.status not in (206, 416):
-            return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers)
+            return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers, lag=lag)
         reply.close()
     reply = await access.ask(place, path, {})
-    return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers)
+    return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers, lag=lag)
 
 
 async def _checked(
-    access: Access, reply: Reply, blob: Descriptor, status: int, *, skip: int, left: int, peers: bool
+    access: Access,
+    reply: Reply,
+    blob: Descriptor,
+    status: int,
+    *,
+    skip: int,
+    left: int,
+    peers: bool,
+    lag: Callable[[float], str] | None,
 ) -> Body:
     """The body, if the reply's status and headers promise ``left`` bytes after ``skip``; else it is closed."""
     try:
@@ -170,7 +202,7 @@ async def _checked(
     except BaseException:
         reply.close()
         raise
-    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers, gzip=gzip)
+    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers, lag=lag, gzip=gzip)
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:

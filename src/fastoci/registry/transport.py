@@ -103,14 +103,16 @@ class Reply:
         self.received += len(data)
         return data
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, lag: Callable[[float], str] | None = None) -> bytes:
         """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
 
+        Args:
+            lag: as ``stalls.Watch`` has it.
         Raises:
             TransportError: as ``some``; and it comes too slowly.
         """
         body = bytearray()
-        watch = Watch(time.monotonic)
+        watch = Watch(time.monotonic, lag=lag)
         watch.resume()
         while len(body) <= limit and (data := await self.some()):
             body += data

@@ -29,7 +29,7 @@ from fastoci.store.blobs import Store
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
 from fastoci.store.retention import Retention
-from fastoci.transfer.events import Observer, QuotaSeen, Warned
+from fastoci.transfer.events import CandidateLeft, Observer, QuotaSeen, Warned
 from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
 from fastoci.transfer.plan import Resolved
@@ -384,6 +384,7 @@ class Engine:
             manifest_size=self._limits.manifest_size,
             patience=Patience(max_wait_s=self._limits.max_wait_s),
             told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
+            left=lambda blob, server, reason: self._observer(CandidateLeft(blob, server, reason)),
         )
 
 

@@ -131,6 +131,18 @@ class QuotaSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateLeft:
+    """``server`` sends far more slowly than others could: another candidate is asked for the rest. ``reason`` in words.
+
+    ``blob`` is a manifest's digest, too, and empty for what a tag names.
+    """
+
+    blob: str
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyProgress:
     """So many blobs of a store are hashed again, and so many bytes."""
 
@@ -160,6 +172,7 @@ Event = (
     | ImageDone
     | ImageFailed
     | QuotaSeen
+    | CandidateLeft
     | VerifyProgress
     | Warned
 )

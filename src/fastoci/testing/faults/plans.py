@@ -13,9 +13,23 @@ from typing import Final, Literal
 from fastoci.testing.faults.scenario import Act, Host, Rule, Scenario, What
 
 _SIZES: Final = (64 << 10, 1 << 20, 9 << 20)  # bytes: one read, one span, several parts
-_KINDS: Final = ("cut", "reset", "stall", "trickle", "flip", "other", "status", "limit", "range", "whole", "unended")
+_KINDS: Final = (
+    "cut",
+    "reset",
+    "stall",
+    "trickle",
+    "flip",
+    "other",
+    "status",
+    "limit",
+    "range",
+    "whole",
+    "unended",
+    "page",
+)
 _SILENT: Final = ("stall", "trickle")
-_WRONG: Final = ("flip", "other")
+_WRONG: Final = ("flip", "other", "page")
+_OF_MANIFESTS: Final = ("status", "limit", "reset", "cut", "unended", *_WRONG)  # what may happen to one, too
 _STATUSES: Final = (408, 500, 502, 503, 504)
 
 
@@ -48,22 +62,25 @@ def random_plan(seed: int) -> Scenario:
 
 
 def _rule(draw: random.Random, kind: str, host: Host) -> Rule:
-    what: What = "manifest" if kind in ("status", "limit", "reset") and draw.random() < 0.4 else "layer"
+    what: What = "manifest" if kind in _OF_MANIFESTS and draw.random() < 0.4 else "layer"
     first = draw.randint(1, 3)
     if kind in ("range", "whole"):
         what, first = "later", 1
+    if what == "manifest" and kind in _WRONG:
+        first = 1  # nobody asks for it again who has it
     last = first + (0 if kind in _WRONG else draw.randint(0, 1))
-    return Rule(what, _act(draw, kind), first=first, last=last, host=host)
+    return Rule(what, _act(draw, kind, 300 if what == "manifest" else 32 << 10), first=first, last=last, host=host)
 
 
-def _act(draw: random.Random, kind: str) -> Act:
+def _act(draw: random.Random, kind: str, size: int) -> Act:
     part = round(draw.uniform(0.0, 0.99), 3)
     acts = {
         "cut": Act(part=part, end="cut"),
         "reset": Act(part=part, end="reset"),
         "stall": Act(part=part, end="stall"),
         "trickle": Act(pause_s=1.0),
-        "flip": Act(flip=draw.randrange(32 << 10)),
+        "flip": Act(flip=draw.randrange(size)),
+        "page": Act(body="<html>Welcome</html>", headers=(("Content-Type", "text/html"),)),
         "other": Act(other=True),
         "status": Act(status=draw.choice(_STATUSES)),
         "limit": Act(status=429, headers=(("Retry-After", draw.choice(("1", "$soon"))),)),

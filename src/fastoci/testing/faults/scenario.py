@@ -53,6 +53,7 @@ class Act:
     upto: int = 0  # or so many bytes of it; 0: the part
     mute: bool = False  # nothing at all is sent before the end
     pause_s: float = 0.0  # between single bytes: a trickle
+    rate: int = 0  # bytes a second; 0: as fast as it goes
     after: str = ""  # bytes behind the answer
     end: End = "keep"
 

@@ -90,6 +90,11 @@ class Sending:
             for byte in part:
                 await self.peer.write(self._framed(bytes([byte])))
                 await asyncio.sleep(act.pause_s * self.second_s)
+        elif act.rate:
+            step = max(1, act.rate // 10)
+            for start in range(0, len(part), step):
+                await self.peer.write(self._framed(part[start : start + step]))
+                await asyncio.sleep(self.second_s / 10)
         elif act.framing in ("length", "close"):
             await self.peer.write(part)
         else:

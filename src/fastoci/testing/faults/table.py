@@ -1,4 +1,4 @@
-"""The table of all scenarios, N01 to N71, in order."""
+"""The table of all scenarios, N01 to N76, in order."""
 
 from __future__ import annotations
 
@@ -8,5 +8,6 @@ from fastoci.testing.faults.scenario import Scenario
 from fastoci.testing.faults.table_answers import ANSWERS
 from fastoci.testing.faults.table_bodies import BODIES
 from fastoci.testing.faults.table_hosts import HOSTS
+from fastoci.testing.faults.table_mirrors import MIRRORS
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (*BODIES, *HOSTS, *ANSWERS)
+SCENARIOS: Final[tuple[Scenario, ...]] = (*BODIES, *HOSTS, *ANSWERS, *MIRRORS)
