@@ -222,6 +222,8 @@ class Extractor:
         """
     def finish(self) -> int:
         """Demand the end of the archive, set the times of directories; 0 or a code."""
+    def stop(self) -> None:
+        """From any thread: the call under way, and every other, ends soon with a code."""
     def close(self) -> None:
         """Close every descriptor; idempotent, also after an error."""
     @property
@@ -257,6 +259,7 @@ class Stager:
     def __new__(cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int) -> Self: ...
     def feed(self, data: Buffer, /) -> int: ...
     def finish(self) -> int: ...
+    def stop(self) -> None: ...
     def close(self) -> None: ...
     @property
     def code(self) -> int: ...
@@ -273,7 +276,7 @@ class Stager:
     @property
     def skipped(self) -> dict[str, int]: ...
 
-# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit" or "io". TarReader's and Extractor's.
+# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit", "io" or "stopped".
 TAR_CODES: dict[int, tuple[str, str]]
 
 def info() -> dict[str, str]:

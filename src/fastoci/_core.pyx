@@ -764,6 +764,13 @@ cdef class _Layer:
     """What an extractor and a stager have in common."""
 
     cdef extract *_extract
+    cdef Stop _stop
+
+    def __cinit__(self, *args, **options):
+        self._stop = Stop()
+
+    def stop(self):
+        self._stop.set()
 
     def __dealloc__(self):
         extract_free(self._extract)
@@ -832,7 +839,7 @@ cdef class Stager(_Layer):
         options.base = False
         options.max_entries = max_entries
         options.max_bytes = max_bytes
-        options.stop = NULL
+        options.stop = &self._stop._asked
         self._extract = extract_new_stager(directory_fd, &options)
         if self._extract == NULL:
             raise MemoryError
@@ -846,7 +853,7 @@ cdef class Extractor(_Layer):
         options.base = base
         options.max_entries = max_entries
         options.max_bytes = max_bytes
-        options.stop = NULL
+        options.stop = &self._stop._asked
         self._extract = extract_new(root_fd, &options)
         if self._extract == NULL:
             raise MemoryError

@@ -13,11 +13,13 @@ from fastoci.errors import StoreBusyError
 T = TypeVar("T")
 
 
-async def settle(work: Awaitable[T]) -> tuple[T, bool]:
+async def settle(work: Awaitable[T], *, stop: Callable[[], object] | None = None) -> tuple[T, bool]:
     """Await ``work`` to its end whatever happens to this task.
 
     A thread cannot be cancelled: what it opens, locks or borrows is known only when it is done.
 
+    Args:
+        stop: called when this task is cancelled, so that the end comes sooner.
     Returns:
         its result, and whether this task was cancelled meanwhile: the caller then undoes the result and raises
         ``asyncio.CancelledError``. When the work failed there is nothing to undo: its exception is raised, or
@@ -30,6 +32,8 @@ async def settle(work: Awaitable[T]) -> tuple[T, bool]:
             await asyncio.shield(future)
         except asyncio.CancelledError:
             cancelled = True
+            if stop is not None:
+                stop()
         except BaseException:  # read from the future below
             break
     if cancelled and (future.cancelled() or future.exception() is not None):

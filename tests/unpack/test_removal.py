@@ -22,11 +22,16 @@ FILES, DIRECTORIES = 20_000, 15_000
 
 
 def tar(*names: str) -> bytes:
-    """A layer of empty files."""
+    """A layer of empty files; directories end with "/", a link has " -> " and a hard link " = " before its target."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
         for name in names:
-            archive.addfile(tarfile.TarInfo(name))
+            name, arrow, target = name.partition(" -> ") if " -> " in name else name.partition(" = ")
+            entry = tarfile.TarInfo(name.rstrip("/"))
+            entry.type = {" -> ": tarfile.SYMTYPE, " = ": tarfile.LNKTYPE}.get(arrow, tarfile.REGTYPE)
+            entry.type = tarfile.DIRTYPE if name.endswith("/") else entry.type
+            entry.linkname, entry.mode = target, 0o755
+            archive.addfile(entry)
     return made.getvalue()
 
 
@@ -68,6 +73,7 @@ def bound(root: Path, below: str) -> Iterator[Path]:
     """A directory with a file ``kept``, mounted a second time at ``root/below``."""
     source, target = root.parent / "elsewhere", root / below
     source.mkdir()
+    source.chmod(0o711)
     (source / "kept").write_text("kept")
     target.mkdir(parents=True)
     mount("--bind", str(source), str(target))
@@ -115,6 +121,57 @@ def test_a_mount_below_what_is_removed_stays_and_the_rest_goes() -> None:
         assert os.listdir(root) == []
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ["b/.wh.m"],
+        [".wh.b"],
+        [".wh..wh..opq"],
+        ["b/.wh..wh..opq"],
+        ["b/m/.wh.kept"],
+        ["b/m/.wh..wh..opq"],
+        ["b/m/new"],
+        ["b/m/new", "b/.wh..wh..opq"],
+        ["b/m"],
+        ["b/m/"],
+        ["b"],
+        ["way -> b/m", "way/new"],
+        ["link = b/m/kept"],
+        ["b/f"],
+        ["link = b/f"],
+        ["b/.wh.f"],
+    ],
+    ids=str,
+)
+@pytest.mark.attack
+def test_a_layer_that_meets_a_mount_is_refused_and_the_mount_stays(layer: list[str]) -> None:
+    with scratch("removal") as place:
+        root = place / "root"
+        with bound(root, "b/m") as source:
+            (root / "b/f").touch()
+            mount("--bind", str(source / "kept"), str(root / "b/f"))
+            try:
+                code, _ = apply(root, tar(*layer))
+                assert _core.TAR_CODES[code][0] == "unsafe", _core.TAR_CODES[code]
+                assert "mount point" in _core.TAR_CODES[code][1]
+                assert (root / "b/f").read_text() == (root / "b/m/kept").read_text() == "kept"
+                assert os.listdir(source) == ["kept"]
+                assert source.stat().st_mode & 0o777 == 0o711
+            finally:
+                subprocess.run(["umount", "--lazy", root / "b/f"], check=True)
+
+
+@pytest.mark.attack
+def test_a_mount_that_no_entry_meets_is_left_alone() -> None:
+    with scratch("removal") as place:
+        root = place / "root"
+        with bound(root, "b/m") as source:
+            (root / "b/lower").touch()
+            assert apply(root, tar("b/", "b/new", "b/.wh.lower"))[0] == 0
+            assert sorted(os.listdir(root / "b")) == ["m", "new"]
+            assert os.listdir(root / "b/m") == os.listdir(source) == ["kept"]
+
+
 def test_a_removal_ends_at_its_deadline_and_when_it_is_stopped() -> None:
     with scratch("removal") as place:
         (place / "tree/a/b").mkdir(parents=True)
@@ -131,3 +188,37 @@ def test_a_removal_ends_at_its_deadline_and_when_it_is_stopped() -> None:
         assert os.listdir(place) == []
         os.close(fd)
         assert _core.remove_tree(-1, b"tree") == -errno.EBADF
+
+
+def test_a_tree_is_removed_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for number in range(1000):
+        name = "top" if not number else "d" * 200
+        os.mkdir(name, dir_fd=fd)
+        inner = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=inner))
+        os.close(fd)
+        fd = inner
+    os.mkdir("shut", 0, dir_fd=fd)
+    os.mkdir("empty", 0o311, dir_fd=fd)
+    os.symlink("/", "link", dir_fd=fd)
+    os.close(fd)
+    (tmp_path / "beside").touch()
+    assert remove(tmp_path, "top") == 0
+    assert os.listdir(tmp_path) == ["beside"]
+    assert remove(tmp_path, "beside") == 0
+    assert remove(tmp_path, "absent") == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.attack
+def test_a_link_in_a_trees_place_is_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "canary").mkdir()
+    (tmp_path / "canary" / "file").touch()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "in").symlink_to(tmp_path / "canary")
+    (tmp_path / "link").symlink_to("canary")
+    assert remove(tmp_path, "tree") == 0
+    assert remove(tmp_path, "link") == 0
+    assert os.listdir(tmp_path) == ["canary"]
+    assert (tmp_path / "canary" / "file").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from attacker import Attacker, scene
 
-from fastoci import files
+from fastoci import _core, files
 from fastoci.errors import StoreError
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
@@ -246,3 +246,16 @@ def test_another_user_does_not_choose_the_directory_that_layers_are_applied_to(k
     with scene(kind) as at:
         assert Attacker(at).between(applied) > 20
         Attacker(at).beside(applied, 300)
+
+
+def test_what_a_stopped_discard_leaves_is_removed_by_the_next_unpack_that_nobody_stops(tmp_path: Path) -> None:
+    stop = _core.Stop()
+    stop.set()
+    rootfs = Rootfs.begin(tmp_path / "tree")
+    os.makedirs(f"/proc/self/fd/{rootfs.fd}/directory/in")
+    assert rootfs.discard(stop=stop)
+    Rootfs.begin(tmp_path / "tree", stop=stop).discard()
+    (left,) = tmp_path.iterdir()
+    assert (left / "rootfs/directory/in").is_dir()
+    Rootfs.begin(tmp_path / "tree").discard()
+    assert os.listdir(tmp_path) == []

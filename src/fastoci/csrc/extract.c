@@ -15,7 +15,9 @@
 int extract_io(struct extract *ex)
 {
     ex->value = errno;
-    return EXTRACT_IO;
+    if (errno == ECANCELED)
+        return EXTRACT_STOPPED;
+    return errno == EXDEV || errno == EBUSY ? EXTRACT_MOUNT : EXTRACT_IO;
 }
 
 int extract_bad(struct extract *ex, int code, int64_t value)
@@ -66,6 +68,8 @@ int extract_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
 
     if (ex->file < 0) /* the body of a whiteout */
         return TAR_OK;
+    if (stop_asked(ex->options.stop))
+        return EXTRACT_STOPPED;
     ex->facts.bytes += len;
     while (len) {
         ssize_t done;

@@ -116,7 +116,7 @@ struct split_name {
 
 /* At the end of a call: let other threads see the facts. Returns result. */
 int extract_publish(struct extract *ex, int result);
-/* Failure of a system call: remembers errno, returns EXTRACT_IO. */
+/* Failure of a system call: remembers errno; EXTRACT_IO, or what directory_open and the removal mean by EXDEV, EBUSY, ECANCELED. */
 int extract_io(struct extract *ex);
 /* Failure with a number. */
 int extract_bad(struct extract *ex, int code, int64_t value);

@@ -116,6 +116,8 @@ int extract_judge(struct extract *ex, const struct tar_entry *entry, struct spli
 
     *verdict = VERDICT_NOTHING;
     ex->value = 0;
+    if (stop_asked(ex->options.stop))
+        return EXTRACT_STOPPED;
     if ((code = count(ex, entry)) || (code = extract_split(ex, entry->path, name, &leftover)) || leftover)
         return code;
     if (begins((const uint8_t *)name->base, name->base_len, WHITEOUT))

@@ -177,6 +177,8 @@ static int set_times(struct extract *ex)
     for (struct node *node = ex->oldest; node; node = node->newer) {
         struct timespec times[2] = {{0, UTIME_OMIT}, node->mtime};
         int fd, failed;
+        if (stop_asked(ex->options.stop))
+            return EXTRACT_STOPPED;
         if (!(node->flags & NODE_NAMED) && (node->flags & (NODE_MADE | NODE_DIRTY)) != NODE_DIRTY)
             continue;
         if (node->fd >= 0)
@@ -198,6 +200,8 @@ static int set_modes(struct extract *ex)
 {
     for (struct node *node = ex->newest; node; node = node->older) {
         int fd;
+        if (stop_asked(ex->options.stop))
+            return EXTRACT_STOPPED;
         if (!(node->flags & NODE_MODE))
             continue;
         if ((fd = tree_fd(ex, node)) < 0 || fchmod(fd, node->mode)) {

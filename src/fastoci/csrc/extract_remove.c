@@ -77,6 +77,8 @@ static int sift_pass(struct extract *ex, struct node *dir, int fd, struct node *
             at += dent->len;
             if (is_dot(dent->name))
                 continue;
+            if (stop_asked(ex->options.stop))
+                return EXTRACT_STOPPED;
             if ((code = sift(ex, dir, dent->name, &deeper)))
                 return code;
             if (!deeper)

@@ -324,7 +324,7 @@ int tree_init(struct extract *ex, int root_fd)
     if (syscall(SYS_getrandom, ex->key, sizeof ex->key, 0) != (long)sizeof ex->key)
         return -1;
     ex->max_fds = fd_budget();
-    RETRY(fd, openat(root_fd, ".", DIRECTORY_FLAGS));
+    RETRY(fd, fcntl(root_fd, F_DUPFD_CLOEXEC, 0)); /* whatever mode it has by now */
     if (fd < 0)
         return -1;
     ex->root = tree_add(ex, NULL, "", fd, 1);

@@ -42,10 +42,12 @@ enum tar_code {
     EXTRACT_ENTRIES = 44,       /* value: the limit */
     EXTRACT_BYTES = 45,         /* value: the limit */
     EXTRACT_CLOSED = 46,        /* used after extract_close or after the end */
-    TAR_CODE_END = 47
+    EXTRACT_STOPPED = 47,       /* somebody asked for it */
+    EXTRACT_MOUNT = 48,         /* a mount point is on the way, or in what would be removed */
+    TAR_CODE_END = 49
 };
 
-/* Kind ("format", "unsafe", "unsupported", "limit", "io") and one sentence; 0, or -1 when there is no such code. */
+/* Kind ("format", "unsafe", "unsupported", "limit", "io", "stopped") and one sentence; 0, or -1 when there is no such code. */
 int tar_code_info(int code, const char **kind, const char **sentence);
 
 struct tar_bytes {

@@ -36,6 +36,8 @@ static const struct description DESCRIPTIONS[TAR_CODE_END] = {
     [EXTRACT_ENTRIES] = {"limit", "the layer has too many entries"},
     [EXTRACT_BYTES] = {"limit", "the files of the layer have more bytes than the limit"},
     [EXTRACT_CLOSED] = {"io", "the extractor is closed"},
+    [EXTRACT_STOPPED] = {"stopped", "the extraction was stopped"},
+    [EXTRACT_MOUNT] = {"unsafe", "a mount point is in the way: nothing below it is written, and it is not removed"},
 };
 
 int tar_code_info(int code, const char **kind, const char **sentence)

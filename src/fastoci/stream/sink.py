@@ -23,3 +23,10 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Give up; nothing of the stream stays visible."""
+
+
+class StoppableSink(Sink, Protocol):
+    """A sink that may work long on what little it is fed."""
+
+    def stop(self) -> None:
+        """From any thread: the call under way, and every later one but ``abort``, ends soon with an exception."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from fastoci._core import Span
 from fastoci.errors import IntegrityError
 from fastoci.settle import settle
-from fastoci.stream.sink import Sink
+from fastoci.stream.sink import Sink, StoppableSink
 from fastoci.stream.verify import Verified, Verifier, hash_spans
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class Pipeline:
         self._through = self._told = 0  # bytes that passed the stage, and that ``progressed`` knows of
         self._changed = asyncio.Event()
 
-    async def _complete(self) -> None:
+    async def _complete(self, *, stop: Callable[[], None] | None = None) -> None:
         """All spans are through: close the sink, and hold the stream against what was promised."""
         self._raise()
-        await self._worker.run(self.sink.finish)
+        await self._worker.run(self.sink.finish, stop=stop)
         if self.verifier is not None:
             self.proof = self.verifier.proof()
 
@@ -176,7 +176,7 @@ class Making(Pipeline):
     def __init__(
         self,
         worker: Worker,
-        sink: Sink,
+        sink: StoppableSink,
         verifier: Verifier | None,
         *,
         maker: SpanMaker,
@@ -186,6 +186,7 @@ class Making(Pipeline):
     ) -> None:
         super().__init__(worker, sink, verifier, progressed=progressed)
         self.making = False  # as ``busy``, for the other stage
+        self._stop_sink = sink.stop
         self._maker = maker
         self._grant = grant
         self._own = frozenset(outs)
@@ -219,12 +220,13 @@ class Making(Pipeline):
         Raises: what the stages raise, on any span or at the end; IntegrityError.
         """
         await self.run_while(lambda: True)
-        await self._complete()
+        await self._complete(stop=self._stop_sink)
         self._give_back()
 
     async def abort(self) -> None:
-        """Wait for the threads to let go, give all spans back, abort the sink on a thread. Idempotent."""
+        """Wait for the threads to let go (soon), give all spans back, abort the sink on a thread. Idempotent."""
         self._stopped = True
+        self._stop_sink()
         await settle(self._wait_while(lambda: self.busy or self.making))
         self._give_back()
         await self._worker.finish(self.sink.abort)
@@ -232,6 +234,7 @@ class Making(Pipeline):
     def fail(self, error: Exception) -> None:
         """On the loop: nothing more may be made or used."""
         self.error = self.error or error
+        self._stop_sink()
 
     def make(self) -> None:
         """On a thread: one span."""
@@ -323,7 +326,7 @@ def advance(pipelines: list[Pipeline]) -> None:
                 pipeline.sink.feed(span)
                 pipeline.passed(len(span))
             except Exception as error:
-                pipeline.error = error
+                pipeline.error = pipeline.error or error
     finally:
         for pipeline, span in work:
             pipeline.let_go(span)

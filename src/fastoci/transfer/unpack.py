@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fastoci._core import Span
+from fastoci._core import Span, Stop
 from fastoci.errors import FastociError, UnpackError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -104,7 +104,9 @@ class Unpacker:
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
         tree = Tree(self._limits, image, self._observe, base=False)
-        rootfs = await self._worker.acquire(lambda: Rootfs.begin(target), Rootfs.discard)
+        stop = Stop()
+        begin = partial(Rootfs.begin, target, stop=stop)
+        rootfs = await self._worker.acquire(begin, Rootfs.discard, stop=stop.set)
         done = [asyncio.Event() for _ in range(len(layers) + 1)]
         done[0].set()
         tasks = []
@@ -126,7 +128,8 @@ class Unpacker:
 
     async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
         left: list[str] = []
-        await self._worker.finish(lambda: left.append(rootfs.discard(within=within)))
+        stop = Stop()
+        await self._worker.finish(lambda: left.append(rootfs.discard(within=within, stop=stop)), stop=stop.set)
         if any(left):
             text = f"{rootfs.target.parent / left[0]} is left; the next unpack to {rootfs.target} removes it"
             self._observe(Warned(image, text))
@@ -191,14 +194,15 @@ class Unpacker:
         finally:
             await self._worker.finish(stager.abort)
             close(directory_fd)
-        await self._worker.run(partial(rootfs.unstage, layer.number))
+        stop = Stop()
+        await self._worker.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
 
     async def _adopt(self, stager: LayerStager, writer: LayerWriter) -> None:
         """Move what was made aside into the tree."""
         try:
-            while await self._worker.run(partial(writer.adopt, stager, _MOVES)):
+            while await self._worker.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
                 pass
-            await self._worker.run(writer.finish)
+            await self._worker.run(writer.finish, stop=writer.stop)
         finally:
             await self._worker.finish(writer.abort)
 

@@ -50,24 +50,30 @@ class Worker:
     def _ran(self, _: object) -> None:
         self._running -= 1
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on a thread to its end, also when this task is cancelled (then its result is dropped)."""
-        result, cancelled = await settle(self._submit(work))
+    async def run(self, work: Callable[[], T], *, stop: Callable[[], object] | None = None) -> T:
+        """Run ``work`` on a thread to its end, also when this task is cancelled (then its result is dropped).
+
+        Args:
+            stop: called then, to bring that end about.
+        """
+        result, cancelled = await settle(self._submit(work), stop=stop)
         if cancelled:
             raise asyncio.CancelledError
         return result
 
-    async def acquire(self, work: Callable[[], T], undo: Callable[[T], object]) -> T:
+    async def acquire(
+        self, work: Callable[[], T], undo: Callable[[T], object], *, stop: Callable[[], object] | None = None
+    ) -> T:
         """As ``run``, for work that opens something: ``undo`` it when this task was cancelled meanwhile."""
-        result, cancelled = await settle(self._submit(work))
+        result, cancelled = await settle(self._submit(work), stop=stop)
         if cancelled:
             await self.finish(lambda: undo(result))
             raise asyncio.CancelledError
         return result
 
-    async def finish(self, work: Callable[[], object]) -> None:
-        """Run ``work`` on a thread to its end while an error is on its way: a cancellation meanwhile adds nothing."""
-        await settle(self._submit(work))
+    async def finish(self, work: Callable[[], object], *, stop: Callable[[], object] | None = None) -> None:
+        """Run ``work`` on a thread to its end while an error is on its way: a cancellation meanwhile only stops it."""
+        await settle(self._submit(work), stop=stop)
 
     def close(self) -> None:
         """End the threads; nothing may be running."""

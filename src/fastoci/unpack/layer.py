@@ -85,6 +85,10 @@ class LayerWriter:
             raise _error(self._extractor, self.name)
         self._extractor.close()
 
+    def stop(self) -> None:
+        """From any thread: whatever is under way ends soon, with an error."""
+        self._extractor.stop()
+
     def abort(self) -> None:
         """Close every descriptor; what was extracted is the caller's to remove."""
         self._extractor.close()
@@ -131,6 +135,10 @@ class LayerStager:
         """Demand the end of the tar; the stager stays open, to be adopted. Raises: as ``LayerWriter.feed``."""
         if self.native.finish():
             raise _error(self.native, self.name)
+
+    def stop(self) -> None:
+        """As ``LayerWriter.stop``."""
+        self.native.stop()
 
     def abort(self) -> None:
         """Close every descriptor; idempotent. What was staged is the caller's to remove."""

@@ -38,9 +38,11 @@ class Rootfs:
         self.fd = fd
 
     @classmethod
-    def begin(cls, target: Path) -> Rootfs:
+    def begin(cls, target: Path, *, stop: _core.Stop | None = None) -> Rootfs:
         """Make the private directory beside ``target``, which is absolute.
 
+        Args:
+            stop: whatever others left may stay.
         Raises:
             StoreError: ``target`` exists and is not an empty directory, its parent cannot be written, or the way to it
                 is another user's.
@@ -50,7 +52,7 @@ class Rootfs:
                 parent, name = files.open_parent(target, make=0o755)
                 undo.callback(close, parent)
                 _demand_free(parent, name)
-                _remove_abandoned(parent, name)
+                _remove_abandoned(parent, name, stop)
                 staging = _Staging.make(parent, name)
                 undo.callback(staging.remove)
                 fd = staging.make_directory("rootfs", 0o755)
@@ -70,9 +72,9 @@ class Rootfs:
         except OSError as error:
             raise _translate(error, self.target) from error
 
-    def unstage(self, number: int) -> None:
+    def unstage(self, number: int, *, stop: _core.Stop | None = None) -> None:
         """Remove such a directory and what is left in it; what cannot be removed stays until the end."""
-        _core.remove_tree(self._staging.fd, b"layer%d" % number)
+        _core.remove_tree(self._staging.fd, b"layer%d" % number, stop=stop)
 
     def publish(self) -> None:
         """Give the tree its final name. Closes, also on error.
@@ -94,11 +96,12 @@ class Rootfs:
         finally:
             self.discard()
 
-    def discard(self, *, within: float | None = None) -> str:
+    def discard(self, *, within: float | None = None, stop: _core.Stop | None = None) -> str:
         """Remove what is left under the private name. Idempotent.
 
         Args:
-            within: seconds for that; what stays is removed by the next unpack to the same place.
+            within: seconds for that; what stays then, or after ``stop``, is removed by the next unpack to the same
+                place.
         Returns:
             the private name, when something stays; else nothing.
         """
@@ -106,7 +109,7 @@ class Rootfs:
             return ""
         close(self.fd)
         self.fd = -1
-        left = self._staging.remove(within=within)
+        left = self._staging.remove(within=within, stop=stop)
         close(self._staging.parent)
         return left
 
@@ -196,7 +199,7 @@ class _Staging:
             raise
         return fd
 
-    def remove(self, *, within: float | None = None) -> str:
+    def remove(self, *, within: float | None = None, stop: _core.Stop | None = None) -> str:
         """Remove all that is in it, and the directory if it still has its name; lets go of it.
 
         Returns:
@@ -208,7 +211,7 @@ class _Staging:
             failed = 0
             for name in set(os.listdir(self.fd)) - {_LOCK}:
                 rest = None if until is None else max(0.0, until - time.monotonic())
-                failed |= _core.remove_tree(self.fd, os.fsencode(name), within=rest)
+                failed |= _core.remove_tree(self.fd, os.fsencode(name), within=rest, stop=stop)
             if not failed:  # else the lock stays: it says that this is ours
                 os.unlink(_LOCK, dir_fd=self.fd)
                 os.rmdir(self._name, dir_fd=self.parent)
@@ -325,14 +328,14 @@ def _prefix(target: str) -> str:
     return f".{target}."
 
 
-def _remove_abandoned(parent: int, target: str) -> None:
+def _remove_abandoned(parent: int, target: str, stop: _core.Stop | None) -> None:
     """Remove the private directories of unpacks to ``target`` whose process is gone."""
     for name in os.listdir(parent):
         if name.startswith(_prefix(target)) and name.endswith(_SUFFIX):
             with suppress(OSError):
                 staging = _Staging.abandoned(parent, name)
                 if staging is not None:
-                    staging.remove()
+                    staging.remove(stop=stop)
 
 
 def _translate(error: OSError, target: Path) -> StoreError:
