@@ -3,21 +3,41 @@
 1. Interim answers (1xx) are counted: without end they are an error, not memory.
 2. The headers of an answer have a deadline: a byte or an interim answer now and then does not put it off.
 3. Framing that breaks in mid-body ends the body: aiohttp closes the connection and leaves its reader waiting.
+4. The reader of a body that has ended lets go of the connection. aiohttp's own resumes reading whenever it is emptied,
+   also when the connection has long been another request's.
 
 What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, messages come by
-``feed_data``, and ``set_exception`` is told of broken framing while ``_payload`` is the body that is being read.
+``feed_data``, ``set_exception`` is told of broken framing while ``_payload`` is the body that is being read, and a
+reader reaches its connection by ``_protocol`` alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 
 _INTERIM: Final = 32  # answers; servers send one or two
+
+
+class _NoConnection:
+    """What the reader of a body that has ended has for a connection."""
+
+    connected = False
+
+    def pause_reading(self) -> None:
+        """Nothing is read."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Nothing is read."""
+
+
+_NO_CONNECTION: Final = _NoConnection()
 
 
 class Handler(ResponseHandler):
@@ -45,6 +65,9 @@ class Handler(ResponseHandler):
                 return
         else:
             self._drop_deadline()
+        body = data[1]
+        if body is not EMPTY_PAYLOAD:
+            body.on_eof(partial(_detach, body))  # at once when it has all come, else before the connection is released
         super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
@@ -74,3 +97,7 @@ class Handler(ResponseHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _detach(body: Any) -> None:
+    body._protocol = _NO_CONNECTION

@@ -30,6 +30,7 @@ _PARTS: Final = (
     (aiohttp.StreamReader, ("read_nowait", "is_eof", "feed_eof", "exception")),
 )
 _LEAST: Final = 128 << 10  # bytes: a smaller body has mostly come with its headers
+_SCRATCH: Final = 64 << 10
 
 
 def supported() -> bool:
@@ -40,9 +41,9 @@ def supported() -> bool:
 class Takeover(asyncio.BufferedProtocol):
     """Receives exactly ``left`` bytes. Belongs to one task; ``close`` it.
 
-    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. A connection
-    on which bytes wait beyond the last, or come before the next request, is not used again: they would pass for an
-    answer.
+    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. Bytes that
+    come all the same are kept for the next span. A connection on which bytes wait beyond the last, or come before the
+    next request, is not used again: they would pass for an answer.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, protocol: Any, left: int, read_s: float) -> None:
@@ -54,6 +55,7 @@ class Takeover(asyncio.BufferedProtocol):
         self._read_s = read_s
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[bytes] = deque()
+        self._scratch = bytearray()  # in use when it is not empty
         self._span: Span | None = None
         self._view: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -127,19 +129,26 @@ class Takeover(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio asks where the next bytes should go."""
-        assert self._span is not None
         self._let_go()
+        if self._span is None or not self._span.room or self.left == self._stop:
+            # Not paused here: uvloop reads once more, into what it gets.
+            self._scratch = bytearray(_SCRATCH)
+            return memoryview(self._scratch)
         self._view = self._span.reserve(self.left - self._stop)
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """asyncio has put bytes there."""
-        span = self._span
-        assert span is not None
         self._let_go()
+        self._heard = self._loop.time()
+        span = self._span
+        if span is None or self._scratch:
+            self._transport.pause_reading()
+            self._backlog.append(bytes(self._scratch[:nbytes]))
+            self._scratch = bytearray()
+            return
         span.advance(nbytes)
         self.left -= nbytes
-        self._heard = self._loop.time()
         if self.left == self._stop or not span.room:
             self._transport.pause_reading()
             self._wake()
@@ -153,7 +162,7 @@ class Takeover(asyncio.BufferedProtocol):
         """The connection is gone; aiohttp's protocol learns it too."""
         self._lost = True
         self._let_go()
-        self._fail(exc or EOFError())
+        self._fail(exc if isinstance(exc, OSError) else EOFError())
         self._protocol.connection_lost(exc)
 
     def _let_go(self) -> None:
@@ -189,7 +198,7 @@ class Takeover(asyncio.BufferedProtocol):
             return
         if not self._lost:
             self._transport.set_protocol(self._protocol)
-        if self.left or self._error is not None or self._lost or not self._is_quiet():
+        if self.left or self._backlog or self._error is not None or self._lost or not self._is_quiet():
             if not self._lost:
                 self._transport.abort()
             self._response.close()
@@ -206,7 +215,7 @@ class Takeover(asyncio.BufferedProtocol):
                 tls.read(1)  # what is deciphered, or waits to be; the connection ends if there is any
             except ssl.SSLWantReadError:
                 pass
-            except OSError:
+            except (OSError, ValueError):
                 return False
             else:
                 return False

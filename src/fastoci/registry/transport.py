@@ -342,11 +342,15 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         server = self._servers.of(Origin.of(req.url))
         known = server.mute
+        spoiled = 0
         while True:
             async with server.connecting() if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
             if connection.protocol is not None and connection.protocol.should_close:
                 connection.close()
+                spoiled += 1
+                if spoiled > self.limit_per_host:  # so this one was new: the server speaks before it is asked
+                    raise aiohttp.ClientConnectionError
             elif server.mute and not known:
                 # Those before it have waited for nothing: it need not, too.
                 connection.release()
