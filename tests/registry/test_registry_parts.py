@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -300,3 +300,23 @@ async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetc
                 spans.ahead = 6 * MIB
         assert shed
         assert data == BLOB
+
+
+@pytest.mark.attack
+async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "PART", 3 * MIB)
+    server = Throttled(rate=16 * MIB)
+    async with fetching(server, ahead=3 * MIB) as (source, spans):
+        data = bytearray()
+        async with aclosing(source.fetch(DESCRIPTOR, 0, spans)) as arriving:
+            async for span in arriving:
+                data += span
+                span.release()
+                spans.ahead = 0 if len(data) in (2 * MIB, 3 * MIB, 4 * MIB) else 3 * MIB  # memory for parts
+                for shed in list(spans.pressed):
+                    shed()
+        assert data == BLOB
+    assert (4 * MIB, 7 * MIB - 1) in server.ranges
+    assert any(first == 7 * MIB for first, _ in server.ranges)

@@ -70,8 +70,12 @@ class Body:
 
         Raises:
             SizeMismatchError: the body goes on after the last byte.
-            TransportError: it ends, breaks, falls silent or is too slow.
+            TransportError: it ends or has ended, breaks, falls silent or is too slow.
         """
+        most = min(most, self.left)
+        if not most:
+            text = f"{self._reply.url}: the body has no more than {self._size} bytes"
+            raise TruncatedError(text, url=self._reply.url, received=self._size)
         self._watch.resume()
         try:
             if self._receiver is not None:
@@ -114,9 +118,10 @@ class Body:
             self._rest = data[start + took :]
             self._count(took)
             self._watch.count(start)  # what is skipped comes, too: it is no stall
-            self._slow = self._watch.verdict()
-            if self._slow:
-                raise self._too_slow()
+            if self.left > stop:
+                self._slow = self._watch.verdict()
+                if self._slow:
+                    raise self._too_slow()
         if not self.left:
             with suppress(TransportError):  # every byte is here; whether they are the right ones is seen elsewhere
                 if await self._source.some():

@@ -121,8 +121,7 @@ class Parts:
     async def _stream(self) -> tuple[Span, FastociError | None]:
         """One span from the stream, and the error that ended it."""
         stretch = self._stretch
-        await stretch.ready()
-        self._look_at(stretch)
+        self._look_at(await stretch.ready())
         span = await self._spans.take()
         waiting = self._wait_begins()
         try:
@@ -158,15 +157,14 @@ class Parts:
         if not self._parts and self._server is not None and self._is_worth(self._server):
             self._stretch.end = min(position + PART, self._blob.size)
 
-    def _look_at(self, stretch: Stretch) -> None:
-        assert stretch.body is not None
-        server = stretch.body.server
-        if self._server is not server:
+    def _look_at(self, body: Body) -> None:
+        """Count the stream as one of the connections of the server that sends it."""
+        if self._server is not body.server:
             self._end_stream_count()
-        self._place, self._server = stretch.place, server
+        self._place, self._server = self._stretch.place, body.server
         if not self._streaming:
             self._streaming = True
-            server.busy += 1
+            self._server.busy += 1
 
     def _end_stream(self) -> None:
         self._stretch.close()
@@ -196,7 +194,7 @@ class Parts:
         busy = sum(not part.over for part in self._parts)
         if place is None or not self._is_worth(server) or server.busy >= server.pace.target or busy >= share:
             return False
-        first = self._parts[-1].end if self._parts else self._stretch.position + PART
+        first = self._parts[-1].end if self._parts else self._first()
         end = min(first + PART, self._blob.size)
         spans = self._reserve(end - first) if end > first else None
         if spans is None:
@@ -211,6 +209,11 @@ class Parts:
         part.task.add_done_callback(self._tasks.discard)
         part.task.add_done_callback(lambda _: self._finish(part))  # also of one that is cancelled at its start
         return True
+
+    def _first(self) -> int:
+        """Where the first part begins: some way ahead of the stream, which must have all before it."""
+        first = self._stretch.position + PART
+        return first if self._stretch.asked is None else min(first, self._stretch.asked)
 
     def _shed(self) -> None:
         """Less may be held: give up what is farthest ahead."""

@@ -41,6 +41,7 @@ class Stretch:
         self.end = end
         self.body: Body | None = None
         self.bodies: Callable[[], int] = lambda: 1  # by which the blob comes now
+        self.asked: int | None = None  # the end of what is open or asked for; ``end`` may be before it, never beyond
         self._renewed = 0
         self._place = route.place  # whose body it is
         self._since = 0.0
@@ -79,7 +80,10 @@ class Stretch:
 
         Raises: as ``fill``.
         """
+        if self.body is not None and not self.body.left:
+            self.close()  # it has no more: what is still wanted is a request of its own
         while self.body is None:
+            self.asked = self.end
             try:
                 place = self._place = self.candidate
                 self.body = await open_body(
@@ -93,7 +97,10 @@ class Stretch:
                 )
                 self._since = time.monotonic()
             except Exception as error:
+                self.asked = None
                 await self._failed(error)
+            else:
+                self.asked = self.position + self.body.left
         return self.body
 
     @property
@@ -130,6 +137,7 @@ class Stretch:
 
     def close(self) -> None:
         """End the transfer. Idempotent."""
+        self.asked = None
         if self.body is not None:
             self.body.close()
             self._access.server(self._place.origin).measured(self.body.received(), time.monotonic() - self._since)
