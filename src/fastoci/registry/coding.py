@@ -16,8 +16,9 @@ from fastoci.errors import TransportError, TruncatedError
 from fastoci.registry.transport import Reply
 
 _PIECE: Final = 256 << 10  # bytes decoded at a time: an encoded zero is a thousand plain ones
-_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+_BITE: Final = 16 << 10  # bytes decoded from at a time: zlib copies what is left of them at the end of each member
 _SLACK: Final = 64 << 10  # bytes that gzip may be longer than what it holds; it is 5 bytes in 32 KiB
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
 def is_plain(reply: Reply) -> bool:
@@ -62,7 +63,7 @@ class Plain:
         self._most = size + size // 1000 + _SLACK
         self._member = zlib.decompressobj(31)
         self._begun = False
-        self._input = b""
+        self._input = memoryview(b"")
 
     async def some(self) -> bytes:
         """Up to 256 KiB of content that came; empty at its end.
@@ -72,7 +73,7 @@ class Plain:
         """
         while True:
             if not self._input:
-                self._input = await self._reply.some()
+                self._input = memoryview(await self._reply.some())
                 if not self._input:
                     return self._end()
             try:
@@ -87,9 +88,11 @@ class Plain:
     def _decoded(self) -> bytes:
         if self._member.eof:
             self._member, self._begun = zlib.decompressobj(31), False
-        data = self._member.decompress(self._input, _PIECE)
+        bite = self._input[:_BITE]
+        data = self._member.decompress(bite, _PIECE)
         self._begun = True
-        self._input = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        left = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        self._input = self._input[len(bite) - len(left) :]
         return data
 
     def _end(self) -> bytes:
