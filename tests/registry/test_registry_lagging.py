@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, INDEX_DESCRIPTOR, MANIFEST, REFERENCE, SIZE, between, endpoint, whole
-from wire import Asked, Raw, Script, Spans, answer, drain
+from wire import Asked, Raw, Script, Spans, answer, drain, unauthorized
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError, TransportError
@@ -118,6 +118,24 @@ async def test_a_mirror_whose_manifest_drips_is_left_for_the_registry(by: str) -
             assert await source.manifest(INDEX_DESCRIPTOR) == INDEX
         assert len(last.asked) == 1
     assert len(lefts) == 1
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("what", ["refusal", "token"])
+async def test_a_refusal_or_token_that_drips_holds_nothing_for_long(what: str) -> None:
+    dripping = answer(404, b" " * 60_000)
+    address = ""
+
+    def mirror(asked: Asked) -> Raw:
+        if what == "refusal" or asked.path == "/token":
+            return replace(dripping if what == "refusal" else answer(body=b" " * 60_000), rate=6000)
+        return unauthorized(f'Bearer realm="http://{address}/token"')
+
+    async with between(mirror, lambda asked: MANIFEST) as (source, first, last):
+        address = first.address
+        async with asyncio.timeout(8):  # it takes ten seconds to say it all
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+        assert len(last.asked) == 1
 
 
 @pytest.mark.attack

@@ -357,6 +357,24 @@ async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(sp
 
 
 @pytest.mark.attack
+async def test_a_mirror_that_falls_silent_twice_in_a_row_is_asked_last_from_then_on() -> None:
+    half = Raw(MANIFEST.data[:-9], "hold")
+    async with between(lambda asked: half, lambda asked: MANIFEST) as (source, mirror, origin):
+        for _ in range(5):
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+        assert (len(mirror.asked), len(origin.asked)) == (2, 5)
+
+
+async def test_a_mirror_that_falls_silent_now_and_then_is_asked_first_all_the_same() -> None:
+    half = Raw(MANIFEST.data[:-9], "hold")
+    answers = iter([half, MANIFEST, half, MANIFEST])
+    async with between(lambda asked: next(answers), lambda asked: MANIFEST) as (source, mirror, origin):
+        for _ in range(4):
+            assert (await source.resolve(REFERENCE))[1] == INDEX
+        assert (len(mirror.asked), len(origin.asked)) == (4, 2)
+
+
+@pytest.mark.attack
 async def test_a_mirror_that_has_no_manifests_left_for_a_minute_costs_no_wait() -> None:
     counted = answer(404, headers={"RateLimit-Remaining": "0;w=50"})
     async with between(lambda asked: counted, lambda asked: MANIFEST) as (source, mirror, origin):

@@ -191,7 +191,7 @@ async def both(source: Repository, spans: Spans) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.attack
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(max_examples=80, deadline=None, database=None, derandomize=True)
 @given(st.lists(_ANSWER, min_size=1, max_size=3))
 def test_whatever_a_mirror_says_the_image_comes(answers: list[tuple[int, list[tuple[str, bytes]], bytes]]) -> None:
     async def run() -> None:
@@ -214,7 +214,7 @@ def test_whatever_a_mirror_says_the_image_comes(answers: list[tuple[int, list[tu
 
 
 @pytest.mark.attack
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(max_examples=80, deadline=None, database=None, derandomize=True)
 @given(st.lists(_ANSWER, min_size=1, max_size=3))
 def test_whatever_a_registry_says_alone_is_a_typed_error_at_worst(
     answers: list[tuple[int, list[tuple[str, bytes]], bytes]],

@@ -284,6 +284,8 @@ class Parts:
             await part.fill(body)
         finally:
             body.close()
+            if part.received > held:
+                self._stretch.sent(place)
             self._access.server(place.origin).measured(part.received - held, time.monotonic() - started)
         server.peers.add(part.received - held, time.monotonic() - started)
 

@@ -20,6 +20,7 @@ from fastoci.errors import (
     UnavailableError,
 )
 from fastoci.registry.ratelimit import retry_after_s, told_in_words_s
+from fastoci.registry.stalls import drips
 from fastoci.registry.transport import Reply
 from fastoci.registry.untrusted import parsed
 
@@ -34,7 +35,7 @@ async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
         hint: what the user can do, added to the message.
     """
     try:
-        body = await reply.read(_BODY_SIZE)
+        body = await reply.read(_BODY_SIZE, drips)
     except TransportError:
         body = b""  # the status says enough
     finally:

@@ -8,8 +8,8 @@ Rules:
 2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
    last one waits (``patience``) and begins again. Wrong content (another digest or size, no document) may pass once:
    a byte may have been lost on the way.
-3. A place that cannot be connected to, that never answers, that wants to be let alone for a while, or that sent wrong
-   bytes of the blob before is asked last.
+3. A place that cannot be connected to, that never answers or fell silent twice in a row, that wants to be let alone for
+   a while, or that sent wrong bytes of the blob before is asked last.
 4. A place that sends far more slowly than others could is left for the rest of the blob: for one that was not tried
    yet, or is known to be faster. When all have been tried, the fastest is gone back to, and kept.
 5. What is raised at the end is the origin's own error, when it was asked.
@@ -148,6 +148,7 @@ class Route:
     def done(self) -> None:
         """It worked."""
         self._budget.earn()
+        self._servers.of(self.place.origin).timeouts = 0
 
     def slow(self, place: Place, rate: float, rest: int | None = None) -> str:
         """Leave a place that sends far more slowly than others could: ``place`` is another one from then on.
@@ -197,6 +198,7 @@ class Route:
             return
         server = self._servers.of(place.origin)
         error = self._errors[self._at] = self._typed(reason)
+        server.timeouts += isinstance(error, TimedOutError)
         told_s: float = getattr(error, "retry_after_s", None) or 0.0
         if told_s and isinstance(error, RegistryError) and error.status and (at := Origin.named(error.url)):
             self._servers.of(at).pause(told_s)  # in words it may be: its reader alone knows

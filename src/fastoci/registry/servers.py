@@ -26,6 +26,7 @@ from fastoci.registry.urls import Origin
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
 _JITTER_MOST_S: Final = 5.0
 
+_TIMEOUTS: Final = 2  # in a row: one may be a connection's, not the server's
 _TELLING: Final = 1 << 20  # bytes of a body, or
 _TELLING_S: Final = 1.0  # seconds of it, after which its rate says something
 
@@ -42,6 +43,7 @@ class Server:
         self.ranges = True  # it has not failed to honour one
         self.unreachable = False  # the last attempt to connect failed
         self.mute = False  # it takes connections, and has never answered on one
+        self.timeouts = 0  # in a row: since a request to it came to a good end
         self.busy = 0  # connections on which blobs come
         self.pace = Pace(time.monotonic, most)
         self.peers = Peers()
@@ -63,7 +65,7 @@ class Server:
     @property
     def doubtful(self) -> bool:
         """Others are asked before it."""
-        return self.unreachable or self.mute
+        return self.unreachable or self.mute or self.timeouts >= _TIMEOUTS
 
     @property
     def rate(self) -> float | None:

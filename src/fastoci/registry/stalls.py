@@ -65,6 +65,11 @@ def lags(rate: float, median: float | None) -> str:
     return ""
 
 
+def drips(rate: float) -> str:
+    """Why an answer that is small anyway, a token or a refusal, is waited for no longer: the ``lag`` of its watch."""
+    return lags(rate, None)
+
+
 class Watch:
     """Watches one body.
 

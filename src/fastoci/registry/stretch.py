@@ -48,7 +48,7 @@ class Stretch:
         self._access = access
         self._blob = blob
         self._route = route
-        self._sent = sent
+        self.sent = sent
 
     async def fill(self, span: Span) -> None:
         """Receive until the span is full or the stretch ends; what came before an error stays in the span.
@@ -133,7 +133,7 @@ class Stretch:
             self.position += size
             self._renewed = 0 if size == SPAN_SIZE else self._renewed
             self._route.progressed(size)
-            self._sent(self.place)
+            self.sent(self.place)
 
     def close(self) -> None:
         """End the transfer. Idempotent."""

@@ -27,6 +27,7 @@ from fastoci.errors import UnauthorizedError
 from fastoci.registry.challenge import Challenge
 from fastoci.registry.credential import Credential
 from fastoci.registry.refusals import refusal
+from fastoci.registry.stalls import drips
 from fastoci.registry.transport import Reply, Transport
 from fastoci.registry.untrusted import typed
 from fastoci.registry.urls import Origin, parse_url, redact
@@ -83,7 +84,7 @@ class TokenServices:
         if reply.status != 200:
             raise await refusal(reply, hint=hint)
         try:
-            body = await reply.read(_BODY_SIZE)
+            body = await reply.read(_BODY_SIZE, drips)
         finally:
             reply.close()
         return _token(body, reply.url)
