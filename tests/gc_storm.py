@@ -92,8 +92,7 @@ async def pull(shelf: Shelf, image: Made, name: str) -> str:
 
 async def look(shelf: Shelf, name: str) -> str:
     """Read all that a reference needs; it has to be there as long as the reference is the same."""
-    directory, key = shelf.store.refs._paths.ref(name)
-    path = f"{directory}/{key}"
+    path = shelf.store.paths.ref_path(name)
     try:
         before = stamp_of(os.lstat(path))
         ref = shelf.store.refs.get(name)

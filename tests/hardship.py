@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from places import SOURCE
 from fastoci.errors import FormatError
 from fastoci.image import index, layout, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
-from fastoci.store.paths import Paths
+from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, from_seed, hardlink, symlink, whiteout
@@ -142,7 +143,8 @@ def wrong_refs(path: Path) -> list[str]:
     found: list[str] = []
     needed: list[Descriptor] = []
     if (path / "refs").exists():
-        refs, broken = Refs(Paths(str(path))).list()
+        with closing(existing_store(str(path))) as paths:
+            refs, broken = Refs(paths).list()
         found += [str(error) for error in broken]
         needed += [top for ref in refs for top in (ref.descriptor, *ref.images.values())]
     try:

@@ -9,6 +9,7 @@ Knows nothing of the store. Modes and times are no part of the model.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ import strace_log
 from strace_log import Call
 
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+_AT = re.compile(r'(?:(AT_FDCWD|\d+), )?"((?:\\x[0-9a-f]{2})+)"')  # a name, and the directory that it is relative to
 _OFFSET = re.compile(r"\d+, (\d+)(?:, RWF.*|, 0x.*)?$")  # after a length, or a count of vectors
 _SECTOR = 512
 
@@ -68,7 +70,7 @@ class History:
     def add(self, log: Path) -> None:
         """Go on with another run's log."""
         base, last = self.end, self.end
-        opened: dict[int, int] = {}
+        opened: dict[int, int | str] = {}  # a node; of a directory that is not below the root, its path
         # a descriptor is free before the call that closes it ends
         for call in sorted(
             strace_log.calls(log), key=lambda call: call.started if call.name == "close" else call.ended
@@ -78,37 +80,44 @@ class History:
                 self._note(call, base, opened)
         self.marks.append(last + 1)
 
-    def _note(self, call: Call, base: int, opened: dict[int, int]) -> None:
-        texts = [bytes.fromhex(match[1].replace("\\x", "")) for match in _TEXT.finditer(call.arguments)]
+    def _note(self, call: Call, base: int, opened: dict[int, int | str]) -> None:
         began, ended = base + call.started, base + call.ended
         first = call.arguments.partition(",")[0]
         node = opened.get(int(first)) if first.isdigit() else None
         match call.name:
-            case "openat":
-                opened.pop(call.result, None)
-                if (found := self._open(texts[0], call.arguments, began, ended)) is not None:
-                    opened[call.result] = found
             case "close":
                 opened.pop(int(first), None)
-            case "fsync" | "fdatasync" if node is not None:
+            case "fsync" | "fdatasync" if isinstance(node, int):
                 self.syncs.append(Sync(began, ended, node))
-            case "ftruncate" if node is not None:
+            case "ftruncate" if isinstance(node, int):
                 size = int(call.arguments.rpartition(", ")[2])
                 self.changes.append(Change(began, ended, frozenset((node,)), offset=size))
-            case "write" | "pwrite64" | "pwritev2" if node is not None:
+            case "write" | "pwrite64" | "pwritev2" if isinstance(node, int):
+                texts = [bytes.fromhex(match[1].replace("\\x", "")) for match in _TEXT.finditer(call.arguments)]
                 data = b"".join(texts)[: call.result]
                 offset = self._cursor(call, node)
                 self.changes.append(Change(began, ended, frozenset((node,)), offset=offset, data=data))
-            case "mkdir":
-                self._name(texts[0], self._new(directory=True), began, ended)
-            case "unlink" | "rmdir":
-                self._name(texts[0], None, began, ended)
-            case "rename":
-                self._rename(texts[0], texts[1], began, ended)
+            case "fsync" | "fdatasync" | "ftruncate" | "write" | "pwrite64" | "pwritev2":
+                pass
+            case _:
+                self._note_names(call, began, ended, opened)
+
+    def _note_names(self, call: Call, began: int, ended: int, opened: dict[int, int | str]) -> None:
+        """A call that takes names, each relative to a directory that is open, or paths."""
+        places = [self._resolve(match[1], match[2], opened) for match in _AT.finditer(call.arguments)]
+        match call.name:
+            case "openat":
+                opened[call.result] = self._open(places[0], call.arguments, began, ended)
+            case "mkdir" | "mkdirat":
+                self._name(places[0], self._new(directory=True), began, ended)
+            case "unlink" | "rmdir" | "unlinkat":
+                self._name(places[0], None, began, ended)
+            case "rename" | "renameat":
+                self._rename(places[0], places[1], began, ended)
             case (
                 "link" | "linkat" | "symlink" | "symlinkat" | "renameat2" | "truncate" | "copy_file_range" | "sendfile"
             ):
-                assert not any(text.startswith(bytes(self.root)) for text in texts), f"not modelled: {call}"
+                assert all(isinstance(place, str) for place in places), f"not modelled: {call}"
 
     def _cursor(self, call: Call, node: int) -> int:
         if call.name == "write":  # no file here is written at a cursor but from its start to its end
@@ -124,35 +133,40 @@ class History:
             self._directories[node] = {}
         return node
 
-    def _place(self, path: bytes) -> tuple[int, str] | None:
-        """The directory that holds a path below the root, and the name in it."""
-        text = path.decode()
-        if not text.startswith(f"{self.root}/"):
-            return None
-        *parents, name = text.removeprefix(f"{self.root}/").split("/")
-        directory = 0
-        for parent in parents:
-            directory = self._directories[directory][parent]
-        return directory, name
+    def _resolve(self, at: str | None, name: str, opened: dict[int, int | str]) -> tuple[int, str] | str:
+        """The directory that holds what a call names, and its name in it; its path when it is not below the root.
 
-    def _open(self, path: bytes, arguments: str, began: int, ended: int) -> int | None:
-        if path.decode(errors="replace") == str(self.root):
-            return 0
-        place = self._place(path)
-        if place is None:
-            return None
+        ``.`` is what the root has for its name.
+        """
+        text = os.fsdecode(bytes.fromhex(name.replace("\\x", "")))
+        start = opened.get(int(at), "/nowhere") if at is not None and at.isdigit() else "/nowhere"
+        if text.startswith("/") or isinstance(start, str):
+            path = os.path.normpath(os.path.join(str(start), text))
+            if path != str(self.root) and not path.startswith(f"{self.root}/"):
+                return path
+            start, text = 0, os.path.relpath(path, self.root)
+        *parents, last = text.split("/")
+        for parent in parents:
+            start = self._directories[start][parent]
+        return start, last
+
+    def _open(self, place: tuple[int, str] | str, arguments: str, began: int, ended: int) -> int | str:
+        if isinstance(place, str):
+            return place
+        if place[1] == ".":
+            return place[0]
         node = self._directories[place[0]].get(place[1])
         if node is None:
-            assert "O_CREAT" in arguments, path
+            assert "O_CREAT" in arguments, place
             node = self._new()
-            self._name(path, node, began, ended)
+            self._name(place, node, began, ended)
         elif "O_TRUNC" in arguments:
             self.changes.append(Change(began, ended, frozenset((node,))))
         assert "O_APPEND" not in arguments
         return node
 
-    def _name(self, path: bytes, node: int | None, began: int, ended: int) -> None:
-        if (place := self._place(path)) is None:
+    def _name(self, place: tuple[int, str] | str, node: int | None, began: int, ended: int) -> None:
+        if isinstance(place, str):
             return
         directory, name = place
         if node is None:
@@ -161,10 +175,9 @@ class History:
             self._directories[directory][name] = node
         self.changes.append(Change(began, ended, frozenset((directory,)), names=((directory, name, node),)))
 
-    def _rename(self, old: bytes, new: bytes, began: int, ended: int) -> None:
-        source, target = self._place(old), self._place(new)
-        if source is None or target is None:
-            assert source is target, f"renamed into or out of {self.root}: {old!r}"
+    def _rename(self, source: tuple[int, str] | str, target: tuple[int, str] | str, began: int, ended: int) -> None:
+        if isinstance(source, str) or isinstance(target, str):
+            assert isinstance(source, str) and isinstance(target, str), f"renamed into or out of {self.root}: {source}"
             return
         node = self._directories[source[0]].pop(source[1])
         self._directories[target[0]][target[1]] = node

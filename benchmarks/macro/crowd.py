@@ -16,7 +16,7 @@ from pathlib import Path
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.mediatype import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
-from fastoci.store.paths import open_store
+from fastoci.store.opening import open_store
 
 STRAY = 0.05  # of the blobs belong to no reference
 _SHARED = 3  # layers that an image has in common with its group
@@ -37,7 +37,7 @@ class Crowd:
 
 def crowd(path: Path, *, blobs: int, references: int, sample: int = 10_000) -> Crowd:
     """Make the store; ``path`` must not exist."""
-    open_store(path)
+    open_store(path).close()
     directory = os.open(path / "blobs" / "sha256", os.O_RDONLY | os.O_DIRECTORY)
     try:
         stray = int(blobs * STRAY)

@@ -21,6 +21,7 @@ from benchmarks.micro.extract import extract
 from benchmarks.micro.inflate import lane, pipeline
 from fastoci import _core
 from fastoci.store.data import DataSink, open_data
+from fastoci.store.directory import Directory
 
 RECEIVE, HASH, WRITE = "receive", "hash, one lane", "write"
 INFLATE, HASH_TAR, EXTRACT = "inflate", "hash the tar, one lane", "extract"
@@ -98,13 +99,15 @@ def _write_all(layers: Sequence[Path], target: Path) -> None:
     span = _core.Pool(_core.SPAN_SIZE).take()
     assert span is not None
     span.append(os.urandom(_core.SPAN_SIZE))
-    for layer in layers:
-        path, size = str(target / layer.name), layer.stat().st_size
-        sink = DataSink(open_data(path), path, offset=0, size=size, cached=False)
-        while sink.offset < size:
-            sink.feed(span)
-        sink.sync()
-        sink.abort()
+    with Directory(os.open(target, os.O_PATH), str(target)) as directory:
+        for layer in layers:
+            size = layer.stat().st_size
+            fd = open_data(directory, layer.name)
+            sink = DataSink(fd, directory.at(layer.name), offset=0, size=size, cached=False)
+            while sink.offset < size:
+                sink.feed(span)
+            sink.sync()
+            sink.abort()
     span.release()
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as
 from benchmarks import place, report
 from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
-from fastoci.store.paths import open_store
+from fastoci.store.opening import open_store
 
 FASTOCI, OPENSSL, START, ALL = "fastoci verify", "openssl dgst", "start-up", "fastoci verify, all cores"
 LEAST = 1.8
@@ -30,7 +30,7 @@ _BLOCK = 8 << 20  # bytes that repeat: what they are does not matter
 
 def fill(store: Path, *, blobs: int, size: int) -> list[Path]:
     """Make a store of so many blobs of this size."""
-    open_store(store)
+    open_store(store).close()
     block = os.urandom(min(size, _BLOCK))
     paths = []
     for number in range(blobs):
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     with place.destination(options.fs, options.work, size=2 * options.blobs * options.size) as target:
         files = fill(target / "store", blobs=options.blobs, size=options.size)
-        open_store(target / "empty")
+        open_store(target / "empty").close()
         taken = runs(target / "store", target / "empty", files, count=options.runs)
     title = f"{options.blobs} blobs of {options.size} bytes, {options.fs}, median of {options.runs}"
     print(report.table(title, taken, to=FASTOCI), file=sys.stderr)

@@ -73,6 +73,8 @@ def open_directory(path: Path, *, make: int | None = None, exact: bool = False) 
 def open_parent(path: Path, *, make: int | None = None, exact: bool = False, follow: bool = False) -> tuple[int, str]:
     """Open the directory that a path's last name is in, whether there is such a name or not; both.
 
+    A directory that may not be listed is opened by ``O_PATH``.
+
     Args:
         path, make, exact: as in ``open_directory``; the last name is not made.
         follow: when the last name is a symbolic link, go on to what it leads to.
@@ -82,7 +84,10 @@ def open_parent(path: Path, *, make: int | None = None, exact: bool = False, fol
     """
     with closing(_Walk(path, make, exact)) as walk:
         name = walk.go_to_last(follow)
-        return os.open(".", DIRECTORY, dir_fd=walk.fd), name
+        try:
+            return os.open(".", DIRECTORY, dir_fd=walk.fd), name
+        except PermissionError:  # may be passed through, and not listed
+            return os.open(".", _STEP, dir_fd=walk.fd), name
 
 
 def open_directory_at(parent: int, name: str) -> int:

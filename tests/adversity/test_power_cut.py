@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from places import scratch
 from power import History, record
 
 from fastoci import Engine
-from fastoci.store.paths import Paths
+from fastoci.errors import StoreError
+from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
 
@@ -77,7 +79,11 @@ def _wrong(store: Path, boot: str, when: int, history: History, level: str) -> l
     ]
     if not (store / "refs").exists():
         return found + (["the store is gone"] if when > history.marks[0] else [])
-    refs, broken = Refs(Paths(str(store))).list()
+    try:
+        with closing(existing_store(str(store))) as paths:
+            refs, broken = Refs(paths).list()
+    except StoreError as error:
+        return [*found, str(error)]
     found += [str(error) for error in broken]
     tops = {ref.descriptor.digest.hex for ref in refs}
     if when > history.marks[0] and not tops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,6 @@ from typing import Protocol
 
 import pytest
 
-from fastoci.store.paths import Paths
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
@@ -35,7 +35,8 @@ def store(cli: Cli, tmp_path: Path) -> Path:
     assert done.returncode == 0, done.stderr
     for days, reference in enumerate(references(cli, path), 1):
         then = time.time() - days * 86400
-        os.utime("/".join(Paths(str(path)).ref(reference)), (then, then))
+        key = hashlib.sha256(reference.encode()).hexdigest()
+        os.utime(path / "refs" / key[:2] / key, (then, then))
     return path
 
 

@@ -58,4 +58,4 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
 
     yield bind
     for place in mounted:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "--lazy", place], check=True)  # stores there may be open still

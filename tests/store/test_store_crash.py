@@ -14,7 +14,7 @@ import pytest
 import store_child
 
 from fastoci.store import probe
-from fastoci.store.paths import open_store
+from fastoci.store.opening import open_store
 from fastoci.store.state import State
 
 SIZE = 200_000
@@ -96,8 +96,8 @@ def _command(store: Path) -> list[str]:
         ("fdatasync", "EIO", "0"),  # the kernel may have dropped pages: nothing of it is believed
         ("fdatasync", "ENOSPC", "0"),
         ("fchmod", "EIO", str(SIZE)),
-        ("rename", "EIO", str(SIZE)),
-        ("rename", "ENOSPC", str(SIZE)),
+        ("renameat", "EIO", str(SIZE)),
+        ("renameat", "ENOSPC", str(SIZE)),
         ("ftruncate", "EIO", "0"),
         ("fsync", "EIO", "there"),  # of the directory: the blob has its name
     ],

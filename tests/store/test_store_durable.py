@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,23 +11,25 @@ from store_shelf import Shelf
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
-from fastoci.store import disk
 from fastoci.store.boot import Unsynced, boot_id
 from fastoci.store.durable import Level
+from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
 
 OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
 
 
 @pytest.fixture
-def open_at(tmp_path: Path) -> Callable[[Level], Shelf]:
+def open_at(tmp_path: Path) -> Iterator[Callable[[Level], Shelf]]:
     shelves: list[Shelf] = []
 
     def make(level: Level) -> Shelf:
         shelves.append(Shelf(tmp_path / "store", level))
         return shelves[-1]
 
-    return make
+    yield make
+    for shelf in shelves:
+        shelf.store.close()
 
 
 def markers(shelf: Shelf) -> list[str]:
@@ -43,10 +46,10 @@ class Calls:
             monkeypatch.setattr(os, name, self._spy(name, getattr(os, name)))
 
     def _spy(self, name: str, real: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: object) -> None:
+        def call(*arguments: object, **directories: int) -> None:
             target = os.readlink(f"/proc/self/fd/{arguments[0]}") if isinstance(arguments[0], int) else arguments[1]
             self.made.append(f"{name} {Path(str(target)).name[:8]}")
-            real(*arguments)
+            real(*arguments, **directories)
 
         return call
 
@@ -161,16 +164,16 @@ async def test_a_marker_that_another_process_has_cleared_is_made_again(open_at: 
 def test_markers_are_not_left_in_a_directory_that_another_process_made_and_did_not_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot = tmp_path / "unsynced" / "boot"
-    boot.mkdir(parents=True)
-    synced: list[str] = []
-    monkeypatch.setattr(disk, "sync_directory", synced.append)
-    unsynced = Unsynced(str(boot.parent), "boot")
-    unsynced.mark([Digest.of(b"first")])
-    assert set(synced) == {str(tmp_path), str(boot.parent), str(boot)}
-    synced.clear()
-    unsynced.mark([Digest.of(b"second")])
-    assert synced == [str(boot)]
+    with closing(open_store(tmp_path / "store")) as paths:
+        boot = tmp_path / "store" / "unsynced" / "boot"
+        boot.mkdir(parents=True)
+        unsynced = Unsynced(paths, "boot")
+        calls = Calls(monkeypatch)
+        unsynced.mark([Digest.of(b"first")])
+        assert set(calls.made) == {"fsync store", "fsync unsynced", "fsync boot"}
+        calls.made.clear()
+        unsynced.mark([Digest.of(b"second")])
+        assert calls.made == ["fsync boot"]
 
 
 def test_there_is_no_other_level(tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ async def test_a_reference_in_a_directory_that_a_killed_process_made_is_as_durab
     shelf = open_at("commit")
     blob = await shelf.put(b"manifest")
     ref = Ref("registry.test/app:1", blob, {}, "2023-11-14T22:13:20Z", False)
-    directory = Path(shelf.store.paths.ref(ref.name)[0])
+    directory = Path(shelf.store.paths.ref_path(ref.name)).parent
     directory.mkdir()
     calls = Calls(monkeypatch)
     await shelf.store.record(ref)

@@ -16,6 +16,7 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
 from fastoci.store import disk, gc
+from fastoci.store.directory import Directory
 from fastoci.store.gc import GcPlan
 from fastoci.store.marks import Marks
 from fastoci.store.refs import Ref
@@ -45,7 +46,7 @@ async def image(shelf: Shelf, name: str, *layers: bytes, used: float = 0.0, pinn
 
 def touch(shelf: Shelf, ref: Ref, ago: float) -> None:
     then = time.time() - ago
-    os.utime("/".join(shelf.store._paths.ref(ref.name)), (then, then))
+    os.utime(shelf.store.paths.ref_path(ref.name), (then, then))
 
 
 def names(shelf: Shelf) -> list[str]:
@@ -135,7 +136,7 @@ async def test_a_broken_reference_stops_gc(shelf: Shelf) -> None:
     ref = await image(shelf, "one", b"layer")
     stray = await shelf.put(b"stray")
     plan = await shelf.store.plan_gc(Retention())
-    Path("/".join(shelf.store._paths.ref(ref.name))).write_text("{")
+    Path(shelf.store.paths.ref_path(ref.name)).write_text("{")
     with pytest.raises(StoreError, match="no reference"):
         await shelf.store.plan_gc(Retention())
     with pytest.raises(StoreError, match="no reference"):
@@ -333,7 +334,7 @@ async def test_files_that_are_no_markers_leases_or_references_stay_and_stop_noth
         "unsynced",
         f"unsynced/{OTHER_BOOT}",
         "leases",
-        f"refs/{shelf.store._paths.ref(ref.name)[1][:2]}",
+        f"refs/{shelf.store.paths.ref(ref.name)[0]}",
     ):
         (shelf.path / directory).mkdir(exist_ok=True)
         (shelf.path / directory / "README").write_text("mine")
@@ -500,9 +501,9 @@ async def test_gc_reads_each_document_once_and_remembers_nothing_that_is_absent(
     reads: list[str] = []
     read = disk.read
 
-    def counted(path: str, limit: int) -> bytes | None:
-        reads.append(path)
-        return read(path, limit)
+    def counted(directory: Directory, name: str, limit: int) -> bytes | None:
+        reads.append(name)
+        return read(directory, name, limit)
 
     monkeypatch.setattr(disk, "read", counted)
     marks = Marks(shelf.store.paths)

@@ -13,7 +13,7 @@ import pytest
 
 from fastoci.errors import StoreError
 from fastoci.image.layout import OCI_LAYOUT
-from fastoci.store.paths import open_store
+from fastoci.store.opening import open_store
 
 
 def _tree(root: Path) -> dict[str, int]:
@@ -49,7 +49,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_many_processes_make_one_store(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from fastoci.store.paths import open_store; open_store(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from fastoci.store.opening import open_store; open_store(pathlib.Path(sys.argv[1]))"
     makers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "store"]) for _ in range(6)]
     assert [maker.wait() for maker in makers] == [0] * 6
     assert not [name for name in os.listdir(tmp_path / "store") if name.endswith(".new")]

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,24 @@ from store_shelf import Shelf
 
 from fastoci import _core
 from fastoci.errors import StoreError, StoreFullError
+from fastoci.image.layout import OCI_LAYOUT
 from fastoci.store import lock, probe
-from fastoci.store.paths import Paths, open_store
+from fastoci.store.directory import Directory
+from fastoci.store.opening import open_store
+from fastoci.store.paths import Paths
 
 TMPFS, EXT4 = 0x01021994, 0xEF53
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    return open_store(tmp_path / "store")
+def paths(tmp_path: Path) -> Iterator[Paths]:
+    with closing(open_store(tmp_path / "store")) as paths:
+        yield paths
+
+
+def _between(paths: Paths) -> list[Path]:
+    """The directories between which blobs move."""
+    return [Path(paths.root, "ingest"), Path(paths.root, "blobs", "sha256")]
 
 
 def test_the_kind_of_a_file_system_is_told(tmp_path: Path) -> None:
@@ -31,7 +41,7 @@ def test_the_kind_of_a_file_system_is_told(tmp_path: Path) -> None:
 
 def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     probe.check(paths)
-    assert os.listdir(paths.ingests) == os.listdir(f"{paths.root}/blobs/sha256") == []
+    assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
     monkeypatch.setattr(probe, "_NETWORK", {})
     monkeypatch.setattr(os, "rename", None)  # whoever asks again fails
     probe.check(paths)
@@ -39,18 +49,19 @@ def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monk
 
 def test_a_link_in_the_probes_place_is_not_followed(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    for directory in (paths.ingests, f"{paths.root}/blobs/sha256"):
-        Path(directory, ".probe").symlink_to(tmp_path / "mine")
+    for directory in _between(paths):
+        (directory / ".probe").symlink_to(tmp_path / "mine")
     probe.check(paths)
     assert (tmp_path / "mine").read_text() == "precious"
-    assert os.listdir(paths.ingests) == os.listdir(f"{paths.root}/blobs/sha256") == []
+    assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
 
 
 def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -> None:
     probe.check(paths)
-    Path(paths.probed).write_text("1 1")
+    probed = Path(paths.root, "leases", ".probed")
+    probed.write_text("1 1")
     probe.check(paths)
-    assert Path(paths.probed).read_text() != "1 1"
+    assert probed.read_text() != "1 1"
 
 
 def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +72,7 @@ def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pyt
 
 
 def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_lock", lambda fd, *, wait, byte: True)
+    monkeypatch.setattr(lock, "_lock", lambda fd, *, byte: True)
     with pytest.raises(StoreError, match="does not keep locks"):
         probe.check(paths)
 
@@ -69,32 +80,33 @@ def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pyte
 def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     real = lock.acquire
 
-    def acquire(path: str, *, wait: bool) -> int | None:
-        if path.endswith(".probe"):
+    def acquire(directory: Directory, name: str, *, wait: bool) -> int | None:
+        if name == ".probe":
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-        return real(path, wait=wait)
+        return real(directory, name, wait=wait)
 
     monkeypatch.setattr(lock, "acquire", acquire)
     with pytest.raises(StoreError, match="No locks available"):
         probe.check(paths)
 
 
-def test_blobs_on_another_mount_than_ingests_are_refused(paths: Paths, small_disk: Path) -> None:
+def test_blobs_on_another_mount_than_ingests_are_refused(tmp_path: Path, small_disk: Path) -> None:
     """A rename cannot cross it."""
-    blobs = Path(paths.root, "blobs", "sha256")
-    blobs.rmdir()
+    blobs = tmp_path / "store" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
     (small_disk / "sha256").mkdir()
-    blobs.mkdir()
+    (tmp_path / "store" / "oci-layout").write_bytes(OCI_LAYOUT)
     os.system(f"mount --bind {small_disk}/sha256 {blobs}")
     try:
-        with pytest.raises(StoreError, match="cannot hold a store"):
+        refused = pytest.raises(StoreError, match="cannot hold a store")
+        with closing(open_store(tmp_path / "store")) as paths, refused:
             probe.check(paths)
     finally:
         os.system(f"umount {blobs}")
 
 
 def test_a_full_disk_is_no_verdict(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rename(source: str, target: str) -> None:
+    def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -102,7 +114,7 @@ def test_a_full_disk_is_no_verdict(paths: Paths, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(StoreFullError):
             probe.check(paths)
     probe.check(paths)
-    assert os.listdir(paths.ingests) == []
+    assert os.listdir(_between(paths)[0]) == []
 
 
 async def test_a_refused_store_takes_no_blob_and_no_lease(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_shelf import Shelf
@@ -11,6 +12,7 @@ from store_shelf import Shelf
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from fastoci.store import disk, reach
+from fastoci.store.directory import Directory
 from fastoci.store.reach import listed, names, reached, reader, size_of
 from fastoci.store.refs import Ref
 from fastoci.store.usage import Amount, usage
@@ -58,13 +60,13 @@ async def test_only_blobs_of_nobody_are_looked_at(shelf: Shelf, monkeypatch: pyt
     stray = await layer(shelf, b"stray")
     await image(shelf, "example.com/one:1", config, needed)
     looked: list[str] = []
-    lstat = os.lstat
+    stat = os.stat
 
-    def counted(path: str) -> os.stat_result:
-        looked.append(os.path.basename(path))
-        return lstat(path)
+    def counted(name: str, **how: Any) -> os.stat_result:
+        looked.append(name)
+        return stat(name, **how)
 
-    monkeypatch.setattr(os, "lstat", counted)
+    monkeypatch.setattr(os, "stat", counted)
     usage(shelf.store.paths)
     assert looked == [stray.digest.hex]
 
@@ -164,9 +166,9 @@ async def test_a_document_that_an_index_names_a_thousand_times_is_read_once(
     reads: list[str] = []
     read = disk.read_small
 
-    def counted(path: str, limit: int) -> bytes | None:
-        reads.append(path)
-        return read(path, limit)
+    def counted(directory: Directory, name: str, limit: int) -> bytes | None:
+        reads.append(name)
+        return read(directory, name, limit)
 
     monkeypatch.setattr(disk, "read_small", counted)
     result = usage(shelf.store.paths)

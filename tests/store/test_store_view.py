@@ -121,8 +121,7 @@ async def test_a_reference_that_was_adopted_and_removed_does_not_come_back(shelf
     top, _ = await _put_image(shelf)
     _write(shelf, {**encode(top), "annotations": {REF_NAME: "theirs"}})
     _update(shelf)
-    directory, key = shelf.store.paths.ref("docker.io/library/theirs:latest")
-    Path(directory, key).unlink()
+    Path(shelf.store.paths.ref_path("docker.io/library/theirs:latest")).unlink()
     assert _update(shelf)
     assert _entries(shelf) == []
     assert shelf.store.refs.list() == ((), ())

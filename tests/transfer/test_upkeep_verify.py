@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import fastoci
 from fastoci import _core
 from fastoci.errors import BlobNotFoundError, NotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
-from fastoci.store.paths import Paths
+from fastoci.store.opening import existing_store
 from fastoci.store.round import Round
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.events import BlobStarted, Event, VerifyProgress
@@ -155,12 +157,14 @@ async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_wh
 
 
 async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
-    turn = Round(Paths(str(filled)))
+    paths = existing_store(str(filled))
+    turn = Round(paths)
     async with fastoci.Engine(filled) as engine:
         with pytest.raises(StoreBusyError):
             await engine.upkeep.verify()
         turn.close()
         assert not (await engine.upkeep.verify()).bad
+    paths.close()
 
 
 async def test_a_blob_in_an_additional_store_is_verified_for_those_who_need_it(
@@ -247,9 +251,10 @@ def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:
     targets = []
     for number, size in enumerate([0, 1, 64, span - 1, span, span + 1, 3 * span, *range(100, 200)]):
         data = os.urandom(size)
-        (tmp_path / str(number)).write_bytes(data)
-        targets.append(Target(number, str(tmp_path / str(number)), Digest.of(data), size))
-    wrong = Target(len(targets), targets[5].path, targets[4].digest, None)
+        path = tmp_path / str(number)
+        path.write_bytes(data)
+        targets.append(Target(number, str(path), Digest.of(data), size, partial(os.open, path, os.O_RDONLY)))
+    wrong = replace(targets[5], number=len(targets), digest=targets[4].digest, size=None)
     done: list[Outcome] = []
     count = 0
 

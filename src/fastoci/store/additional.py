@@ -21,7 +21,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import has_links
 from fastoci.store import disk
 from fastoci.store.boot import Unsynced
-from fastoci.store.paths import MARK, MARK_SIZE, Paths, existing_store
+from fastoci.store.opening import MARK_SIZE, existing_store
+from fastoci.store.paths import MARK, Paths
 
 _FIELD: Final = "additional"  # of fastoci.json
 
@@ -31,14 +32,14 @@ class Additional:
 
     def __init__(self, paths: Paths, boot: str) -> None:
         self.paths = paths
-        self._unsynced = Unsynced(paths.unsynced, boot)
+        self._unsynced = Unsynced(paths, boot)
 
     def holds(self, blob: Descriptor) -> bool:
         """Whether the blob need not be fetched; never says so of a document."""
         if has_links(blob.media_type):
             return False
         try:
-            info = os.lstat(self.paths.blob(blob.digest))
+            info = self.paths.blobs(blob.digest.algorithm).stat(blob.digest.hex)
         except OSError:  # an unmounted or broken disk costs a download, and no more
             return False
         return stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest)
@@ -46,7 +47,7 @@ class Additional:
     def open(self, blob: Descriptor) -> int | None:
         """A descriptor of the blob's file, also of a document's; None when it is not there."""
         try:
-            fd = os.open(self.paths.blob(blob.digest), disk.READ)
+            fd = self.paths.open_blob(blob.digest)
         except OSError:
             return None
         info = os.fstat(fd)
@@ -71,17 +72,26 @@ def open_additional(
         if path == own.root or path in found:
             continue
         try:
-            found[path] = Additional(existing_store(path), boot)
+            found[path] = _open(path, boot)
         except StoreError as error:
             refused.append(StoreError(f"additional store left out: {error}", path=path))
     return tuple(found.values()), tuple(refused)
 
 
+def _open(path: str, boot: str) -> Additional:
+    paths = existing_store(path)
+    try:
+        return Additional(paths, boot)
+    except BaseException:
+        paths.close()
+        raise
+
+
 def _configured(own: Paths) -> list[Path]:
-    path = f"{own.root}/{MARK}"
+    path = own.top.at(MARK)
     value: object = []
     with suppress(ValueError):  # whoever opened the store has checked that it is JSON
-        value = json.loads(disk.read(path, MARK_SIZE) or b"{}").get(_FIELD, [])
+        value = json.loads(disk.read(own.top, MARK, MARK_SIZE) or b"{}").get(_FIELD, [])
     if not isinstance(value, list) or not all(map(_is_path, value)):
         raise StoreError(f'{path}: "{_FIELD}" is no array of absolute paths', path=path)
     return [Path(each) for each in value]

@@ -26,7 +26,8 @@ from fastoci.store.durable import Durability, Level
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.ingest import StoreIngest
 from fastoci.store.leases import Leases
-from fastoci.store.paths import Paths, open_store
+from fastoci.store.opening import open_store
+from fastoci.store.paths import ALGORITHMS, Paths
 from fastoci.store.reach import Read, reader
 from fastoci.store.refs import Ref, Refs
 from fastoci.store.retention import Retention
@@ -54,7 +55,7 @@ class Store:
         self._paths = paths
         self._boot_id = boot_id()
         self._additional, self.left_out = open_additional(paths, additional, self._boot_id)
-        self._unsynced = Unsynced(paths.unsynced, self._boot_id)
+        self._unsynced = Unsynced(paths, self._boot_id)
         self._durability = Durability(durability, paths, self._unsynced)
         self._threads = Threads()
         self._leases = Leases(paths, self._boot_id, self._threads)
@@ -80,11 +81,18 @@ class Store:
         Raises:
             StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
         """
-        return cls(open_store(path), durability, additional, manifest_size=manifest_size)
+        paths = open_store(path)
+        try:
+            return cls(paths, durability, additional, manifest_size=manifest_size)
+        except BaseException:
+            paths.close()
+            raise
 
     def close(self) -> None:
-        """End the threads; no ingest is open any more. Idempotent."""
+        """End the threads and let go of the directories; no ingest is open any more. Idempotent."""
         self._threads.close()
+        for place in (self._paths, *self.additional):
+            place.close()
 
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         return await self._threads.run(lambda: self._missing(blobs))
@@ -119,7 +127,7 @@ class Store:
     @asynccontextmanager
     async def lease_if_writable(self, blobs: Iterable[Descriptor]) -> AsyncIterator[None]:
         """``lease`` for a job that only reads; one that may not write here goes without."""
-        if os.access(self._paths.leases, os.W_OK | os.X_OK):
+        if self._may_write():
             async with self.lease(blobs):
                 yield
         else:
@@ -155,7 +163,7 @@ class Store:
     def open(self, blob: Descriptor) -> int:
         path = self._paths.blob(blob.digest)
         try:
-            fd = os.open(path, disk.READ)
+            fd = self._paths.open_blob(blob.digest)
         except OSError as cause:
             if (elsewhere := self._open_elsewhere(blob)) is not None:
                 return elsewhere
@@ -259,15 +267,10 @@ class Store:
 
     def _missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         directories: dict[str, int] = {}
-        try:
-            for name in ("sha256", "sha512"):
-                path = f"{self._paths.root}/blobs/{name}"
-                with disk.translated("look at", path), suppress(FileNotFoundError):
-                    directories[name] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            return self._absent(blobs, directories)
-        finally:
-            for fd in directories.values():
-                disk.close(fd)
+        for algorithm in ALGORITHMS:
+            with disk.translated("look at", self._paths.root), suppress(FileNotFoundError):
+                directories[algorithm] = self._paths.blobs(algorithm).fd
+        return self._absent(blobs, directories)
 
     def _absent(self, blobs: Sequence[Descriptor], directories: Mapping[str, int]) -> list[Descriptor]:
         """``holds`` of many, written out: what it adds to a bare ``stat`` counts (benchmarks/macro/store_scale.py)."""
@@ -296,13 +299,17 @@ class Store:
         return next((fd for other in self._additional if (fd := other.open(blob)) is not None), None)
 
     def _look(self, blob: Descriptor) -> os.stat_result | None:
-        path = self._paths.blob(blob.digest)
         try:
-            return os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
+            return self._paths.blobs(blob.digest.algorithm).stat(blob.digest.hex)
+        except FileNotFoundError:
             return None
         except OSError as cause:
-            raise disk.failure(cause, "look at", path) from cause
+            raise disk.failure(cause, "look at", self._paths.blob(blob.digest)) from cause
+
+    def _may_write(self) -> bool:
+        with suppress(FileNotFoundError):
+            return self._paths.leases.is_writable()
+        return False
 
     def _record(self, ref: Ref) -> None:
         self._durability.flush()
@@ -315,7 +322,7 @@ class Store:
                 self._probed = True
 
     def _announce(self, digests: Sequence[Digest]) -> None:
-        with disk.translated("mark blobs below", self._paths.unsynced):
+        with disk.translated("mark blobs below", f"{self._paths.root}/unsynced"):
             self._durability.announce(digests)
 
     def _begin(self, blob: Descriptor, cached: bool) -> StoreIngest | None:
@@ -326,14 +333,14 @@ class Store:
         if info is not None and stat.S_ISDIR(info.st_mode):
             path = self._paths.blob(blob.digest)
             raise StoreError(f"{path} is a directory where a blob belongs: remove it", path=path)
-        directory = self._paths.ingest(blob.digest)
-        held = ingest.hold(directory)
+        path = self._paths.ingest(blob.digest)
+        held = ingest.hold(self._paths, blob.digest)
         if held is None:
-            raise StoreBusyError(f"another process is fetching {blob.digest}", path=directory)
+            raise StoreBusyError(f"another process is fetching {blob.digest}", path=path)
         try:
             if not self.holds(blob):  # the last holder may have committed it
-                with disk.translated("begin", directory, wanted=blob.size):
-                    disk.make_directory(self._paths.blobs(blob.digest), 0o755)
+                with disk.translated("begin", path, wanted=blob.size):
+                    self._paths.make(f"blobs/{blob.digest.algorithm}", 0o755)
                 return StoreIngest(
                     blob,
                     self._paths,
@@ -343,12 +350,12 @@ class Store:
                     durability=self._durability,
                     cached=cached,
                 )
-            with disk.translated("delete", directory):
-                ingest.remove(directory)
+            with disk.translated("delete", path):
+                held.remove()
         except BaseException:
-            disk.close(held)
+            held.close()
             raise
-        disk.close(held)
+        held.close()
         return None
 
     def _read(self, blob: Descriptor) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import threading
 import uuid
 from collections.abc import Iterable
@@ -17,7 +16,10 @@ from typing import Final
 
 from fastoci.image.digest import Digest
 from fastoci.store import disk
+from fastoci.store.directory import Directory
+from fastoci.store.paths import Paths
 
+_NAME: Final = "unsynced"
 _MARKER: Final = re.compile(r"sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128}")
 
 
@@ -34,23 +36,22 @@ class Unsynced:
     """The blobs that a power cut may have damaged, or would: those with a marker. Used from any thread.
 
     Args:
-        directory: the store's ``unsynced``.
         boot: this boot's id.
     Raises:
         StoreError: the markers cannot be listed.
     """
 
-    def __init__(self, directory: str, boot: str) -> None:
-        self._directory = directory
-        self._own = f"{directory}/{boot}"
+    def __init__(self, paths: Paths, boot: str) -> None:
+        self._paths = paths
+        self._boot = boot
         self._guard = threading.Lock()
         self._durable: set[str] = set()  # own markers that this process has synced
-        self._markers: dict[str, list[str]] = {}  # name of a marker -> its paths, one a boot, this one left out
+        self._markers: dict[str, list[str]] = {}  # name of a marker -> the boots that have it, this one left out
         self._condemned: set[str] = set()
-        for other in _names(directory):
-            if other != boot and _is_directory(f"{directory}/{other}"):
-                for name in filter(_MARKER.fullmatch, _names(f"{directory}/{other}")):
-                    self._markers.setdefault(name, []).append(f"{directory}/{other}/{name}")
+        with disk.translated("list", f"{paths.root}/{_NAME}"), suppress(FileNotFoundError):
+            for other in paths.directory(_NAME).names():
+                if other != boot:
+                    self._learn(other)
 
     def trusts_all(self) -> bool:
         """Whether ``distrusts`` says no of every blob."""
@@ -62,8 +63,10 @@ class Unsynced:
             return False
         if self.condemns(digest):
             return True
-        paths = self._markers.get(_name(digest))
-        return paths is not None and any(os.path.lexists(path) for path in paths)
+        try:
+            return any(self._is_marked(boot, _name(digest)) for boot in self._markers.get(_name(digest), ()))
+        except OSError:  # nobody knows
+            return True
 
     def condemn(self, digest: Digest) -> None:
         """Count the blob as absent, wherever it is, until it is replaced: it was hashed and found bad."""
@@ -81,55 +84,68 @@ class Unsynced:
         """
         with self._guard:
             names = [_name(digest) for digest in digests]
-            new = [name for name in names if name not in self._durable or not os.path.lexists(f"{self._own}/{name}")]
+            new = [name for name in names if name not in self._durable or not self._is_marked(self._boot, name)]
             if not new:
                 return
-            for directory in (self._directory, self._own):
-                # One that is there may be of a process that was killed before it synced the name.
-                if not disk.make_directory(directory, 0o755) and not self._durable:
-                    disk.sync_directory(os.path.dirname(directory))
-            for name in new:
-                path = f"{self._own}/{name}"
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-                try:
-                    os.fchmod(fd, 0o644)  # open's is cut by the umask
-                finally:
-                    os.close(fd)
-            disk.sync_directory(self._own)
+            # One that is there may be of a process that was killed before it synced the name.
+            if not disk.make_directory(self._paths.top, _NAME, 0o755) and not self._durable:
+                self._paths.top.sync()
+            unsynced = self._paths.directory(_NAME)
+            if not disk.make_directory(unsynced, self._boot, 0o755) and not self._durable:
+                unsynced.sync()
+            with self._markers_of(self._boot) as own:
+                for name in new:
+                    fd = own.open(name, os.O_WRONLY | os.O_CREAT)
+                    try:
+                        os.fchmod(fd, 0o644)  # open's is cut by the umask
+                    finally:
+                        os.close(fd)
+                own.sync()
             self._durable.update(new)
 
     def clear(self, digest: Digest) -> None:
         """Forget all markers of a blob that has just been verified and synced."""
         self.clear_others(digest)
-        with suppress(FileNotFoundError):
-            os.unlink(f"{self._own}/{_name(digest)}")
+        with suppress(FileNotFoundError), self._markers_of(self._boot) as own:
+            own.unlink(_name(digest))
 
     def clear_others(self, digest: Digest) -> None:
         """Forget the markers of other boots: the blob was replaced, and is marked as of this one."""
         self._condemned.discard(_name(digest))
-        for path in self._markers.pop(_name(digest), ()):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            with suppress(OSError):  # not empty: the boot has other markers
-                os.rmdir(os.path.dirname(path))
+        for boot in self._markers.pop(_name(digest), ()):
+            remove_marker(self._paths, boot, _name(digest))
 
     def others(self) -> list[tuple[str, str]]:
-        """The markers of other boots, as (name of the blob: ``ALGORITHM-HEX``, path)."""
-        return [(name, path) for name, paths in self._markers.items() for path in paths]
+        """The markers of other boots, as (boot, name of the blob: ``ALGORITHM-HEX``)."""
+        return [(boot, name) for name, boots in self._markers.items() for boot in boots]
+
+    def _learn(self, boot: str) -> None:
+        """Read the markers of another boot; what is no directory is not ours."""
+        with suppress(FileNotFoundError, NotADirectoryError), self._markers_of(boot) as directory:
+            for name in filter(_MARKER.fullmatch, directory.names()):
+                self._markers.setdefault(name, []).append(boot)
+
+    def _markers_of(self, boot: str) -> Directory:
+        return self._paths.directory(_NAME).enter(boot)
+
+    def _is_marked(self, boot: str, name: str) -> bool:
+        with suppress(FileNotFoundError), self._markers_of(boot) as directory:
+            directory.stat(name)
+            return True
+        return False
+
+
+def remove_marker(paths: Paths, boot: str, name: str) -> bool:
+    """Delete a marker of another boot, and its directory when that is empty; whether it was there."""
+    with suppress(FileNotFoundError):
+        unsynced = paths.directory(_NAME)
+        with unsynced.enter(boot) as directory:
+            directory.unlink(name)
+        with suppress(OSError):  # not empty: the boot has other markers
+            unsynced.rmdir(boot)
+        return True
+    return False
 
 
 def _name(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"
-
-
-def _is_directory(path: str) -> bool:
-    """Not through a symbolic link: markers are deleted, and what it leads to is not the store's."""
-    with suppress(FileNotFoundError):
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    return False
-
-
-def _names(directory: str) -> list[str]:
-    with disk.translated("list", directory), suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(directory)
-    return []

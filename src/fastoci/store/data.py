@@ -18,6 +18,7 @@ from typing import Final
 from fastoci._core import SPAN_SIZE, Span, reserve
 from fastoci.errors import StoreError
 from fastoci.store import disk
+from fastoci.store.directory import Directory
 
 _UNKNOWN: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _STEP: Final = 8 << 20  # bytes between two advices: what a plainly written blob keeps of the page cache
@@ -93,22 +94,31 @@ class DataSink:
                 os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def open_data(path: str) -> int:
+def open_data(directory: Directory, name: str) -> int:
     """Open the file for reading and writing, made when absent.
 
     Raises:
         OSError, StoreError: it cannot be, or is no regular file.
     """
     try:
-        fd = os.open(path, disk.CHANGE, 0o600)
+        fd = directory.open(name, disk.CHANGE)
     except PermissionError:
-        # A commit that was killed before its rename leaves the data 0444, which only root can open for writing.
-        os.chmod(path, 0o600)
-        fd = os.open(path, disk.CHANGE, 0o600)
+        _make_writable(directory, name)
+        fd = directory.open(name, disk.CHANGE)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         disk.close(fd)
+        path = directory.at(name)
         raise StoreError(f"{path} is no regular file", path=path)
     return fd
+
+
+def _make_writable(directory: Directory, name: str) -> None:
+    """A commit that was killed before its rename leaves the data 0444, which only root can open for writing."""
+    fd = directory.open(name, disk.READ)
+    try:
+        os.fchmod(fd, 0o600)
+    finally:
+        disk.close(fd)
 
 
 def _reserve(fd: int, offset: int, size: int) -> bool:

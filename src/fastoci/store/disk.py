@@ -1,4 +1,4 @@
-"""System calls on the store's files: made durable, never through a symbolic link, refused with a typed error.
+"""Reads and replacements of the store's files, and directories that are made: durable, refused with a typed error.
 
 The one place of this folder where ``OSError`` becomes ``StoreError``. Knows no names of the store.
 Spec: docs/store-format.md 2.
@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from fastoci.errors import StoreError, StoreFullError
+from fastoci.store.directory import Directory
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
-READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+READ: Final = os.O_RDONLY | os.O_NONBLOCK
+CHANGE: Final = os.O_RDWR | os.O_CREAT
 _SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
-CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:
@@ -53,15 +54,16 @@ def translated(action: str, path: str, *, wanted: int = 0) -> Iterator[None]:
         raise failure(cause, action, path, wanted=wanted) from cause
 
 
-def read(path: str, limit: int) -> bytes | None:
+def read(directory: Directory, name: str, limit: int) -> bytes | None:
     """The content of a small regular file; None when there is no such file.
 
     Raises:
         StoreError: unreadable, no regular file, or larger than ``limit`` bytes.
     """
+    path = directory.at(name)
     try:
-        fd = os.open(path, READ)
-    except (FileNotFoundError, NotADirectoryError):
+        fd = directory.open(name, READ)
+    except FileNotFoundError:
         return None
     except OSError as cause:
         raise failure(cause, "read", path) from cause
@@ -77,15 +79,16 @@ def read(path: str, limit: int) -> bytes | None:
         close(fd)
 
 
-def read_small(path: str, limit: int) -> bytes | None:
+def read_small(directory: Directory, name: str, limit: int) -> bytes | None:
     """As ``read``, with one system call less: for very many files that are small.
 
     Raises:
         StoreError: unreadable, a directory, or larger than ``limit`` bytes.
     """
+    path = directory.at(name)
     try:
-        fd = os.open(path, READ)
-    except (FileNotFoundError, NotADirectoryError):
+        fd = directory.open(name, READ)
+    except FileNotFoundError:
         return None
     except OSError as cause:
         raise failure(cause, "read", path) from cause
@@ -126,44 +129,38 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def make_directory(path: str, mode: int) -> bool:
+def make_directory(parent: Directory, name: str, mode: int) -> bool:
     """Make one directory with exactly this mode, durable in its parent; False when something has that name."""
     try:
-        os.mkdir(path, mode)
+        parent.mkdir(name, mode)
     except FileExistsError:
         return False
-    os.chmod(path, mode)  # mkdir's is cut by the umask
-    sync_directory(os.path.dirname(path))
+    fd = parent.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fchmod(fd, mode)  # mkdir's is cut by the umask
+    finally:
+        os.close(fd)
+    parent.sync()
     return True
 
 
-def replace(directory: str, name: str, data: bytes, *, temporary: str, mode: int = 0o644) -> None:
+def replace(directory: Directory, name: str, data: bytes, *, temporary: str, mode: int = 0o644) -> None:
     """Give ``name`` new content, durable and at once; the caller holds the lock that guards ``temporary``.
 
     Under a lock the temporary name can be fixed, and so at most one file is ever left behind.
     """
-    unfinished = f"{directory}/{temporary}"
     with suppress(FileNotFoundError):
-        os.unlink(unfinished)
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        directory.unlink(temporary)
+    fd = directory.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         write_all(fd, data)
         os.fchmod(fd, mode)
         os.fsync(fd)
     except BaseException:
         with suppress(OSError):
-            os.unlink(unfinished)
+            directory.unlink(temporary)
         raise
     finally:
         os.close(fd)
-    os.rename(unfinished, f"{directory}/{name}")
-    sync_directory(directory)
+    directory.rename(temporary, directory, name)
+    directory.sync()

@@ -54,7 +54,7 @@ class Durability:
         if self.level == "commit" or (self.level == "batch" and size > _SMALL):
             sync()
             rename()
-            disk.sync_directory(self._paths.blobs(digest))
+            self._paths.blobs(digest.algorithm).sync()
             self._unsynced.clear(digest)
             return
         self._unsynced.mark((digest,))
@@ -86,10 +86,10 @@ class Durability:
                 # The kernel tells of a lost page once. Without its name the blob is fetched again.
                 lost = lost or disk.failure(cause, "sync", self._paths.blob(digest))
                 with suppress(OSError):
-                    os.unlink(self._paths.blob(digest))
+                    self._paths.blobs(digest.algorithm).unlink(digest.hex)
         with disk.translated("sync", f"{self._paths.root}/blobs"):
-            for directory in {self._paths.blobs(digest) for digest in waiting}:
-                disk.sync_directory(directory)
+            for algorithm in {digest.algorithm for digest in waiting}:
+                self._paths.blobs(algorithm).sync()
             for digest in done:
                 self._unsynced.clear(digest)
         if lost is not None:
@@ -97,7 +97,7 @@ class Durability:
 
     def _sync(self, digest: Digest) -> None:
         with suppress(FileNotFoundError):  # deleted meanwhile
-            fd = os.open(self._paths.blob(digest), disk.READ)
+            fd = self._paths.open_blob(digest)
             try:
                 os.fdatasync(fd)
             finally:

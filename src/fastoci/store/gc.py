@@ -8,7 +8,6 @@ It can be killed anywhere. Synchronous, for one thread. Spec: docs/store-format.
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from collections import deque
@@ -134,12 +133,12 @@ def execute(
 def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = None) -> Iterator[Root]:
     """The references, those left out that still have the stamp that is known of them."""
     refs = Refs(paths)
-    for path, info in refs.scan():
-        stamp = stamp_of(info)
+    for directory, key, info in refs.scan():
+        path, stamp = directory.at(key), stamp_of(info)
         if known is not None and known.get(path) == stamp:
             continue
         check()
-        ref = refs.load(path)
+        ref = refs.load(directory, key)
         if ref is not None:
             tops = tuple(map(Link.of, (ref.descriptor, *ref.images.values())))
             yield Root(ref.name, path, stamp, info.st_mtime, ref.pinned, tops)
@@ -147,7 +146,7 @@ def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = No
 
 def _forget(paths: Paths, item: Doomed, plan: GcPlan) -> bool:
     """Delete a reference that nobody has written or used since it was read."""
-    stamp = plan.stamps.get("/".join(paths.ref(item.name)))
+    stamp = plan.stamps.get(paths.ref_path(item.name))
     return stamp is not None and Refs(paths).remove(item.name, stamp=stamp)
 
 
@@ -157,7 +156,7 @@ def _tidy(paths: Paths, item: Doomed) -> bool:
         case "ingest":
             return leftovers.remove_ingest(paths, item.name, boot_id(), time.time())
         case "marker":
-            return leftovers.remove_marker(item.name)
+            return leftovers.remove_marker(paths, item.name)
     return False
 
 
@@ -174,18 +173,19 @@ def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[D
                     break
                 item = left.popleft()
                 digest = Digest.parse(item.name)
-                if bytes.fromhex(digest.hex) not in gate.spared and _unlink(paths.blob(digest), item.size, freed):
+                if bytes.fromhex(digest.hex) not in gate.spared and _unlink(paths, digest, item.size, freed):
                     unsynced.clear_others(digest)
                     gone.append(item)
     return gone
 
 
-def _unlink(path: str, size: int, freed: ExitStack) -> bool:
+def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
     """Delete a blob's name; a large one's blocks are freed when ``freed`` ends."""
-    with disk.translated("delete", path), suppress(FileNotFoundError, IsADirectoryError):
+    with disk.translated("delete", paths.blob(digest)), suppress(FileNotFoundError, IsADirectoryError):
+        directory = paths.blobs(digest.algorithm)
         if size > _LARGE:
-            freed.callback(disk.close, os.open(path, disk.READ))
-        os.unlink(path)
+            freed.callback(disk.close, directory.open(digest.hex, disk.READ))
+        directory.unlink(digest.hex)
         return True
     return False
 
@@ -193,8 +193,8 @@ def _unlink(path: str, size: int, freed: ExitStack) -> bool:
 def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
     """Everything with the name of a blob, by names alone."""
     for algorithm, digits in _HEX.items():
-        directory = f"{paths.root}/blobs/{algorithm}"
-        with disk.translated("list", directory), suppress(FileNotFoundError), os.scandir(directory) as entries:
+        listed = disk.translated("list", f"{paths.root}/blobs/{algorithm}")
+        with listed, suppress(FileNotFoundError), paths.blobs(algorithm).scan() as entries:
             for number, entry in enumerate(entries):
                 if number % 1024 == 0:
                     check()
@@ -205,8 +205,8 @@ def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
 
 def _size(paths: Paths, algorithm: str, digest: bytes) -> int | None:
     """Bytes of a blob; None when it is none: something foreign, or deleted meanwhile."""
-    path = f"{paths.root}/blobs/{algorithm}/{digest.hex()}"
-    with disk.translated("look at", path), suppress(FileNotFoundError):
-        info = os.lstat(path)
+    directory = paths.blobs(algorithm)
+    with disk.translated("look at", directory.path), suppress(FileNotFoundError):
+        info = directory.stat(digest.hex())
         return info.st_size if stat.S_ISREG(info.st_mode) else None
     return None

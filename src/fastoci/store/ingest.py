@@ -7,13 +7,15 @@ of the network and hashes nothing: ``Verified`` is the proof. Spec: docs/store-f
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
+from dataclasses import dataclass
 
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.store import disk, lock
 from fastoci.store.data import DataSink, open_data
+from fastoci.store.directory import Directory
 from fastoci.store.durable import Durability
 from fastoci.store.paths import Paths
 from fastoci.store.resume import Record, begin, trusted
@@ -22,32 +24,58 @@ from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 
 
-def hold(directory: str) -> int | None:
-    """Take the lock of an ingest's directory, both made when absent; None while another task or process has it."""
-    with disk.translated("begin", directory):
+@dataclass(slots=True)
+class Held:
+    """The directory of one ingest, in the directory of all, and the descriptor of its lock."""
+
+    directory: Directory
+    ingests: Directory
+    lock: int
+
+    def remove(self) -> None:
+        """Delete the ingest. What holds it stays open."""
+        remove(self.directory, self.ingests)
+
+    def close(self) -> None:
+        """Let go, of the lock last. Idempotent."""
+        self.directory.close()
+        if self.lock >= 0:
+            disk.close(self.lock)
+            self.lock = -1
+
+
+def hold(paths: Paths, digest: Digest) -> Held | None:
+    """Take the lock of a digest's ingest, both made when absent; None while another task or process has it."""
+    with disk.translated("begin", paths.ingest(digest)):
         while True:
             with suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
-            with suppress(FileNotFoundError):
-                if not stat.S_ISDIR(os.lstat(directory).st_mode):
-                    raise StoreError(f"{directory} is no directory: remove it", path=directory)
+                paths.ingests.mkdir(digest.hex, 0o700)
             with suppress(FileNotFoundError):  # its last holder has just deleted it
-                return lock.acquire(f"{directory}/lock", wait=False)
+                directory = paths.enter(paths.ingests, digest.hex)
+                try:
+                    held = lock.acquire(directory, "lock", wait=False)
+                except BaseException:
+                    directory.close()
+                    raise
+                if held is not None:
+                    return Held(directory, paths.ingests, held)
+                directory.close()
+                return None
 
 
-def remove(directory: str) -> None:
+def remove(directory: Directory, ingests: Directory) -> None:
     """Delete an ingest whose lock the caller holds. The lock goes last: whoever comes then starts anew."""
     for name in ("data", "state", "lock"):
         with suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{name}")
+            directory.unlink(name)
     with suppress(OSError):  # another has begun in it again, or it holds a foreign file
-        os.rmdir(directory)
+        ingests.rmdir(os.path.basename(directory.path))
 
 
 class StoreIngest:
     """``Ingest`` on a file; made in one of the store's threads.
 
-    ``held`` is the lock of the blob's ingest: it passes to the ingest, unless this constructor fails.
+    ``held`` is the blob's ingest, locked: it passes to this one, unless this constructor fails.
     """
 
     def __init__(
@@ -56,23 +84,23 @@ class StoreIngest:
         paths: Paths,
         *,
         boot_id: str,
-        held: int,
+        held: Held,
         threads: Threads,
         durability: Durability,
         cached: bool,
     ) -> None:
         self._blob = blob
         self._paths = paths
-        self._directory = paths.ingest(blob.digest)
-        self._lock = held
+        self._held = held
+        self._directory = held.directory.path  # for people
         self._threads = threads
         self._durability = durability
         data = f"{self._directory}/data"
         with disk.translated("begin", self._directory, wanted=blob.size):
-            fd = open_data(data)
+            fd = open_data(held.directory, "data")
             state_fd = -1
             try:
-                state_fd = os.open(f"{self._directory}/state", disk.CHANGE, 0o600)
+                state_fd = held.directory.open("state", disk.CHANGE)
                 self._start = trusted(fd, state_fd, blob, boot_id)
                 os.ftruncate(fd, self._start.offset)
                 begin(state_fd, blob, self._start)
@@ -84,7 +112,8 @@ class StoreIngest:
                 raise
         # What is thrown away after a power cut need not be synced on its way.
         syncs = threads if durability.level != "none" else None
-        self._record = Record(self._directory, data_fd=fd, state_fd=state_fd, start=self._start, threads=syncs)
+        directories = (held.directory, held.ingests)
+        self._record = Record(directories, data_fd=fd, state_fd=state_fd, start=self._start, threads=syncs)
 
     @property
     def blob(self) -> Descriptor:
@@ -116,19 +145,19 @@ class StoreIngest:
         await self._threads.run(self._commit)
 
     async def abort(self, *, discard: bool = False) -> None:
-        if self._lock >= 0:
+        if self._held.lock >= 0:
             await self._threads.run(lambda: self.release(discard))
 
     def release(self, discard: bool = False) -> None:
         """``abort`` for a thread of the store's."""
-        if self._lock < 0:
+        if self._held.lock < 0:
             return
         try:
             self._record.settle()
             self._sink.abort()
             if discard or self._record.lost or not self._record.offset:
                 with disk.translated("delete", self._directory):
-                    remove(self._directory)
+                    self._held.remove()
         finally:
             self._close()
 
@@ -142,7 +171,7 @@ class StoreIngest:
                 self._check()
                 self._durability.name(digest, size, sync=self._sync, rename=self._rename)
                 with suppress(OSError):  # the blob is there; a rest of the ingest is swept later
-                    remove(self._directory)
+                    self._held.remove()
         finally:
             self._close()
 
@@ -152,7 +181,7 @@ class StoreIngest:
         size = os.fstat(self._sink.fd).st_size
         if self._record.lost or size != self._blob.size:
             with suppress(OSError):
-                remove(self._directory)
+                self._held.remove()
             data = f"{self._directory}/data"
             found = "was lost by the disk" if self._record.lost else f"has {size} bytes, not {self._blob.size}"
             raise StoreError(f"{data} {found}", path=data)
@@ -163,17 +192,16 @@ class StoreIngest:
         except OSError:
             # The kernel tells of a lost page once: a second sync would succeed over a hole.
             with suppress(OSError):
-                remove(self._directory)
+                self._held.remove()
             raise
 
     def _rename(self) -> None:
         os.fchmod(self._sink.fd, 0o444)
-        os.rename(f"{self._directory}/data", self._paths.blob(self._blob.digest))
+        digest = self._blob.digest
+        self._held.directory.rename("data", self._paths.blobs(digest.algorithm), digest.hex)
 
     def _close(self) -> None:
         """Close everything, the lock last."""
         self._record.close()
         self._sink.abort()
-        if self._lock >= 0:
-            disk.close(self._lock)
-            self._lock = -1
+        self._held.close()

@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from fastoci.errors import StoreBusyError
+from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.settle import settle
 from fastoci.store import disk, lock
-from fastoci.store.paths import Paths
+from fastoci.store.paths import GATE, Paths
 from fastoci.store.threads import Threads
 
 _COLLECTING, _SWEEPING = 0, 1  # bytes of the gate that a collector locks
@@ -46,7 +46,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{32}")
 class _File:
     """A lease that is locked by this process."""
 
-    path: str
+    name: str
     fd: int
     users: int = 0
     uses: int = 0
@@ -80,14 +80,20 @@ class Leases:
             await self._threads.run(lambda: self._leave(file))
 
     async def _pass(self) -> None:
-        """Return when a moment was seen in which nothing is swept."""
-        while True:
-            if not await self._threads.run(self._is_swept):
-                return
+        """Return when a moment was seen in which nothing is swept.
+
+        Raises:
+            StoreError: there was none for longer than any sweep takes.
+        """
+        until = time.monotonic() + lock.WAIT_S
+        while await self._threads.run(self._is_swept):
+            if time.monotonic() > until:
+                path = self._paths.leases.at(GATE)
+                raise StoreError(f"{path} was locked by somebody else for {lock.WAIT_S:.0f} s", path=path)
             await asyncio.sleep(random.uniform(*_PAUSE_S))
 
     def _enter(self, lines: bytes) -> _File:
-        with self._guard, disk.translated("write a lease below", self._paths.leases, wanted=len(lines)):
+        with self._guard, disk.translated("write a lease below", f"{self._paths.root}/leases", wanted=len(lines)):
             file = self._current
             if file is None or file.uses >= _USES:
                 file = self._current = self._create()
@@ -101,12 +107,11 @@ class Leases:
             return file
 
     def _create(self) -> _File:
-        disk.make_directory(self._paths.leases, 0o700)
-        path = f"{self._paths.leases}/{uuid.uuid4().hex}"
-        fd = lock.acquire(path, wait=True)
+        name = uuid.uuid4().hex
+        fd = lock.acquire(self._paths.make("leases", 0o700), name, wait=True)
         assert fd is not None
         about = {"boot_id": self._boot_id, "pid": os.getpid(), "started_at": datetime.now(UTC).isoformat()}
-        file = _File(path, fd)
+        file = _File(name, fd)
         try:
             disk.write_all(fd, json.dumps(about).encode() + b"\n")
         except BaseException:
@@ -115,7 +120,7 @@ class Leases:
         return file
 
     def _leave(self, file: _File) -> None:
-        with self._guard, disk.translated("delete", file.path):
+        with self._guard, disk.translated("delete", self._paths.leases.at(file.name)):
             self._drop(file, begun=True)
 
     def _drop(self, file: _File, *, begun: bool = False) -> None:
@@ -128,14 +133,15 @@ class Leases:
 
     def _end(self, file: _File) -> None:
         try:
-            if not lock.is_held(self._paths.gate, byte=_COLLECTING):
-                os.unlink(file.path)
+            if not lock.is_held(self._paths.leases, GATE, byte=_COLLECTING):
+                self._paths.leases.unlink(file.name)
         finally:
             disk.close(file.fd)
 
     def _is_swept(self) -> bool:
-        with disk.translated("look at", self._paths.gate):
-            return lock.is_held(self._paths.gate, byte=_SWEEPING)
+        leases = self._paths.leases
+        with disk.translated("look at", leases.at(GATE)):
+            return lock.is_held(leases, GATE, byte=_SWEEPING)
 
 
 class Collecting:
@@ -152,31 +158,29 @@ class Collecting:
     def bury(self) -> int:
         """Delete the leases of jobs that are over, and count them; before the references are read."""
         count = 0
-        with disk.translated("list", self._paths.leases):
+        with disk.translated("list", f"{self._paths.root}/leases"):
             for name in _names(self._paths):
-                path = f"{self._paths.leases}/{name}"
                 with suppress(FileNotFoundError):
-                    held = lock.acquire(path, wait=False)
+                    held = lock.acquire(self._paths.leases, name, wait=False)
                     if held is not None:
-                        os.unlink(path)
+                        self._paths.leases.unlink(name)
                         disk.close(held)
                         count += 1
         return count
 
     def read(self, *, living: bool = False) -> None:
         """Read what leases have come to say since the last time; of ``living`` jobs alone, or of all."""
-        with disk.translated("read", self._paths.leases):
+        with disk.translated("read", f"{self._paths.root}/leases"):
             for name in _names(self._paths):
-                path = f"{self._paths.leases}/{name}"
-                if not living or lock.is_held(path):
-                    self._read_one(path)
+                if not living or lock.is_held(self._paths.leases, name):
+                    self._read_one(name)
 
-    def _read_one(self, path: str) -> None:
-        known = self._read.get(path, 0)
+    def _read_one(self, name: str) -> None:
+        known = self._read.get(name, 0)
         try:
-            if os.lstat(path).st_size <= known:
+            if self._paths.leases.stat(name).st_size <= known:
                 return
-            fd = os.open(path, disk.READ)
+            fd = self._paths.leases.open(name, disk.READ)
         except FileNotFoundError:  # its job is over: its references are there
             return
         try:
@@ -187,13 +191,14 @@ class Collecting:
                         self.spared.add(bytes.fromhex(line.partition(b":")[2].decode()))
         finally:
             disk.close(fd)
-        self._read[path] = known
+        self._read[name] = known
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:
         """Keep jobs between the writing of their lease and their look at the blobs; ``spared`` is up to date."""
-        with disk.translated("lock", self._paths.gate):
-            held = lock.acquire(self._paths.gate, wait=True, byte=_SWEEPING)
+        leases = self._paths.leases
+        with disk.translated("lock", leases.at(GATE)):
+            held = lock.acquire(leases, GATE, wait=True, byte=_SWEEPING)
         assert held is not None
         began = time.monotonic()
         try:
@@ -213,11 +218,11 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
         StoreBusyError: another one is at work.
         StoreError: the disk refused.
     """
-    with disk.translated("lock", paths.gate):
-        disk.make_directory(paths.leases, 0o700)
-        held = lock.acquire(paths.gate, wait=False, byte=_COLLECTING)
+    with disk.translated("lock", f"{paths.root}/leases"):
+        leases = paths.make("leases", 0o700)
+        held = lock.acquire(leases, GATE, wait=False, byte=_COLLECTING)
     if held is None:
-        raise StoreBusyError(f"another gc of {paths.root} is at work", path=paths.gate)
+        raise StoreBusyError(f"another gc of {paths.root} is at work", path=leases.at(GATE))
     try:
         yield Collecting(paths)
     finally:
@@ -226,5 +231,5 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
 
 def _names(paths: Paths) -> list[str]:
     with suppress(FileNotFoundError):
-        return [name for name in os.listdir(paths.leases) if _NAME.fullmatch(name)]
+        return list(filter(_NAME.fullmatch, paths.leases.names()))
     return []

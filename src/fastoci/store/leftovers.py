@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from fastoci.store import disk, lock
+from fastoci.image.digest import Digest
+from fastoci.store import boot, disk, lock
 from fastoci.store.boot import Unsynced
+from fastoci.store.directory import Directory
 from fastoci.store.ingest import remove
 from fastoci.store.paths import Paths
 from fastoci.store.state import STATE_SIZE, State
@@ -25,29 +26,28 @@ _ALGORITHMS: Final = {64: "sha256", 128: "sha512"}
 
 def ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
     """Ingests that can go: digest, bytes and why. Those that are locked are at work."""
-    with disk.translated("list", paths.ingests):
-        for name in os.listdir(paths.ingests):
-            if not _INGEST.fullmatch(name):
-                continue
-            with suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile; no directory: not ours
-                why = _why(paths, name, boot_id, now)
-                if why and not lock.is_held(f"{paths.ingests}/{name}/lock"):
-                    yield f"{_ALGORITHMS[len(name)]}:{name}", _size(f"{paths.ingests}/{name}/data"), why
+    with disk.translated("list", f"{paths.root}/ingest"):
+        for name in filter(_INGEST.fullmatch, paths.ingests.names()):
+            # gone meanwhile; no directory, least of all a link: not ours
+            with suppress(FileNotFoundError, NotADirectoryError), paths.ingests.enter(name) as directory:
+                why = _why(paths, directory, name, boot_id, now)
+                if why and not lock.is_held(directory, "lock"):
+                    yield f"{_ALGORITHMS[len(name)]}:{name}", _size(directory), why
 
 
 def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
     """Delete one that ``ingests`` found, unless somebody goes on with it; whether it did."""
     name = digest.partition(":")[2]
-    directory = f"{paths.ingests}/{name}"
-    with disk.translated("delete", directory), suppress(FileNotFoundError, NotADirectoryError):
-        if not _why(paths, name, boot_id, now):
+    deleting, gone = disk.translated("delete", paths.ingests.at(name)), (FileNotFoundError, NotADirectoryError)
+    with deleting, suppress(*gone), paths.ingests.enter(name) as directory:
+        if not _why(paths, directory, name, boot_id, now):
             return False
-        held = lock.acquire(f"{directory}/lock", wait=False)
+        held = lock.acquire(directory, "lock", wait=False)
         if held is None:
             return False
         try:
-            if _why(paths, name, boot_id, now):
-                remove(directory)
+            if _why(paths, directory, name, boot_id, now):
+                remove(directory, paths.ingests)
                 return True
         finally:
             disk.close(held)
@@ -56,48 +56,38 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
 
 def markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
     """Markers of other boots whose blob is not there, by path."""
-    for name, path in unsynced.others():
+    for other, name in unsynced.others():
         algorithm, _, digits = name.partition("-")
-        if not os.path.lexists(f"{paths.root}/blobs/{algorithm}/{digits}"):
-            yield path
+        if not paths.holds(Digest(algorithm, digits)):
+            yield f"{paths.root}/unsynced/{other}/{name}"
 
 
-def remove_marker(path: str) -> bool:
+def remove_marker(paths: Paths, path: str) -> bool:
     """Delete one that ``markers`` found: nobody adds to those of other boots."""
-    with disk.translated("delete", path), suppress(FileNotFoundError):
-        os.unlink(path)
-        with suppress(OSError):  # not empty: the boot has other markers
-            os.rmdir(os.path.dirname(path))
-        return True
-    return False
+    _, other, name = path.rsplit("/", 2)
+    with disk.translated("delete", path):
+        return boot.remove_marker(paths, other, name)
 
 
-def _why(paths: Paths, name: str, boot_id: str, now: float) -> str:
-    """Why an ingest can go; empty when it stays."""
-    directory = f"{paths.ingests}/{name}"
-    info = os.lstat(directory)
-    if not stat.S_ISDIR(info.st_mode):  # least of all a link: what it leads to is not the store's
-        return ""
-    written = info.st_mtime
+def _why(paths: Paths, directory: Directory, name: str, boot_id: str, now: float) -> str:
+    """Why the ingest of a digest can go; empty when it stays."""
+    written = os.fstat(directory.fd).st_mtime
     for file in ("data", "state"):
         with suppress(FileNotFoundError):
-            written = max(written, os.lstat(f"{directory}/{file}").st_mtime)
+            written = max(written, directory.stat(file).st_mtime)
     if now - written > _IDLE_S:
         return f"not gone on with for {(now - written) / 3600:.0f} hours"
-    if not os.path.lexists(f"{directory}/data"):
-        return (
-            "a rest of one that is done"
-            if os.path.lexists(f"{paths.root}/blobs/{_ALGORITHMS[len(name)]}/{name}")
-            else ""
-        )
-    record = disk.read(f"{directory}/state", STATE_SIZE)
+    if not directory.has("data"):
+        done = paths.holds(Digest(_ALGORITHMS[len(name)], name))
+        return "a rest of one that is done" if done else ""
+    record = disk.read(directory, "state", STATE_SIZE)
     state = None if record is None else State.decode(record)
     if state is not None and state.boot_id != boot_id and not state.synced:
         return "of another boot and not synced"
     return ""
 
 
-def _size(path: str) -> int:
+def _size(directory: Directory) -> int:
     with suppress(FileNotFoundError):
-        return os.lstat(path).st_size
+        return directory.stat("data").st_size
     return 0

@@ -1,5 +1,7 @@
 """Locks between processes and tasks: OFD locks, which the kernel drops when their holder dies.
 
+Whoever may open a lock's file, even for reading, can lock it too, for as long as they like. So the files are for their
+owner alone: one with a wider mode is tightened, and since somebody may have it open from before, every wait ends.
 Knows no names of the store, translates no errors. Spec: docs/store-format.md 2.
 """
 
@@ -7,33 +9,46 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import stat
 import struct
+import time
 from contextlib import suppress
 from typing import Final
 
+from fastoci.errors import StoreError
+from fastoci.store.directory import Directory
+
+WAIT_S: Final = 60.0  # what is done under a lock that is waited for takes milliseconds, on a slow disk seconds
+_PAUSE_S: Final = (0.0005, 0.02)  # between two tries: the first and the longest
 _FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
-def acquire(path: str, *, wait: bool, byte: int | None = None) -> int | None:
+def acquire(directory: Directory, name: str, *, wait: bool, byte: int | None = None) -> int | None:
     """Lock a file, made when absent; closing the descriptor returned lets go of it.
 
-    The holder may unlink the file before it lets go: so the lock counts only when ``path`` still leads to the file
+    The holder may unlink the file before it lets go: so the lock counts only when ``name`` still leads to the file
     that was locked.
 
     Args:
-        wait: block this thread until the lock is free; otherwise answer None when it is not.
+        wait: keep this thread until the lock is free, for ``WAIT_S`` at most; otherwise answer None when it is not.
         byte: lock this one byte, which need not exist, instead of the whole file.
     Raises:
         FileNotFoundError: the directory is not there.
         OSError: the disk refused.
+        StoreError: the file is none that can be trusted as a lock, or somebody else has had the lock for too long.
     """
+    until = time.monotonic() + WAIT_S if wait else None
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = directory.open(name, os.O_RDWR | os.O_CREAT)
         try:
-            if not _lock(fd, wait=wait, byte=byte):
-                os.close(fd)
-                return None
-            if _is_at(fd, path):
+            _tighten(fd, directory.at(name))
+            if not _lock(fd, byte=byte):
+                if until is None:
+                    os.close(fd)
+                    return None
+                _wait(fd, byte, until, directory.at(name))
+            if _is_at(fd, directory, name):
                 return fd
         except BaseException:
             os.close(fd)
@@ -41,7 +56,7 @@ def acquire(path: str, *, wait: bool, byte: int | None = None) -> int | None:
         os.close(fd)
 
 
-def is_held(path: str, *, byte: int | None = None) -> bool:
+def is_held(directory: Directory, name: str, *, byte: int | None = None) -> bool:
     """Whether somebody else holds the lock; takes nothing and makes nothing.
 
     Raises:
@@ -49,7 +64,7 @@ def is_held(path: str, *, byte: int | None = None) -> bool:
     """
     with suppress(FileNotFoundError):
         # O_NONBLOCK: a FIFO in the file's place must not hang the open.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
         try:
             answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _wanted(byte))
         finally:
@@ -58,23 +73,45 @@ def is_held(path: str, *, byte: int | None = None) -> bool:
     return False
 
 
+def _tighten(fd: int, path: str) -> None:
+    """Let nobody else open the file from now on."""
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        raise StoreError(f"{path} is no regular file", path=path)
+    if info.st_uid not in (0, os.geteuid()):
+        raise StoreError(f"{path} belongs to user {info.st_uid}, who could hold the lock for ever", path=path)
+    if stat.S_IMODE(info.st_mode) != 0o600:
+        os.fchmod(fd, 0o600)
+
+
 def _wanted(byte: int | None) -> bytes:
     """A write lock on the whole file or one byte, and no pid, as OFD locks demand."""
     start, length = (0, 0) if byte is None else (byte, 1)
     return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
 
 
-def _lock(fd: int, *, wait: bool, byte: int | None) -> bool:
+def _lock(fd: int, *, byte: int | None) -> bool:
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _wanted(byte))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _wanted(byte))
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
         return False
     return True
 
 
-def _is_at(fd: int, path: str) -> bool:
+def _wait(fd: int, byte: int | None, until: float, path: str) -> None:
+    """Lock by trying again and again: the kernel's own wait would have no end."""
+    pause_s, longest_s = _PAUSE_S
+    while time.monotonic() < until:
+        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        if _lock(fd, byte=byte):
+            return
+        pause_s = min(2 * pause_s, longest_s)
+    raise StoreError(f"{path} was locked by somebody else for {WAIT_S:.0f} s", path=path)
+
+
+def _is_at(fd: int, directory: Directory, name: str) -> bool:
     try:
-        named = os.lstat(path)
+        named = directory.stat(name)
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(fd))

@@ -10,7 +10,6 @@ Spec: docs/store-format.md 6 and 8.
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -20,7 +19,8 @@ from fastoci.image import document
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
-from fastoci.store.paths import Paths
+from fastoci.store.directory import Directory
+from fastoci.store.paths import ALGORITHMS, Paths
 from fastoci.store.threads import Check, go_on
 
 
@@ -105,20 +105,26 @@ class Marks:
         digest = _raw(link)
         with suppress(OSError):
             if digest is not None:
-                return Link(link.media_type, link.digest, os.lstat(self._path(link, digest)).st_size)
+                directory = self._paths.blobs(link.digest.partition(":")[0])
+                return Link(link.media_type, link.digest, directory.stat(digest.hex()).st_size)
         return None
 
-    def _path(self, link: Link, digest: bytes) -> str:
-        return f"{self._paths.root}/blobs/{link.digest.partition(':')[0]}/{digest.hex()}"
+    def _blobs(self, link: Link) -> Directory | None:
+        """Where the blobs of its algorithm are; None when there are none."""
+        with disk.translated("look at", self._paths.root), suppress(FileNotFoundError):
+            return self._paths.blobs(link.digest.partition(":")[0])
+        return None
 
     def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:
         """What a document names; None when it is no such document."""
         self._check()
-        path = self._path(link, digest)
+        directory, name = self._blobs(link), digest.hex()
+        if directory is None:
+            return None
         try:
-            data = disk.read(path, self._limit)
+            data = disk.read(directory, name, self._limit)
         except StoreError:
-            if self._may_be_document(path, top):
+            if self._may_be_document(directory, name, top):
                 raise
             return None
         if data is None:
@@ -128,12 +134,13 @@ class Marks:
         except FormatError as error:
             if not top or hashlib.new(link.digest.partition(":")[0], data).digest() != digest:
                 return None  # a damaged blob is as good as absent: the image has to be fetched again in any case
+            path = directory.at(name)
             raise StoreError(f"{path}: what it needs cannot be told: {error}", path=path) from error
 
-    def _may_be_document(self, path: str, top: bool) -> bool:
+    def _may_be_document(self, directory: Directory, name: str, top: bool) -> bool:
         """Of a file that could not be read: a link or device counts as absent, and only a top may be too large."""
         with suppress(OSError):
-            info = os.lstat(path)
+            info = directory.stat(name)
             return stat.S_ISREG(info.st_mode) and (top or info.st_size <= self._limit)
         return True
 
@@ -142,5 +149,5 @@ def _raw(link: Link) -> bytes | None:
     """The digest as bytes; None for one that no blob here is named by."""
     algorithm, _, digits = link.digest.partition(":")
     with suppress(ValueError):
-        return bytes.fromhex(digits) if algorithm in ("sha256", "sha512") else None
+        return bytes.fromhex(digits) if algorithm in ALGORITHMS else None
     return None

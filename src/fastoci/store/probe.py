@@ -15,7 +15,8 @@ from typing import Final
 from fastoci._core import file_system
 from fastoci.errors import StoreError
 from fastoci.store import disk, lock
-from fastoci.store.paths import Paths
+from fastoci.store.directory import Directory
+from fastoci.store.paths import LOCK, PROBED, Paths
 
 # f_type, from linux/magic.h and the file systems' own sources. FUSE is not here: it is asked like a local one.
 _NETWORK: Final = {
@@ -37,6 +38,8 @@ _NETWORK: Final = {
     0xAAD7AAEA: "PanFS",
     0x786F4256: "vboxsf",
 }
+_TRIAL: Final = ".probe"
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _UNABLE: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.EPERM})
 
 
@@ -47,18 +50,19 @@ def check(paths: Paths) -> None:
         StoreError: it does not keep locks or renames, or spans machines; says which. Or the disk refused.
     """
     with disk.translated("probe the file system of", paths.root):
-        devices = f"{os.stat(paths.ingests).st_dev} {os.stat(f'{paths.root}/blobs/sha256').st_dev}".encode()
-        if disk.read(paths.probed, 256) == devices:
+        devices = f"{os.fstat(paths.ingests.fd).st_dev} {os.fstat(paths.blobs('sha256').fd).st_dev}".encode()
+        leases = paths.make("leases", 0o700)
+        if disk.read(leases, PROBED, 256) == devices:
             return
-        held = lock.acquire(paths.lock, wait=True)
+        held = lock.acquire(paths.top, LOCK, wait=True)
         assert held is not None
         try:
-            reason = _network(paths.root) or _broken(paths)
+            reason = _network(paths.top) or _broken(paths.ingests, paths.blobs("sha256"))
             if reason:
                 raise StoreError(f"{paths.root} cannot hold a store: {reason}", path=paths.root)
             with suppress(FileNotFoundError):
-                os.unlink(paths.probed)
-            fd = os.open(paths.probed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                leases.unlink(PROBED)
+            fd = leases.open(PROBED, _NEW)
             try:
                 disk.write_all(fd, devices)
             finally:
@@ -67,37 +71,32 @@ def check(paths: Paths) -> None:
             os.close(held)
 
 
-def _network(root: str) -> str:
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        kind = _NETWORK.get(file_system(fd))
-    finally:
-        os.close(fd)
+def _network(top: Directory) -> str:
+    kind = _NETWORK.get(file_system(top.fd))
     return f"it is on a network file system ({kind}), whose locks do not hold between machines" if kind else ""
 
 
-def _broken(paths: Paths) -> str:
+def _broken(first: Directory, second: Directory) -> str:
     """What a small trial showed, in the two directories between which blobs move; the caller holds the store's lock."""
-    first, second = f"{paths.ingests}/.probe", f"{paths.root}/blobs/sha256/.probe"
     try:
-        for path in (first, second):  # a rest, or a link that leads out of the store
+        for directory in (first, second):  # a rest, or a link that leads out of the store
             with suppress(FileNotFoundError):
-                os.unlink(path)
-        held = lock.acquire(first, wait=True)
+                directory.unlink(_TRIAL)
+        held = lock.acquire(first, _TRIAL, wait=True)
         assert held is not None
         try:
-            other = lock.acquire(first, wait=False)
+            other = lock.acquire(first, _TRIAL, wait=False)
             if other is not None:
                 os.close(other)
-            if other is not None or not lock.is_held(first):
+            if other is not None or not lock.is_held(first, _TRIAL):
                 return "its file system does not keep locks"
             before = os.fstat(held)
-            os.close(os.open(second, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            os.rename(first, second)
-            if os.path.lexists(first) or not os.path.samestat(os.lstat(second), before):
+            os.close(second.open(_TRIAL, _NEW))
+            first.rename(_TRIAL, second, _TRIAL)
+            if first.has(_TRIAL) or not os.path.samestat(second.stat(_TRIAL), before):
                 return "its file system does not rename a file over another"
-            os.unlink(second)
-            if os.fstat(held).st_size != 0 or os.path.lexists(second):
+            second.unlink(_TRIAL)
+            if os.fstat(held).st_size != 0 or second.has(_TRIAL):
                 return "its file system does not keep a deleted file that is open"
         finally:
             os.close(held)
@@ -106,7 +105,7 @@ def _broken(paths: Paths) -> str:
             raise
         return f"its file system does not do what a store needs ({error.strerror or error})"
     finally:
-        for path in (first, second):
+        for directory in (first, second):
             with suppress(OSError):
-                os.unlink(path)
+                directory.unlink(_TRIAL)
     return ""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fastoci.store import disk
+from fastoci.store.directory import Directory
 
 _SYSCALL: Final = 443  # quotactl_fd, on every architecture since Linux 5.14
 _GET: Final = 0x800007 << 8  # Q_GETQUOTA; the kind of quota is in the lowest byte
@@ -23,8 +24,8 @@ _BLOCK_LIMITS, _SPACE, _INODE_LIMITS, _INODES = 1, 2, 4, 8  # which fields count
 Ask = Callable[[int, int, int], bytes | None]
 
 
-def left(path: str, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
-    """The bytes and inodes that this process may still take where ``path`` is; None is no limit, or none that is told.
+def left(place: str | Directory, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
+    """The bytes and inodes that this process may still take in a place; None is no limit, or none that is told.
 
     Root, whom no quota stops, has none.
 
@@ -35,7 +36,8 @@ def left(path: str, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
         return None, None
     ask = ask or _kernel
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path, parent = (place, None) if isinstance(place, str) else (".", place.fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
         return None, None
     try:

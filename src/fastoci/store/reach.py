@@ -6,7 +6,6 @@ Synchronous, for threads. Spec: docs/store-format.md 6.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,10 +43,11 @@ def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[St
     """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
     found: list[Listed] = []
     broken: list[StoreError] = []
-    for path, key in files(paths):
+    for directory, key in files(paths):
+        path = directory.at(key)
         try:
             check()
-            data = disk.read_small(path, REF_SIZE)
+            data = disk.read_small(directory, key, REF_SIZE)
             if data is None:
                 continue
             ref = document.peek(data, Listed, what="reference")
@@ -83,8 +83,8 @@ def reader(places: Sequence[Paths], *, limit: int = document.SIZE, check: Check 
             return None
         for place in places:
             try:
-                data = disk.read_small(f"{place.root}/blobs/{algorithm}/{name}", limit)
-            except StoreError:  # of a document that cannot be read is said no more than that it is absent
+                data = disk.read_small(place.blobs(algorithm), name, limit)
+            except (StoreError, OSError):  # of a document that cannot be read is said no more than that it is absent
                 continue
             if data is not None and len(data) == link.size:
                 return data
@@ -180,7 +180,7 @@ def names(paths: Paths) -> list[str]:
     found: list[str] = []
     for algorithm, digits in _DIGITS.items():
         with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
-            entries = os.listdir(f"{paths.root}/blobs/{algorithm}")
+            entries = paths.blobs(algorithm).names()
             found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()
     return found

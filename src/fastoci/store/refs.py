@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -20,6 +19,7 @@ from fastoci.errors import BlobNotFoundError, FormatError, StoreError, Unsupport
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.store import disk, lock
+from fastoci.store.directory import Directory
 from fastoci.store.paths import Paths
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
@@ -69,15 +69,15 @@ class Refs:
         Raises:
             StoreError: the disk refused.
         """
-        directory, key = self._paths.ref(ref.name)
-        with disk.translated("record", f"{directory}/{key}"):
-            made = disk.make_directory(directory, 0o755)
-            with self._locked(directory):
-                if not made and not os.path.lexists(f"{directory}/{key}"):
+        prefix, key = self._paths.ref(ref.name)
+        with disk.translated("record", self._paths.ref_path(ref.name)):
+            made = disk.make_directory(self._paths.refs, prefix, 0o755)
+            with self._locked(prefix) as directory:
+                if not made and not directory.has(key):
                     # Who made the directory may have been killed before its name was synced.
-                    disk.sync_directory(self._paths.refs)
-                ref = _merge(self._before(ref.name), ref)
-                disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
+                    self._paths.refs.sync()
+                ref = _merge(self._before(directory, key), ref)
+                disk.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
         return ref
 
     def get(self, name: str) -> Ref:
@@ -87,20 +87,22 @@ class Refs:
             BlobNotFoundError: there is none.
             StoreError: its file is broken, or the disk refused.
         """
-        directory, key = self._paths.ref(name)
-        _check_directory(directory)
-        ref = self._load(f"{directory}/{key}", key)
+        prefix, key = self._paths.ref(name)
+        ref = None
+        looking = disk.translated("look at", self._paths.ref_path(name))
+        with looking, suppress(FileNotFoundError), self._paths.enter(self._paths.refs, prefix) as directory:
+            ref = self.load(directory, key)
         if ref is None:
-            raise BlobNotFoundError(f"the store has no reference {name}", path=f"{directory}/{key}")
+            raise self._absent(name)
         return ref
 
     def list(self) -> tuple[tuple[Ref, ...], tuple[StoreError, ...]]:
         """All references by name, and what is wrong with the files that are none."""
         refs: dict[str, Ref] = {}
         broken = []
-        for path, key in files(self._paths):
+        for directory, key in files(self._paths):
             try:
-                ref = self._load(path, key)
+                ref = self.load(directory, key)
             except StoreError as error:
                 broken.append(error)
             else:
@@ -118,15 +120,14 @@ class Refs:
         Raises:
             BlobNotFoundError: there is no such reference.
         """
-        directory, key = self._paths.ref(name)
-        path = f"{directory}/{key}"
+        prefix, key = self._paths.ref(name)
         now = time.time()
         try:
-            if 0 <= now - os.lstat(path).st_mtime < _TOUCH_S:
-                return
-            os.utime(path, follow_symlinks=False)
+            with self._paths.enter(self._paths.refs, prefix) as directory:
+                if not 0 <= now - directory.stat(key).st_mtime < _TOUCH_S:
+                    directory.touch(key)
         except FileNotFoundError as cause:
-            raise BlobNotFoundError(f"the store has no reference {name}", path=path) from cause
+            raise self._absent(name) from cause
         except OSError:
             # A read-only store, or a store of another user: who may not write there has no say in what is kept.
             return
@@ -137,11 +138,9 @@ class Refs:
         Raises:
             StoreError: the disk refused.
         """
-        directory, key = self._paths.ref(name)
-        path = f"{directory}/{key}"
-        with self._locked(directory), suppress(FileNotFoundError):
-            info = os.lstat(path)
-            os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)  # the ctime is now
+        prefix, key = self._paths.ref(name)
+        with self._changing(name), suppress(FileNotFoundError), self._locked(prefix) as directory:
+            directory.retouch(key)
 
     def remove(self, name: str, *, stamp: Stamp | None = None) -> bool:
         """Forget a reference, durably; its blobs stay until gc. Whether it was there.
@@ -151,12 +150,11 @@ class Refs:
         Raises:
             StoreError: the disk refused.
         """
-        directory, key = self._paths.ref(name)
-        path = f"{directory}/{key}"
-        with self._locked(directory), suppress(FileNotFoundError):
-            if stamp is None or stamp_of(os.lstat(path)) == stamp:
-                os.unlink(path)
-                disk.sync_directory(directory)
+        prefix, key = self._paths.ref(name)
+        with self._changing(name), suppress(FileNotFoundError), self._locked(prefix) as directory:
+            if stamp is None or stamp_of(directory.stat(key)) == stamp:
+                directory.unlink(key)
+                directory.sync()
                 return True
         return False
 
@@ -167,77 +165,81 @@ class Refs:
             BlobNotFoundError: there is none.
             StoreError: its file is broken, or the disk refused.
         """
-        directory, key = self._paths.ref(name)
-        with self._locked(directory):
-            ref = replace(self.get(name), pinned=pinned)
-            disk.replace(directory, key, _encode(ref, f"{directory}/{key}"), temporary=".new")
-        return ref
+        prefix, key = self._paths.ref(name)
+        with self._changing(name), suppress(FileNotFoundError), self._locked(prefix) as directory:
+            ref = self.load(directory, key)
+            if ref is not None:
+                ref = replace(ref, pinned=pinned)
+                disk.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
+                return ref
+        raise self._absent(name)
 
-    def scan(self) -> Iterator[tuple[str, os.stat_result]]:
-        """All files of references, in no order: the path and its state, taken before ``load`` can read it."""
-        for path, _ in files(self._paths):
-            with disk.translated("look at", path), suppress(FileNotFoundError):
-                yield path, os.lstat(path)
+    def scan(self) -> Iterator[tuple[Directory, str, os.stat_result]]:
+        """All files of references, in no order: where it is, and its state, taken before ``load`` can read it.
 
-    def load(self, path: str) -> Ref | None:
+        The directory is open until the next one is asked for.
+        """
+        for directory, key in files(self._paths):
+            with disk.translated("look at", directory.at(key)), suppress(FileNotFoundError):
+                yield directory, key, directory.stat(key)
+
+    def load(self, directory: Directory, key: str) -> Ref | None:
         """The reference in a file that ``scan`` found; None when it is gone.
 
         Raises:
             StoreError: its file is broken, or the disk refused.
         """
-        return self._load(path, os.path.basename(path))
-
-    @contextmanager
-    def _locked(self, directory: str) -> Iterator[None]:
-        """Be the only one to change references in a directory, which may be absent: then there are none."""
-        _check_directory(directory)
-        with disk.translated("change references in", directory):
-            try:
-                held = lock.acquire(f"{directory}/.lock", wait=True)
-            except FileNotFoundError:
-                yield
-                return
-            assert held is not None
-            try:
-                yield
-            finally:
-                os.close(held)
-
-    def _before(self, name: str) -> Ref | None:
-        with suppress(StoreError):  # a broken file is replaced whole
-            return self.get(name)
-        return None
-
-    def _load(self, path: str, key: str) -> Ref | None:
-        data = disk.read(path, REF_SIZE)
+        data = disk.read(directory, key, REF_SIZE)
         if data is None:
             return None
+        path = directory.at(key)
         try:
             form = document.peek(data, _Form, what="reference")
             images = {platform: image.value(platform) for platform, image in form.images.items()}
             ref = Ref(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
         except (FormatError, UnsupportedError) as error:
             raise StoreError(f"{path} is no reference: {error}", path=path) from error
-        if self._paths.ref(ref.name) != (os.path.dirname(path), key):
+        if "/".join(self._paths.ref(ref.name)) != f"{os.path.basename(directory.path)}/{key}":
             raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
         return ref
 
+    def _changing(self, name: str) -> AbstractContextManager[None]:
+        return disk.translated("change", self._paths.ref_path(name))
 
-def files(paths: Paths) -> Iterator[tuple[str, str]]:
-    """The files of all references, in no order: path and key. What has another name is none, and not ours."""
-    with disk.translated("list", paths.refs), os.scandir(paths.refs) as prefixes:
-        for prefix in prefixes:
-            if prefix.is_dir(follow_symlinks=False):
-                with suppress(FileNotFoundError):
-                    for key in filter(_KEY.fullmatch, os.listdir(prefix.path)):
-                        yield f"{prefix.path}/{key}", key
+    @contextmanager
+    def _locked(self, prefix: str) -> Iterator[Directory]:
+        """Be the only one to change references in a directory.
+
+        Raises:
+            FileNotFoundError: it is absent, so there are none.
+        """
+        with self._paths.enter(self._paths.refs, prefix) as directory:
+            held = lock.acquire(directory, ".lock", wait=True)
+            assert held is not None
+            try:
+                yield directory
+            finally:
+                os.close(held)
+
+    def _before(self, directory: Directory, key: str) -> Ref | None:
+        with suppress(StoreError):  # a broken file is replaced whole
+            return self.load(directory, key)
+        return None
+
+    def _absent(self, name: str) -> BlobNotFoundError:
+        return BlobNotFoundError(f"the store has no reference {name}", path=self._paths.ref_path(name))
 
 
-def _check_directory(path: str) -> None:
-    """A link in the place of ``refs/<hh>`` would lead what is written there out of the store."""
-    with disk.translated("look at", path), suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise StoreError(f"{path} is no directory: remove it", path=path)
+def files(paths: Paths) -> Iterator[tuple[Directory, str]]:
+    """The files of all references, in no order: where and under which key. What has another name is none, and not ours.
+
+    A directory is open until the next one's files are asked for.
+    """
+    with disk.translated("list", f"{paths.root}/refs"):
+        for prefix in paths.refs.names():
+            with suppress(FileNotFoundError, NotADirectoryError), paths.refs.enter(prefix) as directory:
+                for key in filter(_KEY.fullmatch, directory.names()):
+                    yield directory, key
 
 
 def stamp_of(info: os.stat_result) -> Stamp:

@@ -18,6 +18,7 @@ from fastoci._core import SPAN_SIZE, Sha256
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store import disk
+from fastoci.store.directory import Directory
 from fastoci.store.state import STATE_SIZE, State
 from fastoci.store.threads import Threads
 
@@ -31,14 +32,23 @@ class Record:
     ``offset`` is what the record covers; ``lost`` turns true when the disk failed to sync: nothing is believed then.
 
     Args:
+        directories: the ingest's and the one of all ingests; not owned, as ``data_fd`` is.
         data_fd: not owned, open until ``settle`` has returned. ``state_fd`` is owned.
         threads: where syncs run; None for no syncs.
     """
 
-    def __init__(self, directory: str, *, data_fd: int, state_fd: int, start: State, threads: Threads | None) -> None:
+    def __init__(
+        self,
+        directories: tuple[Directory, Directory],
+        *,
+        data_fd: int,
+        state_fd: int,
+        start: State,
+        threads: Threads | None,
+    ) -> None:
         self.offset = start.offset
         self.lost = False
-        self._directory = directory
+        self._directories = directories
         self._data_fd = data_fd
         self._state_fd = state_fd
         self._guard = threading.Lock()  # the record is written by two threads
@@ -53,11 +63,12 @@ class Record:
         Raises:
             StoreError: the disk refused, or has lost data.
         """
-        path = f"{self._directory}/state"
+        directory = self._directories[0].path
+        path = f"{directory}/state"
         if self._state_fd < 0:
             raise ValueError(f"{path} is closed")
         if self.lost:
-            raise StoreError(f"the disk lost what was written below {self._directory}", path=path)
+            raise StoreError(f"the disk lost what was written below {directory}", path=path)
         with disk.translated("write", path, wanted=STATE_SIZE), self._guard:
             self._write(State(self._state.boot_id, self._state.synced, offset, hash_state))
         if self._threads is not None and offset >= self._next_sync and (not self._syncing or self._syncing.done()):
@@ -91,8 +102,8 @@ class Record:
                 self._write(State(self._state.boot_id, synced, self._state.offset, self._state.hash_state))
             os.fdatasync(self._state_fd)
             if first:
-                disk.sync_directory(self._directory)
-                disk.sync_directory(os.path.dirname(self._directory))
+                for directory in self._directories:
+                    directory.sync()
         except OSError:
             self.lost = True
 

@@ -18,6 +18,7 @@ from fastoci.errors import StoreBusyError, StoreError
 from fastoci.store import disk, lock
 from fastoci.store.paths import Paths
 
+_CURSOR: Final = "cursor"
 _SIZE: Final = 16 << 20  # bytes of the file
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -39,27 +40,23 @@ class Round:
     """
 
     def __init__(self, paths: Paths) -> None:
-        self._directory = f"{paths.root}/verify"
-        self._lock = self._hold()
-
-    def _hold(self) -> int | None:
+        path = f"{paths.root}/verify"
+        self._lock: int | None = None
         try:
-            disk.make_directory(self._directory, 0o700)
-            held = lock.acquire(f"{self._directory}/lock", wait=False)
+            self._directory = paths.make("verify", 0o700)
+            self._lock = lock.acquire(self._directory, "lock", wait=False)
         except OSError as cause:
-            if cause.errno in _READ_ONLY:
-                return None
-            raise disk.failure(cause, "verify", self._directory) from cause
-        if held is None:
-            raise StoreBusyError(f"{self._directory} is locked: another verification is at work", path=self._directory)
-        return held
+            if cause.errno not in _READ_ONLY:
+                raise disk.failure(cause, "verify", path) from cause
+        else:
+            if self._lock is None:
+                raise StoreBusyError(f"{path} is locked: another verification is at work", path=path)
 
     def load(self) -> Cursor:
         """Where an earlier round stopped; a cursor that cannot be read is the beginning."""
-        with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
-            data = disk.read(f"{self._directory}/cursor", _SIZE)
-            if data is not None:
-                fields = json.loads(data)
+        if self._lock is not None:
+            with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
+                fields = json.loads(disk.read(self._directory, _CURSOR, _SIZE) or b"")
                 return Cursor(str(fields["after"]), tuple(map(str, fields["bad"])))
         return Cursor()
 
@@ -71,14 +68,14 @@ class Round:
         """
         if self._lock is not None:
             data = json.dumps({"after": after, "bad": list(bad)}).encode() + b"\n"
-            with disk.translated("write", f"{self._directory}/cursor"):
-                disk.replace(self._directory, "cursor", data, temporary="cursor.new", mode=0o600)
+            with disk.translated("write", self._directory.at(_CURSOR)):
+                disk.replace(self._directory, _CURSOR, data, temporary="cursor.new", mode=0o600)
 
     def end(self) -> None:
         """The round is over: the next one begins at the start."""
         if self._lock is not None:
-            with disk.translated("delete", f"{self._directory}/cursor"), suppress(FileNotFoundError):
-                os.unlink(f"{self._directory}/cursor")
+            with disk.translated("delete", self._directory.at(_CURSOR)), suppress(FileNotFoundError):
+                self._directory.unlink(_CURSOR)
 
     def close(self) -> None:
         """Let go. Idempotent."""

@@ -10,7 +10,10 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from fastoci.image.digest import Digest
 from fastoci.store import disk, quota
+from fastoci.store.directory import Directory
+from fastoci.store.paths import Paths
 
 UNLIMITED: Final = sys.maxsize
 
@@ -24,19 +27,20 @@ class Space:
     inodes: int
 
 
-def space(path: str) -> Space:
-    """What is free where ``path`` is, or will be: then of its nearest parent.
+def space(place: str | Directory) -> Space:
+    """What is free in a directory, or where a path is or will be: then of its nearest parent.
 
     Raises:
         StoreError: the disk refused to tell.
     """
-    while not os.path.lexists(path):
-        path = os.path.dirname(path) or "."
+    while isinstance(place, str) and not os.path.lexists(place):
+        place = os.path.dirname(place) or "."
+    path, at = (place, place) if isinstance(place, str) else (place.path, place.fd)
     with disk.translated("look for room at", path):
-        room = os.statvfs(path)
-        device = os.stat(path).st_dev
+        room = os.statvfs(at)
+        device = os.stat(at).st_dev
     inodes = room.f_favail if room.f_files else UNLIMITED  # btrfs makes them as they are needed
-    size_left, inodes_left = quota.left(path)
+    size_left, inodes_left = quota.left(place)
     size = room.f_bavail * room.f_frsize
     return Space(
         device,
@@ -45,9 +49,10 @@ def space(path: str) -> Space:
     )
 
 
-def allocated(path: str) -> int:
-    """Bytes of disk that a file has; 0 when it is not there."""
+def allocated(paths: Paths, digest: Digest) -> int:
+    """Bytes of disk that the data of an ingest has; 0 when it is not there."""
     try:
-        return os.lstat(path).st_blocks * 512
+        with paths.ingests.enter(digest.hex) as directory:
+            return directory.stat("data").st_blocks * 512
     except OSError:
         return 0

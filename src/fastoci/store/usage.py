@@ -6,14 +6,14 @@ when its name is. Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from fastoci.errors import FormatError, StoreError
+from fastoci.errors import FastociError, FormatError, StoreError
 from fastoci.image import document
+from fastoci.image.digest import Digest
 from fastoci.image.links import Link
 from fastoci.store.paths import Paths
 from fastoci.store.reach import Listed, Read, listed, names, reached, reader
@@ -180,18 +180,16 @@ def _sum(sizes: dict[str, int]) -> Amount:
     return Amount(len(sizes), sum(sizes.values()))
 
 
-def _path(paths: Paths, digest: str) -> str:
-    algorithm, _, digits = digest.partition(":")
-    return f"{paths.root}/blobs/{algorithm}/{digits}"
-
-
 def _is_in(places: Sequence[Paths], digest: str) -> bool:
-    return "/" not in digest and any(os.path.lexists(_path(place, digest)) for place in places)
+    with suppress(FastociError):  # no digest that a blob is named by
+        return any(place.holds(Digest.parse(digest)) for place in places)
+    return False
 
 
 def _stat(paths: Paths, digest: str) -> int:
+    algorithm, _, name = digest.partition(":")
     with suppress(OSError):  # gone meanwhile
-        return os.lstat(_path(paths, digest)).st_size
+        return paths.blobs(algorithm).stat(name).st_size
     return 0
 
 
@@ -199,8 +197,9 @@ def _stat_all(paths: Paths, digests: set[str], check: Check) -> Amount:
     blobs = size = 0
     for digest in digests:
         check()
+        algorithm, _, name = digest.partition(":")
         with suppress(OSError):  # gone meanwhile
-            size += os.lstat(_path(paths, digest)).st_size
+            size += paths.blobs(algorithm).stat(name).st_size
             blobs += 1
     return Amount(blobs, size)
 
@@ -208,8 +207,8 @@ def _stat_all(paths: Paths, digests: set[str], check: Check) -> Amount:
 def _partial(paths: Paths) -> Amount:
     blobs = size = 0
     with suppress(OSError):  # another user's store: nobody else sees its downloads
-        for name in os.listdir(f"{paths.root}/ingest"):
-            with suppress(OSError):
-                size += os.lstat(f"{paths.root}/ingest/{name}/data").st_size
+        for name in paths.ingests.names():
+            with suppress(OSError), paths.ingests.enter(name) as directory:
+                size += directory.stat("data").st_size
                 blobs += 1
     return Amount(blobs, size)

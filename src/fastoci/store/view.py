@@ -23,7 +23,7 @@ from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
 from fastoci.image.reference import Reference
 from fastoci.store import disk, lock
-from fastoci.store.paths import Paths
+from fastoci.store.paths import INDEX, LOCK, Paths
 from fastoci.store.refs import Ref, Refs
 
 # An entry is ours when this annotation repeats its name, the reference's and its digest: tools carry annotations along
@@ -44,13 +44,12 @@ def update_index(paths: Paths, refs: Refs) -> bool:
     Raises:
         StoreError: the disk refused, or an ``index.json`` is there that does not parse: it is left as it is.
     """
-    path = f"{paths.root}/index.json"
-    with disk.translated("update", path):
+    with disk.translated("update", paths.top.at(INDEX)):
         adopt(paths, refs)  # before the lock, because references have locks that come first
-        held = lock.acquire(paths.lock, wait=True)
+        held = lock.acquire(paths.top, LOCK, wait=True)
         assert held is not None
         try:
-            document = _read(path)
+            document = _read(paths)
             before = _entries(document)
             listed = {} if refs.more_than(_REFS - 1) else {ref.name: ref for ref in refs.list()[0]}
             kept = [entry for entry in (_kept(entry, paths, refs) for entry in before) if entry is not None]
@@ -59,7 +58,7 @@ def update_index(paths: Paths, refs: Refs) -> bool:
             if manifests == before:
                 return False
             data = json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n"
-            disk.replace(paths.root, "index.json", data, temporary=".index.json.new")
+            disk.replace(paths.top, INDEX, data, temporary=f".{INDEX}.new")
         finally:
             os.close(held)
     return True
@@ -75,12 +74,11 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
     Raises:
         StoreError: the disk refused, or ``index.json`` does not parse.
     """
-    path = f"{paths.root}/index.json"
-    foreign = [entry for entry in _entries(_read(path)) if not _mark_of(entry)]
+    foreign = [entry for entry in _entries(_read(paths)) if not _mark_of(entry)]
     if not foreign:
         return ()
     with suppress(FileNotFoundError):
-        written = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        written = datetime.fromtimestamp(paths.top.stat(INDEX).st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         taken: set[str] = set()
         return tuple(name for entry in foreign if (name := _adopt(entry, paths, refs, written, taken)))
     return ()
@@ -92,7 +90,7 @@ def foreign(paths: Paths) -> list[Link]:
     Raises:
         StoreError: the file does not parse, or the disk refused.
     """
-    entries = [entry for entry in _entries(_read(f"{paths.root}/index.json")) if not _mark_of(entry)]
+    entries = [entry for entry in _entries(_read(paths)) if not _mark_of(entry)]
     return list(map(Link.of, _parsed(entries)))
 
 
@@ -138,7 +136,7 @@ def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
     if blob.media_type in INDEXES:
         held = {}
         for child in index.parse(data, blob.media_type).manifests:
-            if child.media_type in MANIFESTS and os.path.lexists(paths.blob(child.digest)):
+            if child.media_type in MANIFESTS and paths.holds(child.digest):
                 held[str(child.platform or "unknown")] = child
         if not held:
             raise BlobNotFoundError(f"no manifest of {blob.digest} is here", path=paths.blob(blob.digest))
@@ -155,7 +153,9 @@ def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
 
 def _document(blob: Descriptor, paths: Paths) -> bytes:
     path = paths.blob(blob.digest)
-    data = disk.read(path, _DOCUMENT)
+    data = None
+    with disk.translated("read", path), suppress(FileNotFoundError):
+        data = disk.read(paths.blobs(blob.digest.algorithm), blob.digest.hex, _DOCUMENT)
     if data is None or len(data) != blob.size:
         raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path)
     return data
@@ -180,7 +180,7 @@ def _kept(entry: Entry, paths: Paths, refs: Refs) -> Entry | None:
         return None
     [blob] = _parsed([entry])
     # Under a name of ours, and of an image that is not here: ours is of more use.
-    return entry if ref is None or reference != name or os.path.lexists(paths.blob(blob.digest)) else None
+    return entry if ref is None or reference != name or paths.holds(blob.digest) else None
 
 
 def _find(name: str, refs: Refs) -> Ref | None:
@@ -205,13 +205,14 @@ def _is_of(ref: Ref | None, digest: str) -> bool:
     return digest in {str(ref.descriptor.digest), *(str(image.digest) for image in ref.images.values())}
 
 
-def _read(path: str) -> dict[str, object]:
-    data = disk.read(path, _SIZE)
+def _read(paths: Paths) -> dict[str, object]:
+    data = disk.read(paths.top, INDEX, _SIZE)
     if data is None:
         data = encode_index(())
     try:
         index.parse(data, OCI_INDEX)
     except (FormatError, UnsupportedError) as error:
+        path = paths.top.at(INDEX)
         raise StoreError(f"{path} is no index of an OCI layout: {error}", path=path) from error
     # Plain values from here on: entries of others may have fields that are unknown here, and must keep them.
     document = json.loads(data)

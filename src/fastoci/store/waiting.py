@@ -9,7 +9,6 @@ Spec: docs/store-format.md 4, "Begin".
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -118,10 +117,10 @@ class Waiting:
     def _look(self, blob: Descriptor) -> _Seen:
         if self._holds(blob):
             return _Seen(True, False, blob.size)
-        directory = self._paths.ingest(blob.digest)
-        with disk.translated("look at", directory):
-            held = lock.is_held(f"{directory}/lock")
-            offset = 0
-            with suppress(FileNotFoundError):
-                offset = min(os.lstat(f"{directory}/data").st_size, blob.size)
+        held = False
+        offset = 0
+        looking, name = disk.translated("look at", self._paths.ingest(blob.digest)), blob.digest.hex
+        with looking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
+            held = lock.is_held(directory, "lock")
+            offset = min(directory.stat("data").st_size, blob.size)
         return _Seen(not held and self._holds(blob), held, offset)

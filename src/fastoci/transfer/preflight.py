@@ -105,7 +105,7 @@ class Preflight:
 
     def _rooms(self, new: Mapping[Digest, int], documents: int, files: tuple[Path, int] | None) -> list[Room]:
         at = str(self._store.path)
-        here = space(at)
+        here = space(self._store.paths.top)
         wanted, blobs = self._size + sum(new.values()), len(self._coming) + len(new)
         inodes = blobs + _INGEST * min(self._connections, blobs) + documents + _BESIDE if new else 0
         rooms = []
@@ -122,8 +122,7 @@ class Preflight:
 
     def _allocated(self, new: Mapping[Digest, int]) -> int:
         coming = {**{digest: size for digest, (size, _) in self._coming.items()}, **new}
-        ingests = ((f"{self._store.paths.ingest(digest)}/data", size) for digest, size in coming.items())
-        return sum(min(allocated(path), size) for path, size in ingests)
+        return sum(min(allocated(self._store.paths, digest), size) for digest, size in coming.items())
 
 
 def _unpacked(layers: Sequence[Descriptor]) -> int:

@@ -6,12 +6,14 @@ file costs little more than its system calls. Hashing is ``stream.verify``'s. Sp
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from fastoci import _core
@@ -25,7 +27,6 @@ OPEN: Final = 8  # files that one thread has open at most, each with a span
 _LARGE: Final = (
     256 << 10
 )  # bytes: of such files a thread opens as many as there are lanes; more would not fit the cache
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
 
 
@@ -33,14 +34,15 @@ _NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
 class Target:
     """A file, what it must hash to, and how long it must be when that is known.
 
-    ``fd`` is the file when it is open already; it stays the caller's.
+    Args:
+        open: opens it for reading, or raises ``OSError``. ``path`` is for people.
     """
 
     number: int
     path: str
     digest: Digest
     size: int | None
-    fd: int = -1
+    open: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def wrong(
     """
     outcomes: list[Outcome] = []
     targets = (
-        Target(number, os.readlink(f"/proc/self/fd/{fd}"), blob.digest, blob.size, fd)
+        Target(number, os.readlink(f"/proc/self/fd/{fd}"), blob.digest, blob.size, partial(os.dup, fd))
         for number, (blob, fd) in enumerate(files)
     )
     Rehash(targets, rate=None, done=outcomes.append, read=lambda size: None, stop=stop).run(spans)
@@ -212,7 +214,7 @@ class _File:
         self.failed: StoreError | SizeMismatchError | None = None
         self.ended = False
         try:
-            self._fd = os.open(target.path, _READ) if target.fd < 0 else os.dup(target.fd)
+            self._fd = target.open()
         except OSError as cause:
             raise _cannot_open(target, cause) from cause
         try:
@@ -260,7 +262,7 @@ class _File:
 def _cannot_open(target: Target, cause: OSError) -> StoreError:
     if isinstance(cause, FileNotFoundError):
         return BlobNotFoundError(f"{target.digest} is not there", path=target.path)
-    if os.path.islink(target.path):
+    if cause.errno == errno.ELOOP:
         return StoreError(f"{target.path} is a symbolic link, which is not followed", path=target.path)
     return StoreError(f"cannot open {target.path}: {os.strerror(cause.errno or 0)}", path=target.path)
 

@@ -6,7 +6,6 @@ Changes nothing. What refers to a bad blob is looked up at the end, by one walk 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -96,7 +95,7 @@ class Verifying:
             there = set(cursor.bad)
             again = [digest for digest in digests if digest > cursor.after or digest in there]
             parsed = map(Digest.parse, again)
-            targets = (Target(number, own.blob(digest), digest, None) for number, digest in enumerate(parsed))
+            targets = (_target(number, own, digest, None) for number, digest in enumerate(parsed))
             counts = _Counts(again, cursor.after)
             await self._hash(targets, counts, rate, turn)
             bad = await self._explained(counts.bad, set(digests))
@@ -121,8 +120,9 @@ class Verifying:
 
     def _target(self, number: int, link: Link) -> Target:
         blob = descriptor(link)
-        paths = [place.blob(blob.digest) for place in (self._store.paths, *self._store.additional)]
-        return Target(number, next(filter(os.path.lexists, paths), paths[0]), blob.digest, blob.size)
+        places = (self._store.paths, *self._store.additional)
+        place = next((each for each in places if each.holds(blob.digest)), places[0])
+        return _target(number, place, blob.digest, blob.size)
 
     async def _hash(self, targets: Iterator[Target], counts: _Counts, rate: int | None, turn: Round | None) -> None:
         """All targets, on all threads, until the last; ``turn`` keeps how far that is."""
@@ -259,6 +259,10 @@ class _Counts:
         return new
 
 
+def _target(number: int, place: Paths, digest: Digest, size: int | None) -> Target:
+    return Target(number, place.blob(digest), digest, size, lambda: place.open_blob(digest))
+
+
 def _save(turn: Round, counts: _Counts) -> None:
     with suppress(StoreError):  # a full disk costs hashing again, and no more
         if counts.after:
@@ -286,7 +290,7 @@ def _missing(paths: Paths, link: Link) -> BadBlob:
 
 
 def _is_in(place: Paths, link: Link) -> bool:
-    return os.path.lexists(place.blob(descriptor(link).digest))
+    return place.holds(descriptor(link).digest)
 
 
 def _sized(bad: BadBlob, expected: int | None) -> BadBlob:
