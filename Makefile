@@ -10,7 +10,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks
+.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (
 
 stacks: $(VENV)/installed-test ## 50,000 random stacks of layers against a model in plain Python (a quarter of an hour)
 	FASTOCI_STACKS=50000 $(BIN)/python -m pytest -o timeout=6000 tests/unpack/test_layer_model.py $(ARGS)
+
+storm: $(VENV)/installed-test ## 3,000 pulls, gcs, verifies and repairs on one store, stopped and killed, while blobs rot (half an hour)
+	FASTOCI_STORM=3000 $(BIN)/python -m pytest -s tests/adversity/test_storm.py $(ARGS)
 
 power-cuts: $(VENV)/installed-test peers ## 2,000 power cuts for each level of durability (15 minutes)
 	FASTOCI_CUTS=2000 $(BIN)/python -m pytest -s tests/adversity/test_power_cut.py $(ARGS)
