@@ -6,8 +6,8 @@ Rules:
 1. A final answer (401, 403, 404, a certificate, another type than was asked for) rules a place out for this request.
    So does an exception that nobody expected: it is a fault of fastoci that this place's answer has set off.
 2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
-   last one waits (``patience``) and begins again. Wrong content (another digest or size, no document) may pass once:
-   a byte may have been lost on the way.
+   last one waits (``patience``) and begins again. A manifest that is wrong (another digest or size, no document) may
+   pass once: a byte may have been lost on the way. Whether a blob is fetched again is for whoever hashes it.
 3. A place that cannot be connected to, that never answers or fell silent twice in a row, that wants to be let alone for
    a while, or that sent wrong bytes of the blob before is asked last.
 4. A place that sends far more slowly than others could is left for the rest of the blob: for one that was not tried
@@ -243,7 +243,7 @@ class Route:
                 self._signed += 1  # the place may name a new address
                 return self._signed >= _SIGNED_TRIES
             return error.status not in _PASSING
-        if isinstance(error, (FormatError, IntegrityError)):
+        if self._manifest and isinstance(error, (FormatError, IntegrityError)):
             self._wrong[self._at] += 1
             return self._wrong[self._at] >= _WRONG_TRIES
         return error.final if isinstance(error, TransportError) else True
