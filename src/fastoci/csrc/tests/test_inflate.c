@@ -1,7 +1,7 @@
 /* Decoders that read ahead, hand back and lie: below the framing of gzip, and between us and the real libraries.
  *
  * The copier's deflate data is a count and as many bytes of content. The symbols of ISA-L and libzstd at the end go through
- * to the real libraries, and then change what these say: to what ISA-L 2.32 says, or to what nothing may believe. */
+ * to the real libraries, and then change what these say. */
 #include "../inflate_internal.h"
 #include "check.h"
 
