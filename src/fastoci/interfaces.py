@@ -85,6 +85,10 @@ class Ingest(Protocol):
         """The hasher's state at ``offset``; empty when ``offset`` is 0."""
 
     @property
+    def corrupt_servers(self) -> tuple[str, ...]:
+        """Who sent wrong bytes of this blob to earlier attempts: others are asked first."""
+
+    @property
     def sink(self) -> Sink:
         """Writes spans at ``offset`` and on. Its ``abort`` closes the data, and does not delete it."""
 
@@ -99,8 +103,12 @@ class Ingest(Protocol):
             ValueError: ``proof`` is of another blob.
         """
 
-    async def abort(self, *, discard: bool = False) -> None:
-        """Let go of the digest and keep what the last checkpoint covers for a later attempt, or ``discard`` it."""
+    async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
+        """Let go of the digest and keep what the last checkpoint covers for a later attempt, or ``discard`` it.
+
+        Args:
+            corrupt: who sent wrong bytes of it, as ``DoubtedSource`` says; remembered until the blob is committed.
+        """
 
 
 class BlobStore(Protocol):

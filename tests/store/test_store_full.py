@@ -41,7 +41,7 @@ async def test_a_full_disk_stops_a_blob_and_room_lets_it_go_on(
     verifier = shelf.feed(ingest, data, until=1 << 20)
     ingest.checkpoint(1 << 20, verifier.state())
     with pytest.raises(StoreFullError) as caught:
-        shelf.feed(ingest, data)
+        shelf.feed(ingest, data, verifier=verifier)
     assert caught.value.path == str(shelf.ingest(ingest.blob) / "data")
     assert "No space left on device" in str(caught.value)
     assert "bytes wanted" in str(caught.value)
@@ -50,7 +50,7 @@ async def test_a_full_disk_stops_a_blob_and_room_lets_it_go_on(
     filler.unlink()
     again = await shelf.store.begin(ingest.blob)
     assert again is not None
-    assert again.offset == 1 << 20
+    assert 1 << 20 <= again.offset < len(data)
     await again.commit(shelf.feed(again, data).proof())
     assert await shelf.store.read(ingest.blob) == data
 

@@ -252,6 +252,30 @@ async def test_a_discarded_ingest_leaves_nothing(shelf: Shelf) -> None:
     assert (await shelf.store.missing([ingest.blob])) == [ingest.blob]
 
 
+async def test_who_sent_wrong_bytes_is_remembered_until_the_blob_is_there(shelf: Shelf) -> None:
+    ingest = await _begin(shelf)
+    assert ingest.corrupt_servers == ()
+    verifier = shelf.feed(ingest, DATA, until=CUT)
+    ingest.checkpoint(CUT, verifier.state())
+    await ingest.abort(discard=True, corrupt=["https://one.test/v2"])
+    ingest = await _begin(shelf)
+    assert (ingest.offset, ingest.corrupt_servers) == (0, ("https://one.test/v2",))
+    await ingest.abort(discard=True, corrupt=["https://two.test/v2", "https://one.test/v2", "a\nb"])
+    ingest = await _begin(shelf)
+    assert ingest.corrupt_servers == ("https://one.test/v2", "https://two.test/v2")
+    await ingest.abort()
+    assert sorted(os.listdir(shelf.ingest(ingest.blob))) == ["corrupt", "lock"]
+    await _finish(shelf, await _begin(shelf))
+
+
+@pytest.mark.parametrize("data", [b"\xff\n", b"\n\n", b"\0" * 100, b"x" * (1 << 17)])
+async def test_a_list_of_servers_that_is_none_does_no_harm(shelf: Shelf, data: bytes) -> None:
+    directory = shelf.ingest(shelf.describe(DATA))
+    directory.mkdir(0o700)
+    (directory / "corrupt").write_bytes(data)
+    await _finish(shelf, await _begin(shelf))
+
+
 async def test_a_proof_of_another_blob_is_refused_and_the_ingest_is_let_go(shelf: Shelf) -> None:
     other = Verifier(Digest.of(b""), 0).proof()
     ingest = await _begin(shelf)

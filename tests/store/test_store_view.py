@@ -117,6 +117,19 @@ async def test_an_entry_of_another_tool_becomes_a_reference_and_keeps_its_name(s
     assert foreign(shelf.store.paths) == []
 
 
+@pytest.mark.attack
+async def test_an_entry_of_another_tool_whose_manifest_is_damaged_becomes_no_reference(shelf: Shelf) -> None:
+    """Its bytes may parse, and name anything."""
+    top, raw = await _put_image(shelf)
+    shelf.file(top).chmod(0o644)
+    shelf.file(top).write_bytes(raw.replace(b" ", b"\t"))
+    theirs = {**encode(top), "annotations": {REF_NAME: "theirs"}}
+    _write(shelf, theirs)
+    _update(shelf)
+    assert list(shelf.store.refs.list()[0]) == []
+    assert _entries(shelf) == [theirs]
+
+
 async def test_a_reference_that_was_adopted_and_removed_does_not_come_back(shelf: Shelf) -> None:
     top, _ = await _put_image(shelf)
     _write(shelf, {**encode(top), "annotations": {REF_NAME: "theirs"}})

@@ -18,7 +18,7 @@ import uvloop
 from pulls import image_of, made, same
 
 import fastoci
-from fastoci.errors import DigestMismatchError, FormatError, IntegrityError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, FormatError, IntegrityError
 from fastoci.image.digest import Digest
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
@@ -175,21 +175,23 @@ async def test_a_damaged_document_is_not_shown(registry: Registry, tmp_path: Pat
     assert caught.value.subject == str(digest)
 
 
+@pytest.mark.parametrize("verb", ["unpack", "export"])
 async def test_without_a_registry_a_damaged_layer_is_an_integrity_error_whatever_it_looks_like(
-    registry: Registry, tmp_path: Path
+    registry: Registry, tmp_path: Path, verb: str
 ) -> None:
     reference, store = f"{registry.address}/app:1", tmp_path / "store"
     await pulled(store, reference)
     damage(store, LAYER)
     async with fastoci.Engine(store) as engine:
-        with pytest.raises(IntegrityError) as unpacked:
-            await (await engine.image(reference)).unpack(tmp_path / "root")
+        image = await engine.image(reference)
+        with pytest.raises(IntegrityError) as caught:
+            await (image.unpack(tmp_path / "to") if verb == "unpack" else image.export(tmp_path / "to"))
+    assert caught.value.subject == str(LAYER)
+    assert isinstance(caught.value.__cause__, FormatError | IntegrityError)
+    assert not (tmp_path / "to").exists() or sound(tmp_path / "to")
     async with fastoci.Engine(store) as engine:
-        with pytest.raises(IntegrityError) as exported:
-            await (await engine.image(reference)).export(tmp_path / "layout")
-    assert unpacked.value.subject == exported.value.subject == str(LAYER)
-    assert isinstance(unpacked.value.__cause__, FormatError | IntegrityError)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["layout", "store"]
+        with pytest.raises(BlobNotFoundError, match="damaged"):
+            await (await engine.image(reference)).unpack(tmp_path / "root")
 
 
 async def test_a_layer_that_is_malformed_as_promised_stays_what_it_is(registry: Registry, tmp_path: Path) -> None:
@@ -333,6 +335,67 @@ async def test_no_number_of_wrong_mirrors_ends_what_the_registry_would_serve(
             await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
         assert [asked(each, digest) for each in (*mirrors, registry)] == [1, 1, 1, 1]
     assert same(tmp_path / "root", *LAYERS) and whole(tmp_path / "store")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_mirror_that_sent_wrong_bytes_is_not_asked_first_by_the_next_run(
+    registry: Registry, tmp_path: Path, number: int
+) -> None:
+    """The registry lacks the blob in the first run, so that it fails."""
+    layer = IMAGE.layers[number]
+    digest = layer.descriptor.digest
+    registry.remove_blob(str(digest))
+    with mirrored(registry, tmp_path, {digest: flipped(content(layer))}) as [mirror]:
+
+        async def unpack() -> None:
+            async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
+                await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
+
+        with pytest.raises(FastociError):
+            await unpack()
+        before = asked(mirror, digest)
+        registry.add_blob(str(digest), content(layer))
+        await unpack()
+        assert asked(mirror, digest) == before
+    assert same(tmp_path / "root", *LAYERS) and whole(tmp_path / "store")
+    assert list((tmp_path / "store" / "ingest").iterdir()) == []
+
+
+async def test_what_was_found_damaged_is_fetched_again_by_the_next_run(registry: Registry, tmp_path: Path) -> None:
+    """Also by one that hashes nothing: a pull into the store alone."""
+    reference, base, store = f"{registry.address}/app:1", tmp_path / "base", tmp_path / "store"
+    await pulled(base, reference)
+    other = IMAGE.layers[0].descriptor.digest
+    async with fastoci.Engine(store, additional=[base]) as engine:
+        await engine.pull(reference)
+    damage(base, other)
+    async with fastoci.Engine(store, additional=[base]) as engine:
+        with pytest.raises(IntegrityError):
+            await engine.upkeep.view(tmp_path / "one", [reference])
+    async with fastoci.Engine(base) as engine:
+        with pytest.raises(IntegrityError):
+            await engine.upkeep.view(tmp_path / "two", [reference])
+    assert not file(store, other).exists()
+    await pulled(base, reference)
+    assert whole(base) and list((base / "unsynced").rglob("sha256-*")) == []
+    async with fastoci.Engine(store, additional=[base]) as engine:
+        await engine.pull(reference)
+    assert Digest.of(file(store, other).read_bytes()) == other
+    assert list((store / "unsynced").rglob("sha256-*")) == []
+
+
+async def test_what_was_found_damaged_where_no_marker_can_be_made_is_an_error_each_time(
+    registry: Registry, tmp_path: Path
+) -> None:
+    reference, store = f"{registry.address}/app:1", tmp_path / "store"
+    await pulled(store, reference)
+    damage(store, LAYER)
+    (store / "unsynced").mkdir(0o755)
+    (store / "unsynced" / "corrupt").write_text("a file where the markers belong")
+    for _ in range(2):
+        async with fastoci.Engine(store) as engine:
+            with pytest.raises(IntegrityError):
+                await engine.upkeep.view(tmp_path / "layout", [reference])
 
 
 def test_a_registry_that_stays_wrong_is_an_integrity_error_and_leaves_nothing(

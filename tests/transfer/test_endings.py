@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 from types import MethodType
 
@@ -80,8 +80,8 @@ async def test_a_disk_that_refuses_to_clean_up_does_not_hide_the_reason(
             assert ingest is not None
             end = ingest.abort
 
-            async def abort(self: object, *, discard: bool = False) -> None:
-                await end(discard=discard)
+            async def abort(self: object, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
+                await end(discard=discard, corrupt=corrupt)
                 raise StoreError("refused", path="data")
 
             monkeypatch.setattr(ingest, "abort", MethodType(abort, ingest))

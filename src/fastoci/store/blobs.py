@@ -112,6 +112,12 @@ class Store:
         """Count a blob as absent, for this process, until a commit replaces it: it was hashed and found bad."""
         self._unsynced.condemn(digest)
 
+    async def mark_corrupt(self, digest: Digest) -> None:
+        """``condemn`` for all who open the store from now on, where it can be written."""
+        self._unsynced.condemn(digest)
+        with suppress(StoreError):  # this process knows, and the next one finds it out again
+            await self._threads.run(lambda: self._mark_corrupt(digest))
+
     @asynccontextmanager
     async def lease(self, blobs: Iterable[Descriptor]) -> AsyncIterator[None]:
         """Keep what a job needs from gc, until its references are recorded. Comes before the look at what is there.
@@ -176,7 +182,8 @@ class Store:
         disk.close(fd)
         if (elsewhere := self._open_elsewhere(blob)) is not None:
             return elsewhere
-        raise BlobNotFoundError(f"{path} is not the {blob.size} bytes of {blob.digest}, or was not synced", path=path)
+        why = "was found damaged" if self._unsynced.condemns(blob.digest) else f"is not its {blob.size} bytes"
+        raise BlobNotFoundError(f"the store has no {blob.digest}: {path} {why}, or was not synced", path=path)
 
     async def record(self, ref: Ref) -> None:
         """``flush`` and ``refs.set`` in the store's threads."""
@@ -320,6 +327,10 @@ class Store:
             if not self._probed:
                 probe.check(self._paths)
                 self._probed = True
+
+    def _mark_corrupt(self, digest: Digest) -> None:
+        with disk.translated("mark a blob below", f"{self._paths.root}/unsynced"):
+            self._unsynced.mark_corrupt(digest)
 
     def _announce(self, digests: Sequence[Digest]) -> None:
         with disk.translated("mark blobs below", f"{self._paths.root}/unsynced"):

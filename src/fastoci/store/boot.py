@@ -20,6 +20,7 @@ from fastoci.store.directory import Directory
 from fastoci.store.paths import Paths
 
 _NAME: Final = "unsynced"
+_CORRUPT: Final = "corrupt"  # no boot's: of blobs that were hashed and found bad
 _MARKER: Final = re.compile(r"sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128}")
 
 
@@ -72,8 +73,19 @@ class Unsynced:
         """Count the blob as absent, wherever it is, until it is replaced: it was hashed and found bad."""
         self._condemned.add(_name(digest))
 
+    def mark_corrupt(self, digest: Digest) -> None:
+        """``condemn`` for all who open the store from now on: a marker as of another boot says so.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self.condemn(digest)
+        with self._guard:
+            self._add(_CORRUPT, [_name(digest)], known=False)
+            self._markers.setdefault(_name(digest), []).append(_CORRUPT)
+
     def condemns(self, digest: Digest) -> bool:
-        """Whether the blob was found bad in this process."""
+        """Whether the blob was found bad."""
         return bool(self._condemned) and _name(digest) in self._condemned
 
     def mark(self, digests: Iterable[Digest]) -> None:
@@ -87,21 +99,24 @@ class Unsynced:
             new = [name for name in names if name not in self._durable or not self._is_marked(self._boot, name)]
             if not new:
                 return
-            # One that is there may be of a process that was killed before it synced the name.
-            if not disk.make_directory(self._paths.top, _NAME, 0o755) and not self._durable:
-                self._paths.top.sync()
-            unsynced = self._paths.directory(_NAME)
-            if not disk.make_directory(unsynced, self._boot, 0o755) and not self._durable:
-                unsynced.sync()
-            with self._markers_of(self._boot) as own:
-                for name in new:
-                    fd = own.open(name, os.O_WRONLY | os.O_CREAT)
-                    try:
-                        os.fchmod(fd, 0o644)  # open's is cut by the umask
-                    finally:
-                        os.close(fd)
-                own.sync()
+            self._add(self._boot, new, known=bool(self._durable))
             self._durable.update(new)
+
+    def _add(self, boot: str, names: Iterable[str], *, known: bool) -> None:
+        """Make markers. A directory that is not ``known`` may be of a process that was killed before it synced it."""
+        if not disk.make_directory(self._paths.top, _NAME, 0o755) and not known:
+            self._paths.top.sync()
+        unsynced = self._paths.directory(_NAME)
+        if not disk.make_directory(unsynced, boot, 0o755) and not known:
+            unsynced.sync()
+        with self._markers_of(boot) as directory:
+            for name in names:
+                fd = directory.open(name, os.O_WRONLY | os.O_CREAT)
+                try:
+                    os.fchmod(fd, 0o644)  # open's is cut by the umask
+                finally:
+                    os.close(fd)
+            directory.sync()
 
     def clear(self, digest: Digest) -> None:
         """Forget all markers of a blob that has just been verified and synced."""
@@ -124,6 +139,8 @@ class Unsynced:
         with suppress(FileNotFoundError, NotADirectoryError), self._markers_of(boot) as directory:
             for name in filter(_MARKER.fullmatch, directory.names()):
                 self._markers.setdefault(name, []).append(boot)
+                if boot == _CORRUPT:
+                    self._condemned.add(name)
 
     def _markers_of(self, boot: str) -> Directory:
         return self._paths.directory(_NAME).enter(boot)

@@ -7,13 +7,14 @@ of the network and hashes nothing: ``Verified`` is the proof. Spec: docs/store-f
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store import disk, lock
+from fastoci.store import disk, lock, senders
 from fastoci.store.data import DataSink, open_data
 from fastoci.store.directory import Directory
 from fastoci.store.durable import Durability
@@ -65,7 +66,7 @@ def hold(paths: Paths, digest: Digest) -> Held | None:
 
 def remove(directory: Directory, ingests: Directory) -> None:
     """Delete an ingest whose lock the caller holds. The lock goes last: whoever comes then starts anew."""
-    for name in ("data", "state", "lock"):
+    for name in ("data", "state", senders.NAME, "lock"):
         with suppress(FileNotFoundError):
             directory.unlink(name)
     with suppress(OSError):  # another has begun in it again, or it holds a foreign file
@@ -95,6 +96,7 @@ class StoreIngest:
         self._directory = held.directory.path  # for people
         self._threads = threads
         self._durability = durability
+        self._corrupt_servers = senders.read(held.directory)
         data = f"{self._directory}/data"
         with disk.translated("begin", self._directory, wanted=blob.size):
             fd = open_data(held.directory, "data")
@@ -128,6 +130,10 @@ class StoreIngest:
         return self._start.hash_state
 
     @property
+    def corrupt_servers(self) -> tuple[str, ...]:
+        return self._corrupt_servers
+
+    @property
     def sink(self) -> Sink:
         return self._sink
 
@@ -144,11 +150,11 @@ class StoreIngest:
             raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
         await self._threads.run(self._commit)
 
-    async def abort(self, *, discard: bool = False) -> None:
+    async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
         if self._held.lock >= 0:
-            await self._threads.run(lambda: self.release(discard))
+            await self._threads.run(lambda: self.release(discard, corrupt))
 
-    def release(self, discard: bool = False) -> None:
+    def release(self, discard: bool = False, corrupt: Collection[str] = ()) -> None:
         """``abort`` for a thread of the store's."""
         if self._held.lock < 0:
             return
@@ -157,9 +163,18 @@ class StoreIngest:
             self._sink.abort()
             if discard or self._record.lost or not self._record.offset:
                 with disk.translated("delete", self._directory):
-                    self._held.remove()
+                    self._empty(dict.fromkeys((*self._corrupt_servers, *corrupt)))
         finally:
             self._close()
+
+    def _empty(self, servers: Collection[str]) -> None:
+        """Delete what was fetched, and remember who sent it wrong; all goes when nobody did."""
+        if servers:
+            for name in ("data", "state"):
+                self._held.directory.unlink(name)
+            senders.write(self._held.directory, servers)
+        else:
+            self._held.remove()
 
     def _commit(self) -> None:
         if self._sink.fd < 0:

@@ -18,6 +18,7 @@ from fastoci.image import config as config_document
 from fastoci.image import index
 from fastoci.image import manifest as manifest_document
 from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.digest import Digest
 from fastoci.image.layout import REF_NAME, encode_index
 from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
@@ -156,8 +157,8 @@ def _document(blob: Descriptor, paths: Paths) -> bytes:
     data = None
     with disk.translated("read", path), suppress(FileNotFoundError):
         data = disk.read(paths.blobs(blob.digest.algorithm), blob.digest.hex, _DOCUMENT)
-    if data is None or len(data) != blob.size:
-        raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path)
+    if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
+        raise BlobNotFoundError(f"the store has no {blob.digest}, or a damaged one ({path})", path=path)
     return data
 
 

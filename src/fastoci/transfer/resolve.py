@@ -72,7 +72,7 @@ async def read_document(store: Store, descriptor: Descriptor, limits: Limits, *,
     data = await store.read(descriptor)
     actual = Digest.of(data, descriptor.digest.algorithm)
     if actual != descriptor.digest:
-        store.condemn(descriptor.digest)
+        await store.mark_corrupt(descriptor.digest)
         raise DigestMismatchError(
             f"the {what} {descriptor.digest} is damaged in the store: its {len(data)} bytes are {actual}",
             subject=str(descriptor.digest),

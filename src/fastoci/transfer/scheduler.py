@@ -166,10 +166,8 @@ class Scheduler:
             try:
                 return await self._bring(blob, source, image, tap, cached)
             except IntegrityError:
-                if not isinstance(source, DoubtedSource):
-                    raise
-                servers = set(source.served_by(blob))
-                if servers <= corrupt:
+                servers = set(_served_by(source, blob))
+                if servers <= corrupt or not isinstance(source, DoubtedSource):
                     raise
                 corrupt |= servers
                 source.report_corrupt(blob, servers)
@@ -184,6 +182,8 @@ class Scheduler:
                 async with self._connections:
                     ingest = await self._store.begin(blob, cached=cached)
                     if ingest is not None:
+                        if ingest.corrupt_servers and isinstance(source, DoubtedSource):
+                            source.report_corrupt(blob, ingest.corrupt_servers)
                         self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
                         try:
                             await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
@@ -225,7 +225,9 @@ class Scheduler:
             await pipeline.abort(keep=True)
             with suppress(StoreError):  # the first error is the reason; what is left on the disk is swept later
                 # bytes that are not the promised ones must not be resumed from
-                await settle(ingest.abort(discard=isinstance(error, IntegrityError)))
+                wrong = isinstance(error, IntegrityError)
+                servers = _served_by(source, blob) if wrong and not ingest.offset else ()
+                await settle(ingest.abort(discard=wrong, corrupt=servers))
             raise
         assert pipeline.proof is not None
         _, cancelled = await settle(ingest.commit(pipeline.proof))
@@ -248,6 +250,11 @@ class Scheduler:
             task.cancel()
         if flights:
             await settle(asyncio.wait(flights))
+
+
+def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
+    """Who sent the bytes of the last fetch, as far as that is known."""
+    return source.served_by(blob) if isinstance(source, DoubtedSource) else ()
 
 
 def _own(error: FastociError) -> FastociError:

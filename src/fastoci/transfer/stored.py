@@ -120,7 +120,7 @@ class Stored:
         errors = {error.subject: error for error in found}
         damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
         for blob, _ in damaged:
-            self._store.condemn(blob.digest)
+            await self._store.mark_corrupt(blob.digest)
         return damaged
 
     def _hash(self, blobs: Sequence[Descriptor], wrong: Wrong) -> list[IntegrityError]:
