@@ -24,6 +24,7 @@ from typing import Protocol
 import hypothesis
 import pytest
 from places import SOURCE, scratch
+from watchdog import LIMIT_S, Watchdog
 
 ROOT = Path(__file__).resolve().parents[1]
 # a test is no stopwatch, on a busy machine or under the sanitizers least of all
@@ -230,6 +231,28 @@ async def _tasks_end() -> AsyncIterator[None]:
     yield
     leaked = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
     assert not leaked, f"leaked tasks: {leaked}"
+
+
+_WATCHDOG = Watchdog()
+
+
+def pytest_configure() -> None:
+    """From here on all loops are watched."""
+    _WATCHDOG.install()
+
+
+@pytest.fixture
+def watchdog() -> Watchdog:
+    """Who watches the loops."""
+    return _WATCHDOG
+
+
+@pytest.fixture(autouse=True)
+def loops_yield() -> Iterator[None]:
+    """A test fails when a loop did not yield for a second of its own CPU time: no timeout fires on such a loop."""
+    yield
+    blocked, _WATCHDOG.blocked = _WATCHDOG.blocked, []
+    assert not blocked, f"a loop did not yield for {LIMIT_S:g} s of CPU time, at\n" + "\n".join(blocked)
 
 
 _DESCRIPTORS = pytest.StashKey[dict[int, str]]()

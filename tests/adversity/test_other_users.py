@@ -66,6 +66,34 @@ def test_a_pull_into_a_directory_of_another_user_touches_nothing_else(kind: str,
 
 @pytest.mark.attack
 @pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_a_store_in_a_directory_of_another_user_touches_nothing_else(kind: str, registry: Registry) -> None:
+    done = {"pulled": 0, "verified": 0, "removed": 0, "collected": 0}
+
+    async def use(target: Path) -> None:
+        async with fastoci.Engine(target) as engine:
+            for _ in range(5):
+                with suppress(FastociError):
+                    await engine.pull(f"{registry.address}/app")
+                    done["pulled"] += 1
+                    await engine.upkeep.verify()
+                    done["verified"] += 1
+                    await engine.remove(f"{registry.address}/app")
+                    done["removed"] += 1
+                    await engine.gc()
+                    done["collected"] += 1
+
+    def run(target: Path) -> None:
+        if min(done.values()) < 10:  # most of the time his own is in the store's place, and it does not open
+            with suppress(FastociError):
+                asyncio.run(use(target))
+
+    with scene(kind) as at:
+        Attacker(at).beside(run, 500)
+    assert all(done.values()), done
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
 def test_an_apply_onto_a_directory_of_another_user_touches_nothing_else(kind: str) -> None:
     with scene(kind) as at, scratch("layers") as place:
         layers = [place / "lower.tar", place / "upper.tar"]

@@ -28,6 +28,7 @@ from fastoci.registry.urls import parse_url
 LEAST = 128 << 10
 SIZES = [LEAST - 1, LEAST, 1 << 20, (1 << 20) + 1, 5 << 20]
 BIG = 3 << 20
+SHORT = 200_000  # less than a span
 PART = (1 << 20) + 300_000  # a whole span, and a part of the next
 DATA = bytes(range(256)) * (20 << 10)
 
@@ -512,5 +513,29 @@ def test_a_server_that_closes_after_the_last_byte_is_asked_again_on_a_new_connec
                 assert await client.fetch(BIG) == DATA[:BIG]
             assert len(client.server.ports) == 3
         assert len(taken) == 3
+
+    run(work())
+
+
+def test_a_transport_that_claims_more_bytes_than_there_was_room_for_is_not_believed(
+    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+) -> None:
+    async def work() -> None:
+        claimed = asyncio.Event()
+
+        async def talk(wire: Wire, path: str) -> None:
+            await wire.send(head(SHORT))
+            await claimed.wait()
+            await wire.send(DATA[:SHORT])
+
+        async with connected(talk, tls) as client:
+            fetch = asyncio.create_task(client.fetch(SHORT))
+            await until(lambda: bool(taken) and taken[0]._waiter is not None)
+            room = len(taken[0].get_buffer(-1))
+            for count in (room + 1, -1):
+                with pytest.raises(ValueError, match="bytes"):
+                    taken[0].buffer_updated(count)
+            claimed.set()
+            assert await fetch == DATA[:SHORT]
 
     run(work())

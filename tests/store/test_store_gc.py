@@ -434,8 +434,11 @@ async def test_markers_go_with_their_blobs_and_those_of_no_blob_go_too(shelf: Sh
 
 
 async def test_a_cancelled_gc_ends_soon_and_the_next_goes_on(shelf: Shelf) -> None:
-    for number in range(3000):
-        (shelf.path / "blobs" / "sha256" / f"{number:064x}").touch()
+    def fill() -> None:
+        for number in range(3000):
+            (shelf.path / "blobs" / "sha256" / f"{number:064x}").touch()
+
+    await asyncio.to_thread(fill)
     plan = await shelf.store.plan_gc(Retention())
     task = asyncio.create_task(shelf.store.gc(plan))
     await until(lambda: len(blobs(shelf)) < 3000)

@@ -166,12 +166,12 @@ static enum inflate_code run_frame(struct inflate_zstd *self, struct inflate_io 
     if (in.pos < before || in.pos > in.size || to.pos < io->produced || to.pos > io->room)
         return INFLATE_BAD_DATA; /* what it says is checked, not believed */
     *stuck = in.pos == before && to.pos == io->produced;
-    if (*stuck && in.pos < in.size)
-        return INFLATE_BAD_DATA; /* there is input and room: it would ask for ever */
     *(head ? &self->fed : &io->consumed) = in.pos;
     io->produced = to.pos;
     if (zstd.is_error(status))
         return (unsigned)-status == ZSTD_ERROR_MEMORY ? INFLATE_NO_MEMORY : INFLATE_BAD_DATA;
+    if (*stuck && in.pos < in.size)
+        return INFLATE_BAD_DATA; /* there is input and room: it would be asked for ever */
     if (status == 0 && !*stuck) {
         self->in_frame = 0;
         self->have = 0;

@@ -55,8 +55,9 @@ class Takeover(asyncio.BufferedProtocol):
         self._read_s = read_s
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[bytes] = deque()
-        self._scratch = bytearray()  # in use when it is not empty
-        self._span: Span | None = None
+        self._scratch = bytearray()
+        self._span: Span | None = None  # that is being filled
+        self._into: Span | None = None  # where the next bytes go; None: into the scratch bytes
         self._view: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -130,23 +131,29 @@ class Takeover(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio asks where the next bytes should go."""
         self._let_go()
-        if self._span is None or not self._span.room or self.left == self._stop:
-            # Not paused here: uvloop reads once more, into what it gets.
-            self._scratch = bytearray(_SCRATCH)
-            return memoryview(self._scratch)
-        self._view = self._span.reserve(self.left - self._stop)
+        span = self._into = self._span
+        if span is None or not span.room or self.left == self._stop:
+            self._into = None
+            self._scratch = self._scratch or bytearray(_SCRATCH)
+            return memoryview(self._scratch)  # not paused here: uvloop must not be stopped before it has read
+        self._view = span.reserve(self.left - self._stop)
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """asyncio has put bytes there."""
+        """asyncio has put bytes there.
+
+        Raises:
+            ValueError: more than there was room for.
+        """
         self._let_go()
         self._heard = self._loop.time()
-        span = self._span
-        if span is None or self._scratch:
+        span = self._into
+        if span is None:
             self._transport.pause_reading()
             self._backlog.append(bytes(self._scratch[:nbytes]))
-            self._scratch = bytearray()
             return
+        if not 0 < nbytes <= self.left - self._stop:
+            raise ValueError(f"{nbytes} bytes, of at most {self.left - self._stop}")
         span.advance(nbytes)
         self.left -= nbytes
         if self.left == self._stop or not span.room:

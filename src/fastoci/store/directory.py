@@ -59,15 +59,12 @@ class Directory:
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """``os.open`` in it; never through a symbolic link."""
-        try:
+        with _Naming(self.at(name)):
             return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.fd)
-        except OSError as cause:
-            cause.filename = self.at(name)
-            raise
 
     def stat(self, name: str) -> os.stat_result:
         """``os.lstat`` in it."""
-        try:
+        try:  # not as the others do it: called for each of very many blobs
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except OSError as cause:
             cause.filename = self.at(name)
@@ -105,33 +102,33 @@ class Directory:
 
     def mkdir(self, name: str, mode: int) -> None:
         """``os.mkdir`` in it."""
-        with _naming(self.at(name)):
+        with _Naming(self.at(name)):
             os.mkdir(name, mode, dir_fd=self.fd)
 
     def unlink(self, name: str) -> None:
         """``os.unlink`` in it."""
-        with _naming(self.at(name)):
+        with _Naming(self.at(name)):
             os.unlink(name, dir_fd=self.fd)
 
     def rmdir(self, name: str) -> None:
         """``os.rmdir`` in it."""
-        with _naming(self.at(name)):
+        with _Naming(self.at(name)):
             os.rmdir(name, dir_fd=self.fd)
 
     def rename(self, name: str, target: Directory, new: str) -> None:
         """``os.rename`` of what is in it to a name in ``target``."""
-        with _naming(target.at(new)):
+        with _Naming(target.at(new)):
             os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=target.fd)
 
     def touch(self, name: str) -> None:
         """``os.utime`` in it: access and modification are now."""
-        with _naming(self.at(name)):
+        with _Naming(self.at(name)):
             os.utime(name, dir_fd=self.fd, follow_symlinks=False)
 
     def retouch(self, name: str) -> None:
         """Change the ctime of what is in it, and nothing else."""
         info = self.stat(name)
-        with _naming(self.at(name)):
+        with _Naming(self.at(name)):
             os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=self.fd, follow_symlinks=False)
 
     def sync(self) -> None:
@@ -144,15 +141,23 @@ class Directory:
 
     def _listed(self) -> int:
         """A descriptor that may be listed and synced: one with ``O_PATH`` may not."""
-        with _naming(self.path):
+        with _Naming(self.path):
             return os.open(".", _LISTED, dir_fd=self.fd)
 
 
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Say in an ``OSError`` of the body which file it is of: the system call was told only a part of the path."""
-    try:
-        yield
-    except OSError as cause:
-        cause.filename = path
-        raise
+class _Naming:
+    """Says in an ``OSError`` of its body which file it is of: the system call was told only a part of the path."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            error.filename = self._path

@@ -43,15 +43,19 @@ def check(directory: Directory, owners: Collection[int]) -> None:
         StoreError: says who and why.
     """
     info = os.fstat(directory.fd)
-    path, mode = directory.path, f"mode {stat.S_IMODE(info.st_mode):04o}"
+    path = directory.path
     if info.st_uid not in owners:
         wanted = " or ".join(map(str, dict.fromkeys(owners)))
         raise StoreError(f"{path} belongs to user {info.st_uid}, not to {wanted}", path=path)
     if info.st_mode & stat.S_IWOTH:
-        raise StoreError(f"{path} can be written by everyone ({mode})", path=path)
+        raise StoreError(f"{path} can be written by everyone ({_mode(info)})", path=path)
     if info.st_mode & stat.S_IWGRP and not _is_private(directory, info.st_gid, {info.st_uid, os.geteuid()}):
-        text = f"{path} can be written by group {info.st_gid}, which may have other members ({mode}): chmod g-w"
-        raise StoreError(text, path=path)
+        text = f"{path} can be written by group {info.st_gid}, which may have other members ({_mode(info)})"
+        raise StoreError(f"{text}: chmod g-w {path}", path=path)
+
+
+def _mode(info: os.stat_result) -> str:
+    return f"mode {stat.S_IMODE(info.st_mode):04o}"
 
 
 def _no_directory(parent: Directory, name: str) -> StoreError:
