@@ -211,3 +211,12 @@ def test_the_demonstration_passes() -> None:
     done = run("benchmarks/demo.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal: " in done.stdout and "0 blob(s) fetched" in done.stdout
+
+
+def test_the_interrupt_benchmark_measures_each_situation(tmp_path: Path) -> None:
+    name = "pull from a silent server"
+    done = run("benchmarks/micro/interrupt.py", "--runs", "1", "--json", tmp_path / "result", name)
+    assert done.returncode in (0, 1), done.stderr  # 1: above the bar, on a machine at work
+    result = json.loads((tmp_path / "result").read_bytes())
+    assert 0 < result["results"][name]["median_s"] <= result["results"][name]["max_s"]
+    assert name in done.stderr

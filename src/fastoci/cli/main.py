@@ -87,7 +87,11 @@ def program() -> None:
 
 def main() -> None:
     """Run the program on ``sys.argv`` and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _run(sys.argv[1:])
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nothing is left to be let go of
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         sys.stdout.flush()
     except OSError as error:

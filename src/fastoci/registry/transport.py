@@ -19,7 +19,6 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.tracing import Trace
 from yarl import URL
 
@@ -27,6 +26,7 @@ from fastoci.errors import FastociError, RegistryError, TimedOutError, Truncated
 from fastoci.registry.addresses import Nearness, nearness
 from fastoci.registry.failures import BlockedAddressError, blocked, translate
 from fastoci.registry.handler import Handler
+from fastoci.registry.lookup import Resolver
 from fastoci.registry.servers import Servers
 from fastoci.registry.stalls import Watch
 from fastoci.registry.takeover import Takeover
@@ -292,7 +292,7 @@ class Transport:
                 notes=reach is None,
                 limit=0,
                 limit_per_host=self._connections,
-                resolver=_Resolver(self._nearness if reach is None else None, self._connect_s),
+                resolver=Resolver(self._nearness if reach is None else None, self._connect_s),
                 socket_factory=None if reach is None else functools.partial(_guarded_socket, reach),
             )
             session = aiohttp.ClientSession(
@@ -361,27 +361,6 @@ class _Connector(aiohttp.TCPConnector):
                 await server.admit(self._max_wait_s, manifest=False)
             else:
                 return connection
-
-
-class _Resolver(AbstractResolver):
-    """Names to addresses, within a deadline; notes in ``seen`` how far the farthest address of each host is."""
-
-    def __init__(self, seen: dict[str, Nearness] | None, timeout_s: float) -> None:
-        self._resolver = aiohttp.ThreadedResolver()
-        self._seen = seen
-        self._timeout_s = timeout_s
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        async with asyncio.timeout(self._timeout_s):
-            found = await self._resolver.resolve(host, port, family)
-        if self._seen is not None and found:
-            self._seen[host.lower()] = min(nearness(result["host"]) for result in found)
-        return found
-
-    async def close(self) -> None:
-        await self._resolver.close()
 
 
 def _guarded_socket(reach: Nearness, address: _AddressInfo) -> socket.socket:

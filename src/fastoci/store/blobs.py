@@ -18,7 +18,6 @@ from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.settle import settle
 from fastoci.store import disk, gc, ingest, probe
 from fastoci.store.additional import open_additional
 from fastoci.store.boot import Unsynced, boot_id
@@ -153,7 +152,7 @@ class Store:
         await self._threads.run(self._durability.flush)
 
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
-        started, cancelled = await settle(self._threads.begin(lambda: self._begin(blob, cached)))
+        started, cancelled = await self._threads.settle(lambda: self._begin(blob, cached))
         if cancelled:
             if started is not None:
                 await started.abort()
@@ -192,6 +191,14 @@ class Store:
     async def reference(self, name: str) -> Ref:
         """``refs.get`` in the store's threads; its file is closed when this ends."""
         return await self._threads.run(lambda: self.refs.get(name))
+
+    async def touch(self, name: str) -> None:
+        """``refs.touch`` in the store's threads."""
+        await self._threads.run(lambda: self.refs.touch(name))
+
+    async def restamp(self, name: str) -> None:
+        """``refs.restamp`` in the store's threads."""
+        await self._threads.run(lambda: self.refs.restamp(name))
 
     async def forget(self, name: str) -> bool:
         """``refs.remove`` in the store's threads."""

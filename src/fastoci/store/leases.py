@@ -30,7 +30,6 @@ from typing import Final
 
 from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.digest import Digest
-from fastoci.settle import settle
 from fastoci.store import disk, lock
 from fastoci.store.paths import GATE, Paths
 from fastoci.store.threads import Threads
@@ -70,7 +69,7 @@ class Leases:
             StoreError: the disk refused.
         """
         lines = b"".join(b"%s\n" % str(digest).encode() for digest in digests)
-        file, cancelled = await settle(self._threads.begin(lambda: self._enter(lines)))
+        file, cancelled = await self._threads.settle(lambda: self._enter(lines))
         try:
             if cancelled:
                 raise asyncio.CancelledError

@@ -18,6 +18,7 @@ from typing import Final
 
 from fastoci.errors import StoreError
 from fastoci.store.directory import Directory
+from fastoci.store.threads import check
 
 WAIT_S: Final = 60.0  # what is done under a lock that is waited for takes milliseconds, on a slow disk seconds
 _PAUSE_S: Final = (0.0005, 0.02)  # between two tries: the first and the longest
@@ -102,6 +103,7 @@ def _wait(fd: int, byte: int | None, until: float, path: str) -> None:
     """Lock by trying again and again: the kernel's own wait would have no end."""
     pause_s, longest_s = _PAUSE_S
     while time.monotonic() < until:
+        check()
         time.sleep(pause_s * random.uniform(0.5, 1.5))
         if _lock(fd, byte=byte):
             return

@@ -20,7 +20,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.store import disk
 from fastoci.store.directory import Directory
 from fastoci.store.state import STATE_SIZE, State
-from fastoci.store.threads import Threads
+from fastoci.store.threads import Threads, check
 
 _STEP: Final = 64 << 20  # bytes between two syncs: what a power cut costs, and 16 of a disk's many syncs a GB
 _PIECE: Final = 1 << 20  # bytes that are hashed at a time
@@ -156,6 +156,7 @@ def _restore(hasher: Sha256, hash_state: bytes) -> bool:
 
 def _hash(hasher: Sha256, fd: int, start: int, end: int) -> None:
     for offset in range(start, end, _PIECE):
+        check()
         piece = os.pread(fd, min(_PIECE, end - offset), offset)
         hasher.update(piece)
         if len(piece) < min(_PIECE, end - offset):

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final, TypeVar
 
 from fastoci.settle import settle
@@ -25,6 +24,21 @@ class _StoppedError(Exception):
     """Work ended because nobody waits for it any more."""
 
 
+class _Work(threading.local):
+    """What a store's thread is at: ``stopped`` is set when the task that waits for it was cancelled."""
+
+    stopped: threading.Event | None = None
+
+
+_work = _Work()
+
+
+def check() -> None:
+    """In work that may take long, or wait for others, now and then: end it when nobody waits for it any more."""
+    if _work.stopped is not None and _work.stopped.is_set():
+        raise _StoppedError
+
+
 class Threads:
     """Runs functions for tasks of one event loop. ``start`` may be called from any thread."""
 
@@ -32,32 +46,57 @@ class Threads:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fastoci-store")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns. Once started it is waited for, also by a task that is cancelled meanwhile."""
-        result, cancelled = await settle(self.begin(work))
+        """What ``work`` returns. Once started it is waited for, also by a task that is cancelled meanwhile.
+
+        Then ``check`` in it raises, so that what takes long ends early.
+        """
+        result, cancelled = await self.settle(work)
         if cancelled:
             raise asyncio.CancelledError
         return result
 
-    async def run_stoppable(self, work: Callable[[Check], T]) -> T:
-        """``run`` for long work, which calls what it is given now and then: that ends it when the task is cancelled."""
+    async def settle(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """``run`` for a task that has to undo the result when it is cancelled: the result, and whether it was.
+
+        Raises:
+            asyncio.CancelledError: it was cancelled, and there is nothing to undo.
+        """
         stopped = threading.Event()
 
-        def check() -> None:
-            if stopped.is_set():
-                raise _StoppedError
+        def stoppable() -> T:
+            _work.stopped = stopped
+            try:
+                return work()
+            finally:
+                _work.stopped = None
 
-        future = self.begin(lambda: work(check))
+        future = asyncio.get_running_loop().run_in_executor(self._pool, stoppable)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(future), False
         except asyncio.CancelledError:
             stopped.set()
-            with suppress(_StoppedError):
-                await settle(future)
-            raise
+            try:
+                result, _ = await settle(future)
+            except Exception as error:
+                raise asyncio.CancelledError from error
+            return result, True
 
-    def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """``run`` for a task that has to undo the result when it is cancelled."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+    @classmethod
+    async def acquire(cls, work: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """``run`` before there is a store, for what opens one: ``undo`` it when this task was cancelled meanwhile."""
+        threads = cls()
+        try:
+            result, cancelled = await threads.settle(work)
+        finally:
+            threads.close()
+        if cancelled:
+            undo(result)
+            raise asyncio.CancelledError
+        return result
+
+    async def run_stoppable(self, work: Callable[[Check], T]) -> T:
+        """``run`` for work that gets ``check``, because it cannot know it from here."""
+        return await self.run(lambda: work(check))
 
     def start(self, work: Callable[[], T]) -> Future[T]:
         """Run ``work`` after all that was started before."""

@@ -29,6 +29,7 @@ from fastoci.store.blobs import Store
 from fastoci.store.gc import Doomed, GcPlan
 from fastoci.store.refs import Ref
 from fastoci.store.retention import Retention
+from fastoci.store.threads import Threads
 from fastoci.transfer.events import CandidateLeft, Observer, QuotaSeen, Warned
 from fastoci.transfer.job import Job, Repository, read_config
 from fastoci.transfer.limits import Limits
@@ -133,7 +134,7 @@ class Image:
     async def _note_use(self) -> None:
         """The reference's last use is what keeps an image when room is needed."""
         with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
-            await asyncio.to_thread(self._job.store.refs.touch, str(self.reference))
+            await self._job.store.touch(str(self.reference))
 
 
 class Engine:
@@ -192,7 +193,7 @@ class Engine:
             durability=self._limits.durability,
             manifest_size=self._limits.manifest_size,
         )
-        self._store = await asyncio.to_thread(open_store)
+        self._store = await Threads.acquire(open_store, Store.close)
         for refused in self._store.left_out:
             self._observer(Warned("", str(refused)))
         self._stack = AsyncExitStack()

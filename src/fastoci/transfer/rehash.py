@@ -159,7 +159,7 @@ class Rehash:
     def _fill(self, files: list[_File], free: list[Span]) -> None:
         lanes = _core.lanes()
         large = sum(file.large for file in files)
-        while free and large < lanes:
+        while free and large < lanes and not self._stop.is_set():
             with self._lock:
                 target = next(self._targets, None)
             if target is None:

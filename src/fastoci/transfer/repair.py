@@ -21,7 +21,6 @@ from fastoci.transfer.events import ImageDone, ImageFailed, ImageStarted, Observ
 from fastoci.transfer.job import Repository
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.verify import Verifying
-from fastoci.transfer.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Repairing:
         store: Store,
         scheduler: Scheduler,
         verifying: Verifying,
-        worker: Worker,
         *,
         repository: Callable[[Reference], Awaitable[Repository]],
         observer: Observer,
@@ -52,7 +50,6 @@ class Repairing:
         self._store = store
         self._scheduler = scheduler
         self._verifying = verifying
-        self._worker = worker
         self._repository = repository
         self._observe = observer
         self._good: set[str] = set()
@@ -82,7 +79,7 @@ class Repairing:
                 await self._documents(image, source, needed)
             async with self._store.lease_if_writable(map(descriptor, needed.values())):  # before they are looked at
                 if not {image.digest for image in images}.isdisjoint(self._repaired):
-                    await self._worker.run(lambda: self._store.refs.restamp(ref.name))
+                    await self._store.restamp(ref.name)
                 await self._blobs(ref, source, needed)
         return source.used
 

@@ -55,7 +55,6 @@ class Upkeep:
     ) -> None:
         self._store = store
         self._scheduler = scheduler
-        self._worker = worker
         self._stored = stored
         self._repository = repository
         self._observer = observer
@@ -101,7 +100,6 @@ class Upkeep:
             self._store,
             self._scheduler,
             self._verifying,
-            self._worker,
             repository=self._repository,
             observer=self._observer,
         )
