@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ASAN = build/asan
+TSAN = build/tsan
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,6 +89,18 @@ asan: peers ## the tests but those of benchmarks, and the C unit tests, under th
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 --ignore=tests/benchmarks $(ARGS)
 
+# Fixed addresses: ThreadSanitizer refuses what newer kernels' random ones can be. Python itself is not instrumented, but
+# its locks are seen, so what the GIL guards is no race.
+TSAN_TESTS = tests/transfer tests/unpack tests/stream tests/test_core.py tests/test_sha256.py
+tsan: ## the C unit tests, and the tests of pipelines, unpacking and hashing, under ThreadSanitizer
+	$(MAKE) -C src/fastoci/csrc/tests tsan BUILD=$(abspath $(TSAN))/csrc
+	$(MAKE) VENV=$(TSAN) SANITIZE='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' $(TSAN)/installed-sanitized
+	$(STEP) 'running the tests under ThreadSanitizer'
+	rm -f $(TSAN)/race.*
+	@LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" TSAN_OPTIONS=log_path=$(abspath $(TSAN))/race \
+	  setarch -R $(TSAN)/bin/python -m pytest -o timeout=900 $(TSAN_TESTS) $(ARGS); status=$$?; \
+	cat $(TSAN)/race.* 2>/dev/null && exit 1; exit $$status
+
 fuzz: ## the C core's fuzz targets, FUZZ_SECONDS=600 each (needs clang and libclang-rt-dev)
 	$(MAKE) -C src/fastoci/csrc/tests fuzz BUILD=$(abspath build)/fuzz
 
@@ -137,11 +150,11 @@ $(VENV)/installed-test: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	@touch $@ $(VENV)/installed
 
 # A copy of the sources: setuptools would take another build's extension for its own.
-$(ASAN)/installed-sanitized: $(ASAN)/created pyproject.toml setup.py $(SOURCES)
+$(VENV)/installed-sanitized: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci for the sanitizers (a minute)'
-	rm -rf $(ASAN)/source && mkdir $(ASAN)/source
-	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md MANIFEST.in src | tar -x -C $(ASAN)/source
-	CFLAGS='$(SANITIZE)' $(ASAN)/bin/pip install --quiet --disable-pip-version-check '$(ASAN)/source[test]'
+	rm -rf $(VENV)/source && mkdir $(VENV)/source
+	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md MANIFEST.in src | tar -x -C $(VENV)/source
+	CFLAGS='$(SANITIZE)' $(VENV)/bin/pip install --quiet --disable-pip-version-check '$(VENV)/source[test]'
 	@touch $@
 
 clean: ## remove everything that was built
