@@ -6,6 +6,7 @@ from typing import Protocol, Self, final, type_check_only
 from typing_extensions import Buffer
 
 SPAN_SIZE: int
+MAX_DIRECTORIES: int  # of an Extractor, unless it is told another number
 WINDOW_SIZE: int  # bytes that one Inflate.run appends at most
 WINDOW_OVERHEAD: int  # bytes that libzstd takes at most beside the history of its frames
 
@@ -208,9 +209,22 @@ class Extractor:
 
     ``root_fd`` stays the caller's. ``owners``: apply owners, device nodes and privileged xattrs (needs root); without
     it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
+    ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
+    names, links and attributes may ask for beside the entries' own share (``csrc/extract_internal.h``).
     """
 
-    def __new__(cls, root_fd: int, /, *, owners: bool, base: bool, max_entries: int, max_bytes: int) -> Self: ...
+    def __new__(
+        cls,
+        root_fd: int,
+        /,
+        *,
+        owners: bool,
+        base: bool,
+        max_entries: int,
+        max_bytes: int,
+        max_directories: int = ...,
+        max_work: int = ...,
+    ) -> Self: ...
     def feed(self, data: Buffer, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
     def adopt(self, stager: Stager, count: int, /) -> int:
@@ -243,6 +257,9 @@ class Extractor:
     def bytes(self) -> int:
         """Bytes of file content written."""
     @property
+    def size(self) -> int:
+        """What counts for ``max_bytes``, holes excluded: ``bytes``, extended attributes, names that are long."""
+    @property
     def skipped(self) -> dict[str, int]:
         """What could not be applied: counts for "owners", "devices", "xattrs"."""
 
@@ -256,7 +273,9 @@ class Stager:
     Members are as ``Extractor``'s; ``finish`` closes nothing, and ``skipped`` counts only what files could not have.
     """
 
-    def __new__(cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int) -> Self: ...
+    def __new__(
+        cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int, max_work: int = ...
+    ) -> Self: ...
     def feed(self, data: Buffer, /) -> int: ...
     def finish(self) -> int: ...
     def stop(self) -> None: ...
@@ -273,6 +292,8 @@ class Stager:
     def entries(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def size(self) -> int: ...
     @property
     def skipped(self) -> dict[str, int]: ...
 

@@ -145,6 +145,8 @@ cdef extern from "csrc/extract.h" nogil:
         int base
         uint64_t max_entries
         uint64_t max_bytes
+        uint64_t max_directories
+        uint64_t max_work
         const int *stop
     struct extract_facts:
         int code
@@ -154,6 +156,7 @@ cdef extern from "csrc/extract.h" nogil:
         size_t path_len
         uint64_t entries
         uint64_t bytes
+        uint64_t extra
         uint64_t skipped_owners
         uint64_t skipped_devices
         uint64_t skipped_xattrs
@@ -169,10 +172,13 @@ cdef extern from "csrc/extract.h" nogil:
 
 
 cdef enum:
+    _WORK = 1 << 24  # about a second, beside what each entry may use
+    _DIRECTORIES = 1000000
     _SPAN_SIZE = 1 << 20
     _WINDOW = 1 << 18  # bytes one Inflate.run makes: hashed and parsed while they are in the L2 cache
     _PIECE = 1 << 15  # bytes that a decoder written in Python takes and makes in a call
 SPAN_SIZE = _SPAN_SIZE
+MAX_DIRECTORIES = _DIRECTORIES
 WINDOW_SIZE = _WINDOW
 WINDOW_OVERHEAD = INFLATE_OVERHEAD
 
@@ -826,6 +832,11 @@ cdef class _Layer:
         return self._facts().bytes
 
     @property
+    def size(self):
+        cdef extract_facts facts = self._facts()
+        return facts.bytes + facts.extra
+
+    @property
     def skipped(self):
         cdef extract_facts facts = self._facts()
         return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
@@ -833,8 +844,12 @@ cdef class _Layer:
 
 @cython.final
 cdef class Stager(_Layer):
-    def __cinit__(self, int directory_fd, /, *, bint owners, uint64_t max_entries, uint64_t max_bytes):
+    def __cinit__(
+        self, int directory_fd, /, *, bint owners, uint64_t max_entries, uint64_t max_bytes, uint64_t max_work=_WORK
+    ):
         cdef extract_options options
+        options.max_directories = 0
+        options.max_work = max_work
         options.owners = owners
         options.base = False
         options.max_entries = max_entries
@@ -847,8 +862,13 @@ cdef class Stager(_Layer):
 
 @cython.final
 cdef class Extractor(_Layer):
-    def __cinit__(self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes):
+    def __cinit__(
+        self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes,
+        uint64_t max_directories=_DIRECTORIES, uint64_t max_work=_WORK,
+    ):
         cdef extract_options options
+        options.max_directories = max_directories
+        options.max_work = max_work
         options.owners = owners
         options.base = base
         options.max_entries = max_entries

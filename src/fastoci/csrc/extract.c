@@ -26,6 +26,13 @@ int extract_bad(struct extract *ex, int code, int64_t value)
     return code;
 }
 
+int extract_worked(struct extract *ex)
+{
+    uint64_t limit = ex->options.max_work + WORK_ENTRY * ex->facts.entries;
+
+    return ex->work <= limit ? TAR_OK : extract_bad(ex, EXTRACT_WORK, (int64_t)limit);
+}
+
 /* --- entries --- */
 
 static int whiteout(struct extract *ex, const struct split_name *name, int opaque)
@@ -51,10 +58,13 @@ int extract_apply(struct extract *ex, const struct tar_entry *entry)
 
     if (code || verdict == VERDICT_NOTHING)
         return code;
-    if (verdict == VERDICT_WHITEOUT || verdict == VERDICT_OPAQUE)
-        return whiteout(ex, &name, verdict == VERDICT_OPAQUE);
+    if (verdict == VERDICT_WHITEOUT || verdict == VERDICT_OPAQUE) {
+        code = whiteout(ex, &name, verdict == VERDICT_OPAQUE);
+        return code ? code : extract_worked(ex);
+    }
     ex->entry = entry;
-    return verdict == VERDICT_ROOT ? make_root(ex, entry) : make_entry(ex, &name, entry);
+    code = verdict == VERDICT_ROOT ? make_root(ex, entry) : make_entry(ex, &name, entry);
+    return code ? code : extract_worked(ex);
 }
 
 static int on_entry(void *ctx, const struct tar_entry *entry)
@@ -71,6 +81,7 @@ int extract_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
     if (stop_asked(ex->options.stop))
         return EXTRACT_STOPPED;
     ex->facts.bytes += len;
+    ex->work += ex->entry->sparse ? WORK_SEGMENT : 0;
     while (len) {
         ssize_t done;
         if (ex->entry->sparse)
@@ -112,7 +123,7 @@ int extract_file_end(struct extract *ex)
     code = finish_file(ex, fd);
     if (close(fd) && errno != EINTR && !code)
         code = extract_io(ex);
-    return code;
+    return code ? code : extract_worked(ex);
 }
 
 /* --- the interface --- */
@@ -211,6 +222,7 @@ int extract_publish(struct extract *ex, int result)
 
     __atomic_store_n(&published->entries, facts->entries, __ATOMIC_RELAXED);
     __atomic_store_n(&published->bytes, facts->bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->extra, facts->extra, __ATOMIC_RELAXED);
     __atomic_store_n(&published->skipped_owners, facts->skipped_owners, __ATOMIC_RELAXED);
     __atomic_store_n(&published->skipped_devices, facts->skipped_devices, __ATOMIC_RELAXED);
     __atomic_store_n(&published->skipped_xattrs, facts->skipped_xattrs, __ATOMIC_RELAXED);
@@ -270,7 +282,9 @@ void extract_close(struct extract *ex)
     stage_free(ex);
     adopt_free(ex);
     free(ex->dents);
+    free(ex->pending);
     ex->dents = NULL;
+    ex->pending = NULL;
 }
 
 void extract_free(struct extract *ex)
@@ -290,6 +304,7 @@ void extract_get_facts(const struct extract *ex, struct extract_facts *facts)
         .code = __atomic_load_n(&published->code, __ATOMIC_ACQUIRE),
         .entries = __atomic_load_n(&published->entries, __ATOMIC_RELAXED),
         .bytes = __atomic_load_n(&published->bytes, __ATOMIC_RELAXED),
+        .extra = __atomic_load_n(&published->extra, __ATOMIC_RELAXED),
         .skipped_owners = __atomic_load_n(&published->skipped_owners, __ATOMIC_RELAXED),
         .skipped_devices = __atomic_load_n(&published->skipped_devices, __ATOMIC_RELAXED),
         .skipped_xattrs = __atomic_load_n(&published->skipped_xattrs, __ATOMIC_RELAXED),

@@ -15,7 +15,9 @@ struct extract_options {
     int owners;           /* apply owners, device nodes and privileged xattrs; else they are skipped and counted */
     int base;             /* the root holds lower layers, so whiteouts have work to do */
     uint64_t max_entries; /* entries of this layer, whiteouts included */
-    uint64_t max_bytes;   /* sum of apparent file sizes */
+    uint64_t max_bytes;   /* sum of apparent file sizes, of extended attributes, and of names that are long together */
+    uint64_t max_directories; /* that the layer makes or reaches; about 130 bytes of memory each */
+    uint64_t max_work;    /* units of some 60 ns, as extract_internal.h counts them, beside 512 for each entry */
     const int *stop;      /* as stop.h has it: the call under way ends soon; NULL: nobody asks */
 };
 
@@ -27,6 +29,7 @@ struct extract_facts {
     size_t path_len;
     uint64_t entries; /* entries read, whiteouts included */
     uint64_t bytes;   /* bytes of file content written, holes excluded */
+    uint64_t extra;   /* bytes of extended attributes and long names, which count as well */
     uint64_t skipped_owners;
     uint64_t skipped_devices;
     uint64_t skipped_xattrs;

@@ -51,12 +51,14 @@ static int adopt_entry(struct extract *ex, const struct tar_entry *entry)
 
     if (code == EXTRACT_IO && !head->whole)
         return TAR_OK;
-    if (!code) {
-        ex->facts.bytes += head->bytes;
-        ex->facts.skipped_owners += head->skipped_owners;
-        ex->facts.skipped_xattrs += head->skipped_xattrs;
-    }
-    return code;
+    if (code)
+        return code;
+    ex->facts.bytes += head->bytes;
+    ex->facts.skipped_owners += head->skipped_owners;
+    ex->facts.skipped_xattrs += head->skipped_xattrs;
+    ex->work += head->work;
+    code = head->whole ? extract_worked(ex) : TAR_OK;
+    return code ? code : extract_count_extra(ex, head->xattr_bytes);
 }
 
 /* The log ends: all is well, or the stager's failure is the layer's. */

@@ -18,6 +18,9 @@ enum {
     LINKS_MAX = 255,
     LINK_BYTES_MAX = 16384, /* text of all links on one way: four longest paths; a bound on work, not on sense */
     EXTRACT_TARGET_MAX = 4095,
+    PATH_LEN = 4095, /* Linux's PATH_MAX, without the NUL: what is deeper cannot be named by those who use the tree */
+    XATTRS_MAX = 512,
+    NAMES_FREE = 512, /* bytes of an entry's name and link that do not count as size */
     IMPLIED_MODE = 0755, /* of a directory that no entry names */
     WALK_MISSING = -1,
     WALK_LINK = -2,
@@ -42,16 +45,16 @@ struct node {
     struct node *child, *sibling, *sibling_before;
     struct node *older, *newer; /* all nodes; a parent is older than its children */
     struct node *recent, *stale; /* those with a descriptor, by use; not the root */
-    struct node *down;           /* scratch: the way from an open ancestor */
-    struct node *pending;        /* stack of directories whose lower content is to be removed */
     uint64_t id;                 /* never used twice */
-    uint64_t hash;
+    int64_t mtime;               /* the entry's, or what it was before this layer */
+    uint32_t mtime_ns;
+    uint32_t hash;
     int fd;
-    unsigned flags;
-    mode_t mode;
-    mode_t born;           /* the mode it certainly has from its making, 0: unknown */
-    struct timespec mtime; /* the entry's, or what it was before this layer */
-    char name[];
+    uint16_t flags;
+    uint16_t mode;
+    uint16_t born;     /* the mode it certainly has from its making, 0: unknown */
+    uint16_t path_len; /* of its path below the root */
+    char name[];       /* starts at once: an archive chooses how many nodes there are */
 };
 
 struct walk_buffer {
@@ -71,7 +74,8 @@ struct extract {
     struct tar *tar;
     int64_t value;        /* of the failure in the making */
     uint64_t made;        /* entries and implied directories */
-    uint64_t apparent;    /* bytes of files, holes included */
+    uint64_t size;        /* what counts for max_bytes; of files with their holes */
+    uint64_t work;
     uint64_t key[2];      /* of the hash: names are chosen by the enemy */
 
     struct node **table;
@@ -79,6 +83,7 @@ struct extract {
     uint64_t last_id;
     struct node *root, *oldest, *newest;
     struct node *most_recent, *most_stale;
+    struct node *pinned; /* stays open, however many others are opened; NULL: none */
     size_t open_fds, max_fds;
 
     uint64_t *own; /* open addressing; names of this layer that are not directories, by hash */
@@ -89,6 +94,8 @@ struct extract {
     size_t cached_len;
     struct node *cached_node; /* NULL: nothing */
     char *dents;              /* buffer of the directory that is being sifted */
+    struct node **pending;    /* directories whose lower content is to be removed */
+    size_t pending_count, pending_capacity;
 
     const struct tar_entry *entry;
     int file;               /* the file that is being written, or -1 */
@@ -105,6 +112,17 @@ struct extract {
 
 /* What an entry asks for, as far as its header says. */
 enum verdict { VERDICT_NOTHING, VERDICT_WHITEOUT, VERDICT_OPAQUE, VERDICT_ROOT, VERDICT_MAKE };
+
+/* Work that a few bytes of an archive can ask for, in units of about 60 ns; ordinary entries need a tenth of WORK_ENTRY. */
+enum work {
+    WORK_ENTRY = 512,   /* what each entry may use */
+    WORK_COMPONENT = 1, /* of a way: a look into the hash table */
+    WORK_OPEN = 16,     /* a directory that had been closed */
+    WORK_SEGMENT = 16,  /* a write to a sparse file */
+    WORK_LINK = 32,     /* a symbolic link on the way */
+    WORK_XATTR = 64,
+    WORK_IMPLIED = 256  /* a directory that no entry names */
+};
 
 /* A name split at its last component. */
 struct split_name {
@@ -123,6 +141,8 @@ int extract_bad(struct extract *ex, int code, int64_t value);
 
 /* Remember the first failure and where it is; the code. */
 int extract_failed(struct extract *ex, int code, uint64_t offset, int64_t value, struct tar_bytes path);
+/* Whether the entries so far may have asked for so much work: TAR_OK or EXTRACT_WORK. */
+int extract_worked(struct extract *ex);
 /* The code that this call must return before it does anything, or TAR_OK. */
 int extract_usable(struct extract *ex);
 /* One entry to the tree; the content of a file follows through the sink, unless there is an adoption. */
@@ -136,6 +156,9 @@ struct extract *extract_create(const struct extract_options *options, const stru
 /* extract_judge.c */
 /* Count and check an entry as far as its header goes. */
 int extract_judge(struct extract *ex, const struct tar_entry *entry, struct split_name *name, enum verdict *verdict);
+uint64_t extract_xattr_bytes(const struct tar_entry *entry);
+/* Count what takes space beside the content of files: TAR_OK or EXTRACT_BYTES. */
+int extract_count_extra(struct extract *ex, uint64_t bytes);
 /* Split and check a name. *leftover: it is below a directory that AUFS left behind. */
 int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *out, int *leftover);
 
@@ -170,6 +193,8 @@ struct node *tree_add(struct extract *ex, struct node *parent, const char *name,
 void tree_drop(struct extract *ex, struct node *node);
 /* The descriptor of a node: give it up, take a new one, mark it as just used. */
 void tree_shut(struct extract *ex, struct node *node);
+/* Close the one that was used longest ago. */
+void tree_shut_stale(struct extract *ex);
 void tree_keep_open(struct extract *ex, struct node *node, int fd);
 void tree_used(struct extract *ex, struct node *node);
 /* Note content of this layer. */
@@ -177,8 +202,11 @@ void tree_hold(struct node *node);
 int tree_own(struct extract *ex, struct node *dir, const char *name);
 int tree_owns(struct extract *ex, const struct node *dir, const char *name);
 
+/* Whether there may be this name in a directory; as a directory of its own: TAR_OK or a code. */
+int tree_fits(struct extract *ex, const struct node *dir, size_t len, int directory);
+
 /* extract_walk.c: descriptors and ways. */
-/* A descriptor that holds until 8 other nodes have been used; -1 with errno. */
+/* A descriptor that holds until another node's is asked for, which may take opening all on the way to it; -1 with errno. */
 int tree_fd(struct extract *ex, struct node *node);
 /* NODE_INHERITS of an open directory: NODE_ACL by its attributes, NODE_SETGID by its mode. */
 unsigned tree_inherits(int fd, mode_t mode);

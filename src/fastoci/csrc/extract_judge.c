@@ -61,6 +61,8 @@ int extract_split(struct extract *ex, struct tar_bytes path, struct split_name *
     out->base_len = len - (size_t)(base - path.data);
     if (path.len == 0)
         return EXTRACT_EMPTY_NAME;
+    if (path.len > PATH_LEN)
+        return extract_bad(ex, EXTRACT_PATH, (int64_t)path.len);
     if (out->base_len > NAME_LEN)
         return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)out->base_len);
     memcpy(out->base, base, out->base_len);
@@ -80,18 +82,42 @@ static int check_owner(struct extract *ex, const struct tar_entry *entry)
         return extract_bad(ex, EXTRACT_OWNER, entry->gid);
     if (entry->type == 'l' && (entry->link.len == 0 || entry->link.len > EXTRACT_TARGET_MAX))
         return extract_bad(ex, EXTRACT_SYMLINK, (int64_t)entry->link.len);
+    if (entry->type == 'h' && entry->link.len > PATH_LEN)
+        return extract_bad(ex, EXTRACT_PATH, (int64_t)entry->link.len);
+    return TAR_OK;
+}
+
+uint64_t extract_xattr_bytes(const struct tar_entry *entry)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < entry->xattr_count; i++)
+        sum += entry->xattrs[i].key.len + entry->xattrs[i].value.len;
+    return sum;
+}
+
+int extract_count_extra(struct extract *ex, uint64_t bytes)
+{
+    if (bytes > ex->options.max_bytes - ex->size)
+        return extract_bad(ex, EXTRACT_BYTES, (int64_t)ex->options.max_bytes);
+    ex->size += bytes;
+    ex->facts.extra += bytes;
     return TAR_OK;
 }
 
 static int count(struct extract *ex, const struct tar_entry *entry)
 {
+    uint64_t names = entry->path.len + entry->link.len;
+
     ex->facts.entries++;
     if (++ex->made > ex->options.max_entries)
         return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
-    if (entry->size > ex->options.max_bytes - ex->apparent)
+    if (entry->xattr_count > XATTRS_MAX)
+        return extract_bad(ex, EXTRACT_XATTRS, (int64_t)entry->xattr_count);
+    if (entry->size > ex->options.max_bytes - ex->size)
         return extract_bad(ex, EXTRACT_BYTES, (int64_t)ex->options.max_bytes);
-    ex->apparent += entry->size;
-    return TAR_OK;
+    ex->size += entry->size;
+    return extract_count_extra(ex, (names > NAMES_FREE ? names : 0) + extract_xattr_bytes(entry));
 }
 
 static int judge_whiteout(const struct split_name *name, enum verdict *verdict)

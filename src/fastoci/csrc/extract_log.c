@@ -81,6 +81,7 @@ int log_put(struct log_writer *log, const struct log_head *facts, const struct t
     struct log_head head = *facts;
     int failed;
 
+    head.xattr_bytes = entry->type == 'f' ? extract_xattr_bytes(entry) : 0;
     head.len = sizeof head + entry->path.len + entry->link.len + xattrs_len(entry, count);
     head.size = entry->size;
     head.offset = entry->offset;

@@ -11,7 +11,7 @@ enum { LOG_BUFFER = 32768, LOG_NUMBER_SIZE = 17 };
 struct log_head {
     uint64_t len; /* of the whole record */
     uint64_t number; /* of the staged file */
-    uint64_t bytes, skipped_owners, skipped_xattrs; /* of the file */
+    uint64_t bytes, skipped_owners, skipped_xattrs, xattr_bytes, work; /* of the file */
     uint64_t size, offset;
     int64_t uid, gid, mtime, devmajor, devminor;
     uint32_t mode, mtime_ns, path_len, link_len, xattr_count;

@@ -95,15 +95,15 @@ static int is_below(const struct node *node, const struct node *dir, const char 
     return node != NULL;
 }
 
-/* The name is taken: by the target itself, which is fine, or by what must go, unless the target would go with it. */
+/* from is open and pinned. The name is taken: by the target itself, which is fine, or by what must go, unless the target would go with it. */
 static int link_over(struct extract *ex, struct node *from, const char *target, struct node *dir, const char *name)
 {
     struct stat old, there;
-    int from_fd = tree_fd(ex, from), dir_fd = tree_fd(ex, dir), code, failed;
+    int dir_fd = tree_fd(ex, dir), code, failed;
 
-    if (from_fd < 0 || dir_fd < 0)
+    if (dir_fd < 0)
         return extract_io(ex);
-    if (fstatat(from_fd, target, &old, AT_SYMLINK_NOFOLLOW))
+    if (fstatat(from->fd, target, &old, AT_SYMLINK_NOFOLLOW))
         return extract_bad(ex, EXTRACT_HARDLINK, errno);
     if (S_ISDIR(old.st_mode))
         return extract_bad(ex, EXTRACT_HARDLINK, EISDIR);
@@ -113,15 +113,31 @@ static int link_over(struct extract *ex, struct node *from, const char *target, 
         return extract_bad(ex, EXTRACT_HARDLINK, 0);
     if ((code = remove_name(ex, dir, name)))
         return code;
-    RETRY(failed, linkat(from_fd, target, dir_fd, name, 0));
+    RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
     return failed ? extract_io(ex) : TAR_OK;
+}
+
+static int link_to(struct extract *ex, struct node *from, const char *target, struct node *dir, const char *name)
+{
+    int dir_fd = tree_fd(ex, dir), failed;
+
+    if (dir_fd < 0)
+        return extract_io(ex);
+    RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
+    if (!failed)
+        return TAR_OK;
+    if (errno == EEXIST)
+        return link_over(ex, from, target, dir, name);
+    if (errno == ENOENT || errno == EPERM || errno == ENOTDIR)
+        return extract_bad(ex, EXTRACT_HARDLINK, errno);
+    return extract_io(ex);
 }
 
 static int make_hard_link(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
     struct split_name target;
     struct node *from;
-    int code, leftover, from_fd, dir_fd, failed;
+    int code, leftover;
 
     code = extract_split(ex, entry->link, &target, &leftover);
     if (code == EXTRACT_EMPTY_NAME || (!code && target.base_len == 0))
@@ -133,18 +149,12 @@ static int make_hard_link(struct extract *ex, struct node *dir, const char *name
         return extract_bad(ex, EXTRACT_HARDLINK, code == WALK_MISSING ? ENOENT : ENOTDIR);
     if (code)
         return code;
-    from_fd = tree_fd(ex, from);
-    dir_fd = from_fd < 0 ? -1 : tree_fd(ex, dir);
-    if (dir_fd < 0)
+    if (tree_fd(ex, from) < 0)
         return extract_io(ex);
-    RETRY(failed, linkat(from_fd, target.base, dir_fd, name, 0));
-    if (!failed)
-        return TAR_OK;
-    if (errno == EEXIST)
-        return link_over(ex, from, target.base, dir, name);
-    if (errno == ENOENT || errno == EPERM || errno == ENOTDIR)
-        return extract_bad(ex, EXTRACT_HARDLINK, errno);
-    return extract_io(ex);
+    ex->pinned = from;
+    code = link_to(ex, from, target.base, dir, name);
+    ex->pinned = NULL;
+    return code;
 }
 
 /* The node of a directory entry: the one that is there, or a new one in the place of something else. */
@@ -154,6 +164,8 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
 
     if ((*node = tree_find(ex, dir, name)))
         return TAR_OK;
+    if ((code = tree_fits(ex, dir, strlen(name), 1)))
+        return code;
     code = tree_make(ex, dir, name, mode, node);
     if (code != EXTRACT_IO || ex->value != EEXIST)
         return code;
@@ -198,9 +210,10 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
         return code;
     node->born = 0;
     meta_time(entry, times);
-    node->mtime = times[1];
-    node->mode = (mode_t)entry->mode;
-    node->flags &= ~(unsigned)(NODE_MODE | NODE_INHERITS);
+    node->mtime = times[1].tv_sec;
+    node->mtime_ns = (uint32_t)times[1].tv_nsec;
+    node->mode = (uint16_t)entry->mode;
+    node->flags &= (uint16_t)~(NODE_MODE | NODE_INHERITS);
     node->flags |= NODE_NAMED | gives(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
     tree_hold(node);
     return TAR_OK;
@@ -224,7 +237,7 @@ int make_entry(struct extract *ex, const struct split_name *name, const struct t
     struct node *dir;
     int code = tree_walk(ex, name->parent, name->parent_len, 1, &dir);
 
-    if (code)
+    if (code || (code = tree_fits(ex, dir, name->base_len, 0)))
         return code;
     switch (entry->type) {
     case 'd':

@@ -49,6 +49,7 @@ static void set_xattrs(struct extract *ex, int fd, const char *path, const struc
         key[len] = 0;
         if (!allowed(key))
             continue;
+        ex->work += WORK_XATTR + xattr->value.len / 256;
         if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.owners || !privileged(key)))
             failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
                              : lsetxattr(path, key, xattr->value.data, xattr->value.len, 0);
@@ -175,7 +176,7 @@ void meta_time(const struct tar_entry *entry, struct timespec times[2])
 static int set_times(struct extract *ex)
 {
     for (struct node *node = ex->oldest; node; node = node->newer) {
-        struct timespec times[2] = {{0, UTIME_OMIT}, node->mtime};
+        struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)node->mtime, (long)node->mtime_ns}};
         int fd, failed;
         if (stop_asked(ex->options.stop))
             return EXTRACT_STOPPED;

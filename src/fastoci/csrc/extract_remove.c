@@ -45,7 +45,7 @@ static int keep_directory(struct extract *ex, struct node *node)
     if (!(node->flags & (NODE_NAMED | NODE_MADE))) {
         code = meta_implied(ex, fd, (struct origin){0, NODE_INHERITS, 0});
         node->born = 0;
-        node->flags = (node->flags | NODE_MADE) & ~(unsigned)(NODE_MODE | NODE_INHERITS);
+        node->flags = (uint16_t)((node->flags | NODE_MADE) & ~(NODE_MODE | NODE_INHERITS));
     }
     return code;
 }
@@ -64,8 +64,25 @@ static int sift(struct extract *ex, struct node *dir, const char *name, struct n
     return tree_owns(ex, dir, name) ? TAR_OK : remove_name(ex, dir, name);
 }
 
-/* One pass over a directory. Directories to look into are stacked on *stack. */
-static int sift_pass(struct extract *ex, struct node *dir, int fd, struct node **stack)
+static int push(struct extract *ex, struct node *node)
+{
+    if (ex->pending_count == ex->pending_capacity) {
+        size_t capacity = ex->pending_capacity ? 2 * ex->pending_capacity : 64;
+        struct node **bigger = realloc(ex->pending, capacity * sizeof *bigger);
+        if (!bigger) {
+            errno = ENOMEM;
+            return extract_io(ex);
+        }
+        ex->pending = bigger;
+        ex->pending_capacity = capacity;
+    }
+    node->flags |= NODE_BARE;
+    ex->pending[ex->pending_count++] = node;
+    return TAR_OK;
+}
+
+/* One pass over a directory. Directories to look into are pushed. */
+static int sift_pass(struct extract *ex, struct node *dir, int fd)
 {
     struct node *deeper;
     ssize_t got;
@@ -79,20 +96,16 @@ static int sift_pass(struct extract *ex, struct node *dir, int fd, struct node *
                 continue;
             if (stop_asked(ex->options.stop))
                 return EXTRACT_STOPPED;
-            if ((code = sift(ex, dir, dent->name, &deeper)))
+            code = sift(ex, dir, dent->name, &deeper);
+            if (code || (deeper && (code = push(ex, deeper))))
                 return code;
-            if (!deeper)
-                continue;
-            deeper->flags |= NODE_BARE;
-            deeper->pending = *stack;
-            *stack = deeper;
         }
     }
     return got < 0 ? extract_io(ex) : TAR_OK;
 }
 
 /* Read again until a pass removes nothing: reading a directory that shrinks may miss names. */
-static int sift_directory(struct extract *ex, struct node *dir, struct node **stack)
+static int sift_directory(struct extract *ex, struct node *dir)
 {
     int own = tree_fd(ex, dir), fd, code;
     uint64_t before;
@@ -108,7 +121,7 @@ static int sift_directory(struct extract *ex, struct node *dir, struct node **st
         return extract_io(ex);
     do {
         before = ex->removals;
-        code = lseek(fd, 0, SEEK_SET) < 0 ? extract_io(ex) : sift_pass(ex, dir, fd, stack);
+        code = lseek(fd, 0, SEEK_SET) < 0 ? extract_io(ex) : sift_pass(ex, dir, fd);
     } while (!code && ex->removals != before);
     close(fd);
     return code;
@@ -116,15 +129,13 @@ static int sift_directory(struct extract *ex, struct node *dir, struct node **st
 
 int remove_lower(struct extract *ex, struct node *dir)
 {
-    struct node *stack = NULL;
     int code = TAR_OK;
 
-    if (dir->flags & NODE_BARE)
-        return TAR_OK;
-    dir->flags |= NODE_BARE;
-    dir->pending = NULL;
-    for (struct node *at = dir; at && !code; at = stack, stack = stack ? stack->pending : NULL)
-        code = sift_directory(ex, at, &stack);
+    ex->pending_count = 0;
+    if (!(dir->flags & NODE_BARE))
+        code = push(ex, dir);
+    while (!code && ex->pending_count)
+        code = sift_directory(ex, ex->pending[--ex->pending_count]);
     return code;
 }
 

@@ -23,6 +23,7 @@ static int put_pending(struct extract *ex, int whole)
     stage->head.bytes = ex->facts.bytes - stage->head.bytes;
     stage->head.skipped_owners = ex->facts.skipped_owners - stage->head.skipped_owners;
     stage->head.skipped_xattrs = ex->facts.skipped_xattrs - stage->head.skipped_xattrs;
+    stage->head.work = ex->work - stage->head.work;
     return log_put(&stage->log, &stage->head, ex->entry);
 }
 
@@ -45,6 +46,7 @@ static int on_entry(void *ctx, const struct tar_entry *entry)
         .bytes = ex->facts.bytes,
         .skipped_owners = ex->facts.skipped_owners,
         .skipped_xattrs = ex->facts.skipped_xattrs,
+        .work = ex->work,
     };
     if (verdict != VERDICT_MAKE || entry->type != 'f')
         return TAR_OK;

@@ -68,7 +68,7 @@ static uint64_t hash_of(const struct extract *ex, const struct node *dir, const 
 
 struct node *tree_find(struct extract *ex, const struct node *dir, const char *name)
 {
-    uint64_t hash = hash_of(ex, dir, name, strlen(name));
+    uint32_t hash = (uint32_t)hash_of(ex, dir, name, strlen(name));
     struct node *node = ex->table[hash & (ex->table_size - 1)];
 
     while (node && !(node->hash == hash && node->parent == dir && strcmp(node->name, name) == 0))
@@ -129,6 +129,13 @@ void tree_shut(struct extract *ex, struct node *node)
     }
 }
 
+void tree_shut_stale(struct extract *ex)
+{
+    if (ex->most_stale == ex->pinned)
+        tree_used(ex, ex->pinned);
+    tree_shut(ex, ex->most_stale);
+}
+
 void tree_keep_open(struct extract *ex, struct node *node, int fd)
 {
     node->fd = fd;
@@ -136,7 +143,7 @@ void tree_keep_open(struct extract *ex, struct node *node, int fd)
         return;
     recent_push(ex, node);
     if (++ex->open_fds > ex->max_fds)
-        tree_shut(ex, ex->most_stale);
+        tree_shut_stale(ex);
 }
 
 static void link_node(struct extract *ex, struct node *node)
@@ -208,7 +215,8 @@ static int examine(const struct extract *ex, struct node *node, int fd)
 
     if (fstat(fd, &st))
         return -1;
-    node->mtime = st.st_mtim;
+    node->mtime = st.st_mtim.tv_sec;
+    node->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
     node->flags |= tree_inherits(fd, st.st_mode);
     if (ex->uid != 0 && (st.st_mode & 0700) != 0700) {
         node->mode = st.st_mode & 07777;
@@ -216,6 +224,20 @@ static int examine(const struct extract *ex, struct node *node, int fd)
         return fchmod(fd, node->mode | 0700);
     }
     return 0;
+}
+
+static size_t path_len(const struct node *dir, size_t len)
+{
+    return dir && dir->parent ? dir->path_len + 1 + len : len;
+}
+
+int tree_fits(struct extract *ex, const struct node *dir, size_t len, int directory)
+{
+    if (path_len(dir, len) > PATH_LEN)
+        return extract_bad(ex, EXTRACT_PATH, (int64_t)path_len(dir, len));
+    if (directory && ex->nodes > ex->options.max_directories) /* the root is one */
+        return extract_bad(ex, EXTRACT_DIRECTORIES, (int64_t)ex->options.max_directories);
+    return TAR_OK;
 }
 
 struct node *tree_add(struct extract *ex, struct node *parent, const char *name, int fd, int existing)
@@ -236,7 +258,8 @@ struct node *tree_add(struct extract *ex, struct node *parent, const char *name,
     node->id = ++ex->last_id;
     node->parent = parent;
     node->flags |= existing ? 0 : NODE_MADE | NODE_BARE;
-    node->hash = parent ? hash_of(ex, parent, name, len) : 1;
+    node->hash = parent ? (uint32_t)hash_of(ex, parent, name, len) : 1;
+    node->path_len = (uint16_t)path_len(parent, len);
     link_node(ex, node);
     tree_keep_open(ex, node, fd);
     return node;

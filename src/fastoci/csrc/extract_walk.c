@@ -22,28 +22,27 @@ static int open_child(struct extract *ex, int dir, const char *name)
         return fd;
     ex->max_fds = TREE_FDS_MIN;
     while (ex->open_fds > TREE_FDS_MIN / 2)
-        tree_shut(ex, ex->most_stale);
+        tree_shut_stale(ex);
     return directory_open(dir, name);
 }
 
 int tree_fd(struct extract *ex, struct node *node)
 {
-    struct node *top = node;
+    struct node *way[PATH_LEN / 2 + 1]; /* from an open ancestor */
+    size_t left = 0;
 
     if (node->fd >= 0) {
         tree_used(ex, node);
         return node->fd;
     }
-    while (top->fd < 0) {
-        top->parent->down = top;
-        top = top->parent;
-    }
-    while (top != node) {
-        int fd = open_child(ex, top->fd, top->down->name);
+    for (struct node *at = node; at->fd < 0; at = at->parent)
+        way[left++] = at;
+    ex->work += left * WORK_OPEN;
+    while (left--) {
+        int fd = open_child(ex, way[left]->parent->fd, way[left]->name);
         if (fd < 0)
             return -1;
-        top = top->down;
-        tree_keep_open(ex, top, fd);
+        tree_keep_open(ex, way[left], fd);
     }
     return node->fd;
 }
@@ -75,7 +74,8 @@ static int imply(struct extract *ex, struct node *parent, const char *name, stru
         return EXTRACT_WHITEOUT;
     if (++ex->made > ex->options.max_entries)
         return extract_bad(ex, EXTRACT_ENTRIES, (int64_t)ex->options.max_entries);
-    if ((code = tree_make(ex, parent, name, IMPLIED_MODE, out)))
+    ex->work += WORK_IMPLIED;
+    if ((code = extract_worked(ex)) || (code = tree_make(ex, parent, name, IMPLIED_MODE, out)))
         return code;
     code = meta_implied(ex, (*out)->fd, (struct origin){1, parent->flags & NODE_INHERITS, (*out)->born});
     (*out)->born = IMPLIED_MODE;
@@ -146,6 +146,7 @@ static int walk(struct extract *ex, const char *at, size_t left, int create, str
         int code = TAR_OK;
         if (len > NAME_LEN)
             return extract_bad(ex, EXTRACT_NAME_TOO_LONG, (int64_t)len);
+        ex->work += WORK_COMPONENT;
         memcpy(name, at, len);
         name[len] = 0;
         at += skip;
@@ -156,9 +157,10 @@ static int walk(struct extract *ex, const char *at, size_t left, int create, str
             node = node->parent ? node->parent : node;
             continue;
         }
-        if (!(child = tree_find(ex, node, name)))
+        if (!(child = tree_find(ex, node, name)) && !(code = tree_fits(ex, node, len, 1)))
             code = enter(ex, node, name, create, &child, target, &target_len);
         if (code == WALK_LINK) {
+            ex->work += WORK_LINK;
             link_bytes += target_len;
             if (++links > LINKS_MAX || link_bytes > LINK_BYTES_MAX)
                 return extract_bad(ex, EXTRACT_LINKS, (int64_t)links);

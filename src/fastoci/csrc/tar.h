@@ -44,7 +44,11 @@ enum tar_code {
     EXTRACT_CLOSED = 46,        /* used after extract_close or after the end */
     EXTRACT_STOPPED = 47,       /* somebody asked for it */
     EXTRACT_MOUNT = 48,         /* a mount point is on the way, or in what would be removed */
-    TAR_CODE_END = 49
+    EXTRACT_PATH = 49,          /* a path above 4095 bytes, as it is spelled or below the root; value: its length */
+    EXTRACT_DIRECTORIES = 50,   /* value: the limit */
+    EXTRACT_WORK = 51,          /* value: the limit */
+    EXTRACT_XATTRS = 52,        /* more than 512 extended attributes; value: their number */
+    TAR_CODE_END = 53
 };
 
 /* Kind ("format", "unsafe", "unsupported", "limit", "io", "stopped") and one sentence; 0, or -1 when there is no such code. */

@@ -37,6 +37,10 @@ static const struct description DESCRIPTIONS[TAR_CODE_END] = {
     [EXTRACT_BYTES] = {"limit", "the files of the layer have more bytes than the limit"},
     [EXTRACT_CLOSED] = {"io", "the extractor is closed"},
     [EXTRACT_STOPPED] = {"stopped", "the extraction was stopped"},
+    [EXTRACT_PATH] = {"unsafe", "a path is longer than 4095 bytes"},
+    [EXTRACT_DIRECTORIES] = {"limit", "the layer reaches too many directories"},
+    [EXTRACT_WORK] = {"limit", "the names, links and attributes of the layer ask for too much work"},
+    [EXTRACT_XATTRS] = {"limit", "the entry has more than 512 extended attributes"},
     [EXTRACT_MOUNT] = {"unsafe", "a mount point is in the way: nothing below it is written, and it is not removed"},
 };
 

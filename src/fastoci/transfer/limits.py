@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastoci._core import MAX_DIRECTORIES
 from fastoci.image import document
 from fastoci.store.durable import Level
 
@@ -30,8 +31,9 @@ class Limits:
     index_entries: int = 10_000  # what one index names
     documents: int = 64  # indexes and manifests that one name may have a pull read
     documents_size: int = 16 << 20  # bytes of them together
-    unpacked_size: int = 100 << 30  # bytes of files that one image may unpack to
+    unpacked_size: int = 100 << 30  # bytes of files, xattrs and long names that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
+    layer_directories: int = MAX_DIRECTORIES  # that one layer makes or reaches, at about 130 bytes of memory each
     durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
     store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
     checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most

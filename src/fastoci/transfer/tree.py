@@ -10,6 +10,10 @@ from fastoci.unpack.layer import LayerStager, LayerWriter
 _HEADERS = 8 << 10  # bytes of tar beside the content that an entry may take on average
 _PADDING = 64 << 20  # and more that belong to no entry
 
+# What compressed bytes may ask for. gzip cannot do more than 1032:1; an entry whose name is its own takes 20 bytes.
+_TAR_RATIO, _TAR_FREE = 1100, 4 << 30
+_ENTRY, _ENTRIES_FREE = 8, 250_000
+
 
 class Tree:
     """Counts over the layers of one tree; several may be under way.
@@ -32,7 +36,14 @@ class Tree:
         """The writer of a layer below which all is complete, with what the limits leave it."""
         entries, size = self._left(number)
         base = self._base or number > 0
-        writer = LayerWriter(root_fd, name=name, base=base, max_entries=entries, max_bytes=size)
+        writer = LayerWriter(
+            root_fd,
+            name=name,
+            base=base,
+            max_entries=entries,
+            max_bytes=size,
+            max_directories=self._limits.layer_directories,
+        )
         self._sinks[number] = writer
         return writer
 
@@ -57,6 +68,13 @@ class Tree:
         self._tell()
         entries, content = self._totals()
         limit = self._limits.unpacked_size
+        read = sum(self._read.values())
+        if self._tar > _TAR_FREE + _TAR_RATIO * read:
+            return UnpackError(
+                f"{read} bytes become {self._tar} bytes of tar: more than {_TAR_FREE} + {_TAR_RATIO} each"
+            )
+        if entries > _ENTRIES_FREE + read // _ENTRY:
+            return UnpackError(f"{read} bytes hold {entries} entries: more than {_ENTRIES_FREE} and one each {_ENTRY}")
         if entries > self._limits.unpacked_entries:
             return UnpackError(f"the layers hold more than {self._limits.unpacked_entries} entries (--max-entries)")
         if content > limit:
@@ -77,7 +95,7 @@ class Tree:
         for sink in self._sinks.values():
             for kind, count in sink.skipped.items():
                 skipped[kind] = skipped.get(kind, 0) + count
-        entries, size = self._totals()
+        entries, size = self._totals()[0], sum(sink.bytes for sink in self._sinks.values())
         self._observe(
             UnpackDone(self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count})
         )
@@ -87,7 +105,7 @@ class Tree:
 
     def _totals(self) -> tuple[int, int]:
         sinks = self._sinks.values()
-        return sum(sink.entries for sink in sinks), sum(sink.bytes for sink in sinks)
+        return sum(sink.entries for sink in sinks), sum(sink.size for sink in sinks)
 
     def _left(self, number: int) -> tuple[int, int]:
         self._sinks.pop(number, None)  # the layer was made aside, and is counted again when it is moved

@@ -34,12 +34,27 @@ class LayerWriter:
         name: the layer in messages: a diff_id or a file.
         base: lower layers are there, so whiteouts have work to do.
         max_entries, max_bytes: what this layer may still make.
+        max_directories: what it may make or reach.
     """
 
-    def __init__(self, root_fd: int, *, name: str, base: bool, max_entries: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        *,
+        name: str,
+        base: bool,
+        max_entries: int,
+        max_bytes: int,
+        max_directories: int = _core.MAX_DIRECTORIES,
+    ) -> None:
         self.name = name
         self._extractor = _core.Extractor(
-            root_fd, owners=os.geteuid() == 0, base=base, max_entries=max_entries, max_bytes=max_bytes
+            root_fd,
+            owners=os.geteuid() == 0,
+            base=base,
+            max_entries=max_entries,
+            max_bytes=max_bytes,
+            max_directories=max_directories,
         )
 
     @property
@@ -51,6 +66,11 @@ class LayerWriter:
     def bytes(self) -> int:
         """Bytes of file content written so far."""
         return self._extractor.bytes
+
+    @property
+    def size(self) -> int:
+        """These, and what else counts for ``max_bytes``: extended attributes, and names that are long together."""
+        return self._extractor.size
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -120,6 +140,11 @@ class LayerStager:
     def bytes(self) -> int:
         """Bytes of file content written so far."""
         return self.native.bytes
+
+    @property
+    def size(self) -> int:
+        """As ``LayerWriter.size``."""
+        return self.native.size
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #endif
 #include "../extract.h"
+#include "../remove.h"
 #include "check.h"
 
 #include <dirent.h>
@@ -27,14 +28,23 @@ static struct extract_options options;
 static struct extract_facts facts;
 static char fault[4096];
 
+static void empty(void)
+{
+    struct remove_bounds unbounded = {NULL, 0};
+
+    CHECK(remove_tree(AT_FDCWD, "root", &unbounded) == 0 && remove_tree(AT_FDCWD, "stage", &unbounded) == 0);
+}
+
 static void fresh(void)
 {
     if (root >= 0)
         close(root);
-    CHECK(system("rm -rf root stage && mkdir root stage && chmod 755 root && echo outside > outside") == 0);
+    empty();
+    CHECK(system("mkdir root stage && chmod 755 root && echo outside > outside") == 0);
     root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
-    options = (struct extract_options){.owners = geteuid() == 0, .max_entries = 100000, .max_bytes = 1 << 30};
+    options = (struct extract_options){
+        .owners = geteuid() == 0, .max_entries = 100000, .max_bytes = 1 << 30, .max_directories = 100000, .max_work = 1 << 24};
 }
 
 static int fds(void)
@@ -192,7 +202,8 @@ static int in_sandbox(void (*run)(void))
     umask(0077);
     run_all_ways(run);
     if (geteuid() == 0) {
-        CHECK(system("rm -rf root stage outside && chown 65534:65534 .") == 0);
+        empty();
+        CHECK(unlink("outside") == 0 && chown(".", 65534, 65534) == 0);
         child = fork();
         if (child == 0) {
             CHECK(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
@@ -201,7 +212,8 @@ static int in_sandbox(void (*run)(void))
         }
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
-    CHECK(system("rm -rf root stage outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
+    empty();
+    CHECK(unlink("outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
     return 0;
 }
 

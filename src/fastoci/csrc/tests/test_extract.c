@@ -205,19 +205,140 @@ static void limits(void)
     CHECK(layer(&a) == TAR_OK && look("s").st_size == 5000 && look("s").st_blocks <= 16 && facts.bytes == 2);
 }
 
-/* One pax name of that many levels of "d/". */
-static void put_deep(struct archive *a, size_t levels, const char *type)
+/* A pax record of a name: a prefix, levels of "d/", then that many letters. */
+static void put_name(struct archive *a, const char *key, const char *prefix, size_t levels, size_t letters)
 {
-    char *record = malloc(levels * 2 + 100);
-    size_t len = (size_t)sprintf(record, "%zu path=", levels * 2 + 1 + 13);
+    size_t len = strlen(key) + 1 + strlen(prefix) + levels * 2 + letters + 2; /* the space and the newline */
+    char *record = malloc(len + 32), *at;
 
-    CHECK(len == 11);
-    for (size_t i = 0; i < levels; i++, len += 2)
-        memcpy(record + len, "d/", 2);
-    memcpy(record + len, "ff\n", 3);
-    put_special(a, 'x', record, len + 3);
-    put_header(a, "x", *type, 0, NULL);
+    len += snprintf(NULL, 0, "%zu", len) == snprintf(NULL, 0, "%zu", len + 3) ? (size_t)snprintf(NULL, 0, "%zu", len) : 4;
+    at = record + sprintf(record, "%zu %s=%s", len, key, prefix);
+    for (size_t i = 0; i < levels; i++, at += 2)
+        memcpy(at, "d/", 2);
+    memset(at, 'f', letters);
+    record[len - 1] = '\n';
+    CHECK(at + letters + 1 == record + len);
+    put_special(a, 'x', record, len);
     free(record);
+}
+
+static void put_deep(struct archive *a, const char *prefix, size_t levels, size_t letters, char type)
+{
+    put_name(a, "path", prefix, levels, letters);
+    put_header(a, "x", type, 0, NULL);
+}
+
+static void paths_are_as_long_as_the_kernel_takes(void)
+{
+    static const char TYPES[] = {'0', '5', '2', '6'};
+    struct archive a = {0};
+
+    for (size_t i = 0; i < sizeof TYPES; i++)
+        for (size_t letters = 94; letters <= 96; letters++) { /* 4000 + letters; and by way of a link, 2005 + 1 + 1994 + letters */
+            fresh();
+            put_name(&a, "path", "", 2000, letters);
+            put_header(&a, "x", TYPES[i], 0, TYPES[i] == '2' ? "y" : NULL);
+            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : EXTRACT_PATH) && (letters <= 95 || facts.value == 4096));
+            fresh();
+            put_deep(&a, "", 1000, 5, '5');
+            put_name(&a, "linkpath", "", 1000, 5);
+            put_header(&a, "l", '2', 0, "x");
+            put_name(&a, "path", "l/", 997, letters);
+            put_header(&a, "x", TYPES[i], 0, TYPES[i] == '2' ? "y" : NULL);
+            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : EXTRACT_PATH) && (letters <= 95 || facts.value == 4096));
+        }
+    fresh();
+    put_file(&a, "f", "");
+    put_name(&a, "linkpath", "", 2000, 96);
+    put_header(&a, "h", '1', 0, "x");
+    CHECK(layer(&a) == EXTRACT_PATH && facts.value == 4096);
+}
+
+/* The way to the one directory is longer than the descriptors that may be open, and so is the way to the other. */
+static void hard_links_between_directories_that_are_deep(void)
+{
+    struct archive a = {0};
+    struct stat from, to;
+
+    fresh();
+    options.base = 1;
+    put_deep(&a, "a/", 1000, 1, '0');
+    put_name(&a, "linkpath", "a/", 1000, 0);
+    put_header(&a, "l", '2', 0, "x");
+    put_deep(&a, "b/", 1000, 1, '5');
+    put_header(&a, "other/f", '0', 0, NULL);
+    for (int i = 0; i < 2; i++) { /* new, and there already */
+        put_name(&a, "path", "b/", 1000, 2);
+        put_header(&a, "x", '1', 0, "l/f");
+        put_header(&a, "other/f", '0', 0, NULL);
+    }
+    put_name(&a, "linkpath", "b/", 1000, 0);
+    put_header(&a, "m", '2', 0, "x");
+    CHECK(layer(&a) == TAR_OK);
+    CHECK(chdir("root") == 0 && stat("l/f", &from) == 0 && stat("m/ff", &to) == 0 && chdir("..") == 0);
+    CHECK(from.st_ino == to.st_ino && from.st_nlink == 2);
+}
+
+static void every_budget_has_its_number(void)
+{
+    struct archive a = {0};
+
+    for (int spare = -1; spare < 2; spare++) {
+        fresh();
+        options.max_directories = (uint64_t)(4 + spare);
+        put_file(&a, "a/b/c", "");
+        dir(&a, "d/", "0000755", OLD);
+        dir(&a, "d/e/", "0000755", OLD);
+        CHECK(layer(&a) == (spare < 0 ? EXTRACT_DIRECTORIES : TAR_OK) && (spare >= 0 || facts.value == 3));
+        fresh();
+        options.max_bytes = (uint64_t)(6 + 7 + spare); /* user.k and its value; the content */
+        put_keys(&a, "SCHILY.xattr.user.k=123", NULL);
+        put_file(&a, "a", "4567");
+        CHECK(layer(&a) == (spare < 0 ? EXTRACT_BYTES : TAR_OK));
+        CHECK(spare < 0 ? facts.value == 12 : facts.extra == 9 && facts.bytes == 4);
+        fresh();
+        options.max_bytes = (uint64_t)(601 + spare);
+        put_deep(&a, "", 300, 1, '5');
+        CHECK(layer(&a) == (spare < 0 ? EXTRACT_BYTES : TAR_OK) && (spare < 0 || facts.extra == 601));
+        fresh(); /* two implied directories, three components, and each entry's own budget */
+        options.max_work = (uint64_t)(2 * 256 + 2 + spare) - 512;
+        put_file(&a, "a/b/c", "");
+        CHECK(layer(&a) == (spare < 0 ? EXTRACT_WORK : TAR_OK) && (spare >= 0 || facts.value == 513));
+    }
+}
+
+static void what_little_text_can_ask_for_is_bounded(void)
+{
+    struct archive a = {0}, records = {0};
+    char text[64];
+
+    for (int count = 511; count <= 513; count++) {
+        for (int i = 0; i < count; i++)
+            put(&records, text, (size_t)snprintf(text, sizeof text, "29 SCHILY.xattr.user.k%04d=v\n", i));
+        CHECK(strlen(text) == 29);
+        fresh();
+        put_special(&a, 'x', records.data, records.len);
+        put_file(&a, "a", "");
+        CHECK(layer(&a) == (count <= 512 ? TAR_OK : EXTRACT_XATTRS) && (count <= 512 || facts.value == 513));
+        drop(&records);
+    }
+    fresh();
+    options.max_work = 1000;
+    for (int i = 0; i < 100; i++) { /* 90 units an xattr and more, of 512 an entry */
+        for (int k = 0; k < 10; k++)
+            put(&records, text, (size_t)snprintf(text, sizeof text, "29 SCHILY.xattr.user.k%04d=v\n", k));
+        put_special(&a, 'x', records.data, records.len);
+        put_file(&a, "a", "");
+        drop(&records);
+    }
+    CHECK(layer(&a) == EXTRACT_WORK);
+    fresh();
+    options.max_work = 0;
+    put_keys(&a, "GNU.sparse.map=0,1,2,1,4,1,6,1,8,1,10,1,12,1,14,1,16,1,18,1,20,1,22,1,24,1,26,1,28,1,30,1,32,1,34,1,36,1,38,1,"
+                 "40,1,42,1,44,1,46,1,48,1,50,1,52,1,54,1,56,1,58,1,60,1,62,1,64,1",
+             "GNU.sparse.numblocks=33", "GNU.sparse.size=65", NULL);
+    put_file(&a, "s", "123456789012345678901234567890123");
+    CHECK(layer(&a) == EXTRACT_WORK && strcmp(fault, "s") == 0);
 }
 
 static void deep_and_wide_trees_need_few_descriptors(void)
@@ -231,7 +352,7 @@ static void deep_and_wide_trees_need_few_descriptors(void)
     few = limit;
     few.rlim_cur = 80;
     CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
-    put_deep(&a, 20000, "0");
+    put_deep(&a, "", 2000, 2, '0');
     dir(&a, "d/d/d/", "0000700", OLD);
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < 300; i++) {
@@ -281,6 +402,10 @@ static void run(void)
     hard_links();
     owners_devices_and_xattrs();
     limits();
+    paths_are_as_long_as_the_kernel_takes();
+    hard_links_between_directories_that_are_deep();
+    every_budget_has_its_number();
+    what_little_text_can_ask_for_is_bounded();
     deep_and_wide_trees_need_few_descriptors();
     errors_of_the_disk_are_told();
     fresh();

@@ -131,6 +131,21 @@ static void directories_without_permission_can_be_filled_and_removed(void)
     CHECK(layer(&a) == TAR_OK && gone("ro"));
 }
 
+static void a_root_without_permission_takes_another_layer(void)
+{
+    struct archive a = {0};
+
+    fresh();
+    dir(&a, "./", "0000311", OLD);
+    put_file(&a, "x", "x");
+    CHECK(layer(&a) == TAR_OK && (look(".").st_mode & 07777) == 0311);
+    put_file(&a, "y", "y");
+    put_file(&a, ".wh.x", "");
+    put_file(&a, ".wh..wh..opq", "");
+    CHECK(layer(&a) == TAR_OK && (look(".").st_mode & 07777) == 0311 && look(".").st_mtim.tv_sec == 1000);
+    CHECK(gone("x") && is("y", "y"));
+}
+
 static void run(void)
 {
     links_on_the_way_stay_inside();
@@ -138,6 +153,7 @@ static void run(void)
     whiteouts_of_nothing_and_odd_ones();
     times_of_directories();
     directories_without_permission_can_be_filled_and_removed();
+    a_root_without_permission_takes_another_layer();
     fresh();
 }
 

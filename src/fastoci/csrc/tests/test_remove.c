@@ -1,7 +1,6 @@
 /* Removal: deep, wide, closed, in the way of a mount, and cut short. */
 #include "sandbox.h"
 
-#include "../remove.h"
 #include "../stop.h"
 
 static const struct remove_bounds UNBOUNDED = {NULL, 0};
