@@ -37,7 +37,7 @@ static int open_by_device(int parent, const char *name, int flags)
     RETRY(fd, openat(parent, name, flags));
     if (fd < 0)
         return -1;
-    if (fstat(parent, &above) || fstat(fd, &below))
+    if (fstatat(parent, ".", &above, 0) || fstat(fd, &below))
         return close_with(fd, errno);
     return above.st_dev == below.st_dev ? fd : close_with(fd, EXDEV);
 }
