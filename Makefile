@@ -5,13 +5,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ASAN = build/asan
 TSAN = build/tsan
+OLDEST = build/oldest
+# what goes through the dependencies most: isal and zstandard, msgspec, aiohttp with uvloop and yarl, pyyaml, click with rich
+OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostile_documents.py tests/registry/test_registry_takeover.py \
+  tests/registry/test_registry_transport.py tests/registry/test_registry_client.py tests/registry/test_registry_kubelet.py \
+  tests/cli/test_cli_text.py tests/cli/test_cli_progress.py tests/cli/test_cli_startup.py tests/cli/test_cli_failure.py \
+  tests/transfer/test_engine.py tests/transfer/test_tap.py tests/transfer/test_gzip_layers.py
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +28,11 @@ demo: $(VENV)/installed ## install, then pull and unpack an image made of this m
 test: $(VENV)/installed-test peers ## install, then run all tests (Debian packages by apt when root)
 	$(STEP) 'running the tests'
 	$(BIN)/python -m pytest $(ARGS)
+
+oldest: peers ## a selection of tests with the oldest dependencies that pyproject.toml allows (two minutes)
+	$(MAKE) VENV=$(OLDEST) $(OLDEST)/installed-oldest
+	$(STEP) 'running tests with the oldest dependencies'
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) $(ARGS)
 
 check: dev ## formatting, lint, types, stub and floors
 	$(BIN)/ruff format --check .
@@ -148,6 +159,12 @@ $(VENV)/installed-test: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci and what its tests need (a minute)'
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(OLDEST)/installed-oldest: $(OLDEST)/created pyproject.toml setup.py $(SOURCES)
+	$(STEP) 'building and installing fastoci with the oldest dependencies (a minute)'
+	sed -n '/^dependencies = /,/^]/s/^ *"\(.*\)>=\(.*\)",$$/\1==\2/p' pyproject.toml > $(OLDEST)/constraints
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints '.[test]'
+	@touch $@
 
 # A copy of the sources: setuptools would take another build's extension for its own.
 $(VENV)/installed-sanitized: $(VENV)/created pyproject.toml setup.py $(SOURCES)

@@ -88,7 +88,9 @@ int extract_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
             RETRY(done, pwrite(ex->file, data, len, (off_t)offset));
         else
             RETRY(done, write(ex->file, data, len));
-        if (done < 0)
+        if (done == 0)
+            errno = EIO; /* a file system that takes nothing would be asked for ever */
+        if (done <= 0)
             return extract_io(ex);
         data += done;
         offset += (uint64_t)done;

@@ -36,7 +36,9 @@ static int write_out(struct log_writer *log, const uint8_t *data, size_t len)
     while (len) {
         ssize_t done;
         RETRY(done, pwrite(log->fd, data, len, (off_t)log->end));
-        if (done < 0)
+        if (done == 0)
+            errno = EIO; /* a file system that takes nothing would be asked for ever */
+        if (done <= 0)
             return -1;
         log->end += (uint64_t)done;
         data += done;
@@ -138,7 +140,9 @@ static int look(struct log_reader *reader, const struct log_writer *log, size_t 
         ssize_t got;
         if (make_room(reader, len))
             return -1;
-        RETRY(got, pread(log->fd, reader->buffer + reader->have, reader->capacity - reader->have, (off_t)reader->at));
+        size_t most = reader->capacity - reader->have;
+        most = most < log->end - reader->at ? most : (size_t)(log->end - reader->at);
+        RETRY(got, pread(log->fd, reader->buffer + reader->have, most, (off_t)reader->at));
         if (got <= 0)
             return got < 0 ? -1 : 0;
         reader->at += (uint64_t)got;
@@ -147,7 +151,14 @@ static int look(struct log_reader *reader, const struct log_writer *log, size_t 
     return 1;
 }
 
-static int take_xattrs(struct log_reader *reader, const uint8_t *at, size_t count)
+/* The lengths in a record are a file's, which a disk may have damaged: -1 with EIO. */
+static int damaged(void)
+{
+    errno = EIO;
+    return -1;
+}
+
+static int take_xattrs(struct log_reader *reader, const uint8_t *at, const uint8_t *end, size_t count)
 {
     if (count > reader->xattr_capacity) {
         struct tar_xattr *bigger = realloc(reader->xattrs, count * sizeof *bigger);
@@ -160,11 +171,15 @@ static int take_xattrs(struct log_reader *reader, const uint8_t *at, size_t coun
     }
     for (size_t i = 0; i < count; i++) {
         uint32_t lengths[2];
+        if ((size_t)(end - at) < sizeof lengths)
+            return damaged();
         memcpy(lengths, at, sizeof lengths);
         at += sizeof lengths;
+        if ((uint64_t)(end - at) < (uint64_t)lengths[0] + lengths[1])
+            return damaged();
         reader->xattrs[i].key = (struct tar_bytes){at, lengths[0]};
         reader->xattrs[i].value = (struct tar_bytes){at + lengths[0], lengths[1]};
-        at += lengths[0] + lengths[1];
+        at += (size_t)lengths[0] + lengths[1];
     }
     return 0;
 }
@@ -177,6 +192,10 @@ int log_next(struct log_reader *reader, const struct log_writer *log, struct log
     if (found <= 0)
         return found;
     memcpy(head, reader->buffer + reader->start, sizeof *head);
+    if (head->len > log->end - (reader->at - (reader->have - reader->start)))
+        return 0;
+    if (head->len < sizeof *head + (uint64_t)head->path_len + head->link_len + (uint64_t)head->xattr_count * sizeof(uint32_t[2]))
+        return damaged();
     if ((found = look(reader, log, (size_t)head->len)) <= 0)
         return found;
     record = reader->buffer + reader->start + sizeof *head;
@@ -196,7 +215,8 @@ int log_next(struct log_reader *reader, const struct log_writer *log, struct log
         .xattr_count = head->xattr_count,
         .offset = head->offset,
     };
-    if (head->xattr_count && take_xattrs(reader, record + head->path_len + head->link_len, head->xattr_count))
+    record += (size_t)head->path_len + head->link_len;
+    if (head->xattr_count && take_xattrs(reader, record, reader->buffer + reader->start, head->xattr_count))
         return -1;
     entry->xattrs = reader->xattrs;
     return 1;

@@ -63,7 +63,7 @@ static void clear_xattrs(int fd)
     char *list;
     ssize_t len = flistxattr(fd, NULL, 0);
 
-    if (len <= 0 || !(list = malloc(LIST_MAX)))
+    if (len <= 0 || !(list = calloc(1, LIST_MAX + 1))) /* it ends with a zero, whatever the file system says */
         return;
     len = flistxattr(fd, list, LIST_MAX);
     for (ssize_t at = 0; at < len; at += (ssize_t)strlen(list + at) + 1)

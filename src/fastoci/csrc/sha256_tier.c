@@ -85,8 +85,10 @@ static void openssl_blocks(uint32_t *const *words, const uint8_t *const *data, s
 {
     struct openssl_ctx ctx = {.digest_size = 32};
     memcpy(ctx.words, *words, sizeof ctx.words);
-    openssl_update(&ctx, *data, blocks * 64);
-    memcpy(*words, ctx.words, sizeof ctx.words);
+    if (openssl_update(&ctx, *data, blocks * 64) == 1)
+        memcpy(*words, ctx.words, sizeof ctx.words);
+    else
+        sha256_scalar(words, data, blocks);
 }
 
 static int have_openssl(void)

@@ -32,8 +32,10 @@ int write_all(int fd, const uint8_t *data, size_t size, int64_t offset, int unca
         int64_t at = offset + (int64_t)done;
         ssize_t n = uncached ? write_uncached(fd, data + done, size - done, at) : pwrite(fd, data + done, size - done, at);
 
-        if (n >= 0)
+        if (n > 0)
             done += (size_t)n;
+        else if (n == 0)
+            return -EIO; /* a file system that takes nothing would be asked for ever */
         else if (errno != EINTR)
             return -errno;
     }
