@@ -15,15 +15,20 @@ from typing import Protocol
 
 import pytest
 import uvloop
+from parts import open_parts
 from pulls import image_of, made, same
 
 import fastoci
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, FormatError, IntegrityError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
+from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.events import Event, Warned
+from fastoci.transfer.stored import Mending
 
 pytestmark = pytest.mark.attack
 uvloop.new_event_loop().close()  # opens a pipe for the life of the process, which is no test's leak
@@ -264,6 +269,28 @@ async def test_a_view_never_names_what_is_damaged(registry: Registry, tmp_path: 
         await engine.upkeep.repair([reference])
         assert await engine.upkeep.view(tmp_path / "layout", [reference]) == 1
     assert sound(tmp_path / "layout")
+
+
+async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_and_gives_its_memory_back(
+    registry: Registry, tmp_path: Path
+) -> None:
+    layout, reference = tmp_path / "layout", Reference.parse(f"{registry.address}/app:1")
+    blobs = [IMAGE.descriptor, *(Descriptor(blob.media_type, blob.digest, blob.size) for blob, _ in IMAGE.blobs())]
+    image = LayoutImage("app:1", IMAGE.descriptor, blobs)
+    async with open_parts(tmp_path / "store") as parts:
+        repository = parts.client.repository(reference)
+        await parts.job.pull(reference, repository, image="app", platform=None, rootfs=None)
+        for instant in range(12):
+            export = asyncio.create_task(parts.job.stored.export(layout, [image], Mending("app", None)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(instant * 0.0005)
+            export.cancel()
+            await asyncio.wait([export])
+            assert parts.pool.in_use == 0
+            assert not (layout / "blobs").exists() or sound(layout)
+            assert export.cancelled() or whole(layout)
+        await parts.job.stored.export(layout, [image], Mending("app", None))
+    assert whole(layout)
 
 
 # On its way in.
