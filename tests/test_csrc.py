@@ -54,7 +54,6 @@ def test_threads_that_look_at_a_layer_under_way_race_with_nothing(tests: Path) -
     assert output(tests, "setarch", "-R", tests / "build/tsan/test_threads") == "test_threads: ok\n"
 
 
-@pytest.mark.attack
 @pytest.mark.timeout(300)
 def test_what_isal_and_libzstd_say_is_not_believed(tests: Path, peer: Callable[[str], str]) -> None:
     for program in ("make", "cc", "igzip"):  # Debian's isal has the library, too

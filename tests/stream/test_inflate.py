@@ -133,6 +133,26 @@ def test_an_error_of_a_decoder_that_is_not_about_the_data_is_raised_as_it_is() -
         stream.run(source, 0, out)
 
 
+@pytest.mark.parametrize("said", [(b"", -17), (b"x", -17), (b"x", -1), (b"", 0)])
+def test_what_a_decoder_cannot_have_done_is_damage(said: tuple[bytes, int]) -> None:
+    class Liar(Deflate):
+        def run(self, source: bytes, room: int) -> tuple[bytes, int]:
+            return said
+
+    with pytest.raises(FormatError, match="the compressed data is damaged"):
+        inflate(gzip.compress(BODY), deflate=Liar)
+
+
+@pytest.mark.parametrize(("made", "taken"), [(1, 1 << 40), ((32 << 10) + 1, 1)])
+def test_more_than_a_decoder_was_given_is_its_fault(made: int, taken: int) -> None:
+    class Liar(Deflate):
+        def run(self, source: bytes, room: int) -> tuple[bytes, int]:
+            return bytes(made), taken
+
+    with pytest.raises(AssertionError, match="more than there was"):
+        inflate(gzip.compress(BODY), deflate=Liar)
+
+
 def test_where_no_symbols_can_be_bound_gzip_goes_through_python_isal_and_zstd_is_refused() -> None:
     program = (
         "from fastoci.stream import inflate; from fastoci.errors import UnsupportedError; from fastoci import _core\n"

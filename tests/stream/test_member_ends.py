@@ -20,6 +20,7 @@ from isal import igzip
 
 from fastoci import _core
 from fastoci.stream.deflate import Deflate
+from fastoci.stream.inflate import bind_decoders
 
 Encode = Callable[[bytes], bytes]
 Tier = type[Deflate] | None
@@ -76,7 +77,6 @@ def check_ends(members: list[bytes], content: bytes, tier: Tier) -> None:
             assert inflate_pieces(cut(data, at), deflate=tier) == content, (at - end, len(content))
 
 
-@pytest.mark.attack
 @pytest.mark.parametrize("encode", LIBRARIES.values(), ids=LIBRARIES)
 def test_a_member_may_end_at_every_boundary_of_windows_and_buffers(encode: Encode, tier: Tier) -> None:
     for kind, size in BODIES:
@@ -115,3 +115,28 @@ def test_pieces_of_one_byte_to_one_mebibyte_give_the_same(encode: Encode, tier: 
                     size,
                     step,
                 )
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096, SPAN])
+def test_what_is_consumed_never_shrinks_and_is_all_in_the_end(step: int, tier: Tier) -> None:
+    data = gzip.compress(body("zeros", WINDOW)) + gzip.compress(body("words", WINDOW)) + gzip.compress(b"")
+    pool = _core.Pool(2 * SPAN)
+    source, out = pool.take(), pool.take()
+    assert source is not None
+    assert out is not None
+    bind_decoders()
+    stream = _core.Inflate("gzip", window=0, deflate=tier)
+    for at in range(0, len(data), step):
+        source.clear()
+        source.append(data[at : at + step])
+        start = 0
+        while start < len(source) or len(out) == WINDOW:
+            out.clear()
+            consumed = stream.run(source, start, out)
+            assert 0 <= consumed <= len(source) - start
+            start += consumed
+            assert stream.consumed == at + start
+    assert stream.finish() == 0
+    assert (stream.consumed, stream.produced) == (len(data), 2 * WINDOW)
+    source.release()
+    out.release()

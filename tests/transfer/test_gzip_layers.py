@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ COMPRESSORS = {
 
 
 def zeros(size: int) -> list[Entry]:
-    return [Entry(f"zeros{size}", data=bytes(size))]
+    return [Entry(f"zeros{size}", data=bytes(size), uid=os.geteuid(), gid=os.getegid())]
 
 
 def layer(entries: list[Entry], compress: Callable[[bytes], bytes]) -> Layer:
