@@ -82,35 +82,36 @@ def long_name(name: str, kind: str = "0", link: str = "") -> bytes:
     return records(fields) + header("x", kind)
 
 
+def again(*blocks: bytes) -> Iterator[bytes]:
+    block = b"".join(blocks)
+    return itertools.repeat(block * max(1, (64 << 10) // len(block)))
+
+
 def deep_directories() -> Iterator[bytes]:
     for number in itertools.count():
         yield long_name(f"{number}{'/d' * 2000}/f")
 
 
 def two_deep_ways() -> Iterator[bytes]:
-    for name in itertools.cycle("ab"):
-        yield long_name(f"{name}{'/d' * 2000}/f")
+    return again(*(long_name(f"{name}{'/d' * 2000}/f") for name in "ab"))
 
 
 def many_deep_ways() -> Iterator[bytes]:
-    for number in itertools.cycle(range(40)):
-        yield long_name(f"{number}{'/d' * 2000}/f")
+    return again(*(long_name(f"{number}{'/d' * 2000}/f") for number in range(40)))
 
 
 def links_through_links() -> Iterator[bytes]:
     yield header("l0", "2", link=".")
     for number in range(1, 250):
         yield header(f"l{number}", "2", link=f"l{number - 1}")
-    while True:
-        yield header("l249/f") + header("f")
+    yield from again(header("l249/f") + header("f"))
 
 
 def links_with_long_ways() -> Iterator[bytes]:
     yield long_name("d/" * 1000, "5")
     for number in range(8):
         yield long_name(f"l{number}", "2", "d/../" * 400 + (f"l{number - 1}" if number else "d"))
-    while True:
-        yield header("l7/f") + header("f")
+    yield from again(header("l7/f") + header("f"))
 
 
 def many_directories() -> Iterator[bytes]:
@@ -124,41 +125,30 @@ def many_files() -> Iterator[bytes]:
 
 
 def one_file_again_and_again() -> Iterator[bytes]:
-    block = header("f") * 64
-    while True:
-        yield block
+    return again(header("f"))
 
 
 def a_file_in_the_place_of_a_directory() -> Iterator[bytes]:
-    block = header("d/", "5") + b"".join(header(f"d/{number}") for number in range(50)) + header("d")
-    while True:
-        yield block
+    return again(header("d/", "5") + b"".join(header(f"d/{number}") for number in range(50)) + header("d"))
 
 
 def hard_links_across_deep_ways() -> Iterator[bytes]:
     yield long_name(f"a{'/d' * 1000}/f")
     yield long_name(f"b{'/d' * 1000}/f")
-    link = long_name(f"b{'/d' * 1000}/g", "1", f"a{'/d' * 1000}/f") + header("other/f")
-    while True:
-        yield link
+    yield from again(long_name(f"b{'/d' * 1000}/g", "1", f"a{'/d' * 1000}/f") + header("other/f"))
 
 
 def whiteouts_of_a_wide_directory() -> Iterator[bytes]:
-    for number in itertools.count():
-        yield header(f"wide/n{number % 3000}") + header(f"wide/.wh.{number % 3000}") + header("wide/.wh..wh..opq")
-        yield header("other/f")
+    one = header("wide/.wh..wh..opq") + header("other/f")
+    return again(*(header(f"wide/n{number}") + header(f"wide/.wh.{number}") + one for number in range(3000)))
 
 
 def attributes_of_all_names() -> Iterator[bytes]:
-    entry = records({f"SCHILY.xattr.user.{number}": b"1" for number in range(512)}) + header("f")
-    while True:
-        yield entry
+    return again(records({f"SCHILY.xattr.user.{number}": b"1" for number in range(512)}) + header("f"))
 
 
 def attributes_of_directories() -> Iterator[bytes]:
-    entry = records({f"SCHILY.xattr.user.{number}": b"1" * 200 for number in range(100)}) + header("d/", "5")
-    while True:
-        yield entry
+    return again(records({f"SCHILY.xattr.user.{number}": b"1" * 200 for number in range(100)}) + header("d/", "5"))
 
 
 def large_attributes() -> Iterator[bytes]:
@@ -168,20 +158,15 @@ def large_attributes() -> Iterator[bytes]:
 
 
 def names_as_long_as_they_may_be() -> Iterator[bytes]:
-    while True:
-        yield long_name("l", "2", "x" * 4000) + header("d/l")
+    return again(long_name("l", "2", "x" * 4000) + header("d/l"))
 
 
 def records_that_nobody_asked_for() -> Iterator[bytes]:
-    entry = header("x", "x", 1 << 20) + b"8 a=bcd\n" * (1 << 17) + header("f")
-    while True:
-        yield entry
+    return again(header("x", "x", 1 << 20) + b"8 a=bcd\n" * (1 << 17) + header("f"))
 
 
 def global_records() -> Iterator[bytes]:
-    entry = header("g", "g", 1 << 20) + b"8 a=bcd\n" * (1 << 17)
-    while True:
-        yield entry
+    return again(header("g", "g", 1 << 20) + b"8 a=bcd\n" * (1 << 17))
 
 
 def sparse_files_of_single_bytes() -> Iterator[bytes]:
@@ -189,18 +174,14 @@ def sparse_files_of_single_bytes() -> Iterator[bytes]:
     text = f"{count}\n" + "".join(f"{number * 8192}\n1\n" for number in range(count))
     body = padded(text.encode()) + b"x" * count
     fields = {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0", "GNU.sparse.realsize": b"%d" % (count * 8192)}
-    entry = records(fields) + header("s", "0", len(body)) + padded(body)
-    while True:
-        yield entry
+    return again(records(fields) + header("s", "0", len(body)) + padded(body))
 
 
 def sparse_maps_without_data() -> Iterator[bytes]:
     count = 60000
     body = padded((f"{count}\n" + "0\n0\n" * count).encode())
     fields = {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0", "GNU.sparse.realsize": b"1"}
-    entry = records(fields) + header("s", "0", len(body)) + body
-    while True:
-        yield entry
+    return again(records(fields) + header("s", "0", len(body)) + body)
 
 
 def a_file_of_zeros() -> Iterator[bytes]:
@@ -283,7 +264,7 @@ def disk(root: Path) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("pack", [gzip, zstd], ids=["gzip", "zstd"])
+@pytest.mark.parametrize("pack", [gzip, zstd] if EVERYTHING else [gzip], ids=lambda pack: pack.__name__)
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
 @pytest.mark.attack
 def test_a_small_layer_costs_little_or_is_refused(

@@ -27,7 +27,7 @@ def apply(
 ) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
-    Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched.
+    Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
 
     \b
     fastoci apply ./rootfs base.tar.gz app.tar.zst
