@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import fastoci
 from fastoci import files
-from fastoci.errors import StoreBusyError, StoreError
+from fastoci.errors import FormatError, StoreBusyError, StoreError, UnpackError
+from fastoci.registry import auth_files, certs, kubelet
+from fastoci.registry.endpoints import Tls
+from fastoci.registry.tls import context
 
 OTHER = 65534  # a user who is neither root nor the one of the tests
 
@@ -222,3 +227,48 @@ def test_a_lock_is_a_regular_file(tmp_path: Path, top: int) -> None:
         with pytest.raises(OSError, match=r"regular|symbolic"):
             files.lock_at(top, name)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.attack
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PIPE_S", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TimeoutError, match="this pipe has not ended"):
+        files.read_start(tmp_path / "pipe", 10)
+    with pytest.raises(FormatError, match="this pipe has not ended"):
+        auth_files.read(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="this pipe has not ended"):
+        certs.contents(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="this pipe has not ended"):
+        kubelet.load(tmp_path / "pipe", tmp_path, {})
+
+
+def test_what_is_written_to_a_pipe_is_read_to_its_end_or_limit(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"0123456789")
+        assert files.read_start(Path(f"/proc/self/fd/{reader}"), 4) == b"0123"
+        os.close(writer)
+        assert files.read_start(Path(f"/dev/fd/{reader}"), 1 << 20) == b"456789"
+    finally:
+        os.close(reader)
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    assert files.read_start(tmp_path / "file", 1 << 20) == bytes(100_000)
+    assert files.read_start(Path("/dev/null"), 10) == b""
+    assert files.read_start(Path("/dev/zero"), 10) == bytes(10)
+    with pytest.raises(IsADirectoryError):
+        files.read_start(tmp_path, 10)
+
+
+@pytest.mark.attack
+def test_a_certificate_or_layer_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FormatError, match="is no regular file"):
+        context(Tls(ca=(pipe,)), verify=True)
+    with pytest.raises(FormatError, match="is no regular file"):
+        context(Tls(client=((pipe, pipe),)), verify=True)
+    with pytest.raises(UnpackError, match="not from a pipe"):
+        asyncio.run(fastoci.apply(tmp_path / "tree", [pipe]))

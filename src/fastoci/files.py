@@ -20,8 +20,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -37,6 +39,7 @@ _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLO
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # O_DIRECTORY: automounts are mounted
 _LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40  # on one way, as in the kernel
+PIPE_S: Final = 5.0  # that a pipe may take to bring a configuration file
 _FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
@@ -52,6 +55,32 @@ def absolute(path: str | os.PathLike[str]) -> Path:
         return Path(path).absolute()
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the working directory has been removed", path=str(path)) from error
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """Up to ``size`` bytes from the start of a file that is only read; of a pipe, what somebody writes to it.
+
+    Never waits in ``open`` or ``read``: neither can be interrupted on a thread, and a pipe may have no writer for ever.
+
+    Raises:
+        OSError: it is not there, or cannot be read; ``TimeoutError`` of a pipe that has not ended after ``PIPE_S``.
+    """
+    until = time.monotonic() + PIPE_S
+    data = b""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        ready = select.poll()
+        ready.register(fd, select.POLLIN)
+        while len(data) < size:
+            if not ready.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, f"this pipe has not ended after {PIPE_S:.0f} s", str(path))
+            piece = os.read(fd, size - len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+    finally:
+        os.close(fd)
 
 
 def open_directory(path: Path, *, make: int | None = None, exact: bool = False) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from fastoci import files
 from fastoci.errors import FormatError
 from fastoci.registry.credential import Credential
 
@@ -90,10 +91,10 @@ def read(path: Path) -> bytes:
         FormatError: it cannot be read (caused by the ``OSError``), or is too large to be one.
     """
     try:
-        with path.open("rb") as file:
-            return read_open(file, path)
+        data = files.read_start(path, FILE_SIZE + 1)
     except OSError as error:
         raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
+    return _demand_size(data, path)
 
 
 def read_open(file: BinaryIO, path: Path) -> bytes:
@@ -103,7 +104,10 @@ def read_open(file: BinaryIO, path: Path) -> bytes:
         FormatError: it is too large to be one.
         OSError: the disk refused.
     """
-    data = file.read(FILE_SIZE + 1)
+    return _demand_size(file.read(FILE_SIZE + 1), path)
+
+
+def _demand_size(data: bytes, path: Path) -> bytes:
     if len(data) > FILE_SIZE:
         raise FormatError(f"{path}: larger than {FILE_SIZE} bytes, this is no auth file")
     return data

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastoci import files
 from fastoci.errors import FormatError
 
 _FILE_SIZE = 1 << 20  # bytes; a real one holds a few kilobytes
@@ -98,8 +99,7 @@ def contents(path: Path, *, demanded: bool = True) -> bytes | None:
         FormatError: it cannot be read, or is far too large.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_SIZE + 1)
+        data = files.read_start(path, _FILE_SIZE + 1)
     except OSError as error:
         if not demanded and error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None

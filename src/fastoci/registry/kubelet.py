@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import CredentialError, FormatError
 from fastoci.registry import patterns
 from fastoci.registry.credential import Credential
@@ -141,8 +142,7 @@ def load(
     import yaml
 
     try:
-        with config.open("rb") as file:
-            data = file.read(_CONFIG_SIZE + 1)
+        data = files.read_start(config, _CONFIG_SIZE + 1)
     except OSError as error:
         raise FormatError(f"{config}: cannot read this credential provider config: {error.strerror}") from error
     if len(data) > _CONFIG_SIZE:

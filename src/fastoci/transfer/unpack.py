@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -309,6 +310,10 @@ def _size(path: Path) -> int:
 
 def _open_layer(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a pipe without a writer, it would wait
     except OSError as error:
         raise UnpackError(f"{path}: {error.strerror}", path=str(path)) from error
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        close(fd)
+        raise UnpackError(f"{path}: a layer is read from a file, not from a pipe", path=str(path))
+    return fd
