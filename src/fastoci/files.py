@@ -226,7 +226,7 @@ def lock_at(parent: int, name: str) -> int | None:
             if not try_lock(fd):
                 os.close(fd)
                 return None
-            if _is_at(fd, parent, name):
+            if is_at(fd, parent, name):
                 return fd
         except BaseException:
             os.close(fd)
@@ -234,17 +234,48 @@ def lock_at(parent: int, name: str) -> int | None:
         os.close(fd)
 
 
-def try_lock(fd: int) -> bool:
+def try_lock(fd: int, *, byte: int | None = None) -> bool:
     """Take an OFD write lock on a file that is open for writing; False when somebody else has one.
 
+    Args:
+        byte: lock this one byte, which need not exist, instead of the whole file.
     Raises:
         OSError: the disk refused.
     """
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _write_lock(byte))
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
         return False
     return True
+
+
+def is_locked(fd: int, *, byte: int | None = None) -> bool:
+    """Whether somebody else has a lock on an open file, or on one byte of it; takes none.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _write_lock(byte))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _write_lock(byte: int | None) -> bytes:
+    """On the whole file or one byte, with no pid, as OFD locks demand."""
+    start, length = (0, 0) if byte is None else (byte, 1)
+    return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+
+
+def is_at(fd: int, parent: int, name: str) -> bool:
+    """Whether a name leads to an open file.
+
+    Raises:
+        OSError: the disk refused to tell.
+    """
+    try:
+        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
 
 
 @contextmanager
@@ -386,11 +417,3 @@ def _is_in_proc(info: os.stat_result) -> bool:
         return os.stat("/proc/self").st_dev == info.st_dev
     except FileNotFoundError:
         return False
-
-
-def _is_at(fd: int, parent: int, name: str) -> bool:
-    try:
-        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(fd))

@@ -329,3 +329,22 @@ async def test_a_closed_store_has_no_descriptors_and_does_nothing_more(tmp_path:
         shelf.store.open(ref.descriptor)
     with pytest.raises(StoreError, match="Bad file descriptor"):
         shelf.store.refs.remove(NAME)
+
+
+@pytest.mark.attack
+def test_a_directory_that_took_a_new_ones_place_keeps_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the directory above may move what root has there, and need not be able to read it."""
+    private, store = tmp_path / "private", tmp_path / "store"
+    private.mkdir(0o700)
+    (private / "file").touch()
+    make = os.mkdir
+
+    def make_and_swap(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        store.rename(tmp_path / "away")
+        private.rename(store)
+
+    monkeypatch.setattr(os, "mkdir", make_and_swap)
+    with pytest.raises(StoreError, match="is not a store"):
+        open_store(store)
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700

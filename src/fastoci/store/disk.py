@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError, StoreFullError
 from fastoci.store.directory import Directory
 
@@ -132,16 +133,10 @@ def write_all(fd: int, data: bytes) -> None:
 def make_directory(parent: Directory, name: str, mode: int) -> bool:
     """Make one directory with exactly this mode, durable in its parent; False when something has that name."""
     try:
-        parent.mkdir(name, mode)
-    except FileExistsError:
-        return False
-    fd = parent.open(name, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fchmod(fd, mode)  # mkdir's is cut by the umask
-    finally:
-        os.close(fd)
-    parent.sync()
-    return True
+        return files.make_directory_at(parent.fd, name, mode)
+    except OSError as cause:
+        cause.filename = parent.at(name)
+        raise
 
 
 def replace(directory: Directory, name: str, data: bytes, *, temporary: str, mode: int = 0o644) -> None:

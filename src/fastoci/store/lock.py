@@ -7,22 +7,20 @@ Knows no names of the store, translates no errors. Spec: docs/store-format.md 2.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import stat
-import struct
 import time
 from contextlib import suppress
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.store.directory import Directory
 from fastoci.store.threads import check
 
 WAIT_S: Final = 60.0  # what is done under a lock that is waited for takes milliseconds, on a slow disk seconds
 _PAUSE_S: Final = (0.0005, 0.02)  # between two tries: the first and the longest
-_FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
 def acquire(directory: Directory, name: str, *, wait: bool, byte: int | None = None) -> int | None:
@@ -44,12 +42,12 @@ def acquire(directory: Directory, name: str, *, wait: bool, byte: int | None = N
         fd = directory.open(name, os.O_RDWR | os.O_CREAT)
         try:
             _tighten(fd, directory.at(name))
-            if not _lock(fd, byte=byte):
+            if not files.try_lock(fd, byte=byte):
                 if until is None:
                     os.close(fd)
                     return None
                 _wait(fd, byte, until, directory.at(name))
-            if _is_at(fd, directory, name):
+            if files.is_at(fd, directory.fd, name):
                 return fd
         except BaseException:
             os.close(fd)
@@ -67,10 +65,9 @@ def is_held(directory: Directory, name: str, *, byte: int | None = None) -> bool
         # O_NONBLOCK: a FIFO in the file's place must not hang the open.
         fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _wanted(byte))
+            return files.is_locked(fd, byte=byte)
         finally:
             os.close(fd)
-        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
     return False
 
 
@@ -85,35 +82,13 @@ def _tighten(fd: int, path: str) -> None:
         os.fchmod(fd, 0o600)
 
 
-def _wanted(byte: int | None) -> bytes:
-    """A write lock on the whole file or one byte, and no pid, as OFD locks demand."""
-    start, length = (0, 0) if byte is None else (byte, 1)
-    return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-
-
-def _lock(fd: int, *, byte: int | None) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _wanted(byte))
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
-        return False
-    return True
-
-
 def _wait(fd: int, byte: int | None, until: float, path: str) -> None:
     """Lock by trying again and again: the kernel's own wait would have no end."""
     pause_s, longest_s = _PAUSE_S
     while time.monotonic() < until:
         check()
         time.sleep(pause_s * random.uniform(0.5, 1.5))
-        if _lock(fd, byte=byte):
+        if files.try_lock(fd, byte=byte):
             return
         pause_s = min(2 * pause_s, longest_s)
     raise StoreError(f"{path} was locked by somebody else for {WAIT_S:.0f} s", path=path)
-
-
-def _is_at(fd: int, directory: Directory, name: str) -> bool:
-    try:
-        named = directory.stat(name)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(fd))
