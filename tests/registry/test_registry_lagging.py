@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,36 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def at(rate: int, data: bytes = BLOB) -> Script:
     return lambda asked: replace(whole(asked, data), rate=rate)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("part", [b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * SIZE, gzip.compress(b"") * 100_000])
+@pytest.mark.parametrize("after", [b"", gzip.compress(SMALL)])
+async def test_a_gzip_body_that_brings_nothing_holds_a_blob_for_no_longer(
+    part: bytes, after: bytes, spans: Spans
+) -> None:
+    """Names and members of nothing are bytes on the wire, and none of the blob."""
+    begun = asyncio.get_running_loop().time()
+    coded = replace(answer(body=after + part, headers={"Content-Encoding": "gzip"}), rate=20 * len(after) or 500)
+    async with between(lambda asked: coded, lambda asked: whole(asked, SMALL)) as (source, first, last):
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert (len(first.asked), len(last.asked)) == (1, not after)
+    assert asyncio.get_running_loop().time() - begun < 15  # else as long as the mirror sends
+
+
+@pytest.mark.attack
+async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(spans: Spans) -> None:
+    first_answers = iter([answer(503)])
+    last_answers = iter([answer(503)])
+    lefts: Lefts = []
+    async with between(
+        lambda asked: next(first_answers, at(SLOW)(asked)),
+        lambda asked: next(last_answers, whole(asked)),
+        left=lambda *told: lefts.append(told),
+    ) as (source, first, last):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(first.asked), len(last.asked)) == (2, 2)
+    assert len(lefts) == 1
 
 
 @pytest.mark.attack

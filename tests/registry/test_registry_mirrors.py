@@ -72,6 +72,16 @@ async def test_a_blob_that_one_mirror_cuts_goes_on_at_the_next_in_its_middle(end
     assert asked.headers["range"] == f"bytes=70000-{SIZE - 1}" or end == "reset"
 
 
+@pytest.mark.attack
+async def test_a_body_that_does_not_end_after_its_last_byte_holds_the_blob_for_a_second(spans: Spans) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE
+    registry = Registry(credentials=Credentials(), read_s=60.0)
+    async with serving(lambda asked: Raw(head + BLOB + b"\r\n", "hold")) as server, registry:
+        source = registry.repository_at(REFERENCE, [endpoint(server.address, origin=True)])
+        async with asyncio.timeout(30):
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+
+
 async def test_a_mirror_that_mends_is_asked_again_after_the_others(spans: Spans) -> None:
     answers = iter([answer(503), answer(503)])
     async with between(lambda asked: next(answers, whole(asked)), lambda asked: answer(503)) as (
@@ -102,6 +112,43 @@ async def test_a_mirror_that_sent_wrong_bytes_in_an_earlier_run_is_asked_last(sp
         source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2", "http://gone.test/v2", "\0"])
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (0, 1)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("trouble", ["an error", "a cut"])
+async def test_what_passes_at_the_registry_gives_a_mirror_that_sent_wrong_bytes_no_other_go(
+    trouble: str, spans: Spans
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
+    troubles = iter([answer(503) if trouble == "an error" else Raw(head + BLOB[:70_000], "close")] * 2)
+    async with between(lambda asked: whole(asked, bytes(SIZE)), lambda asked: next(troubles, whole(asked))) as (
+        source,
+        mirror,
+        origin,
+    ):
+        source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2"])
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(mirror.asked), len(origin.asked)) == (0, 3)
+
+
+async def test_a_mirror_that_sent_wrong_bytes_is_asked_when_the_registry_has_had_all_its_tries(spans: Spans) -> None:
+    async with between(whole, lambda asked: answer(503)) as (source, mirror, origin):
+        source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2"])
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(mirror.asked), len(origin.asked)) == (1, 3)
+
+
+async def test_where_both_sent_wrong_bytes_the_registry_has_all_its_tries_first(spans: Spans) -> None:
+    """A mirror that cuts what it sent wrong makes its successor look as bad: nobody knows whose bytes they were."""
+    troubles = iter([answer(503)])
+    async with between(lambda asked: whole(asked, bytes(SIZE)), lambda asked: next(troubles, whole(asked))) as (
+        source,
+        mirror,
+        origin,
+    ):
+        source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{each.address}/v2" for each in (mirror, origin)])
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(mirror.asked), len(origin.asked)) == (0, 2)
 
 
 async def test_endpoints_are_asked_only_for_what_they_may_be_and_in_their_own_words() -> None:

@@ -18,6 +18,7 @@ from fastoci.registry.takeover import Takeover
 from fastoci.registry.transport import Reply
 
 _LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
+_END_S: Final = 1.0  # for the end of a body after its last byte
 
 
 class Body:
@@ -53,7 +54,7 @@ class Body:
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
         self._receiver = None if skip or gzip else reply.take_over(left)
-        self._source = Plain(reply, skip + left) if gzip else reply
+        self._source = Plain(reply, skip + left, self._check) if gzip else reply
         server.begin(self.received)
 
     def received(self) -> int:
@@ -119,13 +120,13 @@ class Body:
             self._count(took)
             self._watch.count(start)  # what is skipped comes, too: it is no stall
             if self.left > stop:
-                self._slow = self._watch.verdict()
-                if self._slow:
-                    raise self._too_slow()
+                self._check()
         if not self.left:
-            with suppress(TransportError):  # every byte is here; whether they are the right ones is seen elsewhere
-                if await self._source.some():
-                    raise wrong_length(self._blob, self._blob.size + 1)
+            # Every byte is here; whether they are the right ones is seen elsewhere, and nobody waits for an end.
+            with suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    if await self._source.some():
+                        raise wrong_length(self._blob, self._blob.size + 1)
 
     def _look(self, receiver: Takeover) -> None:
         """Break a body off that is too slow."""
@@ -135,6 +136,16 @@ class Body:
             receiver.break_off(TimeoutError())
         else:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+
+    def _check(self) -> None:
+        """Break off here, when it is too slow.
+
+        Raises:
+            TimedOutError: it is.
+        """
+        self._slow = self._watch.verdict()
+        if self._slow:
+            raise self._too_slow()
 
     def _count(self, size: int) -> None:
         self.left -= size

@@ -10,6 +10,7 @@ Spec: RFC 9110 section 8.4; distribution-spec v1.1 knows no coding.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 from fastoci.errors import TransportError, TruncatedError
@@ -56,10 +57,15 @@ def check_identity(reply: Reply) -> None:
 
 
 class Plain:
-    """The content of a gzip body of at most ``size`` bytes of content. Belongs to one task."""
+    """The content of a gzip body of at most ``size`` bytes of content. Belongs to one task.
 
-    def __init__(self, reply: Reply, size: int) -> None:
+    Args:
+        check: called whenever bytes came that are no content, headers and members of nothing; may raise.
+    """
+
+    def __init__(self, reply: Reply, size: int, check: Callable[[], None]) -> None:
         self._reply = reply
+        self._check = check
         self._most = size + size // 1000 + _SLACK
         self._member = zlib.decompressobj(31)
         self._begun = False
@@ -69,7 +75,7 @@ class Plain:
         """Up to 256 KiB of content that came; empty at its end.
 
         Raises:
-            TransportError: as ``Reply.some``; and it is no gzip, or is longer than its content can be.
+            TransportError: as ``Reply.some`` and ``check``; and it is no gzip, or is longer than its content can be.
         """
         while True:
             if not self._input:
@@ -84,6 +90,8 @@ class Plain:
                 return data
             if self._reply.received > self._most:
                 raise self._broken("is longer than the blob")
+            if not self._input:
+                self._check()
 
     def _decoded(self) -> bytes:
         if self._member.eof:

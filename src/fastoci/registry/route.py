@@ -8,10 +8,12 @@ Rules:
 2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
    last one waits (``patience``) and begins again. A manifest that is wrong (another digest or size, no document) may
    pass once: a byte may have been lost on the way. Whether a blob is fetched again is for whoever hashes it.
-3. A place that cannot be connected to, that never answers or fell silent twice in a row, that wants to be let alone for
-   a while, or that sent wrong bytes of the blob before is asked last.
+3. A place that cannot be connected to, that never answers or fell silent twice in a row, or that wants to be let alone
+   for a while is asked last. One that sent wrong bytes of the blob before is asked when the others are at their end,
+   with all their tries: what may pass at them must not let it have another go.
 4. A place that sends far more slowly than others could is left for the rest of the blob: for one that was not tried
-   yet, or is known to be faster. When all have been tried, the fastest is gone back to, and kept.
+   yet, or failed and was not tried since, or is known to be faster. When all have been tried, the fastest is gone back
+   to, and kept.
 5. What is raised at the end is the origin's own error, when it was asked.
 """
 
@@ -79,6 +81,11 @@ def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]
     return tuple(found)
 
 
+def _distrust(place: Place, corrupt: Collection[str]) -> int:
+    """How much is against asking a place: that it sent wrong bytes, and then that it is not the origin."""
+    return (place.server in corrupt) * (1 + (not place.endpoint.origin))
+
+
 Left = Callable[[str, str, str], None]  # the digest that is wanted (may be empty), the server that is left, and why
 
 
@@ -113,10 +120,8 @@ class Route:
         manifest: bool = False,
         corrupt: Collection[str] = (),
     ) -> None:
-        self._places = sorted(
-            found, key=lambda place: (place.server in corrupt, place.server in corrupt and not place.endpoint.origin)
-        )
-        self._corrupt = {index for index, place in enumerate(self._places) if place.server in corrupt}
+        self._places = sorted(found, key=lambda place: _distrust(place, corrupt))
+        self._distrust = [_distrust(place, corrupt) for place in self._places]
         self._servers = servers
         self._patience = manners.patience
         self._budget = manners.budget
@@ -128,6 +133,7 @@ class Route:
         self._wrong = Counter[int]()
         self._out: set[int] = set()
         self._left: dict[int, float] = {}  # because they are slow; bytes a second
+        self._again: set[int] = set()  # failed, and were asked again because another was slow
         self._settled = False
         self._received = 0
         self._signed = 0
@@ -168,6 +174,7 @@ class Route:
                 return ""
             self._settled = better in self._left  # all have been tried by then, and it was the fastest
             self._left[at] = rate
+            self._again |= {better} & self._errors.keys()
             self._at = better
             self._manners.left(self._blob, place.server, reason)
         return reason if self._at != at and at in self._left else ""
@@ -175,10 +182,10 @@ class Route:
     def _better(self, rate: float) -> int | None:
         """The place that may send more than ``rate``: the first that nobody has tried, or that is known to."""
         ring = [(self._at + step) % len(self._places) for step in range(1, len(self._places))]
-        for index in sorted(ring, key=lambda index: index in self._left):
+        for index in sorted(ring, key=lambda index: (index in self._left, index in self._errors)):
             place = self._places[index]
-            unfit = self._out | self._errors.keys() | self._corrupt
-            if index in unfit or place.endpoint is self.place.endpoint or any(self._delay(index)):
+            unfit = index in self._out | self._again or self._distrust[index]
+            if unfit or place.endpoint is self.place.endpoint or any(self._delay(index)):
                 continue
             known = self._left.get(index) or self._servers.of(place.origin).rate
             if known is None or known > stalls.BETTER * rate:
@@ -211,10 +218,12 @@ class Route:
             self._budget.earn()
             return  # it works, with cuts
         following = self._next(self._at)
+        if following is not None and following <= self._at and not await self._pause(error, server, told_s):
+            trusted = self._distrust[following]
+            self._out |= {index for index, distrust in enumerate(self._distrust) if distrust <= trusted}
+            following = self._next(self._at)
         if following is None:
             raise self._reason()
-        if following <= self._at:
-            await self._pause(error, server, told_s)
         self._at = following
 
     def _typed(self, reason: Exception) -> FastociError:
@@ -226,14 +235,16 @@ class Route:
         error.__cause__ = reason
         return error
 
-    async def _pause(self, error: FastociError, server: Server, told_s: float) -> None:
+    async def _pause(self, error: FastociError, server: Server, told_s: float) -> bool:
+        """Wait before those are asked again that were asked already; False when they were asked often enough."""
         # Silence has cost its whole timeout already.
         doubtful = not server.answered or isinstance(error, TimedOutError)
         wait_s = self._backoff.next_s(doubtful=doubtful)
         if wait_s is None:
-            raise self._reason()
+            return False
         if wait_s > told_s:  # else whoever asks waits as long as it was told
             await asyncio.sleep(wait_s)
+        return True
 
     def _is_final(self, error: FastociError, place: Place) -> bool:
         if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._patience.max_wait_s:
@@ -249,10 +260,10 @@ class Route:
         return error.final if isinstance(error, TransportError) else True
 
     def _next(self, after: int) -> int | None:
-        """The place to ask after one: those that cannot be asked now come last."""
+        """The place to ask after one: those that cannot be asked now come last, and after all those that sent wrong."""
         count = len(self._places)
         left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
-        return min(left, key=self._delay, default=None)
+        return min(left, key=lambda index: (self._distrust[index], *self._delay(index)), default=None)
 
     def _delay(self, index: int) -> tuple[bool, float]:
         """What it costs to ask a place now: a timeout, as far as is known, and the wait that it asked for."""
