@@ -82,6 +82,20 @@ async def test_a_body_that_does_not_end_after_its_last_byte_holds_the_blob_for_a
             assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
 
 
+@pytest.mark.attack
+async def test_a_mirror_that_redirects_slowly_and_for_ever_is_no_longer_waited_for_than_for_an_answer(
+    spans: Spans,
+) -> None:
+    def mirror(asked: Asked) -> Raw:
+        location = f"{asked.path}?{len(asked.query)}"
+        redirect = answer(307, headers={"Location": location, "X-Fill": "x" * 120}).data
+        return Raw(b"HTTP/1.1 103 X\r\n\r\n" + redirect, rate=1000)
+
+    async with between(mirror, whole) as (source, first, last):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert 3 <= len(first.asked) <= 5 and len(last.asked) == 1
+
+
 async def test_a_mirror_that_mends_is_asked_again_after_the_others(spans: Spans) -> None:
     answers = iter([answer(503), answer(503)])
     async with between(lambda asked: next(answers, whole(asked)), lambda asked: answer(503)) as (

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from fastoci.registry.stalls import FLOOR, FLOOR_S, PEERS_S, Peers, Watch
 
 
@@ -68,3 +72,14 @@ def test_a_median_needs_a_few_parts() -> None:
     assert peers.median() == 3
     peers.add(4, 0.0)  # no time: nothing is known
     assert peers.median() == 3
+
+
+@pytest.mark.attack
+def test_a_body_in_tiny_pieces_costs_no_more_to_watch_the_longer_it_takes() -> None:
+    watch, clock = watched(1e6)
+    begun = time.process_time()
+    for _ in range(40_000):
+        clock.now += 0.0001
+        watch.count(1000)
+        assert watch.verdict() == ""
+    assert time.process_time() - begun < 5  # a look through all the looks before took a minute

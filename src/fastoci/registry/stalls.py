@@ -29,6 +29,7 @@ LAG_S: Final = 5.0
 BETTER: Final = 2.0  # times as fast, to be worth a change
 _KNOWN: Final = 4  # parts of a server before there is a median worth the name
 _KEPT: Final = 32
+_STEP_S: Final = 0.05  # between two judgements: whoever looks at each piece of a body has thousands a second
 
 
 class Peers:
@@ -108,8 +109,10 @@ class Watch:
         self.received += size
 
     def verdict(self) -> str:
-        """Why the body is too slow, in words; empty while it is not. Look at least once a second."""
+        """Why the body is too slow, in words; empty while it is not. Look at least once a second; more is cheap."""
         now = self.waited_s + (0.0 if self._since is None else self._clock() - self._since)
+        if now - self._marks[-1][0] < _STEP_S:
+            return ""
         self._marks.append((now, self.received))
         while len(self._marks) > 2 and now - self._marks[1][0] >= FLOOR_S:
             self._marks.popleft()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
+_SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
 
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
@@ -226,7 +227,8 @@ class Transport:
         if authorization is not None:
             secret = {name: value for name, value in secret.items() if name.lower() != "authorization"}
             secret["Authorization"] = authorization
-        for _ in range(_HOPS + 1):
+        begun = time.monotonic()
+        for hop in range(_HOPS + 1):
             server = self.servers.of(Origin.of(url))
             await server.admit(self._max_wait_s, manifest=manifest)
             options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
@@ -241,6 +243,8 @@ class Transport:
                 return reply
             response.release()
             following = _redirect(url, location, response.status, body)
+            if hop >= _SLOW_HOPS and time.monotonic() - begun > self._read_s:
+                raise TimedOutError(f"{reply.url}: redirects without an answer for {self._read_s:g} s", url=reply.url)
             if Origin.of(following) != Origin.of(url):
                 secret, connect_s, tls = {}, None, None
             url = following
