@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import random
@@ -115,7 +116,7 @@ async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes
     place: Place, after: Path, next_boot: str, level: str, tmp_path: Path
 ) -> None:
     place.durability = level
-    history = _history(place, tmp_path / "log")
+    history = await asyncio.to_thread(_history, place, tmp_path / "log")
     instants = history.instants()
     draw = random.Random(SEED)
     kinds: Counter[str] = Counter()
@@ -145,7 +146,7 @@ async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes
 async def test_a_store_that_did_not_sync_would_be_found_out(
     place: Place, after: Path, next_boot: str, omitted: str, tmp_path: Path
 ) -> None:
-    history = _history(place, tmp_path / "log")
+    history = await asyncio.to_thread(_history, place, tmp_path / "log")
     careless = history.without(files=omitted == "files", directories=omitted == "directories")
     assert 0 < len(careless.syncs) < len(history.syncs)
     instants = history.instants()

@@ -67,3 +67,17 @@ async def test_layers_that_end_in_zeros_are_unpacked_while_they_arrive(
                 )
                 await engine.pull(f"{registry.address}/{name}", rootfs=root)
                 assert same(root, zeros(size), zeros(1))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("position", range(3))
+async def test_a_layer_of_no_bytes_adds_nothing(tmp_path: Path, position: int) -> None:
+    entries = [Entry("below", uid=os.geteuid(), gid=os.getegid()), Entry("above", uid=os.geteuid(), gid=os.getegid())]
+    layers = [layer([entry], gzip.compress) for entry in entries]
+    layers.insert(position, Layer(Descriptor.of(b"", MEDIA_TYPE), Digest.of(b""), b""))
+    registry = Registry()
+    registry.add_image("app", "1", Image.build(layers))
+    with serve(registry):
+        async with fastoci.Engine(tmp_path / "store") as engine:
+            await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
+    assert same(tmp_path / "root", entries)

@@ -129,13 +129,11 @@ class Inflate:
         return True
 
     def finish(self) -> None:
-        """Demand that the compressed stream ends here.
+        """Demand that the compressed stream ends here. One of no bytes is a tar of no entries, as docker has written.
 
         Raises:
-            FormatError: it is cut, or empty.
+            FormatError: it is cut.
         """
-        if self._compression is None:
-            raise FormatError("the layer is empty: not even the end of a tar")
         if self._stream is not None and self._stream.finish():
             raise self._error(self._stream)
 
