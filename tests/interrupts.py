@@ -91,7 +91,8 @@ def interrupt(slow: Slow, delay_s: float = 0.0) -> Ended:
     with ExitStack() as opened:
         ours, theirs = pty.openpty() if slow.typed else (-1, -1)
         process = subprocess.Popen(
-            [*slow.below, sys.executable, "-m", "fastoci", *map(str, slow.command)],
+            # whoever runs the tests may ignore the signal, as a shell's background jobs do
+            ["env", "--default-signal=INT", *slow.below, sys.executable, "-m", "fastoci", *map(str, slow.command)],
             stdin=theirs if slow.typed else subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
