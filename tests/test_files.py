@@ -88,6 +88,16 @@ def test_an_absolute_path_is_by_the_working_directory_of_now(tmp_path: Path, mon
     assert files.absolute("/a") == Path("/a")
 
 
+@pytest.mark.parametrize("path", ["\0", "/a\0b", "\ud800", Path("x\0")], ids=ascii)
+def test_what_the_kernel_takes_for_no_path_is_a_typed_error(path: str | Path) -> None:
+    with pytest.raises(StoreError, match="is no path"):
+        files.absolute(path)
+    with pytest.raises(StoreError, match="is no path"):
+        fastoci.Engine(path)
+    with pytest.raises(StoreError, match="is no path"):
+        asyncio.run(fastoci.apply(path, []))
+
+
 def test_what_is_missing_is_made_or_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         files.open_directory(tmp_path / "a" / "b")

@@ -49,8 +49,14 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     To be called where a path comes in, before it goes to another thread.
 
     Raises:
-        StoreError: the path is relative, and the working directory has been removed.
+        StoreError: it has a zero byte, or what no file name can have; or it is relative, and the working directory
+            has been removed.
     """
+    try:
+        if b"\0" in os.fsencode(path):
+            raise StoreError(f"{path!r} is no path: it has a zero byte", path=repr(path))
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{path!r} is no path: {error.reason}", path=repr(path)) from error
     try:
         return Path(path).absolute()
     except FileNotFoundError as error:
