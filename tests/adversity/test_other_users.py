@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -109,3 +112,30 @@ def test_an_apply_onto_a_directory_of_another_user_touches_nothing_else(kind: st
 
         Attacker(at).beside(apply, 100)
     assert done
+
+
+@pytest.mark.attack
+def test_what_takes_a_new_pipes_place_keeps_its_mode(tmp_path: Path) -> None:
+    """Whoever owns the tree may move another's file there between two calls, and need not be able to read it."""
+    private, tree, layer = tmp_path / "private", tmp_path / "tree", tmp_path / "layer"
+    private.touch(0o600)
+    tree.mkdir()
+    layer.write_bytes(b"".join(tar(Entry("pipe", "fifo", mode=0o666) for _ in range(20_000))))
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            with suppress(FileExistsError):  # it stays when the other name is the same file
+                os.link(private, tmp_path / "another")
+            os.rename(tmp_path / "another", tree / "pipe")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for _ in range(3):
+            with suppress(FastociError):
+                asyncio.run(fastoci.apply(tree, [layer]))
+    finally:
+        ended.set()
+        swapping.join()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -36,7 +37,7 @@ static int privileged(const char *key)
     return starts(key, "trusted.") || starts(key, "security.");
 }
 
-/* The attributes of an entry, on fd or, when that is -1, on the path. Never fatal: file systems differ in what they take. */
+/* The attributes of an entry, on fd or, when that is -1, on what the path leads to. Never fatal: file systems differ in what they take. */
 static void set_xattrs(struct extract *ex, int fd, const char *path, const struct tar_entry *entry)
 {
     char key[NAME_LEN + 1];
@@ -52,7 +53,7 @@ static void set_xattrs(struct extract *ex, int fd, const char *path, const struc
         ex->work += WORK_XATTR + xattr->value.len / 256;
         if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.owners || !privileged(key)))
             failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
-                             : lsetxattr(path, key, xattr->value.data, xattr->value.len, 0);
+                             : setxattr(path, key, xattr->value.data, xattr->value.len, 0);
         ex->facts.skipped_xattrs += failed != 0;
     }
 }
@@ -104,42 +105,56 @@ int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct 
     return fchmod(fd, mode) ? extract_io(ex) : TAR_OK;
 }
 
-/* O_PATH pins the very file, so that chmod, which follows links, cannot be led elsewhere. */
-static int change_mode(int dir, const char *name, mode_t mode)
+static mode_t kind_of(const struct tar_entry *entry)
 {
-    char path[64];
-    int fd, failed;
+    return entry->type == 'l' ? S_IFLNK : entry->type == 'p' ? S_IFIFO : entry->type == 'c' ? S_IFCHR : S_IFBLK;
+}
+
+/* O_PATH pins the very file, so that nothing follows a link; and it is no other's that was moved to the name meanwhile. */
+static int pin(int dir, const char *name, mode_t kind)
+{
+    struct stat st;
+    int fd;
 
     RETRY(fd, openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    if (fd < 0)
+    if (fd < 0 || (fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == kind))
+        return fd;
+    close(fd);
+    errno = ESTALE;
+    return -1;
+}
+
+static int set_pinned(struct extract *ex, int fd, const struct tar_entry *entry, uid_t uid, gid_t gid, unsigned inherits)
+{
+    char path[64];
+
+    if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
         return -1;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    failed = chmod(path, mode);
-    close(fd);
-    return failed;
+    if (inherits & NODE_ACL)
+        (void)removexattr(path, "system.posix_acl_access");
+    if (entry->xattr_count)
+        set_xattrs(ex, -1, path, entry);
+    return entry->type == 'l' ? 0 : chmod(path, (mode_t)entry->mode);
 }
 
 int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits)
 {
-    int other = differs(ex, entry), failed = 0;
+    int other = differs(ex, entry), given = ex->options.owners && (other || inherits & NODE_SETGID), fd, failed;
+    uid_t uid = given ? (uid_t)entry->uid : (uid_t)-1;
+    gid_t gid = given ? (gid_t)entry->gid : inherits & NODE_SETGID ? ex->gid : (gid_t)-1;
     struct timespec times[2];
-    char path[64 + NAME_LEN];
 
     if (!ex->options.owners)
         ex->facts.skipped_owners += (uint64_t)other;
-    if (ex->options.owners && (other || inherits & NODE_SETGID))
-        failed = fchownat(dir, name, (uid_t)entry->uid, (gid_t)entry->gid, AT_SYMLINK_NOFOLLOW);
-    else if (inherits & NODE_SETGID)
-        failed = fchownat(dir, name, (uid_t)-1, ex->gid, AT_SYMLINK_NOFOLLOW);
-    if (failed)
-        return extract_io(ex);
-    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
-    if (inherits & NODE_ACL)
-        (void)lremovexattr(path, "system.posix_acl_access");
-    if (entry->xattr_count)
-        set_xattrs(ex, -1, path, entry);
-    if (entry->type != 'l' && change_mode(dir, name, (mode_t)entry->mode))
-        return extract_io(ex);
+    if (entry->type != 'l' || given || inherits || entry->xattr_count) { /* most links have nothing to be set */
+        if ((fd = pin(dir, name, kind_of(entry))) < 0)
+            return extract_io(ex);
+        failed = set_pinned(ex, fd, entry, uid, gid, inherits) ? errno : 0;
+        close(fd);
+        if ((errno = failed))
+            return extract_io(ex);
+    }
     meta_time(entry, times);
     return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
 }
