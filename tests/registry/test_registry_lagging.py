@@ -60,6 +60,22 @@ async def test_a_gzip_body_that_brings_nothing_holds_a_blob_for_no_longer(
 
 
 @pytest.mark.attack
+async def test_a_slow_mirror_that_was_left_is_not_gone_back_to_for_what_may_pass_at_the_registry(spans: Spans) -> None:
+    last_answers = iter([answer(503), answer(500)])
+    async with between(at(SLOW), lambda asked: next(last_answers, whole(asked))) as (source, first, last):
+        async with asyncio.timeout(10):
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert (len(first.asked), len(last.asked)) == (1, 3)
+
+
+@pytest.mark.attack
+async def test_a_slow_mirror_that_was_left_is_gone_back_to_when_the_registry_has_had_its_tries(spans: Spans) -> None:
+    async with between(at(SLOW, SMALL), lambda asked: answer(503)) as (source, first, last):
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert (len(first.asked), len(last.asked)) == (2, 3)
+
+
+@pytest.mark.attack
 async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(spans: Spans) -> None:
     first_answers = iter([answer(503)])
     last_answers = iter([answer(503)])

@@ -11,9 +11,9 @@ Rules:
 3. A place that cannot be connected to, that never answers or fell silent twice in a row, or that wants to be let alone
    for a while is asked last. One that sent wrong bytes of the blob before is asked when the others are at their end,
    with all their tries: what may pass at them must not let it have another go.
-4. A place that sends far more slowly than others could is left for the rest of the blob: for one that was not tried
-   yet, or failed and was not tried since, or is known to be faster. When all have been tried, the fastest is gone back
-   to, and kept.
+4. A place that sends far more slowly than others could is left for the rest of the blob: for one of which nobody knows
+   how fast it is, or that is known to be faster, and until that has had all its tries. When all have been tried, the
+   fastest is gone back to, and kept.
 5. What is raised at the end is the origin's own error, when it was asked.
 """
 
@@ -133,7 +133,6 @@ class Route:
         self._wrong = Counter[int]()
         self._out: set[int] = set()
         self._left: dict[int, float] = {}  # because they are slow; bytes a second
-        self._again: set[int] = set()  # failed, and were asked again because another was slow
         self._settled = False
         self._received = 0
         self._signed = 0
@@ -174,7 +173,6 @@ class Route:
                 return ""
             self._settled = better in self._left  # all have been tried by then, and it was the fastest
             self._left[at] = rate
-            self._again |= {better} & self._errors.keys()
             self._at = better
             self._manners.left(self._blob, place.server, reason)
         return reason if self._at != at and at in self._left else ""
@@ -184,8 +182,12 @@ class Route:
         ring = [(self._at + step) % len(self._places) for step in range(1, len(self._places))]
         for index in sorted(ring, key=lambda index: (index in self._left, index in self._errors)):
             place = self._places[index]
-            unfit = index in self._out | self._again or self._distrust[index]
-            if unfit or place.endpoint is self.place.endpoint or any(self._delay(index)):
+            if (
+                index in self._out
+                or self._distrust[index]
+                or place.endpoint is self.place.endpoint
+                or any(self._delay(index))
+            ):
                 continue
             known = self._left.get(index) or self._servers.of(place.origin).rate
             if known is None or known > stalls.BETTER * rate:
@@ -219,8 +221,8 @@ class Route:
             return  # it works, with cuts
         following = self._next(self._at)
         if following is not None and following <= self._at and not await self._pause(error, server, told_s):
-            trusted = self._distrust[following]
-            self._out |= {index for index, distrust in enumerate(self._distrust) if distrust <= trusted}
+            self._out |= {index for index in range(len(self._places)) if self._rank(index) <= self._rank(following)}
+            self._backoff.renew()
             following = self._next(self._at)
         if following is None:
             raise self._reason()
@@ -260,10 +262,21 @@ class Route:
         return error.final if isinstance(error, TransportError) else True
 
     def _next(self, after: int) -> int | None:
-        """The place to ask after one: those that cannot be asked now come last, and after all those that sent wrong."""
+        """The place to ask after one: those that cannot be asked now come last, and after all those that sent wrong.
+
+        What may pass at one that a slow one was left for brings the slow one back no sooner than its tries are over.
+        """
         count = len(self._places)
         left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
-        return min(left, key=lambda index: (self._distrust[index], *self._delay(index)), default=None)
+        return min(
+            left,
+            key=lambda index: (self._distrust[index], *self._delay(index), index in self._left),
+            default=None,
+        )
+
+    def _rank(self, index: int) -> tuple[int, bool]:
+        """Places of one rank share their tries; those of the next are asked when these are over."""
+        return self._distrust[index], index in self._left
 
     def _delay(self, index: int) -> tuple[bool, float]:
         """What it costs to ask a place now: a timeout, as far as is known, and the wait that it asked for."""
