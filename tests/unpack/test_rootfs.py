@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 from attacker import Attacker, scene
 
+import fastoci
 from fastoci import _core, files
-from fastoci.errors import StoreError
+from fastoci.errors import StoreError, UnpackError
+from fastoci.testing.layers import Entry, tar
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
 NOBODY = 0xFFFFFFFF  # in an entry of an ACL that names nobody
@@ -259,3 +262,14 @@ def test_what_a_stopped_discard_leaves_is_removed_by_the_next_unpack_that_nobody
     assert (left / "rootfs/directory/in").is_dir()
     Rootfs.begin(tmp_path / "tree").discard()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.attack
+def test_a_name_of_a_megabyte_makes_no_long_message(tmp_path: Path) -> None:
+    name = "a" * 400_000 + "b" * 400_000
+    (tmp_path / "layer").write_bytes(b"".join(tar([Entry(name)])))
+    with pytest.raises(UnpackError) as caught:
+        asyncio.run(fastoci.apply(tmp_path / "tree", [tmp_path / "layer"]))
+    assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+    assert "aaa...bbb" in str(caught.value)
+    assert caught.value.path == name

@@ -24,6 +24,7 @@ from fastoci.errors import (
 
 # What a disk or a process at its bounds says: not the layer's fault.
 _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
 
 class LayerWriter:
@@ -175,7 +176,8 @@ def _error(native: _core.Extractor | _core.Stager, name: str) -> FastociError:
     kind, sentence = _core.TAR_CODES[native.code]
     path = native.path.decode("utf-8", "backslashreplace")
     offset, value = native.offset, native.value
-    subject = f"layer {name}, entry {path!r}" if path else f"layer {name}"
+    shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]}...{path[-_SHOWN // 2 :]}"
+    subject = f"layer {name}, entry {shown!r}" if path else f"layer {name}"
     if kind == "io":
         if value in (errno.ENOSPC, errno.EDQUOT):
             return StoreFullError(f"{subject}: {os.strerror(value)}: free space and run again", path=path)
