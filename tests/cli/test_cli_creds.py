@@ -77,6 +77,7 @@ def test_without_credentials_a_pull_is_refused(pull: Pull, creds: str | None) ->
         (["--creds", "puller"], "", None, "no terminal to ask on"),
         (["--creds", "puller", "--password-stdin"], "", None, "stdin holds no password"),
         (["--creds", "puller", "--password-stdin"], "a\nb", None, "stdin holds no password"),
+        (["--creds", "puller", "--password-stdin"], "a" * 65537, None, "stdin holds no password"),
         (["--creds", f"puller:{SECRET}", "--password-stdin"], SECRET, None, "--creds has a password"),
         (["--creds", f":{SECRET}"], "", None, "expected USER or USER:PASSWORD"),
         ([], "", f":{SECRET}", "expected USER or USER:PASSWORD"),

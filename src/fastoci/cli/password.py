@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
+
+_SIZE: Final = 1 << 16  # bytes; no header holds as much
 
 
 def password(*, from_stdin: bool, hint: str) -> str:
@@ -23,10 +26,11 @@ def password(*, from_stdin: bool, hint: str) -> str:
 
 
 def _read() -> str:
+    data = sys.stdin.buffer.read(_SIZE + 1)
     try:
-        text = sys.stdin.buffer.read(1 << 16).decode().removesuffix("\n").removesuffix("\r")
+        text = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         text = ""
-    if not text or any(c in text for c in "\r\n\0"):
+    if not text or len(data) > _SIZE or any(c in text for c in "\r\n\0"):
         raise click.UsageError("stdin holds no password: expected one line of text")
     return text
