@@ -51,7 +51,8 @@ attacks: $(VENV)/installed-test ## what attackers did once, as root and as nobod
 	$(BIN)/python -m pytest -m attack $(ARGS)
 	@nobody='setpriv --reuid nobody --regid nogroup --clear-groups'; \
 	if [ "$$(id -u)" != 0 ]; then exit 0; fi; \
-	if ! $$nobody $(BIN)/python -c '' 2>/dev/null; then echo 'not as nobody, who cannot reach this folder'; exit 0; fi; \
+	if ! $$nobody env $(BIN)/python -c '' 2>/dev/null; then \
+	  echo 'not as nobody, who reaches not this folder or not this Python: PYTHON=/usr/bin/python3 VENV=.venv-debian may do'; exit 0; fi; \
 	printf '\n== attacks, as nobody\n'; rm -rf /tmp/fastoci-attacks; \
 	$$nobody env HOME=/nonexistent HYPOTHESIS_STORAGE_DIRECTORY=/tmp/fastoci-attacks-examples PYTHONDONTWRITEBYTECODE=1 \
 	  $(BIN)/python -m pytest -m attack -p no:cacheprovider --basetemp=/tmp/fastoci-attacks $(ARGS)

@@ -72,7 +72,7 @@ def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pyt
 
 
 def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_lock", lambda fd, *, byte: True)
+    monkeypatch.setattr("fastoci.files.try_lock", lambda fd, *, byte=None: True)
     with pytest.raises(StoreError, match="does not keep locks"):
         probe.check(paths)
 
