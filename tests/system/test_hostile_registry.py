@@ -194,7 +194,9 @@ def test_a_hostile_answer_is_an_error_that_names_it(tmp_path: Path, name: str) -
     for secret in (PASSWORD, base64.b64encode(f"me:{PASSWORD}".encode()).decode(), SIGNATURE, "f00dfeed"):
         assert secret not in message
     assert peak < 128 * MIB
-    assert not [path for path in tmp_path.rglob("*") if path.name == DIGEST.partition(":")[2]]
+    assert not list((tmp_path / "store" / "blobs").glob(f"*/{DIGEST.partition(':')[2]}"))
+    left = {path.name for path in (tmp_path / "store" / "ingest").glob("*/*")}
+    assert left <= {"corrupt", "lock"}, "nothing but who sent wrong bytes is remembered"
     assert not list((tmp_path / "store" / "refs").glob("*/*"))
 
 
