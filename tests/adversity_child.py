@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fastoci import Limits
 from fastoci.cli import options
 from fastoci.cli.main import main
-from fastoci.store import resume
+from fastoci.store.ingest import checkpoint
 
 MIB = 1 << 20
 LEVELS: dict[str, Literal["commit", "batch", "none"]] = {"commit": "commit", "batch": "batch", "none": "none"}
@@ -35,7 +35,7 @@ def _fix() -> None:
     secrets.token_hex = token_hex
     uuid.uuid4 = lambda: uuid.UUID(token_hex(16))
     vars(options)["limits"] = limits
-    vars(resume)["_STEP"] = MIB
+    vars(checkpoint)["_STEP"] = MIB
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.manifest import parse
-from fastoci.store import gc
+from fastoci.store.gc import collect
+from fastoci.store.gc.retention import Retention
 from fastoci.store.refs import Ref, stamp_of
-from fastoci.store.retention import Retention
 
 PULLERS, COLLECTORS = 32, 4
 NAMES = [f"registry.test/image{number}:latest" for number in range(24)]
@@ -111,7 +111,7 @@ async def look(shelf: Shelf, name: str) -> str:
     return "look in vain" if problem else "look"
 
 
-async def collect(shelf: Shelf, draw: random.Random) -> str:
+async def collected(shelf: Shelf, draw: random.Random) -> str:
     """Plan, wait a moment, and delete."""
     plan = await shelf.store.plan_gc(Retention(max_count=draw.choice((None, None, 8, 16))))
     await asyncio.sleep(draw.random() ** 4 * 0.2)
@@ -135,7 +135,7 @@ async def work(path: Path, seed: int, role: str, told: int) -> None:
     _kill_before(draw.randrange(20, 2500 if role == "pull" else 5000))
     while True:
         if role == "gc":
-            done = await collect(shelf, draw)
+            done = await collected(shelf, draw)
         elif (chance := draw.random()) < 0.6:
             done = await pull(shelf, draw.choice(made), draw.choice(NAMES))
         elif chance < 0.8:
@@ -160,7 +160,7 @@ def _start(path: Path, seed: int, role: str, told: int) -> int:
     if not pid:
         code = WRONG
         try:
-            gc._SETTLED_NS = 50_000_000  # type: ignore[misc]  # some ticks of the clock are enough here
+            collect._SETTLED_NS = 50_000_000  # type: ignore[misc]  # some ticks of the clock are enough here
             asyncio.run(work(path, seed, role, told))
         except BaseException:
             traceback.print_exc()

@@ -28,13 +28,13 @@ from places import SOURCE
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
-from fastoci.store.blobs import Store
-from fastoci.store.boot import boot_id
-from fastoci.store.state import State
-from fastoci.testing.gate import Basic
+from fastoci.server.pull_api import Content, Document
+from fastoci.store.ingest.state import State
+from fastoci.store.ingest.unsynced import boot_id
+from fastoci.store.store import Store
+from fastoci.testing.auth import Basic
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, from_seed
-from fastoci.testing.reader import Content, Document
 from fastoci.testing.registry import Registry, serve
 
 LARGE: Final = 8 << 30  # bytes of a blob of holes: some seconds of hashing, and no room

@@ -13,13 +13,13 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.endpoints import Endpoint
-from fastoci.registry.patience import Patience
-from fastoci.registry.repository import Repository
-from fastoci.registry.route import Left
-from fastoci.registry.urls import parse_url
+from fastoci.registry.config.endpoints import Endpoint
+from fastoci.registry.fetch.failover import Left
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.http.urls import parse_url
 
 REFERENCE = Reference.parse("registry.test/team/app:1")
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastoci import _core
+from fastoci.events import Event
 from fastoci.image.reference import Reference
+from fastoci.jobs.preflight import Preflight
+from fastoci.jobs.pull import Job
+from fastoci.jobs.stored import Stored
+from fastoci.limits import Limits
+from fastoci.registry.auth.credentials import load
 from fastoci.registry.client import Registry as Client
-from fastoci.registry.credentials import load
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Layer, from_seed
 from fastoci.testing.registry import Registry
-from fastoci.transfer.events import Event
-from fastoci.transfer.job import Job
-from fastoci.transfer.limits import Limits
-from fastoci.transfer.preflight import Preflight
+from fastoci.transfer.buffers import Spans
 from fastoci.transfer.scheduler import Scheduler
-from fastoci.transfer.spans import Spans
-from fastoci.transfer.stored import Stored
-from fastoci.transfer.unpack import Unpacker
-from fastoci.transfer.worker import Worker
+from fastoci.transfer.unpacker import Unpacker
+from fastoci.transfer.workers import Worker
 
 NAMES = ("one", "two", "three")
 

@@ -10,10 +10,10 @@ from fastoci._core import Span
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
+from fastoci.jobs.pull import Repository
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer, from_seed
 from fastoci.testing.trees import differences, listing, overlay
-from fastoci.transfer.job import Repository
 
 
 def made(seed: int, *, files: int = 8, size: int = 1_000_000, compressibility: float = 0.05) -> list[Entry]:

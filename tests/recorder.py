@@ -15,7 +15,7 @@ from yarl import URL
 
 from fastoci.errors import DeniedError, FormatError
 from fastoci.image.reference import Reference
-from fastoci.registry.endpoints import Endpoint, Mirrors, endpoints
+from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints
 
 Asked = tuple[str, str, str]  # which server, path, query
 

@@ -19,7 +19,7 @@ from fastoci import _core
 from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier, hash_spans
 
 OPERATIONS = ("open", "os.mkdir", "os.chmod", "os.truncate", "os.rename", "os.remove", "os.rmdir", "fcntl.fcntl")

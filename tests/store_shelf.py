@@ -11,9 +11,9 @@ from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
-from fastoci.store.blobs import Store
-from fastoci.store.durable import Level
-from fastoci.store.ingest import StoreIngest
+from fastoci.store.ingest.durability import Level
+from fastoci.store.ingest.ingest import StoreIngest
+from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier, hash_spans
 
 

@@ -15,9 +15,10 @@ import pytest
 import fastoci
 from fastoci import files
 from fastoci.errors import FormatError, StoreBusyError, StoreError, UnpackError
-from fastoci.registry import auth_files, certs, kubelet
-from fastoci.registry.endpoints import Tls
-from fastoci.registry.tls import context
+from fastoci.registry.auth import auth_file, kubelet
+from fastoci.registry.config import certs_d
+from fastoci.registry.config.endpoints import Tls
+from fastoci.registry.http.tls import context
 
 OTHER = 65534  # a user who is neither root nor the one of the tests
 
@@ -248,9 +249,9 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_ever(
     with pytest.raises(TimeoutError, match="this pipe has not ended"):
         files.read_start(tmp_path / "pipe", 10)
     with pytest.raises(FormatError, match="this pipe has not ended"):
-        auth_files.read(tmp_path / "pipe")
+        auth_file.read(tmp_path / "pipe")
     with pytest.raises(FormatError, match="this pipe has not ended"):
-        certs.contents(tmp_path / "pipe")
+        certs_d.contents(tmp_path / "pipe")
     with pytest.raises(FormatError, match="this pipe has not ended"):
         kubelet.load(tmp_path / "pipe", tmp_path, {})
 

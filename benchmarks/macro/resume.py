@@ -27,7 +27,7 @@ from benchmarks import data, place, report, server
 from benchmarks.measure import variables
 from benchmarks.report import Bar
 from benchmarks.server import Shape
-from fastoci.transfer.limits import Limits
+from fastoci.limits import Limits
 
 _RATE = 100_000_000  # bytes a second of each connection
 _LEADERS = 8  # processes that are killed before their first checkpoint

@@ -20,8 +20,8 @@ from benchmarks.measure import Usage, call, here, measure
 from benchmarks.micro.extract import extract
 from benchmarks.micro.inflate import lane, pipeline
 from fastoci import _core
-from fastoci.store.data import DataSink, open_data
 from fastoci.store.directory import Directory
+from fastoci.store.ingest.data_file import DataSink, open_data
 
 RECEIVE, HASH, WRITE = "receive", "hash, one lane", "write"
 INFLATE, HASH_TAR, EXTRACT = "inflate", "hash the tar, one lane", "extract"

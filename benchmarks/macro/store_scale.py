@@ -28,7 +28,7 @@ from benchmarks.data import Sample
 from benchmarks.macro.crowd import Crowd, crowd
 from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 
 PULL, MISSING, LS, DF, GC, GC_MB = 1.1, 1.5, 2.0, 10.0, 15.0, 500
 BIG, SMALL = "pull, full store", "pull, small store"

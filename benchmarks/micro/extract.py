@@ -30,8 +30,8 @@ from benchmarks import data, place, report
 from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
+from fastoci.limits import Limits
 from fastoci.stream.sink import Sink
-from fastoci.transfer.limits import Limits
 from fastoci.unpack.layer import LayerStager, LayerWriter
 
 OURS, STAGE, ADOPT, APPLY = "extractor", "stager", "stager, adopted", "fastoci apply"

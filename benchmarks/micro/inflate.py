@@ -23,12 +23,12 @@ from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
 from fastoci.stream.inflate import Inflate
-from fastoci.transfer.history import FREE_HISTORY
+from fastoci.transfer.zstd_window import FREE_HISTORY
 
 BASE = "igzip -d + one lane"
 OURS = "inflate, hash, tar"
 BAR = 1.05
-AHEAD = 8  # spans that are inflated before they are used: the engine's way (transfer/unpack.py)
+AHEAD = 8  # spans that are inflated before they are used: the engine's way (transfer/unpacker.py)
 
 
 def pipeline(sample: data.Sample, *, hashed: bool = True, parsed: bool = True, ahead: int = 1) -> int:

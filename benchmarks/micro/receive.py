@@ -33,10 +33,10 @@ from benchmarks.report import Bar
 from fastoci import _core
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.registry.body import Body
-from fastoci.registry.transport import Transport
-from fastoci.transfer.limits import Limits
-from fastoci.transfer.spans import Spans
+from fastoci.limits import Limits
+from fastoci.registry.fetch.body import Body
+from fastoci.registry.http.transport import Transport
+from fastoci.transfer.buffers import Spans
 
 C = "recv into 1 MiB, C"
 C_TLS = "SSL_read into 1 MiB, C"

@@ -19,8 +19,8 @@ import pytest
 from parts import NAMES, Parts, add_images, open_parts, shared_images
 
 from fastoci.errors import FastociError
+from fastoci.events import BlobStarted
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import BlobStarted
 
 PULLS = int(os.environ.get("FASTOCI_CANCELS", "300"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

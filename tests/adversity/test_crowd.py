@@ -21,12 +21,12 @@ from parts import add_images, open_parts, shared_images
 from pulls import made
 from store_shelf import Shelf
 
+from fastoci.events import BlobProgress, BlobStarted, BlobWaiting
 from fastoci.image.descriptor import Descriptor
+from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import BlobProgress, BlobStarted, BlobWaiting
-from fastoci.transfer.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
 
 LONG = os.environ.get("FASTOCI_CROWD") == "1"

@@ -17,10 +17,11 @@ import pytest
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError
-from fastoci.registry import body, patience, stalls
+from fastoci.registry.fetch import body, retry
+from fastoci.registry.http import throughput
 from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
 from fastoci.testing.faults.command import Ended, Place
-from fastoci.testing.faults.judge import Verdict, judge
+from fastoci.testing.faults.verdict import Verdict, judge
 
 PLANS = int(os.environ.get("FASTOCI_PLANS", "20"))
 FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
@@ -32,9 +33,9 @@ LIMITS = Limits(memory=24 * MIB, workers=1, read_s=2.0, connect_s=5.0)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
-    monkeypatch.setattr(stalls, "FLOOR_S", stalls.FLOOR_S / 10)
+    monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 10)
     monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
-    monkeypatch.setattr(patience, "Patience", functools.partial(patience.Patience, first_s=0.02))
+    monkeypatch.setattr(retry, "Patience", functools.partial(retry.Patience, first_s=0.02))
 
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:

@@ -18,7 +18,7 @@ import gc_storm
 import pytest
 from store_shelf import Shelf
 
-from fastoci.store.retention import Retention
+from fastoci.store.gc.retention import Retention
 
 OPERATIONS = int(os.environ.get("FASTOCI_GC_OPERATIONS", "3000"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

@@ -37,7 +37,7 @@ OLD, NEW = image(LAYERS[:1]), image()
 def next_boot(monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of another boot, which is the present one for stores that this process opens."""
     boot = str(uuid.uuid4())
-    monkeypatch.setattr("fastoci.store.blobs.boot_id", lambda: boot)
+    monkeypatch.setattr("fastoci.store.store.boot_id", lambda: boot)
     return boot
 
 

@@ -18,8 +18,8 @@ import pytest
 
 import fastoci
 from fastoci.image.platform import Platform
-from fastoci.store.blobs import Store
-from fastoci.testing.gate import Basic
+from fastoci.store.store import Store
+from fastoci.testing.auth import Basic
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer, whiteout
 from fastoci.testing.registry import Registry, serve

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastoci
-from fastoci.testing.gate import Basic
+from fastoci.testing.auth import Basic
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastoci import errors
-from fastoci.cli import failure
+from fastoci.cli import errors as cli_errors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
@@ -31,47 +31,47 @@ def test_every_error_has_the_exit_code_that_the_document_says() -> None:
 
 
 def test_an_unexpected_exception_exits_with_1() -> None:
-    assert failure.code(ValueError("no")) == 1
+    assert cli_errors.code(ValueError("no")) == 1
 
 
 @pytest.mark.parametrize(
     ("codes", "code"), [([0], 0), ([0, 0], 0), ([3], 3), ([3, 3], 3), ([0, 3], 9), ([3, 5], 9), ([0, 3, 5], 9)]
 )
 def test_several_images_have_their_common_code_or_9(codes: list[int], code: int) -> None:
-    assert failure.merge(codes) == code
+    assert cli_errors.merge(codes) == code
 
 
 def test_a_line_names_image_blob_and_source_once() -> None:
     error = errors.TruncatedError("the body ended after 3 of 9 bytes", url="http://h/v2/x", received=3)
     error.image, error.blob = "h/x:1", "sha256:ab"
-    assert failure.line(error, "h/x:1") == "h/x:1: the body ended after 3 of 9 bytes (sha256:ab, http://h/v2/x)"
-    assert failure.line(errors.StoreError("/s: read-only", path="/s")) == "/s: read-only"
+    assert cli_errors.line(error, "h/x:1") == "h/x:1: the body ended after 3 of 9 bytes (sha256:ab, http://h/v2/x)"
+    assert cli_errors.line(errors.StoreError("/s: read-only", path="/s")) == "/s: read-only"
 
 
 def test_a_hostile_message_stays_on_one_line() -> None:
     error = errors.UnpackError("layer x: bad entry", path="a\x1b[2J\nfastoci: all is well", layer="x")
-    assert failure.line(error, "h/x") == "h/x: layer x: bad entry (a\\x1b[2J\\nfastoci: all is well)"
+    assert cli_errors.line(error, "h/x") == "h/x: layer x: bad entry (a\\x1b[2J\\nfastoci: all is well)"
 
 
 def test_an_unexpected_exception_points_to_the_traceback() -> None:
-    assert failure.line(ValueError("no"), "h/x") == (
+    assert cli_errors.line(ValueError("no"), "h/x") == (
         "h/x: unexpected ValueError: no (run with FASTOCI_DEBUG=1 for the traceback)"
     )
 
 
 def test_a_missing_platform_lists_those_there_are() -> None:
     error = errors.PlatformError("no manifest for linux/s390x", available=("linux/amd64", "linux/arm64"))
-    assert failure.line(error, "x") == "x: no manifest for linux/s390x (there are linux/amd64, linux/arm64)"
+    assert cli_errors.line(error, "x") == "x: no manifest for linux/s390x (there are linux/amd64, linux/arm64)"
 
 
 def test_the_hint_of_a_rate_limit_says_how_long_to_wait() -> None:
-    assert "30 s" in failure.hint(errors.RateLimitedError("slow down", url="http://h/", retry_after_s=30))
-    assert failure.hint(errors.RateLimitedError("slow down", url="http://h/"))
+    assert "30 s" in cli_errors.hint(errors.RateLimitedError("slow down", url="http://h/", retry_after_s=30))
+    assert cli_errors.hint(errors.RateLimitedError("slow down", url="http://h/"))
 
 
 def test_each_hint_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     lost = [(name, errors.NotFoundError(f"no {name}", url="", status=404)) for name in ("a", "b")]
-    failure.report(lost)
+    cli_errors.report(lost)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[:2] == ["fastoci: a: no a", "fastoci: b: no b"]
@@ -83,5 +83,5 @@ def test_the_traceback_comes_on_request(capsys: pytest.CaptureFixture[str], monk
     try:
         raise ValueError("no")
     except ValueError as error:
-        failure.report([("", error)])
+        cli_errors.report([("", error)])
     assert "Traceback" in capsys.readouterr().err

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from fastoci import events
-from fastoci.cli.bars import Bars, draw
-from fastoci.cli.progress import Forgiving, Json, Log, Quiet, choose
-from fastoci.cli.tally import Tally, extent
-from fastoci.transfer.events import (
+from fastoci.cli.progress.bars import Bars, draw
+from fastoci.cli.progress.display import Forgiving, Json, Log, Quiet, choose
+from fastoci.cli.progress.state import Tally, extent
+from fastoci.events import (
     BlobDone,
     BlobFailed,
     BlobProgress,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.cli.text import amount, part, plain, size
+from fastoci.cli.formatting import amount, part, plain, size
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ import pytest
 from attacker import Attacker, scene
 
 from fastoci import files
+from fastoci.aio import when_free
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.layouts.oci_layout import LayoutImage, write_images
-from fastoci.settle import when_free
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

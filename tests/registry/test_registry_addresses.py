@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastoci.registry.addresses import Nearness, is_loopback, nearness
+from fastoci.registry.http.address_policy import Nearness, is_loopback, nearness
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from fastoci.errors import (
 )
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.endpoints import Endpoint, Tls
-from fastoci.registry.patience import Patience
+from fastoci.registry.config.endpoints import Endpoint, Tls
+from fastoci.registry.fetch.retry import Patience
 
 MANIFEST = json.dumps(
     {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry.certs import Folder, places, read, scan
+from fastoci.registry.config.certs_d import Folder, places, read, scan
 
 
 def test_files_are_authorities_or_pairs_by_their_names() -> None:

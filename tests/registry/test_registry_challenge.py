@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.registry import challenge
+from fastoci.registry.auth import challenge
 
 
 def _cases(shared: Path) -> list[dict[str, object]]:

@@ -14,10 +14,10 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.patience import Patience
-from fastoci.registry.repository import Repository
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import Patience
 
 BLOB = bytes(range(256)) * 12_000  # 3 spans
 SIZE = len(BLOB)

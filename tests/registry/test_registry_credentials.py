@@ -9,8 +9,8 @@ import pytest
 from helper_programs import HelperProgram, plugin
 
 from fastoci.errors import CredentialError, FormatError
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import Credentials, load
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials, load
 
 SECRET = "hunter2:with:colons"
 

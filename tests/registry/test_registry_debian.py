@@ -17,10 +17,10 @@ from fastoci.image import index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials, load
 from fastoci.registry.client import Registry
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import Credentials, load
-from fastoci.registry.repository import Repository
+from fastoci.registry.fetch.repository import Repository
 
 NAME = "busybox-musl"  # an index, all of whose platforms are there
 

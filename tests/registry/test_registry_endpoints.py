@@ -6,7 +6,7 @@ import pytest
 
 from fastoci.errors import DeniedError, FormatError
 from fastoci.image.reference import Reference
-from fastoci.registry.endpoints import Mirrors, Tls, endpoints, load
+from fastoci.registry.config.endpoints import Mirrors, Tls, endpoints, load
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from wire import Spans
 from fastoci.errors import RegistryError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.registry.body import Body
-from fastoci.registry.refusals import refusal
-from fastoci.registry.transport import Reply, Transport
-from fastoci.registry.urls import parse_url
+from fastoci.registry.fetch.body import Body
+from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.urls import parse_url
 
 DATA = random.Random(3).randbytes(3 << 20)
 SMALL, BIG = 40_000, 3 << 20

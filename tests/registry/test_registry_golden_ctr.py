@@ -13,7 +13,7 @@ import pytest
 from recorder import CONFIG, LAYER, MANIFEST, Recorder, askable, once, recording
 
 from fastoci.image.reference import Reference
-from fastoci.registry.endpoints import endpoints, load
+from fastoci.registry.config.endpoints import endpoints, load
 
 
 @pytest.fixture

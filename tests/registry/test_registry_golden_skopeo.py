@@ -12,7 +12,7 @@ import pytest
 from recorder import DIGEST, Recorder, askable, once, recording
 
 from fastoci.image.reference import Reference
-from fastoci.registry.endpoints import load
+from fastoci.registry.config.endpoints import load
 
 
 @pytest.fixture

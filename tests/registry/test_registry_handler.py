@@ -10,8 +10,8 @@ import pytest
 from wire import answer, serving
 
 from fastoci.errors import TimedOutError, TransportError
-from fastoci.registry.transport import Transport
-from fastoci.registry.urls import parse_url
+from fastoci.registry.http.transport import Transport
+from fastoci.registry.http.urls import parse_url
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 GOOD = answer(body=b"good").data

@@ -11,8 +11,8 @@ import pytest
 from helper_programs import HelperProgram
 
 from fastoci.errors import CredentialError
-from fastoci.registry.credential import Credential
-from fastoci.registry.helpers import Helpers
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credential_helpers import Helpers
 
 Make = Callable[..., HelperProgram]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry import certs
-from fastoci.registry.certs import Folder
-from fastoci.registry.hosts_toml import Host, find, parse
+from fastoci.registry.config import certs_d
+from fastoci.registry.config.certs_d import Folder
+from fastoci.registry.config.hosts_toml import Host, find, parse
 
 FOLDER = Path("/etc/containerd/certs.d/r.test")
 EVERYTHING = frozenset({"pull", "resolve", "push"})
@@ -162,7 +162,7 @@ def test_the_directory_of_a_port_has_two_names_and_a_place_may_have_one_for_all(
     for name in ("_default", "s.test", "r.test"):
         (tmp_path / "two" / name).mkdir(parents=True)
     (tmp_path / "three/x.test").mkdir(parents=True)
-    places = tuple(certs.scan(tmp_path / name) for name in ("absent", "one", "two", "three"))
+    places = tuple(certs_d.scan(tmp_path / name) for name in ("absent", "one", "two", "three"))
 
     def found(domain: str) -> str:
         folder = find(places, domain)
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_read_matters_only_to_its_host(tmp_path: Path) -> 
     (tmp_path / "r.test/hosts.toml").mkdir(parents=True)
     (tmp_path / "s.test").mkdir()
     (tmp_path / "s.test/hosts.toml").write_text('server = "https://s.test"')
-    places = (certs.scan(tmp_path),)
+    places = (certs_d.scan(tmp_path),)
     good, bad = find(places, "s.test"), find(places, "r.test")
     assert good is not None
     assert bad is not None

@@ -12,8 +12,8 @@ import yaml
 from helper_programs import HelperProgram, plugin
 
 from fastoci.errors import CredentialError, FormatError
-from fastoci.registry.credential import Credential
-from fastoci.registry.kubelet import Providers, load
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.kubelet import Providers, load
 
 PROTOCOL = "credentialprovider.kubelet.k8s.io/v1"
 CONFIG = """

@@ -16,16 +16,17 @@ from wire import Asked, Raw, Script, Spans, answer, drain, unauthorized
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError, TransportError
+from fastoci.events import CandidateLeft, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.registry import body, stalls
-from fastoci.registry.patience import Budget, Patience
-from fastoci.registry.route import Manners, Route, places
-from fastoci.registry.servers import Servers
-from fastoci.registry.urls import Origin
+from fastoci.registry.fetch import body
+from fastoci.registry.fetch.failover import Manners, Route, places
+from fastoci.registry.fetch.retry import Budget, Patience
+from fastoci.registry.http import throughput
+from fastoci.registry.http.servers import Servers
+from fastoci.registry.http.urls import Origin
 from fastoci.testing.faults import Act, FaultServer, Rule, Scenario
 from fastoci.testing.faults.command import Place
-from fastoci.transfer.events import CandidateLeft, Event
 
 SMALL = BLOB[:400_000]
 SMALL_DESCRIPTOR = Descriptor(BLOB_DESCRIPTOR.media_type, Digest.of(SMALL), len(SMALL))
@@ -36,7 +37,7 @@ Lefts = list[tuple[str, str, str]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lags is found out in a tenth of the time."""
-    monkeypatch.setattr(stalls, "LAG_S", stalls.LAG_S / 10)
+    monkeypatch.setattr(throughput, "LAG_S", throughput.LAG_S / 10)
     monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
 
 
@@ -266,8 +267,8 @@ def spoilers() -> list[Callable[[Servers], Sequence[str]]]:
 
 async def test_a_rest_that_is_here_soon_is_worth_no_change() -> None:
     chosen = route(2, Servers(), Lefts())
-    assert chosen.slow(chosen.place, 1000.0, int(1000 * stalls.LAG_S) - 1) == ""
-    assert chosen.slow(chosen.place, 1000.0, int(1000 * stalls.LAG_S) + 1) != ""
+    assert chosen.slow(chosen.place, 1000.0, int(1000 * throughput.LAG_S) - 1) == ""
+    assert chosen.slow(chosen.place, 1000.0, int(1000 * throughput.LAG_S) + 1) != ""
 
 
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)

@@ -20,6 +20,7 @@ from attacker import Attacker, scene
 from helper_programs import HelperProgram
 from wire import Asked, Raw, Script, answer, as_json, serving, unauthorized
 
+from fastoci.aio import when_free
 from fastoci.errors import (
     ConnectError,
     CredentialError,
@@ -30,11 +31,10 @@ from fastoci.errors import (
     StoreError,
     UnauthorizedError,
 )
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import load
+from fastoci.registry.auth.login import keep, logged_in, login, logout
 from fastoci.registry.auth_edit import edit
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import load
-from fastoci.registry.login import keep, logged_in, login, logout
-from fastoci.settle import when_free
 
 BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
 KEPT = {"auth": base64.b64encode(b"me:hunter2").decode()}

@@ -17,11 +17,11 @@ from wire import Asked, Raw, Spans, answer, drain, serving, unauthorized
 from fastoci.errors import ConnectError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from fastoci.image import mediatype
 from fastoci.image.reference import Reference
-from fastoci.registry.auth_files import AuthFile
+from fastoci.registry.auth.auth_file import AuthFile
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.auth.tokens import basic
 from fastoci.registry.client import Registry
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.tokens import basic
 
 
 async def test_the_first_that_has_it_is_asked_alone() -> None:

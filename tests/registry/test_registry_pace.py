@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastoci.registry.pace import CEILING_S, Pace
+from fastoci.registry.http.connection_limit import CEILING_S, Pace
 
 MB = 1_000_000
 STEP_S = 0.01

@@ -17,10 +17,11 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.registry import pace, parts, servers, stalls
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.repository import Repository
+from fastoci.registry.fetch import parallel_ranges
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.http import connection_limit, servers, throughput
 
 MIB = 1 << 20
 BLOB = random.Random(7).randbytes(10 * MIB + 12345)
@@ -106,7 +107,7 @@ async def fetching(
     spans.pool.on_release = None
 
 
-class Eager(pace.Pace):
+class Eager(connection_limit.Pace):
     """As many connections as there may be, from the start: how many are worth it is not these tests' question."""
 
     def __init__(self, clock: Callable[[], float], most: int) -> None:
@@ -121,12 +122,12 @@ class Eager(pace.Pace):
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are small and many, so that a small blob is enough."""
     monkeypatch.setattr(servers, "Pace", Eager)
-    monkeypatch.setattr(parts, "PART", MIB)
+    monkeypatch.setattr(parallel_ranges, "PART", MIB)
 
 
 async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "Pace", pace.Pace)
-    monkeypatch.setattr(pace, "RAMP_S", 0.1)
+    monkeypatch.setattr(servers, "Pace", connection_limit.Pace)
+    monkeypatch.setattr(connection_limit, "RAMP_S", 0.1)
     server = Throttled()
     async with fetching(server) as (source, spans):
         assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
@@ -238,8 +239,8 @@ async def test_parts_that_are_refused_at_once_halve_the_connections_once(
 
 
 async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stalls, "PEERS_S", 0.5)
-    monkeypatch.setattr("fastoci.registry.body._LOOK_S", 0.1)
+    monkeypatch.setattr(throughput, "PEERS_S", 0.5)
+    monkeypatch.setattr("fastoci.registry.fetch.body._LOOK_S", 0.1)
     server = Throttled()
     answer, starved = server.answer, []
 
@@ -306,7 +307,7 @@ async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetc
 async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parts, "PART", 3 * MIB)
+    monkeypatch.setattr(parallel_ranges, "PART", 3 * MIB)
     server = Throttled(rate=16 * MIB)
     async with fetching(server, ahead=3 * MIB) as (source, spans):
         data = bytearray()

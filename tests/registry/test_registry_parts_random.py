@@ -16,12 +16,12 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.registry import parts
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.repository import Repository
-from fastoci.registry.servers import Server
-from fastoci.registry.urls import Origin
+from fastoci.registry.fetch import parallel_ranges
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.http.servers import Server
+from fastoci.registry.http.urls import Origin
 
 MIB = 1 << 20
 CONNECTIONS = 6
@@ -150,7 +150,7 @@ def test_whatever_a_server_does_the_bytes_are_right_after_bounded_steps(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = Chance(seed)
-    monkeypatch.setattr(parts, "PART", chance.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
+    monkeypatch.setattr(parallel_ranges, "PART", chance.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
 
     async def work() -> None:
         wanted = []

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fastoci.registry.patience import Backoff, Budget, Patience
+from fastoci.registry.fetch.retry import Backoff, Budget, Patience
 
 PATIENCE = Patience(tries=10, doubtful_tries=3, first_s=0.2, most_s=20.0, budget=100)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.registry.patterns import best, duration_s, matches
+from fastoci.registry.auth.kubelet_match import best, duration_s, matches
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 import fastoci
 from fastoci.errors import CredentialError
-from fastoci.registry.programs import run
+from fastoci.registry.auth.helper_process import run
 
 
 async def python(code: str, given: bytes = b"", *, timeout_s: float = 20.0) -> tuple[int, bytes]:
@@ -83,7 +83,7 @@ def _alive(pid: int) -> bool:
 _ON_UVLOOP = """
 import asyncio, os, sys, uvloop
 from fastoci.errors import CredentialError
-from fastoci.registry.programs import run
+from fastoci.registry.auth.helper_process import run
 
 async def python(code, given=b"", timeout_s=20.0):
     return await run([sys.executable, "-c", code], given, environ=os.environ, timeout_s=timeout_s)

@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from fastoci.errors import FastociError, FormatError, UnsupportedError
-from fastoci.registry.proxies import proxy_for
+from fastoci.registry.http.proxy import proxy_for
 
 HTTP, HTTPS, ALL = "http://plain:1", "http://tls:2", "http://all:3"
 BOTH = {"HTTP_PROXY": HTTP, "HTTPS_PROXY": HTTPS}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastoci.registry.ratelimit import Quota, quota, told_in_words_s
+from fastoci.registry.http.rate_limit_headers import Quota, quota, told_in_words_s
 
 
 @pytest.mark.parametrize(

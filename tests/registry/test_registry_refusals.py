@@ -13,10 +13,10 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from fastoci.registry.ratelimit import retry_after_s
-from fastoci.registry.refusals import refusal
-from fastoci.registry.transport import Transport
-from fastoci.registry.urls import parse_url
+from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.rate_limit_headers import retry_after_s
+from fastoci.registry.http.transport import Transport
+from fastoci.registry.http.urls import parse_url
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

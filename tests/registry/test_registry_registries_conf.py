@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry.registries_conf import Place, RegistriesConf, When, load, named, parse
+from fastoci.registry.config.registries_conf import Place, RegistriesConf, When, load, named, parse
 
 FILE = Path("/etc/containers/registries.conf")
 

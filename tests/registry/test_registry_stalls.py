@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fastoci.registry.stalls import FLOOR, FLOOR_S, PEERS_S, Peers, Watch
+from fastoci.registry.http.throughput import FLOOR, FLOOR_S, PEERS_S, Peers, Watch
 
 
 class Clock:

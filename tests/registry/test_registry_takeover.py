@@ -19,11 +19,11 @@ from fastoci._core import Span
 from fastoci.errors import FastociError, TimedOutError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.registry import servers
-from fastoci.registry.body import Body
-from fastoci.registry.takeover import Takeover
-from fastoci.registry.transport import Reply, Transport
-from fastoci.registry.urls import parse_url
+from fastoci.registry.fetch.body import Body
+from fastoci.registry.http import servers
+from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.urls import parse_url
 
 LEAST = 128 << 10
 SIZES = [LEAST - 1, LEAST, 1 << 20, (1 << 20) + 1, 5 << 20]

@@ -14,11 +14,11 @@ import pytest
 from wire import Asked, Raw, Server, answer, as_json, serving, unauthorized
 
 from fastoci.errors import CredentialError, DeniedError, RegistryError, UnauthorizedError
-from fastoci.registry.auth import Authenticator
-from fastoci.registry.credential import Credential
-from fastoci.registry.refusals import refusal
-from fastoci.registry.transport import Reply, Transport
-from fastoci.registry.urls import Origin, parse_url
+from fastoci.registry.auth.authenticator import Authenticator
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.urls import Origin, parse_url
 
 ME = Credential("me", "hunter2")
 SCOPE = "repository:team/app:pull"

@@ -14,10 +14,10 @@ from wire import Asked, Raw, Server, answer, serving
 from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
-from fastoci.registry.addresses import Nearness, nearness
-from fastoci.registry.endpoints import Tls
-from fastoci.registry.transport import Reply, Transport
-from fastoci.registry.urls import Origin, parse_url, redact
+from fastoci.registry.config.endpoints import Tls
+from fastoci.registry.http.address_policy import Nearness, nearness
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.urls import Origin, parse_url, redact
 
 PUBLIC = Origin("https", "8.8.8.8", 443)
 

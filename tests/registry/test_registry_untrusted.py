@@ -15,15 +15,15 @@ from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, MANIFEST, REFERENCE, between, 
 from wire import Asked, Raw, Script, Spans, drain, serving
 
 from fastoci.errors import FastociError, NotFoundError, RegistryError
-from fastoci.registry import repository, stretch
-from fastoci.registry.auth_files import AuthFile
+from fastoci.registry.auth.auth_file import AuthFile
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.credential import Credential
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.patience import Patience
-from fastoci.registry.repository import Repository
-from fastoci.registry.untrusted import parsed, typed
-from fastoci.registry.urls import Origin, parse_url, redact
+from fastoci.registry.fetch import repository, resuming_range
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.http.untrusted import parsed, typed
+from fastoci.registry.http.urls import Origin, parse_url, redact
 
 BAD_URLS = [
     "http://[::1]@",  # an IndexError of yarl's
@@ -261,7 +261,7 @@ async def test_an_exception_that_nobody_expected_rules_out_a_mirror_and_not_the_
 ) -> None:
     async with between(good, good) as (source, mirror, origin):
         monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address))
-        monkeypatch.setattr(stretch, "is_gzip", failing_at(mirror.address))
+        monkeypatch.setattr(resuming_range, "is_gzip", failing_at(mirror.address))
         assert await both(source, spans) == (INDEX, BLOB)
         assert (len(mirror.asked), len(origin.asked)) == (2, 2)
     assert "unexpected ZeroDivisionError" in caplog.text

@@ -11,7 +11,7 @@ from store_shelf import Shelf
 
 from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.mediatype import OCI_MANIFEST
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import store_child
 
-from fastoci.store import probe
+from fastoci.store import filesystem_probe
+from fastoci.store.ingest.state import State
 from fastoci.store.opening import open_store
-from fastoci.store.state import State
 
 SIZE = 200_000
 DATA = store_child.content(SIZE)
@@ -108,7 +108,7 @@ def test_a_failing_disk_is_a_typed_error_and_the_next_process_goes_on(
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    probe.check(open_store(place))  # it renames, too
+    filesystem_probe.check(open_store(place))  # it renames, too
     trace = ("-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=1+")
     code, printed = _child(place, under=(strace, *trace))
     assert code == 0

@@ -11,8 +11,8 @@ from store_shelf import Shelf
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
-from fastoci.store.boot import Unsynced, boot_id
-from fastoci.store.durable import Level
+from fastoci.store.ingest.durability import Level
+from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
 

@@ -15,12 +15,13 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
-from fastoci.store import disk, gc
+from fastoci.store import disk
 from fastoci.store.directory import Directory
-from fastoci.store.gc import GcPlan
+from fastoci.store.gc import collect
+from fastoci.store.gc.collect import GcPlan
+from fastoci.store.gc.retention import Retention
 from fastoci.store.marks import Marks
 from fastoci.store.refs import Ref
-from fastoci.store.retention import Retention
 
 DAY = 86400.0
 OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
@@ -29,7 +30,7 @@ OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """References count as settled at once."""
-    monkeypatch.setattr(gc, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(collect, "_SETTLED_NS", -(10**18))
 
 
 async def image(shelf: Shelf, name: str, *layers: bytes, used: float = 0.0, pinned: bool = False) -> Ref:
@@ -64,7 +65,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def collect(shelf: Shelf, retention: Retention | None = None) -> GcPlan:
+async def collected(shelf: Shelf, retention: Retention | None = None) -> GcPlan:
     plan = await shelf.store.plan_gc(retention or Retention())
     await shelf.store.gc(plan)
     return plan
@@ -105,14 +106,14 @@ async def test_an_index_keeps_all_that_is_present_below_it(shelf: Shelf) -> None
     kept = blobs(shelf)
     await shelf.store.record(Ref("registry.test/index:1", top, {}, "2023-11-14T22:13:20Z"))
     await shelf.store.forget(ref.name)
-    assert (await collect(shelf)).doomed == ()
+    assert (await collected(shelf)).doomed == ()
     assert blobs(shelf) == kept
 
 
 async def test_what_is_of_an_unknown_type_is_kept_and_not_looked_into(shelf: Shelf) -> None:
     odd = await shelf.put(b'{"manifests": "no"}', media_type="application/x-odd+json")
     await shelf.store.record(Ref("registry.test/odd:1", odd, {}, "2023-11-14T22:13:20Z"))
-    assert (await collect(shelf)).doomed == ()
+    assert (await collected(shelf)).doomed == ()
 
 
 async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> None:
@@ -120,16 +121,16 @@ async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> Non
     foreign = {**encode(ref.descriptor), "annotations": {"org.opencontainers.image.ref.name": "theirs"}}
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [foreign]}))
     await shelf.store.forget(ref.name)
-    assert (await collect(shelf)).doomed == ()
+    assert (await collected(shelf)).doomed == ()
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": []}))
-    assert len((await collect(shelf)).doomed) == 3
+    assert len((await collected(shelf)).doomed) == 3
 
 
 async def test_an_entry_of_our_own_is_no_root(shelf: Shelf) -> None:
     ref = await image(shelf, "one", b"layer")
     await shelf.store.update_view()
     await shelf.store.forget(ref.name)
-    assert len((await collect(shelf)).doomed) == 3
+    assert len((await collected(shelf)).doomed) == 3
 
 
 async def test_a_broken_reference_stops_gc(shelf: Shelf) -> None:
@@ -171,7 +172,7 @@ async def test_the_least_recently_used_images_go_and_pinned_ones_never(
 ) -> None:
     for age, name in enumerate("abcd"):
         await image(shelf, name, b"shared", name.encode() * 10, used=age * DAY, pinned=name == "d")
-    plan = await collect(shelf, retention)
+    plan = await collected(shelf, retention)
     assert names(shelf) == left
     gone = [item for item in plan.doomed if item.kind == "blob"]
     assert len(gone) == 3 * (4 - len(left))  # manifest, config and a layer each
@@ -199,7 +200,7 @@ async def test_no_image_stops_gc_by_what_it_says_of_types(shelf: Shelf) -> None:
     index = await shelf.put(document, media_type=mediatype.OCI_INDEX)
     await shelf.store.record(Ref("registry.test/a:1", index, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z"))
     await shelf.put(b"stray")
-    assert len((await collect(shelf)).doomed) == 1
+    assert len((await collected(shelf)).doomed) == 1
     assert await shelf.store.missing([*await needed(shelf, plain), index, manifest, config, layer]) == []
 
 
@@ -213,7 +214,7 @@ async def test_what_is_no_file_in_a_manifests_place_counts_as_absent(
         os.mkfifo(shelf.file(ref.descriptor))
     else:
         shelf.file(ref.descriptor).symlink_to(tmp_path / "elsewhere")
-    assert len((await collect(shelf)).doomed) == 2
+    assert len((await collected(shelf)).doomed) == 2
     assert os.path.lexists(shelf.file(ref.descriptor))
 
 
@@ -234,7 +235,7 @@ async def test_when_there_is_too_much_images_go_until_the_low_mark(
         layer = shelf.random(100_000, seed=age)
         await image(shelf, name, bytes(10_000), layer, used=age * DAY, pinned=name == "d")
     await shelf.put(b"stray")
-    plan = await collect(shelf, Retention(max_size=high, low_size=low))
+    plan = await collected(shelf, Retention(max_size=high, low_size=low))
     assert names(shelf) == left
     assert plan.kept_size <= max(low or high, 115_000)
     for ref in shelf.store.refs.list()[0]:
@@ -247,9 +248,9 @@ async def test_what_is_not_in_this_store_takes_no_room_in_it(shelf: Shelf) -> No
         await image(shelf, name, layer, used=age * DAY)
         if name != "a":  # as if it were in an additional store
             shelf.file(Descriptor(mediatype.OCI_LAYER, Digest.of(layer), len(layer))).unlink()
-    assert (await collect(shelf, Retention(max_size=150_000))).kept_size < 150_000
+    assert (await collected(shelf, Retention(max_size=150_000))).kept_size < 150_000
     assert names(shelf) == ["a", "b", "c"]
-    await collect(shelf, Retention(max_size=50_000))
+    await collected(shelf, Retention(max_size=50_000))
     assert names(shelf) == []
 
 
@@ -307,7 +308,7 @@ async def test_foreign_files_among_the_blobs_stay(shelf: Shelf, tmp_path: Path) 
     (directory / ("Z" * 64)).write_text("no digest")
     os.mkfifo(directory / ("2" * 64))
     before = sorted(os.listdir(directory))
-    assert (await collect(shelf)).doomed == ()
+    assert (await collected(shelf)).doomed == ()
     assert sorted(os.listdir(directory)) == before
 
 
@@ -323,7 +324,7 @@ async def test_nothing_is_deleted_through_a_link_out_of_the_store(shelf: Shelf, 
         link.symlink_to(outside)
         os.utime(link, (0, 0), follow_symlinks=False)
     again = Shelf(shelf.path)
-    assert (await collect(again)).doomed == ()
+    assert (await collected(again)).doomed == ()
     again.store.close()
     assert len(os.listdir(outside)) == 4
 
@@ -341,7 +342,7 @@ async def test_files_that_are_no_markers_leases_or_references_stay_and_stop_noth
         (shelf.path / directory / "notes").mkdir()
     before = set(shelf.path.rglob("*"))
     again = Shelf(shelf.path)
-    assert (await collect(again)).doomed == ()
+    assert (await collected(again)).doomed == ()
     again.store.close()
     assert before <= set(shelf.path.rglob("*"))
 
@@ -374,7 +375,7 @@ async def test_an_unfinished_blob_stays_for_a_day(shelf: Shelf) -> None:
     young, old = await partial(shelf, bytes(1000)), await partial(shelf, bytes(2000))
     age(young, 23)
     age(old, 25)
-    plan = await collect(shelf)
+    plan = await collected(shelf)
     assert [(item.kind, item.name, item.size) for item in plan.doomed] == [("ingest", f"sha256:{old.name}", 1000)]
     assert os.listdir(shelf.path / "ingest") == [young.name]
 
@@ -396,13 +397,13 @@ async def test_an_unfinished_blob_that_is_gone_on_with_stays_however_old(shelf: 
 async def test_an_unfinished_blob_of_another_boot_stays_if_some_of_it_was_synced(
     shelf: Shelf, synced: int, left: int
 ) -> None:
-    from fastoci.store.state import State
+    from fastoci.store.ingest.state import State
 
     directory = await partial(shelf, bytes(1000))
     state = State.decode((directory / "state").read_bytes())
     assert state is not None
     (directory / "state").write_bytes(State(OTHER_BOOT, synced, state.offset, state.hash_state).encode())
-    await collect(shelf)
+    await collected(shelf)
     assert len(os.listdir(shelf.path / "ingest")) == left
 
 
@@ -412,7 +413,7 @@ async def test_what_a_kill_after_the_rename_leaves_goes(shelf: Shelf) -> None:
     directory.mkdir()
     (directory / "lock").touch()
     (directory / "state").touch()
-    plan = await collect(shelf)
+    plan = await collected(shelf)
     assert [item.why for item in plan.doomed] == ["a rest of one that is done"]
     assert os.listdir(shelf.path / "ingest") == []
 
@@ -486,7 +487,7 @@ async def test_a_blob_too_large_for_a_document_stops_no_gc_when_an_index_calls_i
     top = await index_of(shelf, plain.descriptor, large)
     ref = Ref("registry.test/a:1", top, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
     await shelf.store.record(ref)
-    assert [item.name for item in (await collect(shelf)).doomed] == [str(Digest.of(b"{}"))]
+    assert [item.name for item in (await collected(shelf)).doomed] == [str(Digest.of(b"{}"))]
     assert shelf.store.holds(large)
 
 
@@ -522,5 +523,5 @@ async def test_an_index_cannot_make_another_images_blobs_larger(shelf: Shelf) ->
     needed = Descriptor(mediatype.OCI_LAYER, Digest.of(b"needed"), 1 << 60)
     top = await index_of(shelf, needed)
     await shelf.store.record(Ref("registry.test/a:1", top, {}, "2023-11-14T22:13:20Z"))
-    assert (await collect(shelf, Retention(max_size=1 << 20))).doomed == ()
+    assert (await collected(shelf, Retention(max_size=1 << 20))).doomed == ()
     assert (await shelf.store.usage()).total.size < 1 << 20

@@ -16,8 +16,8 @@ from fastoci._core import Sha256
 from fastoci.errors import DigestMismatchError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
-from fastoci.store.ingest import StoreIngest
-from fastoci.store.state import State
+from fastoci.store.ingest.ingest import StoreIngest
+from fastoci.store.ingest.state import State
 from fastoci.stream.verify import Verified, Verifier
 
 DATA = random.Random(1).randbytes(3_000_000)
@@ -197,7 +197,7 @@ async def test_what_another_boot_synced_is_hashed_again_and_the_rest_is_cut_off(
 async def test_a_large_ingest_is_synced_on_its_way_so_that_the_next_boot_goes_on(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastoci.store.resume._STEP", 200_000)
+    monkeypatch.setattr("fastoci.store.ingest.checkpoint._STEP", 200_000)
     ingest = await _begin(shelf)
     verifier = shelf.feed(ingest, DATA, until=CUT)
     ingest.checkpoint(CUT, verifier.state())
@@ -211,7 +211,7 @@ async def test_a_large_ingest_is_synced_on_its_way_so_that_the_next_boot_goes_on
 async def test_a_disk_that_loses_data_on_the_way_loses_the_ingest(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastoci.store.resume._STEP", 200_000)
+    monkeypatch.setattr("fastoci.store.ingest.checkpoint._STEP", 200_000)
 
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "injected")
@@ -364,7 +364,7 @@ HOLDER = """
 import asyncio, pathlib, sys
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 
 async def main():
     store = Store.at(pathlib.Path(sys.argv[1]))

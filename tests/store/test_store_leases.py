@@ -13,8 +13,8 @@ from store_shelf import Shelf
 
 from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.store.leases import Collecting, collecting
-from fastoci.store.retention import Retention
+from fastoci.store.gc.leases import Collecting, collecting
+from fastoci.store.gc.retention import Retention
 
 OpenShelf = Callable[[Path], Shelf]
 
@@ -22,7 +22,7 @@ HOLDER = """
 import asyncio, pathlib, sys
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store.blobs import Store
+from fastoci.store.store import Store
 
 async def main():
     store = Store.at(pathlib.Path(sys.argv[1]))

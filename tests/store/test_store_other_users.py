@@ -23,10 +23,10 @@ from store_shelf import Shelf
 from fastoci.errors import FastociError, StoreError
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.store import lock
+from fastoci.store.gc.retention import Retention
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
-from fastoci.store.retention import Retention
-from fastoci.store.round import Round
+from fastoci.store.verify_cursor import Round
 
 OpenShelf = Callable[[Path], Shelf]
 NAME = "registry.test/app:1"
@@ -149,7 +149,7 @@ def test_no_act_between_two_calls_leads_a_store_elsewhere(kind: str) -> None:
     assert done
 
 
-IMPORTS = "import fcntl, os, pathlib, struct, sys; from fastoci.store.blobs import Store\n"
+IMPORTS = "import fcntl, os, pathlib, struct, sys; from fastoci.store.store import Store\n"
 
 
 @contextmanager

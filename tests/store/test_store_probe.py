@@ -12,10 +12,10 @@ from store_shelf import Shelf
 from fastoci import _core
 from fastoci.errors import StoreError, StoreFullError
 from fastoci.image.layout import OCI_LAYOUT
-from fastoci.store import lock, probe
+from fastoci.store import filesystem_probe, lock
 from fastoci.store.directory import Directory
+from fastoci.store.layout import Paths
 from fastoci.store.opening import open_store
-from fastoci.store.paths import Paths
 
 TMPFS, EXT4 = 0x01021994, 0xEF53
 
@@ -40,41 +40,41 @@ def test_the_kind_of_a_file_system_is_told(tmp_path: Path) -> None:
 
 
 def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe.check(paths)
+    filesystem_probe.check(paths)
     assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
-    monkeypatch.setattr(probe, "_NETWORK", {})
+    monkeypatch.setattr(filesystem_probe, "_NETWORK", {})
     monkeypatch.setattr(os, "rename", None)  # whoever asks again fails
-    probe.check(paths)
+    filesystem_probe.check(paths)
 
 
 def test_a_link_in_the_probes_place_is_not_followed(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     for directory in _between(paths):
         (directory / ".probe").symlink_to(tmp_path / "mine")
-    probe.check(paths)
+    filesystem_probe.check(paths)
     assert (tmp_path / "mine").read_text() == "precious"
     assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
 
 
 def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -> None:
-    probe.check(paths)
+    filesystem_probe.check(paths)
     probed = Path(paths.root, "leases", ".probed")
     probed.write_text("1 1")
-    probe.check(paths)
+    filesystem_probe.check(paths)
     assert probed.read_text() != "1 1"
 
 
 def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "file_system", lambda fd: 0x6969)
+    monkeypatch.setattr(filesystem_probe, "file_system", lambda fd: 0x6969)
     for _ in range(2):
         with pytest.raises(StoreError, match=r"network file system \(NFS\)"):
-            probe.check(paths)
+            filesystem_probe.check(paths)
 
 
 def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastoci.files.try_lock", lambda fd, *, byte=None: True)
     with pytest.raises(StoreError, match="does not keep locks"):
-        probe.check(paths)
+        filesystem_probe.check(paths)
 
 
 def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(lock, "acquire", acquire)
     with pytest.raises(StoreError, match="No locks available"):
-        probe.check(paths)
+        filesystem_probe.check(paths)
 
 
 def test_blobs_on_another_mount_than_ingests_are_refused(tmp_path: Path, small_disk: Path) -> None:
@@ -100,7 +100,7 @@ def test_blobs_on_another_mount_than_ingests_are_refused(tmp_path: Path, small_d
     try:
         refused = pytest.raises(StoreError, match="cannot hold a store")
         with closing(open_store(tmp_path / "store")) as paths, refused:
-            probe.check(paths)
+            filesystem_probe.check(paths)
     finally:
         os.system(f"umount {blobs}")
 
@@ -112,13 +112,13 @@ def test_a_full_disk_is_no_verdict(paths: Paths, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
         with pytest.raises(StoreFullError):
-            probe.check(paths)
-    probe.check(paths)
+            filesystem_probe.check(paths)
+    filesystem_probe.check(paths)
     assert os.listdir(_between(paths)[0]) == []
 
 
 async def test_a_refused_store_takes_no_blob_and_no_lease(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "file_system", lambda fd: 0x01021997)
+    monkeypatch.setattr(filesystem_probe, "file_system", lambda fd: 0x01021997)
     blob = shelf.describe(b"content")
     with pytest.raises(StoreError, match="9p"):
         await shelf.begin(blob)
@@ -131,6 +131,6 @@ async def test_reading_asks_nothing(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, open_shelf: Callable[[Path], Shelf]
 ) -> None:
     blob = await shelf.put(b"content")
-    monkeypatch.setattr(probe, "file_system", lambda fd: 0x6969)
+    monkeypatch.setattr(filesystem_probe, "file_system", lambda fd: 0x6969)
     Path(shelf.path, "leases", ".probed").unlink()
     assert await open_shelf(shelf.path).store.read(blob) == b"content"

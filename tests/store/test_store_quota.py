@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.store import quota, space
+from fastoci.store import free_space, quota
 
 BOTH = 1 | 2 | 4 | 8  # all limits and uses count
 USER, GROUP = 0, 1
@@ -57,10 +57,10 @@ def test_the_tighter_of_user_and_group_counts(tmp_path: Path) -> None:
 
 
 def test_a_quota_is_the_most_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = space.space(str(tmp_path / "not" / "there"))  # the kernel is really asked
+    before = free_space.space(str(tmp_path / "not" / "there"))  # the kernel is really asked
     assert before.size > 0 and before.inodes > 0
     monkeypatch.setattr(quota, "left", lambda path: (5, 6))
-    assert space.space(str(tmp_path / "not" / "there")) == space.Space(before.device, 5, 6)
+    assert free_space.space(str(tmp_path / "not" / "there")) == free_space.Space(before.device, 5, 6)
 
 
 def test_root_has_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from store_shelf import Shelf
 
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from fastoci.store import disk, reach
+from fastoci.store import disk, graph
 from fastoci.store.directory import Directory
-from fastoci.store.reach import listed, names, reached, reader, size_of
+from fastoci.store.graph import listed, names, reached, reader, size_of
 from fastoci.store.refs import Ref
 from fastoci.store.usage import Amount, usage
 
@@ -140,7 +140,7 @@ async def index(shelf: Shelf, *entries: Descriptor, note: str = "") -> Descripto
 async def test_a_reference_that_leads_to_very_many_blobs_is_named_and_the_others_count(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "_OTHERS", 100)
+    monkeypatch.setattr(graph, "_OTHERS", 100)
     config, needed = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(shelf, b"needed")
     manifest = await image(shelf, "example.com/wide:1", config, needed)
     many = [Descriptor.of(str(number).encode(), OCI_MANIFEST) for number in range(40)]

@@ -15,8 +15,8 @@ from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from fastoci.store.index_json import foreign, update_index
 from fastoci.store.refs import Ref
-from fastoci.store.view import foreign, update_index
 
 AMD64 = Descriptor.of(b"a", OCI_MANIFEST)
 ARM64 = Descriptor.of(b"b", OCI_MANIFEST)

@@ -8,8 +8,8 @@ from typing import TypeVar
 import pytest
 from store_shelf import Shelf
 
+from fastoci.aio import settle as settle_really
 from fastoci.errors import StoreBusyError, StoreError
-from fastoci.settle import settle as settle_really
 
 OpenShelf = Callable[[Path], Shelf]
 T = TypeVar("T")
@@ -75,7 +75,7 @@ async def test_a_wait_that_is_cancelled_while_its_poller_ends_is_cancelled(
         tasks[0].cancel()  # arrives at the next await, which is inside
         return await settle_really(work)
 
-    monkeypatch.setattr("fastoci.store.waiting.settle", settle)
+    monkeypatch.setattr("fastoci.store.ingest.waiting.settle", settle)
     tasks.append(asyncio.create_task(shelf.store.wait(blob, lambda offset: None)))
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]

@@ -8,8 +8,8 @@ import pytest
 
 from fastoci.testing.faults import Asked, FaultServer, Scenario
 from fastoci.testing.faults.command import Ended
-from fastoci.testing.faults.judge import Verdict, judge
 from fastoci.testing.faults.scenario import Expect
+from fastoci.testing.faults.verdict import Verdict, judge
 
 DONE = Ended(0, False, 1.0, 50 << 20, "")
 FAILED = Ended(1, False, 1.0, 50 << 20, "fault: no")

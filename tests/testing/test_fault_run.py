@@ -14,7 +14,7 @@ from places import SOURCE, scratch
 from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
 from fastoci.testing.faults.__main__ import main, play
 from fastoci.testing.faults.command import Place, run
-from fastoci.testing.faults.judge import Verdict, judge
+from fastoci.testing.faults.verdict import Verdict, judge
 
 PULLER = f"{sys.executable} {Path(__file__).parent / 'fault_puller.py'}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.image.platform import Platform
-from fastoci.testing.gate import Basic, Bearer
+from fastoci.testing.auth import Basic, Bearer
 from fastoci.testing.images import Image, Index, write_layout
 from fastoci.testing.layers import Compression, Entry, Layer, directory, from_seed, hardlink, opaque, symlink, whiteout
 from fastoci.testing.registry import Registry, serve

@@ -16,11 +16,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from fastoci.server.pull_api import byte_range
+from fastoci.testing.auth import Basic, Bearer, Cdn
 from fastoci.testing.faults.certificates import Authority
-from fastoci.testing.gate import Basic, Bearer, Cdn
 from fastoci.testing.images import Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer, from_seed
-from fastoci.testing.reader import byte_range
 from fastoci.testing.registry import Record, Registry, serve
 
 CONTENT = bytes(range(256)) * 4

@@ -20,15 +20,15 @@ from pulls import image_of, made, same
 
 import fastoci
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, FormatError, IntegrityError
+from fastoci.events import Event, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import Event, Warned
-from fastoci.transfer.stored import Mending
 
 pytestmark = pytest.mark.attack
 uvloop.new_event_loop().close()  # opens a pipe for the life of the process, which is no test's leak

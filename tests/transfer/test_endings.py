@@ -14,16 +14,16 @@ from parts import open_parts
 from fastoci import _core
 from fastoci._core import Span
 from fastoci.errors import FormatError, StoreError, TruncatedError
+from fastoci.events import BlobFailed, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import SpanSource
-from fastoci.transfer.events import BlobFailed, Event
-from fastoci.transfer.limits import Limits
+from fastoci.limits import Limits
+from fastoci.transfer.buffers import Spans
 from fastoci.transfer.pipeline import Fed
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.spans import Spans
 from fastoci.transfer.tasks import all_or_first
-from fastoci.transfer.worker import Worker
+from fastoci.transfer.workers import Worker
 
 DATA = b"0123456789" * 200_000
 BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))

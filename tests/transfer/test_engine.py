@@ -26,8 +26,8 @@ from fastoci.errors import (
 )
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.registry.auth.credentials import load
 from fastoci.registry.client import Registry as Client
-from fastoci.registry.credentials import load
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer, directory, whiteout
 from fastoci.testing.registry import Registry, serve

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastoci.transfer.limits import Limits
+from fastoci.limits import Limits
 
 
 @pytest.mark.parametrize("field", ["memory", "connections", "workers", "span_queue"])

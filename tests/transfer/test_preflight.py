@@ -14,10 +14,10 @@ from pulls import image_of
 
 import fastoci
 from fastoci.errors import StoreFullError
+from fastoci.jobs.preflight import Preflight
+from fastoci.limits import Limits
 from fastoci.testing.layers import Entry
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.limits import Limits
-from fastoci.transfer.preflight import Preflight
 
 MB = 1_000_000
 

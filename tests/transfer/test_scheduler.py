@@ -14,7 +14,7 @@ from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, T
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import SpanSource
-from fastoci.transfer.limits import Limits
+from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
 
 DATA = b"0123456789" * 300_000

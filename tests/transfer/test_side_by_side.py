@@ -14,15 +14,15 @@ from parts import open_parts
 from pulls import FIRST, Slow, image_of, made, same
 
 from fastoci.errors import DigestMismatchError, UnpackError
+from fastoci.events import Event, UnpackDone, UnpackProgress
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import Event, UnpackDone, UnpackProgress
-from fastoci.transfer.limits import Limits
 
 
 @pytest.fixture

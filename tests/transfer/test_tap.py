@@ -14,16 +14,16 @@ from pulls import FIRST, SECOND, THIRD, Slow, image_of, made, same
 from fastoci import _core
 from fastoci._core import Span
 from fastoci.errors import DigestMismatchError, FormatError, NotFoundError, TruncatedError, UnsafePathError
+from fastoci.events import BlobDone, BlobStarted, ImagePlanned, UnpackProgress, UnpackStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import SpanSource
+from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import BlobDone, BlobStarted, ImagePlanned, UnpackProgress, UnpackStarted
-from fastoci.transfer.limits import Limits
-from fastoci.transfer.tap import Tap
+from fastoci.transfer.tee import Tap
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 from fastoci import _core
 from fastoci.errors import UnpackError
-from fastoci.transfer.limits import Limits
-from fastoci.transfer.tree import Tree
+from fastoci.limits import Limits
+from fastoci.transfer.unpack_totals import Tree
 from fastoci.unpack.layer import LayerStager
 
 READ = 1000  # compressed bytes

@@ -16,12 +16,12 @@ from pulls import FIRST, SECOND, image_of
 import fastoci
 from fastoci import _core
 from fastoci.errors import BlobNotFoundError, NotFoundError, StoreBusyError
+from fastoci.events import BlobStarted, Event, VerifyProgress
 from fastoci.image.digest import Digest
+from fastoci.jobs.rehash import Outcome, Rate, Rehash, Target
 from fastoci.store.opening import existing_store
-from fastoci.store.round import Round
+from fastoci.store.verify_cursor import Round
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.events import BlobStarted, Event, VerifyProgress
-from fastoci.transfer.rehash import Outcome, Rate, Rehash, Target
 
 IMAGE = image_of(FIRST, SECOND)
 OTHER = image_of(FIRST)
@@ -201,7 +201,7 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
 async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
     filled: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastoci.store.gc._SETTLED_NS", 0)
+    monkeypatch.setattr("fastoci.store.gc.collect._SETTLED_NS", 0)
     app = f"{registry.address}/app:1"
     file(filled, IMAGE.descriptor.digest).unlink()
     flip(file(filled, LAYER.digest))

@@ -9,9 +9,9 @@ import pytest
 
 from fastoci import _core
 from fastoci.errors import FormatError
+from fastoci.transfer.buffers import Spans
 from fastoci.transfer.pipeline import Fed
-from fastoci.transfer.spans import Spans
-from fastoci.transfer.worker import Worker
+from fastoci.transfer.workers import Worker
 
 
 class Slow:

@@ -11,23 +11,8 @@ import sys
 
 import click
 
-from fastoci.cli import (
-    apply,
-    df,
-    failure,
-    gc,
-    info,
-    inspect,
-    login,
-    logout,
-    ls,
-    pin,
-    pull,
-    repair,
-    rm,
-    verify,
-    view,
-)
+from fastoci.cli import errors
+from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -96,8 +81,8 @@ def main() -> None:
         sys.stdout.flush()
     except OSError as error:
         if not code:
-            failure.report([("", error)])
-            code = failure.code(error)
+            errors.report([("", error)])
+            code = errors.code(error)
         # What is still in the buffer can go nowhere; Python would try once more at its end, and exit with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
@@ -111,11 +96,11 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except failure.Stopped as stop:
+    except errors.Stopped as stop:
         return _stopped(stop.number)
     except Exception as error:
-        failure.report([("", error)])
-        return failure.code(error)
+        errors.report([("", error)])
+        return errors.code(error)
     return code if isinstance(code, int) else 0
 
 

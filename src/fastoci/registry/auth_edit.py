@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastoci import files
 from fastoci.errors import FormatError, StoreError
-from fastoci.registry.auth_files import document, read_open
+from fastoci.registry.auth.auth_file import document, read_open
 
 
 def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:

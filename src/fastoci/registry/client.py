@@ -13,16 +13,16 @@ from types import TracebackType
 from yarl import URL
 
 from fastoci.image.reference import Reference
-from fastoci.registry.access import Access
-from fastoci.registry.auth import Authenticator
-from fastoci.registry.credentials import Credentials
-from fastoci.registry.endpoints import Endpoint, Mirrors, endpoints
-from fastoci.registry.parts import Ahead
-from fastoci.registry.patience import Budget, Patience
-from fastoci.registry.repository import Repository
-from fastoci.registry.route import Left, Manners
-from fastoci.registry.servers import Servers, Told
-from fastoci.registry.transport import Transport
+from fastoci.registry.auth.authenticator import Authenticator
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints
+from fastoci.registry.fetch.failover import Left, Manners
+from fastoci.registry.fetch.parallel_ranges import Ahead
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import Budget, Patience
+from fastoci.registry.fetch.session import Access
+from fastoci.registry.http.servers import Servers, Told
+from fastoci.registry.http.transport import Transport
 
 
 class Registry:

@@ -20,9 +20,9 @@ from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import has_links
 from fastoci.store import disk
-from fastoci.store.boot import Unsynced
+from fastoci.store.ingest.unsynced import Unsynced
+from fastoci.store.layout import MARK, Paths
 from fastoci.store.opening import MARK_SIZE, existing_store
-from fastoci.store.paths import MARK, Paths
 
 _FIELD: Final = "additional"  # of fastoci.json
 

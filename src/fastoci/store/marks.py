@@ -20,7 +20,7 @@ from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.store import disk
 from fastoci.store.directory import Directory
-from fastoci.store.paths import ALGORITHMS, Paths
+from fastoci.store.layout import ALGORITHMS, Paths
 from fastoci.store.threads import Check, go_on
 
 

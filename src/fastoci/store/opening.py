@@ -16,7 +16,7 @@ from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image.layout import OCI_LAYOUT, encode_index, parse_layout
 from fastoci.store import disk, lock, trust
 from fastoci.store.directory import Directory
-from fastoci.store.paths import INDEX, LOCK, MARK, Paths
+from fastoci.store.layout import INDEX, LOCK, MARK, Paths
 
 FORMAT: Final = 1
 MARK_SIZE: Final = 1 << 16  # bytes of fastoci.json and oci-layout

@@ -20,7 +20,7 @@ from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.store import disk, lock
 from fastoci.store.directory import Directory
-from fastoci.store.paths import Paths
+from fastoci.store.layout import Paths
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 

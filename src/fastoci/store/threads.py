@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from fastoci.settle import settle
+from fastoci.aio import settle
 
 _THREADS: Final = 4  # commits of small blobs overlap, and the disk merges their syncs
 

@@ -15,10 +15,10 @@ from fastoci.errors import FastociError, FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
-from fastoci.store.paths import Paths
-from fastoci.store.reach import Listed, Read, listed, names, reached, reader
+from fastoci.store.graph import Listed, Read, listed, names, reached, reader
+from fastoci.store.index_json import foreign
+from fastoci.store.layout import Paths
 from fastoci.store.threads import Check, go_on
-from fastoci.store.view import foreign
 
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
 

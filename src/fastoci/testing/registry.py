@@ -25,10 +25,10 @@ from fastoci.image import manifest as manifest_documents
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME
-from fastoci.testing.gate import Basic, Bearer, Cdn, Gate
+from fastoci.server.http import Listener, Peer, Request, bind
+from fastoci.server.pull_api import Answer, Content, Document, Reader, refusal, send
+from fastoci.testing.auth import Basic, Bearer, Cdn, Gate
 from fastoci.testing.images import Image, Index
-from fastoci.testing.listener import Listener, Peer, Request, bind
-from fastoci.testing.reader import Answer, Content, Document, Reader, refusal, send
 
 _HOST, _CDN_HOST = "127.0.0.1", "127.0.0.2"
 

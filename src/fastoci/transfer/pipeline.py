@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from fastoci._core import Span
+from fastoci.aio import settle
 from fastoci.errors import IntegrityError
-from fastoci.settle import settle
 from fastoci.stream.sink import Sink, StoppableSink
 from fastoci.stream.verify import Verified, Verifier, hash_spans
 
 if TYPE_CHECKING:
-    from fastoci.transfer.worker import Worker
+    from fastoci.transfer.workers import Worker
 
 _NEWS = 8  # spans after which the loop hears of a stream that makes its own
 

@@ -11,18 +11,18 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from fastoci._core import Span
+from fastoci.aio import settle
 from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreError
+from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BlobStore, DoubtedSource, Ingest, SpanSource
-from fastoci.settle import settle
+from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
-from fastoci.transfer.limits import Limits
+from fastoci.transfer.buffers import Spans
 from fastoci.transfer.pipeline import Fed
-from fastoci.transfer.spans import Spans
-from fastoci.transfer.tap import Tap
-from fastoci.transfer.worker import Worker
+from fastoci.transfer.tee import Tap
+from fastoci.transfer.workers import Worker
 
 
 @dataclass(slots=True)

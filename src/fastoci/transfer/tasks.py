@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from fastoci.aio import settle
 from fastoci.errors import IntegrityError
-from fastoci.settle import settle
 
 
 async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:

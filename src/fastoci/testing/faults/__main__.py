@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from fastoci.testing.faults.command import Place, run
-from fastoci.testing.faults.judge import Verdict, judge
 from fastoci.testing.faults.scenario import Scenario
 from fastoci.testing.faults.server import FaultServer
 from fastoci.testing.faults.table import SCENARIOS
+from fastoci.testing.faults.verdict import Verdict, judge
 
 _WORDS: Final = """\
 words of CMD, each put in place of {word}:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from fastoci.testing.listener import Listener, Peer, Request
+from fastoci.server.http import Listener, Peer, Request
 
 Forward = Callable[[str, Request, Peer], Awaitable[bool]]
 

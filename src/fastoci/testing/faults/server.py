@@ -19,16 +19,16 @@ from string import Template
 from types import TracebackType
 from typing import Final, Self
 
+from fastoci.server.http import Listener, Peer, Request, bind
+from fastoci.server.pull_api import Answer, refusal
+from fastoci.testing.auth import Basic, Bearer, Cdn
 from fastoci.testing.faults import content
 from fastoci.testing.faults.certificates import Authority
-from fastoci.testing.faults.holes import Hole, Resetter
+from fastoci.testing.faults.dead_hosts import Hole, Resetter
 from fastoci.testing.faults.proxy import Proxy
 from fastoci.testing.faults.scenario import Act, Host, Scenario, What
-from fastoci.testing.faults.sending import Sending
-from fastoci.testing.gate import Basic, Bearer, Cdn
+from fastoci.testing.faults.wire import Sending
 from fastoci.testing.images import Image
-from fastoci.testing.listener import Listener, Peer, Request, bind
-from fastoci.testing.reader import Answer, refusal
 from fastoci.testing.registry import Registry
 
 USER: Final = "puller"

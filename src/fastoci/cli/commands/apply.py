@@ -1,0 +1,41 @@
+"""``fastoci apply``: layer files onto a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from fastoci.cli import options
+
+_LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all are there before the first is applied
+
+
+@click.command(short_help="Apply layer files onto a directory.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
+@options.unpack_limits
+@options.progress
+def apply(
+    directory: Path,
+    layers: tuple[Path, ...],
+    max_unpacked: int | None,
+    max_entries: int | None,
+    memory: int | None,
+    progress: str,
+) -> None:
+    """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
+
+    Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
+
+    \b
+    fastoci apply ./rootfs base.tar.gz app.tar.zst
+    """
+    import fastoci
+    from fastoci.cli import run
+    from fastoci.cli.progress.display import choose
+
+    display = choose(progress)
+    limits = options.limits(memory, max_entries, max_unpacked)
+    run.run(fastoci.apply(directory, layers, limits=limits, observer=display), display)

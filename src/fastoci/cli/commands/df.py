@@ -1,0 +1,78 @@
+"""``fastoci df``: the room that a store takes, and for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from fastoci.cli import options
+from fastoci.cli.formatting import aligned, plain
+from fastoci.cli.formatting import size as size_text
+
+if TYPE_CHECKING:
+    from fastoci import Amount, RefUsage, Usage
+
+_KINDS: Final = {
+    "unique": "of one image only",
+    "shared": "of several images",
+    "reclaimable": "of no image: gc takes them (looked at one by one)",
+    "partial": "downloads that were begun",
+    "elsewhere": "in additional stores",
+    "missing": "needed, and not here",
+}
+
+
+@click.command(short_help="Show the room that the store takes.")
+@click.option("-v", "--verbose", is_flag=True, help="For each image, too.")
+@options.store
+@options.additional
+@options.output
+def df(verbose: bool, store: Path | None, additional: tuple[Path, ...], form: str) -> None:
+    """Show how many blobs and bytes are of one image, of several, and of none.
+
+    Sizes are those that manifests tell: only blobs of no image are looked at. Bytes are of content, not of blocks.
+
+    \b
+    fastoci df
+    fastoci df -v --format json
+    """
+    from fastoci.cli import run
+
+    async def work() -> Usage:
+        async with options.existing(store, additional) as engine:
+            return await engine.upkeep.usage()
+
+    usage = run.run(work())
+    click.echo(_json(usage, verbose) if form == "json" else _text(usage, verbose))
+    for error in usage.broken:
+        click.echo(f"fastoci: warning: {plain(str(error))}", err=True)
+
+
+def _text(usage: Usage, verbose: bool) -> str:
+    total = usage.total
+    rows = [("", "BLOBS", "SIZE", ""), ("total", str(total.blobs), size_text(total.size), "")]
+    for name, meaning in _KINDS.items():
+        amount: Amount = getattr(usage, name)
+        if amount.blobs or name in ("unique", "shared", "reclaimable"):
+            rows.append((name, str(amount.blobs), size_text(amount.size), meaning))
+    lines = aligned(rows)
+    if verbose:
+        lines += ["", *aligned([("NAME", "BLOBS", "SIZE", "UNIQUE", "MISSING"), *map(_row, usage.references)])]
+    return "\n".join(lines)
+
+
+def _row(ref: RefUsage) -> tuple[str, ...]:
+    missing = size_text(ref.missing.size) if ref.missing.blobs else "-"
+    return plain(ref.name), str(ref.held.blobs), size_text(ref.held.size), size_text(ref.unique.size), missing
+
+
+def _json(usage: Usage, verbose: bool) -> str:
+    import json
+    from dataclasses import asdict
+
+    result: dict[str, object] = {name: asdict(getattr(usage, name)) for name in ("total", *_KINDS)}
+    if verbose:
+        result["references"] = [asdict(ref) for ref in usage.references]
+    return json.dumps(result, indent=1)

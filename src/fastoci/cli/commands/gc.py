@@ -1,0 +1,70 @@
+"""``fastoci gc``: deletes what no image in the store needs, and the images that are to go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import options
+from fastoci.cli.formatting import amount, plain
+from fastoci.cli.formatting import size as size_text
+
+if TYPE_CHECKING:
+    from fastoci import Doomed, GcPlan
+
+
+@click.command(short_help="Delete what no image in the store needs.")
+@click.option("--dry-run", is_flag=True, help="Say what would go and why, and delete nothing.")
+@click.option("--max-age", type=options.Duration(), metavar="TIME", help="Remove images not used for so long: 30d.")
+@click.option("--max-count", type=click.IntRange(0), metavar="N", help="Keep so many images, the last used.")
+@click.option(
+    "--max-size", type=options.Size(), metavar="SIZE", help="If more is kept, remove the images least recently used."
+)
+@click.option(
+    "--low", type=options.Size(), metavar="SIZE", help="Then until so much is kept.  [default: 9/10 of --max-size]"
+)
+@options.store
+def gc(
+    dry_run: bool,
+    max_age: float | None,
+    max_count: int | None,
+    max_size: int | None,
+    low: int | None,
+    store: Path | None,
+) -> None:
+    """Delete the blobs that no image in the store needs, and what killed pulls left.
+
+    Pulls of other processes may go on meanwhile. Pinned images stay in any case.
+
+    \b
+    fastoci gc
+    fastoci gc --dry-run --max-age 30d
+    fastoci gc --max-size 200G --low 150G
+    """
+    from fastoci import Retention
+    from fastoci.cli import run
+
+    try:
+        retention = Retention(max_age_s=max_age, max_count=max_count, max_size=max_size, low_size=low)
+    except ValueError as error:
+        raise click.UsageError("--low is at most --max-size, and goes with it") from error
+
+    async def work() -> tuple[GcPlan, Sequence[Doomed]]:
+        async with options.existing(store) as engine:
+            plan = await engine.plan_gc(retention)
+            return plan, plan.doomed if dry_run else await engine.gc(plan)
+
+    plan, gone = run.run(work())
+    for item in gone:
+        if dry_run or item.kind == "ref":
+            click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
+    kinds = Counter[str](item.kind for item in gone)
+    nouns = {"ref": "reference", "blob": "blob", "ingest": "unfinished blob", "marker": "marker"}
+    told = ", ".join(amount(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
+    size = size_text(sum(item.size for item in gone))
+    kept = f"{amount(plan.kept_blobs, 'blob')} stay"
+    click.echo(f"{'would delete' if dry_run else 'deleted'} {told}, {size}; {kept}", err=True)

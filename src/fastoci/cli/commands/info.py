@@ -1,0 +1,23 @@
+"""``fastoci info``: versions, and which tier of each kernel is live."""
+
+from __future__ import annotations
+
+import click
+
+from fastoci.cli.formatting import plain
+
+
+@click.command(short_help="Show versions and what the core runs on here.")
+def info() -> None:
+    """Show versions and what the native core runs on here.
+
+    \b
+    fastoci info
+    FASTOCI_SHA256=scalar fastoci info
+    """
+    import fastoci
+
+    facts = fastoci.info()
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}  {plain(value)}")

@@ -1,0 +1,129 @@
+"""``fastoci pull``: images from registries into the store, and from there into files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import errors, options
+from fastoci.cli.registry_options import Network, network
+
+if TYPE_CHECKING:
+    from fastoci import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to pull, and into what besides the store."""
+
+    references: tuple[str, ...]
+    platform: str | None
+    rootfs: Path | None
+    oci: Path | None
+
+
+@click.command(
+    short_help="Pull images into the store, and into files.",
+    epilog="With several images, the failure of one does not stop the others.",
+)
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@options.platform
+@options.store
+@options.additional
+@click.option(
+    "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
+)
+@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write an OCI image layout there, too.")
+@network
+@options.transfer_limits
+@options.unpack_limits
+@click.option(
+    "--max-store-size", type=options.Size(), metavar="SIZE", help="Begin nothing that would make the store larger."
+)
+@options.progress
+def pull(
+    references: tuple[str, ...],
+    platform: str | None,
+    store: Path | None,
+    additional: tuple[Path, ...],
+    rootfs: Path | None,
+    oci: Path | None,
+    network: Network,
+    connections: int | None,
+    max_wait: float | None,
+    max_unpacked: int | None,
+    max_entries: int | None,
+    memory: int | None,
+    max_store_size: int | None,
+    progress: str,
+) -> int:
+    """Pull images into the store, and print NAME@DIGEST of each on stdout.
+
+    \b
+    fastoci pull redis:7 alpine
+    fastoci pull registry.example.com/app@sha256:0d2c... --platform linux/arm64
+    fastoci pull 127.0.0.1:5000/app --rootfs ./app --progress log
+    """
+    request = Request(tuple(dict.fromkeys(references)), platform, rootfs, oci)
+    if rootfs is not None and len(request.references) > 1:
+        raise click.UsageError("--rootfs takes one image only")
+
+    from fastoci.cli import run
+    from fastoci.cli.progress.display import choose
+
+    display = choose(progress)
+    limits = options.limits(
+        memory,
+        max_entries,
+        max_unpacked,
+        max_store_size=max_store_size,
+        connections=connections,
+        max_wait_s=max_wait,
+    )
+    outcomes: dict[str, str | Exception] = {}
+
+    async def work() -> None:
+        async with network.engine(store, limits, display, additional=additional) as engine:
+            await _pull_all(engine, request, outcomes)
+
+    try:
+        run.run(work(), display)
+    finally:
+        _print(request.references, outcomes)
+    return errors.merge([errors.code(each) if isinstance(each, Exception) else 0 for each in outcomes.values()])
+
+
+async def _pull_all(engine: Engine, request: Request, outcomes: dict[str, str | Exception]) -> None:
+    """Fill in a line or an error for each reference, as it ends."""
+    import asyncio
+
+    exporting = asyncio.Lock()  # one writer of the layout's index.json
+
+    async def one(reference: str) -> None:
+        try:
+            image = await engine.pull(reference, platform=request.platform, rootfs=request.rootfs)
+            if request.oci is not None:
+                async with exporting:
+                    await image.export(request.oci)
+            outcomes[reference] = f"{image.reference.name}@{image.descriptor.digest}"
+        except Exception as error:  # whatever it is, the other images go on
+            outcomes[reference] = error
+
+    async with asyncio.TaskGroup() as group:
+        for reference in request.references:
+            group.create_task(one(reference))
+
+
+def _print(references: Sequence[str], outcomes: dict[str, str | Exception]) -> None:
+    failures: list[tuple[str, Exception]] = []
+    for reference in references:
+        outcome = outcomes.get(reference)
+        if isinstance(outcome, str):
+            click.echo(outcome)
+        elif outcome is not None:
+            failures.append((reference, outcome))
+    errors.report(failures)

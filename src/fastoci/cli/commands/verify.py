@@ -1,0 +1,76 @@
+"""``fastoci verify``: is everything in the store what its name says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import errors, options
+from fastoci.cli.formatting import amount, plain
+from fastoci.cli.formatting import size as size_text
+
+if TYPE_CHECKING:
+    from fastoci import BadBlob, Verification
+
+
+@click.command(short_help="Hash the store's blobs again.")
+@click.argument("references", metavar="[REF]...", nargs=-1)
+@click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read no faster, to leave the disk to others.")
+@options.store
+@options.additional
+@options.output
+@options.progress
+def verify(
+    references: tuple[str, ...],
+    rate: int | None,
+    store: Path | None,
+    additional: tuple[Path, ...],
+    form: str,
+    progress: str,
+) -> int:
+    """Hash blobs again and report each that is bad or missing; change nothing.
+
+    With REF, what these images need. Without, every blob of the store and what is missing of its images; when that is
+    interrupted, the next one goes on there.
+
+    \b
+    fastoci verify --rate 100M/s
+    fastoci verify alpine --format json
+    """
+    from fastoci.cli import run
+    from fastoci.cli.progress.display import choose
+
+    display = choose(progress)
+
+    async def work() -> Verification:
+        async with options.existing(store, additional, observer=display) as engine:
+            return await engine.upkeep.verify(references, rate=rate)
+
+    result = run.run(work(), display)
+    click.echo(_json(result) if form == "json" else _text(result))
+    return errors.merge([errors.code(bad.error) for bad in result.bad] or [0])
+
+
+def _text(result: Verification) -> str:
+    lines = [_line(bad) for bad in result.bad]
+    whole = f"{amount(result.blobs, 'blob')}, {size_text(result.size)} hashed"
+    lines.append(f"{whole}, {amount(len(result.bad), 'bad one') if result.bad else 'all good'}")
+    if result.behind:
+        lines[-1] += f"; those up to {plain(result.behind)} were hashed earlier"
+    return "\n".join(lines)
+
+
+def _line(bad: BadBlob) -> str:
+    found = bad.actual or ("nothing" if bad.kind == "missing" else bad.message)
+    sizes = f"{'?' if bad.expected is None else bad.expected} bytes, found {'-' if bad.found is None else bad.found}"
+    users = ", ".join(map(plain, bad.references)) or "no image"
+    return f"{bad.digest}: {bad.kind}: expected {sizes} ({plain(found)}), of {users}"
+
+
+def _json(result: Verification) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(result), indent=1)

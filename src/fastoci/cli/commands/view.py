@@ -1,0 +1,35 @@
+"""``fastoci view``: images of the store as an OCI layout of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fastoci.cli import options
+from fastoci.cli.formatting import amount, plain
+
+
+@click.command(short_help="Show images to other tools, as an OCI layout.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("references", metavar="[REF]...", nargs=-1)
+@options.store
+@options.additional
+def view(directory: Path, references: tuple[str, ...], store: Path | None, additional: tuple[Path, ...]) -> None:
+    """Write an OCI image layout of some images, or of all, for tools that read those.
+
+    Blobs are hard links to the store's, so they take no room of their own, and stay when gc takes the store's; on
+    another file system they are copied. An existing layout is extended.
+
+    \b
+    fastoci view ./layout alpine redis:7
+    skopeo inspect oci:./layout:docker.io/library/alpine:latest
+    """
+    from fastoci.cli import run
+
+    async def work() -> int:
+        async with options.existing(store, additional) as engine:
+            return await engine.upkeep.view(directory, references)
+
+    count = run.run(work())
+    click.echo(f"fastoci: {amount(count, 'image')} in {plain(str(directory))}", err=True)

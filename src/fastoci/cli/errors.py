@@ -1,0 +1,121 @@
+"""What a failure looks like: one line, a hint of what to do next, and an exit code by kind. See docs/exit-codes.md."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import click
+
+from fastoci import errors
+from fastoci.cli.formatting import aligned, plain, size
+
+SOME_FAILED: Final = 9
+_UNEXPECTED: Final = 1
+_DEBUG: Final = "FASTOCI_DEBUG"
+
+# The first class that matches holds.
+_HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
+    (
+        errors.ReferenceSyntaxError,
+        "references are [HOST[:PORT]/]NAME[:TAG][@sha256:HEX], platforms OS/ARCH[/VARIANT]",
+    ),
+    (errors.PlatformError, "choose another platform with --platform"),
+    (errors.NotFoundError, "check the name and the tag; a private image may need --creds or --authfile"),
+    (
+        errors.UnauthorizedError,
+        "`fastoci login` keeps credentials; --creds USER and --authfile FILE give them",
+    ),
+    (errors.DeniedError, "use credentials that may read this, with --creds USER or --authfile FILE"),
+    (errors.RateLimitedError, "wait before the next attempt, or give credentials if you came without"),
+    (errors.RegistryError, "try again later; what was finished is kept"),
+    (
+        errors.ConnectError,
+        "check host, port and network; for a certificate nobody signed, --tls-verify=false",
+    ),
+    (errors.TransportError, "run the same command again: it goes on where this one stopped"),
+    (
+        errors.IntegrityError,
+        "nothing of the wrong content was kept; try again, then ask whoever runs the source;"
+        " `fastoci repair` mends what is damaged in the store",
+    ),
+    (errors.BlobNotFoundError, "`fastoci ls` shows what is in the store, `fastoci pull` brings more"),
+    (errors.StoreBusyError, "try again when the other process is done"),
+    (errors.StoreFullError, "make room, or choose another place"),
+    (errors.StoreError, "check the path, who may write there, and that it is on a local disk"),
+    (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
+)
+
+
+class Stopped(BaseException):
+    """A signal ended the job, which cleaned up. No ``Exception``, so that nothing takes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def code(error: BaseException) -> int:
+    """The exit code for an error."""
+    return error.exit_code if isinstance(error, errors.FastociError) else _UNEXPECTED
+
+
+def merge(codes: Sequence[int]) -> int:
+    """The exit code of a job from those of its images, 0 for a success: their common one, else ``SOME_FAILED``."""
+    kinds = set(codes)
+    return kinds.pop() if len(kinds) == 1 else SOME_FAILED
+
+
+def line(error: BaseException, subject: str = "") -> str:
+    """One line that names the subject (a reference, a directory), the blob, the source, and what is wrong."""
+    if not isinstance(error, errors.FastociError):
+        text = f"unexpected {type(error).__name__}: {error} (run with {_DEBUG}=1 for the traceback)"
+        return plain(f"{subject}: {text}" if subject else text)
+    text = error.message
+    names = ["blob", "url", "layer"] + (["path"] if not isinstance(error, errors.BlobNotFoundError) else [])
+    facts = [str(getattr(error, name, None) or "") for name in names]
+    missing = [fact for fact in dict.fromkeys(facts) if fact and fact not in text]
+    if isinstance(error, errors.PlatformError) and error.available and error.available[0] not in text:
+        missing.append(f"there are {', '.join(error.available)}")
+    subject = subject or error.image or ""
+    return plain((f"{subject}: " if subject else "") + text + (f" ({', '.join(missing)})" if missing else ""))
+
+
+def hint(error: BaseException) -> str:
+    """What to do next, empty when there is no advice."""
+    if isinstance(error, errors.RateLimitedError) and error.retry_after_s is not None:
+        when = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
+        wait = f"the registry asks to wait {error.retry_after_s:.0f} s, until {when:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{wait}; a pull waits longer with --max-wait {error.retry_after_s + 1:.0f}s"
+    return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
+
+
+def table(error: BaseException) -> list[str]:
+    """What is needed and free, in columns, when there was found to be too little before anything was fetched."""
+    if not isinstance(error, errors.StoreFullError) or not error.rooms:
+        return []
+    rows = [("", "NEEDED", "FREE", "")]
+    for room in error.rooms:
+        show = str if room.what == "inodes" else size
+        short = "too little: " if room.needed > room.free else ""
+        free = "no limit" if room.free == sys.maxsize else show(room.free)
+        rows.append((plain(room.what.rstrip(",")), show(room.needed), free, short + plain(room.path)))
+    return aligned(rows)
+
+
+def report(failures: Sequence[tuple[str, BaseException]]) -> None:
+    """Write a line for each (subject, error) on stderr, then each hint once, and tracebacks on request."""
+    for subject, error in failures:
+        if os.environ.get(_DEBUG):
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+        click.echo(f"fastoci: {line(error, subject)}", err=True)
+        for row in table(error):
+            click.echo(f"  {row}", err=True)
+    for text in dict.fromkeys(hint(error) for _, error in failures):
+        if text:
+            click.echo(f"fastoci: hint: {text}", err=True)

@@ -1,0 +1,147 @@
+"""Shows a job on stderr: as bars, as a line now and then, as JSON, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TextIO
+
+from fastoci import events
+from fastoci.cli.formatting import plain
+from fastoci.cli.progress.state import QUIET_S, Tally, overview, state, summary
+
+_EVERY_S: Final = 5.0  # between the lines of a log
+_LINES: Final = 8  # images with a line of their own at a time; beyond, one line tells of all
+
+
+class Forgiving(io.TextIOBase):
+    """A stream that nobody needs to read: what cannot be written is dropped, and the job goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Write and flush."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+    def line(self, text: str) -> None:
+        """Write one line."""
+        self.write(f"{text}\n")
+
+
+class Display(Protocol):
+    """Shows a job. Called on the event loop; raises nothing."""
+
+    def __call__(self, event: events.Event) -> None:
+        """See one event."""
+
+    def tick(self) -> None:
+        """Called some five times a second, also when nothing happens."""
+
+    def close(self) -> None:
+        """The job is over."""
+
+
+class Quiet:
+    """Shows warnings only."""
+
+    def __init__(self, stream: Forgiving) -> None:
+        self._stream = stream
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Warned):
+            self._stream.line(summary(event, Tally()))
+
+    def tick(self) -> None:
+        """Nothing to draw."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Json:
+    """Writes each event as one JSON object on a line: its name in snake case, and its fields."""
+
+    def __init__(self, stream: Forgiving) -> None:
+        self._stream = stream
+
+    def __call__(self, event: events.Event) -> None:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+        self._stream.line(json.dumps({"event": name, **dataclasses.asdict(event)}))
+
+    def tick(self) -> None:
+        """Nothing to draw."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Log:
+    """Writes a line when an image takes more than a second, every five seconds, and at its end."""
+
+    def __init__(self, stream: Forgiving, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._tally = Tally()
+        self._told: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
+
+    def __call__(self, event: events.Event) -> None:
+        self._tally.see(event, self._clock())
+        if text := summary(event, self._tally):
+            self._stream.line(text)
+
+    def tick(self) -> None:
+        """Write the lines that are due."""
+        now = self._clock()
+        active = self._tally.active()
+        if len(active) > _LINES:
+            if self._due("", min(image.started for image in active), now):
+                self._tally.mark(now)
+                self._stream.line(overview(self._tally))
+            return
+        for image in active:
+            if self._due(image.name, image.started, now):
+                image.mark(now)
+                self._stream.line(f"{plain(image.name)}: {state(image)}")
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _due(self, name: str, started: float, now: float) -> bool:
+        told = self._told.get(name)
+        if now - started < QUIET_S if told is None else now - told < _EVERY_S:
+            return False
+        self._told[name] = now
+        return True
+
+
+def choose(mode: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> Display:
+    """The display for a mode of ``options.MODES``, on ``stream`` or stderr.
+
+    ``auto`` is bars on a terminal that can show them, unless NO_COLOR or CI is set, and a log elsewhere.
+    """
+    stream = sys.stderr if stream is None else stream
+    if mode == "auto":
+        plain_terminal = environ.get("NO_COLOR") or environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
+        mode = "bar" if stream.isatty() and not plain_terminal else "log"
+    target = Forgiving(stream)
+    match mode:
+        case "json":
+            return Json(target)
+        case "none":
+            return Quiet(target)
+        case "log":
+            return Log(target)
+    from fastoci.cli.progress.bars import Bars
+
+    return Bars(target)

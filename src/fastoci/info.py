@@ -1,0 +1,30 @@
+"""Which versions and which tiers of the native core are live."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from fastoci.stream.inflate import bind_decoders
+
+_PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
+
+
+def info() -> dict[str, str]:
+    """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd and receive."""
+    from fastoci.registry.http.direct_receiver import supported
+
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {
+        **versions,
+        "python": platform.python_version(),
+        **bind_decoders(),
+        "receive": "takeover" if supported() else "aiohttp",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

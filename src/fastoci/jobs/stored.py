@@ -1,0 +1,168 @@
+"""What the store has: hashed before it is handed on, and mended when it is not what its name says.
+
+A blob that is there is believed by its name and size: to hash each again would cost a pull more than all else it does.
+Whoever hands blobs on under their digests, or finds that one makes no sense, has them hashed here. What is damaged
+counts as absent from then on, and is fetched again when there is somebody to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from fastoci import _core
+from fastoci._core import Span
+from fastoci.aio import settle, when_free
+from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
+from fastoci.events import Observer, Warned
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import BlobSource
+from fastoci.jobs.rehash import StoppedError, wrong
+from fastoci.layouts.oci_layout import LayoutImage, Wrong, write_images
+from fastoci.store.store import Store
+from fastoci.store.threads import Check
+from fastoci.transfer.buffers import Spans
+from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.tasks import all_or_first
+from fastoci.transfer.workers import Worker
+
+_OPEN: Final = 32  # files that are open at a time
+_LOCK_S: Final = 300.0  # for another process that extends a layout, and may copy some gigabytes
+
+T = TypeVar("T")
+
+
+class Mending:
+    """What one job mends of an image's blobs: each once, so that a disk that damages all it keeps ends it.
+
+    Args:
+        source: who is asked for them; None when nobody may be.
+        documents: those that are at hand, by digest: a source is asked for blobs only.
+    """
+
+    def __init__(self, image: str, source: BlobSource | None, documents: Mapping[Digest, bytes] | None = None) -> None:
+        self.image = image
+        self.mended: set[Digest] = set()
+        self._source = source
+        self._documents = documents or {}
+
+    def source(self, digest: Digest) -> BlobSource | None:
+        """Where a damaged blob comes from now; None when it is lost."""
+        if digest in self.mended or self._source is None:
+            return None
+        self.mended.add(digest)
+        document = self._documents.get(digest)
+        return self._source if document is None else BytesSource(document)
+
+
+class Stored:
+    """Hashes and mends the blobs of one engine's store."""
+
+    def __init__(self, store: Store, scheduler: Scheduler, worker: Worker, spans: Spans, observer: Observer) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._worker = worker
+        self._spans = spans
+        self._observe = observer
+
+    async def mend(self, blobs: Sequence[Descriptor], reason: FastociError, mending: Mending) -> None:
+        """Hash blobs of which something is wrong, and fetch those again that are damaged.
+
+        Args:
+            reason: what was wrong.
+        Raises:
+            FastociError: ``reason``, when all of them are what their names say; or a damaged one cannot be had.
+            IntegrityError: one is damaged, and nobody may be asked, or it was mended before.
+        """
+        damaged = await self._damaged(blobs)
+        if not damaged:
+            raise reason
+        fetches = []
+        for blob, error in damaged:
+            source = mending.source(blob.digest)
+            if source is None:
+                raise error from reason
+            self._observe(Warned(mending.image, f"{error.message}: it is fetched again"))
+            fetches.append((blob, source))
+        await all_or_first(
+            [
+                asyncio.create_task(self._scheduler.fetch(blob, source, image=mending.image, cached=True))
+                for blob, source in fetches
+            ]
+        )
+
+    async def export(self, directory: Path, images: Sequence[LayoutImage], mending: Mending) -> None:
+        """``write_images``, of nothing but what its digest says.
+
+        Raises: as ``write_images`` and ``mend``.
+        """
+        blobs = list({blob.digest: blob for image in images for blob in image.blobs}.values())
+        while True:
+            try:
+                return await when_free(
+                    lambda: self._run(
+                        lambda wrong, check: write_images(directory, images, self._store, wrong, check=check)
+                    ),
+                    within_s=_LOCK_S,
+                )
+            except IntegrityError as error:
+                await self.mend(blobs, error, mending)
+
+    async def _damaged(self, blobs: Sequence[Descriptor]) -> list[tuple[Descriptor, IntegrityError]]:
+        """The blobs that are there and are not what their names say: the store does not have them any more."""
+        found = await self._run(lambda wrong, check: self._hash(blobs, wrong))
+        errors = {error.subject: error for error in found}
+        damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
+        for blob, _ in damaged:
+            await self._store.mark_corrupt(blob.digest)
+        return damaged
+
+    def _hash(self, blobs: Sequence[Descriptor], wrong: Wrong) -> list[IntegrityError]:
+        """On a thread: what is wrong with those that are there."""
+        found: list[IntegrityError] = []
+        for start in range(0, len(blobs), _OPEN):
+            with ExitStack() as opened:
+                files = []
+                for blob in blobs[start : start + _OPEN]:
+                    with suppress(BlobNotFoundError):  # on its way, or deleted: whoever needs it says so
+                        files.append((blob, self._store.open(blob)))
+                        opened.callback(os.close, files[-1][1])
+                found += wrong(files)
+        return found
+
+    async def _run(self, work: Callable[[Wrong, Check], T]) -> T:
+        """Run work on a thread, with what hashes files there; it ends early when this task is cancelled."""
+        stop = threading.Event()
+        spans = await self._take()
+
+        def check() -> None:
+            if stop.is_set():
+                raise StoppedError
+
+        try:
+            running = asyncio.ensure_future(
+                self._worker.run(lambda: work(lambda files: wrong(files, spans, stop), check))
+            )
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                stop.set()
+                with suppress(StoppedError, FastociError):
+                    await settle(running)
+                raise
+        finally:
+            for span in spans:
+                span.release()
+
+    async def _take(self) -> list[Span]:
+        """A span, and one for each lane of the hash when nobody waits for them."""
+        spans = [await self._spans.take()]
+        while len(spans) < _core.lanes() and (span := self._spans.spare()) is not None:
+            spans.append(span)
+        return spans

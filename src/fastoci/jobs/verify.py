@@ -1,0 +1,300 @@
+"""Verification: everything in a store, or what some references need, hashed again; and what is wrong with it.
+
+Changes nothing. What refers to a bad blob is looked up at the end, by one walk over all references.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from fastoci import _core
+from fastoci.aio import settle
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, SizeMismatchError, StoreError
+from fastoci.events import Observer, VerifyProgress, Warned
+from fastoci.image.digest import Digest
+from fastoci.image.links import Link
+from fastoci.jobs.rehash import OPEN, Outcome, Rehash, Target
+from fastoci.store.graph import Listed, Read, descriptor, listed, names, needed_by
+from fastoci.store.layout import Paths
+from fastoci.store.store import Store
+from fastoci.store.threads import Check
+from fastoci.store.verify_cursor import Round
+from fastoci.transfer.buffers import Spans
+from fastoci.transfer.workers import Worker
+
+_SAVE_S: Final = 5.0  # between two saves of the cursor, and two events
+_WARNINGS: Final = 10  # bad blobs that are named at once; all are in the result
+
+
+@dataclass(frozen=True, slots=True)
+class BadBlob:
+    """A blob that is not what it should be.
+
+    ``kind`` is "corrupt" (other bytes), "size" (too few or too many), "missing", or "unreadable" (the disk refused, or
+    it is no regular file). Sizes are None when they are not known; ``actual`` is the digest of what is there instead.
+    """
+
+    digest: str
+    kind: str
+    path: str
+    expected: int | None
+    found: int | None
+    actual: str
+    message: str
+    references: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> FastociError:
+        """The error that it is."""
+        if self.kind == "corrupt":
+            return DigestMismatchError(self.message, subject=self.digest, expected=self.digest, actual=self.actual)
+        if self.kind == "size":
+            expected, found = self.expected or 0, self.found or 0
+            return SizeMismatchError(self.message, subject=self.digest, expected=expected, actual=found)
+        if self.kind == "missing":
+            return BlobNotFoundError(self.message, path=self.path)
+        return StoreError(self.message, path=self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted round had reached."""
+
+    blobs: int
+    size: int
+    bad: tuple[BadBlob, ...]
+    behind: str = ""
+
+
+class Verifying:
+    """Verifies a store on the engine's threads."""
+
+    def __init__(self, store: Store, worker: Worker, spans: Spans, *, threads: int, observer: Observer) -> None:
+        self._store = store
+        self._worker = worker
+        self._spans = spans
+        self._threads = threads
+        self._observe = observer
+
+    async def everything(self, rate: int | None) -> Verification:
+        """All blobs of the store itself; goes on where an earlier round was interrupted.
+
+        Raises:
+            StoreBusyError: another process does this.
+            StoreError: the disk refused.
+        """
+        own = self._store.paths
+        turn = await self._worker.acquire(lambda: Round(own), Round.close)
+        try:
+            digests, cursor = await self._worker.run(lambda: (names(own), turn.load()))
+            there = set(cursor.bad)
+            again = [digest for digest in digests if digest > cursor.after or digest in there]
+            parsed = map(Digest.parse, again)
+            targets = (_target(number, own, digest, None) for number, digest in enumerate(parsed))
+            counts = _Counts(again, cursor.after)
+            await self._hash(targets, counts, rate, turn)
+            bad = await self._explained(counts.bad, set(digests))
+            await self._worker.run(turn.end)
+        finally:
+            turn.close()
+        return Verification(counts.blobs, counts.size, bad, cursor.after)
+
+    async def needed(self, refs: Sequence[Listed], rate: int | None) -> Verification:
+        """What some references need, wherever it is."""
+        links = await self._store.walk(lambda read, _: _needs(refs, sound(read)))
+        targets = [self._target(number, link) for number, link in enumerate(links)]
+        counts = _Counts([], "")
+        await self._hash(iter(targets), counts, rate, None)
+        return Verification(counts.blobs, counts.size, await self._explained(counts.bad, None))
+
+    async def outcomes(self, links: Sequence[Link]) -> list[BadBlob]:
+        """Hash these blobs; those that are bad, without what refers to them."""
+        counts = _Counts([], "")
+        await self._hash(iter([self._target(*each) for each in enumerate(links)]), counts, None, None)
+        return counts.bad
+
+    def _target(self, number: int, link: Link) -> Target:
+        blob = descriptor(link)
+        places = (self._store.paths, *self._store.additional)
+        place = next((each for each in places if each.holds(blob.digest)), places[0])
+        return _target(number, place, blob.digest, blob.size)
+
+    async def _hash(self, targets: Iterator[Target], counts: _Counts, rate: int | None, turn: Round | None) -> None:
+        """All targets, on all threads, until the last; ``turn`` keeps how far that is."""
+        lanes = _core.lanes()
+        capacity = self._spans.pool.capacity // _core.SPAN_SIZE
+        threads = max(1, min(self._threads, capacity // 2 // lanes))
+        each = max(1, min(OPEN, capacity // 2 // threads))
+        rehash = Rehash(targets, rate=rate, done=lambda outcome: self._seen(counts, outcome), read=counts.add)
+        spans = []
+        ticking = asyncio.create_task(self._tick(counts, turn))
+        try:
+            for _ in range(threads * each):
+                spans.append(await self._spans.take())
+            shares = [spans[start : start + each] for start in range(0, len(spans), each)]
+            await self._all(rehash, shares)
+        finally:
+            ticking.cancel()
+            await asyncio.wait([ticking])
+            for span in spans:
+                span.release()
+            if turn is not None:
+                await self._worker.finish(lambda: _save(turn, counts))
+        self._observe(VerifyProgress(counts.blobs, counts.size))
+
+    async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Span]]) -> None:
+        """A thread for each share of the spans, to their end; they end early when this task is cancelled."""
+        runs = [asyncio.create_task(self._worker.run(partial(rehash.run, share))) for share in shares]
+        try:
+            await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            rehash.stop()
+            _, cancelled = await settle(asyncio.wait(runs))
+        for run in runs:
+            run.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _tick(self, counts: _Counts, turn: Round | None) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_S)
+            self._observe(VerifyProgress(counts.blobs, counts.size))
+            news = counts.news()
+            for bad in news[:_WARNINGS]:
+                self._observe(Warned("", bad.message))
+            if len(news) > _WARNINGS:
+                self._observe(Warned("", f"and {len(news) - _WARNINGS} more bad blobs"))
+            if turn is not None:
+                _, cancelled = await settle(asyncio.to_thread(_save, turn, counts))  # all other threads are at work
+                if cancelled:
+                    return
+
+    def _seen(self, counts: _Counts, outcome: Outcome) -> None:
+        counts.done(outcome.target.number, None if outcome.error is None else _bad(outcome))
+
+    async def _explained(self, found: Sequence[BadBlob], there: set[str] | None) -> tuple[BadBlob, ...]:
+        """What needs the bad blobs; of a whole store also what is missing from it."""
+        bad = {each.digest: each for each in found}
+        if not bad and there is None:
+            return ()
+        return await self._store.walk(lambda read, check: self._explain(bad, there, sound(read), check))
+
+    def _explain(
+        self, bad: dict[str, BadBlob], there: set[str] | None, read: Read, check: Check
+    ) -> tuple[BadBlob, ...]:
+        users: dict[str, list[str]] = {}
+        sizes: dict[str, int] = {}
+        for ref in listed(self._store.paths, check=check)[0]:
+            for link in needed_by(ref, read):
+                if there is not None and link.digest not in there and link.digest not in bad:
+                    if any(_is_in(place, link) for place in self._store.additional):
+                        continue
+                    bad[link.digest] = _missing(self._store.paths, link)
+                if link.digest in bad:
+                    users.setdefault(link.digest, []).append(ref.name)
+                    sizes[link.digest] = link.size
+        return tuple(
+            _sized(replace(each, references=tuple(users.get(digest, ()))), sizes.get(digest))
+            for digest, each in sorted(bad.items())
+            if digest in users or each.kind != "missing"  # that nobody needs was removed meanwhile
+        )
+
+
+def sound(read: Read) -> Read:
+    """Documents that are what their names say: a damaged one would name blobs that nobody needs."""
+
+    def read_sound(link: Link) -> bytes | None:
+        data = read(link)
+        if data is not None and str(Digest.of(data, link.digest.partition(":")[0])) == link.digest:
+            return data
+        return None
+
+    return read_sound
+
+
+def _needs(refs: Sequence[Listed], read: Read) -> list[Link]:
+    """What the references need, each digest once, in order."""
+    found = {link.digest: link for ref in refs for link in needed_by(ref, read)}
+    return [found[digest] for digest in sorted(found)]
+
+
+class _Counts:
+    """What is hashed so far. Changed by one thread at a time; others look."""
+
+    def __init__(self, digests: Sequence[str], after: str) -> None:
+        self.blobs = self.size = 0
+        self.bad: list[BadBlob] = []
+        self.after = after  # all digests up to here are done
+        self._digests = digests
+        self._next = 0
+        self._ahead: set[int] = set()
+        self._told = 0
+
+    def add(self, size: int) -> None:
+        self.size += size
+
+    def done(self, number: int, bad: BadBlob | None) -> None:
+        self.blobs += 1
+        if bad is not None:
+            self.bad.append(bad)
+        self._ahead.add(number)
+        while self._next in self._ahead:
+            self._ahead.remove(self._next)
+            if self._digests and self._digests[self._next] > self.after:
+                self.after = self._digests[self._next]
+            self._next += 1
+
+    def bad_digests(self) -> list[str]:
+        return [each.digest for each in list(self.bad)]
+
+    def news(self) -> list[BadBlob]:
+        """The bad ones since the last call."""
+        new = self.bad[self._told :]
+        self._told += len(new)
+        return new
+
+
+def _target(number: int, place: Paths, digest: Digest, size: int | None) -> Target:
+    return Target(number, place.blob(digest), digest, size, lambda: place.open_blob(digest))
+
+
+def _save(turn: Round, counts: _Counts) -> None:
+    with suppress(StoreError):  # a full disk costs hashing again, and no more
+        if counts.after:
+            turn.save(counts.after, counts.bad_digests())
+
+
+def _bad(outcome: Outcome) -> BadBlob:
+    target, error = outcome.target, outcome.error
+    assert error is not None
+    kind, actual = "unreadable", ""
+    if isinstance(error, BlobNotFoundError):
+        kind = "missing"
+    elif isinstance(error, SizeMismatchError):
+        kind = "size"
+    elif isinstance(error, DigestMismatchError):
+        kind, actual = "corrupt", str(error.actual)
+    found = outcome.size if kind in ("corrupt", "size") else None
+    message = f"{target.path}: its {found} bytes are {actual}" if actual else error.message
+    return BadBlob(str(target.digest), kind, target.path, target.size, found, actual, message)
+
+
+def _missing(paths: Paths, link: Link) -> BadBlob:
+    path = paths.blob(descriptor(link).digest)
+    return BadBlob(link.digest, "missing", path, link.size, None, "", f"{link.digest} is not there")
+
+
+def _is_in(place: Paths, link: Link) -> bool:
+    return place.holds(descriptor(link).digest)
+
+
+def _sized(bad: BadBlob, expected: int | None) -> BadBlob:
+    """With the size that references tell; bytes that are too few or too many are so for that reason."""
+    expected = bad.expected if bad.expected is not None else expected
+    short = bad.kind == "corrupt" and expected is not None and bad.found != expected
+    return replace(bad, expected=expected, kind="size" if short else bad.kind)

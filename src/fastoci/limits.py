@@ -1,0 +1,65 @@
+"""How much a job may use, as one frozen value."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from fastoci._core import MAX_DIRECTORIES
+from fastoci.image import document
+from fastoci.store.ingest.durability import Level
+
+LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of an engine. Sizes are bytes, times seconds."""
+
+    memory: int = 64 << 20  # bytes in spans (received, being hashed, inflated or written), and large zstd windows
+    connections: int = 8  # blobs in flight at once; also connections per host
+    workers: int = field(default_factory=_cores)  # threads that hash, write and unpack
+    span_queue: int = 8  # spans that one blob may hold before its connection is paused
+    manifest_size: int = document.SIZE  # bytes of one manifest, index or config
+    layers: int = 512  # layers of one image
+    index_depth: int = 4  # nested indexes
+    index_entries: int = 10_000  # what one index names
+    documents: int = 64  # indexes and manifests that one name may have a pull read
+    documents_size: int = 16 << 20  # bytes of them together
+    unpacked_size: int = 100 << 30  # bytes of files, xattrs and long names that one image may unpack to
+    unpacked_entries: int = 10_000_000  # files, directories and links of one image
+    layer_directories: int = MAX_DIRECTORIES  # that one layer makes or reaches, at about 130 bytes of memory each
+    durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
+    store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
+    checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
+    connect_s: float = 10.0
+    read_s: float = 30.0  # silence on a connection
+    max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
+
+    @property
+    def layers_at_once(self) -> int:
+        """Layers that are unpacked at a time, over all images; 0 when none may hold its spans for long.
+
+        Twice as many as threads, so that their hashes share lanes. And while a layer's tap is full its flight has a
+        connection: one is left, for what its reader needs.
+        """
+        return min(2 * self.workers, self.connections - 1, self.memory // LAYER)
+
+    @property
+    def ahead(self) -> int:
+        """Bytes of ``memory`` that fetches may hold ahead of their turn.
+
+        The rest is for what must go on meanwhile: a span for each connection, and the layers that are unpacked.
+        """
+        return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER)
+
+    def __post_init__(self) -> None:
+        if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four
+            raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
+        if min(self.connections, self.workers, self.span_queue) < 1:
+            raise ValueError("connections, workers and span_queue are at least 1")

@@ -1,0 +1,258 @@
+"""Auth files, which containers tools and docker share: where they are, what they hold, how their keys are compared.
+
+Reads files and variables; runs no helper, knows nothing of tokens or HTTP. Secrets appear in no repr and no error.
+
+Spec: containers-auth.json(5); docker's ``config.json`` and the older ``.dockercfg``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from fastoci import files
+from fastoci.errors import FormatError
+from fastoci.registry.auth.credential import Credential
+
+FILE_SIZE: Final = 1 << 20  # bytes; a real one holds a few kilobytes
+HUB: Final = "docker.io"
+HUB_KEY: Final = "https://index.docker.io/v1/"  # Docker Hub's name for docker and for helpers
+_HUB_NAMES: Final = frozenset({HUB, "index.docker.io", "registry-1.docker.io"})
+_FIELDS: Final = ("auth", "username", "password", "identitytoken", "registrytoken")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+_HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# docker passes these on to registries, and the others to its daemon only.
+_HEADER: Final = re.compile(r"X-Meta-[A-Za-z0-9-]{1,64}", re.IGNORECASE)
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """What one file or variable says; hosts and keys are in the form of ``normal``."""
+
+    where: str
+    entries: Mapping[str, Credential] = field(default_factory=dict, repr=False)
+    helpers: Mapping[str, str] = field(default_factory=dict)  # host -> the helper that has its credentials
+    store: str = ""  # the helper of all other hosts; empty when there is none
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # for every registry
+
+    def helper(self, domain: str) -> str:
+        """The helper to ask about a host; empty when there is none."""
+        return self.helpers.get(normal(domain), self.store)
+
+    def entry(self, domain: str, path: str) -> Credential | None:
+        """The most specific entry for ``domain/path``."""
+        return next((self.entries[key] for key in _keys(normal(domain), path) if key in self.entries), None)
+
+
+def read_all(authfile: Path | None, environ: Mapping[str, str]) -> tuple[AuthFile, ...]:
+    """All that apply, in the order in which they are asked.
+
+    Args:
+        authfile: the only file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else ``DOCKER_AUTH_CONFIG`` holds
+            the first, and the usual places the others.
+    Raises:
+        FormatError: one is no auth file, or one that was asked for by name cannot be read.
+    """
+    named = authfile or _path(environ, "REGISTRY_AUTH_FILE")
+    if named is not None:
+        return (parse(read(named), str(named)),)
+    found = []
+    if environ.get("DOCKER_AUTH_CONFIG"):
+        found.append(parse(environ["DOCKER_AUTH_CONFIG"].encode(), "DOCKER_AUTH_CONFIG"))
+    for path in _places(environ):
+        try:
+            data = read(path)
+        except FormatError as error:
+            if isinstance(error.__cause__, OSError):
+                continue  # absent, or another user's: as if it were not there
+            raise
+        found.append(parse(data, str(path), bare=path.name == ".dockercfg"))
+    return tuple(found)
+
+
+def writable(authfile: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file that a login changes."""
+    named = authfile or _path(environ, "REGISTRY_AUTH_FILE")
+    return named or next(iter(_places(environ)))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of an auth file.
+
+    Raises:
+        FormatError: it cannot be read (caused by the ``OSError``), or is too large to be one.
+    """
+    try:
+        data = files.read_start(path, FILE_SIZE + 1)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
+    return _demand_size(data, path)
+
+
+def read_open(file: BinaryIO, path: Path) -> bytes:
+    """The bytes of an auth file that is open.
+
+    Raises:
+        FormatError: it is too large to be one.
+        OSError: the disk refused.
+    """
+    return _demand_size(file.read(FILE_SIZE + 1), path)
+
+
+def _demand_size(data: bytes, path: Path) -> bytes:
+    if len(data) > FILE_SIZE:
+        raise FormatError(f"{path}: larger than {FILE_SIZE} bytes, this is no auth file")
+    return data
+
+
+def document(data: bytes, where: str) -> dict[str, object]:
+    """The JSON object of an auth file; an empty file, which tools create before the first login, is an empty one.
+
+    Raises:
+        FormatError: it is no JSON object.
+    """
+    if not data.strip():
+        return {}
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        # The cause is dropped: its text may quote the file.
+        raise FormatError(f"{where}: this auth file is not JSON") from None
+    if not isinstance(found, dict):
+        raise FormatError(f"{where}: this auth file is no JSON object")
+    return found
+
+
+def parse(data: bytes, where: str, *, bare: bool = False) -> AuthFile:
+    """Read an auth file.
+
+    Args:
+        where: names it in messages.
+        bare: the old form, which is nothing but the entries.
+    Raises:
+        FormatError: it is none.
+    """
+    found = document(data, where)
+    auths = found if bare else member(found, "auths", where)
+    entries: dict[str, Credential] = {}
+    # A key with a scheme is the old spelling: it counts where nothing else names the same place.
+    for key in sorted(auths, key=lambda key: "://" in key):
+        credential = _entry(auths[key], f"{where}: the entry for {key!r}")
+        if credential is not None:
+            entries.setdefault(normal(key), credential)
+    if bare:
+        return AuthFile(where, entries)
+    # An empty name takes a host out of the helper of all hosts, as docker reads it.
+    helpers = {
+        normal(host): helper_name(name, where) if name != "" else ""
+        for host, name in member(found, "credHelpers", where).items()
+    }
+    store = helper_name(found["credsStore"], where) if found.get("credsStore") else ""
+    return AuthFile(where, entries, helpers, store, _headers(member(found, "HttpHeaders", where)))
+
+
+def member(found: Mapping[str, object], name: str, where: str) -> dict[str, object]:
+    """An object in an auth file; empty when it is absent.
+
+    Raises:
+        FormatError: it is no object.
+    """
+    value = found.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: {name!r} of this auth file is no object")
+    return value
+
+
+def helper_name(name: object, where: str) -> str:
+    """The name of a helper, which becomes that of a program: nothing that could lead to another directory.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if not isinstance(name, str) or not _HELPER.fullmatch(name):
+        raise FormatError(f"{where}: {str(name)[:80]!r} is not the name of a credential helper")
+    return name
+
+
+def normal(key: str) -> str:
+    """A key or domain as it is compared: no scheme, no ``/v1/``, the host in lower case, Docker Hub under one name.
+
+    The port stays, written or not: ``host`` and ``host:443`` are two names.
+    """
+    bare = key.removeprefix("https://").removeprefix("http://")
+    host, slash, path = bare.partition("/")
+    host = host.lower() if host.isascii() else host  # some letters beyond ASCII have a lower case within it
+    hub = host in _HUB_NAMES
+    if not path.strip("/") or ((hub or bare != key) and path.strip("/") in ("v1", "v2")):
+        slash = path = ""
+    return (HUB if hub else host) + slash + path.rstrip("/")
+
+
+def _places(environ: Mapping[str, str]) -> Iterator[Path]:
+    """The files that are looked for, the one that a login changes first."""
+    docker = _path(environ, "DOCKER_CONFIG")
+    if docker is not None:
+        yield docker / "config.json"  # and no other: as in the command lines of the containers tools
+        return
+    home = _path(environ, "HOME") or Path.home()
+    runtime = _path(environ, "XDG_RUNTIME_DIR")
+    yield (runtime / "containers" if runtime else Path(f"/run/containers/{os.getuid()}")) / "auth.json"
+    yield (_path(environ, "XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
+    yield home / ".docker" / "config.json"
+    yield home / ".dockercfg"
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None
+
+
+def _keys(domain: str, path: str) -> Iterator[str]:
+    parts = path.split("/")
+    for count in range(len(parts), 0, -1):
+        yield "/".join([domain, *parts[:count]])
+    yield domain
+
+
+def _entry(entry: object, where: str) -> Credential | None:
+    """One value of ``auths``; None for the empty ones that docker leaves when a helper keeps the secret."""
+    if not isinstance(entry, dict):
+        raise FormatError(f"{where} is not an object")
+    fields = {name: entry.get(name) or "" for name in _FIELDS}
+    if not all(isinstance(value, str) for value in fields.values()):
+        raise FormatError(f"{where} holds something that is not a string")
+    username, password, token = fields["username"], fields["password"], fields["registrytoken"]
+    if fields["auth"]:
+        username, password = _decode(fields["auth"], where)
+    if token and not _TOKEN.fullmatch(token):
+        raise FormatError(f"{where}: 'registrytoken' has characters that no token has")
+    if not (username or password or fields["identitytoken"] or token):
+        return None
+    return Credential(username, password, fields["identitytoken"], token)
+
+
+def _decode(auth: str, where: str) -> tuple[str, str]:
+    try:
+        username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        raise FormatError(f"{where}: 'auth' is not base64 of 'user:password'") from None
+    if not colon:
+        raise FormatError(f"{where}: 'auth' is not base64 of 'user:password'")
+    return username, password.rstrip("\0")
+
+
+def _headers(found: Mapping[str, object]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in found.items()
+        if _HEADER.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value)
+    }

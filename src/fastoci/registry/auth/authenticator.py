@@ -1,0 +1,233 @@
+"""Authorization: requests sent with Basic credentials or Bearer tokens, and again after a 401.
+
+It knows when a token is kept, fetched and given up; how one is fetched, and whom a secret may be told, is ``tokens``'.
+
+Rules:
+1. A token is kept by the registry's origin and the scope. One fetch runs for each, whoever waits.
+2. A token that was never good is not fetched again: only one that is due, one that was good before, or one for a wider
+   scope is.
+3. A credential, and a token, goes to the registry's own origin. Whoever a redirect leads to gets none.
+
+Spec: distribution-spec token authentication; RFC 6750; RFC 7617.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from fastoci.errors import FastociError
+from fastoci.registry.auth import challenge
+from fastoci.registry.auth.challenge import Challenge
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.tokens import TokenServices, basic
+from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.untrusted import parsed
+from fastoci.registry.http.urls import Origin
+
+_USED_PART: Final = 0.8  # of a token's life, after which it is renewed
+_SCOPES: Final = 8  # of one token
+_SENDS: Final = 4  # of one request: short lives may end while it waits for a connection
+
+_Key = tuple[Origin, str]
+Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this Authorization header if there is one
+Find = Callable[[], Awaitable[Credential | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    header: str = field(repr=False)
+    renew_at: float  # by the clock
+    scopes: tuple[str, ...] = ()
+    challenge: Challenge | None = None  # who gave it; None: nobody can give another
+    credential: Credential | None = None
+    proven: bool = False  # the registry took it
+
+
+class Authenticator:
+    """The authorizations of one client. Used on one loop.
+
+    Args:
+        tls_verify: certificates of token services are checked.
+        strict: a token is never asked for without the credential, where there is one that may not be told.
+        clock: monotonic seconds; the loop's by default.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        tls_verify: bool,
+        strict: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._services = TokenServices(transport, tls_verify=tls_verify, strict=strict)
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._grants: dict[_Key, _Grant] = {}
+        self._pending: dict[_Key, asyncio.Task[_Grant]] = {}
+
+    async def aclose(self) -> None:
+        """End token requests that are under way."""
+        tasks = list(self._pending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def request(
+        self, origin: Origin, scope: str, send: Send, find: Find, *, name: str, verified: bool = True
+    ) -> Reply:
+        """Send a request until it is authorized; the answer has any status but 401.
+
+        Args:
+            origin: what the request is sent to.
+            scope: what a token must allow; empty for none.
+            send: a redirect to another origin drops the header.
+            find: the credential; called only when it is asked for.
+            name: the registry as the user knows it, for messages.
+            verified: certificates of ``origin`` are checked.
+        Raises:
+            UnauthorizedError: 401, and nothing or nothing more to try; or the token service may not be asked, or
+                answers nonsense.
+            CredentialError: a helper or plugin fails.
+            RegistryError, TransportError: no answer, or none that is useful, of registry or token service.
+        """
+        key = (origin, scope)
+        sent = await self._first(key, verified)
+        credential: Credential | None = None
+        for count in itertools.count(1):
+            reply = await send(sent)
+            asks = reply.header("WWW-Authenticate") if reply.status in (401, 403) else ""
+            challenges = parsed(challenge.parse, asks) or ()
+            wider = self._wider(key, challenges) if reply.origin == origin else ()
+            if reply.status != 401 and not (reply.status == 403 and wider and count < _SENDS):
+                self._prove(key, sent)
+                return reply
+            if reply.origin != origin:
+                # Whoever the registry redirects to gets no credential, whatever it asks for.
+                raise await refusal(reply, hint="asked by the host of a redirect")
+            if count == 1:
+                credential = await _found(find, reply)
+            hint = (
+                f"no credentials for {name}" if credential is None else f"the credentials for {name} were not accepted"
+            )
+            refused = await refusal(reply, hint=hint)
+            if count == _SENDS:
+                raise refused
+            sent = await self._answer(key, challenges, credential, rejected=sent, wider=wider, verified=verified)
+            if sent is None:
+                raise refused
+        raise AssertionError
+
+    async def _first(self, key: _Key, verified: bool) -> str | None:
+        """The header to send first: None when the registry has not asked for one yet."""
+        grant = self._grants.get(key)
+        if grant is None:
+            return None
+        if self._clock() < grant.renew_at or grant.challenge is None:
+            return grant.header
+        return await self._obtain(key, grant.challenge, grant.scopes, grant.credential, verified)
+
+    def _wider(self, key: _Key, challenges: Sequence[Challenge]) -> tuple[str, ...]:
+        """The scopes that a registry asks for beyond those of the token that it was sent."""
+        grant = self._grants.get(key)
+        bearer = _bearer(challenges)
+        if bearer is None or (grant is None and bearer.params.get("error") != "insufficient_scope"):
+            return ()
+        held = grant.scopes if grant is not None else (key[1],)
+        wanted = dict.fromkeys(bearer.params.get("scope", "").split(" "))
+        return tuple(scope for scope in wanted if scope and scope not in held)[: max(0, _SCOPES - len(held))]
+
+    def _prove(self, key: _Key, sent: str | None) -> None:
+        grant = self._grants.get(key)
+        if grant is not None and grant.header == sent and not grant.proven:
+            self._grants[key] = replace(grant, proven=True)
+
+    async def _answer(
+        self,
+        key: _Key,
+        challenges: Sequence[Challenge],
+        credential: Credential | None,
+        *,
+        rejected: str | None,
+        wider: tuple[str, ...],
+        verified: bool,
+    ) -> str | None:
+        """The header to send after a refusal of ``rejected``, or None when there is nothing to try."""
+        grant = self._grants.get(key)
+        due = grant is not None and self._clock() >= grant.renew_at
+        if grant is not None and grant.header != rejected and not due:
+            return grant.header  # another task got it meanwhile
+        bearer = _bearer(challenges)
+        if bearer is None or (credential is not None and credential.registry_token):
+            header = _own(challenges, credential)
+            if header is None or header == rejected:
+                return None
+            self._grants[key] = _Grant(header, math.inf)
+            return header
+        useful = due or wider or key in self._pending or grant is None or grant.challenge is None or grant.proven
+        if not useful:
+            return None  # it was fetched for this, and never good
+        held = grant.scopes if grant is not None and grant.scopes else (key[1],)
+        return await self._obtain(key, bearer, (*held, *wider), credential, verified)
+
+    async def _obtain(
+        self, key: _Key, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
+    ) -> str:
+        """Fetch a token, or wait for the fetch under way: it goes on when this waiter is cancelled."""
+        task = self._pending.get(key)
+        if task is None:
+            task = asyncio.create_task(self._fetch(key[0], bearer, scopes, credential, verified))
+            self._pending[key] = task
+            task.add_done_callback(lambda done: self._settle(key, done))
+        try:
+            return (await asyncio.shield(task)).header
+        except FastociError as error:
+            raise _twin(error) from error
+
+    def _settle(self, key: _Key, task: asyncio.Task[_Grant]) -> None:
+        self._pending.pop(key, None)
+        if not task.cancelled() and task.exception() is None:
+            self._grants[key] = task.result()
+
+    async def _fetch(
+        self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
+    ) -> _Grant:
+        started = self._clock()
+        token, life_s = await self._services.fetch(origin, bearer, scopes, credential, verified=verified)
+        return _Grant(f"Bearer {token}", started + life_s * _USED_PART, scopes, bearer, credential)
+
+
+async def _found(find: Find, reply: Reply) -> Credential | None:
+    """What ``find`` finds; the reply is closed when it fails."""
+    try:
+        return await find()
+    except BaseException:
+        reply.close()
+        raise
+
+
+def _bearer(challenges: Sequence[Challenge]) -> Challenge | None:
+    return next((each for each in challenges if each.scheme == "bearer" and each.params.get("realm")), None)
+
+
+def _own(challenges: Sequence[Challenge], credential: Credential | None) -> str | None:
+    """The header that needs no token service."""
+    if credential is None:
+        return None
+    if credential.registry_token and any(each.scheme == "bearer" for each in challenges):
+        return f"Bearer {credential.registry_token}"
+    if credential.username and any(each.scheme == "basic" for each in challenges):
+        return basic(credential)
+    return None
+
+
+def _twin(error: FastociError) -> FastociError:
+    """The same error once more: each waiter gets its own, and may write the image it was for into it."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin

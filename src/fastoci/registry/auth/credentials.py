@@ -1,0 +1,115 @@
+"""Where the credential for a repository comes from: what the user gave, auth files, credential helpers, the kubelet's.
+
+It knows the order of these places and nothing of tokens or HTTP. ``load`` reads files, ``find`` may run programs.
+
+The order, the first that has one wins:
+
+1. what the user gave for this job;
+2. the auth files in their order (``auth_files.read_all``); in each the host's helper, then the most specific entry;
+   the machine's ``registries.conf`` may put helpers for all hosts before, behind or in place of them;
+3. the kubelet's image credential providers, when they were asked for.
+
+Spec: containers-auth.json(5), containers-registries.conf(5); docker's ``config.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from fastoci.registry.auth import kubelet
+from fastoci.registry.auth.auth_file import AuthFile, helper_name, normal, read_all
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credential_helpers import Helpers
+
+_FILES: Final = "containers-auth.json"  # in registries.conf's list of helpers: all auth files
+
+
+class Credentials:
+    """All places that apply to one job, in the order in which they are asked. Used on one loop.
+
+    Args:
+        files: auth files.
+        explicit: what the user gave for the registries that references name; no file is asked about these.
+        order: the names of helpers that are asked about all hosts, and where among them the files are.
+        helpers: runs the helpers.
+        providers: the kubelet's plugins.
+    """
+
+    def __init__(
+        self,
+        files: tuple[AuthFile, ...] = (),
+        *,
+        explicit: Credential | None = None,
+        order: tuple[str, ...] = (_FILES,),
+        helpers: Helpers | None = None,
+        providers: kubelet.Providers | None = None,
+    ) -> None:
+        self._files = files
+        self._explicit = explicit
+        self._order = order
+        self._helpers = helpers or Helpers(os.environ)
+        self._providers = providers
+
+    def __repr__(self) -> str:
+        return f"<Credentials from {', '.join(file.where for file in self._files) or 'no files'}>"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that docker's configuration adds to requests to every registry; the first file wins."""
+        return {name: value for file in reversed(self._files) for name, value in file.headers.items()}
+
+    async def find(self, domain: str, path: str, *, mirror: bool = False) -> Credential | None:
+        """The credential for ``domain/path``. Runs a helper or plugin where one is configured, each once for a job.
+
+        The host and port must be the very same; ``host`` and ``host:443`` are two names.
+
+        Args:
+            mirror: the host is not the one that the reference names: what the user gave is not for it.
+        Raises:
+            CredentialError: a helper or plugin fails; that it knows nothing is no failure.
+        """
+        if self._explicit is not None and not mirror:
+            return self._explicit
+        for name in self._order:
+            found = await (self._in_files(domain, path) if name == _FILES else self._helpers.get(name, domain))
+            if found is not None:
+                return found
+        if self._providers is None:
+            return None
+        return await self._providers.get(f"{normal(domain)}/{path}")
+
+    async def _in_files(self, domain: str, path: str) -> Credential | None:
+        for file in self._files:
+            helper = file.helper(domain)
+            found = await self._helpers.get(helper, domain) if helper else None
+            found = found or file.entry(domain, path)
+            if found is not None:
+                return found
+        return None
+
+
+def load(
+    authfile: Path | None = None,
+    *,
+    explicit: Credential | None = None,
+    machine: tuple[str, ...] = (),
+    providers: tuple[Path, Path] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Credentials:
+    """Read the files that apply; runs nothing.
+
+    Args:
+        authfile: the only auth file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else the usual places are.
+        explicit: what the user gave for this job; wins over every file.
+        machine: ``credential-helpers`` of ``registries.conf``, where ``containers-auth.json`` stands for the files.
+        providers: the kubelet's CredentialProviderConfig, and the directory of its plugins.
+    Raises:
+        FormatError: a file is not what it should be, or one that was asked for by name cannot be read.
+    """
+    files = read_all(authfile, environ)
+    plugins = None if providers is None else kubelet.load(*providers, environ)
+    order = tuple(name if name == _FILES else helper_name(name, "credential-helpers") for name in machine) or (_FILES,)
+    return Credentials(files, explicit=explicit, order=order, helpers=Helpers(environ), providers=plugins)

@@ -1,0 +1,263 @@
+"""Where to ask for a repository: endpoints in the order they are asked, with the trust and the limits of each.
+
+Values and rules, no network: which endpoint answers, how long a dead one is left alone and who retries are others'.
+Configuration files are read once, by ``load``.
+
+Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from yarl import URL
+
+from fastoci.errors import DeniedError, FormatError, ReferenceSyntaxError
+from fastoci.image.reference import Reference
+from fastoci.registry.config import certs_d, hosts_toml, registries_conf
+from fastoci.registry.config.certs_d import Folder
+from fastoci.registry.config.hosts_toml import Host
+from fastoci.registry.config.registries_conf import Place, RegistriesConf, Table, When
+from fastoci.registry.http.address_policy import is_loopback
+from fastoci.registry.http.urls import Origin, parse_url
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities."""
+
+    verify: bool = True
+    ca: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path], ...] = ()  # certificate, key
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place that may hold a repository."""
+
+    base: URL  # the API's root, without a slash at its end: https://mirror.local/v2
+    path: str  # the repository there: dockerhub/library/redis
+    domain: str  # the name by which credentials are looked up: docker.io, mirror.local:5000
+    origin: bool  # the registry that the reference names; what the user gave for that one goes nowhere else
+    tls: Tls = Tls()
+    query: tuple[tuple[str, str], ...] = ()  # goes with every request
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # go with every request; may be secret
+    connect_s: float | None = None  # None: the client's own
+    resolve: bool = True  # may be asked for tags
+    pull: bool = True  # may be asked for blobs, and for manifests by digest
+    plain_too: bool = False  # where https does not answer, http is tried
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The headers as they are sent: several values of one name joined with commas, which means the same."""
+        found: dict[str, str] = {}
+        for name, value in self.headers:
+            found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """What the configuration files of a machine say about registries, as they were when they were read."""
+
+    registries: RegistriesConf = field(default_factory=RegistriesConf)
+    hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's places: a host's directory by its name
+    certs: tuple[Mapping[str, Folder], ...] = ()  # the places of certs.d
+    cert_dir: Folder | None = None  # the one directory for all hosts
+
+
+def load(
+    environ: Mapping[str, str],
+    uid: int,
+    *,
+    registries: Path | None = None,
+    hosts_dir: Path | None = None,
+    cert_dir: Path | None = None,
+    root: Path = Path("/"),
+) -> Mirrors:
+    """Read the configuration that applies to a user; blocks on the disk.
+
+    Naming one form of configuration leaves the usual files of the other one unread (docs/mirrors.md).
+
+    Args:
+        registries: the only ``registries.conf``; else the environment may name one.
+        hosts_dir: the only directory of ``hosts.toml`` directories.
+        cert_dir: certificates for every host, in place of those of ``certs.d``.
+        root: what ``/etc`` and ``/usr`` are below.
+    Raises:
+        FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
+    """
+    registries = registries or registries_conf.named(environ)
+    tables = RegistriesConf()
+    if registries is not None or hosts_dir is None:
+        tables = registries_conf.load(environ, uid, root=root, only=registries)
+    for named in (hosts_dir, cert_dir):
+        if named is not None and not named.is_dir():
+            raise FormatError(f"{named}: this is no directory that can be read")
+    hosts = [hosts_dir] if hosts_dir is not None else []
+    if hosts_dir is None and registries is None:
+        hosts += _containerd(environ, uid, root)
+    return Mirrors(
+        tables,
+        tuple(certs_d.scan(place) for place in hosts),
+        tuple(certs_d.scan(place) for place in certs_d.places(environ, uid, root)),
+        certs_d.read(cert_dir) if cert_dir is not None else None,
+    )
+
+
+def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tuple[Endpoint, ...]:
+    """Where a repository may be asked for, in the order to ask; at least one may be asked for what it names.
+
+    Args:
+        tls_verify: False accepts any certificate, and plain http where https does not answer.
+    Raises:
+        DeniedError: the configuration blocks it.
+        FormatError: a file that concerns this host does not say what it should.
+    """
+    view = _View(reference, config, tls_verify)
+    found = [endpoint for endpoint in view.all() if endpoint.pull or endpoint.resolve]
+    if not any(e.pull for e in found) or (reference.digest is None and not any(e.resolve for e in found)):
+        raise DeniedError(f"{reference.name}: blocked, {view.source} names nobody who may be asked for it", url="")
+    return tuple(found)
+
+
+def own(reference: Reference, config: Mirrors, *, tls_verify: bool) -> Endpoint:
+    """The registry that a reference names, whether or not it is asked for images.
+
+    Raises:
+        FormatError: as ``endpoints``.
+    """
+    view = _View(reference, config, tls_verify)
+    return next((endpoint for endpoint in view.all() if endpoint.origin), None) or view.direct(reference)
+
+
+def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
+    home = certs_d.config_home(environ)
+    if uid != 0 and home:
+        yield home / "containerd/certs.d"
+    yield root / "etc/containerd/certs.d"
+    yield root / "etc/docker/certs.d"
+
+
+class _View:
+    """A reference in the light of the configuration; ``source`` is the file that decides."""
+
+    def __init__(self, reference: Reference, config: Mirrors, tls_verify: bool) -> None:
+        self._reference = reference
+        self._config = config
+        self._verify = tls_verify
+        self._table = config.registries.find(reference.name)
+        folder = hosts_toml.find(config.hosts, reference.domain)
+        if folder is not None and (not _says(folder) or (self._table and folder.path.name == hosts_toml.DEFAULT)):
+            folder = None  # what is said of this name goes before what is said of all
+        self._folder = folder
+        self.source = str(self._folder.path / "hosts.toml" if self._folder else self._table.file if self._table else "")
+
+    def all(self) -> Iterator[Endpoint]:
+        """All endpoints, in their order."""
+        blocked = self._table is not None and self._table.blocked
+        if self._folder is not None:
+            for host in hosts_toml.parse(self._folder):
+                endpoint = self._host(host)
+                if blocked and self._table is not None and endpoint.origin:
+                    self.source = str(self._table.file)
+                else:
+                    yield endpoint
+        elif self._table is not None:
+            yield from self._places(self._table)
+        else:
+            yield self.direct(self._reference)
+
+    def _places(self, table: Table) -> Iterator[Endpoint]:
+        digest = self._reference.digest is not None
+        for place in table.mirrors:
+            if digest and place.when is When.TAG:
+                continue
+            endpoint = self._place(table, place)
+            if endpoint is not None:
+                yield replace(endpoint, resolve=digest or place.when is not When.DIGEST)
+        if not table.blocked and (endpoint := self._place(table, table.origin)) is not None:
+            yield endpoint
+
+    def _place(self, table: Table, place: Place) -> Endpoint | None:
+        """One place of a table; None when another table blocks where it leads."""
+        name = table.rewrite(self._reference.name, place)
+        try:
+            there = Reference.parse(name)
+        except ReferenceSyntaxError as error:
+            raise self._no_name(table, name) from error
+        if there.name != name:
+            raise self._no_name(table, name)
+        final = self._config.registries.find(name)
+        if final is not None and final.blocked:
+            return None
+        return self.direct(there, insecure=place.insecure)
+
+    def _no_name(self, table: Table, name: str) -> FormatError:
+        return FormatError(
+            f"{table.file}: the [[registry]] with prefix {table.prefix!r} makes {name!r} of {self._reference.name!r}, "
+            "which is no host[:port]/repository; write another location, or a table for this name alone"
+        )
+
+    def direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
+        """The registry that a name itself speaks of."""
+        base, loopback = _spoken(there.host)
+        verify = self._verify and not insecure
+        origin = there.domain == self._reference.domain or there.host == self._reference.host
+        domain = self._reference.domain if origin else there.domain
+        tls = self._tls(domain, verify)
+        return Endpoint(base, there.path, domain, origin, tls, plain_too=not verify and not loopback)
+
+    def _host(self, host: Host) -> Endpoint:
+        """One host of hosts.toml."""
+        own, loopback = _spoken(self._reference.host)
+        if host.base is None:
+            base, plain_too, proxied = own, not self._verify and not loopback, False
+        else:
+            base, plain_too = host.base, False
+            # One that is to speak TLS and is written with http is asked for TLS first, except on port 80.
+            if base.scheme == "http" and host.tls and not host.authority.endswith(":80"):
+                base, plain_too = base.with_scheme("https"), True
+            proxied = host.authority not in (self._reference.domain, self._reference.host)
+        origin = not proxied or Origin.of(host.base or own) == Origin.of(own)
+        domain = self._reference.domain if origin else host.authority
+        tls = Tls(self._verify and not host.skip_verify, host.ca, host.client)
+        return Endpoint(
+            base,
+            self._reference.path,
+            domain,
+            origin,
+            tls if host.ca or host.client else self._tls(domain, tls.verify),
+            query=(("ns", self._reference.domain),) if proxied else (),
+            headers=host.headers,
+            connect_s=host.connect_s,
+            resolve={"pull", "resolve"} <= host.capabilities,
+            pull="pull" in host.capabilities,
+            plain_too=plain_too,
+        )
+
+    def _tls(self, domain: str, verify: bool) -> Tls:
+        folder = self._config.cert_dir
+        if folder is None:
+            folder = next((place[domain] for place in self._config.certs if domain in place), None)
+        if folder is None:
+            folder = hosts_toml.find(self._config.hosts, domain)
+            folder = None if folder is None or _says(folder) else folder
+        return Tls(verify, *folder.certificates()) if folder is not None else Tls(verify)
+
+
+def _says(folder: Folder) -> bool:
+    """Whether a host's directory has a hosts.toml that says something; an empty one is as if it were not there."""
+    return bool(folder.hosts or folder.problem)
+
+
+def _spoken(host: str) -> tuple[URL, bool]:
+    """The API of ``host[:port]`` when nobody says what it speaks, and whether it is this machine.
+
+    This machine speaks http, unless on port 443; all others https.
+    """
+    url = parse_url(f"https://{host}/v2")
+    loopback = is_loopback(url.raw_host or "")
+    return (parse_url(f"http://{host}/v2") if loopback and url.explicit_port != 443 else url), loopback

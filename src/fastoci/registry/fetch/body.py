@@ -1,0 +1,175 @@
+"""A body on the wire into spans: exactly as many bytes as promised, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from fastoci._core import Span
+from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
+from fastoci.image.descriptor import Descriptor
+from fastoci.registry.http.content_encoding import Plain
+from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.servers import Server
+from fastoci.registry.http.throughput import Watch
+from fastoci.registry.http.transport import Reply
+
+_LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
+_END_S: Final = 1.0  # for the end of a body after its last byte
+
+
+class Body:
+    """``left`` bytes of an answer's body, after its first ``skip``. Belongs to one task; ``close`` it.
+
+    Args:
+        server: which sends it.
+        peers: whether it may be too slow beside other bodies of the server, too.
+        lag: as ``stalls.Watch`` has it.
+        gzip: they come encoded, and are decoded here.
+    """
+
+    def __init__(
+        self,
+        reply: Reply,
+        blob: Descriptor,
+        server: Server,
+        *,
+        skip: int,
+        left: int,
+        peers: bool = False,
+        lag: Callable[[float], str] | None = None,
+        gzip: bool = False,
+    ) -> None:
+        self.left = left
+        self.server = server
+        self._reply = reply
+        self._blob = blob
+        self._skip = skip
+        self._watch = Watch(time.monotonic, server.peers.median if peers else None, lag)
+        self._size = left
+        self._rest = b""
+        self._slow = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._receiver = None if skip or gzip else reply.take_over(left)
+        self._source = Plain(reply, skip + left, self._check) if gzip else reply
+        server.begin(self.received)
+
+    def received(self) -> int:
+        """Bytes that have come, also while ``fill`` waits."""
+        return self._size - (self.left if self._receiver is None else self._receiver.left)
+
+    @property
+    def starved(self) -> bool:
+        """It was broken off because others of the server are faster."""
+        return self._slow.startswith("starved")
+
+    async def fill(self, span: Span, most: int) -> None:
+        """Receive until the span is full or ``most`` bytes came; what came before an error stays in the span.
+
+        Raises:
+            SizeMismatchError: the body goes on after the last byte.
+            TransportError: it ends or has ended, breaks, falls silent or is too slow.
+        """
+        most = min(most, self.left)
+        if not most:
+            text = f"{self._reply.url}: the body has no more than {self._size} bytes"
+            raise TruncatedError(text, url=self._reply.url, received=self._size)
+        self._watch.resume()
+        try:
+            if self._receiver is not None:
+                await self._receive(self._receiver, span, most)
+            else:
+                await self._read(span, most)
+        finally:
+            self._watch.pause()
+
+    async def _receive(self, receiver: Takeover, span: Span, most: int) -> None:
+        """The body past aiohttp."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+        try:
+            stop = receiver.left - most
+            while receiver.left > stop and span.room:
+                await receiver.fill(span, receiver.left - stop)
+        except (OSError, EOFError) as error:
+            self._count(self.left - receiver.left)
+            if self._slow:
+                raise self._too_slow() from error
+            raise self._reply.broken(error, self._size - self.left) from error
+        finally:
+            self._count(self.left - receiver.left)
+
+    async def _read(self, span: Span, most: int) -> None:
+        """The body as aiohttp reads it: chunked, without a length, small, encoded, or to be skipped in part."""
+        stop = self.left - most
+        while span.room and self.left > stop:
+            data = self._rest or await self._source.some()
+            if not data:
+                text = f"{self._reply.url}: the body ended {self.left} bytes before its end"
+                raise TruncatedError(text, url=self._reply.url, received=self._reply.received)
+            start = min(self._skip, len(data))
+            self._skip -= start
+            if len(data) - start > self.left:
+                raise wrong_length(self._blob, self._blob.size + len(data) - start - self.left)
+            wanted = data[: start + self.left - stop]
+            took = span.append(wanted, start) if start < len(wanted) else 0
+            self._rest = data[start + took :]
+            self._count(took)
+            self._watch.count(start)  # what is skipped comes, too: it is no stall
+            if self.left > stop:
+                self._check()
+        if not self.left:
+            # Every byte is here; whether they are the right ones is seen elsewhere, and nobody waits for an end.
+            with suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    if await self._source.some():
+                        raise wrong_length(self._blob, self._blob.size + 1)
+
+    def _look(self, receiver: Takeover) -> None:
+        """Break a body off that is too slow."""
+        self._count(self.left - receiver.left)
+        self._slow = self._watch.verdict()
+        if self._slow:
+            receiver.break_off(TimeoutError())
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+
+    def _check(self) -> None:
+        """Break off here, when it is too slow.
+
+        Raises:
+            TimedOutError: it is.
+        """
+        self._slow = self._watch.verdict()
+        if self._slow:
+            raise self._too_slow()
+
+    def _count(self, size: int) -> None:
+        self.left -= size
+        self._watch.count(size)
+
+    def _too_slow(self) -> TimedOutError:
+        url = self._reply.url
+        return TimedOutError(f"{url}: {self._slow}", url=url, received=self._size - self.left)
+
+    def close(self) -> None:
+        """End the transfer; the connection is used again if every byte was received."""
+        self.server.end(self.received)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._receiver is not None:
+            self._receiver.close()
+        self._reply.close()
+
+
+def wrong_length(blob: Descriptor, actual: int) -> SizeMismatchError:
+    """The error for a source that announces or sends another number of bytes than ``blob.size``."""
+    return SizeMismatchError(
+        f"{blob.digest}: expected {blob.size} bytes, the registry has {actual}",
+        subject=str(blob.digest),
+        expected=blob.size,
+        actual=actual,
+    )

@@ -1,0 +1,244 @@
+"""One repository as a source of images and blobs: manifests by name or digest, blobs as spans in order.
+
+It knows the paths of the distribution API and what an answer must look like; it knows nothing of logins and
+connections. Blobs are not verified here; manifests are, because they come whole.
+
+Spec: distribution-spec v1.1, pulling manifests and blobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
+from functools import partial
+from typing import Final, TypeVar
+
+from fastoci._core import Span
+from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
+from fastoci.image import index, manifest, mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
+from fastoci.interfaces import SpanSource
+from fastoci.registry.fetch.body import wrong_length
+from fastoci.registry.fetch.failover import Place
+from fastoci.registry.fetch.parallel_ranges import Ahead, Parts
+from fastoci.registry.fetch.resuming_range import Stretch
+from fastoci.registry.fetch.session import Access
+from fastoci.registry.http.content_encoding import check_identity, content_type
+from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.transport import Reply
+from fastoci.registry.http.untrusted import parsed
+
+_ACCEPT: Final = ", ".join(mediatype.ACCEPT)
+# What servers say that do not know the type: the body decides.
+_GENERIC: Final = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream"})
+_NO_HEAD: Final = frozenset({400, 404, 405, 501})  # what registries say that know no HEAD, or not here
+
+T = TypeVar("T")
+Lag = Callable[[float], str]  # is told a rate, and says why the answer is asked for elsewhere, if it is
+
+
+class Repository:
+    """One repository of a registry and its mirrors: an ``ImageSource`` and a ``BlobSource``.
+
+    Args:
+        ahead: what all fetches of the client hold ahead of their turn.
+        manifest_size: bytes of one manifest or index, at most.
+    """
+
+    def __init__(self, access: Access, ahead: Ahead, *, manifest_size: int) -> None:
+        self._access = access
+        self._ahead = ahead
+        self._manifest_size = manifest_size
+        self._senders: dict[Digest, dict[str, None]] = {}  # of the bytes of a blob, in their order
+        self._corrupt: dict[Digest, set[str]] = {}
+
+    @property
+    def name(self) -> str:
+        """``domain/path``."""
+        return self._access.reference.name
+
+    async def resolve(
+        self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
+    ) -> tuple[Descriptor, bytes]:
+        """The manifest or index that the reference's digest, else its tag, names, as served.
+
+        Args:
+            held: what the reference named before; when it still does, a HEAD or nothing is all that is asked.
+        Raises:
+            DigestMismatchError: the bytes are not those of the reference's digest.
+            FormatError: the answer is no manifest, or too large.
+            UnsupportedError: it is Docker's schema 1.
+            NotFoundError, RegistryError, TransportError: it cannot be had.
+        """
+        if held is not None:
+            wanted = reference.digest or await self._anywhere(
+                reference, lambda place, _: self._look(place, reference), head=True
+            )
+            if wanted == held[0].digest:
+                return held
+        return await self._anywhere(reference, lambda place, lag: self._resolve(place, reference, lag))
+
+    async def _look(self, place: Place, reference: Reference) -> Digest | None:
+        """The digest that a tag names, by the registry's word; None when it does not say."""
+        reply = await self._access.ask(place, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
+        try:
+            if reply.status in _NO_HEAD:
+                return None
+            if reply.status != 200:
+                raise await refusal(reply)
+            return _told(reply)
+        finally:
+            reply.close()
+
+    async def _resolve(self, place: Place, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
+        limit = self._manifest_size
+        reply, data = await self._manifest(place, reference.target, limit, lag)
+        if len(data) > limit:
+            raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
+        media_type = _media_type(reply, data)
+        if media_type in mediatype.SCHEMA1:
+            raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
+        digest = reference.digest or Digest.of(data)
+        _check(reference.digest or _told(reply) or digest, data, reply.url)
+        _check_type(media_type, data, reply.url)
+        return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest or index, verified against its descriptor.
+
+        Raises:
+            SizeMismatchError, DigestMismatchError: other bytes.
+            FormatError: the descriptor promises more than is read of a manifest.
+            NotFoundError, RegistryError, TransportError: it cannot be had.
+        """
+        limit = self._manifest_size
+        if descriptor.size > limit:
+            raise FormatError(f"{descriptor.digest}: a manifest of {descriptor.size} bytes, more than {limit}")
+        carried = _carried(descriptor)
+        if carried is not None:
+            return carried
+        return await self._anywhere(None, lambda place, lag: self._promised(place, descriptor, lag))
+
+    async def _promised(self, place: Place, descriptor: Descriptor, lag: Lag) -> bytes:
+        reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size, lag)
+        if len(data) != descriptor.size:
+            raise wrong_length(descriptor, len(data))
+        _check(descriptor.digest, data, reply.url)
+        return data
+
+    async def _anywhere(
+        self, reference: Reference | None, ask: Callable[[Place, Lag], Awaitable[T]], *, head: bool = False
+    ) -> T:
+        """What the first place says that has an answer."""
+        route = self._access.route(tag=reference is not None and reference.digest is None, manifest=not head)
+        while True:
+            place = route.place
+            try:
+                found = await ask(place, partial(route.slow, place))
+            except Exception as error:
+                await route.failed(error, place)
+            else:
+                route.done()
+                return found
+
+    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before an error comes first.
+
+        Bytes that the descriptor itself carries, and that hold, are used without a request.
+        """
+        if not 0 <= offset <= blob.size:
+            raise ValueError(f"offset {offset} of a blob of {blob.size} bytes")
+        if offset == blob.size:
+            return
+        carried = _carried(blob)
+        if carried is not None:
+            while offset < blob.size:
+                copied = await spans.take()
+                offset += copied.append(carried, offset)
+                yield copied
+            return
+        route = self._access.route(
+            tag=False, manifest=False, blob=str(blob.digest), corrupt=self._corrupt.get(blob.digest, ())
+        )
+        senders: dict[str, None] = {}
+        self._senders[blob.digest] = senders
+        stretch = Stretch(self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server))
+        parts = Parts(self._access, blob, stretch, spans, self._ahead)
+        try:
+            async with aclosing(parts.bytes()) as arriving:
+                async for span in arriving:
+                    yield span
+            route.done()
+        finally:
+            await parts.close()
+
+    def served_by(self, blob: Descriptor) -> tuple[str, ...]:
+        """The servers that sent bytes of the last fetch of this blob, the first that did first."""
+        return tuple(self._senders.get(blob.digest, ()))
+
+    def report_corrupt(self, blob: Descriptor, servers: Collection[str]) -> None:
+        """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
+        self._corrupt.setdefault(blob.digest, set()).update(servers)
+
+    async def _manifest(self, place: Place, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
+        """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
+        reply = await self._access.ask(place, f"manifests/{target}", {"Accept": _ACCEPT})
+        try:
+            if reply.status != 200:
+                raise await refusal(reply)
+            check_identity(reply)
+            return reply, await reply.read(limit, lag)
+        finally:
+            reply.close()
+
+
+def _media_type(reply: Reply, data: bytes) -> str:
+    media_type = content_type(reply)
+    if media_type in _GENERIC or media_type.startswith("text/"):
+        try:
+            return manifest.sniff(data)
+        except FormatError as error:
+            raise FormatError(f"{reply.url}: {error}") from error
+    return media_type
+
+
+def _check_type(media_type: str, data: bytes, url: str) -> None:
+    """Whether the bytes are what they come as: here, where another candidate can be asked, and not when they are used.
+
+    Raises:
+        FormatError: they are another kind of document, or none.
+        UnsupportedError: it is no type of manifest or index.
+    """
+    try:
+        if media_type in mediatype.INDEXES:
+            index.parse(data, media_type)
+        else:
+            manifest.parse(data, media_type)
+    except (FormatError, UnsupportedError) as error:
+        raise type(error)(f"{url}: {error}") from error
+
+
+def _told(reply: Reply) -> Digest | None:
+    """The digest by the registry's word, to hold its bytes against; None when it says none that is known."""
+    return parsed(Digest.parse, reply.header("Docker-Content-Digest"))
+
+
+def _check(digest: Digest, data: bytes, url: str) -> None:
+    actual = Digest.of(data, digest.algorithm)
+    if actual != digest:
+        raise DigestMismatchError(
+            f"{url}: expected {digest}, the {len(data)} bytes received are {actual}",
+            subject=str(digest),
+            expected=str(digest),
+            actual=str(actual),
+        )
+
+
+def _carried(blob: Descriptor) -> bytes | None:
+    """The bytes that a descriptor carries, when they are the ones it promises."""
+    data = blob.data
+    if data is None or len(data) != blob.size or Digest.of(data, blob.digest.algorithm) != blob.digest:
+        return None
+    return data

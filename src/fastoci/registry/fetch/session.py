@@ -1,0 +1,97 @@
+"""One reference's access to the places that hold it: how each is asked, and with whose credentials.
+
+What is done about a 401 is ``auth``'s. It knows nothing of what is asked for.
+
+Spec: distribution-spec v1.1, token authentication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+
+from fastoci.errors import RegistryError
+from fastoci.image.reference import Reference
+from fastoci.registry.auth.authenticator import Authenticator
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.config.endpoints import Endpoint
+from fastoci.registry.fetch.failover import Manners, Place, Route, places
+from fastoci.registry.http.servers import Server
+from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.urls import Origin, parse_url
+
+
+class Access:
+    """A reference's endpoints, in order, behind one door."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        transport: Transport,
+        auth: Authenticator,
+        credentials: Credentials,
+        manners: Manners,
+    ) -> None:
+        self.reference = reference
+        self._endpoints = endpoints
+        self._transport = transport
+        self._auth = auth
+        self._credentials = credentials
+        self._manners = manners
+
+    def route(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Route:
+        """A way for one request.
+
+        Args:
+            tag: the request is for what a tag names, not for content by its digest.
+            blob: the digest that is wanted, for whoever is told of places that are left.
+            manifest: it is one of those that registries count.
+            corrupt: servers to ask last.
+        Raises:
+            RegistryError: no endpoint may be asked for that.
+        """
+        fit = [each for each in self._endpoints if (each.resolve if tag else each.pull)]
+        if not fit:
+            what = "tags" if tag else "content"
+            raise RegistryError(f"{self.reference.name}: no endpoint may be asked for {what}", url=self.reference.name)
+        servers, manners = self._transport.servers, self._manners
+        found = places(fit, servers)
+        return Route(found, servers, manners, blob=blob, manifest=manifest, corrupt=corrupt)
+
+    def server(self, origin: Origin) -> Server:
+        """What is known of a server."""
+        return self._transport.servers.of(origin)
+
+    async def ask(self, place: Place, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
+        """Ask one place for ``path`` below its repository, authorized; any status but 401 is the caller's.
+
+        Raises:
+            UnauthorizedError: 401, and nothing or nothing more to try.
+            CredentialError: a credential helper fails.
+            RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
+        """
+        endpoint = place.endpoint
+        url = parse_url(f"{place.base}/{endpoint.path}/{path}")
+
+        async def send(authorization: str | None) -> Reply:
+            return await self._transport.request(
+                method,
+                url.extend_query(endpoint.query) if endpoint.query else url,
+                headers=headers,
+                authorization=authorization,
+                own={**self._credentials.headers, **endpoint.fields},
+                tls=endpoint.tls,
+                connect_s=endpoint.connect_s,
+                manifest=method == "GET" and path.startswith("manifests/"),
+            )
+
+        return await self._auth.request(
+            place.origin,
+            f"repository:{endpoint.path}:pull",
+            send,
+            partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
+            name=endpoint.domain,
+            verified=endpoint.tls.verify,
+        )

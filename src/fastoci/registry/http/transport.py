@@ -1,0 +1,412 @@
+"""HTTP as a registry client needs it: one request at a time, redirects followed here, bodies never decoded.
+
+It holds the connections and the rules of where a request may go; it knows nothing of registries, tokens or digests.
+Credentials come with a request and end at the first change of scheme, host or port. A redirect, or another request
+that a server named, is checked against the address that is really connected to (``addresses``): so hosts that the
+user named and hosts that a server named never share a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.metadata
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from fastoci.errors import FastociError, RegistryError, TimedOutError, TruncatedError
+from fastoci.registry.http.address_policy import Nearness, nearness
+from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, translate
+from fastoci.registry.http.aiohttp_protocol import Handler
+from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.name_lookup import Resolver
+from fastoci.registry.http.servers import Servers
+from fastoci.registry.http.throughput import Watch
+from fastoci.registry.http.tls import context
+from fastoci.registry.http.untrusted import typed, unexpected
+from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
+
+if TYPE_CHECKING:
+    from fastoci.registry.config.endpoints import Tls
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_HOPS: Final = 10
+_SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
+_HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
+
+_AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
+
+
+class Reply:
+    """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        url: URL,
+        read_s: float,
+        secrets: Callable[[], frozenset[str]],
+    ) -> None:
+        self.status = response.status
+        self.method = response.method
+        self.origin = Origin.of(url)
+        self.url = redact(url)
+        self.received = 0
+        self._response = response
+        self._secret = bool(url.raw_query_string)
+        self._read_s = read_s
+        self._secrets = secrets
+
+    def masked(self, text: str) -> str:
+        """The server's words, without what the request had of secrets: some servers repeat it."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def header(self, name: str) -> str:
+        """The header's values joined with commas, empty when there is none."""
+        return ", ".join(self._response.headers.getall(name, ()))
+
+    @property
+    def length(self) -> int | None:
+        """The announced bytes of the body; None when it is not announced."""
+        text = self.header("Content-Length")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+    async def some(self) -> bytes:
+        """The bytes that arrived since; empty at the end of the body.
+
+        Raises:
+            TransportError: the body was cut, or is broken, or does not come.
+        """
+        content = self._response.content
+        try:
+            data = content.read_nowait()
+            if not data and not content.at_eof():
+                # aiohttp's own deadline is not enough: after broken framing it is gone, and no end comes.
+                async with asyncio.timeout(self._read_s):
+                    data = await content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            cause = None if self._secret else error
+            raise translate(error, self.url, received=self.received, answered=True) from cause
+        except MemoryError:
+            raise
+        except Exception as error:  # no ``typed``: this is called for each piece of a body
+            raise unexpected(error, self.url) from error
+        self.received += len(data)
+        return data
+
+    async def read(self, limit: int, lag: Callable[[float], str] | None = None) -> bytes:
+        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
+
+        Args:
+            lag: as ``stalls.Watch`` has it.
+        Raises:
+            TransportError: as ``some``; and it comes too slowly.
+        """
+        body = bytearray()
+        watch = Watch(time.monotonic, lag=lag)
+        watch.resume()
+        while len(body) <= limit and (data := await self.some()):
+            body += data
+            watch.count(len(data))
+            if slow := watch.verdict():
+                raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
+        return bytes(body[: limit + 1])
+
+    def take_over(self, left: int) -> Takeover | None:
+        """Receive the ``left`` bytes of the body past aiohttp; None where that cannot be."""
+        if self.length != left or self.received:
+            return None
+        return Takeover.begin(self._response, left, self._read_s)
+
+    def broken(self, error: Exception, received: int) -> FastociError:
+        """The error for a body that broke off in a takeover."""
+        if isinstance(error, EOFError):
+            text = f"{self.url}: the body ended after {received} of {self.length} bytes"
+            return TruncatedError(text, url=self.url, received=received)
+        return translate(error, self.url, received=received, answered=True)
+
+    def close(self) -> None:
+        """End the transfer; the connection is used again only if the body was read to its end."""
+        self._response.close()
+
+
+class Transport:
+    """The connections of one client, over all hosts.
+
+    Args:
+        tls_verify: check certificates, where nobody says otherwise.
+        connect_s, read_s: how long a connection may take, and how long one may be silent.
+        connections: at most so many to one host.
+        servers: where what is learned about them is kept.
+        max_wait_s: a longer wait that a server asks for is an error.
+        proxy: by which proxy a URL is reached.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls_verify: bool,
+        connect_s: float,
+        read_s: float,
+        connections: int,
+        servers: Servers | None = None,
+        max_wait_s: float = 60.0,
+        proxy: Callable[[URL], URL | None] = lambda url: None,
+    ) -> None:
+        self.servers = servers or Servers()
+        self._tls_verify = tls_verify
+        self._connect_s = connect_s
+        self._read_s = read_s
+        self._connections = connections
+        self._max_wait_s = max_wait_s
+        self._proxy = proxy
+        self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
+        self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
+        self._nearness: dict[str, Nearness] = {}
+        # By how near its hosts may be; None: the user named them, so they may be anywhere.
+        self._sessions: dict[Nearness | None, aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        for session in sessions:
+            await session.close()
+        await asyncio.gather(*self._contexts.values(), return_exceptions=True)
+
+    def verifies(self, origin: Origin) -> bool:
+        """Whether the certificate of a host that a server names is checked."""
+        tls = self._trust.get(origin)
+        return self._tls_verify if tls is None else tls.verify
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        authorization: str | None = None,
+        own: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        named_by: Origin | None = None,
+        tls: Tls | None = None,
+        connect_s: float | None = None,
+        manifest: bool = False,
+    ) -> Reply:
+        """Send a request, follow its redirects, and return the last answer with its body unread.
+
+        Waits as long as the server asked not to be asked.
+
+        Args:
+            authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
+            own: headers for the origin of ``url`` only, likewise.
+            body: a form to post; such a request follows no redirect.
+            named_by: the origin of the server that named ``url``; None when the user did.
+            tls: whom the origin of ``url`` must be trusted by.
+            connect_s: how long a connection may take, when not as long as others.
+            manifest: what counts where requests are counted.
+        Raises:
+            RateLimitedError: the server wants no request for longer than ``max_wait_s``.
+            RegistryError: a redirect that may not be followed.
+            TransportError: no answer.
+        """
+        namer = named_by or Origin.of(url)
+        if tls is not None:
+            self._trust[Origin.of(url)] = tls
+        secret = dict(own or {})
+        if authorization is not None:
+            secret = {name: value for name, value in secret.items() if name.lower() != "authorization"}
+            secret["Authorization"] = authorization
+        begun = time.monotonic()
+        for hop in range(_HOPS + 1):
+            server = self.servers.of(Origin.of(url))
+            await server.admit(self._max_wait_s, manifest=manifest)
+            options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
+            # Another request may have said meanwhile, for another namespace, how to trust the same origin.
+            trust = self._trust.get(Origin.of(url)) if tls is None else tls
+            response = await self._send(method, url, options, namer, trust, connect_s or self._connect_s)
+            location = response.headers.get("Location")
+            secrets = functools.partial(secrets_of, url, tuple(secret.values()), body or b"")
+            reply = Reply(response, url, self._read_s, secrets)
+            server.heard(reply.status, reply.header)
+            if response.status not in _REDIRECTS or location is None:
+                return reply
+            response.release()
+            following = _redirect(url, location, response.status, body)
+            if hop >= _SLOW_HOPS and time.monotonic() - begun > self._read_s:
+                raise TimedOutError(f"{reply.url}: redirects without an answer for {self._read_s:g} s", url=reply.url)
+            if Origin.of(following) != Origin.of(url):
+                secret, connect_s, tls = {}, None, None
+            url = following
+        raise RegistryError(f"{redact(url)}: more than {_HOPS} redirects", url=redact(url), status=response.status)
+
+    async def _send(
+        self, method: str, url: URL, options: dict[str, Any], namer: Origin, trust: Tls | None, connect_s: float
+    ) -> aiohttp.ClientResponse:
+        trusted = await self._context(trust) if url.scheme == "https" else True
+        server = self.servers.of(Origin.of(url))
+        # Who has been silent for all that time, and is all there is, gets short looks.
+        read_s = min(connect_s, self._read_s) if server.mute else self._read_s
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
+        proxy = self._proxy(url)
+        reach = self._reach(url, namer)
+        if proxy is not None and reach is not None:
+            _check_proxied(url, reach)
+        session = self._session(reach if proxy is None else None)
+        with typed(redact(url)):
+            try:
+                return await session.request(
+                    method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
+                )
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:
+                if isinstance(error, aiohttp.SocketTimeoutError):
+                    server.missed()
+                # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
+                # So do bytes of an answer that is not HTTP: a Location among them may be signed.
+                secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
+                raise translate(error, redact(url)) from (None if secret else error)
+
+    def _reach(self, url: URL, namer: Origin) -> Nearness | None:
+        """How near the host of ``url`` may be, on the word of ``namer``."""
+        target = Origin.of(url)
+        if (target.host, target.port) == (namer.host, namer.port):
+            return None
+        try:
+            near = nearness(namer.host)
+        except ValueError:
+            near = self._nearness.get(namer.host, Nearness.PUBLIC)
+        return min(near, Nearness.LOOPBACK)
+
+    def _session(self, reach: Nearness | None) -> aiohttp.ClientSession:
+        session = self._sessions.get(reach)
+        if session is None:
+            connector = _Connector(
+                self.servers,
+                self._max_wait_s,
+                notes=reach is None,
+                limit=0,
+                limit_per_host=self._connections,
+                resolver=Resolver(self._nearness if reach is None else None, self._connect_s),
+                socket_factory=None if reach is None else functools.partial(_guarded_socket, reach),
+            )
+            session = aiohttp.ClientSession(
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                requote_redirect_url=False,
+                max_line_size=_HEADER_SIZE,
+                max_field_size=_HEADER_SIZE,
+                headers={"User-Agent": f"fastoci/{_version()}"},
+            )
+            self._sessions[reach] = session
+        return session
+
+    async def _context(self, tls: Tls | None) -> ssl.SSLContext:
+        task = self._contexts.get(tls)
+        if task is None:
+            # Reads some 150 certificates from disk: not on the loop, and once.
+            work = asyncio.to_thread(context, tls, verify=self._tls_verify)
+            task = self._contexts[tls] = asyncio.create_task(work)
+        return await asyncio.shield(task)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that never hands out a connection on which an answer waits that nobody asked for.
+
+    Args:
+        servers: which of them want to be let alone.
+        max_wait_s: a longer wait is an error.
+        notes: whether it is noted there if a host can be connected to.
+    """
+
+    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._servers = servers
+        self._max_wait_s = max_wait_s
+        self._notes = notes
+        factory: functools.partial[Any] = functools.partial(Handler, loop=asyncio.get_running_loop())
+        self._factory = factory
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        server = self._servers.of(Origin.of(req.url))
+        known = server.mute
+        spoiled = 0
+        while True:
+            async with server.connecting() if self._notes else nullcontext():
+                connection = await super().connect(req, traces, timeout)
+            if connection.protocol is not None and connection.protocol.should_close:
+                connection.close()
+                spoiled += 1
+                if spoiled > self.limit_per_host:  # so this one was new: the server speaks before it is asked
+                    raise aiohttp.ClientConnectionError
+            elif server.mute and not known:
+                # Those before it have waited for nothing: it need not, too.
+                connection.release()
+                raise aiohttp.SocketTimeoutError
+            elif server.closed:
+                # It answered another request so, while this one waited for a connection.
+                connection.release()
+                await server.admit(self._max_wait_s, manifest=False)
+            else:
+                return connection
+
+
+def _guarded_socket(reach: Nearness, address: _AddressInfo) -> socket.socket:
+    """A socket for an address that is about to be connected to: the last look at it, after the name service."""
+    family, kind, protocol, _, target = address
+    if nearness(target[0]) > reach:
+        raise BlockedAddressError
+    return socket.socket(family, kind, protocol)
+
+
+def _check_proxied(url: URL, reach: Nearness) -> None:
+    """The look at an address that a proxy connects to: only a numeric one, in any spelling, can be judged here.
+
+    Whether the server that named it is in a private network itself, only the proxy knows.
+    """
+    host = url.raw_host or ""
+    with suppress(OSError):
+        host = socket.inet_ntoa(socket.inet_aton(host))
+    with suppress(ValueError):
+        if nearness(host) > max(reach, Nearness.PRIVATE):
+            raise blocked(redact(url))
+
+
+def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
+    where = redact(url)
+    problem = ""
+    try:
+        following = parse_url(location, base=url)
+    except ValueError:
+        problem = "to something that is not an http(s) URL"
+    else:
+        if body is not None:
+            problem = "a request that carries a secret"
+        elif url.scheme == "https" and following.scheme == "http":
+            problem = "from https to http"
+        if not problem:
+            return following
+    raise RegistryError(f"{where}: refused, the server redirects {problem}", url=where, status=status)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("fastoci")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,213 @@
+"""Garbage collection: a plan of what nothing needs any more, and its execution beside running jobs.
+
+``plan`` holds nothing and changes nothing, so it may be shown and thought about. ``execute`` looks again at all that
+has happened since: at references that were written, used or pinned, and at the leases of jobs. Then it goes blob by
+blob, in moments in which no job is between its lease and its look at what is there (``leases``).
+It can be killed anywhere. Synchronous, for one thread. Spec: docs/store-format.md 8.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from fastoci.image import document
+from fastoci.image.digest import Digest
+from fastoci.image.links import Link
+from fastoci.store import disk
+from fastoci.store.gc import stale
+from fastoci.store.gc.leases import Collecting, collecting
+from fastoci.store.gc.retention import Retention, Root, divide
+from fastoci.store.index_json import foreign
+from fastoci.store.ingest.unsynced import Unsynced, boot_id
+from fastoci.store.layout import Paths
+from fastoci.store.marks import Marks
+from fastoci.store.refs import Refs, Stamp, stamp_of
+from fastoci.store.threads import Check, go_on
+
+_SWEEP_S: Final = 0.005  # that jobs are kept waiting at a time
+_SETTLED_NS: Final = 2_000_000_000  # a file changed so shortly before may change again and look the same
+_MOST: Final = 256  # blobs a sweep
+_LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
+_HEX: Final = {"sha256": 64, "sha512": 128}
+
+Kind = Literal["ref", "blob", "ingest", "marker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's."""
+
+    kind: Kind
+    name: str
+    size: int  # bytes that are freed
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GcPlan:
+    """What a collection deletes, and why. ``str`` shows it, one line each.
+
+    ``kept_size`` counts the bytes of what stays, by descriptors; also of what is not present, unless the
+    size is bounded.
+    """
+
+    doomed: tuple[Doomed, ...]
+    kept_blobs: int
+    kept_size: int
+    stamps: Mapping[str, Stamp] = field(repr=False, hash=False)  # of the references' files that were read, by path
+
+    @property
+    def size(self) -> int:
+        """Bytes that are freed."""
+        return sum(item.size for item in self.doomed)
+
+    def __str__(self) -> str:
+        lines = [f"{item.kind} {item.name} {item.size} ({item.why})" for item in self.doomed]
+        return "\n".join([*lines, f"{self.size} bytes go, {self.kept_size} in {self.kept_blobs} blobs stay"])
+
+
+def plan(
+    paths: Paths, unsynced: Unsynced, retention: Retention, *, limit: int = document.SIZE, check: Check = go_on
+) -> GcPlan:
+    """Find what no reference and no running job needs, and which references retention lets go.
+
+    Args:
+        limit: bytes of one document.
+        check: called now and then; what it raises ends the work.
+    Raises:
+        StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
+    """
+    # What is only in additional stores, or missing, takes no room here.
+    bounded = retention.max_size is not None
+    counted = frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None
+    marks = Marks(paths, counted, limit=limit, check=check)
+    marks.follow(foreign(paths), strict=True)
+    now = time.time()
+    roots = list(_roots(paths, check))
+    going, dropped = divide(roots, marks, retention, now)
+    gate = Collecting(paths)
+    gate.read(living=True)
+    doomed = [Doomed("ref", root.name, 0, why) for root, why in going]
+    kept_blobs = 0
+    for algorithm, digest in _blobs(paths, check):
+        if digest in marks.sizes or digest in gate.spared:
+            kept_blobs += 1
+        elif (size := _size(paths, algorithm, digest)) is not None:
+            why = "only in images that go" if digest in dropped else "in no image"
+            doomed.append(Doomed("blob", f"{algorithm}:{digest.hex()}", size, why))
+    doomed += [Doomed("ingest", name, size, why) for name, size, why in stale.ingests(paths, boot_id(), now)]
+    doomed += [Doomed("marker", name, 0, "of no blob") for name in stale.markers(paths, unsynced)]
+    settled = int(now * 1e9) - _SETTLED_NS
+    stamps = {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
+    return GcPlan(tuple(doomed), kept_blobs, marks.total, stamps)
+
+
+def execute(
+    paths: Paths, unsynced: Unsynced, plan: GcPlan, *, limit: int = document.SIZE, check: Check = go_on
+) -> tuple[Doomed, ...]:
+    """Delete what the plan says and is still not needed; what was deleted.
+
+    Raises:
+        StoreBusyError: another collection is under way.
+        StoreError: a reference or a document is broken, or the disk refused.
+    """
+    with collecting(paths) as gate:
+        gate.bury()
+        gone = [item for item in plan.doomed if item.kind == "ref" and _forget(paths, item, plan)]
+        marks = Marks(paths, limit=limit, check=check)
+        marks.follow(foreign(paths), strict=True)
+        for root in _roots(paths, check, known=plan.stamps):
+            marks.follow(root.tops)
+        gate.spared.update(marks.sizes)
+        gone += _sweep(paths, unsynced, gate, [item for item in plan.doomed if item.kind == "blob"], check)
+        gone += [item for item in plan.doomed if _tidy(paths, item)]
+        gate.bury()
+    return tuple(gone)
+
+
+def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = None) -> Iterator[Root]:
+    """The references, those left out that still have the stamp that is known of them."""
+    refs = Refs(paths)
+    for directory, key, info in refs.scan():
+        path, stamp = directory.at(key), stamp_of(info)
+        if known is not None and known.get(path) == stamp:
+            continue
+        check()
+        ref = refs.load(directory, key)
+        if ref is not None:
+            tops = tuple(map(Link.of, (ref.descriptor, *ref.images.values())))
+            yield Root(ref.name, path, stamp, info.st_mtime, ref.pinned, tops)
+
+
+def _forget(paths: Paths, item: Doomed, plan: GcPlan) -> bool:
+    """Delete a reference that nobody has written or used since it was read."""
+    stamp = plan.stamps.get(paths.ref_path(item.name))
+    return stamp is not None and Refs(paths).remove(item.name, stamp=stamp)
+
+
+def _tidy(paths: Paths, item: Doomed) -> bool:
+    """Delete what a dead process left, if it is still of no use."""
+    match item.kind:
+        case "ingest":
+            return stale.remove_ingest(paths, item.name, boot_id(), time.time())
+        case "marker":
+            return stale.remove_marker(paths, item.name)
+    return False
+
+
+def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[Doomed], check: Check) -> list[Doomed]:
+    """Delete the blobs that no lease names, a few at a time; those that were deleted."""
+    gone = []
+    left = deque(items)
+    while left:
+        check()
+        with ExitStack() as freed, gate.sweeping():
+            until = time.monotonic() + _SWEEP_S
+            for _ in range(_MOST):
+                if not left or time.monotonic() > until:
+                    break
+                item = left.popleft()
+                digest = Digest.parse(item.name)
+                if bytes.fromhex(digest.hex) not in gate.spared and _unlink(paths, digest, item.size, freed):
+                    unsynced.clear_others(digest)
+                    gone.append(item)
+    return gone
+
+
+def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
+    """Delete a blob's name; a large one's blocks are freed when ``freed`` ends."""
+    with disk.translated("delete", paths.blob(digest)), suppress(FileNotFoundError, IsADirectoryError):
+        directory = paths.blobs(digest.algorithm)
+        if size > _LARGE:
+            freed.callback(disk.close, directory.open(digest.hex, disk.READ))
+        directory.unlink(digest.hex)
+        return True
+    return False
+
+
+def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
+    """Everything with the name of a blob, by names alone."""
+    for algorithm, digits in _HEX.items():
+        listed = disk.translated("list", f"{paths.root}/blobs/{algorithm}")
+        with listed, suppress(FileNotFoundError), paths.blobs(algorithm).scan() as entries:
+            for number, entry in enumerate(entries):
+                if number % 1024 == 0:
+                    check()
+                if len(entry.name) == digits:
+                    with suppress(ValueError):  # a foreign name
+                        yield algorithm, bytes.fromhex(entry.name)
+
+
+def _size(paths: Paths, algorithm: str, digest: bytes) -> int | None:
+    """Bytes of a blob; None when it is none: something foreign, or deleted meanwhile."""
+    directory = paths.blobs(algorithm)
+    with disk.translated("look at", directory.path), suppress(FileNotFoundError):
+        info = directory.stat(digest.hex())
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
+    return None

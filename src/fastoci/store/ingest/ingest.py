@@ -1,0 +1,223 @@
+"""One blob on its way into the store: held under its digest's lock, resumable, invisible until it is committed.
+
+Data is written by a worker thread through ``sink``; what waits for the disk runs in the store's threads. Knows nothing
+of the network and hashes nothing: ``Verified`` is the proof. Spec: docs/store-format.md 4.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fastoci.errors import StoreError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.store import disk, lock
+from fastoci.store.directory import Directory
+from fastoci.store.ingest import corrupt_sources
+from fastoci.store.ingest.checkpoint import Record, begin, trusted
+from fastoci.store.ingest.data_file import DataSink, open_data
+from fastoci.store.ingest.durability import Durability
+from fastoci.store.layout import Paths
+from fastoci.store.threads import Threads
+from fastoci.stream.sink import Sink
+from fastoci.stream.verify import Verified
+
+
+@dataclass(slots=True)
+class Held:
+    """The directory of one ingest, in the directory of all, and the descriptor of its lock."""
+
+    directory: Directory
+    ingests: Directory
+    lock: int
+
+    def remove(self) -> None:
+        """Delete the ingest. What holds it stays open."""
+        remove(self.directory, self.ingests)
+
+    def close(self) -> None:
+        """Let go, of the lock last. Idempotent."""
+        self.directory.close()
+        if self.lock >= 0:
+            disk.close(self.lock)
+            self.lock = -1
+
+
+def hold(paths: Paths, digest: Digest) -> Held | None:
+    """Take the lock of a digest's ingest, both made when absent; None while another task or process has it."""
+    with disk.translated("begin", paths.ingest(digest)):
+        while True:
+            with suppress(FileExistsError):
+                paths.ingests.mkdir(digest.hex, 0o700)
+            with suppress(FileNotFoundError):  # its last holder has just deleted it
+                directory = paths.enter(paths.ingests, digest.hex)
+                try:
+                    held = lock.acquire(directory, "lock", wait=False)
+                except BaseException:
+                    directory.close()
+                    raise
+                if held is not None:
+                    return Held(directory, paths.ingests, held)
+                directory.close()
+                return None
+
+
+def remove(directory: Directory, ingests: Directory) -> None:
+    """Delete an ingest whose lock the caller holds. The lock goes last: whoever comes then starts anew."""
+    for name in ("data", "state", corrupt_sources.NAME, "lock"):
+        with suppress(FileNotFoundError):
+            directory.unlink(name)
+    with suppress(OSError):  # another has begun in it again, or it holds a foreign file
+        ingests.rmdir(os.path.basename(directory.path))
+
+
+class StoreIngest:
+    """``Ingest`` on a file; made in one of the store's threads.
+
+    ``held`` is the blob's ingest, locked: it passes to this one, unless this constructor fails.
+    """
+
+    def __init__(
+        self,
+        blob: Descriptor,
+        paths: Paths,
+        *,
+        boot_id: str,
+        held: Held,
+        threads: Threads,
+        durability: Durability,
+        cached: bool,
+    ) -> None:
+        self._blob = blob
+        self._paths = paths
+        self._held = held
+        self._directory = held.directory.path  # for people
+        self._threads = threads
+        self._durability = durability
+        self._corrupt_servers = corrupt_sources.read(held.directory)
+        data = f"{self._directory}/data"
+        with disk.translated("begin", self._directory, wanted=blob.size):
+            fd = open_data(held.directory, "data")
+            state_fd = -1
+            try:
+                state_fd = held.directory.open("state", disk.CHANGE)
+                self._start = trusted(fd, state_fd, blob, boot_id)
+                os.ftruncate(fd, self._start.offset)
+                begin(state_fd, blob, self._start)
+                self._sink = DataSink(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
+            except BaseException:
+                disk.close(fd)
+                if state_fd >= 0:
+                    disk.close(state_fd)
+                raise
+        # What is thrown away after a power cut need not be synced on its way.
+        syncs = threads if durability.level != "none" else None
+        directories = (held.directory, held.ingests)
+        self._record = Record(directories, data_fd=fd, state_fd=state_fd, start=self._start, threads=syncs)
+
+    @property
+    def blob(self) -> Descriptor:
+        return self._blob
+
+    @property
+    def offset(self) -> int:
+        return self._start.offset
+
+    @property
+    def hash_state(self) -> bytes:
+        return self._start.hash_state
+
+    @property
+    def corrupt_servers(self) -> tuple[str, ...]:
+        return self._corrupt_servers
+
+    @property
+    def sink(self) -> Sink:
+        return self._sink
+
+    def checkpoint(self, offset: int, hash_state: bytes) -> None:
+        if not hash_state:  # an algorithm that cannot be resumed
+            return
+        if self._sink.fd < 0 or not 0 <= offset <= self._sink.offset:
+            raise ValueError(f"{self._directory}: no checkpoint at {offset}, {self._sink.offset} bytes are written")
+        self._record.save(offset, hash_state)
+
+    async def commit(self, proof: Verified) -> None:
+        if type(proof) is not Verified or (proof.digest, proof.size) != (self._blob.digest, self._blob.size):
+            await self.abort()
+            raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
+        await self._threads.run(self._commit)
+
+    async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
+        if self._held.lock >= 0:
+            await self._threads.run(lambda: self.release(discard, corrupt))
+
+    def release(self, discard: bool = False, corrupt: Collection[str] = ()) -> None:
+        """``abort`` for a thread of the store's."""
+        if self._held.lock < 0:
+            return
+        try:
+            self._record.settle()
+            self._sink.abort()
+            if discard or self._record.lost or not self._record.offset:
+                with disk.translated("delete", self._directory):
+                    self._empty(dict.fromkeys((*self._corrupt_servers, *corrupt)))
+        finally:
+            self._close()
+
+    def _empty(self, servers: Collection[str]) -> None:
+        """Delete what was fetched, and remember who sent it wrong; all goes when nobody did."""
+        if servers:
+            for name in ("data", "state"):
+                self._held.directory.unlink(name)
+            corrupt_sources.write(self._held.directory, servers)
+        else:
+            self._held.remove()
+
+    def _commit(self) -> None:
+        if self._sink.fd < 0:
+            self.release()
+            raise ValueError(f"{self._directory}: commit after abort")
+        digest, size = self._blob.digest, self._blob.size
+        try:
+            with disk.translated("commit", self._paths.blob(digest), wanted=size):
+                self._check()
+                self._durability.name(digest, size, sync=self._sync, rename=self._rename)
+                with suppress(OSError):  # the blob is there; a rest of the ingest is swept later
+                    self._held.remove()
+        finally:
+            self._close()
+
+    def _check(self) -> None:
+        """Refuse data that another process has changed, or the disk lost."""
+        self._record.settle()
+        size = os.fstat(self._sink.fd).st_size
+        if self._record.lost or size != self._blob.size:
+            with suppress(OSError):
+                self._held.remove()
+            data = f"{self._directory}/data"
+            found = "was lost by the disk" if self._record.lost else f"has {size} bytes, not {self._blob.size}"
+            raise StoreError(f"{data} {found}", path=data)
+
+    def _sync(self) -> None:
+        try:
+            self._sink.sync()
+        except OSError:
+            # The kernel tells of a lost page once: a second sync would succeed over a hole.
+            with suppress(OSError):
+                self._held.remove()
+            raise
+
+    def _rename(self) -> None:
+        os.fchmod(self._sink.fd, 0o444)
+        digest = self._blob.digest
+        self._held.directory.rename("data", self._paths.blobs(digest.algorithm), digest.hex)
+
+    def _close(self) -> None:
+        """Close everything, the lock last."""
+        self._record.close()
+        self._sink.abort()
+        self._held.close()

@@ -1,0 +1,126 @@
+"""Waiting for digests that other processes hold: one task for all of them, without locks, threads or descriptors.
+
+Now and then it looks at some of those waited for, in turn: is the blob there, is the lock free, how far is the other.
+A look takes nothing, so whoever finds a lock free tries for it like everybody else, and looks again at what it guards.
+No watch on directories: the death of a holder shows in none, and 3 % of a core pay for 3,000 digests.
+Spec: docs/store-format.md 4, "Begin".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from fastoci.aio import settle
+from fastoci.image.descriptor import Descriptor
+from fastoci.store import disk, lock
+from fastoci.store.layout import Paths
+from fastoci.store.threads import Threads
+
+_SHORTEST_S: Final = 0.005  # a manifest takes another process a few milliseconds
+_LONGEST_S: Final = 0.1
+_BATCH: Final = 128  # looks at a time, 10 to 20 microseconds each
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    blob: Descriptor
+    progressed: Callable[[int], None]
+    ended: asyncio.Future[bool]
+    offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    there: bool
+    held: bool
+    offset: int  # bytes that the holder has written
+
+
+class Waiting:
+    """All waits of one store, on one event loop.
+
+    Args:
+        holds: whether a blob is there.
+    """
+
+    def __init__(self, paths: Paths, holds: Callable[[Descriptor], bool], threads: Threads) -> None:
+        self._paths = paths
+        self._holds = holds
+        self._threads = threads
+        self._line: list[_Waiter] = []
+        self._poller: asyncio.Task[None] | None = None
+        self._pause_s = _SHORTEST_S
+
+    async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
+        """Return once no other process holds the digest; whether the blob is there.
+
+        Args:
+            progressed: is told how many bytes the other process has, whenever that is seen to change.
+        Raises:
+            StoreError: the disk refused to tell.
+        """
+        waiter = _Waiter(blob, progressed, asyncio.get_running_loop().create_future())
+        self._line.append(waiter)
+        self._pause_s = _SHORTEST_S
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            return await waiter.ended
+        finally:
+            with suppress(ValueError):
+                self._line.remove(waiter)
+            await self._stop_when_idle()
+
+    async def _stop_when_idle(self) -> None:
+        poller = self._poller
+        if not self._line and poller is not None:
+            self._poller = None
+            poller.cancel()
+            _, cancelled = await settle(asyncio.wait([poller]))
+            if cancelled:
+                raise asyncio.CancelledError
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
+            self._pause_s = min(self._pause_s * 1.5, _LONGEST_S)
+            some = self._line[:_BATCH]
+            self._line = self._line[_BATCH:] + some
+            try:
+                seen = await self._threads.run(partial(self._look_at, some))
+            except Exception as error:  # each who waits is told; the next look is theirs to ask for
+                for waiter in some:
+                    if not waiter.ended.done():
+                        waiter.ended.set_exception(error)
+                continue
+            self._tell(some, seen)
+
+    def _tell(self, waiters: Sequence[_Waiter], seen: Sequence[_Seen]) -> None:
+        for waiter, sight in zip(waiters, seen, strict=True):
+            if waiter.ended.done():
+                continue
+            if sight.there or not sight.held:
+                waiter.ended.set_result(sight.there)
+            elif sight.offset != waiter.offset:
+                waiter.offset = sight.offset
+                waiter.progressed(sight.offset)
+
+    def _look_at(self, waiters: Sequence[_Waiter]) -> list[_Seen]:
+        return [self._look(waiter.blob) for waiter in waiters]
+
+    def _look(self, blob: Descriptor) -> _Seen:
+        if self._holds(blob):
+            return _Seen(True, False, blob.size)
+        held = False
+        offset = 0
+        looking, name = disk.translated("look at", self._paths.ingest(blob.digest)), blob.digest.hex
+        with looking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
+            held = lock.is_held(directory, "lock")
+            offset = min(directory.stat("data").st_size, blob.size)
+        return _Seen(not held and self._holds(blob), held, offset)

@@ -1,0 +1,84 @@
+"""How far a verification of the whole store has come, so that the next one goes on there.
+
+One small file, replaced now and then under a lock; losing it costs hashing again. Where the store cannot be written
+there is none, and every round begins at the start. Synchronous, for threads. Spec: docs/store-format.md 13.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from fastoci.errors import StoreBusyError, StoreError
+from fastoci.store import disk, lock
+from fastoci.store.layout import Paths
+
+_CURSOR: Final = "cursor"
+_SIZE: Final = 16 << 20  # bytes of the file
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """All digests up to ``after`` are hashed, in the order of ``reach.names``; ``bad`` are those of them to look at."""
+
+    after: str = ""
+    bad: tuple[str, ...] = ()
+
+
+class Round:
+    """The cursor of one verification; ``close`` lets the next one begin.
+
+    Raises:
+        StoreBusyError: another verification is at work.
+        StoreError: the disk refused.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        path = f"{paths.root}/verify"
+        self._lock: int | None = None
+        try:
+            self._directory = paths.make("verify", 0o700)
+            self._lock = lock.acquire(self._directory, "lock", wait=False)
+        except OSError as cause:
+            if cause.errno not in _READ_ONLY:
+                raise disk.failure(cause, "verify", path) from cause
+        else:
+            if self._lock is None:
+                raise StoreBusyError(f"{path} is locked: another verification is at work", path=path)
+
+    def load(self) -> Cursor:
+        """Where an earlier round stopped; a cursor that cannot be read is the beginning."""
+        if self._lock is not None:
+            with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
+                fields = json.loads(disk.read(self._directory, _CURSOR, _SIZE) or b"")
+                return Cursor(str(fields["after"]), tuple(map(str, fields["bad"])))
+        return Cursor()
+
+    def save(self, after: str, bad: Iterable[str]) -> None:
+        """Go on behind ``after`` the next time.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if self._lock is not None:
+            data = json.dumps({"after": after, "bad": list(bad)}).encode() + b"\n"
+            with disk.translated("write", self._directory.at(_CURSOR)):
+                disk.replace(self._directory, _CURSOR, data, temporary="cursor.new", mode=0o600)
+
+    def end(self) -> None:
+        """The round is over: the next one begins at the start."""
+        if self._lock is not None:
+            with disk.translated("delete", self._directory.at(_CURSOR)), suppress(FileNotFoundError):
+                self._directory.unlink(_CURSOR)
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,113 @@
+"""The running totals of one tree that grows out of layers: what the limits leave, and what observers hear."""
+
+from __future__ import annotations
+
+from fastoci.errors import UnpackError
+from fastoci.events import Observer, UnpackDone, UnpackProgress
+from fastoci.limits import Limits
+from fastoci.unpack.layer import LayerStager, LayerWriter
+
+_HEADERS = 8 << 10  # bytes of tar beside the content that an entry may take on average
+_PADDING = 64 << 20  # and more that belong to no entry
+
+# What compressed bytes may ask for. gzip cannot do more than 1032:1; an entry whose name is its own takes 20 bytes.
+_TAR_RATIO, _TAR_FREE = 1100, 4 << 30
+_ENTRY, _ENTRIES_FREE = 8, 250_000
+
+
+class Tree:
+    """Counts over the layers of one tree; several may be under way.
+
+    Args:
+        base: something is there already, below the lowest layer.
+    """
+
+    def __init__(self, limits: Limits, image: str, observer: Observer, *, base: bool) -> None:
+        self._base = base
+        self._limits = limits
+        self._image = image
+        self._observe = observer
+        self._layers = 0
+        self._tar = 0  # bytes of tar over all layers
+        self._read: dict[int, int] = {}  # compressed bytes of each layer that has begun
+        self._sinks: dict[int, LayerWriter | LayerStager] = {}  # what counts the entries of each
+
+    def writer(self, number: int, root_fd: int, name: str) -> LayerWriter:
+        """The writer of a layer below which all is complete, with what the limits leave it."""
+        entries, size = self._left(number)
+        base = self._base or number > 0
+        writer = LayerWriter(
+            root_fd,
+            name=name,
+            base=base,
+            max_entries=entries,
+            max_bytes=size,
+            max_directories=self._limits.layer_directories,
+        )
+        self._sinks[number] = writer
+        return writer
+
+    def stager(self, number: int, directory_fd: int, name: str) -> LayerStager:
+        """What makes a layer's files aside, with what the limits leave it now."""
+        entries, size = self._left(number)
+        stager = LayerStager(directory_fd, name=name, max_entries=entries, max_bytes=size)
+        self._sinks[number] = stager
+        return stager
+
+    def progress(self, number: int, offset: int, size: int) -> UnpackError | None:
+        """``offset`` compressed bytes of a layer are on their way to files; an error when the whole is too large.
+
+        Each layer has limits of its own; here they hold for layers that are made side by side, and for tar that makes
+        no files.
+
+        Args:
+            size: bytes of tar since the last call.
+        """
+        self._read[number] = offset
+        self._tar += size
+        self._tell()
+        entries, content = self._totals()
+        limit = self._limits.unpacked_size
+        read = sum(self._read.values())
+        if self._tar > _TAR_FREE + _TAR_RATIO * read:
+            return UnpackError(
+                f"{read} bytes become {self._tar} bytes of tar: more than {_TAR_FREE} + {_TAR_RATIO} each"
+            )
+        if entries > _ENTRIES_FREE + read // _ENTRY:
+            return UnpackError(f"{read} bytes hold {entries} entries: more than {_ENTRIES_FREE} and one each {_ENTRY}")
+        if entries > self._limits.unpacked_entries:
+            return UnpackError(f"the layers hold more than {self._limits.unpacked_entries} entries (--max-entries)")
+        if content > limit:
+            return UnpackError(f"the layers hold more than {limit} bytes of files (--max-unpacked)")
+        if self._tar > limit + _HEADERS * entries + _PADDING:
+            return UnpackError(f"the layers are {self._tar} bytes of tar, too many for {limit} bytes of files")
+        return None
+
+    def layer_done(self, number: int, size: int) -> None:
+        """A layer of ``size`` compressed bytes is in the tree."""
+        self._layers += 1
+        self._read[number] = size
+        self._tell()
+
+    def done(self, root: str) -> None:
+        """All layers are in the tree, and it is where it should be."""
+        skipped: dict[str, int] = {}
+        for sink in self._sinks.values():
+            for kind, count in sink.skipped.items():
+                skipped[kind] = skipped.get(kind, 0) + count
+        entries, size = self._totals()[0], sum(sink.bytes for sink in self._sinks.values())
+        self._observe(
+            UnpackDone(self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count})
+        )
+
+    def _tell(self) -> None:
+        self._observe(UnpackProgress(self._image, self._layers, sum(self._read.values()), self._totals()[0]))
+
+    def _totals(self) -> tuple[int, int]:
+        sinks = self._sinks.values()
+        return sum(sink.entries for sink in sinks), sum(sink.size for sink in sinks)
+
+    def _left(self, number: int) -> tuple[int, int]:
+        self._sinks.pop(number, None)  # the layer was made aside, and is counted again when it is moved
+        entries, size = self._totals()
+        return max(0, self._limits.unpacked_entries - entries), max(0, self._limits.unpacked_size - size)

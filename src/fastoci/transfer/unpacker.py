@@ -1,0 +1,319 @@
+"""Unpack an image's layers into a rootfs: all of them side by side, and the tree as if one after the other.
+
+Each layer is a pipeline that inflates, hashes and makes files. The lowest one that is not complete makes its files in
+the tree; those above it make theirs aside, and move them into the tree when all below is complete. A layer comes from a
+tap on its fetch, or from the store's file (in the page cache, as a rule).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fastoci._core import Span, Stop
+from fastoci.errors import FastociError, UnpackError
+from fastoci.events import Observer, UnpackStarted, Warned
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import BlobStore
+from fastoci.limits import LAYER, Limits
+from fastoci.stream.inflate import Inflate
+from fastoci.stream.verify import Verifier
+from fastoci.transfer.buffers import Spans
+from fastoci.transfer.layer_source import ArrivingTar, FileTar
+from fastoci.transfer.pipeline import Making
+from fastoci.transfer.tasks import all_or_first
+from fastoci.transfer.tee import SpoiledError, Tap
+from fastoci.transfer.unpack_totals import Tree
+from fastoci.transfer.workers import Worker
+from fastoci.transfer.zstd_window import FREE_HISTORY, History
+from fastoci.unpack.layer import LayerStager, LayerWriter
+from fastoci.unpack.rootfs import Rootfs, close, open_directory
+
+_OUTS = 4  # spans of tar that one layer may hold; two are the least
+_MOVES = 4096  # entries moved into the tree at a time
+_DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: whoever did that waits for it
+
+_Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
+_Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Layer:
+    """One layer of a tree that grows."""
+
+    number: int
+    blob: Descriptor
+    diff_id: Digest
+    below: asyncio.Event  # all lower layers are in the tree
+    complete: asyncio.Event  # and this one too
+
+
+class Unpacker:
+    """Turns layers into files on the worker, a bounded number of them at a time over all trees."""
+
+    def __init__(self, worker: Worker, spans: Spans, limits: Limits, observer: Observer) -> None:
+        self._worker = worker
+        self._spans = spans
+        self._limits = limits
+        self._observe = observer
+        turns = limits.layers_at_once
+        self._taps = turns > 0
+        self._turns = asyncio.Semaphore(max(1, turns))
+        self._history = History(spans, reserve=LAYER * max(1, turns))
+
+    async def tap(self) -> Tap | None:
+        """A tap for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
+
+        It holds one of the turns until ``rootfs`` or ``close_tap`` gives it back.
+        """
+        if self._turns.locked() or not self._taps:
+            return None
+        await self._turns.acquire()
+        return Tap()
+
+    def close_tap(self, tap: Tap) -> None:
+        """Give the turn back. Idempotent."""
+        if not tap.closed:
+            tap.close()
+            self._turns.release()
+
+    async def rootfs(
+        self,
+        target: Path,
+        layers: Sequence[tuple[Descriptor, Digest]],
+        store: BlobStore,
+        *,
+        image: str,
+        ready: Callable[[Descriptor], Awaitable[None]],
+        tap: Tap | None = None,
+    ) -> None:
+        """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
+
+        Args:
+            ready: returns when a layer is in the store, or raises why it will not be.
+            tap: on the first layer while it is fetched.
+        Raises:
+            SpoiledError: what came by the tap was wrong; nothing is left under ``target``.
+            UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
+        """
+        self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
+        tree = Tree(self._limits, image, self._observe, base=False)
+        stop = Stop()
+        begin = partial(Rootfs.begin, target, stop=stop)
+        rootfs = await self._worker.acquire(begin, Rootfs.discard, stop=stop.set)
+        done = [asyncio.Event() for _ in range(len(layers) + 1)]
+        done[0].set()
+        tasks = []
+        try:
+            for number, (blob, diff_id) in enumerate(layers):
+                layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
+                arriving = tap if number == 0 else None
+                tasks.append(asyncio.create_task(self._layer(layer, rootfs, tree, store, ready, arriving)))
+            if tasks:
+                await all_or_first(tasks)
+            await self._worker.run(rootfs.publish)
+        except asyncio.CancelledError:
+            await self._discard(rootfs, image, within=_DISCARD_S)
+            raise
+        except BaseException:
+            await self._discard(rootfs, image)
+            raise
+        tree.done(str(target))
+
+    async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
+        left: list[str] = []
+        stop = Stop()
+        await self._worker.finish(lambda: left.append(rootfs.discard(within=within, stop=stop)), stop=stop.set)
+        if any(left):
+            text = f"{rootfs.target.parent / left[0]} is left; the next unpack to {rootfs.target} removes it"
+            self._observe(Warned(image, text))
+
+    async def apply(self, directory: Path, layers: Sequence[Path]) -> None:
+        """Apply layer files in order onto a directory, in place.
+
+        Raises:
+            UnpackError, FormatError, StoreError: the directory holds what was extracted before.
+        """
+        size = sum(_size(path) for path in layers)
+        self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
+        root_fd, base = await self._worker.acquire(lambda: open_directory(directory), lambda opened: close(opened[0]))
+        tree = Tree(self._limits, str(directory), self._observe, base=base)
+        try:
+            for number, path in enumerate(layers):
+                writer = tree.writer(number, root_fd, str(path))
+                await self._from_file(partial(_open_layer, path), writer, None, partial(tree.progress, number))
+                tree.layer_done(number, _size(path))
+        finally:
+            close(root_fd)
+        tree.done(str(directory))
+
+    async def _layer(
+        self,
+        layer: _Layer,
+        rootfs: Rootfs,
+        tree: Tree,
+        store: BlobStore,
+        ready: Callable[[Descriptor], Awaitable[None]],
+        tap: Tap | None,
+    ) -> None:
+        """Bring one layer into the tree."""
+        async with AsyncExitStack() as turn:
+            if tap is not None and await tap.begins():
+                turn.callback(self.close_tap, tap)
+                read = partial(self._from_tap, tap, partial(ready, layer.blob))
+            else:
+                if tap is not None:
+                    self.close_tap(tap)  # whoever waits for a turn must not hold one
+                await ready(layer.blob)
+                await turn.enter_async_context(self._turns)
+                read = partial(self._from_file, partial(store.open, layer.blob))
+            await self._unpack(layer, rootfs, tree, read, turn)
+        tree.layer_done(layer.number, layer.blob.size)
+        layer.complete.set()
+
+    async def _unpack(self, layer: _Layer, rootfs: Rootfs, tree: Tree, read: _Read, turn: AsyncExitStack) -> None:
+        verifier = Verifier(layer.diff_id, None)
+        name = str(layer.diff_id)
+        progressed = partial(tree.progress, layer.number)
+        if layer.below.is_set():
+            await read(tree.writer(layer.number, rootfs.fd, name), verifier, progressed)
+            return
+        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), close)
+        stager = tree.stager(layer.number, directory_fd, name)
+        try:
+            await read(stager, verifier, progressed)
+            await turn.aclose()  # whoever waits for the layers below must not hold a turn
+            await layer.below.wait()
+            await self._adopt(stager, tree.writer(layer.number, rootfs.fd, name))
+        finally:
+            await self._worker.finish(stager.abort)
+            close(directory_fd)
+        stop = Stop()
+        await self._worker.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
+
+    async def _adopt(self, stager: LayerStager, writer: LayerWriter) -> None:
+        """Move what was made aside into the tree."""
+        try:
+            while await self._worker.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
+                pass
+            await self._worker.run(writer.finish, stop=writer.stop)
+        finally:
+            await self._worker.finish(writer.abort)
+
+    async def _from_tap(
+        self,
+        tap: Tap,
+        ready: Callable[[], Awaitable[None]],
+        sink: LayerWriter | LayerStager,
+        verifier: Verifier | None,
+        progressed: _Progressed,
+    ) -> None:
+        """Read a layer while it is fetched; it counts only when its digest held too."""
+        tar = ArrivingTar(Inflate(history=FREE_HISTORY))
+        try:
+            async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
+                async for span in tap.spans():
+                    tar.put(span)
+                    await pipeline.run_while(lambda: not tar.hungry())
+                tar.put(None)
+                await pipeline.finish()
+        except FastociError as error:
+            await self._landed(tap, ready, error)  # wrong bytes are the better reason than what they look like
+            raise
+        await self._landed(tap, ready, None)
+
+    async def _landed(self, tap: Tap, ready: Callable[[], Awaitable[None]], error: FastociError | None) -> None:
+        """Wait for the end of a tap's flight.
+
+        Raises:
+            SpoiledError: what came by the tap was wrong. FastociError: the blob cannot be had.
+        """
+        self.close_tap(tap)
+        await ready()
+        if tap.spoiled:
+            raise SpoiledError from error
+
+    async def _from_file(
+        self,
+        open_layer: Callable[[], int],
+        sink: LayerWriter | LayerStager,
+        verifier: Verifier | None,
+        progressed: _Progressed,
+    ) -> None:
+        """Read a layer's file."""
+        source = await self._spans.take()
+        try:
+            fd = open_layer()
+        except BaseException:
+            source.release()
+            raise
+        tar = FileTar(fd, source, Inflate(history=FREE_HISTORY))
+        async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
+            await pipeline.finish()
+
+    @asynccontextmanager
+    async def _pipeline(
+        self,
+        tar: ArrivingTar | FileTar,
+        sink: LayerWriter | LayerStager,
+        verifier: Verifier | None,
+        progressed: _Progressed,
+    ) -> AsyncIterator[Making]:
+        """Two stages: inflate, and hash + make files. Closes ``tar``."""
+
+        def advanced(size: int) -> None:
+            if (error := progressed(tar.offset, size)) is not None:
+                pipeline.fail(error)
+
+        async def grant(window: int) -> None:
+            await history.take(window)
+            tar.allow(window)
+
+        with self._history.one() as history, closing(tar):
+            outs = await self._outs()
+            pipeline = Making(self._worker, sink, verifier, maker=tar, outs=outs, grant=grant, progressed=advanced)
+            try:
+                yield pipeline
+            except BaseException as error:
+                await pipeline.abort()
+                if isinstance(error, FastociError) and sink.name not in str(error):
+                    error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
+                raise
+
+    async def _outs(self) -> list[Span]:
+        """Spans for the tar of one layer: two, and more when nobody waits for them."""
+        outs = [await self._spans.take()]
+        try:
+            outs.append(await self._spans.take())
+        except BaseException:
+            outs[0].release()
+            raise
+        while len(outs) < _OUTS and (span := self._spans.spare()) is not None:
+            outs.append(span)
+        return outs
+
+
+def _size(path: Path) -> int:
+    fd = _open_layer(path)  # a layer that is not there is found before the first is applied
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        close(fd)
+
+
+def _open_layer(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a pipe without a writer, it would wait
+    except OSError as error:
+        raise UnpackError(f"{path}: {error.strerror}", path=str(path)) from error
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        close(fd)
+        raise UnpackError(f"{path}: a layer is read from a file, not from a pipe", path=str(path))
+    return fd

@@ -1,0 +1,148 @@
+"""Threads that run the data plane: which of the pipelines that have work goes next, and on how many threads.
+
+Whatever happens to the task that waits, nothing is closed under a thread that still works on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from fastoci import _core
+from fastoci.aio import settle
+from fastoci.transfer.pipeline import Making, Pipeline, advance
+
+T = TypeVar("T")
+
+
+class Worker:
+    """A fixed number of threads that run stages and other work. Nothing is left running behind its caller's back.
+
+    Two lines: pipelines that can make a span (inflate), and those that have one to hash and give to their sink. When
+    cores are idle, every thread takes what comes, so making and using of one stream run side by side. When they are
+    not, a thread makes a span of several streams first and then takes as many as the hash has lanes: their spans are
+    hashed together at nearly the price of one, while they are in the cache.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="fastoci")
+        self._loop = asyncio.get_running_loop()
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._raw: deque[Making] = deque()  # can make a span
+        self._ready: deque[Pipeline] = deque()  # have a span to use
+        self._makers = 0  # pipelines that make their spans
+        self._make_next = False  # when both lines are long, they take turns
+        self._serving = 0  # threads that serve pipelines
+        self._coming = 0  # threads that are about to
+        self._running = 0  # other work, on a thread or about to be
+
+    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        self._running += 1  # only the loop changes it; threads look
+        future = self._loop.run_in_executor(self.executor, work)
+        future.add_done_callback(self._ran)
+        return future
+
+    def _ran(self, _: object) -> None:
+        self._running -= 1
+
+    async def run(self, work: Callable[[], T], *, stop: Callable[[], object] | None = None) -> T:
+        """Run ``work`` on a thread to its end, also when this task is cancelled (then its result is dropped).
+
+        Args:
+            stop: called then, to bring that end about.
+        """
+        result, cancelled = await settle(self._submit(work), stop=stop)
+        if cancelled:
+            raise asyncio.CancelledError
+        return result
+
+    async def acquire(
+        self, work: Callable[[], T], undo: Callable[[T], object], *, stop: Callable[[], object] | None = None
+    ) -> T:
+        """As ``run``, for work that opens something: ``undo`` it when this task was cancelled meanwhile."""
+        result, cancelled = await settle(self._submit(work), stop=stop)
+        if cancelled:
+            await self.finish(lambda: undo(result))
+            raise asyncio.CancelledError
+        return result
+
+    async def finish(self, work: Callable[[], object], *, stop: Callable[[], object] | None = None) -> None:
+        """Run ``work`` on a thread to its end while an error is on its way: a cancellation meanwhile only stops it."""
+        await settle(self._submit(work), stop=stop)
+
+    def close(self) -> None:
+        """End the threads; nothing may be running."""
+        self.executor.shutdown(wait=True)
+
+    def schedule(self, pipeline: Pipeline) -> None:
+        """Let a thread work on the pipeline's next span, unless one does already."""
+        with self._lock:
+            self._enlist(pipeline)
+            self._wake(0)
+
+    def count_maker(self, change: int) -> None:
+        """One pipeline more (1) or fewer (-1) that makes its spans."""
+        with self._lock:
+            self._makers += change
+
+    def _enlist(self, pipeline: Pipeline) -> None:
+        if not pipeline.busy and pipeline.wants_more():
+            pipeline.busy = True
+            self._ready.append(pipeline)
+        if isinstance(pipeline, Making) and not pipeline.making and pipeline.can_make():
+            pipeline.making = True
+            self._raw.append(pipeline)
+
+    def _wake(self, taken: int) -> None:
+        """Under the lock: threads for the work that stands in line, but for what the caller takes itself."""
+        while self._coming < len(self._ready) + len(self._raw) - taken:
+            ours = self._serving + self._coming
+            if ours and ours + self._running >= self._threads:
+                return
+            self._coming += 1
+            self.executor.submit(self._serve)
+
+    def _serve(self) -> None:
+        """On a thread: one piece of work after the other, while nobody else waits for a thread."""
+        with self._lock:
+            self._coming -= 1
+            self._serving += 1
+        again = True
+        while again:
+            with self._lock:
+                maker, batch = self._choose()
+            if maker is not None:
+                maker.make()
+            else:
+                advance(batch)
+            with self._lock:
+                if maker is not None:
+                    maker.making = False
+                    batch = [maker]
+                else:
+                    for pipeline in batch:
+                        pipeline.busy = False
+                for pipeline in batch:
+                    self._enlist(pipeline)
+                again = bool(self._ready or self._raw) and self._serving + self._running <= self._threads
+                self._serving -= not again
+                self._wake(int(again))
+            for pipeline in batch:
+                if pipeline.has_news():
+                    self._loop.call_soon_threadsafe(pipeline.advanced)
+
+    def _choose(self) -> tuple[Making | None, list[Pipeline]]:
+        """Under the lock: a pipeline that makes a span, or some that use theirs."""
+        lanes = _core.lanes()
+        if self._raw and (self._make_next or len(self._ready) < min(lanes, max(1, self._makers))):
+            self._make_next = False
+            return self._raw.popleft(), []
+        self._make_next = True
+        idle = max(0, self._threads - self._serving - self._running)
+        count = 1 + min(max(0, len(self._ready) - 1 - idle), lanes - 1)
+        return None, [self._ready.popleft() for _ in range(min(count, len(self._ready)))]

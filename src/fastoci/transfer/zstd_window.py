@@ -1,0 +1,82 @@
+"""The history that frames of zstd demand, out of the memory budget when it is much.
+
+Spec: RFC 8878, section 3.1.1.1.2 (window descriptor).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from fastoci import _core
+from fastoci.errors import UnsupportedError
+from fastoci.transfer.buffers import Spans
+
+FREE_HISTORY: Final = 8 << 20  # bytes that a frame may demand beside the budget
+_USUAL: Final = 128 << 20  # what zstd itself accepts, and makes at most unless told: --ultra -22, --long
+
+
+class History:
+    """Who may have much history: one layer at a time, so that two never wait for what the other holds.
+
+    Args:
+        reserve: bytes of the budget that are left for spans, so that everybody else can go on.
+    """
+
+    def __init__(self, spans: Spans, *, reserve: int) -> None:
+        self._spans = spans
+        self._reserve = reserve
+        self._turn = asyncio.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[Share]:
+        """The share of one layer; give it back when its decoder is closed."""
+        share = Share(self._spans, self._turn, self._reserve)
+        try:
+            yield share
+        finally:
+            share.give_back()
+
+
+class Share:
+    """What one layer's decoder has out of the budget."""
+
+    def __init__(self, spans: Spans, turn: asyncio.Lock, reserve: int) -> None:
+        self._spans = spans
+        self._turn = turn
+        self._reserve = reserve
+        self._taken: list[int] = []
+
+    async def take(self, window: int) -> None:
+        """Wait until the budget has room for ``window`` bytes in all.
+
+        A usual window is granted even when the whole budget is smaller: then it takes all but the reserve.
+
+        Raises:
+            UnsupportedError: it never will have.
+        """
+        capacity = self._spans.pool.capacity
+        size = window + _core.WINDOW_OVERHEAD
+        if size + self._reserve > capacity:
+            if window > _USUAL:
+                raise UnsupportedError(
+                    f"a zstd frame demands a window of {window} bytes, for which the memory budget of {capacity} bytes "
+                    f"is too small: --memory {(size + self._reserve + (1 << 20) - 1) >> 20}M would do"
+                )
+            size = max(0, capacity - self._reserve)
+        if not self._taken:
+            await self._turn.acquire()
+            self._taken.append(0)
+        more = size - sum(self._taken)
+        await self._spans.set_aside(more)
+        self._taken.append(more)
+
+    def give_back(self) -> None:
+        """Put all of it back into the budget."""
+        if self._taken:
+            for size in self._taken[1:]:
+                self._spans.put_back(size)
+            self._taken.clear()
+            self._turn.release()
