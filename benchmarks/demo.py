@@ -68,7 +68,7 @@ def frozen(root: Path, at: str, skip: set[str]) -> Iterator[Entry]:
 
 
 def changes(files: Sequence[Entry]) -> Iterator[Entry]:
-    """A layer that changes some of ``files`` and adds what the library does not have."""
+    """A layer that changes some of ``ref_files`` and adds what the library does not have."""
     for entry in files[::20]:
         assert isinstance(entry.data, bytes)
         yield replace(entry, data=entry.data + b"# changed\n", mode=0o600, mtime_ns=entry.mtime_ns + 123_456_789)

@@ -76,7 +76,7 @@ async def pull(shelf: Shelf, image: Made, name: str) -> str:
     async with store.lease(image.blobs):
         absent = await store.missing(image.blobs)
         there = [blob for blob in image.blobs if blob not in absent]
-        await store.announce(absent)
+        await store.mark_pending(absent)
         for blob in absent:
             ingest = await shelf.begin(blob)
             if ingest is not None:

@@ -27,7 +27,7 @@ from fastoci.testing.trees import differences, listing, overlay
 
 LAYERS: Sequence[Sequence[Entry]] = (
     [directory("etc"), symlink("etc/link", "../usr"), *from_seed(1, files=3, size=90_000, at="usr")],
-    list(from_seed(2, files=2, size=2_500_000, compressibility=0.0, at="opt")),  # three spans, so two checkpoints
+    list(from_seed(2, files=2, size=2_500_000, compressibility=0.0, at="opt")),  # three buffers, so two checkpoints
     [whiteout("etc/link"), *from_seed(3, files=2, size=1_000, at="etc"), hardlink("etc/hard", "etc/0000/000000")],
 )
 TREE = overlay(LAYERS)

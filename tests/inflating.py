@@ -13,8 +13,8 @@ MIB = 1 << 20
 
 
 def inflate_pieces(pieces: Iterable[bytes], *, deflate: type[Deflate] | None = None, allow: bool = False) -> bytes:
-    """Inflate a stream that arrives in these pieces, all of them in one span."""
-    source, out = _spans()
+    """Inflate a stream that arrives in these pieces, all of them in one buffer."""
+    source, out = _buffers()
     stage = Inflate(history=8 * MIB, deflate=deflate)
     result = bytearray()
     for piece in pieces:
@@ -36,8 +36,8 @@ def inflate_pieces(pieces: Iterable[bytes], *, deflate: type[Deflate] | None = N
 
 
 @cache
-def _spans() -> tuple[_core.Span, _core.Span]:
-    pool = _core.Pool(2 * _core.SPAN_SIZE)
+def _buffers() -> tuple[_core.Buffer, _core.Buffer]:
+    pool = _core.Pool(2 * _core.BUFFER_SIZE)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None

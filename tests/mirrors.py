@@ -18,7 +18,7 @@ from fastoci.registry.client import Registry
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Left
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.urls import parse_url
 
 REFERENCE = Reference.parse("registry.test/team/app:1")
@@ -50,15 +50,15 @@ async def between(
     origin: Script,
     *,
     credentials: Credentials | None = None,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
     left: Left = lambda blob, server, reason: None,
 ) -> AsyncIterator[tuple[Repository, Server, Server]]:
     """A repository with one mirror in front of the origin."""
     registry = Registry(
         credentials=credentials or Credentials(),
-        chance=lambda: 0.0,
+        rng=lambda: 0.0,
         read_s=0.5,
-        patience=patience or Patience(tries=3),
+        retry_policy=retry_policy or RetryPolicy(tries=3),
         left=left,
     )
     async with serving(mirror) as first, serving(origin) as last, registry:

@@ -12,7 +12,7 @@ from fastoci import _core
 from fastoci.events import Event
 from fastoci.image.reference import Reference
 from fastoci.jobs.preflight import Preflight
-from fastoci.jobs.pull import Job
+from fastoci.jobs.pull import PullContext
 from fastoci.jobs.stored import Stored
 from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import load
@@ -21,10 +21,10 @@ from fastoci.store.store import Store
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Layer, from_seed
 from fastoci.testing.registry import Registry
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.unpacker import Unpacker
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 NAMES = ("one", "two", "three")
 
@@ -73,10 +73,10 @@ class Parts:
 
     store: Store
     pool: _core.Pool
-    spans: Spans
-    worker: Worker
+    buffers: Buffers
+    worker: WorkerPool
     scheduler: Scheduler
-    job: Job
+    job: PullContext
     client: Client
     events: Events = field(default_factory=Events)
 
@@ -89,20 +89,20 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIterator[Parts]:
-    """The parts over a store in ``directory``; at the end every span must be back."""
+    """The parts over a store in ``directory``; at the end every buffer must be back."""
     limits = limits or Limits(checkpoint=1 << 20, memory=24 << 20)
     store = Store.at(directory)
     pool = _core.Pool(limits.memory, poison=True)
-    worker, spans = Worker(limits.workers), Spans(pool)
+    worker, buffers = WorkerPool(limits.workers), Buffers(pool)
     events = Events()
-    scheduler = Scheduler(store, worker, spans, limits, events.append)
+    scheduler = Scheduler(store, worker, buffers, limits, events.append)
     preflight = Preflight(store, worker, limits)
-    stored = Stored(store, scheduler, worker, spans, events.append)
-    unpacker = Unpacker(worker, spans, limits, events.append)
-    job = Job(store, scheduler, stored, unpacker, preflight, limits, events.append)
+    stored = Stored(store, scheduler, worker, buffers, events.append)
+    unpacker = Unpacker(worker, buffers, limits, events.append)
+    job = PullContext(store, scheduler, stored, unpacker, preflight, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:
-            yield Parts(store, pool, spans, worker, scheduler, job, client, events)
+            yield Parts(store, pool, buffers, worker, scheduler, job, client, events)
             await scheduler.close()
     finally:
         worker.close()

@@ -277,6 +277,6 @@ class Disk:
 
 
 def record(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-    """Run a command whose system calls become ``log``, for ``History.add``."""
+    """Run a command whose system calls become ``log``, for ``WindowBudget.add``."""
     done = strace_log.run(command, OPTIONS, log, environment, calls=CALLS)
     assert done.returncode == 0, done.stderr

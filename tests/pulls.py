@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.jobs.pull import Repository
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer, from_seed
@@ -32,7 +32,7 @@ def same(root: Path, *layers: list[Entry]) -> bool:
 
 
 class Slow:
-    """A registry's repository; ``pause`` is awaited after each span of one blob, with the bytes so far."""
+    """A registry's repository; ``pause`` is awaited after each buffer of one blob, with the bytes so far."""
 
     def __init__(self, inner: Repository, blob: Descriptor, pause: Callable[[int], Awaitable[object]]) -> None:
         self._inner = inner
@@ -51,10 +51,10 @@ class Slow:
     async def manifest(self, descriptor: Descriptor) -> bytes:
         return await self._inner.manifest(descriptor)
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
-        async with aclosing(self._inner.fetch(blob, offset, spans)) as inner:
-            async for span in inner:
-                offset += len(span)
-                yield span
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        async with aclosing(self._inner.fetch(blob, offset, buffers)) as inner:
+            async for buffer in inner:
+                offset += len(buffer)
+                yield buffer
                 if blob.digest == self._blob.digest:
                     await self._pause(offset)

@@ -77,14 +77,14 @@ def saved_states(data: bytes, cuts: list[int]) -> None:
 @UNHURRIED
 @given(st.lists(st.tuples(st.integers(0, 130), st.integers(0, 3000) | st.just(64)), max_size=9), st.randoms())
 def lanes(streams: list[tuple[int, int]], draw: random.Random) -> None:
-    pool = _core.Pool(9 * _core.SPAN_SIZE)
+    pool = _core.Pool(9 * _core.BUFFER_SIZE)
     pairs, expected = [], []
     for earlier, size in streams:
         before, data = draw.randbytes(earlier), draw.randbytes(size)
-        span = pool.take()
-        assert span is not None
-        span.append(data)
-        pairs.append((_core.Sha256(before), span))
+        buffer = pool.take()
+        assert buffer is not None
+        buffer.append(data)
+        pairs.append((_core.Sha256(before), buffer))
         expected.append(hashlib.sha256(before + data).digest())
     _core.update_many(pairs)
     assert [state.digest() for state, _ in pairs] == expected

@@ -20,7 +20,7 @@ from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.store.store import Store
-from fastoci.stream.verify import Verifier, hash_spans
+from fastoci.stream.verify import Verifier, hash_buffers
 
 OPERATIONS = ("open", "os.mkdir", "os.chmod", "os.truncate", "os.rename", "os.remove", "os.rmdir", "fcntl.fcntl")
 
@@ -62,13 +62,13 @@ async def _put(path: Path, data: bytes, kill_at: int) -> None:
         verifier = Verifier(blob.digest, blob.size, offset=ingest.offset, state=ingest.hash_state)
         for end in (len(data) // 2, len(data)):
             while verifier.offset < end:
-                span = pool.take()
-                assert span is not None
-                span.append(data[verifier.offset : end])
+                buffer = pool.take()
+                assert buffer is not None
+                buffer.append(data[verifier.offset : end])
                 position = verifier.offset
-                hash_spans([(verifier, span)])
-                ingest.sink.feed(span)
-                span.release()
+                hash_buffers([(verifier, buffer)])
+                ingest.sink.feed(buffer)
+                buffer.release()
                 assert verifier.offset > position
             ingest.checkpoint(verifier.offset, verifier.state())
         await ingest.commit(verifier.proof())

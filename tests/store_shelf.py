@@ -1,4 +1,4 @@
-"""Puts blobs into a store as the engine does: hashed and written through spans."""
+"""Puts blobs into a store as the engine does: hashed and written through buffers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
-from fastoci.store.ingest.durability import Level
+from fastoci.limits import Level
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.store import Store
-from fastoci.stream.verify import Verifier, hash_spans
+from fastoci.stream.verify import Verifier, hash_buffers
 
 
 class Shelf:
@@ -41,21 +41,21 @@ class Shelf:
     def feed(
         self, ingest: Ingest, data: bytes, *, until: int | None = None, verifier: Verifier | None = None
     ) -> Verifier:
-        """Hash and write ``data`` from the ingest's or the verifier's offset on, through spans as a worker does."""
+        """Hash and write ``data`` from the ingest's or the verifier's offset on, through buffers as a worker does."""
         if verifier is None:
             verifier = Verifier(ingest.blob.digest, ingest.blob.size, offset=ingest.offset, state=ingest.hash_state)
         pool = _core.Pool(1 << 20, poison=True)
         end = len(data) if until is None else until
         offset = verifier.offset
         while offset < end:
-            span = pool.take()
-            assert span is not None
+            buffer = pool.take()
+            assert buffer is not None
             try:
-                offset += span.append(data[offset:end])
-                hash_spans([(verifier, span)])
-                ingest.sink.feed(span)
+                offset += buffer.append(data[offset:end])
+                hash_buffers([(verifier, buffer)])
+                ingest.sink.feed(buffer)
             finally:
-                span.release()
+                buffer.release()
         return verifier
 
     async def put(

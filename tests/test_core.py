@@ -1,4 +1,4 @@
-"""The native core against its oracles: gzip, zstandard; and the rules of pools and spans. SHA-256: test_sha256.py."""
+"""The native core against its oracles: gzip, zstandard; and the rules of pools and buffers. SHA-256: test_sha256.py."""
 
 from __future__ import annotations
 
@@ -14,121 +14,121 @@ from hypothesis import strategies as st
 from fastoci import _core
 from fastoci.stream.inflate import bind_decoders
 
-SPAN = _core.SPAN_SIZE
+BUFFER = _core.BUFFER_SIZE
 
 
 def test_a_pool_hands_out_its_capacity_and_not_more() -> None:
-    pool = _core.Pool(3 * SPAN)
-    spans = [pool.take() for _ in range(4)]
-    assert spans[3] is None
-    assert pool.in_use == pool.capacity == 3 * SPAN
-    assert spans[0] is not None
-    spans[0].release()
+    pool = _core.Pool(3 * BUFFER)
+    buffers = [pool.take() for _ in range(4)]
+    assert buffers[3] is None
+    assert pool.in_use == pool.capacity == 3 * BUFFER
+    assert buffers[0] is not None
+    buffers[0].release()
     assert pool.take() is not None
 
 
 def test_memory_that_is_set_aside_is_not_handed_out_until_it_is_put_back() -> None:
-    pool = _core.Pool(4 * SPAN)
-    spans = [pool.take(), pool.take()]
+    pool = _core.Pool(4 * BUFFER)
+    buffers = [pool.take(), pool.take()]
     released = []
     pool.on_release = lambda: released.append(pool.aside)
-    assert not pool.set_aside(2 * SPAN + 1), "two spans are out"
+    assert not pool.set_aside(2 * BUFFER + 1), "two buffers are out"
     assert pool.aside == 0
-    assert pool.set_aside(SPAN + 1), "one span and a byte cost two spans"
-    assert (pool.aside, pool.in_use, pool.capacity) == (2 * SPAN, 2 * SPAN, 4 * SPAN)
+    assert pool.set_aside(BUFFER + 1), "one buffer and a byte cost two buffers"
+    assert (pool.aside, pool.in_use, pool.capacity) == (2 * BUFFER, 2 * BUFFER, 4 * BUFFER)
     assert pool.take() is None
     assert not pool.set_aside(1)
     with pytest.raises(ValueError, match="more than was set aside"):
-        pool.put_back(3 * SPAN)
+        pool.put_back(3 * BUFFER)
     assert not released
-    pool.put_back(SPAN + 1)
+    pool.put_back(BUFFER + 1)
     assert released == [0]
-    spans += [pool.take(), pool.take()]
-    assert None not in spans
+    buffers += [pool.take(), pool.take()]
+    assert None not in buffers
     assert pool.take() is None
 
 
-def test_setting_memory_aside_unmaps_the_free_spans_it_takes_the_place_of() -> None:
+def test_setting_memory_aside_unmaps_the_free_buffers_it_takes_the_place_of() -> None:
     def mapped() -> int:
         with open("/proc/self/statm", encoding="ascii") as statm:
             return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
-    pool = _core.Pool(64 * SPAN)
-    spans = [pool.take() for _ in range(64)]
+    pool = _core.Pool(64 * BUFFER)
+    buffers = [pool.take() for _ in range(64)]
     before = mapped()
-    for span in spans:
-        assert span is not None
-        span.release()
-    assert mapped() >= before, "free spans are kept"
-    assert pool.set_aside(48 * SPAN)
-    assert before - mapped() >= 47 * SPAN
-    assert len([span for span in (pool.take() for _ in range(17)) if span is not None]) == 16
+    for buffer in buffers:
+        assert buffer is not None
+        buffer.release()
+    assert mapped() >= before, "free buffers are kept"
+    assert pool.set_aside(48 * BUFFER)
+    assert before - mapped() >= 47 * BUFFER
+    assert len([buffer for buffer in (pool.take() for _ in range(17)) if buffer is not None]) == 16
 
 
-def test_a_span_goes_back_when_its_last_reference_and_its_last_view_are_gone() -> None:
-    pool = _core.Pool(SPAN, poison=True)
+def test_a_buffer_goes_back_when_its_last_reference_and_its_last_view_are_gone() -> None:
+    pool = _core.Pool(BUFFER, poison=True)
     released: list[int] = []
     pool.on_release = lambda: released.append(pool.in_use)
-    span = pool.take()
-    assert span is not None
-    assert span.append(b"abc") == 3
-    span.retain()
-    view = memoryview(span)
-    span.release()
-    assert pool.in_use == SPAN
-    span.release()
-    assert (pool.in_use, bytes(view)) == (SPAN, b"abc")  # a view keeps the bytes whole
+    buffer = pool.take()
+    assert buffer is not None
+    assert buffer.append(b"abc") == 3
+    buffer.retain()
+    view = memoryview(buffer)
+    buffer.release()
+    assert pool.in_use == BUFFER
+    buffer.release()
+    assert (pool.in_use, bytes(view)) == (BUFFER, b"abc")  # a view keeps the bytes whole
     view.release()
     assert (pool.in_use, released) == (0, [0])
     with pytest.raises(ValueError, match="released"):
-        span.release()
+        buffer.release()
     with pytest.raises(ValueError, match="released"):
-        span.append(b"x")
+        buffer.append(b"x")
     again = pool.take()
     assert again is not None
     assert len(again) == 0
 
 
-def test_a_lost_span_gives_its_memory_back() -> None:
-    pool = _core.Pool(SPAN)
+def test_a_lost_buffer_gives_its_memory_back() -> None:
+    pool = _core.Pool(BUFFER)
     pool.take()
     assert pool.in_use == 0
 
 
-def test_a_span_takes_no_more_than_it_has_room_for() -> None:
-    span = _core.Pool(SPAN).take()
-    assert span is not None
-    data = bytes(SPAN) + b"tail"
-    assert span.append(data) == SPAN
-    assert (span.room, span.append(data, SPAN)) == (0, 0)
+def test_a_buffer_takes_no_more_than_it_has_room_for() -> None:
+    buffer = _core.Pool(BUFFER).take()
+    assert buffer is not None
+    data = bytes(BUFFER) + b"tail"
+    assert buffer.append(data) == BUFFER
+    assert (buffer.room, buffer.append(data, BUFFER)) == (0, 0)
 
 
-def test_a_span_reads_and_writes_files_at_an_offset(tmp_path: os.PathLike[str]) -> None:
+def test_a_buffer_reads_and_writes_files_at_an_offset(tmp_path: os.PathLike[str]) -> None:
     fd = os.open(f"{tmp_path}/file", os.O_RDWR | os.O_CREAT)
     try:
         os.pwrite(fd, b"0123456789", 0)
-        pool = _core.Pool(SPAN)
-        span = pool.take()
-        assert span is not None
-        assert span.pread(fd, 4) == 6
-        assert bytes(span) == b"456789"
-        assert span.pwrite(fd, 10) == 0
+        pool = _core.Pool(BUFFER)
+        buffer = pool.take()
+        assert buffer is not None
+        assert buffer.pread(fd, 4) == 6
+        assert bytes(buffer) == b"456789"
+        assert buffer.pwrite(fd, 10) == 0
         assert os.pread(fd, 100, 0) == b"0123456789456789"
-        assert span.pwrite(-1, 0) == -9
+        assert buffer.pwrite(-1, 0) == -9
     finally:
         os.close(fd)
 
 
-def test_spans_may_be_released_on_any_thread() -> None:
-    pool = _core.Pool(16 * SPAN, poison=True)
+def test_buffers_may_be_released_on_any_thread() -> None:
+    pool = _core.Pool(16 * BUFFER, poison=True)
 
     def work() -> None:
         for number in range(2000):
-            span = pool.take()
-            if span is not None:
-                span.append(number.to_bytes(4, "big"))
-                assert bytes(span) == number.to_bytes(4, "big")
-                span.release()
+            buffer = pool.take()
+            if buffer is not None:
+                buffer.append(number.to_bytes(4, "big"))
+                assert bytes(buffer) == number.to_bytes(4, "big")
+                buffer.release()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -141,7 +141,7 @@ def test_spans_may_be_released_on_any_thread() -> None:
 def inflate(data: bytes, form: str, step: int, window: int = 8 << 20) -> bytes | str:
     """All output, or the sentence of the error."""
     bind_decoders()
-    pool = _core.Pool(2 * SPAN)
+    pool = _core.Pool(2 * BUFFER)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None
@@ -173,7 +173,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
-@pytest.mark.parametrize("step", [7, 4096, SPAN])
+@pytest.mark.parametrize("step", [7, 4096, BUFFER])
 def test_all_members_and_frames_are_read(form: str, step: int) -> None:
     assert inflate(b"".join(BODIES[form]), form, step) == TEXT + TEXT[:100]
 
@@ -218,14 +218,14 @@ def test_a_zstd_frame_may_not_demand_more_history_than_allowed() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     frame = stream.compress(TEXT) + stream.flush()
-    assert "window" in inflate(frame, "zstd", SPAN, window=8 << 20)
-    assert inflate(frame, "zstd", SPAN, window=16 << 20) == TEXT
+    assert "window" in inflate(frame, "zstd", BUFFER, window=8 << 20)
+    assert inflate(frame, "zstd", BUFFER, window=16 << 20) == TEXT
 
 
 def test_a_bomb_costs_one_window_at_a_time() -> None:
     bomb = zstandard.compress(bytes(300 << 20))
     bind_decoders()
-    pool = _core.Pool(2 * SPAN)
+    pool = _core.Pool(2 * BUFFER)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
-PURE = {"errors", "files", "settle", "_core", "image"}
+ZERO = {"errors", "events", "limits", "files", "aio", "_core"}
+PURE = ZERO | {"image"}
 MIDDLE = PURE | {"stream", "interfaces"}
-ENGINE = MIDDLE | {"registry", "store", "unpack", "layouts"}
-PUBLIC = ENGINE | {"transfer"}
+MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
+PUBLIC = MEDIA | {"transfer", "jobs", "engine", "info"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
+    "events": (set(), set()),
+    "limits": ({"_core"}, set()),
     "files": ({"errors"}, set()),
-    "settle": ({"errors"}, set()),
+    "aio": ({"errors"}, set()),
     "_core": (set(), set()),
     "image": ({"errors", "_core"}, {"msgspec"}),
     "stream": (PURE, {"isal", "zstandard"}),
@@ -28,10 +31,14 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "store": (MIDDLE, set()),
     "unpack": (MIDDLE, set()),
     "layouts": (MIDDLE, set()),
-    "transfer": (ENGINE, set()),
+    "transfer": (MEDIA, set()),
+    "jobs": (MEDIA | {"transfer"}, set()),
+    "info": (MEDIA, set()),
+    "engine": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
-    "testing": (PUBLIC | {"__init__"}, {"isal", "trustme", "zstandard"}),
-    "cli": ({"__init__", "errors", "testing"}, {"click", "rich", "uvloop"}),
+    "server": (PUBLIC | {"__init__"}, set()),
+    "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
+    "cli": ({"__init__", "errors", "events", "limits", "testing"}, {"click", "rich", "uvloop"}),
     "__main__": ({"cli"}, set()),
 }
 

@@ -76,14 +76,14 @@ def test_a_copy_goes_its_own_way() -> None:
     assert second.digest() == _core.Sha256(b"ab").digest()
 
 
-def test_spans_of_any_size_hashed_together_give_each_its_digest() -> None:
-    pool = _core.Pool(6 * _core.SPAN_SIZE)
+def test_buffers_of_any_size_hashed_together_give_each_its_digest() -> None:
+    pool = _core.Pool(6 * _core.BUFFER_SIZE)
     pairs = []
-    for size in (0, 1, 63, 64, 100_000, _core.SPAN_SIZE):
-        span = pool.take()
-        assert span is not None
-        span.append(os.urandom(size))
-        pairs.append((_core.Sha256(), span))
+    for size in (0, 1, 63, 64, 100_000, _core.BUFFER_SIZE):
+        buffer = pool.take()
+        assert buffer is not None
+        buffer.append(os.urandom(size))
+        pairs.append((_core.Sha256(), buffer))
     _core.update_many(pairs)
-    assert [state.digest() for state, _ in pairs] == [hashlib.sha256(span).digest() for _, span in pairs]
+    assert [state.digest() for state, _ in pairs] == [hashlib.sha256(buffer).digest() for _, buffer in pairs]
     assert 1 <= _core.lanes() <= 3

@@ -1,4 +1,4 @@
-"""A server that answers exactly the bytes a test gives, and spans from a real pool."""
+"""A server that answers exactly the bytes a test gives, and buffers from a real pool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from fastoci._core import Pool, Span
+from fastoci._core import Buffer, Pool
 from fastoci.errors import FastociError
 
 End = Literal["keep", "close", "reset", "hold"]
@@ -151,8 +151,8 @@ async def _read(reader: asyncio.StreamReader, begin: bytes) -> Asked:
     return Asked(method, url.path, tuple(parse_qsl(url.query)), headers, body)
 
 
-class Spans:
-    """A ``SpanSource`` over a pool: waits on the loop until a span is free."""
+class Buffers:
+    """A ``BufferSource`` over a pool: waits on the loop until a buffer is free."""
 
     def __init__(self, capacity: int, *, ahead: int = 0) -> None:
         self.ahead = ahead
@@ -163,33 +163,33 @@ class Spans:
         self.pool.on_release = lambda: loop.call_soon_threadsafe(self._freed.set)
         self.taken = 0
 
-    async def take(self) -> Span:
-        while (span := self.pool.take()) is None:
+    async def take(self) -> Buffer:
+        while (buffer := self.pool.take()) is None:
             self._freed.clear()
             await self._freed.wait()
         self.taken += 1
-        return span
+        return buffer
 
-    def spare(self) -> Span | None:
+    def spare(self) -> Buffer | None:
         return self.pool.take()
 
 
-async def drain(spans: AsyncIterator[Span]) -> bytes:
+async def drain(buffers: AsyncIterator[Buffer]) -> bytes:
     """All bytes of a fetch."""
     data = bytearray()
-    async for span in spans:
-        data += span
-        span.release()
+    async for buffer in buffers:
+        data += buffer
+        buffer.release()
     return bytes(data)
 
 
-async def drain_until_error(spans: AsyncIterator[Span]) -> tuple[bytes, FastociError]:
+async def drain_until_error(buffers: AsyncIterator[Buffer]) -> tuple[bytes, FastociError]:
     """The bytes that came, and the error that ended them."""
     data = bytearray()
     try:
-        async for span in spans:
-            data += span
-            span.release()
+        async for buffer in buffers:
+            data += buffer
+            buffer.release()
     except FastociError as error:
         return bytes(data), error
     raise AssertionError(f"no error after {len(data)} bytes")

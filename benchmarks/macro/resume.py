@@ -41,26 +41,26 @@ _PULL = """
 import asyncio, sys
 import fastoci
 from fastoci import events
-from fastoci.store import resume
+from fastoci.store.ingest import checkpoint
 from fastoci.transfer import pipeline
 
 hashed = again = 0
-inner = pipeline.hash_spans
+inner = pipeline.hash_buffers
 
 def counting(pairs):
     global hashed
-    hashed += sum(len(span) for _, span in pairs)
+    hashed += sum(len(buffer) for _, buffer in pairs)
     inner(pairs)
 
-pipeline.hash_spans = counting
-inner_hash = resume._hash
+pipeline.hash_buffers = counting
+inner_hash = checkpoint._hash
 
 def counting_again(hasher, fd, start, end):
     global again
     again += end - start
     inner_hash(hasher, fd, start, end)
 
-resume._hash = counting_again
+checkpoint._hash = counting_again
 
 def seen(event):
     if isinstance(event, events.BlobStarted):
@@ -123,7 +123,7 @@ def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
     pairs = list(itertools.pairwise(attempts))
     lost = max(killed.last - following.first for killed, following in pairs)
     again = max(0, sent_bytes - size) / len(pairs)
-    # A killed process had hashed some spans of which it had not told yet.
+    # A killed process had hashed some buffers of which it had not told yet.
     ahead = max(each.hashed - (each.last - each.first) for each in attempts)
     last, again_bytes = attempts[-1], max(each.again for each in attempts)
     return [

@@ -21,7 +21,7 @@ from benchmarks.micro.extract import extract
 from benchmarks.micro.inflate import lane, pipeline
 from fastoci import _core
 from fastoci.store.directory import Directory
-from fastoci.store.ingest.data_file import DataSink, open_data
+from fastoci.store.ingest.data_file import DataFile, open_data
 
 RECEIVE, HASH, WRITE = "receive", "hash, one lane", "write"
 INFLATE, HASH_TAR, EXTRACT = "inflate", "hash the tar, one lane", "extract"
@@ -95,20 +95,20 @@ def _fresh(target: Path, work: Callable[[], object]) -> Usage:
 
 
 def _write_all(layers: Sequence[Path], target: Path) -> None:
-    """Write as a store does, from one span: the content does not matter."""
-    span = _core.Pool(_core.SPAN_SIZE).take()
-    assert span is not None
-    span.append(os.urandom(_core.SPAN_SIZE))
+    """Write as a store does, from one buffer: the content does not matter."""
+    buffer = _core.Pool(_core.BUFFER_SIZE).take()
+    assert buffer is not None
+    buffer.append(os.urandom(_core.BUFFER_SIZE))
     with Directory(os.open(target, os.O_PATH), str(target)) as directory:
         for layer in layers:
             size = layer.stat().st_size
             fd = open_data(directory, layer.name)
-            sink = DataSink(fd, directory.at(layer.name), offset=0, size=size, cached=False)
+            sink = DataFile(fd, directory.at(layer.name), offset=0, size=size, cached=False)
             while sink.offset < size:
-                sink.feed(span)
+                sink.feed(buffer)
             sink.sync()
             sink.abort()
-    span.release()
+    buffer.release()
 
 
 def _extract_all(tars: Sequence[Path], target: Path) -> None:

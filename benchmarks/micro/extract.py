@@ -61,16 +61,16 @@ def stage(tar: Path, target: Path, *, adopt: bool) -> None:
 
 
 def _feed(tar: Path, sink: Sink) -> None:
-    span = _core.Pool(_core.SPAN_SIZE).take()
-    assert span is not None
+    buffer = _core.Pool(_core.BUFFER_SIZE).take()
+    assert buffer is not None
     with tar.open("rb", buffering=0) as file:
         offset = 0
-        while (count := span.pread(file.fileno(), offset)) > 0:
-            sink.feed(span)
+        while (count := buffer.pread(file.fileno(), offset)) > 0:
+            sink.feed(buffer)
             offset += count
-            span.clear()
+            buffer.clear()
     sink.finish()
-    span.release()
+    buffer.release()
 
 
 def _adopt(stager: LayerStager, writer: LayerWriter) -> None:

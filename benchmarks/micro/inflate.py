@@ -23,21 +23,21 @@ from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
 from fastoci.stream.inflate import Inflate
-from fastoci.transfer.zstd_window import FREE_HISTORY
+from fastoci.transfer.zstd_window import FREE_WINDOW
 
 BASE = "igzip -d + one lane"
 OURS = "inflate, hash, tar"
 BAR = 1.05
-AHEAD = 8  # spans that are inflated before they are used: the engine's way (transfer/unpacker.py)
+AHEAD = 8  # buffers that are inflated before they are used: the engine's way (transfer/unpacker.py)
 
 
 def pipeline(sample: data.Sample, *, hashed: bool = True, parsed: bool = True, ahead: int = 1) -> int:
     """Inflate all layers, hash and parse what comes; its bytes.
 
     Args:
-        ahead: spans that are filled before the next stage has them.
+        ahead: buffers that are filled before the next stage has them.
     """
-    pool, produced = _core.Pool((ahead + 1) * _core.SPAN_SIZE), 0
+    pool, produced = _core.Pool((ahead + 1) * _core.BUFFER_SIZE), 0
     for layer, diff_id in zip(sample.layers, _diff_ids(sample), strict=True):
         state, tar = _core.Sha256(), _core.TarReader()
         for outs in _inflated(layer, pool, ahead):
@@ -59,16 +59,16 @@ def _diff_ids(sample: data.Sample) -> list[str]:
     return found
 
 
-def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Span]]:
-    """Groups of inflated spans, each with its reference."""
-    inflate, offset = Inflate(history=FREE_HISTORY), 0
+def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Buffer]]:
+    """Groups of inflated buffers, each with its reference."""
+    inflate, offset = Inflate(history=FREE_WINDOW), 0
     source = _take(pool)
     fd = os.open(layer, os.O_RDONLY)
     while (count := source.pread(fd, offset)) > 0:
         offset += count
         more = inflate.take(source)
         while more:
-            outs = list[_core.Span]()
+            outs = list[_core.Buffer]()
             while more and len(outs) < ahead:
                 outs.append(_take(pool))
                 more = inflate.fill(outs[-1])
@@ -79,10 +79,10 @@ def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.
     inflate.finish()
 
 
-def _take(pool: _core.Pool) -> _core.Span:
-    span = pool.take()
-    assert span is not None
-    return span
+def _take(pool: _core.Pool) -> _core.Buffer:
+    buffer = pool.take()
+    assert buffer is not None
+    return buffer
 
 
 def lane(size: int) -> None:
@@ -108,7 +108,7 @@ def compare(sample: data.Sample, *, size: int, runs: int) -> dict[str, list[Usag
         peak = max(first.rss, second.rss)
         note(BASE, Usage(first.wall_s + second.wall_s, first.cpu_s + second.cpu_s, peak))
         note(OURS, here(lambda: pipeline(sample)))
-        note(f"{OURS}, {AHEAD} spans ahead", here(lambda: pipeline(sample, ahead=AHEAD)))
+        note(f"{OURS}, {AHEAD} buffers ahead", here(lambda: pipeline(sample, ahead=AHEAD)))
         note("inflate alone", here(lambda: pipeline(sample, hashed=False, parsed=False)))
         note("inflate, tar", here(lambda: pipeline(sample, hashed=False)))
     return taken

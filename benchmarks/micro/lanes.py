@@ -50,7 +50,7 @@ def load(processes: int) -> Iterator[None]:
 
 def kernels(program: Driver, tier: str, seconds: float) -> dict[int, float]:
     """Bytes a second of the kernel for one, two and three streams: the best of five turns."""
-    turns = [{lanes: program.run("spans", tier, seconds, lanes) for lanes in (1, 2, 3)} for _ in range(5)]
+    turns = [{lanes: program.run("buffers", tier, seconds, lanes) for lanes in (1, 2, 3)} for _ in range(5)]
     return {lanes: max(turn[lanes] for turn in turns) for lanes in turns[0]}
 
 

@@ -36,7 +36,7 @@ from fastoci.image.digest import Digest
 from fastoci.limits import Limits
 from fastoci.registry.fetch.body import Body
 from fastoci.registry.http.transport import Transport
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 
 C = "recv into 1 MiB, C"
 C_TLS = "SSL_read into 1 MiB, C"
@@ -50,7 +50,7 @@ Client = Callable[[str], AbstractAsyncContextManager[Fetch]]
 
 def fastoci(base: str, blobs: Sequence[tuple[str, int]], loop: str) -> float:
     """CPU seconds of ``Repository.fetch`` for the last of the blobs."""
-    return _on_loop(base, blobs, loop, _spans)
+    return _on_loop(base, blobs, loop, _buffers)
 
 
 def iter_any(base: str, blobs: Sequence[tuple[str, int]], loop: str) -> float:
@@ -74,11 +74,11 @@ def _on_loop(base: str, blobs: Sequence[tuple[str, int]], loop: str, client: Cli
 
 
 @asynccontextmanager
-async def _spans(base: str) -> AsyncIterator[Fetch]:
+async def _buffers(base: str) -> AsyncIterator[Fetch]:
     """Our client. The registry's own would speak plain HTTP on loopback, so the URL is made here."""
     limits = Limits()
     transport = Transport(tls_verify=False, connect_s=limits.connect_s, read_s=limits.read_s, connections=1)
-    spans = Spans(_core.Pool(limits.memory))
+    buffers = Buffers(_core.Pool(limits.memory))
 
     async def fetch(digest: str, size: int) -> AsyncIterator[int]:
         blob = Descriptor("application/octet-stream", Digest.parse(digest), size)
@@ -86,10 +86,10 @@ async def _spans(base: str) -> AsyncIterator[Fetch]:
         body = Body(reply, blob, transport.servers.of(reply.origin), skip=0, left=size)
         try:
             while body.left:
-                span = await spans.take()
-                await body.fill(span, body.left)
-                yield len(span)
-                span.release()
+                buffer = await buffers.take()
+                await body.fill(buffer, body.left)
+                yield len(buffer)
+                buffer.release()
         finally:
             body.close()
 

@@ -1,7 +1,7 @@
 /* SHA-256 of the core without Python, for sha256.py: what the same sources make of another compiler's flags.
  *
  *   sha256 stream TIER SECONDS          bytes a second of sha256_update, from a piece in the cache
- *   sha256 spans TIER SECONDS COUNT     bytes a second of COUNT streams together, a full span of 1 MiB each
+ *   sha256 buffers TIER SECONDS COUNT     bytes a second of COUNT streams together, a full buffer of 1 MiB each
  *   sha256 lanes TIER                   how many lanes the measurement at the start chooses
  *
  * A second is one of CPU time. */
@@ -30,7 +30,7 @@ static void stream(const struct sha256_tier *tier)
     sha256_update(&states[0], tier, memory[0], PIECE);
 }
 
-static void spans(const struct sha256_tier *tier)
+static void buffers(const struct sha256_tier *tier)
 {
     struct sha256 *each[SHA256_LANES];
     const uint8_t *data[SHA256_LANES];
@@ -67,11 +67,11 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "stream") && argc == 4)
         return printf("%.0f\n", rate(stream, &tier, PIECE, atof(argv[3]))) < 0;
-    if (!strcmp(argv[1], "spans") && argc == 5) {
+    if (!strcmp(argv[1], "buffers") && argc == 5) {
         tier.lanes = atoi(argv[4]);
         if (tier.lanes < 1 || tier.lanes > SHA256_LANES || !tier.kernels[tier.lanes])
             return 1;
-        return printf("%.0f\n", rate(spans, &tier, (double)SPAN * tier.lanes, atof(argv[3]))) < 0;
+        return printf("%.0f\n", rate(buffers, &tier, (double)SPAN * tier.lanes, atof(argv[3]))) < 0;
     }
     if (!strcmp(argv[1], "lanes") && argc == 3) {
         sha256_measure(&tier);

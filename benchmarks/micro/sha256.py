@@ -41,15 +41,15 @@ def stream(seconds: float) -> float:
 
 
 def streams(count: int, seconds: float) -> float:
-    """Bytes a second of ``update_many`` with a full span for each of ``count`` streams, as the engine calls it."""
-    pool = _core.Pool(count * _core.SPAN_SIZE)
+    """Bytes a second of ``update_many`` with a full buffer for each of ``count`` streams, as the engine calls it."""
+    pool = _core.Pool(count * _core.BUFFER_SIZE)
     pairs = []
     for _ in range(count):
-        span = pool.take()
-        assert span is not None
-        span.append(os.urandom(_core.SPAN_SIZE))
-        pairs.append((_core.Sha256(), span))
-    return _rate(lambda: _core.update_many(pairs), count * _core.SPAN_SIZE, seconds)
+        buffer = pool.take()
+        assert buffer is not None
+        buffer.append(os.urandom(_core.BUFFER_SIZE))
+        pairs.append((_core.Sha256(), buffer))
+    return _rate(lambda: _core.update_many(pairs), count * _core.BUFFER_SIZE, seconds)
 
 
 def _rate(work: Callable[[], object], size: int, seconds: float) -> float:
@@ -87,7 +87,7 @@ def built(program: Driver, seconds: float) -> dict[str, float]:
     return {
         "one": program.run("stream", tier, seconds),
         "masked": program.run("stream", "openssl", seconds, environment=MASK),
-        **{f"{count} in lanes": program.run("spans", tier, seconds, count) for count in (1, 2, 3)},
+        **{f"{count} in lanes": program.run("buffers", tier, seconds, count) for count in (1, 2, 3)},
     }
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastoci.registry.auth.login import logged_in as logged_in
     from fastoci.registry.auth.login import login as login
     from fastoci.registry.auth.login import logout as logout
-    from fastoci.store.gc.collect import Doomed as Doomed
+    from fastoci.store.gc.collect import GcItem as GcItem
     from fastoci.store.gc.collect import GcPlan as GcPlan
     from fastoci.store.gc.retention import Retention as Retention
     from fastoci.store.usage import Amount as Amount
@@ -40,7 +40,7 @@ _EXPORTS = {
     "BadBlob": "jobs.verify",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
-    "Doomed": "store.gc.collect",
+    "GcItem": "store.gc.collect",
     "Engine": "engine",
     "GcPlan": "store.gc.collect",
     "Image": "engine",

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, Self, final, type_check_only
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer as Readable
 
-SPAN_SIZE: int
+BUFFER_SIZE: int
 MAX_DIRECTORIES: int  # of an Extractor, unless it is told another number
 WINDOW_SIZE: int  # bytes that one Inflate.run appends at most
 WINDOW_OVERHEAD: int  # bytes that libzstd takes at most beside the history of its frames
 
 @final
 class Pool:
-    """The memory budget: ``capacity`` bytes, handed out as spans of ``SPAN_SIZE``.
+    """The memory budget: ``capacity`` bytes, handed out as buffers of ``BUFFER_SIZE``.
 
-    ``poison`` overwrites a span with 0xDB when it comes back (tests). ``on_release`` is called, from whichever
-    thread let go of a span, after it is free again.
+    ``poison`` overwrites a buffer with 0xDB when it comes back (tests). ``on_release`` is called, from whichever
+    thread let go of a buffer, after it is free again.
     """
 
     def __new__(cls, capacity: int, /, *, poison: bool = False) -> Self: ...
@@ -24,23 +24,23 @@ class Pool:
     def capacity(self) -> int: ...
     @property
     def in_use(self) -> int:
-        """Bytes in spans that are out."""
+        """Bytes in buffers that are out."""
     @property
     def aside(self) -> int:
         """Bytes taken out of the budget by ``set_aside``."""
-    def take(self) -> Span | None:
-        """An empty span with one reference, or None when the budget is spent."""
+    def take(self) -> Buffer | None:
+        """An empty buffer with one reference, or None when the budget is spent."""
     def set_aside(self, size: int, /) -> bool:
-        """Take memory that is allocated elsewhere out of the budget, in whole spans; False when not enough is free now.
+        """Take memory that is allocated elsewhere out of the budget, in whole buffers; False when too little is free.
 
-        Free spans are unmapped, so that the process never holds more than ``capacity`` for both together.
+        Free buffers are unmapped, so that the process never holds more than ``capacity`` for both together.
         """
     def put_back(self, size: int, /) -> None:
         """Undo a ``set_aside`` of the same size, once that memory is freed; calls ``on_release``."""
 
 @final
-class Span:
-    """A reference-counted piece of the pool: ``len(span)`` bytes of ``SPAN_SIZE`` are filled.
+class Buffer:
+    """A reference-counted piece of the pool: ``len(buffer)`` bytes of ``BUFFER_SIZE`` are filled.
 
     Made by ``Pool.take`` only. The buffer protocol gives the filled bytes, read-only. Memory goes back to the pool
     when the last reference is released and the last exported buffer is closed. One owner writes, before it hands on.
@@ -51,7 +51,7 @@ class Span:
     @property
     def room(self) -> int:
         """Bytes that can still be appended."""
-    def append(self, data: Buffer, start: int = 0, /) -> int:
+    def append(self, data: Readable, start: int = 0, /) -> int:
         """Copy as much of ``data[start:]`` as there is room for; the number of bytes taken."""
     def reserve(self, size: int, /) -> memoryview:
         """A writable view of at most ``size`` bytes of the room; ``advance`` then says how many were written."""
@@ -67,7 +67,7 @@ class Span:
         """
     def clear(self) -> None:
         """Forget the content, keep the memory; only for the sole owner."""
-    def retain(self) -> Span:
+    def retain(self) -> Buffer:
         """One more reference; returns itself."""
     def release(self) -> None:
         """One reference less; ValueError when there is none left."""
@@ -85,21 +85,21 @@ class Sha256:
     name: str
     digest_size: int
     block_size: int
-    def __new__(cls, data: Buffer = b"", /) -> Self: ...
-    def update(self, data: Buffer, /) -> None: ...
+    def __new__(cls, data: Readable = b"", /) -> Self: ...
+    def update(self, data: Readable, /) -> None: ...
     def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
     def copy(self) -> Sha256: ...
     def state(self) -> bytes:
         """104 bytes: 8 words, the count of bytes, and the tail that is not a whole block."""
-    def restore(self, state: Buffer, /) -> None:
+    def restore(self, state: Readable, /) -> None:
         """Go on from ``state()``'s answer; ValueError when it cannot be one."""
 
 def lanes() -> int:
     """How many streams ``update_many`` hashes at a time, by a measurement of a millisecond on the first call."""
 
-def update_many(pairs: Sequence[tuple[Sha256, Span]], /) -> None:
-    """Hash each span into its state, without the GIL; streams in flight together share lanes. States are distinct."""
+def update_many(pairs: Sequence[tuple[Sha256, Buffer]], /) -> None:
+    """Hash each buffer into its state, without the GIL; streams in flight together share lanes. States are distinct."""
 
 @type_check_only
 class Deflate(Protocol):
@@ -134,7 +134,7 @@ class Inflate:
     """
 
     def __new__(cls, format: str, /, *, window: int, deflate: Callable[[], Deflate] | None = None) -> Self: ...
-    def run(self, source: Span, start: int, out: Span, /) -> int: ...
+    def run(self, source: Buffer, start: int, out: Buffer, /) -> int: ...
     @property
     def demanded(self) -> int:
         """Bytes of history that the next frame demands, when that is more than is allowed; else 0."""
@@ -162,7 +162,7 @@ class TarReader:
     """Headers of a tar stream, for listings and tests: the very parser that ``Extractor`` uses."""
 
     def __new__(cls) -> Self: ...
-    def feed(self, data: Buffer, /) -> int:
+    def feed(self, data: Readable, /) -> int:
         """Parse a window of any size; 0, or a code. After a code, only the facts may be read."""
     def finish(self) -> int:
         """0 when the stream may end here, else a code."""
@@ -225,7 +225,7 @@ class Extractor:
         max_directories: int = ...,
         max_work: int = ...,
     ) -> Self: ...
-    def feed(self, data: Buffer, /) -> int:
+    def feed(self, data: Readable, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
     def adopt(self, stager: Stager, count: int, /) -> int:
         """Do with the next ``count`` entries of a stager what feeding them would do, without the GIL.
@@ -276,7 +276,7 @@ class Stager:
     def __new__(
         cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int, max_work: int = ...
     ) -> Self: ...
-    def feed(self, data: Buffer, /) -> int: ...
+    def feed(self, data: Readable, /) -> int: ...
     def finish(self) -> int: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...

@@ -174,10 +174,10 @@ cdef extern from "csrc/extract.h" nogil:
 cdef enum:
     _WORK = 1 << 24  # about a second, beside what each entry may use
     _DIRECTORIES = 1000000
-    _SPAN_SIZE = 1 << 20
+    _BUFFER_SIZE = 1 << 20
     _WINDOW = 1 << 18  # bytes one Inflate.run makes: hashed and parsed while they are in the L2 cache
     _PIECE = 1 << 15  # bytes that a decoder written in Python takes and makes in a call
-SPAN_SIZE = _SPAN_SIZE
+BUFFER_SIZE = _BUFFER_SIZE
 MAX_DIRECTORIES = _DIRECTORIES
 WINDOW_SIZE = _WINDOW
 WINDOW_OVERHEAD = INFLATE_OVERHEAD
@@ -190,44 +190,44 @@ cdef class Pool:
     cdef public object on_release
 
     def __cinit__(self, size_t capacity, /, *, bint poison=False):
-        self._limit = capacity // _SPAN_SIZE
+        self._limit = capacity // _BUFFER_SIZE
         if self._limit == 0:
-            raise ValueError(f"a pool holds at least one span of {_SPAN_SIZE} bytes")
+            raise ValueError(f"a pool holds at least one buffer of {_BUFFER_SIZE} bytes")
         self._free = <uint8_t **>malloc(self._limit * sizeof(uint8_t *))
         if self._free == NULL:
             raise MemoryError
         self._poison = poison
 
     def __dealloc__(self):
-        for i in range(self._free_count):  # a span holds its pool, so all are back
-            munmap(self._free[i], _SPAN_SIZE)
+        for i in range(self._free_count):  # a buffer holds its pool, so all are back
+            munmap(self._free[i], _BUFFER_SIZE)
         free(self._free)
 
     @property
     def capacity(self):
-        return self._limit * _SPAN_SIZE
+        return self._limit * _BUFFER_SIZE
 
     @property
     def in_use(self):
-        return (self._made - self._free_count) * _SPAN_SIZE
+        return (self._made - self._free_count) * _BUFFER_SIZE
 
     @property
     def aside(self):
-        return self._aside * _SPAN_SIZE
+        return self._aside * _BUFFER_SIZE
 
     def set_aside(self, size_t size, /):
-        cdef size_t count = size // _SPAN_SIZE + (size % _SPAN_SIZE != 0)
+        cdef size_t count = size // _BUFFER_SIZE + (size % _BUFFER_SIZE != 0)
         if count > self._limit - self._aside - (self._made - self._free_count):
             return False
         self._aside += count
         while self._made + self._aside > self._limit:  # enough are free
             self._free_count -= 1
             self._made -= 1
-            munmap(self._free[self._free_count], _SPAN_SIZE)
+            munmap(self._free[self._free_count], _BUFFER_SIZE)
         return True
 
     def put_back(self, size_t size, /):
-        cdef size_t count = size // _SPAN_SIZE + (size % _SPAN_SIZE != 0)
+        cdef size_t count = size // _BUFFER_SIZE + (size % _BUFFER_SIZE != 0)
         if count > self._aside:
             raise ValueError("more than was set aside")
         self._aside -= count
@@ -240,27 +240,27 @@ cdef class Pool:
             self._free_count -= 1
             memory = self._free[self._free_count]  # the last one back is the likeliest to be cached
         elif self._made + self._aside < self._limit:
-            memory = <uint8_t *>mmap(NULL, _SPAN_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            memory = <uint8_t *>mmap(NULL, _BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
             if memory == <uint8_t *>MAP_FAILED:
                 return None
             self._made += 1
         else:
             return None
-        cdef Span span = Span.__new__(Span)
-        span._pool = self
-        span._memory = memory
-        span._references = 1
-        return span
+        cdef Buffer buffer = Buffer.__new__(Buffer)
+        buffer._pool = self
+        buffer._memory = memory
+        buffer._references = 1
+        return buffer
 
     cdef void _give_back(self, uint8_t *memory) noexcept:
         if self._poison:
-            memset(memory, 0xDB, _SPAN_SIZE)
+            memset(memory, 0xDB, _BUFFER_SIZE)
         self._free[self._free_count] = memory
         self._free_count += 1
 
 
 @cython.no_gc_clear  # a collector must not take the pool away before the memory is back
-cdef class Span:
+cdef class Buffer:
     cdef Pool _pool
     cdef uint8_t *_memory
     cdef size_t _size
@@ -284,7 +284,7 @@ cdef class Span:
 
     cdef int _check(self) except -1:
         if self._references <= 0:
-            raise ValueError("the span was released")
+            raise ValueError("the buffer was released")
         return 0
 
     cdef int _settle(self) except -1:
@@ -300,7 +300,7 @@ cdef class Span:
     @property
     def room(self):
         self._check()
-        return _SPAN_SIZE - self._size
+        return _BUFFER_SIZE - self._size
 
     def append(self, data, Py_ssize_t start=0, /):
         cdef Py_buffer view
@@ -310,7 +310,7 @@ cdef class Span:
         try:
             if start < 0 or start > view.len:
                 raise ValueError("start is outside data")
-            size = min(<size_t>(view.len - start), _SPAN_SIZE - self._size)
+            size = min(<size_t>(view.len - start), _BUFFER_SIZE - self._size)
             memcpy(self._memory + self._size, <uint8_t *>view.buf + start, size)
             self._size += size
         finally:
@@ -320,13 +320,13 @@ cdef class Span:
     def reserve(self, size_t size, /):
         self._check()
         cdef _Room room = _Room.__new__(_Room)
-        room._span = self
-        room._size = min(size, _SPAN_SIZE - self._size)
+        room._buffer = self
+        room._size = min(size, _BUFFER_SIZE - self._size)
         return PyMemoryView_FromObject(room)
 
     def advance(self, size_t size, /):
         self._check()
-        if size > _SPAN_SIZE - self._size:
+        if size > _BUFFER_SIZE - self._size:
             raise ValueError("more than there was room for")
         self._size += size
 
@@ -336,8 +336,8 @@ cdef class Span:
         cdef int error = 0
         self._check()
         with nogil:
-            while self._size + size < _SPAN_SIZE:
-                n = c_pread(fd, self._memory + self._size + size, _SPAN_SIZE - self._size - size, offset + size)
+            while self._size + size < _BUFFER_SIZE:
+                n = c_pread(fd, self._memory + self._size + size, _BUFFER_SIZE - self._size - size, offset + size)
                 if n > 0:
                     size += n
                 elif n == 0:
@@ -358,7 +358,7 @@ cdef class Span:
     def clear(self):
         self._check()
         if self._references > 1 or self._exports:
-            raise ValueError("the span has other owners")
+            raise ValueError("the buffer has other owners")
         self._size = 0
 
     def retain(self):
@@ -391,19 +391,19 @@ def file_system(int fd, /):
 
 @cython.no_gc_clear
 cdef class _Room:
-    """The writable end of a span, which its view keeps from going back to the pool."""
+    """The writable end of a buffer, which its view keeps from going back to the pool."""
 
-    cdef Span _span
+    cdef Buffer _buffer
     cdef size_t _size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        self._span._check()
-        PyBuffer_FillInfo(view, self, self._span._memory + self._span._size, self._size, 0, flags)
-        self._span._exports += 1
+        self._buffer._check()
+        PyBuffer_FillInfo(view, self, self._buffer._memory + self._buffer._size, self._size, 0, flags)
+        self._buffer._exports += 1
 
     def __releasebuffer__(self, Py_buffer *view):
-        self._span._exports -= 1
-        self._span._settle()
+        self._buffer._exports -= 1
+        self._buffer._settle()
 
 
 cdef sha256_tier _tier
@@ -485,7 +485,7 @@ def update_many(pairs, /):
     cdef const uint8_t **data
     cdef size_t *sizes
     cdef Sha256 hasher
-    cdef Span span
+    cdef Buffer buffer
     states = <sha256 **>malloc((count + 1) * (sizeof(void *) * 2 + sizeof(size_t)))
     if states == NULL:
         raise MemoryError
@@ -494,11 +494,11 @@ def update_many(pairs, /):
     lanes()
     try:
         for i in range(count):
-            hasher, span = pairs[i]
-            span._check()
+            hasher, buffer = pairs[i]
+            buffer._check()
             states[i] = &hasher._state
-            data[i] = span._memory
-            sizes[i] = span._size
+            data[i] = buffer._memory
+            sizes[i] = buffer._size
         with nogil:
             sha256_update_many(states, data, sizes, count, &_tier)
     finally:
@@ -602,14 +602,14 @@ cdef class Inflate:
         self._check()
         inflate_allow(self._stream, window)
 
-    def run(self, Span source not None, size_t start, Span out not None, /):
+    def run(self, Buffer source not None, size_t start, Buffer out not None, /):
         cdef size_t consumed, produced, room
         self._check()
         source._check()
         out._check()
         if start > source._size:
             raise ValueError("start is outside source")
-        room = min(_SPAN_SIZE - out._size, <size_t>_WINDOW)
+        room = min(_BUFFER_SIZE - out._size, <size_t>_WINDOW)
         with nogil:
             self.code = inflate_run(
                 self._stream, source._memory + start, source._size - start, &consumed,

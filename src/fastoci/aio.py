@@ -13,7 +13,7 @@ from fastoci.errors import StoreBusyError
 T = TypeVar("T")
 
 
-async def settle(work: Awaitable[T], *, stop: Callable[[], object] | None = None) -> tuple[T, bool]:
+async def wait_to_end(work: Awaitable[T], *, stop: Callable[[], object] | None = None) -> tuple[T, bool]:
     """Await ``work`` to its end whatever happens to this task.
 
     A thread cannot be cancelled: what it opens, locks or borrows is known only when it is done.

@@ -28,21 +28,21 @@ from fastoci.interfaces import BlobSource
 from fastoci.jobs.maintenance import Upkeep
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.preflight import Preflight
-from fastoci.jobs.pull import Job, Repository, read_config
+from fastoci.jobs.pull import PullContext, Repository, read_config
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.limits import Limits
-from fastoci.store.gc.collect import Doomed, GcPlan
+from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.refs import Ref
 from fastoci.store.store import Store
 from fastoci.store.threads import Threads
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpacker import Unpacker
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
@@ -58,7 +58,7 @@ class Image:
     """
 
     def __init__(
-        self, job: Job, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
+        self, job: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
     ) -> None:
         self._job = job
         self._resolved = resolved
@@ -197,18 +197,20 @@ class Engine:
         for refused in self._store.left_out:
             self._observer(Warned("", str(refused)))
         self._stack = AsyncExitStack()
-        self._worker = Worker(self._limits.workers)
-        spans = Spans(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
-        self._scheduler = Scheduler(self._store, self._worker, spans, self._limits, self._observer)
-        unpacker = Unpacker(self._worker, spans, self._limits, self._observer)
+        self._worker = WorkerPool(self._limits.workers)
+        buffers = Buffers(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
+        self._scheduler = Scheduler(self._store, self._worker, buffers, self._limits, self._observer)
+        unpacker = Unpacker(self._worker, buffers, self._limits, self._observer)
         self._preflight = Preflight(self._store, self._worker, self._limits)
-        stored = Stored(self._store, self._scheduler, self._worker, spans, self._observer)
-        self._job = Job(self._store, self._scheduler, stored, unpacker, self._preflight, self._limits, self._observer)
+        stored = Stored(self._store, self._scheduler, self._worker, buffers, self._observer)
+        self._job = PullContext(
+            self._store, self._scheduler, stored, unpacker, self._preflight, self._limits, self._observer
+        )
         self.upkeep = Upkeep(
             self._store,
             self._scheduler,
             self._worker,
-            spans,
+            buffers,
             stored=stored,
             repository=self._repository,
             limits=self._limits,
@@ -267,7 +269,7 @@ class Engine:
         async with self._store.lease(descriptors):
             missing = await self._store.missing(descriptors)
             if missing:
-                await self._store.announce(missing)
+                await self._store.mark_pending(missing)
                 async with self._preflight.room(missing):
                     await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
             await self._store.flush()
@@ -282,7 +284,7 @@ class Engine:
         """
         return await self._store.plan_gc(retention or Retention())
 
-    async def gc(self, plan: GcPlan | None = None) -> tuple[Doomed, ...]:
+    async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
         """Delete what a plan says, and is still not needed by then; safe beside other processes.
 
         Args:
@@ -360,7 +362,7 @@ class Engine:
         from fastoci.registry.auth.credentials import load
         from fastoci.registry.client import Registry
         from fastoci.registry.config import endpoints
-        from fastoci.registry.fetch.retry import Patience
+        from fastoci.registry.fetch.retry import RetryPolicy
         from fastoci.registry.http.proxy import proxy_for
 
         explicit = None if self._creds is None else Credential(*self._creds)
@@ -383,8 +385,8 @@ class Engine:
             read_s=self._limits.read_s,
             connections=self._limits.connections,
             manifest_size=self._limits.manifest_size,
-            patience=Patience(max_wait_s=self._limits.max_wait_s),
-            told=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
+            retry_policy=RetryPolicy(max_wait_s=self._limits.max_wait_s),
+            on_quota=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
             left=lambda blob, server, reason: self._observer(CandidateLeft(blob, server, reason)),
         )
 
@@ -403,9 +405,9 @@ async def apply(
     """
     limits = limits or Limits()
     target, paths = files.absolute(directory), [files.absolute(layer) for layer in layers]
-    worker = Worker(limits.workers)
+    worker = WorkerPool(limits.workers)
     try:
-        unpacker = Unpacker(worker, Spans(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
+        unpacker = Unpacker(worker, Buffers(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
         await unpacker.apply(target, paths)
     finally:
         worker.close()

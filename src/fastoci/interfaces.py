@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 
 
-class SpanSource(Protocol):
-    """Where empty spans come from: waits for the budget, on the event loop."""
+class BufferSource(Protocol):
+    """Where empty buffers come from: waits for the budget, on the event loop."""
 
-    async def take(self) -> Span:
-        """An empty span with one reference, as soon as the budget has one."""
+    async def take(self) -> Buffer:
+        """An empty buffer with one reference, as soon as the budget has one."""
 
-    def spare(self) -> Span | None:
-        """An empty span that nobody waits for, if there is one."""
+    def spare(self) -> Buffer | None:
+        """An empty buffer that nobody waits for, if there is one."""
 
     @property
     def ahead(self) -> int:
@@ -41,8 +41,8 @@ class BlobSource(Protocol):
     def name(self) -> str:
         """For messages and events: ``127.0.0.1:5000/library/redis``."""
 
-    def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
-        """Yield the blob's bytes from ``offset`` on, in order; each span's reference passes to the caller.
+    def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        """Yield the blob's bytes from ``offset`` on, in order; each buffer's reference passes to the caller.
 
         Never yields a byte beyond ``blob.size``. Nothing is verified here. The iterator is closed by its caller
         (``aclose``), which ends the transfer.
@@ -54,7 +54,7 @@ class BlobSource(Protocol):
 
 
 @runtime_checkable
-class DoubtedSource(Protocol):
+class CorruptionAwareSource(Protocol):
     """A ``BlobSource`` over several servers, which can be told that bytes they sent were wrong.
 
     A server is a text without secrets that means the same in another process, so it can be kept on disk.
@@ -90,10 +90,10 @@ class Ingest(Protocol):
 
     @property
     def sink(self) -> Sink:
-        """Writes spans at ``offset`` and on. Its ``abort`` closes the data, and does not delete it."""
+        """Writes buffers at ``offset`` and on. Its ``abort`` closes the data, and does not delete it."""
 
     def checkpoint(self, offset: int, hash_state: bytes) -> None:
-        """Remember that ``offset`` bytes are written and hashed; called from the worker, between spans."""
+        """Remember that ``offset`` bytes are written and hashed; called from the worker, between buffers."""
 
     async def commit(self, proof: Verified) -> None:
         """Make the blob durable and give it its final name, then let go of the digest. Closes, also on error.
@@ -107,7 +107,7 @@ class Ingest(Protocol):
         """Let go of the digest and keep what the last checkpoint covers for a later attempt, or ``discard`` it.
 
         Args:
-            corrupt: who sent wrong bytes of it, as ``DoubtedSource`` says; remembered until the blob is committed.
+            corrupt: who sent wrong bytes of it, as ``CorruptionAwareSource`` says; remembered until it is committed.
         """
 
 

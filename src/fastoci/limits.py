@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from fastoci._core import MAX_DIRECTORIES
-from fastoci.image import document
-from fastoci.store.ingest.durability import Level
 
-LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three spans to go on, five when it is tapped
+LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three buffers to go on, five when it is teed
+
+Level = Literal["commit", "batch", "none"]  # of durability
+DOCUMENT: Final = 4 << 20  # bytes of one manifest, index or config
 
 
 def _cores() -> int:
@@ -21,11 +22,11 @@ def _cores() -> int:
 class Limits:
     """The bounds of an engine. Sizes are bytes, times seconds."""
 
-    memory: int = 64 << 20  # bytes in spans (received, being hashed, inflated or written), and large zstd windows
+    memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
     connections: int = 8  # blobs in flight at once; also connections per host
     workers: int = field(default_factory=_cores)  # threads that hash, write and unpack
-    span_queue: int = 8  # spans that one blob may hold before its connection is paused
-    manifest_size: int = document.SIZE  # bytes of one manifest, index or config
+    buffer_queue: int = 8  # buffers that one blob may hold before its connection is paused
+    manifest_size: int = DOCUMENT  # bytes of one manifest, index or config
     layers: int = 512  # layers of one image
     index_depth: int = 4  # nested indexes
     index_entries: int = 10_000  # what one index names
@@ -43,9 +44,9 @@ class Limits:
 
     @property
     def layers_at_once(self) -> int:
-        """Layers that are unpacked at a time, over all images; 0 when none may hold its spans for long.
+        """Layers that are unpacked at a time, over all images; 0 when none may hold its buffers for long.
 
-        Twice as many as threads, so that their hashes share lanes. And while a layer's tap is full its flight has a
+        Twice as many as threads, so that their hashes share lanes. And while a layer's tee is full its flight has a
         connection: one is left, for what its reader needs.
         """
         return min(2 * self.workers, self.connections - 1, self.memory // LAYER)
@@ -54,12 +55,12 @@ class Limits:
     def ahead(self) -> int:
         """Bytes of ``memory`` that fetches may hold ahead of their turn.
 
-        The rest is for what must go on meanwhile: a span for each connection, and the layers that are unpacked.
+        The rest is for what must go on meanwhile: a buffer for each connection, and the layers that are unpacked.
         """
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER)
 
     def __post_init__(self) -> None:
-        if self.memory < 4 << 20:  # a layer that is inflated needs two spans, a tapped one four
+        if self.memory < 4 << 20:  # a layer that is inflated needs two buffers, a teed one four
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
-        if min(self.connections, self.workers, self.span_queue) < 1:
-            raise ValueError("connections, workers and span_queue are at least 1")
+        if min(self.connections, self.workers, self.buffer_queue) < 1:
+            raise ValueError("connections, workers and buffer_queue are at least 1")

@@ -1,4 +1,4 @@
-"""Pulls cancelled at random instants, under a pool that poisons freed spans.
+"""Pulls cancelled at random instants, under a pool that poisons freed buffers.
 
 ``make cancel`` runs 10,000; the short form is part of ``make test``. The seed is printed on failure; set
 ``FASTOCI_SEED`` to repeat one.

@@ -19,7 +19,7 @@ from fastoci import Engine, Limits
 from fastoci.errors import FastociError
 from fastoci.registry.fetch import body, retry
 from fastoci.registry.http import throughput
-from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
+from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
 from fastoci.testing.faults.command import Ended, Place
 from fastoci.testing.faults.verdict import Verdict, judge
 
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
     monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 10)
     monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
-    monkeypatch.setattr(retry, "Patience", functools.partial(retry.Patience, first_s=0.02))
+    monkeypatch.setattr(retry, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02))
 
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:
@@ -104,7 +104,7 @@ async def test_random_plans_end_with_the_right_bytes_and_no_request_comes_too_ea
 
 @pytest.mark.parametrize("auth", ["none", "bearer"])
 async def test_with_a_reset_every_mib_hardly_anything_is_fetched_twice(tmp_path: Path, auth: str) -> None:
-    rules = (Rule("layer", Act(upto=MIB, end="reset")),)
+    rules = (Rule("layer", Tweak(upto=MIB, end="reset")),)
     size = 24 * MIB
     plan = Scenario("R", "a reset every MiB", "", "ok", rules=rules, layer=size, auth=auth)  # type: ignore[arg-type]
     place = Place(tmp_path / "place")

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from fastoci import events
 from fastoci.cli.progress.bars import Bars, draw
-from fastoci.cli.progress.display import Forgiving, Json, Log, Quiet, choose
-from fastoci.cli.progress.state import Tally, extent
+from fastoci.cli.progress.display import BestEffortStream, Json, Log, Quiet, choose
+from fastoci.cli.progress.state import ProgressState, extent
 from fastoci.events import (
     BlobDone,
     BlobFailed,
@@ -52,7 +52,7 @@ class Stage:
         return self.now
 
     def log(self) -> Log:
-        return Log(Forgiving(self.text), self.clock)
+        return Log(BestEffortStream(self.text), self.clock)
 
     def lines(self) -> list[str]:
         found = self.text.getvalue().splitlines()
@@ -194,8 +194,8 @@ def test_many_images_share_one_line(stage: Stage) -> None:
 
 def test_warnings_are_shown_even_by_none(stage: Stage) -> None:
     warning = Warned("h/x", "odd\x1b[2J")
-    Quiet(Forgiving(stage.text))(warning)
-    Quiet(Forgiving(stage.text))(ImageStarted("h/x"))
+    Quiet(BestEffortStream(stage.text))(warning)
+    Quiet(BestEffortStream(stage.text))(ImageStarted("h/x"))
     log = stage.log()
     log(warning)
     log(Warned("", "odd"))
@@ -205,7 +205,7 @@ def test_warnings_are_shown_even_by_none(stage: Stage) -> None:
 
 
 def test_json_is_one_object_an_event(stage: Stage) -> None:
-    show = Json(Forgiving(stage.text))
+    show = Json(BestEffortStream(stage.text))
     show(BlobDone("sha256:1", 5))
     show(UnpackDone("h/\x1b\u202e", "/r\n", 1, 2, {"owners": 3}))
     lines = stage.lines()
@@ -224,7 +224,7 @@ def test_json_is_one_object_an_event(stage: Stage) -> None:
 
 
 def test_what_images_share_counts_once_in_the_end() -> None:
-    tally = Tally()
+    tally = ProgressState()
     for event in (
         planned("h/a"),
         planned("h/b"),
@@ -245,7 +245,7 @@ def test_a_manifest_is_no_blob_of_the_plan(stage: Stage) -> None:
     assert stage.lines() == [f"{NAME}: nothing to fetch, sha256:aa"]
 
 
-def _drawn(tally: Tally, width: int = 120) -> str:
+def _drawn(tally: ProgressState, width: int = 120) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(draw(tally))
     assert isinstance(console.file, io.StringIO)
@@ -253,7 +253,7 @@ def _drawn(tally: Tally, width: int = 120) -> str:
 
 
 def test_127_layers_fit_a_small_terminal() -> None:
-    tally = Tally()
+    tally = ProgressState()
     tally.see(ImageStarted(NAME), 0)
     tally.see(planned(blobs=127), 0)
     for number in range(127):
@@ -265,7 +265,7 @@ def test_127_layers_fit_a_small_terminal() -> None:
 
 
 def test_the_row_of_a_layer_goes_when_it_is_done() -> None:
-    tally = Tally()
+    tally = ProgressState()
     for event in *begun(), BlobStarted(NAME, "sha256:123456789abcdef", 4 * MB, MB):
         tally.see(event, 0)
     assert "123456789abc " in _drawn(tally)
@@ -276,7 +276,7 @@ def test_the_row_of_a_layer_goes_when_it_is_done() -> None:
 
 
 def test_files_have_a_row_beside_the_fetch_and_then_the_only_one() -> None:
-    tally = Tally()
+    tally = ProgressState()
     for event in *begun(blobs=1), UnpackStarted(NAME, "/r", 8, 60 * MB), UnpackProgress(NAME, 2, 9 * MB, 1234):
         tally.see(event, 0)
     rows = _drawn(tally).splitlines()
@@ -288,7 +288,7 @@ def test_files_have_a_row_beside_the_fetch_and_then_the_only_one() -> None:
 
 
 def test_many_images_have_few_rows_and_one_for_all() -> None:
-    tally = Tally()
+    tally = ProgressState()
     for number in range(50):
         tally.see(ImageStarted(f"h/image{number}"), 0)
     lines = _drawn(tally).splitlines()
@@ -297,13 +297,13 @@ def test_many_images_have_few_rows_and_one_for_all() -> None:
 
 
 def test_names_in_bars_are_no_markup_and_no_escapes() -> None:
-    tally = Tally()
+    tally = ProgressState()
     tally.see(ImageStarted("h/[bold red]x[bold]\x1b[2J"), 0)
     assert "[bold red]x[bold]\\x1b[2J" in _drawn(tally)
 
 
 def test_bars_appear_after_a_second_and_leave_the_summary(stage: Stage) -> None:
-    bars = Bars(Forgiving(stage.text), stage.clock)
+    bars = Bars(BestEffortStream(stage.text), stage.clock)
     bars(ImageStarted(NAME))
     bars.tick()
     assert stage.lines() == []
@@ -325,7 +325,7 @@ def test_bars_appear_after_a_second_and_leave_the_summary(stage: Stage) -> None:
     [(10, 100, "hub: 10 of 100 requests left in 21600 s\n"), (11, 100, ""), (0, None, "hub: 0 requests left")],
 )
 def test_a_quota_is_told_when_it_runs_out(stage: Stage, remaining: int, limit: int | None, text: str) -> None:
-    Log(Forgiving(stage.text), stage.clock)(QuotaSeen("hub", remaining, limit, 21600))
+    Log(BestEffortStream(stage.text), stage.clock)(QuotaSeen("hub", remaining, limit, 21600))
     assert stage.text.getvalue().startswith(text)
     assert bool(stage.text.getvalue()) is bool(text)
 
@@ -364,7 +364,7 @@ class Broken(io.StringIO):
 
 
 def test_a_stderr_that_nobody_reads_stops_nothing() -> None:
-    log = Log(Forgiving(Broken()))
+    log = Log(BestEffortStream(Broken()))
     log(Warned(NAME, "odd"))
 
 

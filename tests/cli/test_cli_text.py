@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.cli.formatting import amount, part, plain, size
+from fastoci.cli.formatting import fraction, plain, plural, size
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_size_has_two_or_three_digits(count: float, text: str) -> None:
 
 
 def test_a_part_names_the_unit_once_when_both_have_it() -> None:
-    assert part(12_000_000, 40_000_000) == "12 of 40 MB"
-    assert part(900_000, 40_000_000) == "900 kB of 40 MB"
-    assert part(0, 40_000_000) == "0 B of 40 MB"
+    assert fraction(12_000_000, 40_000_000) == "12 of 40 MB"
+    assert fraction(900_000, 40_000_000) == "900 kB of 40 MB"
+    assert fraction(0, 40_000_000) == "0 B of 40 MB"
 
 
 def test_an_amount_agrees_with_its_noun() -> None:
-    assert [amount(1, "blob"), amount(2, "blob"), amount(1, "entry"), amount(0, "entry")] == [
+    assert [plural(1, "blob"), plural(2, "blob"), plural(1, "entry"), plural(0, "entry")] == [
         "1 blob",
         "2 blobs",
         "1 entry",

@@ -1,4 +1,4 @@
-"""Fixtures of the registry client's tests: names, certificates, spans."""
+"""Fixtures of the registry client's tests: names, certificates, buffers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import trustme
 from helper_programs import HelperProgram, helper
-from wire import Spans
+from wire import Buffers
 
 
 @pytest.fixture
-async def spans() -> AsyncIterator[Spans]:
-    """Spans of a pool that must be whole again at the end."""
-    source = Spans(4 << 20)
+async def buffers() -> AsyncIterator[Buffers]:
+    """Buffers of a pool that must be whole again at the end."""
+    source = Buffers(4 << 20)
     yield source
     assert source.pool.in_use == 0
     source.pool.on_release = None

@@ -2,49 +2,49 @@ from __future__ import annotations
 
 import pytest
 
-from fastoci.registry.http.address_policy import Nearness, is_loopback, nearness
+from fastoci.registry.http.address_policy import AddressScope, is_loopback, scope_of
 
 
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("8.8.8.8", Nearness.PUBLIC),
-        ("2606:4700::1111", Nearness.PUBLIC),
-        ("::ffff:8.8.8.8", Nearness.PUBLIC),
-        ("10.0.0.1", Nearness.PRIVATE),
-        ("172.16.3.4", Nearness.PRIVATE),
-        ("192.168.1.1", Nearness.PRIVATE),
-        ("100.64.0.1", Nearness.PRIVATE),
-        ("fec0::1", Nearness.PRIVATE),
-        ("64:ff9b:1::a9fe:a9fe", Nearness.PRIVATE),
-        ("fd20:ce::254", Nearness.FORBIDDEN),
-        ("fd00:ec2::23", Nearness.FORBIDDEN),
-        ("fd12:3456::1", Nearness.PRIVATE),
-        ("::ffff:10.0.0.1", Nearness.PRIVATE),
-        ("64:ff9b::a00:1", Nearness.PRIVATE),
-        ("127.0.0.1", Nearness.LOOPBACK),
-        ("127.9.9.9", Nearness.LOOPBACK),
-        ("::1", Nearness.LOOPBACK),
-        ("0.0.0.0", Nearness.LOOPBACK),
-        ("::", Nearness.LOOPBACK),
-        ("::ffff:127.0.0.1", Nearness.LOOPBACK),
-        ("::127.0.0.1", Nearness.LOOPBACK),
-        ("::ffff:0:127.0.0.1", Nearness.LOOPBACK),
-        ("::169.254.169.254", Nearness.FORBIDDEN),
-        ("2002:7f00:1::", Nearness.LOOPBACK),
-        ("169.254.169.254", Nearness.FORBIDDEN),
-        ("::ffff:169.254.169.254", Nearness.FORBIDDEN),
-        ("64:ff9b::a9fe:a9fe", Nearness.FORBIDDEN),
-        ("fe80::1", Nearness.FORBIDDEN),
-        ("fe80::1%eth0", Nearness.FORBIDDEN),
-        ("fd00:ec2::254", Nearness.FORBIDDEN),
-        ("100.100.100.200", Nearness.FORBIDDEN),
-        ("168.63.129.16", Nearness.FORBIDDEN),
-        ("224.0.0.1", Nearness.FORBIDDEN),
+        ("8.8.8.8", AddressScope.PUBLIC),
+        ("2606:4700::1111", AddressScope.PUBLIC),
+        ("::ffff:8.8.8.8", AddressScope.PUBLIC),
+        ("10.0.0.1", AddressScope.PRIVATE),
+        ("172.16.3.4", AddressScope.PRIVATE),
+        ("192.168.1.1", AddressScope.PRIVATE),
+        ("100.64.0.1", AddressScope.PRIVATE),
+        ("fec0::1", AddressScope.PRIVATE),
+        ("64:ff9b:1::a9fe:a9fe", AddressScope.PRIVATE),
+        ("fd20:ce::254", AddressScope.FORBIDDEN),
+        ("fd00:ec2::23", AddressScope.FORBIDDEN),
+        ("fd12:3456::1", AddressScope.PRIVATE),
+        ("::ffff:10.0.0.1", AddressScope.PRIVATE),
+        ("64:ff9b::a00:1", AddressScope.PRIVATE),
+        ("127.0.0.1", AddressScope.LOOPBACK),
+        ("127.9.9.9", AddressScope.LOOPBACK),
+        ("::1", AddressScope.LOOPBACK),
+        ("0.0.0.0", AddressScope.LOOPBACK),
+        ("::", AddressScope.LOOPBACK),
+        ("::ffff:127.0.0.1", AddressScope.LOOPBACK),
+        ("::127.0.0.1", AddressScope.LOOPBACK),
+        ("::ffff:0:127.0.0.1", AddressScope.LOOPBACK),
+        ("::169.254.169.254", AddressScope.FORBIDDEN),
+        ("2002:7f00:1::", AddressScope.LOOPBACK),
+        ("169.254.169.254", AddressScope.FORBIDDEN),
+        ("::ffff:169.254.169.254", AddressScope.FORBIDDEN),
+        ("64:ff9b::a9fe:a9fe", AddressScope.FORBIDDEN),
+        ("fe80::1", AddressScope.FORBIDDEN),
+        ("fe80::1%eth0", AddressScope.FORBIDDEN),
+        ("fd00:ec2::254", AddressScope.FORBIDDEN),
+        ("100.100.100.200", AddressScope.FORBIDDEN),
+        ("168.63.129.16", AddressScope.FORBIDDEN),
+        ("224.0.0.1", AddressScope.FORBIDDEN),
     ],
 )
-def test_an_address_is_as_near_as_it_is(address: str, expected: Nearness) -> None:
-    assert nearness(address) is expected
+def test_an_address_is_as_near_as_it_is(address: str, expected: AddressScope) -> None:
+    assert scope_of(address) is expected
 
 
 @pytest.mark.parametrize(("host", "expected"), [("localhost", True), ("LocalHost", True), ("127.1.2.3", True)])

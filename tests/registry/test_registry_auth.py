@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from wire import Asked, Raw, Script, Server, Spans, answer, as_json, drain, serving, unauthorized
+from wire import Asked, Buffers, Raw, Script, Server, answer, as_json, drain, serving, unauthorized
 from yarl import URL
 
 from fastoci.errors import (
@@ -25,7 +25,7 @@ from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.config.endpoints import Endpoint, Tls
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 
 MANIFEST = json.dumps(
     {
@@ -50,7 +50,7 @@ async def client(
         tls_verify=tls_verify,
         read_s=5.0,
         connections=connections,
-        patience=Patience(tries=1, max_wait_s=0.0),
+        retry_policy=RetryPolicy(tries=1, max_wait_s=0.0),
     ) as made:
         yield made
 
@@ -418,12 +418,12 @@ async def test_an_https_registry_may_not_name_an_http_service(secure: Secure, tr
         assert not service.asked
 
 
-async def test_a_blob_is_fetched_though_its_token_was_revoked_meanwhile(spans: Spans) -> None:
+async def test_a_blob_is_fetched_though_its_token_was_revoked_meanwhile(buffers: Buffers) -> None:
     guard = issuing()
     async with guarded(guard) as server, client() as registry:
         reference = Reference.parse(f"{server.address}/team/app:1")
         repository = registry.repository(reference)
         await repository.resolve(reference)
         guard.good = {"revoked"}
-        assert await drain(repository.fetch(Descriptor.of(BLOB, "x"), 0, spans)) == BLOB
+        assert await drain(repository.fetch(Descriptor.of(BLOB, "x"), 0, buffers)) == BLOB
         assert len(guard.tokens()) == 2

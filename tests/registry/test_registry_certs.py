@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry.config.certs_d import Folder, places, read, scan
+from fastoci.registry.config.certs_d import Folder, config_directories, read, scan
 
 
 def test_files_are_authorities_or_pairs_by_their_names() -> None:
@@ -24,7 +24,7 @@ def test_half_a_pair_is_an_error_that_names_the_other_half(name: str, missing: s
 
 def test_the_places_depend_on_who_asks() -> None:
     root = Path("/")
-    assert [str(place) for place in places({"HOME": "/home/u"}, 1000, root)] == [
+    assert [str(place) for place in config_directories({"HOME": "/home/u"}, 1000, root)] == [
         "/home/u/.config/containers/certs.d",
         "/etc/containers/certs.rootless.d/1000",
         "/etc/containers/certs.rootless.d",
@@ -34,12 +34,12 @@ def test_the_places_depend_on_who_asks() -> None:
         "/usr/share/containers/certs.d",
         "/etc/docker/certs.d",
     ]
-    assert [str(place) for place in places({"XDG_CONFIG_HOME": "/x"}, 0, root)][:3] == [
+    assert [str(place) for place in config_directories({"XDG_CONFIG_HOME": "/x"}, 0, root)][:3] == [
         "/x/containers/certs.d",
         "/etc/containers/certs.rootful.d",
         "/etc/containers/certs.d",
     ]
-    assert str(next(places({}, 0, root))) == "/etc/containers/certs.rootful.d"
+    assert str(next(config_directories({}, 0, root))) == "/etc/containers/certs.rootful.d"
 
 
 def test_a_host_without_files_is_a_host_and_a_file_is_none(tmp_path: Path) -> None:

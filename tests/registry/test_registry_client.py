@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from wire import Asked, Raw, Server, Spans, answer, drain, drain_until_error, serving
+from wire import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
 from fastoci import _core
 from fastoci.errors import (
@@ -29,10 +29,10 @@ from fastoci.image.reference import Reference
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
-BLOB = bytes(range(256)) * 12_000  # 3 spans
+BLOB = bytes(range(256)) * 12_000  # 3 buffers
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -47,7 +47,7 @@ async def repository(
     async with (
         serving(script) as server,
         Registry(
-            credentials=Credentials(), read_s=read_s, manifest_size=manifest_size, patience=Patience(tries=1)
+            credentials=Credentials(), read_s=read_s, manifest_size=manifest_size, retry_policy=RetryPolicy(tries=1)
         ) as registry,
     ):
         yield registry.repository(Reference.parse(f"{server.address}/team/app:1")), server
@@ -213,51 +213,51 @@ async def test_a_manifest_that_the_descriptor_carries_needs_no_request() -> None
 # Blobs.
 
 
-@pytest.mark.parametrize("data", [b"x", BLOB, b"y" * _core.SPAN_SIZE, b"z" * (2 * _core.SPAN_SIZE + 1)])
-async def test_a_blob_comes_whole_in_full_spans(data: bytes, spans: Spans) -> None:
+@pytest.mark.parametrize("data", [b"x", BLOB, b"y" * _core.BUFFER_SIZE, b"z" * (2 * _core.BUFFER_SIZE + 1)])
+async def test_a_blob_comes_whole_in_full_buffers(data: bytes, buffers: Buffers) -> None:
     async with repository(lambda asked: answer(body=data)) as (source, server):
-        assert await drain(source.fetch(described(data), 0, spans)) == data
-        assert spans.taken == -(-len(data) // _core.SPAN_SIZE)
+        assert await drain(source.fetch(described(data), 0, buffers)) == data
+        assert buffers.taken == -(-len(data) // _core.BUFFER_SIZE)
         assert "range" not in server.asked[0].headers
         assert server.asked[0].path == f"/v2/team/app/blobs/{Digest.of(data)}"
 
 
-async def test_a_blob_goes_through_a_pool_of_one_span() -> None:
-    spans = Spans(_core.SPAN_SIZE)
+async def test_a_blob_goes_through_a_pool_of_one_buffer() -> None:
+    buffers = Buffers(_core.BUFFER_SIZE)
     async with repository(lambda asked: answer(body=BLOB)) as (source, _):
-        assert await drain(source.fetch(described(), 0, spans)) == BLOB
-    assert spans.pool.in_use == 0
-    spans.pool.on_release = None
+        assert await drain(source.fetch(described(), 0, buffers)) == BLOB
+    assert buffers.pool.in_use == 0
+    buffers.pool.on_release = None
 
 
-async def test_a_blob_without_length_or_in_chunks_is_accepted(spans: Spans) -> None:
+async def test_a_blob_without_length_or_in_chunks_is_accepted(buffers: Buffers) -> None:
     chunked = b"".join(b"1;ext=1\r\n%c\r\n" % byte for byte in BLOB[:2000]) + b"0\r\nX-Trailer: 1\r\n\r\n"
     for raw in (
         Raw(b"HTTP/1.0 200 OK\r\n\r\n" + BLOB[:2000], "close"),
         Raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked),
     ):
         async with repository(lambda asked, raw=raw: raw) as (source, _):  # type: ignore[misc]
-            assert await drain(source.fetch(described(BLOB[:2000]), 0, spans)) == BLOB[:2000]
+            assert await drain(source.fetch(described(BLOB[:2000]), 0, buffers)) == BLOB[:2000]
 
 
-async def test_nothing_is_asked_when_nothing_is_missing(spans: Spans) -> None:
+async def test_nothing_is_asked_when_nothing_is_missing(buffers: Buffers) -> None:
     async with repository(lambda asked: answer(500)) as (source, server):
-        assert await drain(source.fetch(described(b""), 0, spans)) == b""
-        assert await drain(source.fetch(described(), len(BLOB), spans)) == b""
-        assert await drain(source.fetch(described(data_field=BLOB), 7, spans)) == BLOB[7:]
+        assert await drain(source.fetch(described(b""), 0, buffers)) == b""
+        assert await drain(source.fetch(described(), len(BLOB), buffers)) == b""
+        assert await drain(source.fetch(described(data_field=BLOB), 7, buffers)) == BLOB[7:]
         assert not server.asked
 
 
-async def test_carried_data_that_does_not_hold_is_ignored(spans: Spans) -> None:
+async def test_carried_data_that_does_not_hold_is_ignored(buffers: Buffers) -> None:
     async with repository(lambda asked: answer(body=b"good")) as (source, _):
-        assert await drain(source.fetch(described(b"good", data_field=b"evil"), 0, spans)) == b"good"
+        assert await drain(source.fetch(described(b"good", data_field=b"evil"), 0, buffers)) == b"good"
 
 
 @pytest.mark.parametrize("offset", [-1, len(BLOB) + 1])
-async def test_an_offset_outside_is_a_mistake_of_the_caller(offset: int, spans: Spans) -> None:
+async def test_an_offset_outside_is_a_mistake_of_the_caller(offset: int, buffers: Buffers) -> None:
     async with repository(lambda asked: answer(500)) as (source, _):
         with pytest.raises(ValueError, match="offset"):
-            await drain(source.fetch(described(), offset, spans))
+            await drain(source.fetch(described(), offset, buffers))
 
 
 def partial(content_range: str | None, data: bytes, headers: dict[str, str] | None = None) -> Raw:
@@ -269,16 +269,16 @@ def partial(content_range: str | None, data: bytes, headers: dict[str, str] | No
 
 @pytest.mark.parametrize("offset", [1, 1_048_576, len(BLOB) - 1])
 @pytest.mark.parametrize("total", [str(len(BLOB)), "*"])
-async def test_a_resumed_blob_is_asked_for_by_a_closed_range(offset: int, total: str, spans: Spans) -> None:
+async def test_a_resumed_blob_is_asked_for_by_a_closed_range(offset: int, total: str, buffers: Buffers) -> None:
     content_range = f"bytes {offset}-{len(BLOB) - 1}/{total}"
     async with repository(lambda asked: partial(content_range, BLOB[offset:])) as (source, server):
-        assert await drain(source.fetch(described(), offset, spans)) == BLOB[offset:]
+        assert await drain(source.fetch(described(), offset, buffers)) == BLOB[offset:]
         assert [asked.headers.get("range") for asked in server.asked] == [f"bytes={offset}-{len(BLOB) - 1}"]
 
 
-async def test_a_server_that_ignores_ranges_costs_no_second_request(spans: Spans) -> None:
+async def test_a_server_that_ignores_ranges_costs_no_second_request(buffers: Buffers) -> None:
     async with repository(lambda asked: answer(body=BLOB)) as (source, server):
-        assert await drain(source.fetch(described(), 1_500_000, spans)) == BLOB[1_500_000:]
+        assert await drain(source.fetch(described(), 1_500_000, buffers)) == BLOB[1_500_000:]
         assert len(server.asked) == 1
 
 
@@ -296,59 +296,59 @@ BAD_RANGES = [
 
 
 @pytest.mark.parametrize("content_range", BAD_RANGES)
-async def test_a_range_that_is_not_the_one_asked_for_starts_again(content_range: str | None, spans: Spans) -> None:
+async def test_a_range_that_is_not_the_one_asked_for_starts_again(content_range: str | None, buffers: Buffers) -> None:
     def script(asked: Asked) -> Raw:
         if "range" in asked.headers:
             return partial(content_range, b"wrong" * 20, {"Content-Type": "multipart/byteranges; boundary=x"})
         return answer(body=BLOB)
 
     async with repository(script) as (source, server):
-        assert await drain(source.fetch(described(), 100, spans)) == BLOB[100:]
+        assert await drain(source.fetch(described(), 100, buffers)) == BLOB[100:]
         assert [asked.headers.get("range") is not None for asked in server.asked] == [True, False]
 
 
-async def test_416_starts_again_once(spans: Spans) -> None:
+async def test_416_starts_again_once(buffers: Buffers) -> None:
     def script(asked: Asked) -> Raw:
         ranged = answer(416, headers={"Content-Range": f"bytes */{SIZE}"})
         return ranged if "range" in asked.headers else answer(body=BLOB)
 
     async with repository(script) as (source, server):
-        assert await drain(source.fetch(described(), 100, spans)) == BLOB[100:]
+        assert await drain(source.fetch(described(), 100, buffers)) == BLOB[100:]
         assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("status", [206, 416])
-async def test_a_server_that_has_only_partial_answers_is_refused(status: int, spans: Spans) -> None:
+async def test_a_server_that_has_only_partial_answers_is_refused(status: int, buffers: Buffers) -> None:
     async with repository(lambda asked: answer(status)) as (source, server):
         with pytest.raises(RegistryError):
-            await drain(source.fetch(described(), 100, spans))
+            await drain(source.fetch(described(), 100, buffers))
         assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("more", [-1, 1, 5, 1 << 30])
-async def test_another_length_is_refused_before_a_byte_is_used(more: int, spans: Spans) -> None:
+async def test_another_length_is_refused_before_a_byte_is_used(more: int, buffers: Buffers) -> None:
     raw = Raw(HEAD + f"Content-Length: {SIZE + more}\r\n\r\n".encode() + BLOB, "hold")
     async with repository(lambda asked: raw) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 0, spans))
+        data, error = await drain_until_error(source.fetch(described(), 0, buffers))
     assert data == b""
     assert isinstance(error, SizeMismatchError)
     assert (error.expected, error.actual) == (SIZE, SIZE + more)
-    assert spans.taken == 0
+    assert buffers.taken == 0
 
 
-async def test_another_length_of_a_range_is_refused(spans: Spans) -> None:
+async def test_another_length_of_a_range_is_refused(buffers: Buffers) -> None:
     content_range = f"bytes 100-{SIZE - 1}/{SIZE}"
     async with repository(lambda asked: partial(content_range, BLOB[100:-1])) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 100, spans))
+        data, error = await drain_until_error(source.fetch(described(), 100, buffers))
     assert data == b""
     assert isinstance(error, SizeMismatchError)
 
 
 @pytest.mark.parametrize("extra", [b"!", b"!" * 5_000_000])
-async def test_a_body_that_goes_on_is_refused_and_its_bytes_are_not_passed_on(extra: bytes, spans: Spans) -> None:
+async def test_a_body_that_goes_on_is_refused_and_its_bytes_are_not_passed_on(extra: bytes, buffers: Buffers) -> None:
     raw = Raw(b"HTTP/1.0 200 OK\r\n\r\n" + BLOB + extra, "hold" if len(extra) > 1 else "close")
     async with repository(lambda asked: raw) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 0, spans))
+        data, error = await drain_until_error(source.fetch(described(), 0, buffers))
     assert BLOB.startswith(data)
     assert isinstance(error, SizeMismatchError)
     assert isinstance(error.actual, int)
@@ -357,10 +357,10 @@ async def test_a_body_that_goes_on_is_refused_and_its_bytes_are_not_passed_on(ex
 
 @pytest.mark.parametrize("arrived", [0, 1, 1_048_576, 1_500_000, SIZE - 1])
 @pytest.mark.parametrize("framing", ["length", "none"])
-async def test_a_cut_body_yields_what_arrived_and_then_the_error(arrived: int, framing: str, spans: Spans) -> None:
+async def test_a_cut_body_yields_what_arrived_and_then_the_error(arrived: int, framing: str, buffers: Buffers) -> None:
     head = HEAD + f"Content-Length: {SIZE}\r\n\r\n".encode() if framing == "length" else b"HTTP/1.0 200 OK\r\n\r\n"
     async with repository(lambda asked: Raw(head + BLOB[:arrived], "close")) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 0, spans))
+        data, error = await drain_until_error(source.fetch(described(), 0, buffers))
     assert isinstance(error, TruncatedError)
     assert BLOB.startswith(data)
     assert error.received >= len(data)
@@ -368,77 +368,77 @@ async def test_a_cut_body_yields_what_arrived_and_then_the_error(arrived: int, f
         assert len(data) == error.received == arrived
 
 
-async def test_a_body_cut_by_a_reset_is_truncated(spans: Spans) -> None:
+async def test_a_body_cut_by_a_reset_is_truncated(buffers: Buffers) -> None:
     head = HEAD + f"Content-Length: {SIZE}\r\n\r\n".encode()
     async with repository(lambda asked: Raw(head + BLOB[:-1000], "reset")) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 0, spans))
+        data, error = await drain_until_error(source.fetch(described(), 0, buffers))
     assert isinstance(error, TransportError)
     assert BLOB.startswith(data)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip", "x-foo", "aws-chunked"])
-async def test_a_blob_that_comes_encoded_is_refused(encoding: str, spans: Spans) -> None:
+async def test_a_blob_that_comes_encoded_is_refused(encoding: str, buffers: Buffers) -> None:
     async with repository(lambda asked: answer(body=BLOB, headers={"Content-Encoding": encoding})) as (source, _):
-        data, error = await drain_until_error(source.fetch(described(), 0, spans))
+        data, error = await drain_until_error(source.fetch(described(), 0, buffers))
     assert data == b""
     assert isinstance(error, TransportError)
 
 
-async def test_identity_is_no_encoding(spans: Spans) -> None:
+async def test_identity_is_no_encoding(buffers: Buffers) -> None:
     raw = answer(body=BLOB, headers={"Content-Encoding": "Identity"})
     async with repository(lambda asked: raw) as (source, _):
-        assert await drain(source.fetch(described(), 0, spans)) == BLOB
+        assert await drain(source.fetch(described(), 0, buffers)) == BLOB
 
 
-async def test_a_missing_blob_is_not_found(spans: Spans) -> None:
+async def test_a_missing_blob_is_not_found(buffers: Buffers) -> None:
     async with repository(lambda asked: answer(404)) as (source, _):
         for offset in (0, 5):
             with pytest.raises(NotFoundError):
-                await drain(source.fetch(described(), offset, spans))
+                await drain(source.fetch(described(), offset, buffers))
 
 
-async def test_a_fetch_that_is_closed_early_ends_the_transfer(spans: Spans) -> None:
+async def test_a_fetch_that_is_closed_early_ends_the_transfer(buffers: Buffers) -> None:
     size = 64 << 20
     head = HEAD + f"Content-Length: {size}\r\n\r\n".encode()
     async with repository(lambda asked: Raw(head + bytes(8 << 20), "hold")) as (source, server):
-        fetch = source.fetch(described(b"x", size=size), 0, spans)
+        fetch = source.fetch(described(b"x", size=size), 0, buffers)
         (await anext(fetch)).release()
         await fetch.aclose()
-        fetch = source.fetch(described(b"x", size=size), 0, spans)
+        fetch = source.fetch(described(b"x", size=size), 0, buffers)
         (await anext(fetch)).release()
         await fetch.aclose()
         assert server.connections == 2
 
 
-async def test_a_fetch_that_is_cancelled_anywhere_gives_its_span_back(spans: Spans) -> None:
+async def test_a_fetch_that_is_cancelled_anywhere_gives_its_buffer_back(buffers: Buffers) -> None:
     head = HEAD + f"Content-Length: {SIZE}\r\n\r\n".encode()
     async with repository(lambda asked: Raw(head + BLOB[: SIZE // 2], "hold")) as (source, server):
         for turns in range(0, 120, 3):
-            task = asyncio.create_task(drain(source.fetch(described(), 0, spans)))
+            task = asyncio.create_task(drain(source.fetch(described(), 0, buffers)))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert spans.pool.in_use == 0
+            assert buffers.pool.in_use == 0
         assert server.connections > 1
 
 
-async def test_many_blobs_at_once_come_right(spans: Spans) -> None:
+async def test_many_blobs_at_once_come_right(buffers: Buffers) -> None:
     blobs = {str(Digest.of(data)): data for data in (bytes([n]) * (n * 40_000 + 1) for n in range(40))}
     async with repository(lambda asked: answer(body=blobs[asked.path.rpartition("/")[2]])) as (source, server):
-        fetches = [drain(source.fetch(described(data), 0, spans)) for data in blobs.values()]
+        fetches = [drain(source.fetch(described(data), 0, buffers)) for data in blobs.values()]
         assert await asyncio.gather(*fetches) == list(blobs.values())
         assert server.connections <= 8
 
 
-async def test_a_blob_is_followed_to_where_the_registry_keeps_it(spans: Spans) -> None:
+async def test_a_blob_is_followed_to_where_the_registry_keeps_it(buffers: Buffers) -> None:
     offset = 1000
     partially = partial(f"bytes {offset}-{SIZE - 1}/{SIZE}", BLOB[offset:])
     async with serving(lambda asked: partially) as cdn:
         to = f"http://{cdn.address}/bucket/x?X-Amz-Signature=a%2Fb"
         async with repository(lambda asked: answer(307, headers={"Location": to})) as (source, _):
-            assert await drain(source.fetch(described(), offset, spans)) == BLOB[offset:]
+            assert await drain(source.fetch(described(), offset, buffers)) == BLOB[offset:]
         assert cdn.asked[0].headers["range"] == f"bytes={offset}-{SIZE - 1}"
 
 
@@ -447,7 +447,7 @@ async def test_a_blob_is_followed_to_where_the_registry_keeps_it(spans: Spans) -
 
 def registry(*, tls_verify: bool) -> Registry:
     return Registry(
-        credentials=Credentials(), tls_verify=tls_verify, connect_s=5.0, read_s=5.0, patience=Patience(tries=1)
+        credentials=Credentials(), tls_verify=tls_verify, connect_s=5.0, read_s=5.0, retry_policy=RetryPolicy(tries=1)
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from wire import Asked, Raw, Server, Spans, answer, drain, drain_until_error, serving
+from wire import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
 from fastoci.errors import FastociError, SizeMismatchError, TransportError, TruncatedError
 from fastoci.image import mediatype
@@ -17,9 +17,9 @@ from fastoci.image.reference import Reference
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 
-BLOB = bytes(range(256)) * 12_000  # 3 spans
+BLOB = bytes(range(256)) * 12_000  # 3 buffers
 SIZE = len(BLOB)
 BLOB_DESCRIPTOR = Descriptor(mediatype.OCI_LAYER_GZIP, Digest.of(BLOB), SIZE)
 CODED = gzip.compress(BLOB, 6)
@@ -27,8 +27,8 @@ HALVES = gzip.compress(BLOB[: SIZE // 2]) + gzip.compress(b"") + gzip.compress(B
 
 
 @asynccontextmanager
-async def client(script: Callable[[Asked], Raw], patience: Patience) -> AsyncIterator[tuple[Repository, Server]]:
-    registry = Registry(credentials=Credentials(), patience=patience, chance=lambda: 0.0, read_s=5.0)
+async def client(script: Callable[[Asked], Raw], retry_policy: RetryPolicy) -> AsyncIterator[tuple[Repository, Server]]:
+    registry = Registry(credentials=Credentials(), retry_policy=retry_policy, rng=lambda: 0.0, read_s=5.0)
     async with serving(script) as server, registry:
         yield registry.repository(Reference.parse(f"{server.address}/team/app:1")), server
 
@@ -41,13 +41,13 @@ def coded(body: bytes, coding: str = "gzip", *, length: int | None = None) -> Ra
 
 @pytest.mark.parametrize("body", [CODED, gzip.compress(BLOB, 0), HALVES], ids=["small", "large", "three members"])
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", " GZIP "])
-async def test_a_blob_in_gzip_is_decoded_once(spans: Spans, body: bytes, coding: str) -> None:
-    async with client(lambda asked: coded(body, coding), Patience()) as (source, server):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+async def test_a_blob_in_gzip_is_decoded_once(buffers: Buffers, body: bytes, coding: str) -> None:
+    async with client(lambda asked: coded(body, coding), RetryPolicy()) as (source, server):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
     assert len(server.asked) == 1
 
 
-async def test_a_resumed_blob_in_gzip_is_decoded_from_its_beginning(spans: Spans) -> None:
+async def test_a_resumed_blob_in_gzip_is_decoded_from_its_beginning(buffers: Buffers) -> None:
     """A range of what is encoded is no range of the blob, even where the numbers are."""
 
     def script(asked: Asked) -> Raw:
@@ -56,8 +56,8 @@ async def test_a_resumed_blob_in_gzip_is_decoded_from_its_beginning(spans: Spans
             return answer(206, BLOB[1000:], headers)
         return coded(CODED)
 
-    async with client(script, Patience()) as (source, server):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 1000, spans)) == BLOB[1000:]
+    async with client(script, RetryPolicy()) as (source, server):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 1000, buffers)) == BLOB[1000:]
     assert ["range" in asked.headers for asked in server.asked] == [True, False]
 
 
@@ -86,8 +86,8 @@ async def test_a_resumed_blob_in_gzip_is_decoded_from_its_beginning(spans: Spans
         "two",
     ],
 )
-async def test_what_is_no_blob_in_gzip_is_refused(spans: Spans, raw: Raw, kind: type[FastociError]) -> None:
-    async with client(lambda asked: raw, Patience(tries=1)) as (source, _):
-        data, error = await drain_until_error(source.fetch(BLOB_DESCRIPTOR, 0, spans))
+async def test_what_is_no_blob_in_gzip_is_refused(buffers: Buffers, raw: Raw, kind: type[FastociError]) -> None:
+    async with client(lambda asked: raw, RetryPolicy(tries=1)) as (source, _):
+        data, error = await drain_until_error(source.fetch(BLOB_DESCRIPTOR, 0, buffers))
     assert type(error) is kind, error
     assert BLOB.startswith(data) or set(data) == {0x20}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from wire import Spans, drain
+from wire import Buffers, drain
 
 from fastoci.errors import NotFoundError, UnauthorizedError
 from fastoci.image import index, manifest, mediatype
@@ -38,32 +38,32 @@ def image(docker_registry: Running, copy_image: Callable[..., None], shared: Pat
     return Reference.parse(f"{docker_registry.address}/registry-tests/image:1")
 
 
-async def _pull(source: Repository, descriptor: Descriptor, data: bytes, spans: Spans) -> int:
+async def _pull(source: Repository, descriptor: Descriptor, data: bytes, buffers: Buffers) -> int:
     """Everything below a manifest or index, verified; the number of blobs."""
     if descriptor.media_type in mediatype.INDEXES:
         counts = [
-            await _pull(source, child, await source.manifest(child), spans)
+            await _pull(source, child, await source.manifest(child), buffers)
             for child in index.parse(data, descriptor.media_type).manifests
         ]
         return sum(counts)
     document = manifest.parse(data, descriptor.media_type)
     blobs = [document.config, *document.layers]
-    bodies = await asyncio.gather(*(drain(source.fetch(blob, 0, spans)) for blob in blobs))
+    bodies = await asyncio.gather(*(drain(source.fetch(blob, 0, buffers)) for blob in blobs))
     for blob, body in zip(blobs, bodies, strict=True):
         assert (Digest.of(body, blob.digest.algorithm), len(body)) == (blob.digest, blob.size)
     return len(blobs)
 
 
-async def test_an_image_comes_whole_and_verified(image: Reference, spans: Spans) -> None:
+async def test_an_image_comes_whole_and_verified(image: Reference, buffers: Buffers) -> None:
     async with Registry(credentials=Credentials()) as registry:
         source = registry.repository(image)
         descriptor, data = await source.resolve(image)
-        assert await _pull(source, descriptor, data, spans) > 1
+        assert await _pull(source, descriptor, data, buffers) > 1
         again = Reference(image.domain, image.path, None, descriptor.digest)
         assert (await source.resolve(again))[1] == data
 
 
-async def test_a_blob_is_resumed_at_any_offset(image: Reference, spans: Spans) -> None:
+async def test_a_blob_is_resumed_at_any_offset(image: Reference, buffers: Buffers) -> None:
     async with Registry(credentials=Credentials()) as registry:
         source = registry.repository(image)
         descriptor, data = await source.resolve(image)
@@ -71,19 +71,19 @@ async def test_a_blob_is_resumed_at_any_offset(image: Reference, spans: Spans) -
             descriptor = index.parse(data, descriptor.media_type).manifests[0]
             data = await source.manifest(descriptor)
         blob = max(manifest.parse(data, descriptor.media_type).layers, key=lambda layer: layer.size)
-        whole = await drain(source.fetch(blob, 0, spans))
+        whole = await drain(source.fetch(blob, 0, buffers))
         for offset in (1, blob.size // 3, blob.size - 1):
-            assert await drain(source.fetch(blob, offset, spans)) == whole[offset:]
+            assert await drain(source.fetch(blob, offset, buffers)) == whole[offset:]
 
 
-async def test_what_is_not_there_is_not_found(image: Reference, spans: Spans) -> None:
+async def test_what_is_not_there_is_not_found(image: Reference, buffers: Buffers) -> None:
     async with Registry(credentials=Credentials()) as registry:
         source = registry.repository(image)
         with pytest.raises(NotFoundError) as caught:
             await source.resolve(Reference(image.domain, image.path, "absent", None))
         assert caught.value.code == "MANIFEST_UNKNOWN"
         with pytest.raises(NotFoundError) as caught:
-            await drain(source.fetch(Descriptor.of(b"absent", "x"), 0, spans))
+            await drain(source.fetch(Descriptor.of(b"absent", "x"), 0, buffers))
         assert caught.value.code == "BLOB_UNKNOWN"
 
 
@@ -93,7 +93,7 @@ async def test_basic_authentication_lets_in_who_is_known(
     copy_image: Callable[..., None],
     shared: Path,
     tmp_path: Path,
-    spans: Spans,
+    buffers: Buffers,
 ) -> None:
     user, password = registry_credentials
     copy_image(
@@ -108,7 +108,7 @@ async def test_basic_authentication_lets_in_who_is_known(
     authfile.write_text(json.dumps({"auths": {private_registry.address: entry}}))
     async with Registry(credentials=load(authfile)) as registry:
         source = registry.repository(image)
-        assert await _pull(source, *await source.resolve(image), spans) > 1
+        assert await _pull(source, *await source.resolve(image), buffers) > 1
     for credential, words in ((None, "no credentials for"), (Credential(user, "wrong"), "were not accepted")):
         async with Registry(credentials=Credentials(explicit=credential)) as registry:
             with pytest.raises(UnauthorizedError, match=words):

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import uvloop
-from wire import Spans
+from wire import Buffers
 
 from fastoci.errors import RegistryError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.fetch.body import Body
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import parse_url
 
@@ -73,7 +73,7 @@ class Client:
     def __init__(self, transport: Transport, server: Server) -> None:
         self.transport = transport
         self.server = server
-        self.spans = Spans(6 << 20)
+        self.buffers = Buffers(6 << 20)
 
     async def ask(self, path: str | int) -> Reply:
         return await self.transport.request("GET", parse_url(f"{self.server.url}/{path}"), headers={})
@@ -87,14 +87,14 @@ class Client:
         data = bytearray()
         try:
             while body.left:
-                span = await self.spans.take()
+                buffer = await self.buffers.take()
                 try:
                     if between is not None:
                         await between()
-                    await body.fill(span, body.left)
-                    data += span
+                    await body.fill(buffer, body.left)
+                    data += buffer
                 finally:
-                    span.release()
+                    buffer.release()
         finally:
             body.close()
         return bytes(data)
@@ -116,14 +116,14 @@ async def connected(
     try:
         yield client
     finally:
-        client.spans.pool.on_release = None
+        client.buffers.pool.on_release = None
         await transport.aclose()
         listener.close()
         for task in list(server.tasks):
             task.cancel()
         await asyncio.gather(*server.tasks, return_exceptions=True)
         await listener.wait_closed()
-    assert client.spans.pool.in_use == 0
+    assert client.buffers.pool.in_use == 0
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -171,7 +171,7 @@ def test_an_answer_that_is_read_late_leaves_the_next_transfer_on_its_connection_
                 assert await late.read(1 << 20) == DATA[:SMALL]
                 late.close()
             elif kind == "error":
-                assert (await refusal(late)).url == late.url
+                assert (await error_of(late)).url == late.url
             else:
                 assert await client.fill(client.body(late, SMALL)) == DATA[:SMALL]
             await arrive()  # nobody is ready for the bytes that come
@@ -202,19 +202,19 @@ def test_bytes_that_nobody_is_ready_for_are_kept(run: Run, tls: ssl.SSLContext |
 @pytest.mark.attack
 @pytest.mark.parametrize("seed", range(4))
 def test_answers_read_in_any_order_are_right(run: Run, tls: ssl.SSLContext | None, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     async def pause() -> None:
         """A wait for memory, a helper, a plugin."""
-        await asyncio.sleep(chance.choice([0, 0, 0.001, 0.005, 0.02]))
+        await asyncio.sleep(rng.choice([0, 0, 0.001, 0.005, 0.02]))
 
     async def one(client: Client) -> None:
-        size = chance.choice([0, 1, 700, SMALL, (128 << 10) - 1, 128 << 10, 300_000, 600_000, 1 << 20, BIG])
-        kind = chance.choice(["read", "error", "body", "leave"])
+        size = rng.choice([0, 1, 700, SMALL, (128 << 10) - 1, 128 << 10, 300_000, 600_000, 1 << 20, BIG])
+        kind = rng.choice(["read", "error", "body", "leave"])
         reply = await client.ask(f"error/{size}" if kind == "error" else size)
         await pause()
         if kind == "error":
-            assert isinstance(await refusal(reply), RegistryError)
+            assert isinstance(await error_of(reply), RegistryError)
         elif kind == "body" and size:
             body = client.body(reply, size)
             await pause()
@@ -231,7 +231,7 @@ def test_answers_read_in_any_order_are_right(run: Run, tls: ssl.SSLContext | Non
 
     async def work() -> None:
         def paces() -> tuple[float, int]:
-            return chance.choice([0, 0, 0.001, 0.01]), chance.choice([1000, 50_000, 1 << 19])
+            return rng.choice([0, 0, 0.001, 0.01]), rng.choice([1000, 50_000, 1 << 19])
 
         async with connected(tls, paces=paces, connections=2) as client:
             await asyncio.gather(*(several(client) for _ in range(4)))
@@ -242,16 +242,16 @@ def test_answers_read_in_any_order_are_right(run: Run, tls: ssl.SSLContext | Non
 async def test_a_body_is_never_asked_beyond_its_end() -> None:
     async with connected(None) as client:
         body = client.body(await client.ask(BIG), BIG)
-        span = await client.spans.take()
+        buffer = await client.buffers.take()
         try:
             while body.left:
-                await body.fill(span, BIG + 1)
-                span.clear()
+                await body.fill(buffer, BIG + 1)
+                buffer.clear()
             for _ in range(2):
                 with pytest.raises(TruncatedError, match="no more than"):
-                    await body.fill(span, 1)
+                    await body.fill(buffer, 1)
         finally:
-            span.release()
+            buffer.release()
             body.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, INDEX_DESCRIPTOR, MANIFEST, REFERENCE, SIZE, between, endpoint, whole
-from wire import Asked, Raw, Script, Spans, answer, drain, unauthorized
+from wire import Asked, Buffers, Raw, Script, answer, drain, unauthorized
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError, TransportError
@@ -20,12 +20,12 @@ from fastoci.events import CandidateLeft, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.fetch import body
-from fastoci.registry.fetch.failover import Manners, Route, places
-from fastoci.registry.fetch.retry import Budget, Patience
+from fastoci.registry.fetch.failover import ClientPolicy, Failover, candidates
+from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
 from fastoci.registry.http import throughput
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.urls import Origin
-from fastoci.testing.faults import Act, FaultServer, Rule, Scenario
+from fastoci.testing.faults import FaultServer, Rule, Scenario, Tweak
 from fastoci.testing.faults.command import Place
 
 SMALL = BLOB[:400_000]
@@ -49,35 +49,39 @@ def at(rate: int, data: bytes = BLOB) -> Script:
 @pytest.mark.parametrize("part", [b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * SIZE, gzip.compress(b"") * 100_000])
 @pytest.mark.parametrize("after", [b"", gzip.compress(SMALL)])
 async def test_a_gzip_body_that_brings_nothing_holds_a_blob_for_no_longer(
-    part: bytes, after: bytes, spans: Spans
+    part: bytes, after: bytes, buffers: Buffers
 ) -> None:
     """Names and members of nothing are bytes on the wire, and none of the blob."""
     begun = asyncio.get_running_loop().time()
     coded = replace(answer(body=after + part, headers={"Content-Encoding": "gzip"}), rate=20 * len(after) or 500)
     async with between(lambda asked: coded, lambda asked: whole(asked, SMALL)) as (source, first, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (1, not after)
     assert asyncio.get_running_loop().time() - begun < 15  # else as long as the mirror sends
 
 
 @pytest.mark.attack
-async def test_a_slow_mirror_that_was_left_is_not_gone_back_to_for_what_may_pass_at_the_registry(spans: Spans) -> None:
+async def test_a_slow_mirror_that_was_left_is_not_gone_back_to_for_what_may_pass_at_the_registry(
+    buffers: Buffers,
+) -> None:
     last_answers = iter([answer(503), answer(500)])
     async with between(at(SLOW), lambda asked: next(last_answers, whole(asked))) as (source, first, last):
         async with asyncio.timeout(10):
-            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(first.asked), len(last.asked)) == (1, 3)
 
 
 @pytest.mark.attack
-async def test_a_slow_mirror_that_was_left_is_gone_back_to_when_the_registry_has_had_its_tries(spans: Spans) -> None:
+async def test_a_slow_mirror_that_was_left_is_gone_back_to_when_the_registry_has_had_its_tries(
+    buffers: Buffers,
+) -> None:
     async with between(at(SLOW, SMALL), lambda asked: answer(503)) as (source, first, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (2, 3)
 
 
 @pytest.mark.attack
-async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(spans: Spans) -> None:
+async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(buffers: Buffers) -> None:
     first_answers = iter([answer(503)])
     last_answers = iter([answer(503)])
     lefts: Lefts = []
@@ -86,14 +90,14 @@ async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(sp
         lambda asked: next(last_answers, whole(asked)),
         left=lambda *told: lefts.append(told),
     ) as (source, first, last):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(first.asked), len(last.asked)) == (2, 2)
     assert len(lefts) == 1
 
 
 @pytest.mark.attack
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: str, spans: Spans) -> None:
+async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: str, buffers: Buffers) -> None:
     def mirror(asked: Asked) -> Raw:
         if framing == "length":
             return at(SLOW)(asked)
@@ -102,7 +106,7 @@ async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: st
 
     lefts: Lefts = []
     async with between(mirror, whole, left=lambda *told: lefts.append(told)) as (source, first, last):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert len(first.asked) == 1
         (asked,) = last.asked
     begun = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
@@ -112,41 +116,41 @@ async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: st
     assert reason.startswith("slow at")
 
 
-async def test_a_slow_registry_that_is_alone_is_not_left(spans: Spans) -> None:
+async def test_a_slow_registry_that_is_alone_is_not_left(buffers: Buffers) -> None:
     lefts: Lefts = []
     gone = lambda asked: answer(404)  # noqa: E731
     async with between(gone, at(SLOW, SMALL), left=lambda *told: lefts.append(told)) as (source, _, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert len(last.asked) == 1
     assert lefts == []
 
 
-async def test_where_all_are_slow_one_change_is_made_and_the_next_blob_has_none(spans: Spans) -> None:
+async def test_where_all_are_slow_one_change_is_made_and_the_next_blob_has_none(buffers: Buffers) -> None:
     lefts: Lefts = []
     slow = at(SLOW, SMALL)
     async with between(slow, slow, left=lambda *told: lefts.append(told)) as (source, first, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert len(lefts) == 1
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert len(lefts) == 1  # what the other can do is known by then
         assert (len(first.asked), len(last.asked)) == (2, 1)
 
 
-async def test_what_is_slower_still_is_left_for_the_first_which_is_kept(spans: Spans) -> None:
+async def test_what_is_slower_still_is_left_for_the_first_which_is_kept(buffers: Buffers) -> None:
     lefts: Lefts = []
     slower = at(SLOW // 10, SMALL)
     async with between(at(SLOW, SMALL), slower, left=lambda *told: lefts.append(told)) as (source, first, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (2, 1)
     assert [server for _, server, _ in lefts] == [f"http://{first.address}/v2", f"http://{last.address}/v2"]
 
 
-async def test_a_mirror_is_left_for_one_that_fails_and_gone_back_to(spans: Spans) -> None:
+async def test_a_mirror_is_left_for_one_that_fails_and_gone_back_to(buffers: Buffers) -> None:
     def origin(asked: Asked) -> Raw:
         return answer(404)
 
     async with between(at(SLOW, SMALL), origin) as (source, first, last):
-        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, spans)) == SMALL
+        assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (2, 1)
 
 
@@ -188,7 +192,7 @@ async def test_a_refusal_or_token_that_drips_holds_nothing_for_long(what: str) -
 
 @pytest.mark.attack
 async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_path: Path) -> None:
-    rules = (Rule("layer", Act(rate=128 << 10), host="mirror"),)
+    rules = (Rule("layer", Tweak(rate=128 << 10), host="mirror"),)
     plan = Scenario("R", "a slow mirror", "", "ok", rules=rules, mirror="good", layer=24 << 20)
     place = Place(tmp_path / "place")
     place.root.mkdir()
@@ -219,10 +223,10 @@ async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_pa
 # The decisions alone.
 
 
-def route(count: int, servers: Servers, lefts: Lefts, corrupt: Sequence[str] = ()) -> Route:
-    manners = Manners(Patience(), Budget(100), lambda: 0.0, lambda *told: lefts.append(told))
+def route(count: int, servers: Servers, lefts: Lefts, corrupt: Sequence[str] = ()) -> Failover:
+    manners = ClientPolicy(RetryPolicy(), RetryBudget(100), lambda: 0.0, lambda *told: lefts.append(told))
     where = [endpoint(f"127.0.0.1:{number + 1}", origin=number == count - 1) for number in range(count)]
-    return Route(places(where, servers), servers, manners, corrupt=corrupt)
+    return Failover(candidates(where, servers), servers, manners, corrupt=corrupt)
 
 
 async def test_a_twentieth_of_the_jobs_median_is_slow_and_a_tenth_is_not() -> None:

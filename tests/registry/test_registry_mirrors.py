@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, INDEX_DESCRIPTOR, MANIFEST, REFERENCE, SIZE, between, endpoint, whole
-from wire import Asked, Raw, Spans, answer, drain, serving, unauthorized
+from wire import Asked, Buffers, Raw, answer, drain, serving, unauthorized
 
 from fastoci.errors import ConnectError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from fastoci.image import mediatype
@@ -63,28 +63,28 @@ async def test_the_origins_own_error_is_the_one_that_is_told() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "hold"])
-async def test_a_blob_that_one_mirror_cuts_goes_on_at_the_next_in_its_middle(end: Any, spans: Spans) -> None:
+async def test_a_blob_that_one_mirror_cuts_goes_on_at_the_next_in_its_middle(end: Any, buffers: Buffers) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
     async with between(lambda asked: Raw(head + BLOB[:70_000], end), whole) as (source, mirror, origin):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert len(mirror.asked) == 1
         (asked,) = origin.asked
     assert asked.headers["range"] == f"bytes=70000-{SIZE - 1}" or end == "reset"
 
 
 @pytest.mark.attack
-async def test_a_body_that_does_not_end_after_its_last_byte_holds_the_blob_for_a_second(spans: Spans) -> None:
+async def test_a_body_that_does_not_end_after_its_last_byte_holds_the_blob_for_a_second(buffers: Buffers) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE
     registry = Registry(credentials=Credentials(), read_s=60.0)
     async with serving(lambda asked: Raw(head + BLOB + b"\r\n", "hold")) as server, registry:
         source = registry.repository_at(REFERENCE, [endpoint(server.address, origin=True)])
         async with asyncio.timeout(30):
-            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
 
 
 @pytest.mark.attack
 async def test_a_mirror_that_redirects_slowly_and_for_ever_is_no_longer_waited_for_than_for_an_answer(
-    spans: Spans,
+    buffers: Buffers,
 ) -> None:
     def mirror(asked: Asked) -> Raw:
         location = f"{asked.path}?{len(asked.query)}"
@@ -92,46 +92,46 @@ async def test_a_mirror_that_redirects_slowly_and_for_ever_is_no_longer_waited_f
         return Raw(b"HTTP/1.1 103 X\r\n\r\n" + redirect, rate=1000)
 
     async with between(mirror, whole) as (source, first, last):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert 3 <= len(first.asked) <= 5 and len(last.asked) == 1
 
 
-async def test_a_mirror_that_mends_is_asked_again_after_the_others(spans: Spans) -> None:
+async def test_a_mirror_that_mends_is_asked_again_after_the_others(buffers: Buffers) -> None:
     answers = iter([answer(503), answer(503)])
     async with between(lambda asked: next(answers, whole(asked)), lambda asked: answer(503)) as (
         source,
         mirror,
         origin,
     ):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (3, 2)
 
 
-async def test_a_mirror_that_sent_wrong_bytes_is_asked_last(spans: Spans) -> None:
+async def test_a_mirror_that_sent_wrong_bytes_is_asked_last(buffers: Buffers) -> None:
     wrong = bytes(SIZE)
     async with between(lambda asked: whole(asked, wrong), whole) as (source, mirror, origin):
         assert source.served_by(BLOB_DESCRIPTOR) == ()
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == wrong
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == wrong
         assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{mirror.address}/v2",)
         source.report_corrupt(BLOB_DESCRIPTOR, source.served_by(BLOB_DESCRIPTOR))
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{origin.address}/v2",)
         source.report_corrupt(BLOB_DESCRIPTOR, source.served_by(BLOB_DESCRIPTOR))
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB  # the origin's is as good as it gets
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB  # the origin's is as good as it gets
         assert (len(mirror.asked), len(origin.asked)) == (1, 2)
 
 
-async def test_a_mirror_that_sent_wrong_bytes_in_an_earlier_run_is_asked_last(spans: Spans) -> None:
+async def test_a_mirror_that_sent_wrong_bytes_in_an_earlier_run_is_asked_last(buffers: Buffers) -> None:
     async with between(whole, whole) as (source, mirror, origin):
         source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2", "http://gone.test/v2", "\0"])
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (0, 1)
 
 
 @pytest.mark.attack
 @pytest.mark.parametrize("trouble", ["an error", "a cut"])
 async def test_what_passes_at_the_registry_gives_a_mirror_that_sent_wrong_bytes_no_other_go(
-    trouble: str, spans: Spans
+    trouble: str, buffers: Buffers
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
     troubles = iter([answer(503) if trouble == "an error" else Raw(head + BLOB[:70_000], "close")] * 2)
@@ -141,18 +141,20 @@ async def test_what_passes_at_the_registry_gives_a_mirror_that_sent_wrong_bytes_
         origin,
     ):
         source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2"])
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (0, 3)
 
 
-async def test_a_mirror_that_sent_wrong_bytes_is_asked_when_the_registry_has_had_all_its_tries(spans: Spans) -> None:
+async def test_a_mirror_that_sent_wrong_bytes_is_asked_when_the_registry_has_had_all_its_tries(
+    buffers: Buffers,
+) -> None:
     async with between(whole, lambda asked: answer(503)) as (source, mirror, origin):
         source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{mirror.address}/v2"])
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (1, 3)
 
 
-async def test_where_both_sent_wrong_bytes_the_registry_has_all_its_tries_first(spans: Spans) -> None:
+async def test_where_both_sent_wrong_bytes_the_registry_has_all_its_tries_first(buffers: Buffers) -> None:
     """A mirror that cuts what it sent wrong makes its successor look as bad: nobody knows whose bytes they were."""
     troubles = iter([answer(503)])
     async with between(lambda asked: whole(asked, bytes(SIZE)), lambda asked: next(troubles, whole(asked))) as (
@@ -161,7 +163,7 @@ async def test_where_both_sent_wrong_bytes_the_registry_has_all_its_tries_first(
         origin,
     ):
         source.report_corrupt(BLOB_DESCRIPTOR, [f"http://{each.address}/v2" for each in (mirror, origin)])
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(mirror.asked), len(origin.asked)) == (0, 2)
 
 
@@ -182,12 +184,12 @@ async def test_endpoints_are_asked_only_for_what_they_may_be_and_in_their_own_wo
     assert [asked.path for asked in two.asked] == [f"/v2/hub/team/app/manifests/{INDEX_DESCRIPTOR.digest}"]
 
 
-async def test_headers_of_an_endpoint_go_nowhere_else(spans: Spans) -> None:
+async def test_headers_of_an_endpoint_go_nowhere_else(buffers: Buffers) -> None:
     async with serving(whole) as cdn:
         to = answer(307, headers={"Location": f"http://{cdn.address}/x"})
         async with serving(lambda asked: to) as mirror, Registry(credentials=Credentials()) as registry:
             where = [endpoint(mirror.address, headers=(("X-Key", "s3cret"), ("X-Key", "too")))]
-            assert await drain(registry.repository_at(REFERENCE, where).fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+            assert await drain(registry.repository_at(REFERENCE, where).fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
     assert mirror.asked[0].headers["x-key"] == "s3cret, too"
     assert "x-key" not in cdn.asked[0].headers
 
@@ -256,7 +258,7 @@ async def test_a_dead_mirror_is_found_out_once_for_all_images_of_a_job() -> None
 async def test_a_dead_mirror_alone_is_tried_anew_for_each_request() -> None:
     async with serving(lambda asked: MANIFEST) as server:
         address = server.address
-    async with Registry(credentials=Credentials(), chance=lambda: 0.0) as registry:
+    async with Registry(credentials=Credentials(), rng=lambda: 0.0) as registry:
         source = registry.repository_at(REFERENCE, [endpoint(address)])
         with pytest.raises(ConnectError):
             await source.resolve(REFERENCE)
@@ -340,7 +342,7 @@ async def test_a_mirror_whose_manifest_is_something_else_is_passed_by(media_type
 
 @pytest.mark.attack
 @pytest.mark.parametrize("framing", ["chunked", "close", "gzip", "length"])
-async def test_a_page_in_the_place_of_a_blob_is_no_part_of_it(framing: str, spans: Spans) -> None:
+async def test_a_page_in_the_place_of_a_blob_is_no_part_of_it(framing: str, buffers: Buffers) -> None:
     body, end = PAGE, "keep"
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
     if framing == "chunked":
@@ -354,16 +356,16 @@ async def test_a_page_in_the_place_of_a_blob_is_no_part_of_it(framing: str, span
         end = "close"
     page = Raw(f"{head}\r\n".encode() + body, end)  # type: ignore[arg-type]
     async with between(lambda asked: page, whole) as (source, _, origin):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert source.served_by(BLOB_DESCRIPTOR) == (f"http://{origin.address}/v2",)
 
 
-async def test_a_blob_that_a_server_takes_for_html_is_a_blob_all_the_same(spans: Spans) -> None:
+async def test_a_blob_that_a_server_takes_for_html_is_a_blob_all_the_same(buffers: Buffers) -> None:
     def script(asked: Asked) -> Raw:
         return answer(body=BLOB, headers={"Content-Type": "text/html"})
 
     async with between(script, lambda asked: answer(404)) as (source, _, _):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
 
 
 # A manifest that is wrong once.
@@ -401,7 +403,7 @@ async def test_a_manifest_that_stays_wrong_is_an_error_after_the_second_time() -
 
 
 @pytest.mark.attack
-async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(spans: Spans) -> None:
+async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(buffers: Buffers) -> None:
     def mirror(asked: Asked) -> Raw:
         return answer(429, headers={"Retry-After": "50"})
 
@@ -413,7 +415,7 @@ async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(sp
         async with asyncio.timeout(25):
             assert (await source.resolve(REFERENCE))[1] == INDEX
             assert await source.manifest(INDEX_DESCRIPTOR) == INDEX
-            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(first.asked), len(last.asked)) == (1, 3)
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastoci.registry.http.connection_limit import CEILING_S, Pace
+from fastoci.registry.http.connection_limit import CEILING_S, ConnectionLimit
 
 MB = 1_000_000
 STEP_S = 0.01
@@ -29,7 +29,7 @@ class Link:
     refused: int = 0
 
     def __post_init__(self) -> None:
-        self.pace = Pace(lambda: self.now, self.most)
+        self.pace = ConnectionLimit(lambda: self.now, self.most)
 
     def run(self, seconds: float) -> list[int]:
         """The number of connections at each step."""
@@ -113,7 +113,7 @@ def test_one_connection_at_most_is_one_for_ever() -> None:
 
 
 def test_connections_that_are_not_there_are_not_judged() -> None:
-    pace = Pace(clock := Clock(), 8)
+    pace = ConnectionLimit(clock := Clock(), 8)
     for _ in range(500):
         clock.now += STEP_S
         pace.waited(STEP_S)
@@ -123,7 +123,7 @@ def test_connections_that_are_not_there_are_not_judged() -> None:
 
 def test_the_time_that_a_connection_takes_to_open_is_not_held_against_it() -> None:
     clock = Clock()
-    pace = Pace(clock, 8)
+    pace = ConnectionLimit(clock, 8)
     received = 0.0
     flowing, opening = 1, 0.0
     for _ in range(1000):

@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from wire import Spans, drain
+from wire import Buffers, drain
 
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
@@ -92,22 +92,22 @@ class Throttled:
 @asynccontextmanager
 async def fetching(
     server: Throttled, *, ahead: int = 6 * MIB, connections: int = 4
-) -> AsyncIterator[tuple[Repository, Spans]]:
+) -> AsyncIterator[tuple[Repository, Buffers]]:
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     server.address = "{}:{}".format(*listener.sockets[0].getsockname())
-    registry = Registry(credentials=Credentials(), connections=connections, chance=lambda: 0.0, read_s=5.0)
-    spans = Spans(ahead + 4 * MIB, ahead=ahead)
+    registry = Registry(credentials=Credentials(), connections=connections, rng=lambda: 0.0, read_s=5.0)
+    buffers = Buffers(ahead + 4 * MIB, ahead=ahead)
     async with listener:
         try:
             async with registry:
-                yield registry.repository(Reference.parse(f"{server.address}/a:1")), spans
+                yield registry.repository(Reference.parse(f"{server.address}/a:1")), buffers
         finally:
             await asyncio.gather(*server.tasks)
-    assert spans.pool.in_use == 0
-    spans.pool.on_release = None
+    assert buffers.pool.in_use == 0
+    buffers.pool.on_release = None
 
 
-class Eager(connection_limit.Pace):
+class Eager(connection_limit.ConnectionLimit):
     """As many connections as there may be, from the start: how many are worth it is not these tests' question."""
 
     def __init__(self, clock: Callable[[], float], most: int) -> None:
@@ -121,23 +121,23 @@ class Eager(connection_limit.Pace):
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are small and many, so that a small blob is enough."""
-    monkeypatch.setattr(servers, "Pace", Eager)
+    monkeypatch.setattr(servers, "ConnectionLimit", Eager)
     monkeypatch.setattr(parallel_ranges, "PART", MIB)
 
 
 async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "Pace", connection_limit.Pace)
+    monkeypatch.setattr(servers, "ConnectionLimit", connection_limit.ConnectionLimit)
     monkeypatch.setattr(connection_limit, "RAMP_S", 0.1)
     server = Throttled()
-    async with fetching(server) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert server.most_at_once > 1
 
 
 async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
     server = Throttled()
-    async with fetching(server) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert server.most_at_once in (4, 5)  # the server may not know yet that the stream was cut
     assert server.ranges[0] == (0, SIZE - 1)
     assert all(last - first < MIB for first, last in server.ranges[1:])
@@ -148,8 +148,8 @@ async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
 
 async def test_a_blob_that_is_resumed_is_split_too() -> None:
     server = Throttled()
-    async with fetching(server) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 777, spans)) == BLOB[777:]
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 777, buffers)) == BLOB[777:]
     assert server.ranges[0] == (777, SIZE - 1)
     assert server.most_at_once > 1
 
@@ -157,15 +157,15 @@ async def test_a_blob_that_is_resumed_is_split_too() -> None:
 @pytest.mark.parametrize(("ahead", "connections"), [(6 * MIB, 1), (0, 4)])
 async def test_without_room_or_connections_there_is_one_request(ahead: int, connections: int) -> None:
     server = Throttled(rate=64 * MIB)
-    async with fetching(server, ahead=ahead, connections=connections) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    async with fetching(server, ahead=ahead, connections=connections) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert server.ranges == [(0, SIZE - 1)]
 
 
 async def test_two_blobs_share_the_room_and_both_arrive() -> None:
     server = Throttled()
-    async with fetching(server, ahead=4 * MIB) as (source, spans):
-        fetches = [drain(source.fetch(DESCRIPTOR, offset, spans)) for offset in (0, 1)]
+    async with fetching(server, ahead=4 * MIB) as (source, buffers):
+        fetches = [drain(source.fetch(DESCRIPTOR, offset, buffers)) for offset in (0, 1)]
         assert await asyncio.gather(*fetches) == [BLOB, BLOB[1:]]
     assert server.most_at_once <= 4 + 2  # two streams were cut
 
@@ -206,11 +206,11 @@ async def test_parts_that_fail_leave_their_bytes_to_the_stream(
         return spoil(first, last) if left >= 0 else None
 
     server = Throttled(rate=12 * MIB, spoil=some)
-    async with fetching(server) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
         if spoil in (lying, ignoring):
             before = len(server.ranges)
-            assert await drain(source.fetch(DESCRIPTOR, 5, spans)) == BLOB[5:]
+            assert await drain(source.fetch(DESCRIPTOR, 5, buffers)) == BLOB[5:]
             assert server.ranges[before:] == [(0, SIZE - 1)]  # no range is asked of it again
     assert left < 3
 
@@ -231,10 +231,10 @@ async def test_parts_that_are_refused_at_once_halve_the_connections_once(
             return None
         return b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, b""
 
-    monkeypatch.setattr(servers, "Pace", Recorded)
+    monkeypatch.setattr(servers, "ConnectionLimit", Recorded)
     server = Throttled(spoil=spoil)
-    async with fetching(server) as (source, spans):
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert halved == [2]
 
 
@@ -257,8 +257,8 @@ async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytes
 
     server.answer = starving  # type: ignore[method-assign]
     big = Descriptor(DESCRIPTOR.media_type, DESCRIPTOR.digest, SIZE)
-    async with fetching(server, ahead=6 * MIB) as (source, spans):
-        assert await drain(source.fetch(big, 0, spans)) == BLOB
+    async with fetching(server, ahead=6 * MIB) as (source, buffers):
+        assert await drain(source.fetch(big, 0, buffers)) == BLOB
     (slow,) = starved
     again = [first for first, last in server.ranges if last == slow[1] and first > slow[0]]
     assert len(again) == 1
@@ -267,38 +267,38 @@ async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytes
 
 async def test_a_fetch_that_is_closed_or_cancelled_anywhere_gives_everything_back() -> None:
     server = Throttled(rate=16 * MIB)
-    async with fetching(server) as (source, spans):
+    async with fetching(server) as (source, buffers):
         for count in (1, 4, 8):
-            fetch = source.fetch(DESCRIPTOR, 0, spans)
+            fetch = source.fetch(DESCRIPTOR, 0, buffers)
             for _ in range(count):
                 (await anext(fetch)).release()
             await fetch.aclose()
-            assert spans.pool.in_use == 0
-            task = asyncio.ensure_future(drain(source.fetch(DESCRIPTOR, 0, spans)))
+            assert buffers.pool.in_use == 0
+            task = asyncio.ensure_future(drain(source.fetch(DESCRIPTOR, 0, buffers)))
             asked = len(server.ranges)
             while len(server.ranges) - asked < count / 3 and not task.done():  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.001)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
-            assert spans.pool.in_use == 0
-        assert await drain(source.fetch(DESCRIPTOR, 0, spans)) == BLOB
+            assert buffers.pool.in_use == 0
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
 
 
 async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetched_later() -> None:
     server = Throttled()
-    async with fetching(server) as (source, spans):
-        fetch, data, shed = source.fetch(DESCRIPTOR, 0, spans), bytearray(), False
-        async for span in fetch:
-            data += span
-            span.release()
-            if spans.pool.in_use >= 3 * MIB and not shed:
-                shed, spans.ahead = True, 0
-                for press in list(spans.pressed):
+    async with fetching(server) as (source, buffers):
+        fetch, data, shed = source.fetch(DESCRIPTOR, 0, buffers), bytearray(), False
+        async for buffer in fetch:
+            data += buffer
+            buffer.release()
+            if buffers.pool.in_use >= 3 * MIB and not shed:
+                shed, buffers.ahead = True, 0
+                for press in list(buffers.pressed):
                     press()
-                while spans.pool.in_use:  # noqa: ASYNC110 - the fetch itself does nothing now
+                while buffers.pool.in_use:  # noqa: ASYNC110 - the fetch itself does nothing now
                     await asyncio.sleep(0.001)
-                spans.ahead = 6 * MIB
+                buffers.ahead = 6 * MIB
         assert shed
         assert data == BLOB
 
@@ -309,14 +309,14 @@ async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
 ) -> None:
     monkeypatch.setattr(parallel_ranges, "PART", 3 * MIB)
     server = Throttled(rate=16 * MIB)
-    async with fetching(server, ahead=3 * MIB) as (source, spans):
+    async with fetching(server, ahead=3 * MIB) as (source, buffers):
         data = bytearray()
-        async with aclosing(source.fetch(DESCRIPTOR, 0, spans)) as arriving:
-            async for span in arriving:
-                data += span
-                span.release()
-                spans.ahead = 0 if len(data) in (2 * MIB, 3 * MIB, 4 * MIB) else 3 * MIB  # memory for parts
-                for shed in list(spans.pressed):
+        async with aclosing(source.fetch(DESCRIPTOR, 0, buffers)) as arriving:
+            async for buffer in arriving:
+                data += buffer
+                buffer.release()
+                buffers.ahead = 0 if len(data) in (2 * MIB, 3 * MIB, 4 * MIB) else 3 * MIB  # memory for parts
+                for shed in list(buffers.pressed):
                     shed()
         assert data == BLOB
     assert (4 * MIB, 7 * MIB - 1) in server.ranges

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import virtual_time
-from wire import Spans
+from wire import Buffers
 
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
@@ -47,8 +47,8 @@ class Chance:
 class Moody:
     """A server of blobs, each a part of ``DATA``, that refuses, cuts, stalls, and answers other ranges than asked."""
 
-    def __init__(self, chance: Chance, blobs: dict[str, bytes]) -> None:
-        self.chance = chance
+    def __init__(self, rng: Chance, blobs: dict[str, bytes]) -> None:
+        self.rng = rng
         self.blobs = blobs
         self.answers = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -74,20 +74,20 @@ class Moody:
             writer.close()
 
     async def answer(self, writer: asyncio.StreamWriter, blob: bytes, first: int, last: int, *, ranged: bool) -> None:
-        await asyncio.sleep(self.chance.random.choice([0, 0.001, 0.05]))
-        fault = self.chance.fault()
+        await asyncio.sleep(self.rng.random.choice([0, 0.001, 0.05]))
+        fault = self.rng.fault()
         if fault.isdigit():
             writer.write(b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % fault.encode())
             return
         if not ranged or fault == "whole":
             first, last, ranged = 0, len(blob) - 1, False
         if fault == "other range" and ranged:
-            last = max(first, last - self.chance.random.randint(1, MIB))
+            last = max(first, last - self.rng.random.randint(1, MIB))
         status = b"206 X\r\nContent-Range: bytes %d-%d/%d" % (first, last, len(blob)) if ranged else b"200 OK"
         writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, last + 1 - first))
         stop = last + 1
         if fault in ("cut", "stall"):
-            stop = self.chance.random.randint(first, last)
+            stop = self.rng.random.randint(first, last)
         await self.send(writer, memoryview(blob)[first:stop])
         if fault == "cut":
             raise ConnectionError
@@ -95,20 +95,18 @@ class Moody:
             await asyncio.sleep(3600)
 
     async def send(self, writer: asyncio.StreamWriter, data: memoryview) -> None:
-        step = self.chance.random.choice([50_000, 1 << 18])
+        step = self.rng.random.choice([50_000, 1 << 18])
         for start in range(0, len(data), step):
             writer.write(data[start : start + step])
             await writer.drain()
-            await asyncio.sleep(step / self.chance.rate)
+            await asyncio.sleep(step / self.rng.rate)
 
 
 @asynccontextmanager
-async def client(server: Moody, spans: Spans) -> AsyncIterator[tuple[Repository, Server]]:
+async def client(server: Moody, buffers: Buffers) -> AsyncIterator[tuple[Repository, Server]]:
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
-    registry = Registry(
-        credentials=Credentials(), connections=CONNECTIONS, chance=server.chance.random.random, read_s=5.0
-    )
+    registry = Registry(credentials=Credentials(), connections=CONNECTIONS, rng=server.rng.random.random, read_s=5.0)
     async with listener:
         try:
             async with registry:
@@ -118,30 +116,30 @@ async def client(server: Moody, spans: Spans) -> AsyncIterator[tuple[Repository,
             for task in server.tasks:
                 task.cancel()
             await asyncio.gather(*server.tasks, return_exceptions=True)
-    assert spans.pool.in_use == 0
-    spans.pool.on_release = None
+    assert buffers.pool.in_use == 0
+    buffers.pool.on_release = None
 
 
-async def meddle(server: Server, spans: Spans, chance: Chance) -> None:
+async def meddle(server: Server, buffers: Buffers, rng: Chance) -> None:
     """Let more connections be worth having, and less, at any time; and more bytes be held ahead, and less."""
     while True:
-        await asyncio.sleep(chance.random.random() * MIB / chance.rate)
-        server.pace.target = chance.random.randint(1, CONNECTIONS)
-        if chance.random.random() < 0.5:
-            spans.ahead = chance.random.choice([0, 2 * MIB, 8 * MIB])
-            for shed in list(spans.pressed):
+        await asyncio.sleep(rng.random.random() * MIB / rng.rate)
+        server.pace.target = rng.random.randint(1, CONNECTIONS)
+        if rng.random.random() < 0.5:
+            buffers.ahead = rng.random.choice([0, 2 * MIB, 8 * MIB])
+            for shed in list(buffers.pressed):
                 shed()
-            if chance.random.random() < 0.5:
-                spans.ahead = 8 * MIB  # before those that were given up have ended
+            if rng.random.random() < 0.5:
+                buffers.ahead = 8 * MIB  # before those that were given up have ended
 
 
-async def read(source: Repository, blob: Descriptor, offset: int, spans: Spans, chance: Chance) -> bytes:
+async def read(source: Repository, blob: Descriptor, offset: int, buffers: Buffers, rng: Chance) -> bytes:
     data = bytearray()
-    async for span in source.fetch(blob, offset, spans):
-        data += span
-        span.release()
-        if chance.random.random() < 0.2:
-            await asyncio.sleep(chance.random.choice([0, 0.02, 0.5]))
+    async for buffer in source.fetch(blob, offset, buffers):
+        data += buffer
+        buffer.release()
+        if rng.random.random() < 0.2:
+            await asyncio.sleep(rng.random.choice([0, 0.02, 0.5]))
     return bytes(data)
 
 
@@ -149,22 +147,22 @@ async def read(source: Repository, blob: Descriptor, offset: int, spans: Spans, 
 def test_whatever_a_server_does_the_bytes_are_right_after_bounded_steps(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance = Chance(seed)
-    monkeypatch.setattr(parallel_ranges, "PART", chance.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
+    rng = Chance(seed)
+    monkeypatch.setattr(parallel_ranges, "PART", rng.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
 
     async def work() -> None:
         wanted = []
-        for _ in range(chance.random.randint(1, 3)):
-            data = DATA[chance.random.randint(0, MIB) : -chance.random.randint(1, MIB)]
+        for _ in range(rng.random.randint(1, 3)):
+            data = DATA[rng.random.randint(0, MIB) : -rng.random.randint(1, MIB)]
             digest = Digest("sha256", hashlib.sha256(data).hexdigest())
             wanted.append((Descriptor(mediatype.OCI_LAYER, digest, len(data)), data))
-        server = Moody(chance, {str(blob.digest): data for blob, data in wanted})
-        spans = Spans(20 * MIB, ahead=8 * MIB)
-        async with client(server, spans) as (source, learned):
-            meddler = asyncio.create_task(meddle(learned, spans, chance))
-            offsets = [chance.random.choice([0, 1, MIB + 17]) for _ in wanted]
+        server = Moody(rng, {str(blob.digest): data for blob, data in wanted})
+        buffers = Buffers(20 * MIB, ahead=8 * MIB)
+        async with client(server, buffers) as (source, learned):
+            meddler = asyncio.create_task(meddle(learned, buffers, rng))
+            offsets = [rng.random.choice([0, 1, MIB + 17]) for _ in wanted]
             fetches = [
-                read(source, blob, offset, spans, chance) for (blob, _), offset in zip(wanted, offsets, strict=True)
+                read(source, blob, offset, buffers, rng) for (blob, _), offset in zip(wanted, offsets, strict=True)
             ]
             try:
                 got = await asyncio.gather(*fetches)

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from fastoci.registry.fetch.retry import Backoff, Budget, Patience
+from fastoci.registry.fetch.retry import Backoff, RetryBudget, RetryPolicy
 
-PATIENCE = Patience(tries=10, doubtful_tries=3, first_s=0.2, most_s=20.0, budget=100)
+PATIENCE = RetryPolicy(tries=10, doubtful_tries=3, first_s=0.2, most_s=20.0, budget=100)
 
 
 def waits(backoff: Backoff, *, doubtful: bool = False) -> list[float]:
@@ -13,34 +13,34 @@ def waits(backoff: Backoff, *, doubtful: bool = False) -> list[float]:
 
 
 def test_waits_double_up_to_the_most_and_end_after_the_last_try() -> None:
-    found = waits(Backoff(PATIENCE, Budget(100), lambda: 1.0))
+    found = waits(Backoff(PATIENCE, RetryBudget(100), lambda: 1.0))
     assert found == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0]
 
 
 def test_the_jitter_is_full() -> None:
-    assert waits(Backoff(PATIENCE, Budget(100), lambda: 0.0)) == [0.0] * 9
-    assert waits(Backoff(PATIENCE, Budget(100), lambda: 0.5))[:2] == [0.1, 0.2]
+    assert waits(Backoff(PATIENCE, RetryBudget(100), lambda: 0.0)) == [0.0] * 9
+    assert waits(Backoff(PATIENCE, RetryBudget(100), lambda: 0.5))[:2] == [0.1, 0.2]
 
 
 def test_a_host_that_never_answered_is_tried_less_often() -> None:
-    assert len(waits(Backoff(PATIENCE, Budget(100), lambda: 1.0), doubtful=True)) == 2
+    assert len(waits(Backoff(PATIENCE, RetryBudget(100), lambda: 1.0), doubtful=True)) == 2
 
 
 def test_other_failures_do_not_take_the_tries_that_a_timeout_has() -> None:
-    backoff = Backoff(PATIENCE, Budget(100), lambda: 0.0)
+    backoff = Backoff(PATIENCE, RetryBudget(100), lambda: 0.0)
     assert [backoff.next_s(doubtful=doubtful) for doubtful in (False, False, False, True, False, True)] == [0.0] * 6
     assert backoff.next_s(doubtful=True) is None
 
 
 def test_progress_gives_all_tries_back() -> None:
-    backoff = Backoff(PATIENCE, Budget(100), lambda: 1.0)
+    backoff = Backoff(PATIENCE, RetryBudget(100), lambda: 1.0)
     waits(backoff)
     backoff.renew()
     assert backoff.next_s(doubtful=False) == 0.2
 
 
 def test_all_requests_share_a_budget_that_success_fills_again() -> None:
-    budget = Budget(12)
+    budget = RetryBudget(12)
     first, second = (Backoff(PATIENCE, budget, lambda: 0.0) for _ in range(2))
     assert len(waits(first)) == 9
     assert len(waits(second)) == 3
@@ -51,7 +51,7 @@ def test_all_requests_share_a_budget_that_success_fills_again() -> None:
 
 
 def test_a_budget_does_not_grow_beyond_its_size() -> None:
-    budget = Budget(1)
+    budget = RetryBudget(1)
     for _ in range(100):
         budget.earn()
     assert budget.spend()

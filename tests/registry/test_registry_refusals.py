@@ -13,7 +13,7 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.rate_limit_headers import retry_after_s
 from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import parse_url
@@ -25,7 +25,7 @@ async def refused(raw: Raw) -> RegistryError:
     client = Transport(tls_verify=True, connect_s=5.0, read_s=5.0, connections=2)
     try:
         async with serving(lambda asked: raw) as server:
-            return await refusal(
+            return await error_of(
                 await client.request("GET", parse_url(f"http://{server.address}/v2/x?s=1"), headers={})
             )
     finally:
@@ -146,7 +146,7 @@ async def test_what_a_server_repeats_of_a_request_s_secrets_is_not_shown(told: s
             url = parse_url(f"http://{server.address}/v2/x?scope=repository:app:pull&sig=q%2Fsigned")
             authorization = "Bearer tok.en" if told == "tok.en" else "Basic dXNlcjpwYXNzIHdvcmQ="
             own = {"X-Key": "own header"}
-            error = await refusal(
+            error = await error_of(
                 await client.request("GET", url, headers={}, authorization=authorization, own=own), hint="as asked"
             )
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.registry.config.registries_conf import Place, RegistriesConf, When, load, named, parse
+from fastoci.registry.config.registries_conf import Location, RegistriesConf, When, load, named, parse
 
 FILE = Path("/etc/containers/registries.conf")
 
@@ -50,8 +50,8 @@ def test_all_keys_are_read() -> None:
         """
     ).tables
     assert (table.prefix, table.blocked, table.file) == ("docker.io", True, FILE)
-    assert table.origin == Place("r.test/hub", insecure=True)
-    assert table.mirrors == (Place("m.test:5000", True, When.TAG), Place("n.test"))
+    assert table.origin == Location("r.test/hub", insecure=True)
+    assert table.mirrors == (Location("m.test:5000", True, When.TAG), Location("n.test"))
 
 
 def test_credential_helpers_are_kept_for_those_who_ask_for_credentials() -> None:

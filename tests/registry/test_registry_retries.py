@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 
 import pytest
-from wire import Asked, Raw, Server, Spans, answer, drain, drain_until_error, serving
+from wire import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
 from fastoci.errors import (
     ConnectError,
@@ -30,13 +30,13 @@ from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch import body
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http import transport
 from fastoci.registry.http.rate_limit_headers import Quota
-from fastoci.registry.http.throughput import Watch
+from fastoci.registry.http.throughput import StallDetector
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
-BLOB = bytes(range(256)) * 12_000  # 3 spans
+BLOB = bytes(range(256)) * 12_000  # 3 buffers
 SIZE = len(BLOB)
 BLOB_DESCRIPTOR = Descriptor(mediatype.OCI_LAYER_GZIP, Digest.of(BLOB), SIZE)
 MIB = 1 << 20
@@ -67,13 +67,13 @@ def first_of(answers: list[Raw]) -> Scripted:
 
 @asynccontextmanager
 async def client(
-    script: Scripted, patience: Patience | None = None, **options: float
+    script: Scripted, retry_policy: RetryPolicy | None = None, **options: float
 ) -> AsyncIterator[tuple[Repository, Server, Reference]]:
     """A client of which no wait between tries takes time."""
     registry = Registry(
         credentials=Credentials(),
-        patience=patience or Patience(),
-        chance=lambda: 0.0,
+        retry_policy=retry_policy or RetryPolicy(),
+        rng=lambda: 0.0,
         connect_s=5.0,
         read_s=options.get("read_s", 5.0),
     )
@@ -98,14 +98,14 @@ async def test_a_final_answer_is_not_asked_for_again(status: int) -> None:
 
 
 async def test_tries_end_and_the_error_is_the_registrys() -> None:
-    async with client(lambda asked: answer(503), Patience(tries=4)) as (source, server, reference):
+    async with client(lambda asked: answer(503), RetryPolicy(tries=4)) as (source, server, reference):
         with pytest.raises(UnavailableError, match="503"):
             await source.resolve(reference)
         assert len(server.asked) == 4
 
 
 async def test_the_budget_of_all_requests_ends_the_tries_of_each() -> None:
-    async with client(lambda asked: answer(503), Patience(tries=4, budget=5)) as (source, server, reference):
+    async with client(lambda asked: answer(503), RetryPolicy(tries=4, budget=5)) as (source, server, reference):
         for _ in range(10):
             with pytest.raises(UnavailableError):
                 await source.resolve(reference)
@@ -134,22 +134,22 @@ async def test_a_port_that_refuses_is_tried_three_times() -> None:
     reference = Reference.parse(f"{address}/a:1")
     waits = []
 
-    def chance() -> float:
+    def rng() -> float:
         waits.append(1)
         return 0.0
 
-    async with Registry(credentials=Credentials(), chance=chance) as registry:
+    async with Registry(credentials=Credentials(), rng=rng) as registry:
         with pytest.raises(ConnectError, match="connection refused"):
             await registry.repository(reference).resolve(reference)
     assert len(waits) == 2
 
 
 async def test_an_unknown_host_is_not_tried_again() -> None:
-    def chance() -> float:
+    def rng() -> float:
         raise AssertionError("a second try")
 
     reference = Reference.parse("registry.invalid/a:1")
-    async with Registry(credentials=Credentials(), chance=chance) as registry:
+    async with Registry(credentials=Credentials(), rng=rng) as registry:
         with pytest.raises(ConnectError, match="unknown host") as caught:
             await registry.repository(reference).resolve(reference)
     assert caught.value.final
@@ -173,15 +173,17 @@ async def test_nobody_asks_a_host_before_the_wait_that_it_asked_for_is_over(stat
         wait = "1" if form == "seconds" else formatdate(open_at, usegmt=True)
         return answer(status, headers={"Retry-After": wait, "RateLimit-Remaining": "1"})
 
-    heard = asyncio.Event()
+    on_response = asyncio.Event()
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), chance=lambda: 0.0, told=lambda host, quota: heard.set()) as registry,
+        Registry(
+            credentials=Credentials(), rng=lambda: 0.0, on_quota=lambda host, quota: on_response.set()
+        ) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source = registry.repository(reference)
         first = asyncio.ensure_future(source.resolve(reference))
-        await heard.wait()
+        await on_response.wait()
         await asyncio.gather(first, *(source.resolve(reference) for _ in range(5)))
     assert len(times) == 7
     assert min(times[1:]) >= (times[0] + 1.0 if form == "seconds" else open_at) - 0.01
@@ -209,7 +211,7 @@ async def test_who_waited_for_a_connection_meanwhile_waits_too() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+        Registry(credentials=Credentials(), rng=lambda: 0.0, connections=1) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source = registry.repository(reference)
@@ -222,7 +224,7 @@ async def test_who_waited_for_a_connection_learns_that_the_wait_is_too_long() ->
     script = first_of([answer(429, headers={"Retry-After": "100"}), manifest()])
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), chance=lambda: 0.0, connections=1) as registry,
+        Registry(credentials=Credentials(), rng=lambda: 0.0, connections=1) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source = registry.repository(reference)
@@ -256,7 +258,7 @@ async def test_a_short_wait_is_no_reason_to_hurry() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), patience=Patience(first_s=0.5), chance=lambda: 1.0) as registry,
+        Registry(credentials=Credentials(), retry_policy=RetryPolicy(first_s=0.5), rng=lambda: 1.0) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         assert (await registry.repository(reference).resolve(reference))[1] == INDEX
@@ -282,16 +284,16 @@ async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), told=lambda host, quota: seen.append((host, quota))) as registry,
+        Registry(credentials=Credentials(), on_quota=lambda host, quota: seen.append((host, quota))) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
-        source, spans = registry.repository(reference), Spans(4 << 20)
+        source, buffers = registry.repository(reference), Buffers(4 << 20)
         for _ in range(3):
             await source.resolve(reference)
         with pytest.raises(RateLimitedError, match="come back at") as caught:
             await source.resolve(reference)
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB  # blobs do not count
-        spans.pool.on_release = None
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB  # blobs do not count
+        buffers.pool.on_release = None
     assert caught.value.retry_after_s == pytest.approx(21600, abs=5)
     assert seen == [(server.address, Quota(left, 100, 21600)) for left in (2, 1, 0)]
 
@@ -301,7 +303,7 @@ async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
 
 @pytest.mark.parametrize("end", ["close", "reset", "hold"])
 @pytest.mark.parametrize("offset", [0, 12345])
-async def test_a_blob_that_is_cut_goes_on_at_its_offset(end: str, offset: int, spans: Spans) -> None:
+async def test_a_blob_that_is_cut_goes_on_at_its_offset(end: str, offset: int, buffers: Buffers) -> None:
     cuts = iter([MIB + 17, 500_000, 100])
 
     def script(asked: Asked) -> Raw:
@@ -310,7 +312,7 @@ async def test_a_blob_that_is_cut_goes_on_at_its_offset(end: str, offset: int, s
         return Raw(head + data) if size is None else Raw(head + data[:size], end)  # type: ignore[arg-type]
 
     async with client(script, read_s=0.2) as (source, server, _):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, offset, spans)) == BLOB[offset:]
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, offset, buffers)) == BLOB[offset:]
     starts = [int(asked.headers.get("range", "bytes=0-")[6:].split("-")[0]) for asked in server.asked]
     if end == "reset":  # the system drops what it has not sent
         assert starts == sorted(starts)
@@ -320,7 +322,7 @@ async def test_a_blob_that_is_cut_goes_on_at_its_offset(end: str, offset: int, s
     assert all(asked.headers["range"].endswith(f"-{SIZE - 1}") for asked in server.asked[1:])
 
 
-async def test_a_blob_that_is_reset_every_mebibyte_arrives_and_costs_no_try(spans: Spans) -> None:
+async def test_a_blob_that_is_reset_every_mebibyte_arrives_and_costs_no_try(buffers: Buffers) -> None:
     blob = BLOB * 4
     descriptor = Descriptor(mediatype.OCI_LAYER_GZIP, Digest.of(blob), len(blob))
 
@@ -331,35 +333,35 @@ async def test_a_blob_that_is_reset_every_mebibyte_arrives_and_costs_no_try(span
         last = first + MIB >= len(blob)
         return Raw(head.encode() + blob[first : first + MIB], "keep" if last else "close")
 
-    async with client(script, Patience(tries=1)) as (source, server, _):
-        assert await drain(source.fetch(descriptor, 0, spans)) == blob
+    async with client(script, RetryPolicy(tries=1)) as (source, server, _):
+        assert await drain(source.fetch(descriptor, 0, buffers)) == blob
         assert len(server.asked) == -(-len(blob) // MIB)
 
 
-async def test_pieces_that_are_cut_before_a_mebibyte_are_progress_together(spans: Spans) -> None:
+async def test_pieces_that_are_cut_before_a_mebibyte_are_progress_together(buffers: Buffers) -> None:
     def script(asked: Asked) -> Raw:
         head, data = ranged(asked)
         piece = 600_000
         return Raw(head + data[:piece], "close" if len(data) > piece else "keep")
 
-    async with client(script, Patience(tries=3)) as (source, server, _):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+    async with client(script, RetryPolicy(tries=3)) as (source, server, _):
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert len(server.asked) == -(-SIZE // 600_000)
 
 
-async def test_a_blob_without_progress_ends_with_the_cut(spans: Spans) -> None:
+async def test_a_blob_without_progress_ends_with_the_cut(buffers: Buffers) -> None:
     def script(asked: Asked) -> Raw:
         head, data = ranged(asked)
         return Raw(head + data[:100_000], "close")
 
-    async with client(script, Patience(tries=3)) as (source, server, _):
-        data, error = await drain_until_error(source.fetch(BLOB_DESCRIPTOR, 0, spans))
+    async with client(script, RetryPolicy(tries=3)) as (source, server, _):
+        data, error = await drain_until_error(source.fetch(BLOB_DESCRIPTOR, 0, buffers))
         assert data == BLOB[:300_000]
         assert "ended after 100000 of" in str(error)
         assert len(server.asked) == 3
 
 
-async def test_a_signed_address_that_expired_is_asked_for_again_and_never_kept(spans: Spans) -> None:
+async def test_a_signed_address_that_expired_is_asked_for_again_and_never_kept(buffers: Buffers) -> None:
     requests = 0
 
     def cdn_script(asked: Asked) -> Raw:
@@ -379,46 +381,48 @@ async def test_a_signed_address_that_expired_is_asked_for_again_and_never_kept(s
             return answer(307, headers={"Location": f"http://{cdn.address}/x?sig=secret{count}"})
 
         async with client(script) as (source, server, _):
-            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+            assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
     assert [dict(asked.query)["sig"] for asked in cdn.asked] == ["secret1", "secret2", "secret3"]
     assert cdn.asked[2].headers["range"] == f"bytes=1000-{SIZE - 1}"
     assert len(server.asked) == 3
 
 
-async def test_an_address_that_is_always_expired_is_final_and_its_signature_is_not_told(spans: Spans) -> None:
+async def test_an_address_that_is_always_expired_is_final_and_its_signature_is_not_told(buffers: Buffers) -> None:
     async with serving(lambda asked: answer(403)) as cdn:
         to = answer(307, headers={"Location": f"http://{cdn.address}/x?sig=secret"})
         async with client(lambda asked: to) as (source, server, _):
             with pytest.raises(DeniedError) as caught:
-                await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans))
+                await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers))
             assert len(server.asked) == 2
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(caught.value.__cause__)
 
 
-async def test_a_host_that_does_not_honour_ranges_is_not_asked_for_one_again(spans: Spans) -> None:
+async def test_a_host_that_does_not_honour_ranges_is_not_asked_for_one_again(buffers: Buffers) -> None:
     cut = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + BLOB[: 2 * MIB]
     script = first_of([Raw(cut, "close"), Raw(cut[:-MIB], "close"), answer(body=BLOB)])
     async with client(script) as (source, server, _):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 7, spans)) == BLOB[7:]
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 7, buffers)) == BLOB[7:]
     assert ["range" in asked.headers for asked in server.asked] == [False, True, False, False]
 
 
 async def test_bytes_that_are_skipped_on_the_way_to_an_offset_are_no_stall(
-    spans: Spans, monkeypatch: pytest.MonkeyPatch
+    buffers: Buffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = itertools.count(step=5)  # each look at the clock takes so long
-    monkeypatch.setattr(body, "Watch", lambda clock, peers, lag: Watch(lambda: float(next(seconds)), peers))
+    monkeypatch.setattr(
+        body, "StallDetector", lambda clock, peers, lag: StallDetector(lambda: float(next(seconds)), peers)
+    )
     async with client(lambda asked: answer(body=BLOB)) as (source, server, _):
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, SIZE - 10, spans)) == BLOB[-10:]
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, SIZE - 10, buffers)) == BLOB[-10:]
         assert len(server.asked) == 1
 
 
-async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Spans) -> None:
+async def test_silence_before_the_headers_is_a_timeout_and_tried_again(buffers: Buffers) -> None:
     async with client(first_of([Raw(b"", "hold"), manifest()]), read_s=0.2) as (source, _, reference):
         assert (await source.resolve(reference))[1] == INDEX
-    async with client(lambda asked: Raw(b"", "hold"), Patience(tries=2), read_s=0.1) as (source, server, reference):
+    async with client(lambda asked: Raw(b"", "hold"), RetryPolicy(tries=2), read_s=0.1) as (source, server, reference):
         with pytest.raises(TimedOutError):
             await source.resolve(reference)
         assert len(server.asked) == 2
@@ -426,8 +430,8 @@ async def test_silence_before_the_headers_is_a_timeout_and_tried_again(spans: Sp
 
 async def test_a_manifest_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=25)  # each look at the clock takes so long
-    slow = functools.partial(Watch, lambda: float(next(seconds)))
-    monkeypatch.setattr(transport, "Watch", lambda clock, lag: slow())
+    slow = functools.partial(StallDetector, lambda: float(next(seconds)))
+    monkeypatch.setattr(transport, "StallDetector", lambda clock, lag: slow())
     async with client(lambda asked: manifest()) as (source, server, reference):
         with pytest.raises(TimedOutError, match="stalled at"):
             await source.resolve(reference)

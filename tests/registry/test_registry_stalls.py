@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fastoci.registry.http.throughput import FLOOR, FLOOR_S, PEERS_S, Peers, Watch
+from fastoci.registry.http.throughput import FLOOR, FLOOR_S, PEERS_S, SpeedSamples, StallDetector
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def flow(watch: Watch, clock: Clock, rate: float, seconds: float) -> str:
+def flow(watch: StallDetector, clock: Clock, rate: float, seconds: float) -> str:
     """Bytes at an even rate, looked at each second; what is said of them first."""
     for _ in range(round(seconds)):
         clock.now += 1
@@ -24,9 +24,9 @@ def flow(watch: Watch, clock: Clock, rate: float, seconds: float) -> str:
     return ""
 
 
-def watched(median: float | None = None) -> tuple[Watch, Clock]:
+def watched(median: float | None = None) -> tuple[StallDetector, Clock]:
     clock = Clock()
-    watch = Watch(clock, lambda: median)
+    watch = StallDetector(clock, lambda: median)
     watch.resume()
     return watch, clock
 
@@ -64,7 +64,7 @@ def test_a_body_far_below_its_peers_is_starved_and_one_that_is_a_bit_slower_is_n
 
 
 def test_a_median_needs_a_few_parts() -> None:
-    peers = Peers()
+    peers = SpeedSamples()
     for rate in (1, 2, 300):
         peers.add(rate, 1.0)
         assert peers.median() is None

@@ -13,23 +13,23 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from wire import Spans, drain, drain_until_error
+from wire import Buffers, drain, drain_until_error
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import FastociError, TimedOutError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.fetch.body import Body
 from fastoci.registry.http import servers
-from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import parse_url
 
 LEAST = 128 << 10
 SIZES = [LEAST - 1, LEAST, 1 << 20, (1 << 20) + 1, 5 << 20]
 BIG = 3 << 20
-SHORT = 200_000  # less than a span
-PART = (1 << 20) + 300_000  # a whole span, and a part of the next
+SHORT = 200_000  # less than a buffer
+PART = (1 << 20) + 300_000  # a whole buffer, and a part of the next
 DATA = bytes(range(256)) * (20 << 10)
 
 Talk = Callable[["Wire", str], Awaitable[None]]
@@ -109,54 +109,56 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None) -> AsyncIterator[Serve
         await listener.wait_closed()
 
 
-async def pour(reply: Reply, blob: Descriptor, server: servers.Server, spans: Spans) -> AsyncGenerator[Span, None]:
-    """The spans of a whole body; what came before an error comes first."""
+async def pour(
+    reply: Reply, blob: Descriptor, server: servers.Server, buffers: Buffers
+) -> AsyncGenerator[Buffer, None]:
+    """The buffers of a whole body; what came before an error comes first."""
     body = Body(reply, blob, server, skip=0, left=blob.size)
-    span: Span | None = None
+    buffer: Buffer | None = None
     try:
         while body.left:
-            span = await spans.take()
+            buffer = await buffers.take()
             try:
-                await body.fill(span, body.left)
+                await body.fill(buffer, body.left)
             except FastociError:
-                if len(span):
-                    last, span = span, None
+                if len(buffer):
+                    last, buffer = buffer, None
                     yield last
                 raise
-            full, span = span, None
+            full, buffer = buffer, None
             yield full
     finally:
-        if span is not None:
-            span.release()
+        if buffer is not None:
+            buffer.release()
         body.close()
 
 
 class Client:
-    """Requests through one transport into spans of one pool that must be whole at the end."""
+    """Requests through one transport into buffers of one pool that must be whole at the end."""
 
     def __init__(self, transport: Transport, server: Server) -> None:
         self.transport = transport
         self.server = server
-        self.spans = Spans(4 << 20)
+        self.buffers = Buffers(4 << 20)
 
     @asynccontextmanager
-    async def body(self, size: int, *, late: bool = False) -> AsyncIterator[AsyncGenerator[Span, None]]:
-        """The spans of a body; ``late``: aiohttp has read as much as it wants to before they are asked for."""
+    async def body(self, size: int, *, late: bool = False) -> AsyncIterator[AsyncGenerator[Buffer, None]]:
+        """The buffers of a body; ``late``: aiohttp has read as much as it wants to before they are asked for."""
         reply = await self.transport.request("GET", parse_url(f"{self.server.url}/body"), headers={})
         if late:
             await asyncio.sleep(0.02)
         blob = Descriptor("application/octet-stream", Digest.of(b""), size)
         sender = self.transport.servers.of(reply.origin)
-        async with aclosing(pour(reply, blob, sender, self.spans)) as spans:
-            yield spans
+        async with aclosing(pour(reply, blob, sender, self.buffers)) as buffers:
+            yield buffers
 
     async def fetch(self, size: int, *, late: bool = False) -> bytes:
-        async with self.body(size, late=late) as spans:
-            return await drain(spans)
+        async with self.body(size, late=late) as buffers:
+            return await drain(buffers)
 
     async def fetch_until_error(self, size: int) -> tuple[bytes, Exception]:
-        async with self.body(size) as spans:
-            return await drain_until_error(spans)
+        async with self.body(size) as buffers:
+            return await drain_until_error(buffers)
 
     async def manifest(self) -> bytes:
         """A small answer, by aiohttp's own reader."""
@@ -194,18 +196,18 @@ def tls(
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[Takeover]:
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[DirectReceiver]:
     """The takeovers so far."""
-    found: list[Takeover] = []
-    real = Takeover.begin
+    found: list[DirectReceiver] = []
+    real = DirectReceiver.begin
 
-    def begin(response: aiohttp.ClientResponse, left: int, read_s: float) -> Takeover | None:
+    def begin(response: aiohttp.ClientResponse, left: int, read_s: float) -> DirectReceiver | None:
         takeover = real(response, left, read_s)
         if takeover is not None:
             found.append(takeover)
         return takeover
 
-    monkeypatch.setattr(Takeover, "begin", begin)
+    monkeypatch.setattr(DirectReceiver, "begin", begin)
     return found
 
 
@@ -216,9 +218,9 @@ async def connected(talk: Talk, tls: ssl.SSLContext | None, *, read_s: float = 2
         client = Client(transport, server)
         try:
             yield client
-            assert client.spans.pool.in_use == 0
+            assert client.buffers.pool.in_use == 0
         finally:
-            client.spans.pool.on_release = None
+            client.buffers.pool.on_release = None
             await transport.aclose()
 
 
@@ -250,7 +252,7 @@ def test_a_body_that_comes_with_its_headers_is_right(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_body_that_comes_after_its_headers_is_received_past_aiohttp(
-    run: Run, tls: ssl.SSLContext | None, size: int, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, size: int, taken: list[DirectReceiver]
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         before = len(taken)
@@ -271,7 +273,7 @@ def test_a_body_that_comes_after_its_headers_is_received_past_aiohttp(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_body_that_comes_in_dribs_is_right(
-    run: Run, tls: ssl.SSLContext | None, size: int, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, size: int, taken: list[DirectReceiver]
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         data = head(size) + DATA[:size]
@@ -292,7 +294,7 @@ def test_a_body_that_comes_in_dribs_is_right(
 
 
 def test_the_connection_serves_bodies_and_manifests_in_turn(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         body = b"{}" if path == "/manifest" else DATA[:BIG]
@@ -315,7 +317,7 @@ def test_the_connection_serves_bodies_and_manifests_in_turn(
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("part", [0, 300_000, 1 << 20, PART, BIG - 1])
 def test_what_came_before_a_cut_is_yielded_before_the_error(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover], part: int, how: str
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver], part: int, how: str
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         await wire.send(head(BIG))
@@ -337,7 +339,9 @@ def test_what_came_before_a_cut_is_yielded_before_the_error(
     run(work())
 
 
-def test_silence_is_a_timeout_after_what_came(run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]) -> None:
+def test_silence_is_a_timeout_after_what_came(
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
+) -> None:
     async def talk(wire: Wire, path: str) -> None:
         await wire.send(head(BIG))
         await wire.send(DATA[:PART])
@@ -372,7 +376,7 @@ def test_a_server_that_is_slow_but_not_silent_is_waited_for(run: Run, tls: ssl.S
 
 @pytest.mark.parametrize("extra", [head(4) + b"evil", b"more", b"many " * 60_000], ids=["an answer", "text", "much"])
 def test_bytes_beyond_the_end_are_no_answer_to_the_next_request(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover], extra: bytes
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver], extra: bytes
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         if path == "/manifest":
@@ -399,7 +403,7 @@ def test_bytes_beyond_the_end_are_no_answer_to_the_next_request(
 
 
 def test_bytes_that_come_later_than_the_end_are_no_answer_either(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
 ) -> None:
     async def work() -> None:
         whole = asyncio.Event()
@@ -425,8 +429,8 @@ def test_bytes_that_come_later_than_the_end_are_no_answer_either(
 
 
 @pytest.mark.parametrize("part", [0, 1, 300_000, 1 << 20, PART])
-def test_a_cancelled_fetch_gives_its_span_back_and_ends_the_connection(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover], part: int
+def test_a_cancelled_fetch_gives_its_buffer_back_and_ends_the_connection(
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver], part: int
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         if path == "/manifest":
@@ -445,7 +449,7 @@ def test_a_cancelled_fetch_gives_its_span_back_and_ends_the_connection(
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
-            assert client.spans.pool.in_use == 0
+            assert client.buffers.pool.in_use == 0
             await client.server.ended.wait()
             assert await client.manifest() == b"{}"
             assert len(set(client.server.ports)) == 2
@@ -453,8 +457,8 @@ def test_a_cancelled_fetch_gives_its_span_back_and_ends_the_connection(
     run(work())
 
 
-def test_a_fetch_cancelled_while_it_waits_for_a_span_ends_the_connection(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+def test_a_fetch_cancelled_while_it_waits_for_a_buffer_ends_the_connection(
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         await wire.send(head(BIG))
@@ -463,15 +467,15 @@ def test_a_fetch_cancelled_while_it_waits_for_a_span_ends_the_connection(
 
     async def work() -> None:
         async with connected(talk, tls) as client:
-            held = [await client.spans.take() for _ in range(3)]
-            async with client.body(BIG) as spans:
-                held.append(await anext(spans))
-                second = asyncio.ensure_future(anext(spans))
+            held = [await client.buffers.take() for _ in range(3)]
+            async with client.body(BIG) as buffers:
+                held.append(await anext(buffers))
+                second = asyncio.ensure_future(anext(buffers))
                 await asyncio.sleep(0)
                 second.cancel()
                 await asyncio.wait([second])
-            for span in held:
-                span.release()
+            for buffer in held:
+                buffer.release()
             await client.server.ended.wait()
         assert len(taken) == 1
 
@@ -480,7 +484,7 @@ def test_a_fetch_cancelled_while_it_waits_for_a_span_ends_the_connection(
 
 @pytest.mark.parametrize("framing", ["chunked", "no length"])
 def test_a_body_without_a_length_is_left_to_aiohttp(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover], framing: str
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver], framing: str
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         if framing == "chunked":
@@ -500,7 +504,7 @@ def test_a_body_without_a_length_is_left_to_aiohttp(
 
 
 def test_a_server_that_closes_after_the_last_byte_is_asked_again_on_a_new_connection(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
 ) -> None:
     async def talk(wire: Wire, path: str) -> None:
         await wire.send(head(BIG))
@@ -518,7 +522,7 @@ def test_a_server_that_closes_after_the_last_byte_is_asked_again_on_a_new_connec
 
 
 def test_a_transport_that_claims_more_bytes_than_there_was_room_for_is_not_believed(
-    run: Run, tls: ssl.SSLContext | None, taken: list[Takeover]
+    run: Run, tls: ssl.SSLContext | None, taken: list[DirectReceiver]
 ) -> None:
     async def work() -> None:
         claimed = asyncio.Event()

@@ -16,7 +16,7 @@ from wire import Asked, Raw, Server, answer, as_json, serving, unauthorized
 from fastoci.errors import CredentialError, DeniedError, RegistryError, UnauthorizedError
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credential import Credential
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import Origin, parse_url
 
@@ -80,7 +80,7 @@ class Client:
 
         reply = await self.auth.request(Origin.of(url), scope, send, self.find, name="r.test")
         if reply.status != 200:
-            raise await refusal(reply)
+            raise await error_of(reply)
         body = await reply.read(100)
         reply.close()
         return body

@@ -15,7 +15,7 @@ from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
 from fastoci.registry.config.endpoints import Tls
-from fastoci.registry.http.address_policy import Nearness, nearness
+from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import Origin, parse_url, redact
 
@@ -286,8 +286,8 @@ async def test_a_request_is_trusted_as_it_says_whatever_another_said_meanwhile(
 
 
 def test_reach_orders_addresses_from_far_to_near() -> None:
-    assert nearness("8.8.8.8") < nearness("10.0.0.1") < nearness("127.0.0.1") < nearness("169.254.1.1")
-    assert max(Nearness) is Nearness.FORBIDDEN
+    assert scope_of("8.8.8.8") < scope_of("10.0.0.1") < scope_of("127.0.0.1") < scope_of("169.254.1.1")
+    assert max(AddressScope) is AddressScope.FORBIDDEN
 
 
 async def test_a_refused_connection_says_what_to_look_at() -> None:

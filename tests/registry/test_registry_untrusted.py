@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mirrors import BLOB, BLOB_DESCRIPTOR, INDEX, MANIFEST, REFERENCE, between, endpoint, whole
-from wire import Asked, Raw, Script, Spans, drain, serving
+from wire import Asked, Buffers, Raw, Script, drain, serving
 
 from fastoci.errors import FastociError, NotFoundError, RegistryError
 from fastoci.registry.auth.auth_file import AuthFile
@@ -21,7 +21,7 @@ from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch import repository, resuming_range
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Patience
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.untrusted import parsed, typed
 from fastoci.registry.http.urls import Origin, parse_url, redact
 
@@ -49,7 +49,7 @@ BAD_URLS = [
 @pytest.mark.attack
 @pytest.mark.parametrize("url", BAD_URLS)
 @pytest.mark.parametrize("where", ["redirect", "realm"])
-async def test_a_mirror_that_names_no_url_is_passed_by(url: str, where: str, spans: Spans) -> None:
+async def test_a_mirror_that_names_no_url_is_passed_by(url: str, where: str, buffers: Buffers) -> None:
     def mirror(asked: Asked) -> Raw:
         if where == "redirect":
             return raw(307, f"Location: {url}")
@@ -57,7 +57,7 @@ async def test_a_mirror_that_names_no_url_is_passed_by(url: str, where: str, spa
 
     async with between(mirror, good) as (source, _, _):
         assert (await source.resolve(REFERENCE))[1] == INDEX
-        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+        assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
 
 
 @pytest.mark.attack
@@ -75,7 +75,7 @@ async def test_a_mirror_whose_challenge_no_url_can_hold_is_passed_by(
     async with serving(mirror) as first, serving(good) as last:
         address = first.address
         files = (AuthFile("auth.json", {first.address: credential}),) if credential else ()
-        async with Registry(credentials=Credentials(files), chance=lambda: 0.0) as registry:
+        async with Registry(credentials=Credentials(files), rng=lambda: 0.0) as registry:
             where = [endpoint(first.address), endpoint(last.address, origin=True)]
             assert (await registry.repository_at(REFERENCE, where).resolve(REFERENCE))[1] == INDEX
 
@@ -186,8 +186,8 @@ def good(asked: Asked) -> Raw:
     return MANIFEST if "/manifests/" in asked.path else whole(asked)
 
 
-async def both(source: Repository, spans: Spans) -> tuple[bytes, bytes]:
-    return (await source.resolve(REFERENCE))[1], await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans))
+async def both(source: Repository, buffers: Buffers) -> tuple[bytes, bytes]:
+    return (await source.resolve(REFERENCE))[1], await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers))
 
 
 @pytest.mark.attack
@@ -200,15 +200,15 @@ def test_whatever_a_mirror_says_the_image_comes(answers: list[tuple[int, list[tu
             address = first.address
             files = (AuthFile("auth.json", {address: Credential("me", "pw")}),)
             client = Registry(
-                credentials=Credentials(files), chance=lambda: 0.0, read_s=0.3, patience=Patience(max_wait_s=0.1)
+                credentials=Credentials(files), rng=lambda: 0.0, read_s=0.3, retry_policy=RetryPolicy(max_wait_s=0.1)
             )
             async with client:
                 where = [endpoint(address), endpoint(last.address, origin=True)]
-                source, spans = client.repository_at(REFERENCE, where), Spans(4 << 20)
+                source, buffers = client.repository_at(REFERENCE, where), Buffers(4 << 20)
                 assert (await source.resolve(REFERENCE))[1] == INDEX
-                if await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) != BLOB:  # which a digest shows
+                if await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) != BLOB:  # which a digest shows
                     source.report_corrupt(BLOB_DESCRIPTOR, source.served_by(BLOB_DESCRIPTOR))
-                    assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, spans)) == BLOB
+                    assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
 
     asyncio.run(run())
 
@@ -225,16 +225,16 @@ def test_whatever_a_registry_says_alone_is_a_typed_error_at_worst(
             address = server.address
             client = Registry(
                 credentials=Credentials(explicit=Credential("me", "pw")),
-                chance=lambda: 0.0,
+                rng=lambda: 0.0,
                 read_s=0.3,
-                patience=Patience(tries=2, max_wait_s=0.1),
+                retry_policy=RetryPolicy(tries=2, max_wait_s=0.1),
             )
             async with client:
                 source = client.repository_at(REFERENCE, [endpoint(address, origin=True)])
                 with suppress(FastociError):
                     await source.resolve(REFERENCE)
                 with suppress(FastociError):
-                    await drain(source.fetch(BLOB_DESCRIPTOR, 0, Spans(4 << 20)))
+                    await drain(source.fetch(BLOB_DESCRIPTOR, 0, Buffers(4 << 20)))
 
     asyncio.run(run())
 
@@ -257,18 +257,18 @@ def test_any_text_is_a_url_or_a_value_error(text: str, relative: bool) -> None:
 
 @pytest.mark.attack
 async def test_an_exception_that_nobody_expected_rules_out_a_mirror_and_not_the_pull(
-    spans: Spans, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    buffers: Buffers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with between(good, good) as (source, mirror, origin):
         monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address))
         monkeypatch.setattr(resuming_range, "is_gzip", failing_at(mirror.address))
-        assert await both(source, spans) == (INDEX, BLOB)
+        assert await both(source, buffers) == (INDEX, BLOB)
         assert (len(mirror.asked), len(origin.asked)) == (2, 2)
     assert "unexpected ZeroDivisionError" in caplog.text
 
 
 async def test_an_exception_that_nobody_expected_is_the_cause_of_the_error_in_the_end(
-    spans: Spans, monkeypatch: pytest.MonkeyPatch
+    buffers: Buffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with between(good, lambda asked: raw(404)) as (source, mirror, _):
         monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address))

@@ -79,7 +79,7 @@ async def test_a_condemned_blob_is_absent_everywhere_until_it_is_replaced(
 ) -> None:
     blob = await base.put(b"rotten")
     store = Store.at(shelf.path, [base.path])
-    store.condemn(blob.digest)
+    store.treat_as_absent(blob.digest)
     assert await store.missing([blob]) == [blob]
     with pytest.raises(BlobNotFoundError):
         store.open(blob)

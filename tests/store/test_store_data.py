@@ -93,12 +93,12 @@ async def test_blobs_written_at_the_same_time_do_not_interleave_on_the_disk(
     shelf = open_shelf(real_disk / "store")
     blobs = [shelf.describe(number.to_bytes(32 << 20)) for number in range(4)]
     ingests = [ingest for blob in blobs if (ingest := await shelf.store.begin(blob)) is not None]
-    span = _core.Pool(1 << 20).take()
-    assert span is not None
-    span.append(bytes(1 << 20))
+    buffer = _core.Pool(1 << 20).take()
+    assert buffer is not None
+    buffer.append(bytes(1 << 20))
     for _ in range(32):
         for ingest in ingests:
-            ingest.sink.feed(span)
+            ingest.sink.feed(buffer)
     for ingest in ingests:
         file = shelf.ingest(ingest.blob) / "data"
         assert _extents(filefrag, file) <= 8

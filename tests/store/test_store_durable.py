@@ -11,7 +11,7 @@ from store_shelf import Shelf
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
-from fastoci.store.ingest.durability import Level
+from fastoci.limits import Level
 from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
@@ -87,7 +87,7 @@ async def test_one_sync_serves_the_markers_of_a_job(
     await shelf.put(b"first")
     contents = [bytes([number]) for number in range(20)]
     calls = Calls(monkeypatch)
-    await shelf.store.announce([shelf.describe(content) for content in contents])
+    await shelf.store.mark_pending([shelf.describe(content) for content in contents])
     assert len(markers(shelf)) == 21
     for content in contents:
         await shelf.put(content)
@@ -154,7 +154,7 @@ async def test_a_blob_of_another_boot_that_was_not_synced_is_absent_until_it_is_
 async def test_a_marker_that_another_process_has_cleared_is_made_again(open_at: Callable[[Level], Shelf]) -> None:
     shelf = open_at("none")
     blob = shelf.describe(b"content")
-    await shelf.store.announce([blob])
+    await shelf.store.mark_pending([blob])
     (shelf.path / "unsynced" / boot_id() / f"sha256-{blob.digest.hex}").unlink()
     await shelf.put(b"content")
     assert markers(shelf) == [f"sha256-{blob.digest.hex}"]

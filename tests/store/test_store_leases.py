@@ -148,8 +148,8 @@ async def test_a_lease_that_ends_beside_a_collector_is_left_to_it(shelf: Shelf) 
             pass
         assert len(leases(shelf)) == 1
         with gate.sweeping():
-            assert gate.spared == {bytes.fromhex(blob.digest.hex)}
-        gate.bury()
+            assert gate.leased == {bytes.fromhex(blob.digest.hex)}
+        gate.drop_dead_leases()
     assert leases(shelf) == []
 
 
@@ -179,7 +179,7 @@ async def test_a_job_cancelled_while_it_waits_for_a_sweep_leaves_no_lease(shelf:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        gate.bury()
+        gate.drop_dead_leases()
         assert leases(shelf) == []
 
 
@@ -207,7 +207,7 @@ async def test_a_torn_line_does_not_count_and_what_follows_it_is_another_file(
         async with shelf.store.lease([third]):
             gate = Collecting(shelf.store._paths)
             gate.read()
-            assert gate.spared == {bytes.fromhex(blob.digest.hex) for blob in (first, third)}
+            assert gate.leased == {bytes.fromhex(blob.digest.hex) for blob in (first, third)}
     assert leases(shelf) == []
 
 

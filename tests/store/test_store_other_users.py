@@ -26,7 +26,7 @@ from fastoci.store import lock
 from fastoci.store.gc.retention import Retention
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
-from fastoci.store.verify_cursor import Round
+from fastoci.store.verify_cursor import VerifyRound
 
 OpenShelf = Callable[[Path], Shelf]
 NAME = "registry.test/app:1"
@@ -60,7 +60,7 @@ async def collect(shelf: Shelf) -> None:
 
 
 async def verify(shelf: Shelf) -> None:
-    turn = Round(shelf.store.paths)
+    turn = VerifyRound(shelf.store.paths)
     turn.save("sha256:00", [])
     turn.close()
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 from store_shelf import Shelf
 
-from fastoci.aio import settle as settle_really
+from fastoci.aio import wait_to_end as really_wait_to_end
 from fastoci.errors import StoreBusyError, StoreError
 
 OpenShelf = Callable[[Path], Shelf]
@@ -71,11 +71,11 @@ async def test_a_wait_that_is_cancelled_while_its_poller_ends_is_cancelled(
     blob = await shelf.put(b"content")
     tasks: list[asyncio.Task[bool]] = []
 
-    async def settle(work: Awaitable[T]) -> tuple[T, bool]:
+    async def wait(work: Awaitable[T]) -> tuple[T, bool]:
         tasks[0].cancel()  # arrives at the next await, which is inside
-        return await settle_really(work)
+        return await really_wait_to_end(work)
 
-    monkeypatch.setattr("fastoci.store.ingest.waiting.settle", settle)
+    monkeypatch.setattr("fastoci.store.ingest.waiting.wait_to_end", wait)
     tasks.append(asyncio.create_task(shelf.store.wait(blob, lambda offset: None)))
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]

@@ -98,7 +98,7 @@ def test_both_tiers_say_the_same_of_a_damaged_member(body: bytes, at: int, flip:
 
 
 def test_a_bomb_of_python_isal_costs_a_piece_at_a_time() -> None:
-    pool = _core.Pool(2 * _core.SPAN_SIZE)
+    pool = _core.Pool(2 * _core.BUFFER_SIZE)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None
@@ -118,7 +118,7 @@ def test_a_bomb_of_python_isal_costs_a_piece_at_a_time() -> None:
 
 
 def test_an_error_of_a_decoder_that_is_not_about_the_data_is_raised_as_it_is() -> None:
-    pool = _core.Pool(2 * _core.SPAN_SIZE)
+    pool = _core.Pool(2 * _core.BUFFER_SIZE)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None
@@ -159,12 +159,12 @@ def test_where_no_symbols_can_be_bound_gzip_goes_through_python_isal_and_zstd_is
         "inflate._LIBRARIES.update(gzip=('json', '/nowhere'), zstd=('json', '/nowhere'))\n"
         "print(inflate.bind_decoders()['gzip'], inflate.bind_decoders()['zstd'])\n"
         "import gzip, zstandard\n"
-        "span, out = (pool := _core.Pool(2 << 20)).take(), pool.take()\n"
-        "span.append(gzip.compress(b'content'))\n"
+        "buffer, out = (pool := _core.Pool(2 << 20)).take(), pool.take()\n"
+        "buffer.append(gzip.compress(b'content'))\n"
         "stage = inflate.Inflate(history=8 << 20)\n"
-        "stage.take(span); stage.fill(out); stage.finish(); print(bytes(out))\n"
-        "span.clear(); span.append(zstandard.compress(b'content'))\n"
-        "try: inflate.Inflate(history=8 << 20).take(span)\n"
+        "stage.take(buffer); stage.fill(out); stage.finish(); print(bytes(out))\n"
+        "buffer.clear(); buffer.append(zstandard.compress(b'content'))\n"
+        "try: inflate.Inflate(history=8 << 20).take(buffer)\n"
         "except UnsupportedError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -181,7 +181,7 @@ def test_a_zstd_frame_that_demands_more_history_waits_until_it_is_allowed(step: 
 
 
 def test_what_a_frame_demands_is_a_fact_before_its_content_is_read() -> None:
-    pool = _core.Pool(2 * _core.SPAN_SIZE)
+    pool = _core.Pool(2 * _core.BUFFER_SIZE)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None
@@ -195,7 +195,7 @@ def test_what_a_frame_demands_is_a_fact_before_its_content_is_read() -> None:
     assert stage.demanded == 128 * MIB
     stage.allow(128 * MIB)
     assert stage.demanded == 0
-    assert not stage.fill(out) or len(out) == _core.SPAN_SIZE
+    assert not stage.fill(out) or len(out) == _core.BUFFER_SIZE
     assert bytes(out) == BODY[: len(out)]
     stage.close()
     stage.close()

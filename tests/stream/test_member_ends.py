@@ -26,11 +26,11 @@ Encode = Callable[[bytes], bytes]
 Tier = type[Deflate] | None
 Peer = Callable[[str], str]
 
-WINDOW, SPAN = _core.WINDOW_SIZE, _core.SPAN_SIZE
+WINDOW, BUFFER = _core.WINDOW_SIZE, _core.BUFFER_SIZE
 READ_AHEAD, TRAILER = 8, 8
 BODIES = [
-    *(("zeros", size) for size in (0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW, SPAN - 1, SPAN, SPAN + 1)),
-    *(("words", size) for size in (5, WINDOW - 1, WINDOW, WINDOW + 1, SPAN)),
+    *(("zeros", size) for size in (0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW, BUFFER - 1, BUFFER, BUFFER + 1)),
+    *(("words", size) for size in (5, WINDOW - 1, WINDOW, WINDOW + 1, BUFFER)),
     *(("noise", size) for size in (3, WINDOW)),
 ]
 PROGRAMS = {
@@ -61,7 +61,7 @@ def body(kind: str, size: int) -> bytes:
     return bytes(size) if kind == "zeros" else chance.randbytes(size)
 
 
-def cut(data: bytes, at: int, step: int = SPAN) -> Iterator[bytes]:
+def cut(data: bytes, at: int, step: int = BUFFER) -> Iterator[bytes]:
     """In two, and each of them in pieces of at most ``step``."""
     for part in (data[:at], data[at:]):
         yield from (part[start : start + step] for start in range(0, len(part), step))
@@ -108,7 +108,7 @@ def test_pieces_of_one_byte_to_one_mebibyte_give_the_same(encode: Encode, tier: 
     for kind, size in BODIES:
         content = body(kind, size)
         data = encode(content) * 2
-        for step in (1, 2, 3, 7, 64, 4096, 65_537, SPAN):
+        for step in (1, 2, 3, 7, 64, 4096, 65_537, BUFFER):
             if len(data) // step < 10_000:
                 assert inflate_pieces([data[:4], *cut(data[4:], 0, step)], deflate=tier) == content * 2, (
                     kind,
@@ -117,10 +117,10 @@ def test_pieces_of_one_byte_to_one_mebibyte_give_the_same(encode: Encode, tier: 
                 )
 
 
-@pytest.mark.parametrize("step", [1, 7, 4096, SPAN])
+@pytest.mark.parametrize("step", [1, 7, 4096, BUFFER])
 def test_what_is_consumed_never_shrinks_and_is_all_in_the_end(step: int, tier: Tier) -> None:
     data = gzip.compress(body("zeros", WINDOW)) + gzip.compress(body("words", WINDOW)) + gzip.compress(b"")
-    pool = _core.Pool(2 * SPAN)
+    pool = _core.Pool(2 * BUFFER)
     source, out = pool.take(), pool.take()
     assert source is not None
     assert out is not None

@@ -9,25 +9,25 @@ import pytest
 from fastoci import _core
 from fastoci.errors import DigestMismatchError, SizeMismatchError
 from fastoci.image.digest import Digest
-from fastoci.stream.verify import Verified, Verifier, hash_spans
+from fastoci.stream.verify import Verified, Verifier, hash_buffers
 
 
-def spans(*pieces: bytes) -> list[_core.Span]:
-    pool = _core.Pool(len(pieces) * _core.SPAN_SIZE)
+def buffers(*pieces: bytes) -> list[_core.Buffer]:
+    pool = _core.Pool(len(pieces) * _core.BUFFER_SIZE)
     made = []
     for piece in pieces:
-        span = pool.take()
-        assert span is not None
-        span.append(piece)
-        made.append(span)
+        buffer = pool.take()
+        assert buffer is not None
+        buffer.append(piece)
+        made.append(buffer)
     return made
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_a_stream_of_the_promised_bytes_is_verified(algorithm: str) -> None:
     verifier = Verifier(Digest.of(b"hello world", algorithm), 11)
-    for span in spans(b"hello", b" world"):
-        hash_spans([(verifier, span)])
+    for buffer in buffers(b"hello", b" world"):
+        hash_buffers([(verifier, buffer)])
     proof = verifier.proof()
     assert (proof.digest, proof.size) == (Digest.of(b"hello world", algorithm), 11)
 
@@ -39,7 +39,7 @@ def test_a_proof_cannot_be_made_by_hand() -> None:
 
 def test_other_bytes_raise_digest_mismatch_with_both_digests() -> None:
     verifier = Verifier(Digest.of(b"good"), 4)
-    hash_spans([(verifier, spans(b"evil")[0])])
+    hash_buffers([(verifier, buffers(b"evil")[0])])
     with pytest.raises(DigestMismatchError) as caught:
         verifier.proof()
     assert caught.value.actual == "sha256:" + hashlib.sha256(b"evil").hexdigest()
@@ -49,26 +49,26 @@ def test_other_bytes_raise_digest_mismatch_with_both_digests() -> None:
 def test_a_longer_stream_raises_before_it_is_hashed() -> None:
     verifier = Verifier(Digest.of(b"good"), 4)
     with pytest.raises(SizeMismatchError) as caught:
-        verifier.expect(spans(b"goods")[0])
+        verifier.expect(buffers(b"goods")[0])
     assert (caught.value.expected, caught.value.actual, verifier.offset) == (4, 5, 0)
 
 
 def test_a_shorter_stream_raises_size_mismatch_at_its_end() -> None:
     verifier = Verifier(Digest.of(b"good"), 4)
-    hash_spans([(verifier, spans(b"goo")[0])])
+    hash_buffers([(verifier, buffers(b"goo")[0])])
     with pytest.raises(SizeMismatchError):
         verifier.proof()
 
 
 def test_a_stream_resumes_from_its_saved_state() -> None:
     first = Verifier(Digest.of(b"hello world"), 11)
-    hash_spans([(first, spans(b"hello")[0])])
+    hash_buffers([(first, buffers(b"hello")[0])])
     second = Verifier(Digest.of(b"hello world"), 11, offset=5, state=first.state())
-    hash_spans([(second, spans(b" world")[0])])
+    hash_buffers([(second, buffers(b" world")[0])])
     assert second.proof().size == 11
 
 
 def test_a_diff_id_is_held_without_a_size() -> None:
     verifier = Verifier(Digest.of(b"tar"), None)
-    hash_spans([(verifier, spans(b"tar")[0])])
+    hash_buffers([(verifier, buffers(b"tar")[0])])
     assert verifier.proof().size == 3

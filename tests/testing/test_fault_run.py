@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import SOURCE, scratch
 
-from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario, random_plan
+from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
 from fastoci.testing.faults.__main__ import main, play
 from fastoci.testing.faults.command import Place, run
 from fastoci.testing.faults.verdict import Verdict, judge
@@ -76,7 +76,7 @@ async def test_a_puller_that_hangs_is_ended_with_all_that_it_started() -> None:
 
 
 async def test_a_scenario_that_cannot_be_played_is_an_error() -> None:
-    broken = Scenario("T", "no such act", "", "ok", rules=(Rule("api", Act(headers=(("A",),))),))  # type: ignore[arg-type]
+    broken = Scenario("T", "no such act", "", "ok", rules=(Rule("api", Tweak(headers=(("A",),))),))  # type: ignore[arg-type]
     found = await play(broken, f"{PULLER} good {{image}} {{dir}}", tls=False, timeout_s=60.0)
     assert found.state == "error" and found.remarks[0].startswith("ValueError"), found
 

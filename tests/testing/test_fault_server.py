@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastoci.testing.faults import SCENARIOS, Act, FaultServer, Rule, Scenario
+from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak
 from fastoci.testing.faults.scenario import Framing
 from fastoci.testing.faults.server import NAME, TAG, USER
 
@@ -79,14 +79,14 @@ async def test_without_faults_the_image_is_served() -> None:
 
 
 async def test_a_rule_counts_the_requests_it_is_about() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(status=503), first=2, last=3))) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(status=503), first=2, last=3))) as server:
         heads = [(await ask_one(server, layer_target(server)))[0][9:12] for _ in range(5)]
         assert heads == ["200", "503", "503", "200", "200"]
         assert (await ask_one(server, f"/v2/{NAME}/manifests/{TAG}"))[0][9:12] == "200"
 
 
 async def test_first_and_later_parts_are_told_apart() -> None:
-    rules = (Rule("later", Act(status=416), last=1), Rule("first", Act(status=500), last=1))
+    rules = (Rule("later", Tweak(status=416), last=1), Rule("first", Tweak(status=500), last=1))
     async with FaultServer(scenario(*rules)) as server:
         ranges = ("Range: bytes=5-9", "Range: bytes=0-9", "Range: bytes=5-9", "X: none")
         heads = [(await ask_one(server, layer_target(server), each))[0][9:12] for each in ranges]
@@ -94,7 +94,7 @@ async def test_first_and_later_parts_are_told_apart() -> None:
 
 
 async def test_a_flip_changes_one_bit_of_the_blob_whatever_part_is_asked_for() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(flip=100)))) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(flip=100)))) as server:
         right = layer(server)
         whole = (await ask_one(server, layer_target(server)))[1]
         assert [at for at, byte in enumerate(whole) if byte != right[at]] == [100]
@@ -105,7 +105,7 @@ async def test_a_flip_changes_one_bit_of_the_blob_whatever_part_is_asked_for() -
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_reset_comes_after_the_very_part(tls: bool) -> None:
-    async with FaultServer(scenario(Rule("layer", Act(part=0.5, end="reset")), layer=4 << 20), tls=tls) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(part=0.5, end="reset")), layer=4 << 20), tls=tls) as server:
         reader, writer = await connect(server)
         writer.write(request(layer_target(server)))
         await reader.readuntil(b"\r\n\r\n")
@@ -121,10 +121,10 @@ async def test_a_reset_comes_after_the_very_part(tls: bool) -> None:
 
 
 async def test_a_cut_over_tls_brings_no_close_notify() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(framing="close", part=0.5, end="cut"))), tls=True) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(framing="close", part=0.5, end="cut"))), tls=True) as server:
         got = await asyncio.to_thread(_read_by_ssl, server)
         assert got == "cut"
-    async with FaultServer(scenario(Rule("layer", Act(framing="close", part=0.5))), tls=True) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(framing="close", part=0.5))), tls=True) as server:
         got = await asyncio.to_thread(_read_by_ssl, server)
         assert got == "closed"
 
@@ -146,7 +146,7 @@ def _read_by_ssl(server: FaultServer) -> str:
 
 
 async def test_a_stall_sends_nothing_more_until_the_client_leaves() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(part=0.5, end="stall")))) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(part=0.5, end="stall")))) as server:
         reader, writer = await connect(server)
         writer.write(request(layer_target(server)))
         await reader.readuntil(b"\r\n\r\n")
@@ -160,7 +160,7 @@ async def test_a_stall_sends_nothing_more_until_the_client_leaves() -> None:
 
 
 async def test_a_trickle_takes_its_time_from_the_server() -> None:
-    async with FaultServer(scenario(Rule("manifest", Act(pause_s=1.0))), second_s=0.0001) as server:
+    async with FaultServer(scenario(Rule("manifest", Tweak(pause_s=1.0))), second_s=0.0001) as server:
         assert (await ask_one(server, f"/v2/{NAME}/manifests/{TAG}"))[1] == server.images[0].manifest
 
 
@@ -178,7 +178,7 @@ async def test_a_trickle_takes_its_time_from_the_server() -> None:
     ],
 )
 async def test_chunks_are_framed_as_the_act_says(framing: Framing, begin: bytes, end: bytes) -> None:
-    async with FaultServer(scenario(Rule("manifest", Act(framing=framing, end="close")))) as server:
+    async with FaultServer(scenario(Rule("manifest", Tweak(framing=framing, end="close")))) as server:
         head, _, body = (await ask(server, request(f"/v2/{NAME}/manifests/{TAG}"))).partition(b"\r\n\r\n")
         manifest = server.images[0].manifest
         assert b"Transfer-Encoding: chunked" in head
@@ -192,10 +192,10 @@ async def test_chunks_are_framed_as_the_act_says(framing: Framing, begin: bytes,
 
 async def test_lengths_can_disagree() -> None:
     acts = [
-        Act(lines=("Content-Length: 6",), end="close"),
-        Act(miscount=5, end="close"),
-        Act(less=1, end="close"),
-        Act(headers=(("Content-Length", "0x10"),), end="close"),
+        Tweak(lines=("Content-Length: 6",), end="close"),
+        Tweak(miscount=5, end="close"),
+        Tweak(less=1, end="close"),
+        Tweak(headers=(("Content-Length", "0x10"),), end="close"),
     ]
     rules = [Rule("layer", act, first=number, last=number) for number, act in enumerate(acts, 1)]
     async with FaultServer(scenario(*rules)) as server:
@@ -208,23 +208,23 @@ async def test_lengths_can_disagree() -> None:
 
 
 async def test_bytes_behind_an_answer_come_before_the_next_one() -> None:
-    async with FaultServer(scenario(Rule("manifest", Act(after="EVIL"), last=1))) as server:
+    async with FaultServer(scenario(Rule("manifest", Tweak(after="EVIL"), last=1))) as server:
         ask_manifest = request(f"/v2/{NAME}/manifests/{TAG}")
         got = await ask(server, ask_manifest, ask_manifest)
         assert server.images[0].manifest + b"EVILHTTP/1.1 200 OK" in got
 
 
 async def test_http_1_0_has_no_length_and_ends_with_the_connection() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(framing="close")))) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(framing="close")))) as server:
         head, _, body = (await ask(server, request(layer_target(server)))).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.0 200") and b"Content-Length" not in head and body == layer(server)
 
 
 async def test_encodings_and_parts_wrap_the_right_bytes() -> None:
     rules = (
-        Rule("layer", Act(coding="gzip, gzip, gzip"), last=1),
-        Rule("layer", Act(multipart=True), first=2, last=2),
-        Rule("layer", Act(whole=True), first=3),
+        Rule("layer", Tweak(coding="gzip, gzip, gzip"), last=1),
+        Rule("layer", Tweak(multipart=True), first=2, last=2),
+        Rule("layer", Tweak(whole=True), first=3),
     )
     async with FaultServer(scenario(*rules)) as server:
         right = layer(server)
@@ -239,7 +239,7 @@ async def test_encodings_and_parts_wrap_the_right_bytes() -> None:
 
 
 async def test_a_bomb_is_small_on_the_wire_and_a_gibibyte_decoded() -> None:
-    async with FaultServer(scenario(Rule("manifest", Act(coding="gzip", bomb=True)))) as server:
+    async with FaultServer(scenario(Rule("manifest", Tweak(coding="gzip", bomb=True)))) as server:
         body = (await ask_one(server, f"/v2/{NAME}/manifests/{TAG}"))[1]
         assert len(body) < 4 << 20
         assert body == body[: len(body) // 64] * 64 and len(gzip.decompress(body[: len(body) // 64])) == 1 << 24
@@ -269,7 +269,7 @@ async def test_tokens_end_after_their_uses() -> None:
 
 
 async def test_templates_name_the_hosts_of_the_scenario() -> None:
-    act = Act(status=307, headers=(("Location", "$evil$target"),), body="$layer $size $name $token")
+    act = Tweak(status=307, headers=(("Location", "$evil$target"),), body="$layer $size $name $token")
     async with FaultServer(scenario(Rule("layer", act), auth="bearer")) as server:
         head, body = await ask_one(server, layer_target(server))
         assert f"Location: {server.origins['evil']}{layer_target(server)}\r\n" in head
@@ -312,7 +312,7 @@ async def test_the_tag_can_be_another_image_each_time() -> None:
 
 
 async def test_endless_answers_end_before_they_fill_a_disk() -> None:
-    async with FaultServer(scenario(Rule("layer", Act(padding=1 << 30)))) as server:
+    async with FaultServer(scenario(Rule("layer", Tweak(padding=1 << 30)))) as server:
         reader, writer = await connect(server)
         writer.write(request(layer_target(server)))
         count = 0

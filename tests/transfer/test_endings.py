@@ -12,33 +12,33 @@ import pytest
 from parts import open_parts
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import FormatError, StoreError, TruncatedError
 from fastoci.events import BlobFailed, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
-from fastoci.transfer.buffers import Spans
-from fastoci.transfer.pipeline import Fed
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.pipeline import PushPipeline
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tasks import all_or_first
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 DATA = b"0123456789" * 200_000
 BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
 
 
 class Cut:
-    """A source that breaks off after one span."""
+    """A source that breaks off after one buffer."""
 
     def __init__(self, name: str = "cut") -> None:
         self.name = name
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
-        span = await spans.take()
-        span.append(DATA[:1000])
-        yield span
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        buffer = await buffers.take()
+        buffer.append(DATA[:1000])
+        yield buffer
         raise TruncatedError("cut", url="test", received=1000)
 
 
@@ -62,7 +62,7 @@ async def test_a_flight_that_has_just_failed_is_not_joined(tmp_path: Path) -> No
             if isinstance(event, BlobFailed) and not again:
                 again.append(asyncio.create_task(scheduler.fetch(BLOB, BytesSource(DATA))))
 
-        scheduler = Scheduler(parts.store, parts.worker, parts.spans, Limits(), observe)
+        scheduler = Scheduler(parts.store, parts.worker, parts.buffers, Limits(), observe)
         with pytest.raises(TruncatedError):
             await scheduler.fetch(BLOB, Cut())
         await again[0]
@@ -112,7 +112,7 @@ class Gated:
         self.gate = threading.Event()
         self.entered = threading.Event()
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         self.entered.set()
         assert self.gate.wait(20)
 
@@ -130,23 +130,23 @@ class Broken(Gated):
         super().__init__()
         self.fed = 0
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         self.fed += 1
         self.entered.set()
-        raise FormatError(f"span {self.fed}")
+        raise FormatError(f"buffer {self.fed}")
 
 
-def stage(worker: Worker, sink: Gated) -> Fed:
-    return Fed(worker, sink, None, depth=4, progressed=lambda size: None)
+def stage(worker: WorkerPool, sink: Gated) -> PushPipeline:
+    return PushPipeline(worker, sink, None, depth=4, progressed=lambda size: None)
 
 
 async def test_an_idle_thread_takes_the_stream_that_comes_while_another_is_at_work() -> None:
-    worker, spans = Worker(2), Spans(_core.Pool(4 << 20))
+    worker, buffers = WorkerPool(2), Buffers(_core.Pool(4 << 20))
     first, second = Gated(), Gated()
     stages = [stage(worker, first), stage(worker, second)]
-    await stages[0].feed(await spans.take())
+    await stages[0].feed(await buffers.take())
     assert await asyncio.to_thread(first.entered.wait, 10)
-    await stages[1].feed(await spans.take())
+    await stages[1].feed(await buffers.take())
     served = await asyncio.to_thread(second.entered.wait, 2)
     first.gate.set()
     second.gate.set()
@@ -157,31 +157,31 @@ async def test_an_idle_thread_takes_the_stream_that_comes_while_another_is_at_wo
 
 
 async def test_a_sink_that_failed_is_fed_no_more() -> None:
-    worker, spans, sink = Worker(1), Spans(_core.Pool(8 << 20, poison=True)), Broken()
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True)), Broken()
     pipeline = stage(worker, sink)
-    await pipeline.feed(await spans.take())
+    await pipeline.feed(await buffers.take())
     assert await asyncio.to_thread(sink.entered.wait, 10)
     await worker.run(lambda: None)  # the thread is through
     for _ in range(3):
-        with pytest.raises(FormatError, match="span 1"):
-            await pipeline.feed(await spans.take())
+        with pytest.raises(FormatError, match="buffer 1"):
+            await pipeline.feed(await buffers.take())
         await worker.run(lambda: None)
     await pipeline.abort()
     assert sink.fed == 1
-    assert spans.pool.in_use == 0
+    assert buffers.pool.in_use == 0
     worker.close()
 
 
-async def test_whoever_comes_later_does_not_overtake_a_task_that_waits_for_a_span() -> None:
-    spans = Spans(_core.Pool(_core.SPAN_SIZE))
-    held = await spans.take()
+async def test_whoever_comes_later_does_not_overtake_a_task_that_waits_for_a_buffer() -> None:
+    buffers = Buffers(_core.Pool(_core.BUFFER_SIZE))
+    held = await buffers.take()
     order: list[int] = []
 
     async def want(number: int) -> None:
-        span = await spans.take()
+        buffer = await buffers.take()
         order.append(number)
         await asyncio.sleep(0)
-        span.release()
+        buffer.release()
 
     early = [asyncio.create_task(want(number)) for number in (1, 2)]
     await asyncio.sleep(0)
@@ -189,4 +189,4 @@ async def test_whoever_comes_later_does_not_overtake_a_task_that_waits_for_a_spa
     late = asyncio.create_task(want(3))  # runs before the wake-up of the first
     await asyncio.wait_for(asyncio.gather(*early, late), 10)
     assert order == [1, 2, 3]
-    assert spans.pool.in_use == 0
+    assert buffers.pool.in_use == 0

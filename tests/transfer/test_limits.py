@@ -9,7 +9,7 @@ import pytest
 from fastoci.limits import Limits
 
 
-@pytest.mark.parametrize("field", ["memory", "connections", "workers", "span_queue"])
+@pytest.mark.parametrize("field", ["memory", "connections", "workers", "buffer_queue"])
 def test_a_limit_below_its_least_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         replace(Limits(), **{field: 0})  # type: ignore[arg-type]

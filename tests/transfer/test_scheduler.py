@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from parts import Parts, open_parts
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
 
@@ -36,14 +36,14 @@ class Source:
         self._data = data
         self._cut = cut
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         self.offsets.append(offset)
         while offset < len(self._data):
             if self._cut is not None and offset >= self._cut:
                 raise TruncatedError("cut", url="test", received=offset)
-            span = await spans.take()
-            offset += span.append(self._data[offset : offset + (1 << 20)])
-            yield span
+            buffer = await buffers.take()
+            offset += buffer.append(self._data[offset : offset + (1 << 20)])
+            yield buffer
             self.half.set()
             await self.gate.wait()
 
@@ -51,7 +51,7 @@ class Source:
 class Refusing(Source):
     """A source that does not have the blob."""
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         self.offsets.append(offset)
         await self.gate.wait()
         raise NotFoundError("no such blob", url="test", status=404)
@@ -172,7 +172,7 @@ async def test_an_empty_blob_and_a_blob_in_memory_are_stored(tmp_path: Path) -> 
             assert await parts.store.read(blob(data)) == data
 
 
-async def test_more_blobs_than_spans_all_arrive(tmp_path: Path) -> None:
+async def test_more_blobs_than_buffers_all_arrive(tmp_path: Path) -> None:
     async def fetch(parts: Parts, number: int) -> None:
         data = number.to_bytes(2, "big") * 1_000_000
         await parts.scheduler.fetch(blob(data), Source(data))

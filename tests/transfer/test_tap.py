@@ -12,18 +12,18 @@ from parts import Parts, open_parts
 from pulls import FIRST, SECOND, THIRD, Slow, image_of, made, same
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, FormatError, NotFoundError, TruncatedError, UnsafePathError
 from fastoci.events import BlobDone, BlobStarted, ImagePlanned, UnpackProgress, UnpackStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer
 from fastoci.testing.registry import Registry, serve
-from fastoci.transfer.tee import Tap
+from fastoci.transfer.tee import Tee
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ async def pool() -> AsyncIterator[_core.Pool]:
     assert made.in_use == 0
 
 
-def filled(pool: _core.Pool, data: bytes) -> Span:
-    span = pool.take()
-    assert span is not None
-    span.append(data)
-    return span
+def filled(pool: _core.Pool, data: bytes) -> Buffer:
+    buffer = pool.take()
+    assert buffer is not None
+    buffer.append(data)
+    return buffer
 
 
 async def steps(count: int = 5) -> None:
@@ -47,38 +47,38 @@ async def steps(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def read(tap: Tap) -> list[bytes]:
+async def read(tee: Tee) -> list[bytes]:
     seen = []
-    async for span in tap.spans():
-        seen.append(bytes(span))
-        span.release()
+    async for buffer in tee.buffers():
+        seen.append(bytes(buffer))
+        buffer.release()
     return seen
 
 
-async def test_the_reader_has_every_span_in_order_and_then_the_end(pool: _core.Pool) -> None:
-    tap = Tap()
-    reader = asyncio.create_task(read(tap))
+async def test_the_reader_has_every_buffer_in_order_and_then_the_end(pool: _core.Pool) -> None:
+    tee = Tee()
+    reader = asyncio.create_task(read(tee))
     for number in range(20):
-        await tap.feed(filled(pool, b"%d" % number))
-    tap.end()
+        await tee.feed(filled(pool, b"%d" % number))
+    tee.end()
     assert await reader == [b"%d" % number for number in range(20)]
 
 
 async def test_the_flight_waits_while_the_reader_is_behind(pool: _core.Pool) -> None:
-    tap = Tap()
-    await tap.feed(filled(pool, b"a"))
-    flight = asyncio.create_task(tap.feed(filled(pool, b"b")))
+    tee = Tee()
+    await tee.feed(filled(pool, b"a"))
+    flight = asyncio.create_task(tee.feed(filled(pool, b"b")))
     await steps()
     assert not flight.done()
-    spans = tap.spans()
-    (await anext(spans)).release()
+    buffers = tee.buffers()
+    (await anext(buffers)).release()
     await flight
-    tap.close()
+    tee.close()
 
 
 async def test_the_reader_is_told_whether_the_blob_comes_this_way(pool: _core.Pool) -> None:
-    used, unused = Tap(), Tap()
-    answers = [asyncio.create_task(tap.begins()) for tap in (used, unused)]
+    used, unused = Tee(), Tee()
+    answers = [asyncio.create_task(tee.begins()) for tee in (used, unused)]
     await steps()
     assert not any(answer.done() for answer in answers)
     await used.feed(filled(pool, b"a"))
@@ -89,53 +89,53 @@ async def test_the_reader_is_told_whether_the_blob_comes_this_way(pool: _core.Po
     assert await read(used) == [b"a"]
 
 
-async def test_a_spoiled_tap_gives_nothing_more_and_is_not_begun(pool: _core.Pool) -> None:
-    begun, late = Tap(), Tap()
-    spans = begun.spans()
-    for tap in (begun, late):
-        await tap.feed(filled(pool, b"wrong"))
-    (await anext(spans)).release()
+async def test_a_spoiled_tee_gives_nothing_more_and_is_not_begun(pool: _core.Pool) -> None:
+    begun, late = Tee(), Tee()
+    buffers = begun.buffers()
+    for tee in (begun, late):
+        await tee.feed(filled(pool, b"wrong"))
+    (await anext(buffers)).release()
     await begun.feed(filled(pool, b"wrong, too"))
-    for tap in (begun, late):
-        tap.spoil()
-    assert [bytes(span) async for span in spans] == []
+    for tee in (begun, late):
+        tee.spoil()
+    assert [bytes(buffer) async for buffer in buffers] == []
     assert not await late.begins()
-    for tap in (begun, late):
-        tap.close()
+    for tee in (begun, late):
+        tee.close()
 
 
 async def test_a_reader_that_wants_no_more_lets_the_flight_go_on(pool: _core.Pool) -> None:
-    tap = Tap()
-    await tap.feed(filled(pool, b"a"))
-    flight = asyncio.create_task(tap.feed(filled(pool, b"b")))
+    tee = Tee()
+    await tee.feed(filled(pool, b"a"))
+    flight = asyncio.create_task(tee.feed(filled(pool, b"b")))
     await steps()
-    tap.close()
+    tee.close()
     await flight
     assert pool.in_use == 0
-    await tap.feed(filled(pool, b"c"))
+    await tee.feed(filled(pool, b"c"))
     assert pool.in_use == 0
-    tap.close()
+    tee.close()
 
 
-async def test_a_cancelled_flight_leaves_its_span_to_the_reader(pool: _core.Pool) -> None:
-    tap = Tap()
-    await tap.feed(filled(pool, b"a"))
-    flight = asyncio.create_task(tap.feed(filled(pool, b"b")))
+async def test_a_cancelled_flight_leaves_its_buffer_to_the_reader(pool: _core.Pool) -> None:
+    tee = Tee()
+    await tee.feed(filled(pool, b"a"))
+    flight = asyncio.create_task(tee.feed(filled(pool, b"b")))
     await steps()
     flight.cancel()
     await asyncio.wait([flight])
-    tap.end()
-    assert await read(tap) == [b"a", b"b"]
+    tee.end()
+    assert await read(tee) == [b"a", b"b"]
 
 
-async def test_a_cancelled_reader_leaves_the_spans_to_close(pool: _core.Pool) -> None:
-    tap = Tap()
-    reader = asyncio.create_task(read(tap))
+async def test_a_cancelled_reader_leaves_the_buffers_to_close(pool: _core.Pool) -> None:
+    tee = Tee()
+    reader = asyncio.create_task(read(tee))
     await steps()
-    await tap.feed(filled(pool, b"a"))
+    await tee.feed(filled(pool, b"a"))
     reader.cancel()
     await asyncio.wait([reader])
-    tap.close()
+    tee.close()
 
 
 # Whole pulls.
@@ -150,7 +150,7 @@ def registry() -> Iterator[Registry]:
 async def pull(
     parts: Parts, registry: Registry, blob: Descriptor, pause: Callable[[int], Awaitable[object]], rootfs: Path | None
 ) -> None:
-    """Pull ``image:latest``, with ``pause`` after each span of ``blob``."""
+    """Pull ``image:latest``, with ``pause`` after each buffer of ``blob``."""
     reference = Reference.parse(f"{registry.address}/image")
     source = Slow(parts.client.repository(reference), blob, pause)
     await parts.job.pull(reference, source, image="image", platform=None, rootfs=rootfs)
@@ -246,7 +246,7 @@ async def test_a_first_layer_in_another_pulls_flight_is_read_back(registry: Regi
     assert same(tmp_path / "root", FIRST)
 
 
-async def test_a_tapped_flight_goes_on_for_another_pull_when_its_own_is_cancelled(
+async def test_a_teed_flight_goes_on_for_another_pull_when_its_own_is_cancelled(
     registry: Registry, tmp_path: Path
 ) -> None:
     image = image_of(FIRST)
@@ -259,17 +259,17 @@ async def test_a_tapped_flight_goes_on_for_another_pull_when_its_own_is_cancelle
             half.set()
             await go_on.wait()
 
-        tapped = asyncio.create_task(pull(parts, registry, first, pause, tmp_path / "one"))
+        teed = asyncio.create_task(pull(parts, registry, first, pause, tmp_path / "one"))
         await half.wait()
         other = asyncio.create_task(pull(parts, registry, first, never, tmp_path / "two"))
         await parts.events.until(lambda: sum(isinstance(event, UnpackStarted) for event in parts.events) == 2)
-        tapped.cancel()
-        await asyncio.wait([tapped])
+        teed.cancel()
+        await asyncio.wait([teed])
         go_on.set()
         await asyncio.wait_for(other, 30)
         started = [event.blob for event in parts.events if isinstance(event, BlobStarted)]
         assert started.count(str(first.digest)) == 1
-    assert tapped.cancelled()
+    assert teed.cancelled()
     assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == ["two"]
     assert same(tmp_path / "two", FIRST)
 
@@ -388,7 +388,7 @@ async def test_two_pulls_of_an_image_at_once_make_two_trees(registry: Registry, 
 async def test_a_config_that_must_be_asked_for_again_is_not_blocked_by_the_layer(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """The tap of the layer is not read before the config is there."""
+    """The tee of the layer is not read before the config is there."""
     image = image_of(FIRST)
     registry.add_image("image", "latest", image)
     asked, refuse = asyncio.Event(), asyncio.Event()
@@ -396,7 +396,7 @@ async def test_a_config_that_must_be_asked_for_again_is_not_blocked_by_the_layer
     class Refusing:
         name = "another place"
 
-        async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+        async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
             asked.set()
             await refuse.wait()
             raise NotFoundError("no such blob", url="test", status=404)

@@ -12,7 +12,7 @@ import pytest
 from fastoci import _core
 from fastoci.errors import UnpackError
 from fastoci.limits import Limits
-from fastoci.transfer.unpack_totals import Tree
+from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.unpack.layer import LayerStager
 
 READ = 1000  # compressed bytes
@@ -21,12 +21,12 @@ ENTRIES = 250_000 + READ // 8
 
 
 @pytest.fixture
-def tree() -> Tree:
-    return Tree(Limits(), "image", lambda event: None, base=False)
+def tree() -> UnpackTotals:
+    return UnpackTotals(Limits(), "image", lambda event: None, base=False)
 
 
 @pytest.fixture
-def stager(tree: Tree, tmp_path: Path) -> Iterator[LayerStager]:
+def stager(tree: UnpackTotals, tmp_path: Path) -> Iterator[LayerStager]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     stager = tree.stager(0, fd, "layer")
     yield stager
@@ -41,14 +41,14 @@ def symlinks(count: int) -> bytes:
 
 
 def feed(stager: LayerStager, data: bytes) -> None:
-    span = _core.Pool(_core.SPAN_SIZE).take()
-    assert span is not None
-    assert span.append(data) == len(data)
-    stager.feed(span)
-    span.release()
+    buffer = _core.Pool(_core.BUFFER_SIZE).take()
+    assert buffer is not None
+    assert buffer.append(data) == len(data)
+    stager.feed(buffer)
+    buffer.release()
 
 
-def test_bytes_may_become_so_much_tar(tree: Tree) -> None:
+def test_bytes_may_become_so_much_tar(tree: UnpackTotals) -> None:
     assert tree.progress(0, READ, TAR - 1) is None
     assert tree.progress(0, READ, 1) is None
     error = tree.progress(0, READ, 1)
@@ -58,7 +58,7 @@ def test_bytes_may_become_so_much_tar(tree: Tree) -> None:
     assert tree.progress(0, READ + 1, 0) is None
 
 
-def test_bytes_may_become_so_many_entries(tree: Tree, stager: LayerStager) -> None:
+def test_bytes_may_become_so_many_entries(tree: UnpackTotals, stager: LayerStager) -> None:
     block = symlinks(2000)
     for _ in range(ENTRIES // 2000):
         feed(stager, block)

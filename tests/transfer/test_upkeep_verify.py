@@ -20,7 +20,7 @@ from fastoci.events import BlobStarted, Event, VerifyProgress
 from fastoci.image.digest import Digest
 from fastoci.jobs.rehash import Outcome, Rate, Rehash, Target
 from fastoci.store.opening import existing_store
-from fastoci.store.verify_cursor import Round
+from fastoci.store.verify_cursor import VerifyRound
 from fastoci.testing.registry import Registry, serve
 
 IMAGE = image_of(FIRST, SECOND)
@@ -158,7 +158,7 @@ async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_wh
 
 async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
     paths = existing_store(str(filled))
-    turn = Round(paths)
+    turn = VerifyRound(paths)
     async with fastoci.Engine(filled) as engine:
         with pytest.raises(StoreBusyError):
             await engine.upkeep.verify()
@@ -247,9 +247,9 @@ async def test_a_blob_that_cannot_be_had_does_not_keep_the_others_of_its_image(
 
 
 def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:
-    span = _core.SPAN_SIZE
+    buffer = _core.BUFFER_SIZE
     targets = []
-    for number, size in enumerate([0, 1, 64, span - 1, span, span + 1, 3 * span, *range(100, 200)]):
+    for number, size in enumerate([0, 1, 64, buffer - 1, buffer, buffer + 1, 3 * buffer, *range(100, 200)]):
         data = os.urandom(size)
         path = tmp_path / str(number)
         path.write_bytes(data)
@@ -262,12 +262,14 @@ def test_files_of_all_sizes_are_hashed_in_lanes(tmp_path: Path) -> None:
         nonlocal count
         count += size
 
-    pool = _core.Pool(8 * span)
-    spans = [pool.take() for _ in range(8)]
-    Rehash([*targets, wrong], rate=None, done=done.append, read=read).run([each for each in spans if each is not None])
+    pool = _core.Pool(8 * buffer)
+    buffers = [pool.take() for _ in range(8)]
+    Rehash([*targets, wrong], rate=None, done=done.append, read=read).run(
+        [each for each in buffers if each is not None]
+    )
     assert {outcome.target.number for outcome in done if outcome.error} == {wrong.number}
     assert len(done) == len(targets) + 1
     assert count == sum(outcome.size for outcome in done)
-    for each in spans:
+    for each in buffers:
         assert each is not None
         each.release()

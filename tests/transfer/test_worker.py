@@ -9,13 +9,13 @@ import pytest
 
 from fastoci import _core
 from fastoci.errors import FormatError
-from fastoci.transfer.buffers import Spans
-from fastoci.transfer.pipeline import Fed
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.pipeline import PushPipeline
+from fastoci.transfer.workers import WorkerPool
 
 
 class Slow:
-    """A sink that lets the test say when a span may be through."""
+    """A sink that lets the test say when a buffer may be through."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -23,10 +23,10 @@ class Slow:
         self.seen: list[bytes] = []
         self.aborted = False
 
-    def feed(self, span: _core.Span) -> None:
+    def feed(self, buffer: _core.Buffer) -> None:
         self.entered.set()
         assert self.gate.wait(20)
-        self.seen.append(bytes(span))
+        self.seen.append(bytes(buffer))
 
     def finish(self) -> None:
         pass
@@ -35,25 +35,25 @@ class Slow:
         self.aborted = True
 
 
-def pipeline(worker: Worker, sink: Slow, through: list[int]) -> Fed:
-    return Fed(worker, sink, None, depth=3, progressed=through.append)
+def pipeline(worker: WorkerPool, sink: Slow, through: list[int]) -> PushPipeline:
+    return PushPipeline(worker, sink, None, depth=3, progressed=through.append)
 
 
-async def fill(spans: Spans, data: bytes) -> _core.Span:
-    span = await spans.take()
-    span.append(data)
-    return span
+async def fill(buffers: Buffers, data: bytes) -> _core.Buffer:
+    buffer = await buffers.take()
+    buffer.append(data)
+    return buffer
 
 
-async def test_waiting_tasks_get_spans_in_the_order_they_came_also_past_cancelled_ones() -> None:
-    spans = Spans(_core.Pool(_core.SPAN_SIZE))
-    held = await spans.take()
+async def test_waiting_tasks_get_buffers_in_the_order_they_came_also_past_cancelled_ones() -> None:
+    buffers = Buffers(_core.Pool(_core.BUFFER_SIZE))
+    held = await buffers.take()
     order: list[int] = []
 
     async def want(number: int) -> None:
-        span = await spans.take()
+        buffer = await buffers.take()
         order.append(number)
-        span.release()
+        buffer.release()
 
     tasks = [asyncio.create_task(want(number)) for number in range(5)]
     await asyncio.sleep(0)
@@ -62,28 +62,28 @@ async def test_waiting_tasks_get_spans_in_the_order_they_came_also_past_cancelle
     held.release()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [1, 2, 4]
-    assert spans.pool.in_use == 0
+    assert buffers.pool.in_use == 0
 
 
 async def test_a_turn_given_to_a_task_that_is_cancelled_goes_to_the_next() -> None:
-    spans = Spans(_core.Pool(_core.SPAN_SIZE))
-    held = await spans.take()
-    first, second = asyncio.create_task(spans.take()), asyncio.create_task(spans.take())
+    buffers = Buffers(_core.Pool(_core.BUFFER_SIZE))
+    held = await buffers.take()
+    first, second = asyncio.create_task(buffers.take()), asyncio.create_task(buffers.take())
     await asyncio.sleep(0)
     held.release()
     await asyncio.sleep(0)  # the wake-up is on its way to the first
     first.cancel()
-    span = await asyncio.wait_for(second, 5)
-    span.release()
+    buffer = await asyncio.wait_for(second, 5)
+    buffer.release()
     assert first.cancelled()
 
 
 async def test_abort_waits_for_the_thread_and_keeps_what_is_through() -> None:
-    worker, spans, sink = Worker(1), Spans(_core.Pool(4 << 20, poison=True)), Slow()
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(4 << 20, poison=True)), Slow()
     through: list[int] = []
     stage = pipeline(worker, sink, through)
-    await stage.feed(await fill(spans, b"abc"))
-    await stage.feed(await fill(spans, b"def"))
+    await stage.feed(await fill(buffers, b"abc"))
+    await stage.feed(await fill(buffers, b"def"))
     await asyncio.to_thread(sink.entered.wait)
     abort = asyncio.create_task(stage.abort())
     await asyncio.sleep(0.05)
@@ -95,14 +95,14 @@ async def test_abort_waits_for_the_thread_and_keeps_what_is_through() -> None:
     assert sink.seen == [b"abc"]
     await settled()
     assert through == [3]
-    assert spans.pool.in_use == 0
+    assert buffers.pool.in_use == 0
     worker.close()
 
 
 async def test_a_cancelled_abort_still_waits_for_the_thread() -> None:
-    worker, spans, sink = Worker(1), Spans(_core.Pool(4 << 20, poison=True)), Slow()
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(4 << 20, poison=True)), Slow()
     stage = pipeline(worker, sink, [])
-    await stage.feed(await fill(spans, b"abc"))
+    await stage.feed(await fill(buffers, b"abc"))
     await asyncio.to_thread(sink.entered.wait)
     abort = asyncio.create_task(stage.abort())
     await asyncio.sleep(0)
@@ -117,7 +117,7 @@ async def test_a_cancelled_abort_still_waits_for_the_thread() -> None:
 
 
 async def test_a_full_queue_makes_the_source_wait() -> None:
-    worker, spans, sink = Worker(1), Spans(_core.Pool(8 << 20)), Slow()
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20)), Slow()
     through: list[int] = []
     stage = pipeline(worker, sink, through)
     fed = 0
@@ -125,7 +125,7 @@ async def test_a_full_queue_makes_the_source_wait() -> None:
     async def feed() -> None:
         nonlocal fed
         for _ in range(4):
-            await stage.feed(await fill(spans, b"a"))
+            await stage.feed(await fill(buffers, b"a"))
             fed += 1
 
     task = asyncio.create_task(feed())
@@ -141,25 +141,25 @@ async def test_a_full_queue_makes_the_source_wait() -> None:
 
 
 class Failing(Slow):
-    """A sink that refuses its second span."""
+    """A sink that refuses its second buffer."""
 
-    def feed(self, span: _core.Span) -> None:
+    def feed(self, buffer: _core.Buffer) -> None:
         if self.seen:
             raise FormatError("the second")
-        self.seen.append(bytes(span))
+        self.seen.append(bytes(buffer))
 
 
 async def test_an_error_on_the_thread_reaches_the_feeder() -> None:
-    worker, spans, sink = Worker(1), Spans(_core.Pool(8 << 20, poison=True)), Failing()
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True)), Failing()
     through: list[int] = []
     stage = pipeline(worker, sink, through)
     with pytest.raises(FormatError, match="the second"):
         for _ in range(10):
-            await stage.feed(await fill(spans, b"abc"))
+            await stage.feed(await fill(buffers, b"abc"))
             await asyncio.sleep(0.01)
     await stage.abort()
     assert through == [3]
-    assert spans.pool.in_use == 0
+    assert buffers.pool.in_use == 0
     worker.close()
 
 

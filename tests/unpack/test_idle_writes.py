@@ -16,9 +16,9 @@ Peer = Callable[[str], str]
 PWRITE = """
 import os, sys
 from fastoci import _core
-span = _core.Pool(2 << 20).take()
-span.append(b"data")
-code = span.pwrite(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), 0)
+buffer = _core.Pool(2 << 20).take()
+buffer.append(b"data")
+code = buffer.pwrite(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY), 0)
 sys.exit(0 if code == 0 else os.strerror(-code))
 """
 

@@ -330,13 +330,13 @@ class _Disk:
         self.root, self.place = work / "root", work / "place"
         self.root.mkdir()
         self.place.mkdir(mode=0o700)
-        self.pool = _core.Pool(4 * _core.SPAN_SIZE)
+        self.pool = _core.Pool(4 * _core.BUFFER_SIZE)
 
-    def span(self, data: bytes) -> _core.Span:
-        span = self.pool.take()
-        assert span is not None
-        assert span.append(data) == len(data)
-        return span
+    def buffer(self, data: bytes) -> _core.Buffer:
+        buffer = self.pool.take()
+        assert buffer is not None
+        assert buffer.append(data) == len(data)
+        return buffer
 
 
 def test_a_stager_says_what_is_wrong_before_the_tree_is_touched(tmp_path: Path) -> None:
@@ -345,8 +345,8 @@ def test_a_stager_says_what_is_wrong_before_the_tree_is_touched(tmp_path: Path) 
         for entry, error in ((Entry("../x"), UnsafePathError), (b"nonsense" * 64, FormatError)):
             stager = LayerStager(place, name="one", **LIMITS)
             data = archive([(Entry("a"),), (entry,) if isinstance(entry, Entry) else entry])
-            with disk_span(disk, data) as span, pytest.raises(error, match="layer one"):
-                stager.feed(span)
+            with disk_buffer(disk, data) as buffer, pytest.raises(error, match="layer one"):
+                stager.feed(buffer)
             stager.abort()
             stager.abort()
             (disk.place / "0").unlink()
@@ -354,12 +354,12 @@ def test_a_stager_says_what_is_wrong_before_the_tree_is_touched(tmp_path: Path) 
 
 
 @contextmanager
-def disk_span(disk: _Disk, data: bytes) -> Iterator[_core.Span]:
-    span = disk.span(data)
+def disk_buffer(disk: _Disk, data: bytes) -> Iterator[_core.Buffer]:
+    buffer = disk.buffer(data)
     try:
-        yield span
+        yield buffer
     finally:
-        span.release()
+        buffer.release()
 
 
 def test_sinks_stage_and_adopt_in_pieces(tmp_path: Path) -> None:
@@ -367,8 +367,8 @@ def test_sinks_stage_and_adopt_in_pieces(tmp_path: Path) -> None:
     data = archive([(directory("d"), Entry("d/f", data=b"text"), Entry("d/g"), hardlink("h", "d/f"))])
     with opened(disk.root) as root, opened(disk.place) as place:
         stager = LayerStager(place, name="one", **LIMITS)
-        with disk_span(disk, data) as span:
-            stager.feed(span)
+        with disk_buffer(disk, data) as buffer:
+            stager.feed(buffer)
         stager.finish()
         assert (stager.entries, stager.bytes, sorted(os.listdir(place))) == (4, 4, ["0", "1"])
         writer = LayerWriter(root, name="one", base=True, **LIMITS)
@@ -388,8 +388,8 @@ def test_a_layer_that_is_adopted_only_in_part_is_not_finished(tmp_path: Path) ->
     with opened(disk.root) as root, opened(disk.place) as place:
         stager = LayerStager(place, name="one", **LIMITS)
         writer = LayerWriter(root, name="one", base=True, **LIMITS)
-        with disk_span(disk, archive([(Entry("a"), Entry("b"))])) as span:
-            stager.feed(span)
+        with disk_buffer(disk, archive([(Entry("a"), Entry("b"))])) as buffer:
+            stager.feed(buffer)
         stager.finish()
         assert writer.adopt(stager, 1)
         with pytest.raises(FormatError, match="ends inside"):
@@ -428,6 +428,6 @@ def test_a_log_that_finds_no_space_is_told(tmp_path: Path, small_disk: Path) -> 
     layer = archive([tuple(symlink(f"l{number}", "t" * 4000) for number in range(100))])
     with opened(small_disk) as place:
         stager = LayerStager(place, name="one", **LIMITS)
-        with disk_span(disk, layer) as span, pytest.raises(StoreFullError, match="entry 'l"):
-            stager.feed(span)
+        with disk_buffer(disk, layer) as buffer, pytest.raises(StoreFullError, match="entry 'l"):
+            stager.feed(buffer)
         stager.abort()

@@ -28,7 +28,7 @@ def size(count: float) -> str:
     return f"{count:.{1 if count < 9.95 else 0}f} {_UNITS[power - 1]}"
 
 
-def part(done: int, total: int) -> str:
+def fraction(done: int, total: int) -> str:
     """``12 of 40 MB``; both sizes keep their unit when these differ."""
     first, second = size(done), size(total)
     if first.split()[1] == second.split()[1]:
@@ -36,7 +36,7 @@ def part(done: int, total: int) -> str:
     return f"{first} of {second}"
 
 
-def amount(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """``1 blob``, ``3 blobs``; the noun's plural ends in s or, for ``entry``, in ies."""
     if number == 1:
         return f"1 {noun}"

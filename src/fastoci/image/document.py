@@ -23,7 +23,6 @@ from fastoci.image.digest import Digest
 
 T = TypeVar("T")
 
-SIZE: Final = 4 << 20  # bytes of one manifest, index or config, unless somebody says otherwise
 DEPTH: Final = 64  # objects and arrays inside each other
 
 # A string (with the colon that makes it a key), an object or array that holds no other, or a bracket. The second and

@@ -21,9 +21,9 @@ from fastoci.store.refs import Ref
 from fastoci.store.store import Store
 from fastoci.store.threads import Check
 from fastoci.store.usage import Usage
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Upkeep:
         self,
         store: Store,
         scheduler: Scheduler,
-        worker: Worker,
-        spans: Spans,
+        worker: WorkerPool,
+        buffers: Buffers,
         *,
         stored: Stored,
         repository: Callable[[Reference], Awaitable[Repository]],
@@ -58,7 +58,7 @@ class Upkeep:
         self._stored = stored
         self._repository = repository
         self._observer = observer
-        self._verifying = Verifying(store, worker, spans, threads=limits.workers, observer=observer)
+        self._verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
 
     async def listing(self) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
         """All references by name, and what is wrong with the files that are none."""

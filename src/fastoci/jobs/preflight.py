@@ -22,7 +22,7 @@ from fastoci.image.digest import Digest
 from fastoci.limits import Limits
 from fastoci.store.free_space import allocated, space
 from fastoci.store.store import Store
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 _PLAIN: Final = frozenset(
     {mediatype.OCI_LAYER, mediatype.OCI_FOREIGN, mediatype.DOCKER_LAYER, mediatype.DOCKER_FOREIGN}
@@ -35,7 +35,7 @@ _BESIDE: Final = 4  # beside the blobs: a reference, its directory, a lease, a n
 class Preflight:
     """The room that an engine's images are going to take."""
 
-    def __init__(self, store: Store, worker: Worker, limits: Limits) -> None:
+    def __init__(self, store: Store, worker: WorkerPool, limits: Limits) -> None:
         self._store = store
         self._worker = worker
         self._limit = limits.store_size

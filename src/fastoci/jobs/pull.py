@@ -40,7 +40,7 @@ from fastoci.store.refs import Ref
 from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tasks import all_or_first
-from fastoci.transfer.tee import SpoiledError, Tap
+from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
 
 _CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
@@ -51,7 +51,7 @@ class Repository(ImageSource, BlobSource, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PullContext:
     """What all images of an engine share."""
 
     store: Store
@@ -79,8 +79,8 @@ class Job:
             documents = [descriptor for descriptor, _ in resolved.chain]
             async with self.store.lease([*documents, *resolved.blobs]):  # before the look at what is there
                 plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
-                self._announce(plan, image)
-                await self.store.announce(plan.missing)
+                self._mark_pending(plan, image)
+                await self.store.mark_pending(plan.missing)
                 room = self.preflight.room(
                     plan.missing, documents=len(documents), layers=resolved.manifest.layers, root=rootfs
                 )
@@ -96,7 +96,7 @@ class Job:
         self.observer(ImageDone(image, str(resolved.top.digest)))
         return resolved, config
 
-    def _announce(self, plan: PullPlan, image: str) -> None:
+    def _mark_pending(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
         self.observer(
             ImagePlanned(
@@ -115,15 +115,15 @@ class Job:
     ) -> ImageConfig | None:
         resolved = plan.resolved
         first = resolved.manifest.layers[:1]
-        tap = await self.unpacker.tap() if rootfs is not None and first and first[0] in plan.missing else None
+        tee = await self.unpacker.tee() if rootfs is not None and first and first[0] in plan.missing else None
         fetches = {
             blob.digest: asyncio.create_task(
                 self.scheduler.fetch(
                     blob,
                     source,
                     image=image,
-                    tap=tap if blob in first else None,
-                    cached=rootfs is not None and not (tap and blob in first),
+                    tee=tee if blob in first else None,
+                    cached=rootfs is not None and not (tee and blob in first),
                 )
             )
             for blob in plan.missing
@@ -139,15 +139,15 @@ class Job:
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
                 mending = Mending(image, source)
-                await self.unpack(resolved, config, rootfs, mending=mending, ready=ready, tap=tap)
+                await self.unpack(resolved, config, rootfs, mending=mending, ready=ready, tee=tee)
             return config
 
         following = asyncio.create_task(follow())
         try:
             await all_or_first([following, *fetches.values()])
         finally:
-            if tap is not None:
-                self.unpacker.close_tap(tap)
+            if tee is not None:
+                self.unpacker.close_tee(tee)
         for descriptor, raw in resolved.chain:
             await self._keep(descriptor, raw, image)
         config = following.result()
@@ -169,7 +169,7 @@ class Job:
             with suppress(StoreError):
                 if await self.store.read(descriptor) == raw:
                     return
-            self.store.condemn(descriptor.digest)
+            self.store.treat_as_absent(descriptor.digest)
         await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
 
     async def unpack(
@@ -180,7 +180,7 @@ class Job:
         *,
         mending: Mending,
         ready: Ready | None = None,
-        tap: Tap | None = None,
+        tee: Tee | None = None,
     ) -> None:
         """Make a rootfs out of the layers.
 
@@ -202,7 +202,7 @@ class Job:
         while True:
             try:
                 await self.unpacker.rootfs(
-                    root, pairs, self.store, image=mending.image, ready=ready or _at_once, tap=tap
+                    root, pairs, self.store, image=mending.image, ready=ready or _at_once, tee=tee
                 )
                 return
             except SpoiledError:
@@ -210,9 +210,9 @@ class Job:
                 self.observer(Warned(mending.image, text))
             except (FormatError, UnsupportedError, UnpackError, IntegrityError) as error:
                 await self.stored.mend(list(dict.fromkeys(layers)), error, mending)
-            if tap is not None:
-                self.unpacker.close_tap(tap)  # what still comes does not wait for a reader
-                tap = None
+            if tee is not None:
+                self.unpacker.close_tee(tee)  # what still comes does not wait for a reader
+                tee = None
 
     def _check_platform(
         self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str

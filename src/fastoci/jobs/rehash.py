@@ -1,7 +1,8 @@
 """Reads files again and hashes them, several at a time on each thread, so that their streams share lanes.
 
-Each thread keeps a few files open and takes a span of each in turn: no news to the event loop between spans, so a small
-file costs little more than its system calls. Hashing is ``stream.verify``'s. Spec: docs/architecture.md, "One hasher".
+Each thread keeps a few files open and takes a buffer of each in turn: no news to the event loop between buffers, so a
+small file costs little more than its system calls. Hashing is ``stream.verify``'s.
+Spec: docs/architecture.md, "One hasher".
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from functools import partial
 from typing import Final
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, SizeMismatchError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.stream.verify import Verifier, hash_spans
+from fastoci.stream.verify import Verifier, hash_buffers
 
-OPEN: Final = 8  # files that one thread has open at most, each with a span
+OPEN: Final = 8  # files that one thread has open at most, each with a buffer
 _LARGE: Final = (
     256 << 10
 )  # bytes: of such files a thread opens as many as there are lanes; more would not fit the cache
@@ -59,13 +60,13 @@ class StoppedError(Exception):
 
 
 def wrong(
-    files: Sequence[tuple[Descriptor, int]], spans: Sequence[Span], stop: threading.Event
+    files: Sequence[tuple[Descriptor, int]], buffers: Sequence[Buffer], stop: threading.Event
 ) -> list[IntegrityError]:
     """Hash open files, in lanes; what is wrong with those that are not what their descriptors say, in their order.
 
     Args:
-        spans: empty; as many files are hashed together.
-        stop: ends it within a span's time.
+        buffers: empty; as many files are hashed together.
+        stop: ends it within a buffer's time.
     Raises:
         StoppedError: ``stop`` was set. StoreError: the disk refused.
     """
@@ -74,7 +75,7 @@ def wrong(
         Target(number, os.readlink(f"/proc/self/fd/{fd}"), blob.digest, blob.size, partial(os.dup, fd))
         for number, (blob, fd) in enumerate(files)
     )
-    Rehash(targets, rate=None, done=outcomes.append, read=lambda size: None, stop=stop).run(spans)
+    Rehash(targets, rate=None, done=outcomes.append, read=lambda size: None, stop=stop).run(buffers)
     if stop.is_set():
         raise StoppedError
     found = []
@@ -139,12 +140,12 @@ class Rehash:
         self._rate = Rate(rate, self._stop)
 
     def stop(self) -> None:
-        """Let every thread end within a span's time."""
+        """Let every thread end within a buffer's time."""
         self._stop.set()
 
-    def run(self, spans: Sequence[Span]) -> None:
-        """Hash until no target is left; ``spans`` are empty and stay the caller's."""
-        free = list(spans)
+    def run(self, buffers: Sequence[Buffer]) -> None:
+        """Hash until no target is left; ``buffers`` are empty and stay the caller's."""
+        free = list(buffers)
         files: list[_File] = []
         try:
             while not self._stop.is_set():
@@ -156,7 +157,7 @@ class Rehash:
             for file in files:
                 file.close()
 
-    def _fill(self, files: list[_File], free: list[Span]) -> None:
+    def _fill(self, files: list[_File], free: list[Buffer]) -> None:
         lanes = _core.lanes()
         large = sum(file.large for file in files)
         while free and large < lanes and not self._stop.is_set():
@@ -175,24 +176,24 @@ class Rehash:
                 files.append(file)
                 large += file.large
 
-    def _step(self, files: list[_File], free: list[Span]) -> None:
-        """A span of each file; those that end leave."""
+    def _step(self, files: list[_File], free: list[Buffer]) -> None:
+        """A buffer of each file; those that end leave."""
         ended: list[Outcome] = []
         pairs = []
         count = 0
         for file in files:
             try:
                 if file.read():
-                    count += len(file.span)
-                    pairs.append((file.verifier, file.span))
+                    count += len(file.buffer)
+                    pairs.append((file.verifier, file.buffer))
             except (StoreError, SizeMismatchError) as error:
                 file.failed = error
-        hash_spans(pairs)
+        hash_buffers(pairs)
         for file in list(files):
             if file.failed is not None or file.ended:
                 ended.append(file.outcome())
                 files.remove(file)
-                free.append(file.span)
+                free.append(file.buffer)
                 file.close()
         with self._lock:
             self._read(count)
@@ -208,9 +209,9 @@ class Rehash:
 class _File:
     """One file on its way through the hash."""
 
-    def __init__(self, target: Target, span: Span) -> None:
+    def __init__(self, target: Target, buffer: Buffer) -> None:
         self.target = target
-        self.span = span
+        self.buffer = buffer
         self.failed: StoreError | SizeMismatchError | None = None
         self.ended = False
         try:
@@ -233,15 +234,15 @@ class _File:
             raise
 
     def read(self) -> bool:
-        """Fill the span; whether there is something to hash."""
-        self.span.clear()
-        count = self.span.pread(self._fd, self.verifier.offset)
+        """Fill the buffer; whether there is something to hash."""
+        self.buffer.clear()
+        count = self.buffer.pread(self._fd, self.verifier.offset)
         path = self.target.path
         if count < 0:
             raise StoreError(f"cannot read {path}: {os.strerror(-count)}", path=path)
         if not count and self.verifier.offset != self._size:
             raise _wrong_size(self.target, self.verifier.offset)
-        self.verifier.expect(self.span)
+        self.verifier.expect(self.buffer)
         self.ended = self.verifier.offset + count == self._size
         return count > 0
 

@@ -79,7 +79,7 @@ class Repairing:
                 await self._documents(image, source, needed)
             async with self._store.lease_if_writable(map(descriptor, needed.values())):  # before they are looked at
                 if not {image.digest for image in images}.isdisjoint(self._repaired):
-                    await self._store.restamp(ref.name)
+                    await self._store.invalidate(ref.name)
                 await self._blobs(ref, source, needed)
         return source.used
 
@@ -88,7 +88,7 @@ class Repairing:
         failed: FastociError | None = None
         for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
             blob = descriptor(needed[bad.digest])
-            self._store.condemn(blob.digest)
+            self._store.treat_as_absent(blob.digest)
             repository = await source.get()
             try:
                 await self._scheduler.fetch(blob, repository, image=ref.name)
@@ -108,7 +108,7 @@ class Repairing:
         data = await self._store.walk(lambda read, _: read(link), additional=False)
         if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
             data = await (await source.get()).manifest(blob)
-            self._store.condemn(blob.digest)
+            self._store.treat_as_absent(blob.digest)
             await self._scheduler.fetch(blob, BytesSource(data), image=source.image)
             self._repaired.append(link.digest)
         if link.media_type in INDEXES:  # its manifests are those of all platforms: the reference says which are held

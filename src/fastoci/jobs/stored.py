@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastoci import _core
-from fastoci._core import Span
-from fastoci.aio import settle, when_free
+from fastoci._core import Buffer
+from fastoci.aio import wait_to_end, when_free
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
 from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
@@ -27,10 +27,10 @@ from fastoci.jobs.rehash import StoppedError, wrong
 from fastoci.layouts.oci_layout import LayoutImage, Wrong, write_images
 from fastoci.store.store import Store
 from fastoci.store.threads import Check
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tasks import all_or_first
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.workers import WorkerPool
 
 _OPEN: Final = 32  # files that are open at a time
 _LOCK_S: Final = 300.0  # for another process that extends a layout, and may copy some gigabytes
@@ -64,11 +64,13 @@ class Mending:
 class Stored:
     """Hashes and mends the blobs of one engine's store."""
 
-    def __init__(self, store: Store, scheduler: Scheduler, worker: Worker, spans: Spans, observer: Observer) -> None:
+    def __init__(
+        self, store: Store, scheduler: Scheduler, worker: WorkerPool, buffers: Buffers, observer: Observer
+    ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._worker = worker
-        self._spans = spans
+        self._buffers = buffers
         self._observe = observer
 
     async def mend(self, blobs: Sequence[Descriptor], reason: FastociError, mending: Mending) -> None:
@@ -139,7 +141,7 @@ class Stored:
     async def _run(self, work: Callable[[Wrong, Check], T]) -> T:
         """Run work on a thread, with what hashes files there; it ends early when this task is cancelled."""
         stop = threading.Event()
-        spans = await self._take()
+        buffers = await self._take()
 
         def check() -> None:
             if stop.is_set():
@@ -147,22 +149,22 @@ class Stored:
 
         try:
             running = asyncio.ensure_future(
-                self._worker.run(lambda: work(lambda files: wrong(files, spans, stop), check))
+                self._worker.run(lambda: work(lambda files: wrong(files, buffers, stop), check))
             )
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
                 stop.set()
                 with suppress(StoppedError, FastociError):
-                    await settle(running)
+                    await wait_to_end(running)
                 raise
         finally:
-            for span in spans:
-                span.release()
+            for buffer in buffers:
+                buffer.release()
 
-    async def _take(self) -> list[Span]:
-        """A span, and one for each lane of the hash when nobody waits for them."""
-        spans = [await self._spans.take()]
-        while len(spans) < _core.lanes() and (span := self._spans.spare()) is not None:
-            spans.append(span)
-        return spans
+    async def _take(self) -> list[Buffer]:
+        """A buffer, and one for each lane of the hash when nobody waits for them."""
+        buffers = [await self._buffers.take()]
+        while len(buffers) < _core.lanes() and (buffer := self._buffers.spare()) is not None:
+            buffers.append(buffer)
+        return buffers

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from fastoci import _core
-from fastoci.aio import settle
+from fastoci.aio import wait_to_end
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, SizeMismatchError, StoreError
 from fastoci.events import Observer, VerifyProgress, Warned
 from fastoci.image.digest import Digest
@@ -23,9 +23,9 @@ from fastoci.store.graph import Listed, Read, descriptor, listed, names, needed_
 from fastoci.store.layout import Paths
 from fastoci.store.store import Store
 from fastoci.store.threads import Check
-from fastoci.store.verify_cursor import Round
-from fastoci.transfer.buffers import Spans
-from fastoci.transfer.workers import Worker
+from fastoci.store.verify_cursor import VerifyRound
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.workers import WorkerPool
 
 _SAVE_S: Final = 5.0  # between two saves of the cursor, and two events
 _WARNINGS: Final = 10  # bad blobs that are named at once; all are in the result
@@ -74,10 +74,10 @@ class Verification:
 class Verifying:
     """Verifies a store on the engine's threads."""
 
-    def __init__(self, store: Store, worker: Worker, spans: Spans, *, threads: int, observer: Observer) -> None:
+    def __init__(self, store: Store, worker: WorkerPool, buffers: Buffers, *, threads: int, observer: Observer) -> None:
         self._store = store
         self._worker = worker
-        self._spans = spans
+        self._buffers = buffers
         self._threads = threads
         self._observe = observer
 
@@ -89,7 +89,7 @@ class Verifying:
             StoreError: the disk refused.
         """
         own = self._store.paths
-        turn = await self._worker.acquire(lambda: Round(own), Round.close)
+        turn = await self._worker.acquire(lambda: VerifyRound(own), VerifyRound.close)
         try:
             digests, cursor = await self._worker.run(lambda: (names(own), turn.load()))
             there = set(cursor.bad)
@@ -124,43 +124,45 @@ class Verifying:
         place = next((each for each in places if each.holds(blob.digest)), places[0])
         return _target(number, place, blob.digest, blob.size)
 
-    async def _hash(self, targets: Iterator[Target], counts: _Counts, rate: int | None, turn: Round | None) -> None:
+    async def _hash(
+        self, targets: Iterator[Target], counts: _Counts, rate: int | None, turn: VerifyRound | None
+    ) -> None:
         """All targets, on all threads, until the last; ``turn`` keeps how far that is."""
         lanes = _core.lanes()
-        capacity = self._spans.pool.capacity // _core.SPAN_SIZE
+        capacity = self._buffers.pool.capacity // _core.BUFFER_SIZE
         threads = max(1, min(self._threads, capacity // 2 // lanes))
         each = max(1, min(OPEN, capacity // 2 // threads))
         rehash = Rehash(targets, rate=rate, done=lambda outcome: self._seen(counts, outcome), read=counts.add)
-        spans = []
+        buffers = []
         ticking = asyncio.create_task(self._tick(counts, turn))
         try:
             for _ in range(threads * each):
-                spans.append(await self._spans.take())
-            shares = [spans[start : start + each] for start in range(0, len(spans), each)]
+                buffers.append(await self._buffers.take())
+            shares = [buffers[start : start + each] for start in range(0, len(buffers), each)]
             await self._all(rehash, shares)
         finally:
             ticking.cancel()
             await asyncio.wait([ticking])
-            for span in spans:
-                span.release()
+            for buffer in buffers:
+                buffer.release()
             if turn is not None:
                 await self._worker.finish(lambda: _save(turn, counts))
         self._observe(VerifyProgress(counts.blobs, counts.size))
 
-    async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Span]]) -> None:
-        """A thread for each share of the spans, to their end; they end early when this task is cancelled."""
+    async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Buffer]]) -> None:
+        """A thread for each share of the buffers, to their end; they end early when this task is cancelled."""
         runs = [asyncio.create_task(self._worker.run(partial(rehash.run, share))) for share in shares]
         try:
             await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             rehash.stop()
-            _, cancelled = await settle(asyncio.wait(runs))
+            _, cancelled = await wait_to_end(asyncio.wait(runs))
         for run in runs:
             run.result()
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _tick(self, counts: _Counts, turn: Round | None) -> None:
+    async def _tick(self, counts: _Counts, turn: VerifyRound | None) -> None:
         while True:
             await asyncio.sleep(_SAVE_S)
             self._observe(VerifyProgress(counts.blobs, counts.size))
@@ -170,7 +172,9 @@ class Verifying:
             if len(news) > _WARNINGS:
                 self._observe(Warned("", f"and {len(news) - _WARNINGS} more bad blobs"))
             if turn is not None:
-                _, cancelled = await settle(asyncio.to_thread(_save, turn, counts))  # all other threads are at work
+                _, cancelled = await wait_to_end(
+                    asyncio.to_thread(_save, turn, counts)
+                )  # all other threads are at work
                 if cancelled:
                     return
 
@@ -263,7 +267,7 @@ def _target(number: int, place: Paths, digest: Digest, size: int | None) -> Targ
     return Target(number, place.blob(digest), digest, size, lambda: place.open_blob(digest))
 
 
-def _save(turn: Round, counts: _Counts) -> None:
+def _save(turn: VerifyRound, counts: _Counts) -> None:
     with suppress(StoreError):  # a full disk costs hashing again, and no more
         if counts.after:
             turn.save(counts.after, counts.bad_digests())

@@ -16,12 +16,12 @@ from fastoci.image.reference import Reference
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints
-from fastoci.registry.fetch.failover import Left, Manners
-from fastoci.registry.fetch.parallel_ranges import Ahead
+from fastoci.registry.fetch.failover import ClientPolicy, Left
+from fastoci.registry.fetch.parallel_ranges import ReadAheadBudget
 from fastoci.registry.fetch.repository import Repository
-from fastoci.registry.fetch.retry import Budget, Patience
-from fastoci.registry.fetch.session import Access
-from fastoci.registry.http.servers import Servers, Told
+from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
+from fastoci.registry.fetch.session import RepositorySession
+from fastoci.registry.http.servers import QuotaObserver, Servers
 from fastoci.registry.http.transport import Transport
 
 
@@ -52,27 +52,27 @@ class Registry:
         connections: int = 8,
         manifest_size: int = 4 << 20,
         proxy: Callable[[URL], URL | None] = lambda url: None,
-        patience: Patience | None = None,
-        told: Told | None = None,
+        retry_policy: RetryPolicy | None = None,
+        on_quota: QuotaObserver | None = None,
         left: Left = lambda blob, server, reason: None,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
-        patience = patience or Patience()
+        retry_policy = retry_policy or RetryPolicy()
         self._mirrors = mirrors or Mirrors()
         self._tls_verify = tls_verify
         self._manifest_size = manifest_size
         self._credentials = credentials
-        self._manners = Manners(patience, Budget(patience.budget), chance, left)
+        self._manners = ClientPolicy(retry_policy, RetryBudget(retry_policy.budget), rng, left)
         self._transport = Transport(
-            servers=Servers(told=told, chance=chance, most=connections),
+            servers=Servers(on_quota=on_quota, rng=rng, maximum=connections),
             tls_verify=tls_verify,
             connect_s=connect_s,
             read_s=read_s,
             connections=connections,
-            max_wait_s=patience.max_wait_s,
+            max_wait_s=retry_policy.max_wait_s,
             proxy=proxy,
         )
-        self._ahead = Ahead()
+        self._ahead = ReadAheadBudget()
         self._auth = Authenticator(self._transport, tls_verify=tls_verify)
 
     async def __aenter__(self) -> Registry:
@@ -94,7 +94,7 @@ class Registry:
 
     def repository_at(self, reference: Reference, where: Sequence[Endpoint]) -> Repository:
         """The repository that a reference names, at these endpoints in this order."""
-        access = Access(
+        access = RepositorySession(
             reference,
             tuple(where),
             transport=self._transport,

@@ -47,7 +47,7 @@ def check(paths: Paths) -> None:
     """Refuse a file system on which the store's promises would not hold.
 
     Raises:
-        StoreError: it does not keep locks or renames, or spans machines; says which. Or the disk refused.
+        StoreError: it does not keep locks or renames, or buffers machines; says which. Or the disk refused.
     """
     with disk.translated("probe the file system of", paths.root):
         devices = f"{os.fstat(paths.ingests.fd).st_dev} {os.fstat(paths.blobs('sha256').fd).st_dev}".encode()

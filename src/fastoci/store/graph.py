@@ -16,9 +16,10 @@ from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES, MANIFESTS
+from fastoci.limits import DOCUMENT
 from fastoci.store import disk
 from fastoci.store.layout import Paths
-from fastoci.store.refs import REF_SIZE, Ref, files
+from fastoci.store.refs import REF_SIZE, Ref, ref_files
 from fastoci.store.threads import Check, go_on
 
 _OTHERS: Final = 100_000  # what one reference may lead to beside what it needs
@@ -43,7 +44,7 @@ def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[St
     """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
     found: list[Listed] = []
     broken: list[StoreError] = []
-    for directory, key in files(paths):
+    for directory, key in ref_files(paths):
         path = directory.at(key)
         try:
             check()
@@ -68,7 +69,7 @@ def listed_as(ref: Ref) -> Listed:
     return Listed(ref.name, Link.of(ref.descriptor), images, ref.pulled_at, ref.pinned)
 
 
-def reader(places: Sequence[Paths], *, limit: int = document.SIZE, check: Check = go_on) -> Read:
+def reader(places: Sequence[Paths], *, limit: int = DOCUMENT, check: Check = go_on) -> Read:
     """Reads documents from the first of these stores that has one of the right size; None when none has.
 
     Args:

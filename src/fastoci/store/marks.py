@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from fastoci.errors import FormatError, StoreError
-from fastoci.image import document
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
+from fastoci.limits import DOCUMENT
 from fastoci.store import disk
 from fastoci.store.directory import Directory
 from fastoci.store.layout import ALGORITHMS, Paths
@@ -38,7 +38,7 @@ class Marks:
         paths: Paths,
         counted: Collection[bytes] | None = None,
         *,
-        limit: int = document.SIZE,
+        limit: int = DOCUMENT,
         check: Check = go_on,
     ) -> None:
         self._counted = counted

@@ -100,7 +100,7 @@ class Refs:
         """All references by name, and what is wrong with the files that are none."""
         refs: dict[str, Ref] = {}
         broken = []
-        for directory, key in files(self._paths):
+        for directory, key in ref_files(self._paths):
             try:
                 ref = self.load(directory, key)
             except StoreError as error:
@@ -112,7 +112,7 @@ class Refs:
 
     def more_than(self, count: int) -> bool:
         """Whether there are more references than this, by names of files alone."""
-        return any(number >= count for number, _ in enumerate(files(self._paths)))
+        return any(number >= count for number, _ in enumerate(ref_files(self._paths)))
 
     def touch(self, name: str) -> None:
         """Note that the image was used now, to the hour. Says nothing when the store cannot be written.
@@ -132,7 +132,7 @@ class Refs:
             # A read-only store, or a store of another user: who may not write there has no say in what is kept.
             return
 
-    def restamp(self, name: str) -> None:
+    def invalidate(self, name: str) -> None:
         """Change the stamp and nothing else, so that a collection that was planned before reads the reference again.
 
         Raises:
@@ -179,7 +179,7 @@ class Refs:
 
         The directory is open until the next one is asked for.
         """
-        for directory, key in files(self._paths):
+        for directory, key in ref_files(self._paths):
             with disk.translated("look at", directory.at(key)), suppress(FileNotFoundError):
                 yield directory, key, directory.stat(key)
 
@@ -230,7 +230,7 @@ class Refs:
         return BlobNotFoundError(f"the store has no reference {name}", path=self._paths.ref_path(name))
 
 
-def files(paths: Paths) -> Iterator[tuple[Directory, str]]:
+def ref_files(paths: Paths) -> Iterator[tuple[Directory, str]]:
     """The files of all references, in no order: where and under which key. What has another name is none, and not ours.
 
     A directory is open until the next one's files are asked for.

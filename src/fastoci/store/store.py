@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
-from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.limits import DOCUMENT, Level
 from fastoci.store import disk, filesystem_probe
 from fastoci.store.additional import open_additional
 from fastoci.store.gc import collect
-from fastoci.store.gc.collect import Doomed, GcPlan
+from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.leases import Leases
 from fastoci.store.gc.retention import Retention
 from fastoci.store.graph import Read, reader
 from fastoci.store.index_json import update_index
 from fastoci.store.ingest import ingest
-from fastoci.store.ingest.durability import Durability, Level
+from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.ingest.waiting import Waiting
@@ -48,7 +48,7 @@ class Store:
     """
 
     def __init__(
-        self, paths: Paths, durability: Level, additional: Sequence[Path] = (), *, manifest_size: int = document.SIZE
+        self, paths: Paths, durability: Level, additional: Sequence[Path] = (), *, manifest_size: int = DOCUMENT
     ) -> None:
         self.path = Path(paths.root)
         self._manifest_size = manifest_size
@@ -71,7 +71,7 @@ class Store:
         additional: Sequence[Path] = (),
         *,
         durability: Level = "commit",
-        manifest_size: int = document.SIZE,
+        manifest_size: int = DOCUMENT,
     ) -> Store:
         """Open the store in a directory, made when absent or empty; an OCI layout there becomes one.
 
@@ -107,15 +107,15 @@ class Store:
         info = self._look(blob)
         if info is not None and stat.S_ISREG(info.st_mode) and info.st_size == blob.size:
             return not self._unsynced.distrusts(blob.digest)
-        return not self._unsynced.condemns(blob.digest) and any(other.holds(blob) for other in self._additional)
+        return not self._unsynced.treats_as_absent(blob.digest) and any(other.holds(blob) for other in self._additional)
 
-    def condemn(self, digest: Digest) -> None:
+    def treat_as_absent(self, digest: Digest) -> None:
         """Count a blob as absent, for this process, until a commit replaces it: it was hashed and found bad."""
-        self._unsynced.condemn(digest)
+        self._unsynced.treat_as_absent(digest)
 
     async def mark_corrupt(self, digest: Digest) -> None:
         """``condemn`` for all who open the store from now on, where it can be written."""
-        self._unsynced.condemn(digest)
+        self._unsynced.treat_as_absent(digest)
         with suppress(StoreError):  # this process knows, and the next one finds it out again
             await self._threads.run(lambda: self._mark_corrupt(digest))
 
@@ -140,10 +140,10 @@ class Store:
         else:
             yield
 
-    async def announce(self, blobs: Iterable[Descriptor]) -> None:
+    async def mark_pending(self, blobs: Iterable[Descriptor]) -> None:
         """Say which blobs a job is going to bring: at a level that syncs late, one sync serves them all."""
         digests = [blob.digest for blob in blobs]
-        await self._threads.run(lambda: self._announce(digests))
+        await self._threads.run(lambda: self._mark_pending(digests))
 
     async def flush(self) -> None:
         """Make durable what the jobs so far have brought, at level ``batch``.
@@ -183,7 +183,7 @@ class Store:
         disk.close(fd)
         if (elsewhere := self._open_elsewhere(blob)) is not None:
             return elsewhere
-        why = "was found damaged" if self._unsynced.condemns(blob.digest) else f"is not its {blob.size} bytes"
+        why = "was found damaged" if self._unsynced.treats_as_absent(blob.digest) else f"is not its {blob.size} bytes"
         raise BlobNotFoundError(f"the store has no {blob.digest}: {path} {why}, or was not synced", path=path)
 
     async def record(self, ref: Ref) -> None:
@@ -198,9 +198,9 @@ class Store:
         """``refs.touch`` in the store's threads."""
         await self._threads.run(lambda: self.refs.touch(name))
 
-    async def restamp(self, name: str) -> None:
+    async def invalidate(self, name: str) -> None:
         """``refs.restamp`` in the store's threads."""
-        await self._threads.run(lambda: self.refs.restamp(name))
+        await self._threads.run(lambda: self.refs.invalidate(name))
 
     async def forget(self, name: str) -> bool:
         """``refs.remove`` in the store's threads."""
@@ -216,7 +216,7 @@ class Store:
             lambda check: collect.plan(self._paths, self._unsynced, retention, limit=self._manifest_size, check=check)
         )
 
-    async def gc(self, plan: GcPlan) -> tuple[Doomed, ...]:
+    async def gc(self, plan: GcPlan) -> tuple[GcItem, ...]:
         """``gc.execute`` in one of the store's threads; a task that is cancelled leaves the rest for the next."""
         await self._threads.run(self._probe)
         return await self._threads.run_stoppable(
@@ -310,7 +310,7 @@ class Store:
         return missing
 
     def _open_elsewhere(self, blob: Descriptor) -> int | None:
-        if self._unsynced.condemns(blob.digest):
+        if self._unsynced.treats_as_absent(blob.digest):
             return None
         return next((fd for other in self._additional if (fd := other.open(blob)) is not None), None)
 
@@ -341,9 +341,9 @@ class Store:
         with disk.translated("mark a blob below", f"{self._paths.root}/unsynced"):
             self._unsynced.mark_corrupt(digest)
 
-    def _announce(self, digests: Sequence[Digest]) -> None:
+    def _mark_pending(self, digests: Sequence[Digest]) -> None:
         with disk.translated("mark blobs below", f"{self._paths.root}/unsynced"):
-            self._durability.announce(digests)
+            self._durability.mark_pending(digests)
 
     def _begin(self, blob: Descriptor, cached: bool) -> StoreIngest | None:
         self._probe()

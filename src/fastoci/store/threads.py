@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from fastoci.aio import settle
+from fastoci.aio import wait_to_end
 
 _THREADS: Final = 4  # commits of small blobs overlap, and the disk merges their syncs
 
@@ -76,7 +76,7 @@ class Threads:
         except asyncio.CancelledError:
             stopped.set()
             try:
-                result, _ = await settle(future)
+                result, _ = await wait_to_end(future)
             except Exception as error:
                 raise asyncio.CancelledError from error
             return result, True

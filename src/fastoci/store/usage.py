@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastoci.errors import FastociError, FormatError, StoreError
-from fastoci.image import document
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
+from fastoci.limits import DOCUMENT
 from fastoci.store.graph import Listed, Read, listed, names, reached, reader
 from fastoci.store.index_json import foreign
 from fastoci.store.layout import Paths
@@ -147,7 +147,7 @@ class _Walk:
         self.missing = missing  # what they lack, nobody here was asked for
 
 
-def usage(own: Paths, additional: Sequence[Paths] = (), *, limit: int = document.SIZE, check: Check = go_on) -> Usage:
+def usage(own: Paths, additional: Sequence[Paths] = (), *, limit: int = DOCUMENT, check: Check = go_on) -> Usage:
     """Add up what is there.
 
     Args:

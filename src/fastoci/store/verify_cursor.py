@@ -31,7 +31,7 @@ class Cursor:
     bad: tuple[str, ...] = ()
 
 
-class Round:
+class VerifyRound:
     """The cursor of one verification; ``close`` lets the next one begin.
 
     Raises:

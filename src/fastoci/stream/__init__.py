@@ -1,1 +1,1 @@
-"""What happens to spans on worker threads: held against digests, inflated. No I/O."""
+"""What happens to buffers on worker threads: held against digests, inflated. No I/O."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import FormatError, UnsupportedError
 
 Compression = Literal["gzip", "zstd", "none"]
@@ -61,9 +61,9 @@ def sniff(head: bytes) -> Compression:
 
 
 class Inflate:
-    """Decompresses one stream: ``take`` a span, ``fill`` others from it until it is used up, ``finish``, ``close``.
+    """Decompresses one stream: ``take`` a buffer, ``fill`` others from it until it is used up, ``finish``, ``close``.
 
-    Belongs to one thread at a time; owns no span.
+    Belongs to one thread at a time; owns no buffer.
 
     A zstd frame may demand more than ``history``. Then ``fill`` returns early, ``demanded`` is that many bytes, and
     whoever has the memory calls ``allow(demanded)`` and fills on; else the next ``fill`` raises. The memory is that of
@@ -79,7 +79,7 @@ class Inflate:
         self._deflate = deflate
         self._stream: _core.Inflate | None = None
         self._compression: Compression | None = None
-        self._source: Span | None = None
+        self._source: Buffer | None = None
         self._start = 0
 
     @property
@@ -93,10 +93,10 @@ class Inflate:
         self._history = max(window, self._history)
         self._stream.allow(window)
 
-    def take(self, source: Span) -> bool:
+    def take(self, source: Buffer) -> bool:
         """Go on with ``source``, until ``fill`` says that it is used up; False for a plain tar, to be used as it is.
 
-        The first span holds at least four bytes, unless the stream is shorter.
+        The first buffer holds at least four bytes, unless the stream is shorter.
 
         Raises:
             UnsupportedError: a compression that no layer may have, or no decoder on this machine.
@@ -106,7 +106,7 @@ class Inflate:
         self._source, self._start = source, 0
         return self._stream is not None
 
-    def fill(self, out: Span) -> bool:
+    def fill(self, out: Buffer) -> bool:
         """Append to ``out`` until it is full, the source is used up (then False), or a frame demands history.
 
         Raises:

@@ -1,21 +1,21 @@
-"""The data plane's one shape: spans go in, in order, on a worker thread."""
+"""The data plane's one shape: buffers go in, in order, on a worker thread."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 
 
 class Sink(Protocol):
-    """A consumer of spans: synchronous, called from one worker thread at a time.
+    """A consumer of buffers: synchronous, called from one worker thread at a time.
 
-    It borrows a span during ``feed`` only: to keep it longer it must ``retain`` it, and ``release`` it later. After an
-    exception from ``feed`` or ``finish`` only ``abort`` may be called. ``abort`` is idempotent, frees
+    It borrows a buffer during ``feed`` only: to keep it longer it must ``retain`` it, and ``release`` it later. After
+    an exception from ``feed`` or ``finish`` only ``abort`` may be called. ``abort`` is idempotent, frees
     everything, and changes nothing after ``finish``.
     """
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         """Take the next bytes of the stream."""
 
     def finish(self) -> None:

@@ -1,6 +1,6 @@
 """Hold a stream against the digest and size that were promised. The only place that can say ``Verified``.
 
-Only worker threads hash, and they hash through ``hash_spans``, so that streams in flight together share lanes.
+Only worker threads hash, and they hash through ``hash_buffers``, so that streams in flight together share lanes.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Verifier:
         """The hash state at ``offset``, to resume from; empty for an algorithm that cannot be resumed."""
         return self._hash.state() if isinstance(self._hash, _core.Sha256) else b""
 
-    def expect(self, span: _core.Span) -> None:
-        """Look whether the stream may go on with ``span``.
+    def expect(self, buffer: _core.Buffer) -> None:
+        """Look whether the stream may go on with ``buffer``.
 
         Raises:
             SizeMismatchError: it would become longer than promised.
         """
-        if self.size is not None and self.offset + len(span) > self.size:
-            raise self._wrong_size(self.offset + len(span))
+        if self.size is not None and self.offset + len(buffer) > self.size:
+            raise self._wrong_size(self.offset + len(buffer))
 
     def proof(self) -> Verified:
         """Close the stream.
@@ -91,16 +91,16 @@ class Verifier:
         )
 
 
-def hash_spans(pairs: Sequence[tuple[Verifier, _core.Span]]) -> None:
-    """Hash each span into its stream, without the GIL, in shared lanes.
+def hash_buffers(pairs: Sequence[tuple[Verifier, _core.Buffer]]) -> None:
+    """Hash each buffer into its stream, without the GIL, in shared lanes.
 
-    The streams are distinct, and each was asked (``expect``) whether it may go on with its span.
+    The streams are distinct, and each was asked (``expect``) whether it may go on with its buffer.
     """
     lanes = []
-    for verifier, span in pairs:
+    for verifier, buffer in pairs:
         if isinstance(verifier._hash, _core.Sha256):
-            lanes.append((verifier._hash, span))
+            lanes.append((verifier._hash, buffer))
         else:
-            verifier._hash.update(span)
-        verifier.offset += len(span)
+            verifier._hash.update(buffer)
+        verifier.offset += len(buffer)
     _core.update_many(lanes)

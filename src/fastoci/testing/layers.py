@@ -52,22 +52,22 @@ class Seeded:
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes, in pieces of at most 1 MiB."""
-        draw = random.Random(self.seed)
+        rng = random.Random(self.seed)
         noise = max(16, round(_BLOCK * (1.0 - self.compressibility)))
         words = _words()
-        place = draw.randrange(len(words) - _BLOCK)
+        place = rng.randrange(len(words) - _BLOCK)
         filler = words[place : place + _BLOCK - noise]
         for start in range(0, self.size, _CHUNK):
             length = min(_CHUNK, self.size - start)
-            drawn = draw.randbytes(noise * -(-length // _BLOCK))
+            drawn = rng.randbytes(noise * -(-length // _BLOCK))
             yield b"".join(drawn[i : i + noise] + filler for i in range(0, len(drawn), noise))[:length]
 
 
 @functools.cache
 def _words() -> bytes:
-    draw = random.Random("words")
-    vocabulary = [bytes(draw.choices(b"abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(400)]
-    return b" ".join(draw.choices(vocabulary, k=12_000))
+    rng = random.Random("words")
+    vocabulary = [bytes(rng.choices(b"abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(400)]
+    return b" ".join(rng.choices(vocabulary, k=12_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +133,14 @@ def opaque(path: str) -> Entry:
 
 
 def from_seed(seed: int, *, files: int, size: int, compressibility: float = 0.6, at: str = "data") -> Iterator[Entry]:
-    """``files`` files of ``size`` bytes on average, a hundred to a directory below ``at``."""
-    draw = random.Random(seed)
+    """``ref_files`` files of ``size`` bytes on average, a hundred to a directory below ``at``."""
+    rng = random.Random(seed)
     yield directory(at)
     for number in range(files):
         if number % 100 == 0:
             yield directory(f"{at}/{number // 100:04d}")
-        length = draw.randint(size // 2, size + size // 2) if files > 1 else size
-        data = Seeded(draw.getrandbits(48), length, compressibility)
+        length = rng.randint(size // 2, size + size // 2) if files > 1 else size
+        data = Seeded(rng.getrandbits(48), length, compressibility)
         path = f"{at}/{number // 100:04d}/{number:06d}"
         mode = 0o755 if number % 16 == 0 else 0o644
         yield Entry(path, data=data, mode=mode, mtime_ns=TIME_NS + number * 1_000_001)

@@ -1,4 +1,4 @@
-"""The budget of spans as the event loop sees it."""
+"""The budget of buffers as the event loop sees it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 
 T = TypeVar("T")
 
 
-class Spans:
-    """A ``SpanSource`` over the pool: hands spans to tasks in the order they came.
+class Buffers:
+    """A ``BufferSource`` over the pool: hands buffers to tasks in the order they came.
 
     Args:
         ahead: bytes that fetches may hold ahead of their turn.
@@ -29,10 +29,10 @@ class Spans:
         self._line: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
 
-    async def take(self) -> Span:
-        """An empty span, as soon as the budget has one."""
-        span = self.spare()
-        return await self._in_line(self.pool.take) if span is None else span
+    async def take(self) -> Buffer:
+        """An empty buffer, as soon as the budget has one."""
+        buffer = self.spare()
+        return await self._in_line(self.pool.take) if buffer is None else buffer
 
     async def set_aside(self, size: int) -> None:
         """Take memory that is allocated elsewhere out of the budget, as soon as so much is free; then ``put_back``."""
@@ -55,8 +55,8 @@ class Spans:
         """Bytes that fetches may hold ahead of their turn: what is set aside comes out of these first."""
         return max(0, self._ahead - self._aside)
 
-    def spare(self) -> Span | None:
-        """An empty span that nobody waits for, if there is one."""
+    def spare(self) -> Buffer | None:
+        """An empty buffer that nobody waits for, if there is one."""
         return None if self._line else self.pool.take()
 
     async def _in_line(self, attempt: Callable[[], T | None]) -> T:

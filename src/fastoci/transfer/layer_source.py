@@ -1,4 +1,4 @@
-"""The tar of a layer out of its compressed bytes, made span by span on a thread: from a file, or while they arrive."""
+"""The tar of a layer out of its compressed bytes, made a buffer at a time on a thread: of a file, or as they come."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 from collections import deque
 from contextlib import suppress
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import StoreError, UnpackError
 from fastoci.stream.inflate import Inflate
 
 
 class FileTar:
-    """The tar of a layer's file. A ``SpanMaker``; owns ``fd`` and ``source`` until ``close``."""
+    """The tar of a layer's file. A ``BufferMaker``; owns ``fd`` and ``source`` until ``close``."""
 
-    def __init__(self, fd: int, source: Span, inflate: Inflate) -> None:
+    def __init__(self, fd: int, source: Buffer, inflate: Inflate) -> None:
         self.ended = False
         self.offset = 0  # compressed bytes read
         self._fd = fd
@@ -37,7 +37,7 @@ class FileTar:
         """Never: it reads for itself."""
         return False
 
-    def make(self, out: Span) -> Span | None:
+    def make(self, out: Buffer) -> Buffer | None:
         """Fill ``out``; None at the very end, and when history is demanded.
 
         Raises:
@@ -65,18 +65,18 @@ class FileTar:
         with suppress(OSError):  # it was only read
             os.close(self._fd)
 
-    def _read(self, span: Span) -> bool:
-        """The next bytes of the file; a plain tar goes straight to where it belongs, but for its first span."""
-        if span is self._source:
-            span.clear()
-        count = span.pread(self._fd, self.offset)
+    def _read(self, buffer: Buffer) -> bool:
+        """The next bytes of the file; a plain tar goes straight to where it belongs, but for its first buffer."""
+        if buffer is self._source:
+            buffer.clear()
+        count = buffer.pread(self._fd, self.offset)
         if count < 0:
             reason = f"cannot read the layer: {os.strerror(-count)}"
             if -count == errno.EISDIR:
                 raise UnpackError(reason)
             raise StoreError(reason, path=os.readlink(f"/proc/self/fd/{self._fd}"))
-        if span is self._source and count:
-            self._left = self._compressed = self._inflate.take(span)
+        if buffer is self._source and count:
+            self._left = self._compressed = self._inflate.take(buffer)
             if not self._compressed:
                 return True  # a plain tar: this was only a look at it
         self.offset += count
@@ -84,16 +84,16 @@ class FileTar:
 
 
 class ArrivingTar:
-    """The tar of a layer whose spans come one by one. A ``SpanMaker``; owns the spans until ``close``."""
+    """The tar of a layer whose buffers come one by one. A ``BufferMaker``; owns the buffers until ``close``."""
 
-    _DEPTH = 2  # spans that may wait
+    _DEPTH = 2  # buffers that may wait
 
     def __init__(self, inflate: Inflate) -> None:
         self.ended = False
         self.offset = 0  # compressed bytes taken
         self._inflate = inflate
-        self._waiting: deque[Span] = deque()
-        self._current: Span | None = None
+        self._waiting: deque[Buffer] = deque()
+        self._current: Buffer | None = None
         self._complete = False  # no more will come
 
     @property
@@ -101,12 +101,12 @@ class ArrivingTar:
         """Bytes of history that must be allowed before more is made; else 0."""
         return self._inflate.demanded
 
-    def put(self, span: Span | None) -> None:
-        """On the loop: the next span with its reference, None at the end."""
-        if span is None:
+    def put(self, buffer: Buffer | None) -> None:
+        """On the loop: the next buffer with its reference, None at the end."""
+        if buffer is None:
             self._complete = True
         else:
-            self._waiting.append(span)
+            self._waiting.append(buffer)
 
     def ready(self) -> bool:
         """There are bytes, or the end can be looked at."""
@@ -115,11 +115,11 @@ class ArrivingTar:
         return self._current is not None or bool(self._waiting) or self._complete
 
     def hungry(self) -> bool:
-        """Another span can be put."""
+        """Another buffer can be put."""
         return not self._complete and len(self._waiting) < self._DEPTH
 
-    def make(self, out: Span) -> Span | None:
-        """Append to ``out`` what there is; a plain tar's spans come out as they are.
+    def make(self, out: Buffer) -> Buffer | None:
+        """Append to ``out`` what there is; a plain tar's buffers come out as they are.
 
         Raises:
             FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
@@ -133,12 +133,12 @@ class ArrivingTar:
                 self._current.release()
                 self._current = None
             elif self._waiting:
-                span = self._waiting.popleft()
-                self._current = span
-                self.offset += len(span)
-                if not self._inflate.take(span):
+                buffer = self._waiting.popleft()
+                self._current = buffer
+                self.offset += len(buffer)
+                if not self._inflate.take(buffer):
                     self._current = None
-                    return span
+                    return buffer
             elif self._complete:
                 self._inflate.finish()
                 self.ended = True

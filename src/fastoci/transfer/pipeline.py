@@ -1,7 +1,7 @@
-"""One stream's way through the data plane: spans in order, hashed, then given to a sink, one at a time.
+"""One stream's way through the data plane: buffers in order, hashed, then given to a sink, one at a time.
 
-The unit of work is one stage of one stream on one span. A span goes back to where it came from when the thread lets go
-of it, whatever happens to the task that waits.
+The unit of work is one stage of one stream on one buffer. A buffer goes back to where it came from when the thread lets
+go of it, whatever happens to the task that waits.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from fastoci._core import Span
-from fastoci.aio import settle
+from fastoci._core import Buffer
+from fastoci.aio import wait_to_end
 from fastoci.errors import IntegrityError
 from fastoci.stream.sink import Sink, StoppableSink
-from fastoci.stream.verify import Verified, Verifier, hash_spans
+from fastoci.stream.verify import Verified, Verifier, hash_buffers
 
 if TYPE_CHECKING:
-    from fastoci.transfer.workers import Worker
+    from fastoci.transfer.workers import WorkerPool
 
-_NEWS = 8  # spans after which the loop hears of a stream that makes its own
+_NEWS = 8  # buffers after which the loop hears of a stream that makes its own
 
 
 class Pipeline:
@@ -32,7 +32,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, worker: Worker, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
+        self, worker: WorkerPool, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
     ) -> None:
         self.busy = False  # stands in the worker's line, or is at work; changed under the worker's lock
         self.sink = sink
@@ -41,12 +41,12 @@ class Pipeline:
         self.proof: Verified | None = None  # after ``finish``
         self._worker = worker
         self._progressed = progressed
-        self._queue: deque[Span] = deque()
+        self._queue: deque[Buffer] = deque()
         self._through = self._told = 0  # bytes that passed the stage, and that ``progressed`` knows of
         self._changed = asyncio.Event()
 
     async def _complete(self, *, stop: Callable[[], None] | None = None) -> None:
-        """All spans are through: close the sink, and hold the stream against what was promised."""
+        """All buffers are through: close the sink, and hold the stream against what was promised."""
         self._raise()
         await self._worker.run(self.sink.finish, stop=stop)
         if self.verifier is not None:
@@ -56,23 +56,23 @@ class Pipeline:
         if self.error is not None:
             raise self.error
 
-    def take(self) -> Span | None:
-        """On a thread: the next span, None when ``abort`` took it away."""
+    def take(self) -> Buffer | None:
+        """On a thread: the next buffer, None when ``abort`` took it away."""
         try:
             return self._queue.popleft()
         except IndexError:
             return None
 
-    def let_go(self, span: Span) -> None:
-        """On a thread: the stage is done with a span."""
-        span.release()
+    def let_go(self, buffer: Buffer) -> None:
+        """On a thread: the stage is done with a buffer."""
+        buffer.release()
 
     def passed(self, size: int) -> None:
         """On a thread: ``size`` bytes are through."""
         self._through += size
 
     def wants_more(self) -> bool:
-        """Under the worker's lock: there is another span to work on."""
+        """Under the worker's lock: there is another buffer to work on."""
         return bool(self._queue) and self.error is None
 
     def has_news(self) -> bool:
@@ -80,7 +80,7 @@ class Pipeline:
         return True
 
     def advanced(self) -> None:
-        """On the loop, after a thread worked on a span."""
+        """On the loop, after a thread worked on a buffer."""
         self._changed.set()
         if self._through > self._told:
             size, self._told = self._through - self._told, self._through
@@ -93,56 +93,62 @@ class Pipeline:
                 await self._changed.wait()
 
 
-class Fed(Pipeline):
-    """A pipeline whose spans come from the loop.
+class PushPipeline(Pipeline):
+    """A pipeline whose buffers come from the loop.
 
     Args:
-        depth: spans that may wait; then ``feed`` waits too, and with it whoever makes them.
+        depth: buffers that may wait; then ``feed`` waits too, and with it whoever makes them.
     """
 
     def __init__(
-        self, worker: Worker, sink: Sink, verifier: Verifier | None, *, depth: int, progressed: Callable[[int], None]
+        self,
+        worker: WorkerPool,
+        sink: Sink,
+        verifier: Verifier | None,
+        *,
+        depth: int,
+        progressed: Callable[[int], None],
     ) -> None:
         super().__init__(worker, sink, verifier, progressed=progressed)
         self._depth = depth
 
-    async def feed(self, span: Span) -> None:
-        """Hand a span over, with its reference; waits while ``depth`` spans are queued.
+    async def feed(self, buffer: Buffer) -> None:
+        """Hand a buffer over, with its reference; waits while ``depth`` buffers are queued.
 
-        Raises: what the stage raised on an earlier span; ``abort`` gives this one back.
+        Raises: what the stage raised on an earlier buffer; ``abort`` gives this one back.
         """
-        self._queue.append(span)
+        self._queue.append(buffer)
         self._worker.schedule(self)
         await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
         self._raise()
 
     async def finish(self) -> None:
-        """Wait for all spans, close the sink, and hold the stream against what was promised.
+        """Wait for all buffers, close the sink, and hold the stream against what was promised.
 
-        Raises: what the stage raises, on any span or at its end; IntegrityError.
+        Raises: what the stage raises, on any buffer or at its end; IntegrityError.
         """
         await self._wait_while(lambda: self.busy)
         await self._complete()
 
     async def abort(self, *, keep: bool = False) -> None:
-        """Wait for the thread to let go, give all spans back, abort the sink on a thread. Idempotent.
+        """Wait for the thread to let go, give all buffers back, abort the sink on a thread. Idempotent.
 
         Args:
-            keep: the sink keeps what it got for a later attempt, so the spans that wait are worked off first.
+            keep: the sink keeps what it got for a later attempt, so the buffers that wait are worked off first.
         """
         if not keep:
             self._drop()
-        await settle(self._wait_while(lambda: self.busy))
+        await wait_to_end(self._wait_while(lambda: self.busy))
         self._drop()
         await self._worker.finish(self.sink.abort)
 
     def _drop(self) -> None:
-        while (span := self.take()) is not None:
-            span.release()
+        while (buffer := self.take()) is not None:
+            buffer.release()
 
 
-class SpanMaker(Protocol):
-    """Turns what it has into spans, on a thread: the tar of a layer out of its compressed bytes."""
+class BufferMaker(Protocol):
+    """Turns what it has into buffers, on a thread: the tar of a layer out of its compressed bytes."""
 
     ended: bool  # nothing more will be made
 
@@ -156,31 +162,31 @@ class SpanMaker(Protocol):
     def hungry(self) -> bool:
         """More input is wanted."""
 
-    def make(self, out: Span) -> Span | None:
-        """Append to ``out``; the span to be used next, ``out`` or another with its reference, or None: not yet.
+    def make(self, out: Buffer) -> Buffer | None:
+        """Append to ``out``; the buffer to be used next, ``out`` or another with its reference, or None: not yet.
 
         Raises:
             FormatError, UnsupportedError, UnpackError: nothing more can be made.
         """
 
 
-class Making(Pipeline):
-    """A pipeline that makes its spans itself, on the worker's threads, in memory that it keeps for them.
+class PullPipeline(Pipeline):
+    """A pipeline that makes its buffers itself, on the worker's threads, in memory that it keeps for them.
 
     Args:
-        outs: empty spans with their references, given back by ``finish`` and ``abort``. With one, making and using
+        outs: empty buffers with their references, given back by ``finish`` and ``abort``. With one, making and using
             take turns; with more, they run side by side when threads are idle.
         grant: called on the loop with what the maker demands; returns when it may have it.
     """
 
     def __init__(
         self,
-        worker: Worker,
+        worker: WorkerPool,
         sink: StoppableSink,
         verifier: Verifier | None,
         *,
-        maker: SpanMaker,
-        outs: Sequence[Span],
+        maker: BufferMaker,
+        outs: Sequence[Buffer],
         grant: Callable[[int], Awaitable[None]],
         progressed: Callable[[int], None],
     ) -> None:
@@ -191,14 +197,14 @@ class Making(Pipeline):
         self._grant = grant
         self._own = frozenset(outs)
         self._free = list(outs)
-        self._partial: Span | None = None  # begun, and waits for more input
+        self._partial: Buffer | None = None  # begun, and waits for more input
         self._failure: Exception | None = None  # of the maker; counts when what it made before is through
         self._stopped = False
         self._turns = 0
         worker.count_maker(1)
 
     async def run_while(self, more: Callable[[], bool]) -> None:
-        """Make and use spans while ``more`` says so and no error came; wakes with the loop's news of this stream.
+        """Make and use buffers while ``more`` says so and no error came; wakes with the loop's news of this stream.
 
         Raises: what either stage raised.
         """
@@ -217,17 +223,17 @@ class Making(Pipeline):
     async def finish(self) -> None:
         """Wait until all is made and through, close the sink, and hold the stream against what was promised.
 
-        Raises: what the stages raise, on any span or at the end; IntegrityError.
+        Raises: what the stages raise, on any buffer or at the end; IntegrityError.
         """
         await self.run_while(lambda: True)
         await self._complete(stop=self._stop_sink)
         self._give_back()
 
     async def abort(self) -> None:
-        """Wait for the threads to let go (soon), give all spans back, abort the sink on a thread. Idempotent."""
+        """Wait for the threads to let go (soon), give all buffers back, abort the sink on a thread. Idempotent."""
         self._stopped = True
         self._stop_sink()
-        await settle(self._wait_while(lambda: self.busy or self.making))
+        await wait_to_end(self._wait_while(lambda: self.busy or self.making))
         self._give_back()
         await self._worker.finish(self.sink.abort)
 
@@ -237,7 +243,7 @@ class Making(Pipeline):
         self._stop_sink()
 
     def make(self) -> None:
-        """On a thread: one span."""
+        """On a thread: one buffer."""
         out = self._free.pop() if self._partial is None else self._partial
         self._partial = None
         try:
@@ -256,20 +262,20 @@ class Making(Pipeline):
             return False
         return (self._partial is not None or bool(self._free)) and self._maker.ready()
 
-    def take(self) -> Span | None:
-        """On a thread: the next span, None after ``abort``."""
+    def take(self) -> Buffer | None:
+        """On a thread: the next buffer, None after ``abort``."""
         return None if self._stopped else super().take()
 
-    def let_go(self, span: Span) -> None:
-        """On a thread: the stage is done with a span."""
-        if span in self._own:
-            span.clear()
-            self._free.append(span)
+    def let_go(self, buffer: Buffer) -> None:
+        """On a thread: the stage is done with a buffer."""
+        if buffer in self._own:
+            buffer.clear()
+            self._free.append(buffer)
         else:
-            span.release()
+            buffer.release()
 
     def wants_more(self) -> bool:
-        """Under the worker's lock: there is another span to use."""
+        """Under the worker's lock: there is another buffer to use."""
         return super().wants_more() and not self._stopped
 
     def has_news(self) -> bool:
@@ -284,11 +290,11 @@ class Making(Pipeline):
         )
 
     def _shrink(self) -> None:
-        """Between spans: give back those that are not needed to go on; others may need them before the grant comes."""
+        """Between buffers: give back those not needed to go on; others may need them before the grant comes."""
         while self._free:
-            span = self._free.pop()
-            self._own -= {span}
-            span.release()
+            buffer = self._free.pop()
+            self._own -= {buffer}
+            buffer.release()
 
     def _over(self) -> bool:
         if self.busy or self.making:
@@ -303,44 +309,44 @@ class Making(Pipeline):
     def _give_back(self) -> None:
         if not self._own:
             return
-        for span in self._queue:
-            if span not in self._own:
-                span.release()
+        for buffer in self._queue:
+            if buffer not in self._own:
+                buffer.release()
         self._queue.clear()
-        for span in self._own:
-            span.release()
+        for buffer in self._own:
+            buffer.release()
         self._own = frozenset()
         self._free, self._partial = [], None
         self._worker.count_maker(-1)
 
 
 def advance(pipelines: list[Pipeline]) -> None:
-    """On a thread: hash one span of each pipeline, all in lanes, then give each to its sink, and let go of it."""
-    work = [(pipeline, span) for pipeline in pipelines if (span := pipeline.take()) is not None]
+    """On a thread: hash one buffer of each pipeline, all in lanes, then give each to its sink, and let go of it."""
+    work = [(pipeline, buffer) for pipeline in pipelines if (buffer := pipeline.take()) is not None]
     try:
         _hash(work)
-        for pipeline, span in work:
+        for pipeline, buffer in work:
             if pipeline.error is not None:
                 continue
             try:
-                pipeline.sink.feed(span)
-                pipeline.passed(len(span))
+                pipeline.sink.feed(buffer)
+                pipeline.passed(len(buffer))
             except Exception as error:
                 pipeline.error = pipeline.error or error
     finally:
-        for pipeline, span in work:
-            pipeline.let_go(span)
+        for pipeline, buffer in work:
+            pipeline.let_go(buffer)
 
 
-def _hash(work: list[tuple[Pipeline, Span]]) -> None:
-    """Hash the spans of the pipelines that may go on; the others get their error."""
+def _hash(work: list[tuple[Pipeline, Buffer]]) -> None:
+    """Hash the buffers of the pipelines that may go on; the others get their error."""
     pairs = []
-    for pipeline, span in work:
+    for pipeline, buffer in work:
         if pipeline.verifier is None:
             continue
         try:
-            pipeline.verifier.expect(span)
-            pairs.append((pipeline.verifier, span))
+            pipeline.verifier.expect(buffer)
+            pairs.append((pipeline.verifier, buffer))
         except IntegrityError as error:
             pipeline.error = error
-    hash_spans(pairs)
+    hash_buffers(pairs)

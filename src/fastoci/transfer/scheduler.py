@@ -10,19 +10,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from fastoci._core import Span
-from fastoci.aio import settle
+from fastoci._core import Buffer
+from fastoci.aio import wait_to_end
 from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreError
 from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore, DoubtedSource, Ingest, SpanSource
+from fastoci.interfaces import BlobSource, BlobStore, BufferSource, CorruptionAwareSource, Ingest
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.buffers import Spans
-from fastoci.transfer.pipeline import Fed
-from fastoci.transfer.tee import Tap
-from fastoci.transfer.workers import Worker
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.pipeline import PushPipeline
+from fastoci.transfer.tee import Tee
+from fastoci.transfer.workers import WorkerPool
 
 
 @dataclass(slots=True)
@@ -40,12 +40,12 @@ class BytesSource:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes from ``offset`` on."""
         while offset < len(self._data):
-            span = await spans.take()
-            offset += span.append(self._data, offset)
-            yield span
+            buffer = await buffers.take()
+            offset += buffer.append(self._data, offset)
+            yield buffer
 
 
 class _Resumable:
@@ -57,9 +57,9 @@ class _Resumable:
         self._every = every
         self._written = self._saved = ingest.offset
 
-    def feed(self, span: Span) -> None:
-        self._ingest.sink.feed(span)
-        self._written += len(span)
+    def feed(self, buffer: Buffer) -> None:
+        self._ingest.sink.feed(buffer)
+        self._written += len(buffer)
         if self._written - self._saved >= self._every:
             self._save()
 
@@ -81,22 +81,24 @@ class _Resumable:
 class Scheduler:
     """The flights of one engine, over all images of its jobs."""
 
-    def __init__(self, store: BlobStore, worker: Worker, spans: Spans, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self, store: BlobStore, worker: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer
+    ) -> None:
         self._store = store
         self._worker = worker
-        self._spans = spans
+        self._buffers = buffers
         self._limits = limits
         self._observe = observer
         self._connections = asyncio.Semaphore(limits.connections)
         self._flights: dict[Digest, _Flight] = {}
 
     async def fetch(
-        self, blob: Descriptor, source: BlobSource, *, image: str = "", tap: Tap | None = None, cached: bool = False
+        self, blob: Descriptor, source: BlobSource, *, image: str = "", tee: Tee | None = None, cached: bool = False
     ) -> None:
         """Bring a blob into the store, together with whoever else wants it.
 
         Args:
-            tap: gets the spans too, when this call starts the flight and the blob comes from its beginning; ended in
+            tee: gets the buffers too, when this call starts the flight and the blob comes from its beginning; ended in
                 any case.
             cached: it is read back soon, so its file stays in the page cache.
         When another task's flight fails and it used another source, this one's source is tried as well.
@@ -105,16 +107,16 @@ class Scheduler:
             FastociError: the blob could not be fetched, verified or stored.
         """
         try:
-            await self._fetch(blob, source, image, tap, cached)
+            await self._fetch(blob, source, image, tee, cached)
         finally:
-            if tap is not None:
-                tap.end()
+            if tee is not None:
+                tee.end()
 
-    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
+    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
         while True:
             flight = self._flights.get(blob.digest)
             if flight is None:
-                flight = self._start(blob, source, image, tap, cached)
+                flight = self._start(blob, source, image, tee, cached)
             elif flight.task.cancelling() or flight.task.done():  # let it clean up and land, then begin anew
                 await asyncio.wait([flight.task])
                 continue
@@ -124,8 +126,8 @@ class Scheduler:
                 if flight.source.name == source.name:
                     raise _own(error) from error
 
-    def _start(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tap, cached)), source)
+    def _start(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tee, cached)), source)
         self._flights[blob.digest] = flight
         flight.task.add_done_callback(lambda task: self._landed(blob.digest, task))
         return flight
@@ -143,11 +145,11 @@ class Scheduler:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
                 flight.task.cancel()
-                await settle(asyncio.wait([flight.task]))
+                await wait_to_end(asyncio.wait([flight.task]))
 
-    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
+    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
         try:
-            await self._from_anyone(blob, source, image, tap, cached)
+            await self._from_anyone(blob, source, image, tee, cached)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -158,35 +160,35 @@ class Scheduler:
         self._observe(BlobDone(str(blob.digest), blob.size))
 
     async def _from_anyone(
-        self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool
+        self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool
     ) -> None:
         """Bring the blob; whenever its bytes were wrong, once more, as long as that is news of whoever sent them."""
         corrupt: set[str] = set()
         while True:
             try:
-                return await self._bring(blob, source, image, tap, cached)
+                return await self._bring(blob, source, image, tee, cached)
             except IntegrityError:
                 servers = set(_served_by(source, blob))
-                if servers <= corrupt or not isinstance(source, DoubtedSource):
+                if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
                     raise
                 corrupt |= servers
                 source.report_corrupt(blob, servers)
-            if tap is not None and tap.used:
-                tap.spoil()
-                tap = None
+            if tee is not None and tee.used:
+                tee.spoil()
+                tee = None
 
-    async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tap: Tap | None, cached: bool) -> None:
+    async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""
         while True:
             with suppress(StoreBusyError):
                 async with self._connections:
                     ingest = await self._store.begin(blob, cached=cached)
                     if ingest is not None:
-                        if ingest.corrupt_servers and isinstance(source, DoubtedSource):
+                        if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
                             source.report_corrupt(blob, ingest.corrupt_servers)
                         self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
                         try:
-                            await self._ingest(ingest, source, tap if ingest.offset == 0 else None)
+                            await self._ingest(ingest, source, tee if ingest.offset == 0 else None)
                         except IntegrityError:
                             if not ingest.offset:
                                 raise
@@ -196,7 +198,7 @@ class Scheduler:
             if await self._store.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
                 return
 
-    async def _ingest(self, ingest: Ingest, source: BlobSource, tap: Tap | None) -> None:
+    async def _ingest(self, ingest: Ingest, source: BlobSource, tee: Tee | None) -> None:
         blob = ingest.blob
         offset = ingest.offset
 
@@ -208,18 +210,20 @@ class Scheduler:
         try:
             verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
             sink = _Resumable(ingest, verifier, self._limits.checkpoint)
-            pipeline = Fed(self._worker, sink, verifier, depth=self._limits.span_queue, progressed=progressed)
+            pipeline = PushPipeline(
+                self._worker, sink, verifier, depth=self._limits.buffer_queue, progressed=progressed
+            )
         except BaseException:
-            await settle(ingest.abort(discard=True))
+            await wait_to_end(ingest.abort(discard=True))
             raise
         try:
             if ingest.offset < blob.size:
-                async with aclosing(source.fetch(blob, ingest.offset, self._spans)) as arriving:
-                    async for span in arriving:
-                        if tap is None:
-                            await pipeline.feed(span)
+                async with aclosing(source.fetch(blob, ingest.offset, self._buffers)) as arriving:
+                    async for buffer in arriving:
+                        if tee is None:
+                            await pipeline.feed(buffer)
                         else:
-                            await self._feed_both(span, pipeline, tap)
+                            await self._feed_both(buffer, pipeline, tee)
             await pipeline.finish()
         except BaseException as error:
             await pipeline.abort(keep=True)
@@ -227,21 +231,21 @@ class Scheduler:
                 # bytes that are not the promised ones must not be resumed from
                 wrong = isinstance(error, IntegrityError)
                 servers = _served_by(source, blob) if wrong and not ingest.offset else ()
-                await settle(ingest.abort(discard=wrong, corrupt=servers))
+                await wait_to_end(ingest.abort(discard=wrong, corrupt=servers))
             raise
         assert pipeline.proof is not None
-        _, cancelled = await settle(ingest.commit(pipeline.proof))
+        _, cancelled = await wait_to_end(ingest.commit(pipeline.proof))
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _feed_both(self, span: Span, pipeline: Fed, tap: Tap) -> None:
-        again = span.retain()
+    async def _feed_both(self, buffer: Buffer, pipeline: PushPipeline, tee: Tee) -> None:
+        again = buffer.retain()
         try:
-            await pipeline.feed(span)
+            await pipeline.feed(buffer)
         except BaseException:
             again.release()
             raise
-        await tap.feed(again)
+        await tee.feed(again)
 
     async def close(self) -> None:
         """Cancel every flight and wait until each has cleaned up."""
@@ -249,12 +253,12 @@ class Scheduler:
         for task in flights:
             task.cancel()
         if flights:
-            await settle(asyncio.wait(flights))
+            await wait_to_end(asyncio.wait(flights))
 
 
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
     """Who sent the bytes of the last fetch, as far as that is known."""
-    return source.served_by(blob) if isinstance(source, DoubtedSource) else ()
+    return source.served_by(blob) if isinstance(source, CorruptionAwareSource) else ()
 
 
 def _own(error: FastociError) -> FastociError:

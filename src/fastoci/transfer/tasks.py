@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from fastoci.aio import settle
+from fastoci.aio import wait_to_end
 from fastoci.errors import IntegrityError
 
 
@@ -30,7 +30,7 @@ async def _end(tasks: Sequence[asyncio.Task[object]]) -> bool:
     """Cancel tasks and wait for them; whether this task was cancelled meanwhile."""
     for task in tasks:
         task.cancel()
-    _, cancelled = await settle(asyncio.wait(tasks))
+    _, cancelled = await wait_to_end(asyncio.wait(tasks))
     for task in tasks:
         if not task.cancelled():
             task.exception()  # seen

@@ -1,6 +1,6 @@
-"""A tap on a blob that is being fetched: its spans, again, for somebody who can use them while they arrive.
+"""A tee on a blob that is being fetched: its buffers, again, for somebody who can use them while they arrive.
 
-The flight feeds it and waits while it is full; it never fails the flight. A tap that the flight did not use, because
+The flight feeds it and waits while it is full; it never fails the flight. A tee that the flight did not use, because
 the blob was there, or was resumed, or belongs to another's flight, says so: then the blob is read from the store.
 So does one whose bytes turned out wrong while the flight goes on with others: what was made of them is thrown away.
 """
@@ -11,35 +11,35 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 
-_DEPTH = 2  # spans that may wait: the flight and the reader take turns on one loop
+_DEPTH = 2  # buffers that may wait: the flight and the reader take turns on one loop
 
 
 class SpoiledError(Exception):
-    """The bytes of a tap were not the blob's; the blob came from somewhere else, and is in the store."""
+    """The bytes of a tee were not the blob's; the blob came from somewhere else, and is in the store."""
 
 
-class Tap:
-    """A queue of spans from one flight to one reader. Used on one event loop."""
+class Tee:
+    """A queue of buffers from one flight to one reader. Used on one event loop."""
 
     def __init__(self) -> None:
-        self._spans: deque[Span] = deque()
+        self._buffers: deque[Buffer] = deque()
         self._changed = asyncio.Event()
         self.closed = False
         self.used = False  # by the flight
         self.spoiled = False  # the bytes that came this way were wrong, and the flight goes on with others
         self._ended = False
 
-    async def feed(self, span: Span) -> None:
-        """Of the flight: hand over a span with its reference; waits while the reader is behind."""
+    async def feed(self, buffer: Buffer) -> None:
+        """Of the flight: hand over a buffer with its reference; waits while the reader is behind."""
         self.used = True
         if self.closed:
-            span.release()
+            buffer.release()
             return
-        self._spans.append(span)
+        self._buffers.append(buffer)
         self._changed.set()
-        while len(self._spans) >= _DEPTH and not self.closed:
+        while len(self._buffers) >= _DEPTH and not self.closed:
             await self._change()
 
     def end(self) -> None:
@@ -58,13 +58,13 @@ class Tap:
             await self._change()
         return self.used and not self.spoiled
 
-    async def spans(self) -> AsyncGenerator[Span, None]:
-        """Of the reader: all spans, each with its reference, until the flight ended: well or not, its task says."""
+    async def buffers(self) -> AsyncGenerator[Buffer, None]:
+        """Of the reader: all buffers, each with its reference, until the flight ended: well or not, its task says."""
         while True:
-            while self._spans and not self.spoiled:
-                span = self._spans.popleft()
+            while self._buffers and not self.spoiled:
+                buffer = self._buffers.popleft()
                 self._changed.set()
-                yield span
+                yield buffer
             if self._ended:
                 return
             await self._change()
@@ -72,8 +72,8 @@ class Tap:
     def close(self) -> None:
         """Of the reader: want no more. Idempotent."""
         self.closed = True
-        while self._spans:
-            self._spans.popleft().release()
+        while self._buffers:
+            self._buffers.popleft().release()
         self._changed.set()
 
     async def _change(self) -> None:

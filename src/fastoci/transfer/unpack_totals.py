@@ -15,7 +15,7 @@ _TAR_RATIO, _TAR_FREE = 1100, 4 << 30
 _ENTRY, _ENTRIES_FREE = 8, 250_000
 
 
-class Tree:
+class UnpackTotals:
     """Counts over the layers of one tree; several may be under way.
 
     Args:

@@ -2,7 +2,7 @@
 
 Each layer is a pipeline that inflates, hashes and makes files. The lowest one that is not complete makes its files in
 the tree; those above it make theirs aside, and move them into the tree when all below is complete. A layer comes from a
-tap on its fetch, or from the store's file (in the page cache, as a rule).
+tee on its fetch, or from the store's file (in the page cache, as a rule).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fastoci._core import Span, Stop
+from fastoci._core import Buffer, Stop
 from fastoci.errors import FastociError, UnpackError
 from fastoci.events import Observer, UnpackStarted, Warned
 from fastoci.image.descriptor import Descriptor
@@ -25,18 +25,18 @@ from fastoci.interfaces import BlobStore
 from fastoci.limits import LAYER, Limits
 from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_source import ArrivingTar, FileTar
-from fastoci.transfer.pipeline import Making
+from fastoci.transfer.pipeline import PullPipeline
 from fastoci.transfer.tasks import all_or_first
-from fastoci.transfer.tee import SpoiledError, Tap
-from fastoci.transfer.unpack_totals import Tree
-from fastoci.transfer.workers import Worker
-from fastoci.transfer.zstd_window import FREE_HISTORY, History
+from fastoci.transfer.tee import SpoiledError, Tee
+from fastoci.transfer.unpack_totals import UnpackTotals
+from fastoci.transfer.workers import WorkerPool
+from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.rootfs import Rootfs, close, open_directory
 
-_OUTS = 4  # spans of tar that one layer may hold; two are the least
+_OUTS = 4  # buffers of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
 _DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: whoever did that waits for it
 
@@ -58,30 +58,30 @@ class _Layer:
 class Unpacker:
     """Turns layers into files on the worker, a bounded number of them at a time over all trees."""
 
-    def __init__(self, worker: Worker, spans: Spans, limits: Limits, observer: Observer) -> None:
+    def __init__(self, worker: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer) -> None:
         self._worker = worker
-        self._spans = spans
+        self._buffers = buffers
         self._limits = limits
         self._observe = observer
         turns = limits.layers_at_once
-        self._taps = turns > 0
+        self._tees = turns > 0
         self._turns = asyncio.Semaphore(max(1, turns))
-        self._history = History(spans, reserve=LAYER * max(1, turns))
+        self._history = WindowBudget(buffers, reserve=LAYER * max(1, turns))
 
-    async def tap(self) -> Tap | None:
-        """A tap for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
+    async def tee(self) -> Tee | None:
+        """A tee for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
 
-        It holds one of the turns until ``rootfs`` or ``close_tap`` gives it back.
+        It holds one of the turns until ``rootfs`` or ``close_tee`` gives it back.
         """
-        if self._turns.locked() or not self._taps:
+        if self._turns.locked() or not self._tees:
             return None
         await self._turns.acquire()
-        return Tap()
+        return Tee()
 
-    def close_tap(self, tap: Tap) -> None:
+    def close_tee(self, tee: Tee) -> None:
         """Give the turn back. Idempotent."""
-        if not tap.closed:
-            tap.close()
+        if not tee.closed:
+            tee.close()
             self._turns.release()
 
     async def rootfs(
@@ -92,19 +92,19 @@ class Unpacker:
         *,
         image: str,
         ready: Callable[[Descriptor], Awaitable[None]],
-        tap: Tap | None = None,
+        tee: Tee | None = None,
     ) -> None:
         """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
 
         Args:
             ready: returns when a layer is in the store, or raises why it will not be.
-            tap: on the first layer while it is fetched.
+            tee: on the first layer while it is fetched.
         Raises:
-            SpoiledError: what came by the tap was wrong; nothing is left under ``target``.
+            SpoiledError: what came by the tee was wrong; nothing is left under ``target``.
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
-        tree = Tree(self._limits, image, self._observe, base=False)
+        tree = UnpackTotals(self._limits, image, self._observe, base=False)
         stop = Stop()
         begin = partial(Rootfs.begin, target, stop=stop)
         rootfs = await self._worker.acquire(begin, Rootfs.discard, stop=stop.set)
@@ -114,7 +114,7 @@ class Unpacker:
         try:
             for number, (blob, diff_id) in enumerate(layers):
                 layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
-                arriving = tap if number == 0 else None
+                arriving = tee if number == 0 else None
                 tasks.append(asyncio.create_task(self._layer(layer, rootfs, tree, store, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
@@ -144,7 +144,7 @@ class Unpacker:
         size = sum(_size(path) for path in layers)
         self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
         root_fd, base = await self._worker.acquire(lambda: open_directory(directory), lambda opened: close(opened[0]))
-        tree = Tree(self._limits, str(directory), self._observe, base=base)
+        tree = UnpackTotals(self._limits, str(directory), self._observe, base=base)
         try:
             for number, path in enumerate(layers):
                 writer = tree.writer(number, root_fd, str(path))
@@ -158,19 +158,19 @@ class Unpacker:
         self,
         layer: _Layer,
         rootfs: Rootfs,
-        tree: Tree,
+        tree: UnpackTotals,
         store: BlobStore,
         ready: Callable[[Descriptor], Awaitable[None]],
-        tap: Tap | None,
+        tee: Tee | None,
     ) -> None:
         """Bring one layer into the tree."""
         async with AsyncExitStack() as turn:
-            if tap is not None and await tap.begins():
-                turn.callback(self.close_tap, tap)
-                read = partial(self._from_tap, tap, partial(ready, layer.blob))
+            if tee is not None and await tee.begins():
+                turn.callback(self.close_tee, tee)
+                read = partial(self._from_tee, tee, partial(ready, layer.blob))
             else:
-                if tap is not None:
-                    self.close_tap(tap)  # whoever waits for a turn must not hold one
+                if tee is not None:
+                    self.close_tee(tee)  # whoever waits for a turn must not hold one
                 await ready(layer.blob)
                 await turn.enter_async_context(self._turns)
                 read = partial(self._from_file, partial(store.open, layer.blob))
@@ -178,7 +178,9 @@ class Unpacker:
         tree.layer_done(layer.number, layer.blob.size)
         layer.complete.set()
 
-    async def _unpack(self, layer: _Layer, rootfs: Rootfs, tree: Tree, read: _Read, turn: AsyncExitStack) -> None:
+    async def _unpack(
+        self, layer: _Layer, rootfs: Rootfs, tree: UnpackTotals, read: _Read, turn: AsyncExitStack
+    ) -> None:
         verifier = Verifier(layer.diff_id, None)
         name = str(layer.diff_id)
         progressed = partial(tree.progress, layer.number)
@@ -207,37 +209,37 @@ class Unpacker:
         finally:
             await self._worker.finish(writer.abort)
 
-    async def _from_tap(
+    async def _from_tee(
         self,
-        tap: Tap,
+        tee: Tee,
         ready: Callable[[], Awaitable[None]],
         sink: LayerWriter | LayerStager,
         verifier: Verifier | None,
         progressed: _Progressed,
     ) -> None:
         """Read a layer while it is fetched; it counts only when its digest held too."""
-        tar = ArrivingTar(Inflate(history=FREE_HISTORY))
+        tar = ArrivingTar(Inflate(history=FREE_WINDOW))
         try:
             async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
-                async for span in tap.spans():
-                    tar.put(span)
+                async for buffer in tee.buffers():
+                    tar.put(buffer)
                     await pipeline.run_while(lambda: not tar.hungry())
                 tar.put(None)
                 await pipeline.finish()
         except FastociError as error:
-            await self._landed(tap, ready, error)  # wrong bytes are the better reason than what they look like
+            await self._landed(tee, ready, error)  # wrong bytes are the better reason than what they look like
             raise
-        await self._landed(tap, ready, None)
+        await self._landed(tee, ready, None)
 
-    async def _landed(self, tap: Tap, ready: Callable[[], Awaitable[None]], error: FastociError | None) -> None:
-        """Wait for the end of a tap's flight.
+    async def _landed(self, tee: Tee, ready: Callable[[], Awaitable[None]], error: FastociError | None) -> None:
+        """Wait for the end of a tee's flight.
 
         Raises:
-            SpoiledError: what came by the tap was wrong. FastociError: the blob cannot be had.
+            SpoiledError: what came by the tee was wrong. FastociError: the blob cannot be had.
         """
-        self.close_tap(tap)
+        self.close_tee(tee)
         await ready()
-        if tap.spoiled:
+        if tee.spoiled:
             raise SpoiledError from error
 
     async def _from_file(
@@ -248,13 +250,13 @@ class Unpacker:
         progressed: _Progressed,
     ) -> None:
         """Read a layer's file."""
-        source = await self._spans.take()
+        source = await self._buffers.take()
         try:
             fd = open_layer()
         except BaseException:
             source.release()
             raise
-        tar = FileTar(fd, source, Inflate(history=FREE_HISTORY))
+        tar = FileTar(fd, source, Inflate(history=FREE_WINDOW))
         async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
             await pipeline.finish()
 
@@ -265,7 +267,7 @@ class Unpacker:
         sink: LayerWriter | LayerStager,
         verifier: Verifier | None,
         progressed: _Progressed,
-    ) -> AsyncIterator[Making]:
+    ) -> AsyncIterator[PullPipeline]:
         """Two stages: inflate, and hash + make files. Closes ``tar``."""
 
         def advanced(size: int) -> None:
@@ -278,7 +280,9 @@ class Unpacker:
 
         with self._history.one() as history, closing(tar):
             outs = await self._outs()
-            pipeline = Making(self._worker, sink, verifier, maker=tar, outs=outs, grant=grant, progressed=advanced)
+            pipeline = PullPipeline(
+                self._worker, sink, verifier, maker=tar, outs=outs, grant=grant, progressed=advanced
+            )
             try:
                 yield pipeline
             except BaseException as error:
@@ -287,16 +291,16 @@ class Unpacker:
                     error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
                 raise
 
-    async def _outs(self) -> list[Span]:
-        """Spans for the tar of one layer: two, and more when nobody waits for them."""
-        outs = [await self._spans.take()]
+    async def _outs(self) -> list[Buffer]:
+        """Buffers for the tar of one layer: two, and more when nobody waits for them."""
+        outs = [await self._buffers.take()]
         try:
-            outs.append(await self._spans.take())
+            outs.append(await self._buffers.take())
         except BaseException:
             outs[0].release()
             raise
-        while len(outs) < _OUTS and (span := self._spans.spare()) is not None:
-            outs.append(span)
+        while len(outs) < _OUTS and (buffer := self._buffers.spare()) is not None:
+            outs.append(buffer)
         return outs
 
 

@@ -13,19 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fastoci import _core
-from fastoci.aio import settle
-from fastoci.transfer.pipeline import Making, Pipeline, advance
+from fastoci.aio import wait_to_end
+from fastoci.transfer.pipeline import Pipeline, PullPipeline, advance
 
 T = TypeVar("T")
 
 
-class Worker:
+class WorkerPool:
     """A fixed number of threads that run stages and other work. Nothing is left running behind its caller's back.
 
-    Two lines: pipelines that can make a span (inflate), and those that have one to hash and give to their sink. When
+    Two lines: pipelines that can make a buffer (inflate), and those that have one to hash and give to their sink. When
     cores are idle, every thread takes what comes, so making and using of one stream run side by side. When they are
-    not, a thread makes a span of several streams first and then takes as many as the hash has lanes: their spans are
-    hashed together at nearly the price of one, while they are in the cache.
+    not, a thread makes a buffer of several streams first and then takes as many as the hash has lanes: their buffers
+    are hashed together at nearly the price of one, while they are in the cache.
     """
 
     def __init__(self, threads: int) -> None:
@@ -33,9 +33,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._lock = threading.Lock()
-        self._raw: deque[Making] = deque()  # can make a span
-        self._ready: deque[Pipeline] = deque()  # have a span to use
-        self._makers = 0  # pipelines that make their spans
+        self._raw: deque[PullPipeline] = deque()  # can make a buffer
+        self._ready: deque[Pipeline] = deque()  # have a buffer to use
+        self._makers = 0  # pipelines that make their buffers
         self._make_next = False  # when both lines are long, they take turns
         self._serving = 0  # threads that serve pipelines
         self._coming = 0  # threads that are about to
@@ -56,7 +56,7 @@ class Worker:
         Args:
             stop: called then, to bring that end about.
         """
-        result, cancelled = await settle(self._submit(work), stop=stop)
+        result, cancelled = await wait_to_end(self._submit(work), stop=stop)
         if cancelled:
             raise asyncio.CancelledError
         return result
@@ -65,7 +65,7 @@ class Worker:
         self, work: Callable[[], T], undo: Callable[[T], object], *, stop: Callable[[], object] | None = None
     ) -> T:
         """As ``run``, for work that opens something: ``undo`` it when this task was cancelled meanwhile."""
-        result, cancelled = await settle(self._submit(work), stop=stop)
+        result, cancelled = await wait_to_end(self._submit(work), stop=stop)
         if cancelled:
             await self.finish(lambda: undo(result))
             raise asyncio.CancelledError
@@ -73,20 +73,20 @@ class Worker:
 
     async def finish(self, work: Callable[[], object], *, stop: Callable[[], object] | None = None) -> None:
         """Run ``work`` on a thread to its end while an error is on its way: a cancellation meanwhile only stops it."""
-        await settle(self._submit(work), stop=stop)
+        await wait_to_end(self._submit(work), stop=stop)
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
         self.executor.shutdown(wait=True)
 
     def schedule(self, pipeline: Pipeline) -> None:
-        """Let a thread work on the pipeline's next span, unless one does already."""
+        """Let a thread work on the pipeline's next buffer, unless one does already."""
         with self._lock:
             self._enlist(pipeline)
             self._wake(0)
 
     def count_maker(self, change: int) -> None:
-        """One pipeline more (1) or fewer (-1) that makes its spans."""
+        """One pipeline more (1) or fewer (-1) that makes its buffers."""
         with self._lock:
             self._makers += change
 
@@ -94,7 +94,7 @@ class Worker:
         if not pipeline.busy and pipeline.wants_more():
             pipeline.busy = True
             self._ready.append(pipeline)
-        if isinstance(pipeline, Making) and not pipeline.making and pipeline.can_make():
+        if isinstance(pipeline, PullPipeline) and not pipeline.making and pipeline.can_make():
             pipeline.making = True
             self._raw.append(pipeline)
 
@@ -136,8 +136,8 @@ class Worker:
                 if pipeline.has_news():
                     self._loop.call_soon_threadsafe(pipeline.advanced)
 
-    def _choose(self) -> tuple[Making | None, list[Pipeline]]:
-        """Under the lock: a pipeline that makes a span, or some that use theirs."""
+    def _choose(self) -> tuple[PullPipeline | None, list[Pipeline]]:
+        """Under the lock: a pipeline that makes a buffer, or some that use theirs."""
         lanes = _core.lanes()
         if self._raw and (self._make_next or len(self._ready) < min(lanes, max(1, self._makers))):
             self._make_next = False

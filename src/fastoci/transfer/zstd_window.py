@@ -12,39 +12,39 @@ from typing import Final
 
 from fastoci import _core
 from fastoci.errors import UnsupportedError
-from fastoci.transfer.buffers import Spans
+from fastoci.transfer.buffers import Buffers
 
-FREE_HISTORY: Final = 8 << 20  # bytes that a frame may demand beside the budget
+FREE_WINDOW: Final = 8 << 20  # bytes that a frame may demand beside the budget
 _USUAL: Final = 128 << 20  # what zstd itself accepts, and makes at most unless told: --ultra -22, --long
 
 
-class History:
+class WindowBudget:
     """Who may have much history: one layer at a time, so that two never wait for what the other holds.
 
     Args:
-        reserve: bytes of the budget that are left for spans, so that everybody else can go on.
+        reserve: bytes of the budget that are left for buffers, so that everybody else can go on.
     """
 
-    def __init__(self, spans: Spans, *, reserve: int) -> None:
-        self._spans = spans
+    def __init__(self, buffers: Buffers, *, reserve: int) -> None:
+        self._buffers = buffers
         self._reserve = reserve
         self._turn = asyncio.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[Share]:
+    def one(self) -> Iterator[WindowShare]:
         """The share of one layer; give it back when its decoder is closed."""
-        share = Share(self._spans, self._turn, self._reserve)
+        share = WindowShare(self._buffers, self._turn, self._reserve)
         try:
             yield share
         finally:
             share.give_back()
 
 
-class Share:
+class WindowShare:
     """What one layer's decoder has out of the budget."""
 
-    def __init__(self, spans: Spans, turn: asyncio.Lock, reserve: int) -> None:
-        self._spans = spans
+    def __init__(self, buffers: Buffers, turn: asyncio.Lock, reserve: int) -> None:
+        self._buffers = buffers
         self._turn = turn
         self._reserve = reserve
         self._taken: list[int] = []
@@ -57,7 +57,7 @@ class Share:
         Raises:
             UnsupportedError: it never will have.
         """
-        capacity = self._spans.pool.capacity
+        capacity = self._buffers.pool.capacity
         size = window + _core.WINDOW_OVERHEAD
         if size + self._reserve > capacity:
             if window > _USUAL:
@@ -70,13 +70,13 @@ class Share:
             await self._turn.acquire()
             self._taken.append(0)
         more = size - sum(self._taken)
-        await self._spans.set_aside(more)
+        await self._buffers.set_aside(more)
         self._taken.append(more)
 
     def give_back(self) -> None:
         """Put all of it back into the budget."""
         if self._taken:
             for size in self._taken[1:]:
-                self._spans.put_back(size)
+                self._buffers.put_back(size)
             self._taken.clear()
             self._turn.release()

@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 from fastoci import _core
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import (
     FastociError,
     FormatError,
@@ -78,7 +78,7 @@ class LayerWriter:
         """How many owners, devices and xattrs this user or file system could not be given."""
         return self._extractor.skipped
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         """Parse and extract.
 
         Raises:
@@ -86,7 +86,7 @@ class LayerWriter:
             UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
             StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
         """
-        if self._extractor.feed(span):
+        if self._extractor.feed(buffer):
             raise _error(self._extractor, self.name)
 
     def adopt(self, stager: LayerStager, count: int) -> bool:
@@ -152,9 +152,9 @@ class LayerStager:
         """As ``LayerWriter.skipped``, of regular files only."""
         return self.native.skipped
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         """Parse and make files. Raises: as ``LayerWriter.feed``."""
-        if self.native.feed(span):
+        if self.native.feed(buffer):
             raise _error(self.native, self.name)
 
     def finish(self) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fastoci.cli import options
-from fastoci.cli.formatting import amount, plain
+from fastoci.cli.formatting import plain, plural
 from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
-    from fastoci import Doomed, GcPlan
+    from fastoci import GcItem, GcPlan
 
 
 @click.command(short_help="Delete what no image in the store needs.")
@@ -53,7 +53,7 @@ def gc(
     except ValueError as error:
         raise click.UsageError("--low is at most --max-size, and goes with it") from error
 
-    async def work() -> tuple[GcPlan, Sequence[Doomed]]:
+    async def work() -> tuple[GcPlan, Sequence[GcItem]]:
         async with options.existing(store) as engine:
             plan = await engine.plan_gc(retention)
             return plan, plan.doomed if dry_run else await engine.gc(plan)
@@ -64,7 +64,7 @@ def gc(
             click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
     kinds = Counter[str](item.kind for item in gone)
     nouns = {"ref": "reference", "blob": "blob", "ingest": "unfinished blob", "marker": "marker"}
-    told = ", ".join(amount(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
+    told = ", ".join(plural(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
     size = size_text(sum(item.size for item in gone))
-    kept = f"{amount(plan.kept_blobs, 'blob')} stay"
+    kept = f"{plural(plan.kept_blobs, 'blob')} stay"
     click.echo(f"{'would delete' if dry_run else 'deleted'} {told}, {size}; {kept}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastoci.cli import errors, options
-from fastoci.cli.formatting import amount, plain
+from fastoci.cli.formatting import plain, plural
 from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def verify(
 
 def _text(result: Verification) -> str:
     lines = [_line(bad) for bad in result.bad]
-    whole = f"{amount(result.blobs, 'blob')}, {size_text(result.size)} hashed"
-    lines.append(f"{whole}, {amount(len(result.bad), 'bad one') if result.bad else 'all good'}")
+    whole = f"{plural(result.blobs, 'blob')}, {size_text(result.size)} hashed"
+    lines.append(f"{whole}, {plural(len(result.bad), 'bad one') if result.bad else 'all good'}")
     if result.behind:
         lines[-1] += f"; those up to {plain(result.behind)} were hashed earlier"
     return "\n".join(lines)

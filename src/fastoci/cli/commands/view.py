@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fastoci.cli import options
-from fastoci.cli.formatting import amount, plain
+from fastoci.cli.formatting import plain, plural
 
 
 @click.command(short_help="Show images to other tools, as an OCI layout.")
@@ -32,4 +32,4 @@ def view(directory: Path, references: tuple[str, ...], store: Path | None, addit
             return await engine.upkeep.view(directory, references)
 
     count = run.run(work())
-    click.echo(f"fastoci: {amount(count, 'image')} in {plain(str(directory))}", err=True)
+    click.echo(f"fastoci: {plural(count, 'image')} in {plain(str(directory))}", err=True)

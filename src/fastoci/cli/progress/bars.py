@@ -1,4 +1,4 @@
-"""Bars on a terminal: a row for each image and one for each blob in flight. Draws on the event loop, from a ``Tally``.
+"""Bars on a terminal: a row for each image and one for each blob in flight. Draws on the event loop.
 
 rich is imported with the first drawing, so that work that is over at once never pays for it.
 """
@@ -10,14 +10,24 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from fastoci import events
-from fastoci.cli.formatting import amount, part, plain
-from fastoci.cli.progress.state import QUIET_S, Image, Tally, extent, fetching, overview, summary, unpacked, unpacking
+from fastoci.cli.formatting import fraction, plain, plural
+from fastoci.cli.progress.state import (
+    QUIET_S,
+    Image,
+    ProgressState,
+    extent,
+    fetching,
+    overview,
+    summary,
+    unpacked,
+    unpacking,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from fastoci.cli.progress.display import Forgiving
+    from fastoci.cli.progress.display import BestEffortStream
 
 _MARK_S: Final = 1.0  # a rate over less jumps about
 _IMAGES: Final = 6  # rows at most, so that everything fits a terminal of 24 lines
@@ -28,10 +38,10 @@ _HEX: Final = 12  # digits of a digest
 class Bars:
     """Bars for what is under way; a summary line above them for what is done."""
 
-    def __init__(self, stream: Forgiving, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: BestEffortStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._tally = Tally()
+        self._tally = ProgressState()
         self._live: Live | None = None
 
     def __call__(self, event: events.Event) -> None:
@@ -66,7 +76,7 @@ class Bars:
         self._live.console.print(Text(text), soft_wrap=True)
 
 
-def _open(stream: Forgiving) -> Live:
+def _open(stream: BestEffortStream) -> Live:
     from rich.console import Console
     from rich.live import Live
 
@@ -78,7 +88,7 @@ def _open(stream: Forgiving) -> Live:
     return live
 
 
-def draw(tally: Tally) -> Table:
+def draw(tally: ProgressState) -> Table:
     """The rows for what is under way, never more than fit on a small terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -102,10 +112,12 @@ def draw(tally: Tally) -> Table:
             row("  files" if told else name, *unpacked(image), unpacking(image))
     blobs = list(tally.blobs.values())
     for blob in blobs[:_BLOBS]:
-        row(f"  {plain(blob.digest.partition(':')[2][:_HEX])}", blob.offset, blob.size, part(blob.offset, blob.size))
+        row(
+            f"  {plain(blob.digest.partition(':')[2][:_HEX])}", blob.offset, blob.size, fraction(blob.offset, blob.size)
+        )
     if len(tally.images) > 1:
         hidden = max(0, len(blobs) - _BLOBS)
-        more = f", {amount(hidden, 'more blob')} in flight" if hidden else ""
+        more = f", {plural(hidden, 'more blob')} in flight" if hidden else ""
         row("all", *extent(tally), f"{overview(tally)}{more}")
     return table
 

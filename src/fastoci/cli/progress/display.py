@@ -15,13 +15,13 @@ from typing import Final, Protocol, TextIO
 
 from fastoci import events
 from fastoci.cli.formatting import plain
-from fastoci.cli.progress.state import QUIET_S, Tally, overview, state, summary
+from fastoci.cli.progress.state import QUIET_S, ProgressState, overview, state, summary
 
 _EVERY_S: Final = 5.0  # between the lines of a log
 _LINES: Final = 8  # images with a line of their own at a time; beyond, one line tells of all
 
 
-class Forgiving(io.TextIOBase):
+class BestEffortStream(io.TextIOBase):
     """A stream that nobody needs to read: what cannot be written is dropped, and the job goes on."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -55,12 +55,12 @@ class Display(Protocol):
 class Quiet:
     """Shows warnings only."""
 
-    def __init__(self, stream: Forgiving) -> None:
+    def __init__(self, stream: BestEffortStream) -> None:
         self._stream = stream
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Warned):
-            self._stream.line(summary(event, Tally()))
+            self._stream.line(summary(event, ProgressState()))
 
     def tick(self) -> None:
         """Nothing to draw."""
@@ -72,7 +72,7 @@ class Quiet:
 class Json:
     """Writes each event as one JSON object on a line: its name in snake case, and its fields."""
 
-    def __init__(self, stream: Forgiving) -> None:
+    def __init__(self, stream: BestEffortStream) -> None:
         self._stream = stream
 
     def __call__(self, event: events.Event) -> None:
@@ -89,10 +89,10 @@ class Json:
 class Log:
     """Writes a line when an image takes more than a second, every five seconds, and at its end."""
 
-    def __init__(self, stream: Forgiving, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: BestEffortStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._tally = Tally()
+        self._tally = ProgressState()
         self._told: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
 
     def __call__(self, event: events.Event) -> None:
@@ -134,7 +134,7 @@ def choose(mode: str, stream: TextIO | None = None, environ: Mapping[str, str] =
     if mode == "auto":
         plain_terminal = environ.get("NO_COLOR") or environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
         mode = "bar" if stream.isatty() and not plain_terminal else "log"
-    target = Forgiving(stream)
+    target = BestEffortStream(stream)
     match mode:
         case "json":
             return Json(target)

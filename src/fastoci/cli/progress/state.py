@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastoci import events
-from fastoci.cli.formatting import amount, part, plain, size
+from fastoci.cli.formatting import fraction, plain, plural, size
 
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
 
@@ -61,7 +61,7 @@ class Image:
 
 
 @dataclass(slots=True)
-class Tally:
+class ProgressState:
     """All images and the blobs in flight, in the order in which they came."""
 
     images: dict[str, Image] = field(default_factory=dict)
@@ -139,17 +139,17 @@ def fetching(image: Image) -> str:
         return "" if image.unpack is not None else "asking the registry"
     if image.ended or image.blobs >= plan.missing_blobs:
         return ""
-    blobs = f"{image.blobs} of {amount(plan.missing_blobs, 'blob')}"
-    return f"{part(image.done, plan.missing_size)}, {blobs}, {size(image.rate)}/s"
+    blobs = f"{image.blobs} of {plural(plan.missing_blobs, 'blob')}"
+    return f"{fraction(image.done, plan.missing_size)}, {blobs}, {size(image.rate)}/s"
 
 
 def unpacking(image: Image) -> str:
     """``unpacking 9.0 of 60 MB, 2 of 8 layers``; empty when nothing is being unpacked."""
     if image.unpack is None:
         return ""
-    layers = f"{image.unpacked.layers if image.unpacked else 0} of {amount(image.unpack.layers, 'layer')}"
+    layers = f"{image.unpacked.layers if image.unpacked else 0} of {plural(image.unpack.layers, 'layer')}"
     done, total = unpacked(image)
-    return f"unpacking {part(done, total) if total else size(done)}, {layers}"
+    return f"unpacking {fraction(done, total) if total else size(done)}, {layers}"
 
 
 def unpacked(image: Image) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def state(image: Image) -> str:
     return ", ".join(filter(None, [fetching(image), unpacking(image)])) or "finishing"
 
 
-def extent(tally: Tally) -> tuple[int, int]:
+def extent(tally: ProgressState) -> tuple[int, int]:
     """Bytes that are in the store now, and that were absent at first, as far as this is known.
 
     What images share is in the plan of each: an image that ended counts with what came for itself.
@@ -172,14 +172,14 @@ def extent(tally: Tally) -> tuple[int, int]:
     return sum(image.done for image, _ in planned), total
 
 
-def overview(tally: Tally) -> str:
+def overview(tally: ProgressState) -> str:
     """One line on all images of the job."""
     ended = len(tally.images) - len(tally.active())
     rate = sum(image.rate for image in tally.images.values())
-    return f"{ended} of {amount(len(tally.images), 'image')}, {part(*extent(tally))}, {size(rate)}/s"
+    return f"{ended} of {plural(len(tally.images), 'image')}, {fraction(*extent(tally))}, {size(rate)}/s"
 
 
-def summary(event: events.Event, tally: Tally) -> str:
+def summary(event: events.Event, tally: ProgressState) -> str:
     """The line that remains of an image, an unpacking, a quota that runs out, a server that is left or a warning.
 
     Empty for other events.
@@ -190,10 +190,10 @@ def summary(event: events.Event, tally: Tally) -> str:
             if not image.blobs:
                 return f"{name}: nothing to fetch, {plain(event.digest)}"
             elapsed = max(image.fetched - image.started, 1e-3)  # an unpack may have gone on for longer
-            told = f"{size(image.received)} in {amount(image.blobs, 'blob')}, {elapsed:.{2 if elapsed < 10 else 0}f} s"
+            told = f"{size(image.received)} in {plural(image.blobs, 'blob')}, {elapsed:.{2 if elapsed < 10 else 0}f} s"
             return f"{name}: {told}, {size(image.received / elapsed)}/s, {plain(event.digest)}"
         case events.UnpackDone():
-            told = f"{amount(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
+            told = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {told}" + (f"; not applied: {skipped}" if skipped else "")
         case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
@@ -204,7 +204,7 @@ def summary(event: events.Event, tally: Tally) -> str:
             blob = f" for the rest of {plain(event.blob)}" if event.blob else ""
             return f"{plain(event.server)}: left{blob}: {plain(event.reason)}"
         case events.VerifyProgress():
-            return f"{amount(event.blobs, 'blob')} hashed, {size(event.size)}"
+            return f"{plural(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():
             return (f"{plain(event.image)}: " if event.image else "") + f"warning: {plain(event.message)}"
     return ""

@@ -67,7 +67,7 @@ def read_all(authfile: Path | None, environ: Mapping[str, str]) -> tuple[AuthFil
     found = []
     if environ.get("DOCKER_AUTH_CONFIG"):
         found.append(parse(environ["DOCKER_AUTH_CONFIG"].encode(), "DOCKER_AUTH_CONFIG"))
-    for path in _places(environ):
+    for path in _locations(environ):
         try:
             data = read(path)
         except FormatError as error:
@@ -81,7 +81,7 @@ def read_all(authfile: Path | None, environ: Mapping[str, str]) -> tuple[AuthFil
 def writable(authfile: Path | None, environ: Mapping[str, str]) -> Path:
     """The file that a login changes."""
     named = authfile or _path(environ, "REGISTRY_AUTH_FILE")
-    return named or next(iter(_places(environ)))
+    return named or next(iter(_locations(environ)))
 
 
 def read(path: Path) -> bytes:
@@ -198,7 +198,7 @@ def normal(key: str) -> str:
     return (HUB if hub else host) + slash + path.rstrip("/")
 
 
-def _places(environ: Mapping[str, str]) -> Iterator[Path]:
+def _locations(environ: Mapping[str, str]) -> Iterator[Path]:
     """The files that are looked for, the one that a login changes first."""
     docker = _path(environ, "DOCKER_CONFIG")
     if docker is not None:

@@ -25,7 +25,7 @@ from fastoci.registry.auth import challenge
 from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.tokens import TokenServices, basic
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
@@ -109,13 +109,13 @@ class Authenticator:
                 return reply
             if reply.origin != origin:
                 # Whoever the registry redirects to gets no credential, whatever it asks for.
-                raise await refusal(reply, hint="asked by the host of a redirect")
+                raise await error_of(reply, hint="asked by the host of a redirect")
             if count == 1:
                 credential = await _found(find, reply)
             hint = (
                 f"no credentials for {name}" if credential is None else f"the credentials for {name} were not accepted"
             )
-            refused = await refusal(reply, hint=hint)
+            refused = await error_of(reply, hint=hint)
             if count == _SENDS:
                 raise refused
             sent = await self._answer(key, challenges, credential, rejected=sent, wider=wider, verified=verified)

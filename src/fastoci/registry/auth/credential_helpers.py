@@ -24,7 +24,7 @@ _TOKEN_USER: Final = "<token>"  # whose secret is an identity token
 _TIMEOUT_S: Final = 30.0  # some open a dialog, or ask a cloud
 
 
-class Helpers:
+class CredentialHelpers:
     """The helpers of one job: each is asked once about a server, whoever wants to know. Used on one loop.
 
     Args:

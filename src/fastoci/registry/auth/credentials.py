@@ -22,7 +22,7 @@ from typing import Final
 from fastoci.registry.auth import kubelet
 from fastoci.registry.auth.auth_file import AuthFile, helper_name, normal, read_all
 from fastoci.registry.auth.credential import Credential
-from fastoci.registry.auth.credential_helpers import Helpers
+from fastoci.registry.auth.credential_helpers import CredentialHelpers
 
 _FILES: Final = "containers-auth.json"  # in registries.conf's list of helpers: all auth files
 
@@ -44,13 +44,13 @@ class Credentials:
         *,
         explicit: Credential | None = None,
         order: tuple[str, ...] = (_FILES,),
-        helpers: Helpers | None = None,
+        helpers: CredentialHelpers | None = None,
         providers: kubelet.Providers | None = None,
     ) -> None:
         self._files = files
         self._explicit = explicit
         self._order = order
-        self._helpers = helpers or Helpers(os.environ)
+        self._helpers = helpers or CredentialHelpers(os.environ)
         self._providers = providers
 
     def __repr__(self) -> str:
@@ -112,4 +112,4 @@ def load(
     files = read_all(authfile, environ)
     plugins = None if providers is None else kubelet.load(*providers, environ)
     order = tuple(name if name == _FILES else helper_name(name, "credential-helpers") for name in machine) or (_FILES,)
-    return Credentials(files, explicit=explicit, order=order, helpers=Helpers(environ), providers=plugins)
+    return Credentials(files, explicit=explicit, order=order, helpers=CredentialHelpers(environ), providers=plugins)

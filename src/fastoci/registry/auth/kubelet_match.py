@@ -1,7 +1,7 @@
 """Which images a pattern of the kubelet means, and how long its durations are. No I/O.
 
 A pattern is ``host[:port][/path]``. The host is compared label by label, each of which may have ``*``, ``?`` and
-``[a-z]``; a wildcard never spans a dot. The port must be the very same, or absent in both. The path is a prefix.
+``[a-z]``; a wildcard never buffers a dot. The port must be the very same, or absent in both. The path is a prefix.
 
 Spec: kubelet.config.k8s.io/v1 CredentialProvider.matchImages; Go's ``time.ParseDuration``.
 """

@@ -24,13 +24,13 @@ from fastoci.registry.auth import auth_file
 from fastoci.registry.auth.auth_file import AuthFile
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credential import Credential
-from fastoci.registry.auth.credential_helpers import Helpers
+from fastoci.registry.auth.credential_helpers import CredentialHelpers
 from fastoci.registry.auth.credentials import load
 from fastoci.registry.auth_edit import edit
 from fastoci.registry.config import endpoints
 from fastoci.registry.config.endpoints import Endpoint
-from fastoci.registry.fetch.failover import Place, places
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.fetch.failover import Candidate, candidates
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.proxy import proxy_for
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import redact
@@ -62,7 +62,7 @@ async def login(
         CredentialError: the file names a helper that does not keep them, or would keep them for more than ``host``.
         FormatError, StoreError: the file is no auth file, or cannot be written; or one of ``docs/mirrors.md`` is wrong.
     """
-    key, there = _place(host)
+    key, there = _key(host)
     credential = Credential(user, password)
     path = absolute(auth_file.writable(None if authfile is None else Path(authfile), environ))
     file = await asyncio.to_thread(_file, path)
@@ -74,7 +74,7 @@ async def login(
     mirrors = await asyncio.to_thread(lambda: endpoints.load(environ, os.geteuid(), cert_dir=certificates))
     asked = await _check(there, credential, endpoints.own(there, mirrors, tls_verify=tls_verify), environ)
     if helper:
-        await Helpers(environ).store(helper, there.domain, credential)
+        await CredentialHelpers(environ).store(helper, there.domain, credential)
     await when_free(lambda: asyncio.to_thread(keep, path, key, credential, helper=helper), within_s=_LOCK_S)
     return asked
 
@@ -92,14 +92,14 @@ async def logout(
         FormatError, StoreError: the file is no auth file, or cannot be written.
     """
     path = absolute(auth_file.writable(None if authfile is None else Path(authfile), environ))
-    wanted = None if host is None else _place(host)[0]
+    wanted = None if host is None else _key(host)[0]
     if not await asyncio.to_thread(path.exists):
         return ()
     file = await asyncio.to_thread(_file, path)
     gone: list[str] = []
     removing = partial(edit, path, lambda found: _remove(found, wanted, path, gone))
     await when_free(lambda: asyncio.to_thread(removing), within_s=_LOCK_S)
-    helpers = Helpers(environ)
+    helpers = CredentialHelpers(environ)
     for domain in dict.fromkeys([*gone, *file.helpers] if wanted is None else [wanted]):
         helper = "" if "/" in domain else file.helper(domain)
         if helper and await helpers.erase(helper, domain):
@@ -115,7 +115,7 @@ async def logged_in(
     Raises:
         ReferenceSyntaxError, CredentialError, FormatError: as for ``login``.
     """
-    key, there = _place(host)
+    key, there = _key(host)
     machine = (await asyncio.to_thread(endpoints.load, environ, os.geteuid())).registries.credential_helpers
     named = None if authfile is None else absolute(authfile)
     credentials = await asyncio.to_thread(load, named, machine=machine, environ=environ)
@@ -145,7 +145,7 @@ def keep(path: Path, key: str, credential: Credential, *, helper: str) -> None:
     edit(path, change)
 
 
-def _place(text: str) -> tuple[str, Reference]:
+def _key(text: str) -> tuple[str, Reference]:
     """The key of an auth file for a registry, and some repository there."""
     key = auth_file.normal(text)
     try:
@@ -177,7 +177,7 @@ async def _check(there: Reference, credential: Credential, endpoint: Endpoint, e
     async with aclosing(transport):
         auth = Authenticator(transport, tls_verify=endpoint.tls.verify, strict=True)
         try:
-            tried = places([endpoint], transport.servers)
+            tried = candidates([endpoint], transport.servers)
             for place in tried:
                 try:
                     return await _ask(transport, auth, place, there.domain, credential)
@@ -189,7 +189,7 @@ async def _check(there: Reference, credential: Credential, endpoint: Endpoint, e
             await auth.aclose()
 
 
-async def _ask(transport: Transport, auth: Authenticator, place: Place, name: str, credential: Credential) -> bool:
+async def _ask(transport: Transport, auth: Authenticator, place: Candidate, name: str, credential: Credential) -> bool:
     url = place.base / ""
     endpoint = place.endpoint
     asked = False
@@ -212,7 +212,7 @@ async def _ask(transport: Transport, auth: Authenticator, place: Place, name: st
 
     reply = await auth.request(place.origin, "", send, find, name=name, verified=endpoint.tls.verify)
     if reply.status != 200:
-        raise await refusal(reply, hint=f"{redact(url)} is no registry" if reply.status == 404 else "")
+        raise await error_of(reply, hint=f"{redact(url)} is no registry" if reply.status == 404 else "")
     reply.close()
     return asked
 

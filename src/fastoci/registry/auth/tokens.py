@@ -26,7 +26,7 @@ from yarl import URL
 from fastoci.errors import UnauthorizedError
 from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.throughput import drips
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.untrusted import typed
@@ -82,7 +82,7 @@ class TokenServices:
             raise UnauthorizedError(f"{redact(realm)}: {hint}", url=redact(realm), status=401)
         reply = await self._ask(realm, bearer.params.get("service", ""), scopes, told, origin)
         if reply.status != 200:
-            raise await refusal(reply, hint=hint)
+            raise await error_of(reply, hint=hint)
         try:
             body = await reply.read(_BODY_SIZE, drips)
         finally:

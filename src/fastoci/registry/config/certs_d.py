@@ -51,7 +51,7 @@ class Folder:
         return tuple(ca), tuple(client)
 
 
-def places(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
+def config_directories(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
     """The directories whose sub-directories are named by host; the first that has the host counts."""
     if home := config_home(environ):
         yield home / "containers/certs.d"

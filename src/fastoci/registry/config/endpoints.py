@@ -19,7 +19,7 @@ from fastoci.image.reference import Reference
 from fastoci.registry.config import certs_d, hosts_toml, registries_conf
 from fastoci.registry.config.certs_d import Folder
 from fastoci.registry.config.hosts_toml import Host
-from fastoci.registry.config.registries_conf import Place, RegistriesConf, Table, When
+from fastoci.registry.config.registries_conf import Location, RegistriesConf, Registry, When
 from fastoci.registry.http.address_policy import is_loopback
 from fastoci.registry.http.urls import Origin, parse_url
 
@@ -102,7 +102,7 @@ def load(
     return Mirrors(
         tables,
         tuple(certs_d.scan(place) for place in hosts),
-        tuple(certs_d.scan(place) for place in certs_d.places(environ, uid, root)),
+        tuple(certs_d.scan(place) for place in certs_d.config_directories(environ, uid, root)),
         certs_d.read(cert_dir) if cert_dir is not None else None,
     )
 
@@ -170,7 +170,7 @@ class _View:
         else:
             yield self.direct(self._reference)
 
-    def _places(self, table: Table) -> Iterator[Endpoint]:
+    def _places(self, table: Registry) -> Iterator[Endpoint]:
         digest = self._reference.digest is not None
         for place in table.mirrors:
             if digest and place.when is When.TAG:
@@ -181,7 +181,7 @@ class _View:
         if not table.blocked and (endpoint := self._place(table, table.origin)) is not None:
             yield endpoint
 
-    def _place(self, table: Table, place: Place) -> Endpoint | None:
+    def _place(self, table: Registry, place: Location) -> Endpoint | None:
         """One place of a table; None when another table blocks where it leads."""
         name = table.rewrite(self._reference.name, place)
         try:
@@ -195,7 +195,7 @@ class _View:
             return None
         return self.direct(there, insecure=place.insecure)
 
-    def _no_name(self, table: Table, name: str) -> FormatError:
+    def _no_name(self, table: Registry, name: str) -> FormatError:
         return FormatError(
             f"{table.file}: the [[registry]] with prefix {table.prefix!r} makes {name!r} of {self._reference.name!r}, "
             "which is no host[:port]/repository; write another location, or a table for this name alone"

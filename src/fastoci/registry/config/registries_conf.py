@@ -27,7 +27,7 @@ class When(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a prefix's repositories are. An empty ``location`` (wildcard prefixes only) leaves the name as it is."""
 
     location: str
@@ -36,16 +36,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Registry:
     """One ``[[registry]]`` table, and the file it comes from."""
 
     prefix: str
-    origin: Place
-    mirrors: tuple[Place, ...] = ()
+    origin: Location
+    mirrors: tuple[Location, ...] = ()
     blocked: bool = False
     file: Path = Path()
 
-    def rewrite(self, name: str, place: Place) -> str:
+    def rewrite(self, name: str, place: Location) -> str:
         """What a name that the prefix matches is called at a place."""
         end = _matched(name, self.prefix)
         assert end is not None
@@ -56,10 +56,10 @@ class Table:
 class RegistriesConf:
     """All files' tables, one a prefix, in the order of the prefixes."""
 
-    tables: tuple[Table, ...] = ()
+    tables: tuple[Registry, ...] = ()
     credential_helpers: tuple[str, ...] = ()
 
-    def find(self, name: str) -> Table | None:
+    def find(self, name: str) -> Registry | None:
         """The table with the longest prefix that matches ``domain/path``."""
         matching = [table for table in self.tables if _matched(name, table.prefix) is not None]
         return max(matching, key=lambda table: len(table.prefix), default=None)
@@ -80,7 +80,7 @@ def load(environ: Mapping[str, str], uid: int, *, root: Path, only: Path | None 
     Raises:
         FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
     """
-    tables: dict[str, Table] = {}
+    tables: dict[str, Registry] = {}
     helpers: tuple[str, ...] = ()
     for path, demanded in _files(environ, uid, root, only):
         data = contents(path, demanded=demanded)
@@ -156,7 +156,7 @@ def _usual(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
     yield from (dropped[name] for name in sorted(dropped))
 
 
-def _table(row: Mapping[str, object], where: str, file: Path) -> Table:
+def _table(row: Mapping[str, object], where: str, file: Path) -> Registry:
     prefix, location = _location(row, "prefix", where), _location(row, "location", where)
     if not location and not prefix.startswith("*."):
         raise FormatError(f"{where} has no location")
@@ -167,11 +167,11 @@ def _table(row: Mapping[str, object], where: str, file: Path) -> Table:
         _mirror(each, f"{where}, [[registry.mirror]] number {number}", digest_only)
         for number, each in enumerate(_rows(row, "mirror", where), 1)
     )
-    origin = Place(location, _flag(row, "insecure", where))
-    return Table(prefix or location, origin, mirrors, _flag(row, "blocked", where), file)
+    origin = Location(location, _flag(row, "insecure", where))
+    return Registry(prefix or location, origin, mirrors, _flag(row, "blocked", where), file)
 
 
-def _mirror(row: Mapping[str, object], where: str, digest_only: bool) -> Place:
+def _mirror(row: Mapping[str, object], where: str, digest_only: bool) -> Location:
     location = _location(row, "location", where)
     if not location:
         raise FormatError(f"{where} has no location")
@@ -182,12 +182,12 @@ def _mirror(row: Mapping[str, object], where: str, digest_only: bool) -> Place:
         when = When(text or "all")
     except ValueError:
         raise FormatError(f"{where}: pull-from-mirror is {text!r}; write all, digest-only or tag-only") from None
-    return Place(location, _flag(row, "insecure", where), When.DIGEST if digest_only else when)
+    return Location(location, _flag(row, "insecure", where), When.DIGEST if digest_only else when)
 
 
-def _check_conflicts(tables: tuple[Table, ...]) -> None:
+def _check_conflicts(tables: tuple[Registry, ...]) -> None:
     """One location may be behind several prefixes, but not with two answers to whether it may be used, and how."""
-    seen: dict[str, Table] = {}
+    seen: dict[str, Registry] = {}
     for table in tables:
         first = seen.setdefault(table.origin.location or table.prefix, table)
         if (first.origin.insecure, first.blocked) != (table.origin.insecure, table.blocked):

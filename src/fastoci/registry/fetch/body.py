@@ -1,4 +1,4 @@
-"""A body on the wire into spans: exactly as many bytes as promised, in order."""
+"""A body on the wire into buffers: exactly as many bytes as promised, in order."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
-from fastoci.registry.http.content_encoding import Plain
-from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.content_encoding import DecodedBody
+from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.servers import Server
-from fastoci.registry.http.throughput import Watch
+from fastoci.registry.http.throughput import StallDetector
 from fastoci.registry.http.transport import Reply
 
 _LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
@@ -48,13 +48,13 @@ class Body:
         self._reply = reply
         self._blob = blob
         self._skip = skip
-        self._watch = Watch(time.monotonic, server.peers.median if peers else None, lag)
+        self._watch = StallDetector(time.monotonic, server.peers.median if peers else None, lag)
         self._size = left
         self._rest = b""
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
         self._receiver = None if skip or gzip else reply.take_over(left)
-        self._source = Plain(reply, skip + left, self._check) if gzip else reply
+        self._source = DecodedBody(reply, skip + left, self._check) if gzip else reply
         server.begin(self.received)
 
     def received(self) -> int:
@@ -66,34 +66,34 @@ class Body:
         """It was broken off because others of the server are faster."""
         return self._slow.startswith("starved")
 
-    async def fill(self, span: Span, most: int) -> None:
-        """Receive until the span is full or ``most`` bytes came; what came before an error stays in the span.
+    async def fill(self, buffer: Buffer, maximum: int) -> None:
+        """Receive until the buffer is full or ``most`` bytes came; what came before an error stays in the buffer.
 
         Raises:
             SizeMismatchError: the body goes on after the last byte.
             TransportError: it ends or has ended, breaks, falls silent or is too slow.
         """
-        most = min(most, self.left)
-        if not most:
+        maximum = min(maximum, self.left)
+        if not maximum:
             text = f"{self._reply.url}: the body has no more than {self._size} bytes"
             raise TruncatedError(text, url=self._reply.url, received=self._size)
         self._watch.resume()
         try:
             if self._receiver is not None:
-                await self._receive(self._receiver, span, most)
+                await self._receive(self._receiver, buffer, maximum)
             else:
-                await self._read(span, most)
+                await self._read(buffer, maximum)
         finally:
             self._watch.pause()
 
-    async def _receive(self, receiver: Takeover, span: Span, most: int) -> None:
+    async def _receive(self, receiver: DirectReceiver, buffer: Buffer, maximum: int) -> None:
         """The body past aiohttp."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
         try:
-            stop = receiver.left - most
-            while receiver.left > stop and span.room:
-                await receiver.fill(span, receiver.left - stop)
+            stop = receiver.left - maximum
+            while receiver.left > stop and buffer.room:
+                await receiver.fill(buffer, receiver.left - stop)
         except (OSError, EOFError) as error:
             self._count(self.left - receiver.left)
             if self._slow:
@@ -102,10 +102,10 @@ class Body:
         finally:
             self._count(self.left - receiver.left)
 
-    async def _read(self, span: Span, most: int) -> None:
+    async def _read(self, buffer: Buffer, maximum: int) -> None:
         """The body as aiohttp reads it: chunked, without a length, small, encoded, or to be skipped in part."""
-        stop = self.left - most
-        while span.room and self.left > stop:
+        stop = self.left - maximum
+        while buffer.room and self.left > stop:
             data = self._rest or await self._source.some()
             if not data:
                 text = f"{self._reply.url}: the body ended {self.left} bytes before its end"
@@ -115,7 +115,7 @@ class Body:
             if len(data) - start > self.left:
                 raise wrong_length(self._blob, self._blob.size + len(data) - start - self.left)
             wanted = data[: start + self.left - stop]
-            took = span.append(wanted, start) if start < len(wanted) else 0
+            took = buffer.append(wanted, start) if start < len(wanted) else 0
             self._rest = data[start + took :]
             self._count(took)
             self._watch.count(start)  # what is skipped comes, too: it is no stall
@@ -128,7 +128,7 @@ class Body:
                     if await self._source.some():
                         raise wrong_length(self._blob, self._blob.size + 1)
 
-    def _look(self, receiver: Takeover) -> None:
+    def _look(self, receiver: DirectReceiver) -> None:
         """Break a body off that is too slow."""
         self._count(self.left - receiver.left)
         self._slow = self._watch.verdict()

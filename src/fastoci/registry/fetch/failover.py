@@ -37,7 +37,7 @@ from fastoci.errors import (
     TransportError,
 )
 from fastoci.registry.config.endpoints import Endpoint
-from fastoci.registry.fetch.retry import Backoff, Budget, Patience
+from fastoci.registry.fetch.retry import Backoff, RetryBudget, RetryPolicy
 from fastoci.registry.http import throughput
 from fastoci.registry.http.servers import Server, Servers
 from fastoci.registry.http.untrusted import unexpected
@@ -50,7 +50,7 @@ _WRONG_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Candidate:
     """An endpoint by one scheme."""
 
     endpoint: Endpoint
@@ -66,12 +66,12 @@ class Place:
         return redact(self.base)
 
 
-def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]:
+def candidates(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Candidate, ...]:
     """The endpoints in order; those that may be asked by plain http too, twice, until they have answered by one."""
     found = []
     for endpoint in endpoints:
-        secure = Place(endpoint, endpoint.base)
-        plain = Place(endpoint, endpoint.base.with_scheme("http"))
+        secure = Candidate(endpoint, endpoint.base)
+        plain = Candidate(endpoint, endpoint.base.with_scheme("http"))
         if not endpoint.plain_too or endpoint.base.scheme != "https" or servers.of(secure.origin).answered:
             found.append(secure)
         elif servers.of(plain.origin).answered:
@@ -81,7 +81,7 @@ def places(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Place, ...]
     return tuple(found)
 
 
-def _distrust(place: Place, corrupt: Collection[str]) -> int:
+def _distrust(place: Candidate, corrupt: Collection[str]) -> int:
     """How much is against asking a place: that it sent wrong bytes, and then that it is not the origin."""
     return (place.server in corrupt) * (1 + (not place.endpoint.origin))
 
@@ -90,16 +90,16 @@ Left = Callable[[str, str, str], None]  # the digest that is wanted (may be empt
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class ClientPolicy:
     """How a client behaves towards servers, over all its requests."""
 
-    patience: Patience
-    budget: Budget
-    chance: Callable[[], float]  # a number in [0, 1), anew on each call
+    retry_policy: RetryPolicy
+    budget: RetryBudget
+    rng: Callable[[], float]  # a number in [0, 1), anew on each call
     left: Left = lambda blob, server, reason: None
 
 
-class Route:
+class Failover:
     """The way of one request, or of one blob with all its requests.
 
     Args:
@@ -112,9 +112,9 @@ class Route:
 
     def __init__(
         self,
-        found: Sequence[Place],
+        found: Sequence[Candidate],
         servers: Servers,
-        manners: Manners,
+        manners: ClientPolicy,
         *,
         blob: str = "",
         manifest: bool = False,
@@ -123,9 +123,9 @@ class Route:
         self._places = sorted(found, key=lambda place: _distrust(place, corrupt))
         self._distrust = [_distrust(place, corrupt) for place in self._places]
         self._servers = servers
-        self._patience = manners.patience
+        self._policy = manners.retry_policy
         self._budget = manners.budget
-        self._backoff = Backoff(manners.patience, manners.budget, manners.chance)
+        self._backoff = Backoff(manners.retry_policy, manners.budget, manners.rng)
         self._manners = manners
         self._blob = blob
         self._manifest = manifest
@@ -139,14 +139,14 @@ class Route:
         self._at = self._next(-1) or 0
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Candidate:
         """Whom to ask now."""
         return self._places[self._at]
 
     def progressed(self, size: int) -> None:
         """Bytes of a body have come."""
         self._received += size
-        if self._received >= self._patience.progress:
+        if self._received >= self._policy.progress:
             self._backoff.renew()
             self._signed = 0
 
@@ -155,7 +155,7 @@ class Route:
         self._budget.earn()
         self._servers.of(self.place.origin).timeouts = 0
 
-    def slow(self, place: Place, rate: float, rest: int | None = None) -> str:
+    def slow(self, place: Candidate, rate: float, rest: int | None = None) -> str:
         """Leave a place that sends far more slowly than others could: ``place`` is another one from then on.
 
         Args:
@@ -194,7 +194,7 @@ class Route:
                 return index
         return None
 
-    async def failed(self, reason: Exception, place: Place) -> None:
+    async def failed(self, reason: Exception, place: Candidate) -> None:
         """Note that a place failed, and wait until the next may be asked.
 
         What is broken off at a place that was left for another is no failure.
@@ -212,11 +212,11 @@ class Route:
         if told_s and isinstance(error, RegistryError) and error.status and (at := Origin.named(error.url)):
             self._servers.of(at).pause(told_s)  # in words it may be: its reader alone knows
         fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
-        if fresh >= self._patience.progress:
+        if fresh >= self._policy.progress:
             self._received = 0
         if self._is_final(error, place):
             self._out.add(self._at)
-        elif fresh >= self._patience.progress and not isinstance(error, RegistryError):
+        elif fresh >= self._policy.progress and not isinstance(error, RegistryError):
             self._budget.earn()
             return  # it works, with cuts
         following = self._next(self._at)
@@ -248,8 +248,8 @@ class Route:
             await asyncio.sleep(wait_s)
         return True
 
-    def _is_final(self, error: FastociError, place: Place) -> bool:
-        if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._patience.max_wait_s:
+    def _is_final(self, error: FastociError, place: Candidate) -> bool:
+        if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._policy.max_wait_s:
             return True
         if isinstance(error, RegistryError):
             if error.status in _EXPIRED and Origin.named(error.url) != place.origin:

@@ -1,13 +1,13 @@
 """A blob over several connections, in order: closed parts ahead of their turn, beside a stream that always goes on.
 
 It begins with one request for everything. When more connections to the server would bring more (``pace``), parts that
-begin some way ahead are fetched beside it, the stream ends where the first of them begins, and spans are given out
+begin some way ahead are fetched beside it, the stream ends where the first of them begins, and buffers are given out
 part after part.
 
 Invariant: nothing here waits for memory or for a reader while it holds a connection that others may need. A part
-begins only with all the spans it will fill, within what may be held ahead of its turn over all blobs, so it ends by
-itself; when less may be held, those farthest ahead are given up. The stream alone takes spans as they come. A part that
-fails leaves its rest to the stream, which has the patience, the mirrors and the errors.
+begins only with all the buffers it will fill, within what may be held ahead of its turn over all blobs, so it ends by
+itself; when less may be held, those farthest ahead are given up. The stream alone takes buffers as they come. A part
+that fails leaves its rest to the stream, which has the patience, the mirrors and the errors.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from fastoci._core import SPAN_SIZE, Span
-from fastoci.aio import settle
+from fastoci._core import BUFFER_SIZE, Buffer
+from fastoci.aio import wait_to_end
 from fastoci.errors import FastociError, RegistryError, TimedOutError
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.registry.fetch.body import Body
-from fastoci.registry.fetch.failover import Place
-from fastoci.registry.fetch.resuming_range import Stretch, open_body
-from fastoci.registry.fetch.session import Access
+from fastoci.registry.fetch.failover import Candidate
+from fastoci.registry.fetch.resuming_range import ResumingRange, open_body
+from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.throughput import RENEWALS
 from fastoci.registry.http.untrusted import typed
@@ -35,7 +35,7 @@ PART: Final = 4 << 20  # bytes
 _FAILURES: Final = 3  # parts in a row, after which a blob stays with its stream
 
 
-class Ahead:
+class ReadAheadBudget:
     """Bytes that the blobs of one client hold ahead of their turn."""
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class Ahead:
 
 
 class _Part:
-    """Bytes ``first`` to ``end``, arriving; ``spans`` get full one after the other."""
+    """Bytes ``first`` to ``end``, arriving; ``buffers`` get full one after the other."""
 
-    def __init__(self, first: int, end: int, spans: list[Span], server: Server) -> None:
+    def __init__(self, first: int, end: int, buffers: list[Buffer], server: Server) -> None:
         self.server = server
         self.first = first
         self.end = end
-        self.spans = deque(spans)
-        self.full: deque[Span] = deque()
+        self.buffers = deque(buffers)
+        self.full: deque[Buffer] = deque()
         self.received = 0
         self.over = False
         self.wanted = True
@@ -61,46 +61,53 @@ class _Part:
     async def fill(self, body: Body) -> None:
         """Receive from a body until it ends."""
         while self.received < self.end - self.first:
-            span = self.spans[0]
-            held = len(span)
+            buffer = self.buffers[0]
+            held = len(buffer)
             try:
-                await body.fill(span, self.end - self.first - self.received)
+                await body.fill(buffer, self.end - self.first - self.received)
             finally:
-                self.received += len(span) - held
-            if not span.room:
-                self.full.append(self.spans.popleft())
+                self.received += len(buffer) - held
+            if not buffer.room:
+                self.full.append(self.buffers.popleft())
                 self.changed.set()
 
 
-class Parts:
+class ParallelRanges:
     """One fetch of one blob. Belongs to one task; ``close`` it."""
 
-    def __init__(self, access: Access, blob: Descriptor, stretch: Stretch, spans: SpanSource, ahead: Ahead) -> None:
+    def __init__(
+        self,
+        access: RepositorySession,
+        blob: Descriptor,
+        stretch: ResumingRange,
+        buffers: BufferSource,
+        ahead: ReadAheadBudget,
+    ) -> None:
         self._access = access
         self._blob = blob
         self._stretch = stretch
-        self._spans = spans
+        self._buffers = buffers
         self._ahead = ahead
         self._parts: deque[_Part] = deque()  # in order, without gaps
-        self._place: Place | None = None
+        self._place: Candidate | None = None
         self._server: Server | None = None  # which sends the bytes
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        spans.pressed.add(self._shed)
+        buffers.pressed.add(self._shed)
         ahead.blobs += 1
         stretch.bodies = self._bodies
 
-    async def bytes(self) -> AsyncGenerator[Span, None]:
-        """Yield the spans in order; what came before an error comes first."""
+    async def bytes(self) -> AsyncGenerator[Buffer, None]:
+        """Yield the buffers in order; what came before an error comes first."""
         position = self._stretch.position
         while position < self._blob.size:
             if self._parts and self._parts[0].first == position:
                 part = self._parts[0]
-                while (span := await self._next(part)) is not None:
-                    position += len(span)
-                    yield span
+                while (buffer := await self._next(part)) is not None:
+                    position += len(buffer)
+                    yield buffer
                 if self._parts and self._parts[0] is part:  # else it was given up
                     self._parts.popleft()
                 self._resume(position)
@@ -108,36 +115,36 @@ class Parts:
             if self._stretch.position >= self._stretch.end:  # what came next was given up
                 self._resume(position)
                 continue
-            span, error = await self._stream()
-            if len(span):
-                position += len(span)
-                yield span
+            buffer, error = await self._stream()
+            if len(buffer):
+                position += len(buffer)
+                yield buffer
             else:
-                span.release()
+                buffer.release()
             if error is not None:
                 raise error
             self._tend()
 
-    async def _stream(self) -> tuple[Span, FastociError | None]:
-        """One span from the stream, and the error that ended it."""
+    async def _stream(self) -> tuple[Buffer, FastociError | None]:
+        """One buffer from the stream, and the error that ended it."""
         stretch = self._stretch
         self._look_at(await stretch.ready())
-        span = await self._spans.take()
+        buffer = await self._buffers.take()
         waiting = self._wait_begins()
         try:
-            await stretch.fill(span)
+            await stretch.fill(buffer)
         except FastociError as error:
-            return span, error
+            return buffer, error
         except BaseException:
-            span.release()
+            buffer.release()
             raise
         self._wait_ends(waiting)
         if stretch.position == stretch.end:
             self._end_stream()
-        return span, None
+        return buffer, None
 
-    async def _next(self, part: _Part) -> Span | None:
-        """The next span of a part, None when no more come."""
+    async def _next(self, part: _Part) -> Buffer | None:
+        """The next buffer of a part, None when no more come."""
         waiting = self._wait_begins()
         while not part.full and not part.over and part.wanted:
             part.changed.clear()
@@ -146,9 +153,9 @@ class Parts:
         self._tend()
         if not part.full:
             return None
-        span = part.full.popleft()
-        self._ahead.held -= SPAN_SIZE
-        return span
+        buffer = part.full.popleft()
+        self._ahead.held -= BUFFER_SIZE
+        return buffer
 
     def _resume(self, position: int) -> None:
         """The stream goes on at ``position``, up to the next part: a whole part of its own when there is none."""
@@ -196,10 +203,10 @@ class Parts:
             return False
         first = self._parts[-1].end if self._parts else self._first()
         end = min(first + PART, self._blob.size)
-        spans = self._reserve(end - first) if end > first else None
-        if spans is None:
+        buffers = self._reserve(end - first) if end > first else None
+        if buffers is None:
             return False
-        part = _Part(first, end, spans, server)
+        part = _Part(first, end, buffers, server)
         if not self._parts:
             self._stretch.end = first
         self._parts.append(part)
@@ -217,7 +224,7 @@ class Parts:
 
     def _shed(self) -> None:
         """Less may be held: give up what is farthest ahead."""
-        while self._parts and self._ahead.held > self._spans.ahead:
+        while self._parts and self._ahead.held > self._buffers.ahead:
             self._give_up(self._parts.pop())
 
     def _give_up(self, part: _Part) -> None:
@@ -230,7 +237,7 @@ class Parts:
     def _empty(self, part: _Part) -> None:
         while part.full:
             part.full.popleft().release()
-            self._ahead.held -= SPAN_SIZE
+            self._ahead.held -= BUFFER_SIZE
 
     def _is_worth(self, server: Server) -> bool:
         """Whether parts work here, and more than one connection brings more."""
@@ -239,23 +246,23 @@ class Parts:
         stays = self._place is self._stretch.candidate
         return stays and ranges and self._failures < _FAILURES and server.pace.target > 1
 
-    def _reserve(self, size: int) -> list[Span] | None:
-        """The spans for so many bytes, all or none."""
-        count = -(-size // SPAN_SIZE)
-        if self._ahead.held + count * SPAN_SIZE > self._spans.ahead:
+    def _reserve(self, size: int) -> list[Buffer] | None:
+        """The buffers for so many bytes, all or none."""
+        count = -(-size // BUFFER_SIZE)
+        if self._ahead.held + count * BUFFER_SIZE > self._buffers.ahead:
             return None
-        spans: list[Span] = []
+        buffers: list[Buffer] = []
         for _ in range(count):
-            span = self._spans.spare()
-            if span is None:
-                for taken in spans:
+            buffer = self._buffers.spare()
+            if buffer is None:
+                for taken in buffers:
                     taken.release()
                 return None
-            spans.append(span)
-        self._ahead.held += count * SPAN_SIZE
-        return spans
+            buffers.append(buffer)
+        self._ahead.held += count * BUFFER_SIZE
+        return buffers
 
-    async def _run(self, part: _Part, place: Place, server: Server) -> None:
+    async def _run(self, part: _Part, place: Candidate, server: Server) -> None:
         """Fetch one part, on a new connection when it is too slow; on any other failure, keep what came."""
         try:
             for renewal in range(RENEWALS + 1):
@@ -275,7 +282,7 @@ class Parts:
             else:
                 self._failures += 1
 
-    async def _attempt(self, part: _Part, place: Place, server: Server, *, peers: bool) -> None:
+    async def _attempt(self, part: _Part, place: Candidate, server: Server, *, peers: bool) -> None:
         held, started = part.received, time.monotonic()
         first = part.first + part.received
         lag = self._stretch.lag(place)
@@ -295,13 +302,13 @@ class Parts:
             return
         part.over = True
         part.server.busy -= 1
-        while part.spans:
-            span = part.spans.popleft()
-            if len(span):
-                part.full.append(span)
+        while part.buffers:
+            buffer = part.buffers.popleft()
+            if len(buffer):
+                part.full.append(buffer)
             else:
-                self._ahead.held -= SPAN_SIZE
-                span.release()
+                self._ahead.held -= BUFFER_SIZE
+                buffer.release()
         if not part.wanted:
             self._empty(part)
         part.changed.set()
@@ -317,9 +324,9 @@ class Parts:
             self._server.pace.waited(max(0.0, idle))
 
     async def close(self) -> None:
-        """End all transfers and give all spans back."""
+        """End all transfers and give all buffers back."""
         self._closed = True
-        self._spans.pressed.discard(self._shed)
+        self._buffers.pressed.discard(self._shed)
         self._end_stream()
         parts = list(self._parts)
         self._parts.clear()
@@ -327,7 +334,7 @@ class Parts:
             self._give_up(part)
         tasks = list(self._tasks)
         if tasks:
-            await settle(asyncio.wait(tasks))
+            await wait_to_end(asyncio.wait(tasks))
         for part in parts:
             self._finish(part)
         self._ahead.blobs -= 1

@@ -1,4 +1,4 @@
-"""One repository as a source of images and blobs: manifests by name or digest, blobs as spans in order.
+"""One repository as a source of images and blobs: manifests by name or digest, blobs as buffers in order.
 
 It knows the paths of the distribution API and what an answer must look like; it knows nothing of logins and
 connections. Blobs are not verified here; manifests are, because they come whole.
@@ -13,20 +13,20 @@ from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
 from fastoci.image import index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.interfaces import SpanSource
+from fastoci.interfaces import BufferSource
 from fastoci.registry.fetch.body import wrong_length
-from fastoci.registry.fetch.failover import Place
-from fastoci.registry.fetch.parallel_ranges import Ahead, Parts
-from fastoci.registry.fetch.resuming_range import Stretch
-from fastoci.registry.fetch.session import Access
+from fastoci.registry.fetch.failover import Candidate
+from fastoci.registry.fetch.parallel_ranges import ParallelRanges, ReadAheadBudget
+from fastoci.registry.fetch.resuming_range import ResumingRange
+from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.content_encoding import check_identity, content_type
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
 
@@ -47,7 +47,7 @@ class Repository:
         manifest_size: bytes of one manifest or index, at most.
     """
 
-    def __init__(self, access: Access, ahead: Ahead, *, manifest_size: int) -> None:
+    def __init__(self, access: RepositorySession, ahead: ReadAheadBudget, *, manifest_size: int) -> None:
         self._access = access
         self._ahead = ahead
         self._manifest_size = manifest_size
@@ -80,19 +80,19 @@ class Repository:
                 return held
         return await self._anywhere(reference, lambda place, lag: self._resolve(place, reference, lag))
 
-    async def _look(self, place: Place, reference: Reference) -> Digest | None:
+    async def _look(self, place: Candidate, reference: Reference) -> Digest | None:
         """The digest that a tag names, by the registry's word; None when it does not say."""
         reply = await self._access.ask(place, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
         try:
             if reply.status in _NO_HEAD:
                 return None
             if reply.status != 200:
-                raise await refusal(reply)
+                raise await error_of(reply)
             return _told(reply)
         finally:
             reply.close()
 
-    async def _resolve(self, place: Place, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
+    async def _resolve(self, place: Candidate, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
         limit = self._manifest_size
         reply, data = await self._manifest(place, reference.target, limit, lag)
         if len(data) > limit:
@@ -121,7 +121,7 @@ class Repository:
             return carried
         return await self._anywhere(None, lambda place, lag: self._promised(place, descriptor, lag))
 
-    async def _promised(self, place: Place, descriptor: Descriptor, lag: Lag) -> bytes:
+    async def _promised(self, place: Candidate, descriptor: Descriptor, lag: Lag) -> bytes:
         reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size, lag)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
@@ -129,7 +129,7 @@ class Repository:
         return data
 
     async def _anywhere(
-        self, reference: Reference | None, ask: Callable[[Place, Lag], Awaitable[T]], *, head: bool = False
+        self, reference: Reference | None, ask: Callable[[Candidate, Lag], Awaitable[T]], *, head: bool = False
     ) -> T:
         """What the first place says that has an answer."""
         route = self._access.route(tag=reference is not None and reference.digest is None, manifest=not head)
@@ -143,7 +143,7 @@ class Repository:
                 route.done()
                 return found
 
-    async def fetch(self, blob: Descriptor, offset: int, spans: SpanSource) -> AsyncGenerator[Span, None]:
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before an error comes first.
 
         Bytes that the descriptor itself carries, and that hold, are used without a request.
@@ -155,7 +155,7 @@ class Repository:
         carried = _carried(blob)
         if carried is not None:
             while offset < blob.size:
-                copied = await spans.take()
+                copied = await buffers.take()
                 offset += copied.append(carried, offset)
                 yield copied
             return
@@ -164,12 +164,14 @@ class Repository:
         )
         senders: dict[str, None] = {}
         self._senders[blob.digest] = senders
-        stretch = Stretch(self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server))
-        parts = Parts(self._access, blob, stretch, spans, self._ahead)
+        stretch = ResumingRange(
+            self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server)
+        )
+        parts = ParallelRanges(self._access, blob, stretch, buffers, self._ahead)
         try:
             async with aclosing(parts.bytes()) as arriving:
-                async for span in arriving:
-                    yield span
+                async for buffer in arriving:
+                    yield buffer
             route.done()
         finally:
             await parts.close()
@@ -182,12 +184,12 @@ class Repository:
         """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
         self._corrupt.setdefault(blob.digest, set()).update(servers)
 
-    async def _manifest(self, place: Place, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
+    async def _manifest(self, place: Candidate, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
         reply = await self._access.ask(place, f"manifests/{target}", {"Accept": _ACCEPT})
         try:
             if reply.status != 200:
-                raise await refusal(reply)
+                raise await error_of(reply)
             check_identity(reply)
             return reply, await reply.read(limit, lag)
         finally:

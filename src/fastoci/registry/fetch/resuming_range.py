@@ -11,22 +11,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fastoci._core import SPAN_SIZE, Span
+from fastoci._core import BUFFER_SIZE, Buffer
 from fastoci.errors import RegistryError, TransportError
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry.fetch.body import Body, wrong_length
-from fastoci.registry.fetch.failover import Place, Route
-from fastoci.registry.fetch.session import Access
+from fastoci.registry.fetch.failover import Candidate, Failover
+from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http import content_range
 from fastoci.registry.http.content_encoding import check_identity, is_gzip, is_page, is_plain
-from fastoci.registry.http.error_response import refusal
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.throughput import RENEWALS
 from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 
 
-class Stretch:
+class ResumingRange:
     """Bytes ``position`` to ``end`` of a blob, on one connection after the other. Belongs to one task; ``close`` it.
 
     Args:
@@ -35,7 +35,13 @@ class Stretch:
     """
 
     def __init__(
-        self, access: Access, blob: Descriptor, route: Route, position: int, end: int, sent: Callable[[Place], object]
+        self,
+        access: RepositorySession,
+        blob: Descriptor,
+        route: Failover,
+        position: int,
+        end: int,
+        sent: Callable[[Candidate], object],
     ) -> None:
         self.position = position
         self.end = end
@@ -50,33 +56,33 @@ class Stretch:
         self._route = route
         self.sent = sent
 
-    async def fill(self, span: Span) -> None:
-        """Receive until the span is full or the stretch ends; what came before an error stays in the span.
+    async def fill(self, buffer: Buffer) -> None:
+        """Receive until the buffer is full or the stretch ends; what came before an error stays in the buffer.
 
         Raises:
             RegistryError, TransportError: the rest cannot be had from anybody.
             SizeMismatchError: nobody has a blob of this size.
         """
-        while span.room and self.position < self.end:
+        while buffer.room and self.position < self.end:
             body = await self.ready()
-            held = len(span)
+            held = len(buffer)
             try:
-                await body.fill(span, self.end - self.position)
+                await body.fill(buffer, self.end - self.position)
             except Exception as error:
                 self.close()
-                self._note(len(span) - held)
+                self._note(len(buffer) - held)
                 if body.starved:
                     self._renewed += 1  # on another connection
                 else:
                     await self._failed(error)
             except BaseException:
-                self._note(len(span) - held)
+                self._note(len(buffer) - held)
                 raise
             else:
-                self._note(len(span) - held)
+                self._note(len(buffer) - held)
 
     async def ready(self) -> Body:
-        """Wait until somebody answers, so that a span is needed.
+        """Wait until somebody answers, so that a buffer is needed.
 
         Raises: as ``fill``.
         """
@@ -104,16 +110,16 @@ class Stretch:
         return self.body
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Candidate:
         """Who was asked for the body."""
         return self._place
 
     @property
-    def candidate(self) -> Place:
+    def candidate(self) -> Candidate:
         """Who is asked for what is wanted next."""
         return self._route.place
 
-    def lag(self, place: Place) -> Callable[[float], str]:
+    def lag(self, place: Candidate) -> Callable[[float], str]:
         """What a body of ``place`` asks about its rate: why another place is asked for the rest, if one is."""
         return lambda rate: self._route.slow(place, rate * self.bodies(), self._blob.size - self.position)
 
@@ -131,7 +137,7 @@ class Stretch:
     def _note(self, size: int) -> None:
         if size:
             self.position += size
-            self._renewed = 0 if size == SPAN_SIZE else self._renewed
+            self._renewed = 0 if size == BUFFER_SIZE else self._renewed
             self._route.progressed(size)
             self.sent(self.place)
 
@@ -145,8 +151,8 @@ class Stretch:
 
 
 async def open_body(
-    access: Access,
-    place: Place,
+    access: RepositorySession,
+    place: Candidate,
     blob: Descriptor,
     first: int,
     end: int,
@@ -185,7 +191,7 @@ async def open_body(
 
 
 async def _checked(
-    access: Access,
+    access: RepositorySession,
     reply: Reply,
     blob: Descriptor,
     status: int,
@@ -198,7 +204,7 @@ async def _checked(
     """The body, if the reply's status and headers promise ``left`` bytes after ``skip``; else it is closed."""
     try:
         if reply.status != status:
-            raise await refusal(reply)
+            raise await error_of(reply)
         gzip = is_gzip(reply)
         if not gzip:
             check_identity(reply)

@@ -18,7 +18,7 @@ _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """What one client puts up with. Times are seconds, ``progress`` bytes."""
 
     tries: int = 8  # of one request, without progress in between
@@ -30,7 +30,7 @@ class Patience:
     budget: int = 100  # retries over all requests
 
 
-class Budget:
+class RetryBudget:
     """The retries that all requests of one client share."""
 
     def __init__(self, size: int) -> None:
@@ -51,8 +51,8 @@ class Budget:
 class Backoff:
     """The waits of one request."""
 
-    def __init__(self, patience: Patience, budget: Budget, random: Callable[[], float]) -> None:
-        self._patience = patience
+    def __init__(self, retry_policy: RetryPolicy, budget: RetryBudget, random: Callable[[], float]) -> None:
+        self._policy = retry_policy
         self._budget = budget
         self._random = random
         self._failed = 0
@@ -62,12 +62,12 @@ class Backoff:
         """Seconds until the next try; None when there is none. ``doubtful``: one of those that few are enough of."""
         self._failed += 1
         self._doubts += doubtful
-        if self._failed >= self._patience.tries or self._doubts >= self._patience.doubtful_tries:
+        if self._failed >= self._policy.tries or self._doubts >= self._policy.doubtful_tries:
             return None
         if not self._budget.spend():
             return None
-        doubled: float = self._patience.first_s * 2 ** (self._failed - 1)
-        return self._random() * min(doubled, self._patience.most_s)
+        doubled: float = self._policy.first_s * 2 ** (self._failed - 1)
+        return self._random() * min(doubled, self._policy.most_s)
 
     def renew(self) -> None:
         """There was progress."""

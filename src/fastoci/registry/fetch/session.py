@@ -15,13 +15,13 @@ from fastoci.image.reference import Reference
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
-from fastoci.registry.fetch.failover import Manners, Place, Route, places
+from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.transport import Reply, Transport
 from fastoci.registry.http.urls import Origin, parse_url
 
 
-class Access:
+class RepositorySession:
     """A reference's endpoints, in order, behind one door."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Access:
         transport: Transport,
         auth: Authenticator,
         credentials: Credentials,
-        manners: Manners,
+        manners: ClientPolicy,
     ) -> None:
         self.reference = reference
         self._endpoints = endpoints
@@ -41,7 +41,7 @@ class Access:
         self._credentials = credentials
         self._manners = manners
 
-    def route(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Route:
+    def route(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Failover:
         """A way for one request.
 
         Args:
@@ -57,14 +57,14 @@ class Access:
             what = "tags" if tag else "content"
             raise RegistryError(f"{self.reference.name}: no endpoint may be asked for {what}", url=self.reference.name)
         servers, manners = self._transport.servers, self._manners
-        found = places(fit, servers)
-        return Route(found, servers, manners, blob=blob, manifest=manifest, corrupt=corrupt)
+        found = candidates(fit, servers)
+        return Failover(found, servers, manners, blob=blob, manifest=manifest, corrupt=corrupt)
 
     def server(self, origin: Origin) -> Server:
         """What is known of a server."""
         return self._transport.servers.of(origin)
 
-    async def ask(self, place: Place, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
+    async def ask(self, place: Candidate, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
         """Ask one place for ``path`` below its repository, authorized; any status but 401 is the caller's.
 
         Raises:

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 
-class Nearness(IntEnum):
+class AddressScope(IntEnum):
     """From far to near."""
 
     PUBLIC = 0
@@ -39,7 +39,7 @@ _WITH_IPV4: Final = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", ":
 _LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215; where the IPv4 address is in it, varies
 
 
-def nearness(address: str) -> Nearness:
+def scope_of(address: str) -> AddressScope:
     """How near a numeric address is; the IPv4 address inside an IPv6 one counts.
 
     Raises:
@@ -47,12 +47,12 @@ def nearness(address: str) -> Nearness:
     """
     ip = _inner(ipaddress.ip_address(address))
     if ip.is_link_local or ip.is_multicast or ip in _METADATA:
-        return Nearness.FORBIDDEN
+        return AddressScope.FORBIDDEN
     if ip.is_loopback or ip.is_unspecified:
-        return Nearness.LOOPBACK  # connecting to 0.0.0.0 reaches this machine
+        return AddressScope.LOOPBACK  # connecting to 0.0.0.0 reaches this machine
     if isinstance(ip, ipaddress.IPv6Address) and (ip.is_site_local or ip in _LOCAL_NAT64):
-        return Nearness.PRIVATE
-    return Nearness.PUBLIC if ip.is_global else Nearness.PRIVATE
+        return AddressScope.PRIVATE
+    return AddressScope.PUBLIC if ip.is_global else AddressScope.PRIVATE
 
 
 def is_loopback(host: str) -> bool:

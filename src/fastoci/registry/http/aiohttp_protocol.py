@@ -40,7 +40,7 @@ class _NoConnection:
 _NO_CONNECTION: Final = _NoConnection()
 
 
-class Handler(ResponseHandler):
+class ClientProtocol(ResponseHandler):
     """One connection. Belongs to aiohttp."""
 
     _interim = 0

@@ -24,7 +24,7 @@ CEILING_S: Final = 30.0
 _WAITED: Final = 0.5  # of a window, so that the network is what is waited for
 
 
-class Pace:
+class ConnectionLimit:
     """The number of connections to one server.
 
     Args:
@@ -32,11 +32,11 @@ class Pace:
         most: connections, at most.
     """
 
-    def __init__(self, clock: Callable[[], float], most: int) -> None:
+    def __init__(self, clock: Callable[[], float], maximum: int) -> None:
         self.target = 1
         self._clock = clock
-        self._most = most
-        self._ceiling = most
+        self._maximum = maximum
+        self._ceiling = maximum
         self._ceiling_until = 0.0
         self._ramp = True
         self._before: tuple[int, float] | None = None  # the number before the trial under way, and its goodput
@@ -95,7 +95,7 @@ class Pace:
 
     def _try(self, goodput: float) -> None:
         if self._clock() >= self._ceiling_until:
-            self._ceiling = self._most
+            self._ceiling = self._maximum
         more = min(self.target * 2 if self._ramp else self.target + 1, self._ceiling)
         self._held = 0
         if more > self.target:

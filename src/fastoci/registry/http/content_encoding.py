@@ -56,7 +56,7 @@ def check_identity(reply: Reply) -> None:
         )
 
 
-class Plain:
+class DecodedBody:
     """The content of a gzip body of at most ``size`` bytes of content. Belongs to one task.
 
     Args:
@@ -66,7 +66,7 @@ class Plain:
     def __init__(self, reply: Reply, size: int, check: Callable[[], None]) -> None:
         self._reply = reply
         self._check = check
-        self._most = size + size // 1000 + _SLACK
+        self._maximum = size + size // 1000 + _SLACK
         self._member = zlib.decompressobj(31)
         self._begun = False
         self._input = memoryview(b"")
@@ -88,7 +88,7 @@ class Plain:
                 raise self._broken("is no gzip, though it is said to be") from error
             if data:
                 return data
-            if self._reply.received > self._most:
+            if self._reply.received > self._maximum:
                 raise self._broken("is longer than the blob")
             if not self._input:
                 self._check()

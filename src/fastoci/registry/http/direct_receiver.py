@@ -1,4 +1,4 @@
-"""The body of an answer straight from the transport into spans, past aiohttp's reader.
+"""The body of an answer straight from the transport into buffers, past aiohttp's reader.
 
 aiohttp makes the connection, the request and the headers. Then this protocol takes the transport over for the announced
 bytes and gives it back, so that the connection is used again. It costs half of aiohttp's cheapest way and the loop sees
@@ -23,7 +23,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from fastoci._core import Span
+from fastoci._core import Buffer
 
 _PARTS: Final = (
     (ResponseHandler, ("pause_reading", "resume_reading", "connection_lost", "should_close", "_drop_timeout")),
@@ -38,11 +38,11 @@ def supported() -> bool:
     return all(hasattr(kind, name) for kind, names in _PARTS for name in names)
 
 
-class Takeover(asyncio.BufferedProtocol):
+class DirectReceiver(asyncio.BufferedProtocol):
     """Receives exactly ``left`` bytes. Belongs to one task; ``close`` it.
 
-    Reading is paused whenever no span is being filled: the kernel's buffer and TCP hold the sender back. Bytes that
-    come all the same are kept for the next span. A connection on which bytes wait beyond the last, or come before the
+    Reading is paused whenever no buffer is being filled: the kernel's buffer and TCP hold the sender back. Bytes that
+    come all the same are kept for the next buffer. A connection on which bytes wait beyond the last, or come before the
     next request, is not used again: they would pass for an answer.
     """
 
@@ -56,17 +56,17 @@ class Takeover(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[bytes] = deque()
         self._scratch = bytearray()
-        self._span: Span | None = None  # that is being filled
-        self._into: Span | None = None  # where the next bytes go; None: into the scratch bytes
+        self._buffer: Buffer | None = None  # that is being filled
+        self._into: Buffer | None = None  # where the next bytes go; None: into the scratch bytes
         self._view: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
-        self._heard = self._loop.time()
+        self._heard_at = self._loop.time()
         self._lost = False
 
     @classmethod
-    def begin(cls, response: aiohttp.ClientResponse, left: int, read_s: float) -> Takeover | None:
+    def begin(cls, response: aiohttp.ClientResponse, left: int, read_s: float) -> DirectReceiver | None:
         """Take the transport over; None where only aiohttp can read the body."""
         connection = response.connection
         protocol: Any = connection and connection.protocol
@@ -92,31 +92,31 @@ class Takeover(asyncio.BufferedProtocol):
         self._transport.set_protocol(self)
         return self
 
-    async def fill(self, span: Span, most: int) -> None:
-        """Receive until the span is full or ``most`` bytes came; less of them when the connection broke meanwhile.
+    async def fill(self, buffer: Buffer, maximum: int) -> None:
+        """Receive until the buffer is full or ``most`` bytes came; less of them when the connection broke meanwhile.
 
         Raises:
             OSError, TimeoutError, EOFError: nothing more came before the connection broke, fell silent or ended.
         """
-        before = len(span)
-        self._stop = self.left - min(most, self.left)
-        while self._backlog and span.room and self.left > self._stop:
+        before = len(buffer)
+        self._stop = self.left - min(maximum, self.left)
+        while self._backlog and buffer.room and self.left > self._stop:
             data = self._backlog.popleft()
-            took = span.append(data[: self.left - self._stop])
+            took = buffer.append(data[: self.left - self._stop])
             self.left -= took
             if took < len(data):
                 self._backlog.appendleft(data[took:])
-        if not span.room or self.left == self._stop:
+        if not buffer.room or self.left == self._stop:
             return
         if self._error is None:
-            await self._receive(span)
-        if self._error is not None and len(span) == before:
+            await self._receive(buffer)
+        if self._error is not None and len(buffer) == before:
             raise self._error
 
-    async def _receive(self, span: Span) -> None:
-        self._span = span
+    async def _receive(self, buffer: Buffer) -> None:
+        self._buffer = buffer
         self._waiter = self._loop.create_future()
-        self._heard = self._loop.time()
+        self._heard_at = self._loop.time()
         self._timer = self._loop.call_later(self._read_s, self._look)
         try:
             self._transport.resume_reading()
@@ -124,19 +124,19 @@ class Takeover(asyncio.BufferedProtocol):
         finally:
             self._timer.cancel()
             self._let_go()
-            self._span = self._waiter = None
+            self._buffer = self._waiter = None
             if not self._lost:
                 self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio asks where the next bytes should go."""
         self._let_go()
-        span = self._into = self._span
-        if span is None or not span.room or self.left == self._stop:
+        buffer = self._into = self._buffer
+        if buffer is None or not buffer.room or self.left == self._stop:
             self._into = None
             self._scratch = self._scratch or bytearray(_SCRATCH)
             return memoryview(self._scratch)  # not paused here: uvloop must not be stopped before it has read
-        self._view = span.reserve(self.left - self._stop)
+        self._view = buffer.reserve(self.left - self._stop)
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -146,17 +146,17 @@ class Takeover(asyncio.BufferedProtocol):
             ValueError: more than there was room for.
         """
         self._let_go()
-        self._heard = self._loop.time()
-        span = self._into
-        if span is None:
+        self._heard_at = self._loop.time()
+        buffer = self._into
+        if buffer is None:
             self._transport.pause_reading()
             self._backlog.append(bytes(self._scratch[:nbytes]))
             return
         if not 0 < nbytes <= self.left - self._stop:
             raise ValueError(f"{nbytes} bytes, of at most {self.left - self._stop}")
-        span.advance(nbytes)
+        buffer.advance(nbytes)
         self.left -= nbytes
-        if self.left == self._stop or not span.room:
+        if self.left == self._stop or not buffer.room:
             self._transport.pause_reading()
             self._wake()
 
@@ -173,7 +173,7 @@ class Takeover(asyncio.BufferedProtocol):
         self._protocol.connection_lost(exc)
 
     def _let_go(self) -> None:
-        """End the view at once: a traceback or the transport may hold it for longer than the span is ours."""
+        """End the view at once: a traceback or the transport may hold it for longer than the buffer is ours."""
         if self._view is not None:
             with suppress(BufferError):  # the transport is using it just now, and lets go of it itself
                 self._view.release()
@@ -185,7 +185,7 @@ class Takeover(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         """Fail when nothing came for ``read_s``; else look again when that could be so."""
-        silent = self._loop.time() - self._heard
+        silent = self._loop.time() - self._heard_at
         if silent >= self._read_s:
             self._fail(TimeoutError())
         else:

@@ -28,7 +28,7 @@ _BODY_SIZE = 64 << 10  # bytes of an error's body that are read
 _MESSAGE_SIZE = 256  # characters of the registry's own message that are shown
 
 
-async def refusal(reply: Reply, *, hint: str = "") -> RegistryError:
+async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
     """The error for an answer that is no success. Reads the body and closes the reply.
 
     Args:

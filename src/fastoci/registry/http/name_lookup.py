@@ -14,13 +14,13 @@ from contextlib import suppress
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from fastoci.registry.http.address_policy import Nearness, nearness
+from fastoci.registry.http.address_policy import AddressScope, scope_of
 
 
 class Resolver(AbstractResolver):
     """Looks up names; notes in ``seen`` how far the farthest address of each host is."""
 
-    def __init__(self, seen: dict[str, Nearness] | None, timeout_s: float) -> None:
+    def __init__(self, seen: dict[str, AddressScope] | None, timeout_s: float) -> None:
         self._seen = seen
         self._timeout_s = timeout_s
 
@@ -30,7 +30,7 @@ class Resolver(AbstractResolver):
         async with asyncio.timeout(self._timeout_s):
             found = await _on_a_thread(host, port, family)
         if self._seen is not None and found:
-            self._seen[host.lower()] = min(nearness(result["host"]) for result in found)
+            self._seen[host.lower()] = min(scope_of(result["host"]) for result in found)
         return found
 
     async def close(self) -> None:

@@ -30,11 +30,11 @@ class Quota:
 
 def quota(limit: str, remaining: str) -> Quota | None:
     """The quota of ``RateLimit-Limit`` and ``RateLimit-Remaining``; None when they say nothing."""
-    left, most = _QUOTA.fullmatch(remaining), _QUOTA.fullmatch(limit)
+    left, maximum = _QUOTA.fullmatch(remaining), _QUOTA.fullmatch(limit)
     if left is None:
         return None
-    window = left[2] or (most and most[2])
-    return Quota(int(left[1]), int(most[1]) if most else None, int(window) if window else None)
+    window = left[2] or (maximum and maximum[2])
+    return Quota(int(left[1]), int(maximum[1]) if maximum else None, int(window) if window else None)
 
 
 def retry_after_s(header: str, *, now: datetime) -> float | None:

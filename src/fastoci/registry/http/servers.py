@@ -17,9 +17,9 @@ from typing import Final
 from yarl import URL
 
 from fastoci.errors import RateLimitedError
-from fastoci.registry.http.connection_limit import Pace
+from fastoci.registry.http.connection_limit import ConnectionLimit
 from fastoci.registry.http.rate_limit_headers import Quota, quota, retry_after_s
-from fastoci.registry.http.throughput import Peers
+from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 
@@ -30,26 +30,28 @@ _TIMEOUTS: Final = 2  # in a row: one may be a connection's, not the server's
 _TELLING: Final = 1 << 20  # bytes of a body, or
 _TELLING_S: Final = 1.0  # seconds of it, after which its rate says something
 
-Told = Callable[[str, Quota], None]  # host, and what it says is left
+QuotaObserver = Callable[[str, Quota], None]  # host, and what it says is left
 
 
 class Server:
     """One server. Used on one event loop."""
 
-    def __init__(self, origin: Origin, told: Told | None, chance: Callable[[], float], most: int, job: Peers) -> None:
+    def __init__(
+        self, origin: Origin, on_quota: QuotaObserver | None, rng: Callable[[], float], maximum: int, job: SpeedSamples
+    ) -> None:
         self.origin = origin
-        self._chance = chance
+        self._rng = rng
         self.answered = False  # ever
         self.ranges = True  # it has not failed to honour one
         self.unreachable = False  # the last attempt to connect failed
-        self.mute = False  # it takes connections, and has never answered on one
+        self.unresponsive = False  # it takes connections, and has never answered on one
         self.timeouts = 0  # in a row: since a request to it came to a good end
         self.busy = 0  # connections on which blobs come
-        self.pace = Pace(time.monotonic, most)
-        self.peers = Peers()
-        self._rates = Peers(known=1)
+        self.pace = ConnectionLimit(time.monotonic, maximum)
+        self.peers = SpeedSamples()
+        self._rates = SpeedSamples(known=1)
         self._job = job
-        self._told = told
+        self._on_quota = on_quota
         self._open_at = 0.0  # the loop's clock
         self._manifests_at = 0.0
         self._reached = False
@@ -65,7 +67,7 @@ class Server:
     @property
     def doubtful(self) -> bool:
         """Others are asked before it."""
-        return self.unreachable or self.mute or self.timeouts >= _TIMEOUTS
+        return self.unreachable or self.unresponsive or self.timeouts >= _TIMEOUTS
 
     @property
     def rate(self) -> float | None:
@@ -78,9 +80,9 @@ class Server:
             self._rates.add(size, seconds)
             self._job.add(size, seconds)
 
-    def missed(self) -> None:
+    def on_timeout(self) -> None:
         """It was asked, and no headers came in time."""
-        self.mute = not self.answered
+        self.unresponsive = not self.answered
 
     def begin(self, counter: Callable[[], int]) -> None:
         """A body begins; ``counter`` says at any time how many bytes of it have come."""
@@ -115,7 +117,7 @@ class Server:
         """How long it is yet until it may be asked; not above 0 when it may be now."""
         return (max(self._open_at, self._manifests_at) if manifest else self._open_at) - _now()
 
-    async def admit(self, max_wait_s: float, *, manifest: bool) -> None:
+    async def wait_until_allowed(self, max_wait_s: float, *, manifest: bool) -> None:
         """Wait until it may be asked.
 
         Raises:
@@ -130,11 +132,11 @@ class Server:
                     retry_after_s=wait_s,
                 )
             # All who wait here would go on in the same moment.
-            await asyncio.sleep(wait_s + self._chance() * min(_JITTER * wait_s, _JITTER_MOST_S))
+            await asyncio.sleep(wait_s + self._rng() * min(_JITTER * wait_s, _JITTER_MOST_S))
 
-    def heard(self, status: int, header: Callable[[str], str]) -> None:
+    def on_response(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
-        self.answered, self.mute = True, False
+        self.answered, self.unresponsive = True, False
         if status in (429, 503) and (wait_s := parsed(retry_after_s, header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
         found = parsed(quota, header("RateLimit-Limit"), header("RateLimit-Remaining"))
@@ -142,8 +144,8 @@ class Server:
             return
         # What counts is manifests, and the window is the latest moment at which there is room again.
         self._manifests_at = _now() + found.window_s if found.remaining == 0 and found.window_s else 0.0
-        if self._told is not None:
-            self._told(self.host, found)
+        if self._on_quota is not None:
+            self._on_quota(self.host, found)
 
     @asynccontextmanager
     async def connecting(self) -> AsyncIterator[None]:
@@ -181,18 +183,20 @@ class Servers:
         most: connections to one of them for blobs.
     """
 
-    def __init__(self, *, told: Told | None = None, chance: Callable[[], float] = random.random, most: int = 1) -> None:
-        self._told = told
-        self._most = most
-        self._chance = chance
+    def __init__(
+        self, *, on_quota: QuotaObserver | None = None, rng: Callable[[], float] = random.random, maximum: int = 1
+    ) -> None:
+        self._on_quota = on_quota
+        self._maximum = maximum
+        self._rng = rng
         self._servers: dict[Origin, Server] = {}
-        self.job = Peers()  # the bodies of all of them
+        self.job = SpeedSamples()  # the bodies of all of them
 
     def of(self, origin: Origin) -> Server:
         """The server at an origin."""
         server = self._servers.get(origin)
         if server is None:
-            server = self._servers[origin] = Server(origin, self._told, self._chance, self._most, self.job)
+            server = self._servers[origin] = Server(origin, self._on_quota, self._rng, self._maximum, self.job)
         return server
 
 

@@ -32,7 +32,7 @@ _KEPT: Final = 32
 _STEP_S: Final = 0.05  # between two judgements: whoever looks at each piece of a body has thousands a second
 
 
-class Peers:
+class SpeedSamples:
     """How fast the last bodies came, of one server or several.
 
     Args:
@@ -71,7 +71,7 @@ def drips(rate: float) -> str:
     return lags(rate, None)
 
 
-class Watch:
+class StallDetector:
     """Watches one body.
 
     Args:

@@ -23,13 +23,13 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from fastoci.errors import FastociError, RegistryError, TimedOutError, TruncatedError
-from fastoci.registry.http.address_policy import Nearness, nearness
+from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, translate
-from fastoci.registry.http.aiohttp_protocol import Handler
-from fastoci.registry.http.direct_receiver import Takeover
+from fastoci.registry.http.aiohttp_protocol import ClientProtocol
+from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.servers import Servers
-from fastoci.registry.http.throughput import Watch
+from fastoci.registry.http.throughput import StallDetector
 from fastoci.registry.http.tls import context
 from fastoci.registry.http.untrusted import typed, unexpected
 from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
@@ -113,7 +113,7 @@ class Reply:
             TransportError: as ``some``; and it comes too slowly.
         """
         body = bytearray()
-        watch = Watch(time.monotonic, lag=lag)
+        watch = StallDetector(time.monotonic, lag=lag)
         watch.resume()
         while len(body) <= limit and (data := await self.some()):
             body += data
@@ -122,11 +122,11 @@ class Reply:
                 raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
         return bytes(body[: limit + 1])
 
-    def take_over(self, left: int) -> Takeover | None:
+    def take_over(self, left: int) -> DirectReceiver | None:
         """Receive the ``left`` bytes of the body past aiohttp; None where that cannot be."""
         if self.length != left or self.received:
             return None
-        return Takeover.begin(self._response, left, self._read_s)
+        return DirectReceiver.begin(self._response, left, self._read_s)
 
     def broken(self, error: Exception, received: int) -> FastociError:
         """The error for a body that broke off in a takeover."""
@@ -172,9 +172,9 @@ class Transport:
         self._proxy = proxy
         self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
         self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
-        self._nearness: dict[str, Nearness] = {}
+        self._nearness: dict[str, AddressScope] = {}
         # By how near its hosts may be; None: the user named them, so they may be anywhere.
-        self._sessions: dict[Nearness | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[AddressScope | None, aiohttp.ClientSession] = {}
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -230,7 +230,7 @@ class Transport:
         begun = time.monotonic()
         for hop in range(_HOPS + 1):
             server = self.servers.of(Origin.of(url))
-            await server.admit(self._max_wait_s, manifest=manifest)
+            await server.wait_until_allowed(self._max_wait_s, manifest=manifest)
             options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
             # Another request may have said meanwhile, for another namespace, how to trust the same origin.
             trust = self._trust.get(Origin.of(url)) if tls is None else tls
@@ -238,7 +238,7 @@ class Transport:
             location = response.headers.get("Location")
             secrets = functools.partial(secrets_of, url, tuple(secret.values()), body or b"")
             reply = Reply(response, url, self._read_s, secrets)
-            server.heard(reply.status, reply.header)
+            server.on_response(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
                 return reply
             response.release()
@@ -256,7 +256,7 @@ class Transport:
         trusted = await self._context(trust) if url.scheme == "https" else True
         server = self.servers.of(Origin.of(url))
         # Who has been silent for all that time, and is all there is, gets short looks.
-        read_s = min(connect_s, self._read_s) if server.mute else self._read_s
+        read_s = min(connect_s, self._read_s) if server.unresponsive else self._read_s
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
         proxy = self._proxy(url)
         reach = self._reach(url, namer)
@@ -270,24 +270,24 @@ class Transport:
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if isinstance(error, aiohttp.SocketTimeoutError):
-                    server.missed()
+                    server.on_timeout()
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
                 raise translate(error, redact(url)) from (None if secret else error)
 
-    def _reach(self, url: URL, namer: Origin) -> Nearness | None:
+    def _reach(self, url: URL, namer: Origin) -> AddressScope | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
         target = Origin.of(url)
         if (target.host, target.port) == (namer.host, namer.port):
             return None
         try:
-            near = nearness(namer.host)
+            near = scope_of(namer.host)
         except ValueError:
-            near = self._nearness.get(namer.host, Nearness.PUBLIC)
-        return min(near, Nearness.LOOPBACK)
+            near = self._nearness.get(namer.host, AddressScope.PUBLIC)
+        return min(near, AddressScope.LOOPBACK)
 
-    def _session(self, reach: Nearness | None) -> aiohttp.ClientSession:
+    def _session(self, reach: AddressScope | None) -> aiohttp.ClientSession:
         session = self._sessions.get(reach)
         if session is None:
             connector = _Connector(
@@ -335,7 +335,7 @@ class _Connector(aiohttp.TCPConnector):
         self._servers = servers
         self._max_wait_s = max_wait_s
         self._notes = notes
-        factory: functools.partial[Any] = functools.partial(Handler, loop=asyncio.get_running_loop())
+        factory: functools.partial[Any] = functools.partial(ClientProtocol, loop=asyncio.get_running_loop())
         self._factory = factory
 
     async def connect(
@@ -345,7 +345,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
         server = self._servers.of(Origin.of(req.url))
-        known = server.mute
+        known = server.unresponsive
         spoiled = 0
         while True:
             async with server.connecting() if self._notes else nullcontext():
@@ -355,27 +355,27 @@ class _Connector(aiohttp.TCPConnector):
                 spoiled += 1
                 if spoiled > self.limit_per_host:  # so this one was new: the server speaks before it is asked
                     raise aiohttp.ClientConnectionError
-            elif server.mute and not known:
+            elif server.unresponsive and not known:
                 # Those before it have waited for nothing: it need not, too.
                 connection.release()
                 raise aiohttp.SocketTimeoutError
             elif server.closed:
                 # It answered another request so, while this one waited for a connection.
                 connection.release()
-                await server.admit(self._max_wait_s, manifest=False)
+                await server.wait_until_allowed(self._max_wait_s, manifest=False)
             else:
                 return connection
 
 
-def _guarded_socket(reach: Nearness, address: _AddressInfo) -> socket.socket:
+def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
     """A socket for an address that is about to be connected to: the last look at it, after the name service."""
     family, kind, protocol, _, target = address
-    if nearness(target[0]) > reach:
+    if scope_of(target[0]) > reach:
         raise BlockedAddressError
     return socket.socket(family, kind, protocol)
 
 
-def _check_proxied(url: URL, reach: Nearness) -> None:
+def _check_proxied(url: URL, reach: AddressScope) -> None:
     """The look at an address that a proxy connects to: only a numeric one, in any spelling, can be judged here.
 
     Whether the server that named it is in a private network itself, only the proxy knows.
@@ -384,7 +384,7 @@ def _check_proxied(url: URL, reach: Nearness) -> None:
     with suppress(OSError):
         host = socket.inet_ntoa(socket.inet_aton(host))
     with suppress(ValueError):
-        if nearness(host) > max(reach, Nearness.PRIVATE):
+        if scope_of(host) > max(reach, AddressScope.PRIVATE):
             raise blocked(redact(url))
 
 

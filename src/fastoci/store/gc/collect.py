@@ -16,9 +16,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from fastoci.image import document
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
+from fastoci.limits import DOCUMENT
 from fastoci.store import disk
 from fastoci.store.gc import stale
 from fastoci.store.gc.leases import Collecting, collecting
@@ -40,7 +40,7 @@ Kind = Literal["ref", "blob", "ingest", "marker"]
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class GcItem:
     """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's."""
 
     kind: Kind
@@ -57,7 +57,7 @@ class GcPlan:
     size is bounded.
     """
 
-    doomed: tuple[Doomed, ...]
+    doomed: tuple[GcItem, ...]
     kept_blobs: int
     kept_size: int
     stamps: Mapping[str, Stamp] = field(repr=False, hash=False)  # of the references' files that were read, by path
@@ -73,7 +73,7 @@ class GcPlan:
 
 
 def plan(
-    paths: Paths, unsynced: Unsynced, retention: Retention, *, limit: int = document.SIZE, check: Check = go_on
+    paths: Paths, unsynced: Unsynced, retention: Retention, *, limit: int = DOCUMENT, check: Check = go_on
 ) -> GcPlan:
     """Find what no reference and no running job needs, and which references retention lets go.
 
@@ -93,24 +93,24 @@ def plan(
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
     gate.read(living=True)
-    doomed = [Doomed("ref", root.name, 0, why) for root, why in going]
+    doomed = [GcItem("ref", root.name, 0, why) for root, why in going]
     kept_blobs = 0
     for algorithm, digest in _blobs(paths, check):
-        if digest in marks.sizes or digest in gate.spared:
+        if digest in marks.sizes or digest in gate.leased:
             kept_blobs += 1
         elif (size := _size(paths, algorithm, digest)) is not None:
             why = "only in images that go" if digest in dropped else "in no image"
-            doomed.append(Doomed("blob", f"{algorithm}:{digest.hex()}", size, why))
-    doomed += [Doomed("ingest", name, size, why) for name, size, why in stale.ingests(paths, boot_id(), now)]
-    doomed += [Doomed("marker", name, 0, "of no blob") for name in stale.markers(paths, unsynced)]
+            doomed.append(GcItem("blob", f"{algorithm}:{digest.hex()}", size, why))
+    doomed += [GcItem("ingest", name, size, why) for name, size, why in stale.stale_ingests(paths, boot_id(), now)]
+    doomed += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
     settled = int(now * 1e9) - _SETTLED_NS
     stamps = {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
     return GcPlan(tuple(doomed), kept_blobs, marks.total, stamps)
 
 
 def execute(
-    paths: Paths, unsynced: Unsynced, plan: GcPlan, *, limit: int = document.SIZE, check: Check = go_on
-) -> tuple[Doomed, ...]:
+    paths: Paths, unsynced: Unsynced, plan: GcPlan, *, limit: int = DOCUMENT, check: Check = go_on
+) -> tuple[GcItem, ...]:
     """Delete what the plan says and is still not needed; what was deleted.
 
     Raises:
@@ -118,16 +118,16 @@ def execute(
         StoreError: a reference or a document is broken, or the disk refused.
     """
     with collecting(paths) as gate:
-        gate.bury()
+        gate.drop_dead_leases()
         gone = [item for item in plan.doomed if item.kind == "ref" and _forget(paths, item, plan)]
         marks = Marks(paths, limit=limit, check=check)
         marks.follow(foreign(paths), strict=True)
         for root in _roots(paths, check, known=plan.stamps):
             marks.follow(root.tops)
-        gate.spared.update(marks.sizes)
+        gate.leased.update(marks.sizes)
         gone += _sweep(paths, unsynced, gate, [item for item in plan.doomed if item.kind == "blob"], check)
         gone += [item for item in plan.doomed if _tidy(paths, item)]
-        gate.bury()
+        gate.drop_dead_leases()
     return tuple(gone)
 
 
@@ -145,13 +145,13 @@ def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = No
             yield Root(ref.name, path, stamp, info.st_mtime, ref.pinned, tops)
 
 
-def _forget(paths: Paths, item: Doomed, plan: GcPlan) -> bool:
+def _forget(paths: Paths, item: GcItem, plan: GcPlan) -> bool:
     """Delete a reference that nobody has written or used since it was read."""
     stamp = plan.stamps.get(paths.ref_path(item.name))
     return stamp is not None and Refs(paths).remove(item.name, stamp=stamp)
 
 
-def _tidy(paths: Paths, item: Doomed) -> bool:
+def _tidy(paths: Paths, item: GcItem) -> bool:
     """Delete what a dead process left, if it is still of no use."""
     match item.kind:
         case "ingest":
@@ -161,7 +161,7 @@ def _tidy(paths: Paths, item: Doomed) -> bool:
     return False
 
 
-def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[Doomed], check: Check) -> list[Doomed]:
+def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[GcItem], check: Check) -> list[GcItem]:
     """Delete the blobs that no lease names, a few at a time; those that were deleted."""
     gone = []
     left = deque(items)
@@ -174,7 +174,7 @@ def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[D
                     break
                 item = left.popleft()
                 digest = Digest.parse(item.name)
-                if bytes.fromhex(digest.hex) not in gate.spared and _unlink(paths, digest, item.size, freed):
+                if bytes.fromhex(digest.hex) not in gate.leased and _unlink(paths, digest, item.size, freed):
                     unsynced.clear_others(digest)
                     gone.append(item)
     return gone

@@ -150,11 +150,11 @@ class Collecting:
     """
 
     def __init__(self, paths: Paths) -> None:
-        self.spared: set[bytes] = set()
+        self.leased: set[bytes] = set()
         self._paths = paths
         self._read: dict[str, int] = {}  # bytes of each lease that are known
 
-    def bury(self) -> int:
+    def drop_dead_leases(self) -> int:
         """Delete the leases of jobs that are over, and count them; before the references are read."""
         count = 0
         with disk.translated("list", f"{self._paths.root}/leases"):
@@ -187,7 +187,7 @@ class Collecting:
                 known += len(lines) + 1
                 for line in lines.split(b"\n"):
                     with suppress(ValueError):
-                        self.spared.add(bytes.fromhex(line.partition(b":")[2].decode()))
+                        self.leased.add(bytes.fromhex(line.partition(b":")[2].decode()))
         finally:
             disk.close(fd)
         self._read[name] = known

@@ -25,7 +25,7 @@ _INGEST: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 _ALGORITHMS: Final = {64: "sha256", 128: "sha512"}
 
 
-def ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
+def stale_ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
     """Ingests that can go: digest, bytes and why. Those that are locked are at work."""
     with disk.translated("list", f"{paths.root}/ingest"):
         for name in filter(_INGEST.fullmatch, paths.ingests.names()):
@@ -37,7 +37,7 @@ def ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, 
 
 
 def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
-    """Delete one that ``ingests`` found, unless somebody goes on with it; whether it did."""
+    """Delete one that ``stale_ingests`` found, unless somebody goes on with it; whether it did."""
     name = digest.partition(":")[2]
     deleting, gone = disk.translated("delete", paths.ingests.at(name)), (FileNotFoundError, NotADirectoryError)
     with deleting, suppress(*gone), paths.ingests.enter(name) as directory:
@@ -55,7 +55,7 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
     return False
 
 
-def markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
+def stale_markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
     """Markers of other boots whose blob is not there, by path."""
     for other, name in unsynced.others():
         algorithm, _, digits = name.partition("-")
@@ -64,7 +64,7 @@ def markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
 
 
 def remove_marker(paths: Paths, path: str) -> bool:
-    """Delete one that ``markers`` found: nobody adds to those of other boots."""
+    """Delete one that ``stale_markers`` found: nobody adds to those of other boots."""
     _, other, name = path.rsplit("/", 2)
     with disk.translated("delete", path):
         return boot.remove_marker(paths, other, name)

@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import Future
 from typing import Final
 
-from fastoci._core import SPAN_SIZE, Sha256
+from fastoci._core import BUFFER_SIZE, Sha256
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store import disk
@@ -33,7 +33,7 @@ class Record:
 
     Args:
         directories: the ingest's and the one of all ingests; not owned, as ``data_fd`` is.
-        data_fd: not owned, open until ``settle`` has returned. ``state_fd`` is owned.
+        data_fd: not owned, open until ``wait_to_end`` has returned. ``state_fd`` is owned.
         threads: where syncs run; None for no syncs.
     """
 
@@ -140,7 +140,7 @@ def begin(state_fd: int, blob: Descriptor, start: State) -> None:
     Raises:
         OSError: the disk refused.
     """
-    if start.offset or (blob.size > SPAN_SIZE and blob.digest.algorithm == "sha256"):
+    if start.offset or (blob.size > BUFFER_SIZE and blob.digest.algorithm == "sha256"):
         os.pwrite(state_fd, start.encode(), 0)
     elif os.fstat(state_fd).st_size:
         os.ftruncate(state_fd, 0)

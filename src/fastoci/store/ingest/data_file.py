@@ -15,7 +15,7 @@ import stat
 from contextlib import suppress
 from typing import Final
 
-from fastoci._core import SPAN_SIZE, Span, reserve
+from fastoci._core import BUFFER_SIZE, Buffer, reserve
 from fastoci.errors import StoreError
 from fastoci.store import disk
 from fastoci.store.directory import Directory
@@ -32,13 +32,13 @@ class _Way(enum.Enum):
     ADVISED = enum.auto()
 
 
-class DataSink:
+class DataFile:
     """The ``Sink`` that writes an ingest's data at its offset.
 
     Args:
         fd: open for writing, ``offset`` bytes long; passes to the sink, unless this constructor fails.
         size: how long the file will be.
-        cached: keep it in the page cache, for whoever reads it next. So is what takes one span at most: mostly
+        cached: keep it in the page cache, for whoever reads it next. So is what takes one buffer at most: mostly
             documents, which are read at once.
     """
 
@@ -48,21 +48,21 @@ class DataSink:
         self._path = path
         self._size = size
         self._advised = offset
-        large = size - offset > SPAN_SIZE
+        large = size - offset > BUFFER_SIZE
         self._way = _Way.UNCACHED if large and not cached else _Way.PLAIN
         self._reserved = large and _reserve(fd, offset, size)
 
-    def feed(self, span: Span) -> None:
+    def feed(self, buffer: Buffer) -> None:
         if self.fd < 0:
             raise ValueError(f"{self._path} is closed")
-        code = span.pwrite(self.fd, self.offset, uncached=self._way is _Way.UNCACHED)
+        code = buffer.pwrite(self.fd, self.offset, uncached=self._way is _Way.UNCACHED)
         if self._way is _Way.UNCACHED and -code in _UNKNOWN:
             self._way = _Way.ADVISED
-            code = span.pwrite(self.fd, self.offset)
+            code = buffer.pwrite(self.fd, self.offset)
         if code:
             cause = OSError(-code, os.strerror(-code))
             raise disk.failure(cause, "write", self._path, wanted=self._size - self.offset) from cause
-        self.offset += len(span)
+        self.offset += len(buffer)
         if self.offset - self._advised >= _STEP:
             self._advised = self.offset
             self._drop()

@@ -10,15 +10,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, Literal
+from typing import Final
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
+from fastoci.limits import Level
 from fastoci.store import disk
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import Paths
-
-Level = Literal["commit", "batch", "none"]
 
 _SMALL: Final = 1 << 20  # bytes: above, the disk is busy with the data, and one sync more costs nothing
 
@@ -36,7 +35,7 @@ class Durability:
         self._flushing = threading.Lock()  # whose blobs another job's flush took waits for it
         self._waiting: list[Digest] = []  # named, and not synced yet
 
-    def announce(self, digests: Iterable[Digest]) -> None:
+    def mark_pending(self, digests: Iterable[Digest]) -> None:
         """Mark what a job is going to bring, by one sync instead of one for each blob.
 
         Raises:

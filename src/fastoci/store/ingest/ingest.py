@@ -18,7 +18,7 @@ from fastoci.store import disk, lock
 from fastoci.store.directory import Directory
 from fastoci.store.ingest import corrupt_sources
 from fastoci.store.ingest.checkpoint import Record, begin, trusted
-from fastoci.store.ingest.data_file import DataSink, open_data
+from fastoci.store.ingest.data_file import DataFile, open_data
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.layout import Paths
 from fastoci.store.threads import Threads
@@ -107,7 +107,7 @@ class StoreIngest:
                 self._start = trusted(fd, state_fd, blob, boot_id)
                 os.ftruncate(fd, self._start.offset)
                 begin(state_fd, blob, self._start)
-                self._sink = DataSink(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
+                self._sink = DataFile(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
             except BaseException:
                 disk.close(fd)
                 if state_fd >= 0:

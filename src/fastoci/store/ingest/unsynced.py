@@ -48,7 +48,7 @@ class Unsynced:
         self._guard = threading.Lock()
         self._durable: set[str] = set()  # own markers that this process has synced
         self._markers: dict[str, list[str]] = {}  # name of a marker -> the boots that have it, this one left out
-        self._condemned: set[str] = set()
+        self._treated_as_absent: set[str] = set()
         with disk.translated("list", f"{paths.root}/{_NAME}"), suppress(FileNotFoundError):
             for other in paths.directory(_NAME).names():
                 if other != boot:
@@ -56,22 +56,22 @@ class Unsynced:
 
     def trusts_all(self) -> bool:
         """Whether ``distrusts`` says no of every blob."""
-        return not self._markers and not self._condemned
+        return not self._markers and not self._treated_as_absent
 
     def distrusts(self, digest: Digest) -> bool:
         """Whether the blob counts as absent until it is hashed again or replaced."""
         if self.trusts_all():
             return False
-        if self.condemns(digest):
+        if self.treats_as_absent(digest):
             return True
         try:
             return any(self._is_marked(boot, _name(digest)) for boot in self._markers.get(_name(digest), ()))
         except OSError:  # nobody knows
             return True
 
-    def condemn(self, digest: Digest) -> None:
+    def treat_as_absent(self, digest: Digest) -> None:
         """Count the blob as absent, wherever it is, until it is replaced: it was hashed and found bad."""
-        self._condemned.add(_name(digest))
+        self._treated_as_absent.add(_name(digest))
 
     def mark_corrupt(self, digest: Digest) -> None:
         """``condemn`` for all who open the store from now on: a marker as of another boot says so.
@@ -79,14 +79,14 @@ class Unsynced:
         Raises:
             OSError: the disk refused.
         """
-        self.condemn(digest)
+        self.treat_as_absent(digest)
         with self._guard:
             self._add(_CORRUPT, [_name(digest)], known=False)
             self._markers.setdefault(_name(digest), []).append(_CORRUPT)
 
-    def condemns(self, digest: Digest) -> bool:
+    def treats_as_absent(self, digest: Digest) -> bool:
         """Whether the blob was found bad."""
-        return bool(self._condemned) and _name(digest) in self._condemned
+        return bool(self._treated_as_absent) and _name(digest) in self._treated_as_absent
 
     def mark(self, digests: Iterable[Digest]) -> None:
         """Say, durably, that these blobs are about to get their names unsynced: one sync for all of them.
@@ -126,7 +126,7 @@ class Unsynced:
 
     def clear_others(self, digest: Digest) -> None:
         """Forget the markers of other boots: the blob was replaced, and is marked as of this one."""
-        self._condemned.discard(_name(digest))
+        self._treated_as_absent.discard(_name(digest))
         for boot in self._markers.pop(_name(digest), ()):
             remove_marker(self._paths, boot, _name(digest))
 
@@ -140,7 +140,7 @@ class Unsynced:
             for name in filter(_MARKER.fullmatch, directory.names()):
                 self._markers.setdefault(name, []).append(boot)
                 if boot == _CORRUPT:
-                    self._condemned.add(name)
+                    self._treated_as_absent.add(name)
 
     def _markers_of(self, boot: str) -> Directory:
         return self._paths.directory(_NAME).enter(boot)

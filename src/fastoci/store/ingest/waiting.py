@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from fastoci.aio import settle
+from fastoci.aio import wait_to_end
 from fastoci.image.descriptor import Descriptor
 from fastoci.store import disk, lock
 from fastoci.store.layout import Paths
@@ -82,7 +82,7 @@ class Waiting:
         if not self._line and poller is not None:
             self._poller = None
             poller.cancel()
-            _, cancelled = await settle(asyncio.wait([poller]))
+            _, cancelled = await wait_to_end(asyncio.wait([poller]))
             if cancelled:
                 raise asyncio.CancelledError
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from fastoci.testing.faults.plans import random_plan
-from fastoci.testing.faults.scenario import Act, Rule, Scenario
+from fastoci.testing.faults.scenario import Rule, Scenario, Tweak
 from fastoci.testing.faults.server import Asked, FaultServer
 from fastoci.testing.faults.table import SCENARIOS
 
-__all__ = ["SCENARIOS", "Act", "Asked", "FaultServer", "Rule", "Scenario", "random_plan"]
+__all__ = ["SCENARIOS", "Asked", "FaultServer", "Rule", "Scenario", "Tweak", "random_plan"]

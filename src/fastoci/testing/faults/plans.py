@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from typing import Final, Literal
 
-from fastoci.testing.faults.scenario import Act, Host, Rule, Scenario, What
+from fastoci.testing.faults.scenario import Host, Rule, Scenario, Tweak, What
 
-_SIZES: Final = (64 << 10, 1 << 20, 9 << 20)  # bytes: one read, one span, several parts
+_SIZES: Final = (64 << 10, 1 << 20, 9 << 20)  # bytes: one read, one buffer, several parts
 _KINDS: Final = (
     "cut",
     "reset",
@@ -35,18 +35,18 @@ _STATUSES: Final = (408, 500, 502, 503, 504)
 
 def random_plan(seed: int) -> Scenario:
     """The plan of this seed, as a scenario that must end well."""
-    draw = random.Random(seed)
-    mirror: Literal["", "good"] = "good" if draw.random() < 0.4 else ""
-    count, rules, kinds = draw.randint(2, 5), list[Rule](), set[str]()
+    rng = random.Random(seed)
+    mirror: Literal["", "good"] = "good" if rng.random() < 0.4 else ""
+    count, rules, kinds = rng.randint(2, 5), list[Rule](), set[str]()
     while len(rules) < count:
-        host: Host = "mirror" if mirror and draw.random() < 0.7 else "registry"
-        kind = draw.choice(_KINDS)
+        host: Host = "mirror" if mirror and rng.random() < 0.7 else "registry"
+        kind = rng.choice(_KINDS)
         family = "silent" if kind in _SILENT else "wrong" if kind in _WRONG else ""
         if family and family in kinds and (host == "registry" or family == "wrong"):
             continue
-        rules.append(_rule(draw, kind, host))
+        rules.append(_rule(rng, kind, host))
         kinds.add(family)
-    auth: Literal["none", "basic", "bearer"] = draw.choice(("none", "basic", "bearer"))
+    auth: Literal["none", "basic", "bearer"] = rng.choice(("none", "basic", "bearer"))
     return Scenario(
         f"R{seed}",
         "a plan at random",
@@ -54,38 +54,38 @@ def random_plan(seed: int) -> Scenario:
         "ok",
         rules=tuple(rules),
         auth=auth,
-        token_uses=draw.choice((0, 0, 3)) if auth == "bearer" else 0,
-        cdn_uses=draw.choice((-1, -1, 0, 1)) if not mirror else -1,
+        token_uses=rng.choice((0, 0, 3)) if auth == "bearer" else 0,
+        cdn_uses=rng.choice((-1, -1, 0, 1)) if not mirror else -1,
         mirror=mirror,
-        layer=draw.choice(_SIZES),
+        layer=rng.choice(_SIZES),
     )
 
 
-def _rule(draw: random.Random, kind: str, host: Host) -> Rule:
-    what: What = "manifest" if kind in _OF_MANIFESTS and draw.random() < 0.4 else "layer"
-    first = draw.randint(1, 3)
+def _rule(rng: random.Random, kind: str, host: Host) -> Rule:
+    what: What = "manifest" if kind in _OF_MANIFESTS and rng.random() < 0.4 else "layer"
+    first = rng.randint(1, 3)
     if kind in ("range", "whole"):
         what, first = "later", 1
     if what == "manifest" and kind in _WRONG:
         first = 1  # nobody asks for it again who has it
-    last = first + (0 if kind in _WRONG else draw.randint(0, 1))
-    return Rule(what, _act(draw, kind, 300 if what == "manifest" else 32 << 10), first=first, last=last, host=host)
+    last = first + (0 if kind in _WRONG else rng.randint(0, 1))
+    return Rule(what, _act(rng, kind, 300 if what == "manifest" else 32 << 10), first=first, last=last, host=host)
 
 
-def _act(draw: random.Random, kind: str, size: int) -> Act:
-    part = round(draw.uniform(0.0, 0.99), 3)
+def _act(rng: random.Random, kind: str, size: int) -> Tweak:
+    part = round(rng.uniform(0.0, 0.99), 3)
     acts = {
-        "cut": Act(part=part, end="cut"),
-        "reset": Act(part=part, end="reset"),
-        "stall": Act(part=part, end="stall"),
-        "trickle": Act(pause_s=1.0),
-        "flip": Act(flip=draw.randrange(size)),
-        "page": Act(body="<html>Welcome</html>", headers=(("Content-Type", "text/html"),)),
-        "other": Act(other=True),
-        "status": Act(status=draw.choice(_STATUSES)),
-        "limit": Act(status=429, headers=(("Retry-After", draw.choice(("1", "$soon"))),)),
-        "range": Act(headers=(("Content-Range", draw.choice(("", "bytes 0-99/$size", "bytes 5-1/2"))),)),
-        "whole": Act(whole=True),
-        "unended": Act(framing="unended", part=part, end="cut"),
+        "cut": Tweak(part=part, end="cut"),
+        "reset": Tweak(part=part, end="reset"),
+        "stall": Tweak(part=part, end="stall"),
+        "trickle": Tweak(pause_s=1.0),
+        "flip": Tweak(flip=rng.randrange(size)),
+        "page": Tweak(body="<html>Welcome</html>", headers=(("Content-Type", "text/html"),)),
+        "other": Tweak(other=True),
+        "status": Tweak(status=rng.choice(_STATUSES)),
+        "limit": Tweak(status=429, headers=(("Retry-After", rng.choice(("1", "$soon"))),)),
+        "range": Tweak(headers=(("Content-Range", rng.choice(("", "bytes 0-99/$size", "bytes 5-1/2"))),)),
+        "whole": Tweak(whole=True),
+        "unended": Tweak(framing="unended", part=part, end="cut"),
     }
     return acts[kind]

@@ -22,7 +22,7 @@ ENDLESS = 64 << 20  # bytes, where a scenario says "endless": enough to see that
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Tweak:
     """What is done to one answer. The defaults leave it as the registry gave it.
 
     In ``headers``, ``lines``, ``body`` and ``after`` stand ``$registry``, ``$cdn``, ``$evil``, ``$plain`` for origins,
@@ -73,14 +73,14 @@ class Rule:
     """
 
     what: What
-    act: Act
+    act: Tweak
     first: int = 1
     last: int = ALWAYS
     host: Host = "registry"
 
     def __str__(self) -> str:
-        span = f"{self.first}.." if self.last == ALWAYS else f"{self.first}..{self.last}"
-        return f"{self.host} {self.what} {span}: {self.act}"
+        buffer = f"{self.first}.." if self.last == ALWAYS else f"{self.first}..{self.last}"
+        return f"{self.host} {self.what} {buffer}: {self.act}"
 
 
 @dataclass(frozen=True, slots=True)

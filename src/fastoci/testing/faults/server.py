@@ -26,7 +26,7 @@ from fastoci.testing.faults import content
 from fastoci.testing.faults.certificates import Authority
 from fastoci.testing.faults.dead_hosts import Hole, Resetter
 from fastoci.testing.faults.proxy import Proxy
-from fastoci.testing.faults.scenario import Act, Host, Scenario, What
+from fastoci.testing.faults.scenario import Host, Scenario, Tweak, What
 from fastoci.testing.faults.wire import Sending
 from fastoci.testing.images import Image
 from fastoci.testing.registry import Registry
@@ -37,7 +37,7 @@ TAG: Final = "v1"
 METADATA: Final = "169.254.169.254"
 _HOSTS: Final[dict[Host, str]] = {"cdn": "127.0.0.2", "evil": "127.0.0.3", "mirror": "127.0.0.4"}
 _SOON_S: Final = 2.0
-_AS_IT_IS: Final = Act()
+_AS_IT_IS: Final = Tweak()
 
 
 @dataclass(slots=True)
@@ -265,7 +265,7 @@ class FaultServer:
             asked.sent = peer.sent
             self._changed.set()
 
-    def _act(self, host: Host, request: Request) -> Act:
+    def _act(self, host: Host, request: Request) -> Tweak:
         kinds, chosen = self._kinds(request), None
         for number, rule in enumerate(self.scenario.rules):
             if rule.host == host and rule.what in kinds:
@@ -297,7 +297,7 @@ class FaultServer:
         kinds.add(kind)
         return kinds
 
-    async def _answer(self, host: Host, request: Request, act: Act) -> Answer:
+    async def _answer(self, host: Host, request: Request, act: Tweak) -> Answer:
         if act.whole:
             headers = {name: value for name, value in request.headers.items() if name != "range"}
             request = replace(request, headers=headers)

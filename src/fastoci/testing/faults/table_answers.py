@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastoci.testing.faults.scenario import Act, Flood, Rule, Scenario
+from fastoci.testing.faults.scenario import Flood, Rule, Scenario, Tweak
 
 _TAKEN: Final = 32 << 20  # bytes: beyond what a client and two kernels hold of an answer that is too long
 _TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
-_HALF: Final = Act(part=0.5, end="stall")
+_HALF: Final = Tweak(part=0.5, end="stall")
 
 
-def _absent(case: str, act: Act) -> Scenario:
+def _absent(case: str, act: Tweak) -> Scenario:
     must = "says that there is no such image, and asks no more"
     rules = (Rule("manifest", act), Rule("head", act))
     title = "no such manifest"
@@ -19,32 +19,32 @@ def _absent(case: str, act: Act) -> Scenario:
 
 
 def _later(case: str, value: str, title: str, *, sure: bool = True, what: str = "manifest") -> Scenario:
-    act = Act(status=429, headers=(("Retry-After", value),))
+    act = Tweak(status=429, headers=(("Retry-After", value),))
     must = "waits as long as it is told, or says when to come back; guesses where it is told nonsense"
     rules = (Rule("layer", act, last=1),) if what == "layer" else (Rule("manifest", act, last=1),)
     return Scenario("N48", title, must, "ok" if sure else "either", case=case, rules=rules)
 
 
-def _failing(case: str, act: Act, *, last: int) -> Scenario:
+def _failing(case: str, act: Tweak, *, last: int) -> Scenario:
     must = "tries again, some five times at most"
     return Scenario("N51", "an error of the server", must, "ok", case=case, rules=(Rule("layer", act, last=last),))
 
 
 def _status(status: int) -> Scenario:
     must = "tries again after 408 and 425, on another connection after 421; takes no other for a layer"
-    rules = (Rule("layer", Act(status=status), last=1),)
+    rules = (Rule("layer", Tweak(status=status), last=1),)
     return Scenario("N52", "an odd status", must, "either", case=str(status), rules=rules)
 
 
 def _digest(case: str, value: str) -> Scenario:
-    act = Act(headers=(("Docker-Content-Digest", value),))
+    act = Tweak(headers=(("Docker-Content-Digest", value),))
     must = "computes the digest, and trusts no header"
     rules = (Rule("manifest", act), Rule("head", act))
     return Scenario("N54", "Docker-Content-Digest is not the digest", must, "either", case=case, rules=rules)
 
 
 def _flood(case: str, flood: Flood, title: str) -> Scenario:
-    rules = (Rule("manifest", Act(flood=flood)),)
+    rules = (Rule("manifest", Tweak(flood=flood)),)
     must = "limits headers"
     return Scenario("N58", title, must, "error", "size_limit|protocol", case=case, rules=rules, most_bytes=_TAKEN)
 
@@ -52,9 +52,9 @@ def _flood(case: str, flood: Flood, title: str) -> Scenario:
 _BAD_TLS: Final = "fails, names the reason, and falls back to nothing"
 
 ANSWERS: Final = (
-    _absent("json", Act(status=404)),
-    _absent("html", Act(status=404, body="<html>no</html>", headers=(("Content-Type", "text/html"),))),
-    _absent("empty", Act(status=404, body="")),
+    _absent("json", Tweak(status=404)),
+    _absent("html", Tweak(status=404, body="<html>no</html>", headers=(("Content-Type", "text/html"),))),
+    _absent("empty", Tweak(status=404, body="")),
     _later("seconds", "2", "429, come back in 2 s"),
     _later("layer", "2", "429 for the layer, come back in 2 s", what="layer"),
     _later("date", "$soon", "429, come back at a time"),
@@ -66,7 +66,7 @@ ANSWERS: Final = (
         "429 three times, without a word of when",
         "waits longer each time",
         "ok",
-        rules=(Rule("manifest", Act(status=429), last=3),),
+        rules=(Rule("manifest", Tweak(status=429), last=3),),
     ),
     Scenario(
         "N50",
@@ -76,10 +76,10 @@ ANSWERS: Final = (
         "policy_unavailable",
         run="never",
     ),
-    _failing("503", Act(status=503), last=2),
-    _failing("500", Act(status=500), last=1),
-    _failing("502", Act(status=502, body="<html>Bad Gateway</html>"), last=1),
-    _failing("504", Act(status=504), last=1),
+    _failing("503", Tweak(status=503), last=2),
+    _failing("500", Tweak(status=500), last=1),
+    _failing("502", Tweak(status=502, body="<html>Bad Gateway</html>"), last=1),
+    _failing("504", Tweak(status=504), last=1),
     Scenario(
         "N51",
         "503 always",
@@ -87,7 +87,7 @@ ANSWERS: Final = (
         "error",
         "unavailable",
         case="always",
-        rules=(Rule("api", Act(status=503)),),
+        rules=(Rule("api", Tweak(status=503)),),
         most_asked=12,
     ),
     *(_status(status) for status in (408, 421, 425, 426, 304, 204, 206)),
@@ -98,7 +98,7 @@ ANSWERS: Final = (
             "asks by GET",
             "ok",
             case=str(status),
-            rules=(Rule("head", Act(status=status)),),
+            rules=(Rule("head", Tweak(status=status)),),
         )
         for status in (405, 404, 501)
     ),
@@ -112,8 +112,8 @@ ANSWERS: Final = (
         "goes on by the digest of what it saw first",
         "ok",
         rules=(
-            Rule("manifest", Act(image=1), first=1, last=1),
-            Rule("manifest", Act(image=2), first=2),
+            Rule("manifest", Tweak(image=1), first=1, last=1),
+            Rule("manifest", Tweak(image=2), first=2),
         ),
         images=3,
     ),
@@ -127,7 +127,7 @@ ANSWERS: Final = (
         rules=(
             Rule(
                 "manifest",
-                Act(body="<html>Welcome to our network</html>", headers=(("Content-Type", "text/html"),)),
+                Tweak(body="<html>Welcome to our network</html>", headers=(("Content-Type", "text/html"),)),
             ),
         ),
     ),
@@ -141,7 +141,7 @@ ANSWERS: Final = (
         rules=(
             Rule(
                 "manifest",
-                Act(
+                Tweak(
                     body='{"schemaVersion":2,"manifests":[],"config":{},"layers":[]}',
                     headers=(("Content-Type", _TYPE.replace("manifest", "index")), ("Docker-Content-Digest", "")),
                 ),
@@ -154,7 +154,7 @@ ANSWERS: Final = (
         "reads types as HTTP has them",
         "either",
         case="parameter",
-        rules=(Rule("manifest", Act(headers=(("Content-Type", f"{_TYPE.upper()}; charset=utf-8"),))),),
+        rules=(Rule("manifest", Tweak(headers=(("Content-Type", f"{_TYPE.upper()}; charset=utf-8"),))),),
     ),
     Scenario(
         "N57",
@@ -163,7 +163,7 @@ ANSWERS: Final = (
         "error",
         "size_limit",
         case="endless",
-        rules=(Rule("manifest", Act(body='{"schemaVersion":2,"x":"', padding=1 << 30, framing="chunked")),),
+        rules=(Rule("manifest", Tweak(body='{"schemaVersion":2,"x":"', padding=1 << 30, framing="chunked")),),
         most_bytes=_TAKEN,
     ),
     Scenario(
@@ -173,7 +173,7 @@ ANSWERS: Final = (
         "error",
         "size_limit",
         case="announced",
-        rules=(Rule("manifest", Act(padding=1 << 30)),),
+        rules=(Rule("manifest", Tweak(padding=1 << 30)),),
         most_bytes=_TAKEN,
     ),
     Scenario(
@@ -183,7 +183,7 @@ ANSWERS: Final = (
         "error",
         "size_limit|protocol",
         case="refusal",
-        rules=(Rule("manifest", Act(status=401, padding=1 << 30)),),
+        rules=(Rule("manifest", Tweak(status=401, padding=1 << 30)),),
         most_bytes=_TAKEN,
     ),
     _flood("header", "header", "a header without end"),
@@ -195,7 +195,7 @@ ANSWERS: Final = (
         "limits trailers, or leaves them",
         "either",
         case="trailers",
-        rules=(Rule("layer", Act(framing="chunked", flood="trailers")),),
+        rules=(Rule("layer", Tweak(framing="chunked", flood="trailers")),),
         most_bytes=_TAKEN,
     ),
     Scenario(
@@ -220,7 +220,7 @@ ANSWERS: Final = (
         "gives up in bounded time",
         "error",
         "timeout",
-        rules=(Rule("any", Act(mute=True, end="stall")),),
+        rules=(Rule("any", Tweak(mute=True, end="stall")),),
     ),
     Scenario(
         "N61",
@@ -234,14 +234,14 @@ ANSWERS: Final = (
         "a byte a second",
         "gives up a connection that is too slow, and asks for the rest",
         "ok",
-        rules=(Rule("layer", Act(pause_s=1.0), last=1),),
+        rules=(Rule("layer", Tweak(pause_s=1.0), last=1),),
     ),
     Scenario(
         "N63",
         "a kept connection that ends as it is used",
         "asks again on a new one",
         "ok",
-        rules=(Rule("reused", Act(mute=True, end="cut"), last=2),),
+        rules=(Rule("reused", Tweak(mute=True, end="cut"), last=2),),
     ),
     Scenario(
         "N64",
@@ -249,7 +249,7 @@ ANSWERS: Final = (
         "uses no connection on which there is too much",
         "ok",
         case="answer",
-        rules=(Rule("manifest", Act(after="HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"), last=1),),
+        rules=(Rule("manifest", Tweak(after="HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"), last=1),),
     ),
     Scenario(
         "N64",
@@ -257,7 +257,7 @@ ANSWERS: Final = (
         "uses no connection on which there is too much",
         "ok",
         case="head",
-        rules=(Rule("head", Act(after="HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")),),
+        rules=(Rule("head", Tweak(after="HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")),),
     ),
     Scenario("N65", "an expired certificate", _BAD_TLS, "error", "tls", case="expired", tls="expired"),
     Scenario("N65", "a certificate for another name", _BAD_TLS, "error", "tls", case="name", tls="name"),
@@ -271,7 +271,7 @@ ANSWERS: Final = (
         "takes it for a cut",
         "ok",
         case="truncated",
-        rules=(Rule("layer", Act(framing="close", part=0.5, end="cut"), last=1),),
+        rules=(Rule("layer", Tweak(framing="close", part=0.5, end="cut"), last=1),),
         tls="only",
     ),
     Scenario(
@@ -297,7 +297,7 @@ ANSWERS: Final = (
         "killed in mid-layer, four times",
         "leaves nothing that hinders the next",
         "ok",
-        rules=(Rule("layer", Act(part=0.2, end="stall"), last=4),),
+        rules=(Rule("layer", Tweak(part=0.2, end="stall"), last=4),),
         run="killed",
     ),
     Scenario(
@@ -305,7 +305,7 @@ ANSWERS: Final = (
         "a mirror with wrong content",
         "sees that the hash does not hold, and asks the registry",
         "ok",
-        rules=(Rule("layer", Act(other=True), host="mirror"),),
+        rules=(Rule("layer", Tweak(other=True), host="mirror"),),
         mirror="good",
     ),
     Scenario(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastoci.testing.faults.scenario import Act, Framing, Rule, Scenario
+from fastoci.testing.faults.scenario import Framing, Rule, Scenario, Tweak
 
 _BIG: Final = 24 << 20  # bytes: several parts of 4 MiB, several retries of a client that wants 1 MiB between them
 _TAKEN: Final = 24 << 20  # bytes: far beyond what a client and two kernels hold of a body that should have been refused
-_CUT: Final = Rule("first", Act(part=0.5, end="cut"), last=1)
+_CUT: Final = Rule("first", Tweak(part=0.5, end="cut"), last=1)
 
 
 def _framing(case: str, framing: Framing) -> Scenario:
@@ -19,12 +19,12 @@ def _framing(case: str, framing: Framing) -> Scenario:
         "error",
         "protocol",
         case=case,
-        rules=(Rule("layer", Act(framing=framing)),),
+        rules=(Rule("layer", Tweak(framing=framing)),),
     )
 
 
 def _length(case: str, *lines: str, own: str = "") -> Scenario:
-    act = Act(headers=(("Content-Length", own),) if own else (), lines=lines)
+    act = Tweak(headers=(("Content-Length", own),) if own else (), lines=lines)
     must = "refuses an answer whose lengths differ or are no numbers"
     return Scenario("N12", "lengths that disagree", must, "error", "protocol", case=case, rules=(Rule("layer", act),))
 
@@ -36,7 +36,7 @@ BODIES: Final = (
         "hashes what arrives, keeps nothing wrong, and asks once more",
         "ok",
         "digest_mismatch if repeated",
-        rules=(Rule("layer", Act(flip=4096), last=1),),
+        rules=(Rule("layer", Tweak(flip=4096), last=1),),
     ),
     Scenario(
         "N02",
@@ -44,7 +44,7 @@ BODIES: Final = (
         "gives up after a few tries, and keeps nothing to go on from",
         "error",
         "digest_mismatch",
-        rules=(Rule("layer", Act(other=True)),),
+        rules=(Rule("layer", Tweak(other=True)),),
         most_asked=10,
     ),
     Scenario(
@@ -52,7 +52,7 @@ BODIES: Final = (
         "an end at 60 %",
         "takes it for a cut, and asks for the rest",
         "ok",
-        rules=(Rule("layer", Act(part=0.6, end="cut"), last=1),),
+        rules=(Rule("layer", Tweak(part=0.6, end="cut"), last=1),),
     ),
     Scenario(
         "N04",
@@ -60,8 +60,8 @@ BODIES: Final = (
         "goes on from where it is, as long as there is progress",
         "ok",
         rules=(
-            Rule("first", Act(part=0.1, end="reset"), last=1),
-            Rule("later", Act(part=0.1, end="reset"), last=8),
+            Rule("first", Tweak(part=0.1, end="reset"), last=1),
+            Rule("later", Tweak(part=0.1, end="reset"), last=8),
         ),
         layer=_BIG,
     ),
@@ -71,7 +71,7 @@ BODIES: Final = (
         "compares the length with the manifest's",
         "error",
         "size_mismatch",
-        rules=(Rule("layer", Act(less=1)),),
+        rules=(Rule("layer", Tweak(less=1)),),
         most_asked=10,
     ),
     Scenario(
@@ -81,7 +81,7 @@ BODIES: Final = (
         "error",
         "size_mismatch",
         case="announced",
-        rules=(Rule("layer", Act(padding=1 << 30)),),
+        rules=(Rule("layer", Tweak(padding=1 << 30)),),
         most_bytes=_TAKEN,
     ),
     Scenario(
@@ -91,7 +91,7 @@ BODIES: Final = (
         "error",
         "size_mismatch",
         case="endless",
-        rules=(Rule("layer", Act(padding=1 << 30, framing="chunked")),),
+        rules=(Rule("layer", Tweak(padding=1 << 30, framing="chunked")),),
         most_bytes=_TAKEN,
     ),
     Scenario(
@@ -100,7 +100,7 @@ BODIES: Final = (
         "compares the length with the manifest's",
         "error",
         "size_mismatch/truncated",
-        rules=(Rule("layer", Act(miscount=5, end="cut")),),
+        rules=(Rule("layer", Tweak(miscount=5, end="cut")),),
     ),
     Scenario(
         "N08",
@@ -108,7 +108,7 @@ BODIES: Final = (
         "accepts what has the right size and hash",
         "ok",
         case="whole",
-        rules=(Rule("layer", Act(framing="close")),),
+        rules=(Rule("layer", Tweak(framing="close")),),
     ),
     Scenario(
         "N08",
@@ -116,21 +116,21 @@ BODIES: Final = (
         "takes a short body for a cut",
         "ok",
         case="half",
-        rules=(Rule("layer", Act(framing="close", part=0.5), last=1),),
+        rules=(Rule("layer", Tweak(framing="close", part=0.5), last=1),),
     ),
     Scenario(
         "N09",
         "chunks of one byte, with extensions and a trailer",
         "accepts them, without an object for each chunk",
         "ok",
-        rules=(Rule("layer", Act(framing="tiny")),),
+        rules=(Rule("layer", Tweak(framing="tiny")),),
     ),
     Scenario(
         "N10",
         "all chunks but the last one",
         "takes it for a cut, or is content when size and hash hold",
         "either",
-        rules=(Rule("layer", Act(framing="unended", end="cut")),),
+        rules=(Rule("layer", Tweak(framing="unended", end="cut")),),
     ),
     _framing("overflow", "overflow"),
     _framing("negative", "negative"),
@@ -146,7 +146,7 @@ BODIES: Final = (
         "the rest is asked for, all of it comes",
         "drops what it has, or begins again; never joins the two",
         "ok",
-        rules=(_CUT, Rule("later", Act(whole=True))),
+        rules=(_CUT, Rule("later", Tweak(whole=True))),
     ),
     Scenario(
         "N14",
@@ -154,28 +154,28 @@ BODIES: Final = (
         "compares Content-Range with its question, and asks without a range",
         "ok",
         "range_mismatch",
-        rules=(_CUT, Rule("later", Act(whole=True, status=206, headers=(("Content-Range", "bytes 0-99/$size"),)))),
+        rules=(_CUT, Rule("later", Tweak(whole=True, status=206, headers=(("Content-Range", "bytes 0-99/$size"),)))),
     ),
     Scenario(
         "N15",
         "a part that does not say which",
         "trusts no part without Content-Range, and asks without a range",
         "ok",
-        rules=(_CUT, Rule("later", Act(headers=(("Content-Range", ""),)))),
+        rules=(_CUT, Rule("later", Tweak(headers=(("Content-Range", ""),)))),
     ),
     Scenario(
         "N16",
         "a part as multipart/byteranges",
         "reads it, or asks without a range; never stores its frame",
         "ok",
-        rules=(_CUT, Rule("later", Act(multipart=True))),
+        rules=(_CUT, Rule("later", Tweak(multipart=True))),
     ),
     Scenario(
         "N17",
         "416 for the rest",
         "begins again without a range, once",
         "ok",
-        rules=(_CUT, Rule("later", Act(status=416, headers=(("Content-Range", "bytes */$size"),)))),
+        rules=(_CUT, Rule("later", Tweak(status=416, headers=(("Content-Range", "bytes */$size"),)))),
     ),
     Scenario(
         "N18",
@@ -184,8 +184,8 @@ BODIES: Final = (
         "ok",
         rules=(
             _CUT,
-            Rule("later", Act(part=0.5, end="cut"), last=1),
-            Rule("later", Act(whole=True), first=2),
+            Rule("later", Tweak(part=0.5, end="cut"), last=1),
+            Rule("later", Tweak(whole=True), first=2),
         ),
         layer=_BIG,
     ),
@@ -195,8 +195,8 @@ BODIES: Final = (
         "sees that the hash does not hold, and fetches all of it again",
         "ok",
         rules=(
-            Rule("first", Act(headers=(("ETag", '"one"'),), part=0.5, end="cut"), last=1),
-            Rule("later", Act(headers=(("ETag", '"two"'),), other=True), last=1),
+            Rule("first", Tweak(headers=(("ETag", '"one"'),), part=0.5, end="cut"), last=1),
+            Rule("later", Tweak(headers=(("ETag", '"two"'),), other=True), last=1),
         ),
     ),
     Scenario(
@@ -204,14 +204,14 @@ BODIES: Final = (
         "HEAD says one byte",
         "believes the manifest and GET",
         "ok",
-        rules=(Rule("head", Act(headers=(("Content-Length", "1"),))),),
+        rules=(Rule("head", Tweak(headers=(("Content-Length", "1"),))),),
     ),
     Scenario(
         "N21",
         "a layer inside Content-Encoding: gzip",
         "decodes it once, whatever it asked for, and hashes what it then has",
         "ok",
-        rules=(Rule("layer", Act(coding="gzip")),),
+        rules=(Rule("layer", Tweak(coding="gzip")),),
     ),
     Scenario(
         "N22",
@@ -219,7 +219,7 @@ BODIES: Final = (
         "limits what it decodes",
         "error",
         "size_limit",
-        rules=(Rule("manifest", Act(coding="gzip", bomb=True)),),
+        rules=(Rule("manifest", Tweak(coding="gzip", bomb=True)),),
     ),
     Scenario(
         "N23",
@@ -228,7 +228,7 @@ BODIES: Final = (
         "error",
         "protocol",
         case="br",
-        rules=(Rule("layer", Act(coding="br", other=True)),),
+        rules=(Rule("layer", Tweak(coding="br", other=True)),),
     ),
     Scenario(
         "N23",
@@ -237,6 +237,6 @@ BODIES: Final = (
         "either",
         "protocol",
         case="stacked",
-        rules=(Rule("layer", Act(coding="gzip, gzip, gzip")),),
+        rules=(Rule("layer", Tweak(coding="gzip, gzip, gzip")),),
     ),
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from fastoci.testing.faults.scenario import ENDLESS, Act, Expect, Host, Rule, Scenario
+from fastoci.testing.faults.scenario import ENDLESS, Expect, Host, Rule, Scenario, Tweak
 
 _METADATA: Final = "http://169.254.169.254/fastoci-canary"
 _STRAY: Final[tuple[Host, ...]] = ("metadata", "plain")
 
 
 def _redirect(location: str, *, last: int | None = None, status: int = 307, host: Host = "registry") -> Rule:
-    act = Act(status=status, headers=(("Location", location),))
+    act = Tweak(status=status, headers=(("Location", location),))
     return Rule("layer", act, host=host) if last is None else Rule("layer", act, last=last, host=host)
 
 
@@ -30,7 +30,7 @@ def _metadata(case: str, location: str) -> Scenario:
 
 def _challenged(value: str) -> tuple[Rule, ...]:
     """The registry's own challenge, with another realm or form."""
-    act = Act(status=401, headers=(("WWW-Authenticate", value),))
+    act = Tweak(status=401, headers=(("WWW-Authenticate", value),))
     return (Rule("api", act),)
 
 
@@ -41,15 +41,15 @@ def _realm(case: str, realm: str) -> Scenario:
     return Scenario("N35", title, must, "error", "bad_realm", case=case, rules=rules, auth="bearer")
 
 
-def _token(case: str, document: object, expect: Expect = "either", *, act: Act | None = None) -> Scenario:
+def _token(case: str, document: object, expect: Expect = "either", *, act: Tweak | None = None) -> Scenario:
     must = "limits the answer, takes a usable token and nothing else, and puts no control bytes into a header"
-    rules = (Rule("token", act or Act(status=200, body=json.dumps(document))),)
+    rules = (Rule("token", act or Tweak(status=200, body=json.dumps(document))),)
     title = "an odd answer of the token service"
     return Scenario("N39", title, must, expect, case=case, rules=rules, auth="bearer", most_bytes=ENDLESS // 2)
 
 
 def _challenge(case: str, *lines: str) -> Scenario:
-    act = Act(status=401, headers=(("WWW-Authenticate", ""),), lines=lines)
+    act = Tweak(status=401, headers=(("WWW-Authenticate", ""),), lines=lines)
     must = "reads every challenge of every line, and chooses one that it can answer"
     # The registry itself judges the requests that bring a token.
     rules = (Rule("bare", act),)
@@ -122,7 +122,7 @@ HOSTS: Final = (
         "error",
         "bad_redirect",
         case="nowhere",
-        rules=(Rule("layer", Act(status=307)),),
+        rules=(Rule("layer", Tweak(status=307)),),
     ),
     Scenario(
         "N29",
@@ -138,7 +138,7 @@ HOSTS: Final = (
         "sends none because a Location says so",
         "either",
         case="userinfo",
-        rules=(Rule("layer", Act(status=307, headers=(("Location", "$userinfo$target"),)), last=1),),
+        rules=(Rule("layer", Tweak(status=307, headers=(("Location", "$userinfo$target"),)), last=1),),
     ),
     Scenario(
         "N30",
@@ -154,7 +154,7 @@ HOSTS: Final = (
         "a signed address that expires in mid-layer",
         "asks the registry for another, and goes on from where it is",
         "ok",
-        rules=(Rule("layer", Act(part=0.5, end="cut"), last=1, host="cdn"),),
+        rules=(Rule("layer", Tweak(part=0.5, end="cut"), last=1, host="cdn"),),
         cdn_uses=1,
     ),
     Scenario(
@@ -210,13 +210,13 @@ HOSTS: Final = (
         "looks at every hop",
         "error",
         "bad_redirect",
-        rules=(Rule("token", Act(status=302, headers=(("Location", _METADATA),))),),
+        rules=(Rule("token", Tweak(status=302, headers=(("Location", _METADATA),))),),
         auth="bearer",
     ),
     _token("none", {"expires_in": 300}, "error"),
     _token("number", {"token": 7}, "error"),
-    _token("text", None, "error", act=Act(status=200, body="<html><body>Welcome</body></html>")),
-    _token("endless", None, "error", act=Act(status=200, body='{"token":"', padding=1 << 30)),
+    _token("text", None, "error", act=Tweak(status=200, body="<html><body>Welcome</body></html>")),
+    _token("endless", None, "error", act=Tweak(status=200, body='{"token":"', padding=1 << 30)),
     _token("control", {"token": "a\r\nX-Evil: 1"}, "error"),
     _token("zero", {"token": "$token", "expires_in": 0}),
     _token("negative", {"token": "$token", "expires_in": -1}),
@@ -249,7 +249,7 @@ HOSTS: Final = (
         rules=(
             Rule(
                 "layer",
-                Act(
+                Tweak(
                     status=401,
                     headers=(
                         (
@@ -285,7 +285,7 @@ HOSTS: Final = (
         "keeps secrets and signatures out of what it prints",
         "ok",
         case="once",
-        rules=(Rule("layer", Act(status=500), last=1, host="cdn"),),
+        rules=(Rule("layer", Tweak(status=500), last=1, host="cdn"),),
         auth="bearer",
         cdn_uses=0,
     ),
@@ -295,7 +295,7 @@ HOSTS: Final = (
         "keeps secrets and signatures out of what it prints",
         "error",
         case="always",
-        rules=(Rule("layer", Act(status=500), host="cdn"),),
+        rules=(Rule("layer", Tweak(status=500), host="cdn"),),
         auth="bearer",
         cdn_uses=0,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastoci.testing.faults.scenario import Act, Rule, Scenario, What
+from fastoci.testing.faults.scenario import Rule, Scenario, Tweak, What
 
 _PAGE: Final = "<html><body>Welcome to our network</body></html>"
 _HTML: Final = (("Content-Type", "text/html"),)
@@ -16,18 +16,18 @@ def _mirror(fault: str, title: str, must: str, case: str, *rules: Rule, layer: i
 
 
 def _nowhere(case: str, what: What, status: int, name: str, value: str) -> Scenario:
-    rule = Rule(what, Act(status=status, headers=((name, value),)), host="mirror")
+    rule = Rule(what, Tweak(status=status, headers=((name, value),)), host="mirror")
     return _mirror(
         "N72", "a mirror that names no URL", "asks the registry, whatever its parser makes of that", case, rule
     )
 
 
-def _other(case: str, what: What, act: Act) -> Scenario:
+def _other(case: str, what: What, act: Tweak) -> Scenario:
     must = "takes no page for a document or a blob, and asks the registry"
     return _mirror("N73", "a mirror whose 200 is something else", must, case, Rule(what, act, host="mirror"))
 
 
-def _once(case: str, act: Act) -> Scenario:
+def _once(case: str, act: Tweak) -> Scenario:
     must = "asks for a manifest that is cut or wrong once more"
     rules = (Rule("manifest", act, last=1),)
     return Scenario("N74", "a manifest that is wrong once", must, "ok", case=case, rules=rules)
@@ -37,20 +37,20 @@ MIRRORS: Final = (
     _nowhere("redirect", "layer", 307, "Location", "http://[::1]@"),
     _nowhere("moved", "manifest", 302, "Location", "http://[%zz]:[@"),
     _nowhere("realm", "api", 401, "WWW-Authenticate", 'Bearer realm="http://[::1]@",service="x"'),
-    _other("portal", "manifest", Act(body=_PAGE, headers=_HTML)),
-    _other("page", "layer", Act(body=_PAGE, headers=_HTML, framing="chunked")),
-    _other("index", "manifest", Act(headers=(("Content-Type", _INDEX),))),
-    _other("unknown", "manifest", Act(headers=(("Content-Type", "application/vnd.acme.thing+json"),))),
-    _once("flip", Act(flip=20)),
-    _once("short", Act(less=20)),
-    _once("cut", Act(part=0.5, end="cut")),
-    _once("page", Act(body=_PAGE, headers=_HTML)),
+    _other("portal", "manifest", Tweak(body=_PAGE, headers=_HTML)),
+    _other("page", "layer", Tweak(body=_PAGE, headers=_HTML, framing="chunked")),
+    _other("index", "manifest", Tweak(headers=(("Content-Type", _INDEX),))),
+    _other("unknown", "manifest", Tweak(headers=(("Content-Type", "application/vnd.acme.thing+json"),))),
+    _once("flip", Tweak(flip=20)),
+    _once("short", Tweak(less=20)),
+    _once("cut", Tweak(part=0.5, end="cut")),
+    _once("page", Tweak(body=_PAGE, headers=_HTML)),
     _mirror(
         "N75",
         "a mirror that is far slower than the registry",
         "leaves it for the rest of the layer",
         "",
-        Rule("layer", Act(rate=64 << 10), host="mirror"),
+        Rule("layer", Tweak(rate=64 << 10), host="mirror"),
         layer=12 << 20,
     ),
     _mirror(
@@ -58,6 +58,6 @@ MIRRORS: Final = (
         "a mirror that wants to be let alone each time",
         "asks the registry meanwhile, and does not wait for the mirror",
         "",
-        Rule("api", Act(status=429, headers=(("Retry-After", "50"),)), host="mirror"),
+        Rule("api", Tweak(status=429, headers=(("Retry-After", "50"),)), host="mirror"),
     ),
 )

@@ -1,4 +1,4 @@
-"""One answer, wronged as an ``Act`` says and sent byte by byte as it says.
+"""One answer, wronged as an ``Tweak`` says and sent byte by byte as it says.
 
 Knows no scenario and no registry. Spec: RFC 9112, and how to break it.
 """
@@ -13,7 +13,7 @@ from typing import Final
 
 from fastoci.server.http import Peer
 from fastoci.server.pull_api import Answer, head, refusal
-from fastoci.testing.faults.scenario import ENDLESS, Act
+from fastoci.testing.faults.scenario import ENDLESS, Tweak
 
 _CHUNK: Final = 64 << 10
 _MEMBER: Final = 16 << 20  # bytes
@@ -30,7 +30,7 @@ class Sending:
     """How one answer goes to one client. ``second_s`` is how long a second of a scenario lasts."""
 
     peer: Peer
-    act: Act
+    act: Tweak
     fill: Fill
     second_s: float = 1.0
 
@@ -135,7 +135,7 @@ class Sending:
                 yield self._framed(piece)
 
 
-def wrong(answer: Answer, act: Act, fill: Fill) -> tuple[int, dict[str, str], bytes]:
+def wrong(answer: Answer, act: Tweak, fill: Fill) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer after the act; without what follows from framing."""
     if act.status and act.body is None and act.status >= 400:
         answer = refusal(act.status, "UNKNOWN", "as the scenario has it")
@@ -164,7 +164,7 @@ def wrong(answer: Answer, act: Act, fill: Fill) -> tuple[int, dict[str, str], by
     return status, _changed(headers, act, fill), body
 
 
-def _changed(headers: dict[str, str], act: Act, fill: Fill) -> dict[str, str]:
+def _changed(headers: dict[str, str], act: Tweak, fill: Fill) -> dict[str, str]:
     for name, value in act.headers:
         headers = {key: old for key, old in headers.items() if key.lower() != name.lower()}
         if value:
