@@ -1,0 +1,1 @@
+"""Verbs over the machinery: each plans, then executes."""

@@ -1,0 +1,1 @@
+"""Who asks as whom: challenges, tokens, credentials and where they are kept."""

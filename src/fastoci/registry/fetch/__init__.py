@@ -1,0 +1,1 @@
+"""One request or blob over its candidates: retries, ranges, bodies."""

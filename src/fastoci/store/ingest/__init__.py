@@ -1,0 +1,1 @@
+"""A blob on its way into the store: data, checkpoints, durability, who waits for it."""
