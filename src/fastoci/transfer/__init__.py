@@ -1,1 +1,1 @@
-"""The engine: plans, schedules and runs jobs over the floors below."""
+"""Machinery without verbs: pipelines, threads, buffers, one flight a digest, unpacking."""
