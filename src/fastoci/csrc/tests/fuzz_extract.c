@@ -64,14 +64,6 @@ static void empty(enum way way)
     DEMAND(tree_sum(roots[way], ".", 0) == 0);
 }
 
-static void demand_same(const struct extract_facts *a, const struct extract_facts *b)
-{
-    DEMAND(a->code == b->code && a->offset == b->offset && a->value == b->value && a->path_len == b->path_len);
-    DEMAND(a->entries == b->entries && a->skipped_owners == b->skipped_owners);
-    DEMAND(a->skipped_devices == b->skipped_devices && a->skipped_xattrs == b->skipped_xattrs);
-    DEMAND(a->code || a->bytes == b->bytes);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct extract_facts facts[WAYS] = {0};

@@ -148,4 +148,13 @@ static void clear_stage(int stage)
     closedir(dir);
 }
 
+/* Two ways to apply a layer give the same facts. */
+static void demand_same(const struct extract_facts *a, const struct extract_facts *b)
+{
+    DEMAND(a->code == b->code && a->offset == b->offset && a->value == b->value && a->path_len == b->path_len);
+    DEMAND(a->entries == b->entries && a->skipped_owners == b->skipped_owners);
+    DEMAND(a->skipped_devices == b->skipped_devices && a->skipped_xattrs == b->skipped_xattrs);
+    DEMAND(a->code || a->bytes == b->bytes);
+}
+
 #endif
