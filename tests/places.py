@@ -19,3 +19,13 @@ def scratch(prefix: str) -> Iterator[Path]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix=f"fastoci-{prefix}-", dir=memory, ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a directory."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from layer_model import Model, RefusedError
+from places import opened
 
 from fastoci import _core
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
@@ -49,15 +49,6 @@ _changes = st.one_of(
     st.sampled_from([Entry(".wh..wh..opq"), directory(".", mode=0o711), Entry("./a//b/./l")]),
 )
 _layers = st.lists(_changes, min_size=1, max_size=12)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def fed(root: Path, layers: Sequence[bytes], window: int) -> int:

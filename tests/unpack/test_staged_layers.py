@@ -22,6 +22,7 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from places import opened
 
 from fastoci import _core
 from fastoci.errors import FormatError, StoreFullError, UnsafePathError
@@ -33,15 +34,6 @@ ROOT_USER = os.geteuid() == 0
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}
 
 Facts = tuple[object, ...]
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @contextmanager

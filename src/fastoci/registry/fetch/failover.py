@@ -81,7 +81,7 @@ def candidates(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Candida
     return tuple(found)
 
 
-def _distrust(place: Candidate, corrupt: Collection[str]) -> int:
+def _distrust_of(place: Candidate, corrupt: Collection[str]) -> int:
     """How much is against asking a place: that it sent wrong bytes, and then that it is not the origin."""
     return (place.server in corrupt) * (1 + (not place.endpoint.origin))
 
@@ -120,8 +120,8 @@ class Failover:
         manifest: bool = False,
         corrupt: Collection[str] = (),
     ) -> None:
-        self._places = sorted(found, key=lambda place: _distrust(place, corrupt))
-        self._distrust = [_distrust(place, corrupt) for place in self._places]
+        self._places = sorted(found, key=lambda place: _distrust_of(place, corrupt))
+        self._distrust = [_distrust_of(place, corrupt) for place in self._places]
         self._servers = servers
         self._policy = manners.retry_policy
         self._budget = manners.budget
