@@ -17,7 +17,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean changelog changelog-build cover fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,17 +34,27 @@ oldest: peers ## a selection of tests with the oldest dependencies that pyprojec
 	$(STEP) 'running tests with the oldest dependencies'
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) $(ARGS)
 
-check: dev ## formatting, lint, types, stub and floors
+check: dev ## formatting, lint, types, stub, floors, docs and the names of changelog fragments
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests benchmarks
 	$(BIN)/python -m mypy.stubtest fastoci._core --allowlist tests/stubtest-allowlist.txt
-	$(BIN)/python -m pytest -q tests/test_floors.py
+	$(BIN)/towncrier build --draft >/dev/null
+	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_project.py
 	$(MAKE) -C src/fastoci/csrc/tests test CFLAGS='-O2 -Wall -Wextra -Werror'
 
 dev: $(VENV)/created ## an editable install with the developer's tools
 	$(BIN)/pip install --quiet --editable '.[test,dev]'
 	rm -f $(VENV)/installed $(VENV)/installed-test
+
+cover: dev peers ## the tests, and which lines of Python they do not reach
+	$(BIN)/python -m pytest --cov=fastoci --cov-report=term-missing:skip-covered $(ARGS)
+
+changelog: dev ## what the fragments of changelog.d will say in CHANGELOG.md
+	@$(BIN)/towncrier build --draft
+
+changelog-build: dev ## collect the fragments into CHANGELOG.md under the version of pyproject.toml, and delete them
+	$(BIN)/towncrier build --yes
 
 attacks: $(VENV)/installed-test ## what attackers did once, as root and as nobody (three minutes)
 	$(STEP) 'attacks, as this user'
@@ -171,7 +181,7 @@ $(OLDEST)/installed-oldest: $(OLDEST)/created pyproject.toml setup.py $(SOURCES)
 $(VENV)/installed-sanitized: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci for the sanitizers (a minute)'
 	rm -rf $(VENV)/source && mkdir $(VENV)/source
-	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md MANIFEST.in src | tar -x -C $(VENV)/source
+	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md LICENSE MANIFEST.in src | tar -x -C $(VENV)/source
 	CFLAGS='$(SANITIZE)' $(VENV)/bin/pip install --quiet --disable-pip-version-check '$(VENV)/source[test]'
 	@touch $@
 
