@@ -51,7 +51,7 @@ async def between(
     *,
     credentials: Credentials | None = None,
     retry_policy: RetryPolicy | None = None,
-    left: Left = lambda blob, server, reason: None,
+    left: Left = lambda blob, server, following, reason: None,
 ) -> AsyncIterator[tuple[Repository, Server, Server]]:
     """A repository with one mirror in front of the origin."""
     registry = Registry(

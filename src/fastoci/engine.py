@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fastoci import _core, files
 from fastoci.errors import BlobNotFoundError, PlatformError, StoreError
-from fastoci.events import CandidateLeft, Observer, QuotaSeen, Warned
+from fastoci.events import CandidateSwitched, Observer, QuotaSeen, Warned
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -387,7 +387,7 @@ class Engine:
             manifest_size=self._limits.manifest_size,
             retry_policy=RetryPolicy(max_wait_s=self._limits.max_wait_s),
             on_quota=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
-            left=lambda blob, server, reason: self._observer(CandidateLeft(blob, server, reason)),
+            left=lambda *words: self._observer(CandidateSwitched("", *words)),
         )
 
 

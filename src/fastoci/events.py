@@ -131,14 +131,66 @@ class QuotaSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class CandidateLeft:
-    """``server`` sends far more slowly than others could: another candidate is asked for the rest. ``reason`` in words.
+class Retrying:
+    """A request failed in a way that may pass: it is sent again in ``wait_s`` seconds, the server's own wish included.
 
-    ``blob`` is a manifest's digest, too, and empty for what a tag names.
+    ``attempt`` of ``attempts`` tries without progress have failed. ``cause`` is short and holds no secret: ``503
+    Service Unavailable``, ``connection refused``.
     """
 
-    blob: str
+    image: str
+    blob: str  # of a manifest or index, too; empty for what a tag names
+    server: str  # which failed: https://mirror.local:5000/v2
+    cause: str
+    attempt: int
+    attempts: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSwitched:
+    """``server`` is slow, failed, cannot be reached, refused or sent wrong bytes: ``following`` is asked instead."""
+
+    image: str
+    blob: str  # of a manifest or index, too; empty for what a tag names
     server: str
+    following: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimitChanged:
+    """So many connections to a server are worth having from now on.
+
+    ``reason``: ``faster``, ``no gain``, ``not needed``, ``refused (429)``.
+    """
+
+    server: str  # https://mirror.local:5000
+    connections: int
+    previous: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResumed:
+    """A body that was cut goes on at ``offset`` with a new request; ``cause`` cut it."""
+
+    image: str
+    blob: str
+    server: str  # whose body it was
+    offset: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchDuplicated:
+    """``size`` bytes of a blob, from ``offset`` on, are asked for once more, though they came or were under way."""
+
+    image: str
+    blob: str
+    server: str  # whose bytes are lost; empty when they came from the store
+    offset: int
+    size: int
     reason: str
 
 
@@ -172,7 +224,11 @@ Event = (
     | ImageDone
     | ImageFailed
     | QuotaSeen
-    | CandidateLeft
+    | Retrying
+    | CandidateSwitched
+    | ConnectionLimitChanged
+    | FetchResumed
+    | FetchDuplicated
     | VerifyProgress
     | Warned
 )

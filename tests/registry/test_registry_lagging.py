@@ -16,7 +16,7 @@ from wire import Asked, Buffers, Raw, Script, answer, drain, unauthorized
 
 from fastoci import Engine, Limits
 from fastoci.errors import FastociError, TransportError
-from fastoci.events import CandidateLeft, Event
+from fastoci.events import CandidateSwitched, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.fetch import body
@@ -31,7 +31,7 @@ from fastoci.testing.faults.command import Place
 SMALL = BLOB[:400_000]
 SMALL_DESCRIPTOR = Descriptor(BLOB_DESCRIPTOR.media_type, Digest.of(SMALL), len(SMALL))
 SLOW = 200_000  # bytes a second: below ``stalls.LEAST``
-Lefts = list[tuple[str, str, str]]
+Lefts = list[tuple[str, str, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +111,9 @@ async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: st
         (asked,) = last.asked
     begun = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
     assert 0 < begun < SIZE
-    ((digest, server, reason),) = lefts
-    assert (digest, server) == (str(BLOB_DESCRIPTOR.digest), f"http://{first.address}/v2")
+    ((digest, server, following, reason),) = lefts
+    assert digest == str(BLOB_DESCRIPTOR.digest)
+    assert (server, following) == (f"http://{first.address}/v2", f"http://{last.address}/v2")
     assert reason.startswith("slow at")
 
 
@@ -142,7 +143,7 @@ async def test_what_is_slower_still_is_left_for_the_first_which_is_kept(buffers:
     async with between(at(SLOW, SMALL), slower, left=lambda *told: lefts.append(told)) as (source, first, last):
         assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (2, 1)
-    assert [server for _, server, _ in lefts] == [f"http://{first.address}/v2", f"http://{last.address}/v2"]
+    assert [server for _, server, _, _ in lefts] == [f"http://{first.address}/v2", f"http://{last.address}/v2"]
 
 
 async def test_a_mirror_is_left_for_one_that_fails_and_gone_back_to(buffers: Buffers) -> None:
@@ -217,7 +218,7 @@ async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_pa
         await server.until(lambda: sent("mirror") > 0)  # it notes that when it sees that nobody listens
         assert sent("mirror") < 2 << 20
         assert sent("registry") < layer.size  # what came stays
-    assert {event.blob for event in seen if isinstance(event, CandidateLeft)} == {str(layer.digest)}
+    assert {event.blob for event in seen if isinstance(event, CandidateSwitched)} == {str(layer.digest)}
 
 
 # The decisions alone.

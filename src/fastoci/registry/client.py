@@ -54,7 +54,7 @@ class Registry:
         proxy: Callable[[URL], URL | None] = lambda url: None,
         retry_policy: RetryPolicy | None = None,
         on_quota: QuotaObserver | None = None,
-        left: Left = lambda blob, server, reason: None,
+        left: Left = lambda blob, server, following, reason: None,
         rng: Callable[[], float] = random.random,
     ) -> None:
         retry_policy = retry_policy or RetryPolicy()

@@ -86,7 +86,11 @@ class ProgressState:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned() | events.QuotaSeen() | events.CandidateLeft() | events.VerifyProgress():
+            case events.Warned() | events.QuotaSeen() | events.VerifyProgress():
+                pass
+            case events.Retrying() | events.CandidateSwitched() | events.ConnectionLimitChanged():
+                pass
+            case events.FetchResumed() | events.FetchDuplicated():
                 pass
             case _:
                 self._see_image(event, self._image(event.image, now))
@@ -200,9 +204,9 @@ def summary(event: events.Event, tally: ProgressState) -> str:
             most = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"
             return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
-        case events.CandidateLeft():
-            blob = f" for the rest of {plain(event.blob)}" if event.blob else ""
-            return f"{plain(event.server)}: left{blob}: {plain(event.reason)}"
+        case events.CandidateSwitched():
+            blob = f" for {plain(event.blob)}" if event.blob else ""
+            return f"{plain(event.server)}: {plain(event.reason)}; {plain(event.following)} is asked{blob}"
         case events.VerifyProgress():
             return f"{plural(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():

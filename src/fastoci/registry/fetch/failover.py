@@ -86,7 +86,8 @@ def _distrust_of(place: Candidate, corrupt: Collection[str]) -> int:
     return (place.server in corrupt) * (1 + (not place.endpoint.origin))
 
 
-Left = Callable[[str, str, str], None]  # the digest that is wanted (may be empty), the server that is left, and why
+# The digest that is wanted (may be empty), the server that is left, the one that is asked instead, and why.
+Left = Callable[[str, str, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class ClientPolicy:
     retry_policy: RetryPolicy
     budget: RetryBudget
     rng: Callable[[], float]  # a number in [0, 1), anew on each call
-    left: Left = lambda blob, server, reason: None
+    left: Left = lambda blob, server, following, reason: None
 
 
 class Failover:
@@ -174,7 +175,7 @@ class Failover:
             self._settled = better in self._left  # all have been tried by then, and it was the fastest
             self._left[at] = rate
             self._at = better
-            self._manners.left(self._blob, place.server, reason)
+            self._manners.left(self._blob, place.server, self.place.server, reason)
         return reason if self._at != at and at in self._left else ""
 
     def _better(self, rate: float) -> int | None:
