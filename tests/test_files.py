@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastoci
-from fastoci import files
+from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, StoreBusyError, StoreError, UnpackError
 from fastoci.registry.auth import auth_file, kubelet
 from fastoci.registry.config import certs_d
@@ -37,7 +37,7 @@ def owned(tmp_path: Path) -> Callable[[Path, int], Path]:
 
 
 def reached(path: Path, *, make: int | None = None) -> os.stat_result:
-    fd = files.open_directory(path, make=make)
+    fd = path_walk.open_directory(path, make=make)
     try:
         return os.fstat(fd)
     finally:
@@ -75,24 +75,24 @@ def test_links_of_the_kernel_lead_where_it_says(tmp_path: Path) -> None:
 
 def test_a_relative_path_is_refused() -> None:
     with pytest.raises(ValueError, match="relative"):
-        files.open_directory(Path("a"))
+        path_walk.open_directory(Path("a"))
 
 
 def test_an_absolute_path_is_by_the_working_directory_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert files.absolute("a/../b") == tmp_path / "a" / ".." / "b"
+    assert path_walk.absolute("a/../b") == tmp_path / "a" / ".." / "b"
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(StoreError, match="removed"):
-        files.absolute("a")
-    assert files.absolute("/a") == Path("/a")
+        path_walk.absolute("a")
+    assert path_walk.absolute("/a") == Path("/a")
 
 
 @pytest.mark.parametrize("path", ["\0", "/a\0b", "\ud800", Path("x\0")], ids=ascii)
 def test_what_the_kernel_takes_for_no_path_is_a_typed_error(path: str | Path) -> None:
     with pytest.raises(StoreError, match="is no path"):
-        files.absolute(path)
+        path_walk.absolute(path)
     with pytest.raises(StoreError, match="is no path"):
         fastoci.Engine(path)
     with pytest.raises(StoreError, match="is no path"):
@@ -101,24 +101,24 @@ def test_what_the_kernel_takes_for_no_path_is_a_typed_error(path: str | Path) ->
 
 def test_what_is_missing_is_made_or_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        files.open_directory(tmp_path / "a" / "b")
+        path_walk.open_directory(tmp_path / "a" / "b")
     umask = os.umask(0o077)
     try:
         assert stat.S_IMODE(reached(tmp_path / "a" / "b", make=0o755).st_mode) == 0o700
-        os.close(files.open_directory(tmp_path / "c" / "d", make=0o755, exact=True))
+        os.close(path_walk.open_directory(tmp_path / "c" / "d", make=0o755, exact=True))
     finally:
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "c").stat().st_mode) == 0o755
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
-        files.open_directory(tmp_path / "file" / "x", make=0o755)
+        path_walk.open_directory(tmp_path / "file" / "x", make=0o755)
 
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="Too many levels") as caught:
-        files.open_directory(tmp_path / "a")
+        path_walk.open_directory(tmp_path / "a")
     assert caught.value.errno == errno.ELOOP
 
 
@@ -131,14 +131,14 @@ def test_the_parent_of_a_name_that_may_be_absent(tmp_path: Path) -> None:
         (tmp_path / "link", True, tmp_path / "real", "file"),
         (Path(f"{tmp_path}/new/"), True, tmp_path, "new"),
     ):
-        fd, found = files.open_parent(path, follow=follow)
+        fd, found = path_walk.open_parent(path, follow=follow)
         with suppress(OSError):
             assert os.path.samestat(os.fstat(fd), parent.stat())
             assert found == name
         os.close(fd)
     for path in (Path("/"), tmp_path / "real" / ".."):
         with pytest.raises(OSError, match="ends in no name"):
-            files.open_parent(path)
+            path_walk.open_parent(path)
 
 
 @pytest.mark.attack
@@ -148,10 +148,10 @@ def test_a_link_of_another_user_is_refused_with_the_real_path(tmp_path: Path, ow
     assert leads(tmp_path / "link", tmp_path / "real")
     owned(tmp_path / "link")
     with pytest.raises(StoreError, match=f"link: .* user {OTHER}.*{tmp_path}/real/x") as caught:
-        files.open_directory(tmp_path / "link" / "x", make=0o755)
+        path_walk.open_directory(tmp_path / "link" / "x", make=0o755)
     assert caught.value.path == str(tmp_path / "link")
     with pytest.raises(StoreError, match="not followed"):
-        files.open_parent(tmp_path / "link", follow=True)
+        path_walk.open_parent(tmp_path / "link", follow=True)
 
 
 @pytest.mark.attack
@@ -163,18 +163,18 @@ def test_a_link_of_ours_is_refused_where_another_user_could_have_put_it(
     (tmp_path / "theirs" / "link").symlink_to(tmp_path / "real")
     owned(tmp_path / "theirs")
     with pytest.raises(StoreError, match=f"directory of user {OTHER}"):
-        files.open_directory(tmp_path / "theirs" / "link")
+        path_walk.open_directory(tmp_path / "theirs" / "link")
     (tmp_path / "sticky").mkdir()
     (tmp_path / "sticky" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "sticky").chmod(0o1777)
     assert leads(tmp_path / "sticky" / "link", tmp_path / "real")
     os.link(tmp_path / "sticky" / "link", tmp_path / "sticky" / "again", follow_symlinks=False)
     with pytest.raises(StoreError, match="several names"):
-        files.open_directory(tmp_path / "sticky" / "again")
+        path_walk.open_directory(tmp_path / "sticky" / "again")
     (tmp_path / "sticky" / "again").unlink()
     (tmp_path / "sticky").chmod(0o777)
     with pytest.raises(StoreError, match="everyone"):
-        files.open_directory(tmp_path / "sticky" / "link")
+        path_walk.open_directory(tmp_path / "sticky" / "link")
 
 
 def test_directories_of_other_users_are_walked_through(tmp_path: Path, owned: Callable[[Path], Path]) -> None:
@@ -189,7 +189,7 @@ def test_directories_of_other_users_are_walked_through(tmp_path: Path, owned: Ca
 def test_dots_lead_back_to_where_the_walk_came_from_whatever_was_moved(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
-    walk = files._Walk(tmp_path / "a" / "b" / ".." / "c", 0o755, False)
+    walk = path_walk._Walk(tmp_path / "a" / "b" / ".." / "c", 0o755, False)
     try:
         while walk._ahead[-1] != "..":
             walk._step(walk._ahead.pop())
@@ -222,12 +222,12 @@ def test_a_file_is_replaced_at_once_with_mode_and_owner(tmp_path: Path, top: int
 
 
 def test_a_lock_is_held_once_and_leaves_nothing(tmp_path: Path, top: int) -> None:
-    with files.locked_at(top, ".lock", "the lock"):
+    with locks.locked_at(top, ".lock", "the lock"):
         assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) & 0o077 == 0
-        with pytest.raises(StoreBusyError, match="the lock is locked"), files.locked_at(top, ".lock", "the lock"):
+        with pytest.raises(StoreBusyError, match="the lock is locked"), locks.locked_at(top, ".lock", "the lock"):
             pass
     assert os.listdir(tmp_path) == []
-    with files.locked_at(top, ".lock", "the lock"):
+    with locks.locked_at(top, ".lock", "the lock"):
         pass
 
 
@@ -236,7 +236,7 @@ def test_a_lock_is_a_regular_file(tmp_path: Path, top: int) -> None:
     (tmp_path / "link").symlink_to("new")
     for name in ("fifo", "link"):
         with pytest.raises(OSError, match=r"regular|symbolic"):
-            files.lock_at(top, name)
+            locks.lock_at(top, name)
     assert not (tmp_path / "new").exists()
 
 

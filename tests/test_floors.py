@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
-ZERO = {"errors", "events", "limits", "files", "aio", "_core"}
+ZERO = {
+    "errors",
+    "events",
+    "limits",
+    "directory",
+    "files",
+    "path_walk",
+    "threads",
+    "locks",
+    "aio",
+    "durations",
+    "_core",
+}
 PURE = ZERO | {"image"}
 MIDDLE = PURE | {"stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
@@ -21,8 +33,13 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "events": (set(), set()),
     "limits": ({"_core"}, set()),
-    "files": ({"errors"}, set()),
+    "durations": (set(), set()),
     "aio": ({"errors"}, set()),
+    "threads": ({"aio"}, set()),
+    "directory": (set(), set()),
+    "files": ({"errors", "directory"}, set()),
+    "path_walk": ({"errors", "files"}, set()),
+    "locks": ({"errors", "directory", "files", "threads"}, set()),
     "_core": (set(), set()),
     "image": ({"errors", "_core"}, {"msgspec"}),
     "stream": (PURE, {"isal", "zstandard"}),
@@ -38,7 +55,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, set()),
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
-    "cli": ({"__init__", "errors", "events", "limits", "testing"}, {"click", "rich", "uvloop"}),
+    "cli": ({"__init__", "errors", "events", "limits", "durations", "testing"}, {"click", "rich", "uvloop"}),
     "__main__": ({"cli"}, set()),
 }
 

@@ -20,7 +20,7 @@ from benchmarks.measure import Usage, call, here, measure
 from benchmarks.micro.extract import extract
 from benchmarks.micro.inflate import lane, pipeline
 from fastoci import _core
-from fastoci.store.directory import Directory
+from fastoci.directory import Directory
 from fastoci.store.ingest.data_file import DataFile, open_data
 
 RECEIVE, HASH, WRITE = "receive", "hash, one lane", "write"

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from fastoci import _core, files
+from fastoci import _core, path_walk
+from fastoci.aio import all_or_first
 from fastoci.errors import BlobNotFoundError, PlatformError, StoreError
 from fastoci.events import CandidateSwitched, Observer, QuotaSeen, Warned
 from fastoci.image import manifest as manifest_document
@@ -37,10 +38,9 @@ from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.refs import Ref
 from fastoci.store.store import Store
-from fastoci.store.threads import Threads
+from fastoci.threads import Threads
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
@@ -101,7 +101,7 @@ class Image:
         Raises:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
-        target = files.absolute(root)
+        target = path_walk.absolute(root)
         await self._note_use()
         async with self._job.store.lease_if_writable(self._parts):
             await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
@@ -116,7 +116,7 @@ class Image:
             StoreError: ``directory`` is no layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
-        target = files.absolute(directory)
+        target = path_walk.absolute(directory)
         await self._note_use()
         top = replace(self.manifest_descriptor, platform=self.platform)
         store = self._job.store
@@ -171,13 +171,13 @@ class Engine:
         cert_dir: StrPath | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.store_path = files.absolute(default_store() if store is None else store)
-        self._additional = [files.absolute(each) for each in additional]
+        self.store_path = path_walk.absolute(default_store() if store is None else store)
+        self._additional = [path_walk.absolute(each) for each in additional]
         self._limits = limits or Limits()
         self._tls_verify = tls_verify
         self._authfile = _path(authfile)
         self._creds = creds
-        self._providers = None if credential_providers is None else tuple(map(files.absolute, credential_providers))
+        self._providers = None if credential_providers is None else tuple(map(path_walk.absolute, credential_providers))
         self._places = (_path(registries_conf), _path(hosts_dir), _path(cert_dir))
         self._observer: Observer = observer or (lambda event: None)
         self._registry: Registry | None = None
@@ -392,7 +392,7 @@ class Engine:
 
 
 def _path(given: StrPath | None) -> Path | None:
-    return None if given is None else files.absolute(given)
+    return None if given is None else path_walk.absolute(given)
 
 
 async def apply(
@@ -404,7 +404,7 @@ async def apply(
         UnpackError, FormatError, StoreError: the directory holds what was extracted before.
     """
     limits = limits or Limits()
-    target, paths = files.absolute(directory), [files.absolute(layer) for layer in layers]
+    target, paths = path_walk.absolute(directory), [path_walk.absolute(layer) for layer in layers]
     worker = WorkerPool(limits.workers)
     try:
         unpacker = Unpacker(worker, Buffers(_core.Pool(limits.memory)), limits, observer or (lambda event: None))

@@ -1,66 +1,157 @@
-"""Directories that a user named, opened once; all below them by descriptors and single names.
+"""Files below a held directory, read and replaced: durable at once, and refused with a typed error.
 
-A path is read by the kernel anew in each call, and whoever can write to a directory on it can lead the next call
-elsewhere: to another user's files, with this process's rights. So:
-
-1. ``open_directory`` and ``open_parent`` are the only ways from a path to a directory that is written to. What they
-   return is held, and nothing below it is ever named by a path again.
-2. They walk by ``O_NOFOLLOW``, one name at a time. A symbolic link is followed when only root or this user could have
-   put it there; others are refused. ``..`` is the directory that the walk came through, wherever its child is by now.
-3. A name below a held descriptor is opened with ``O_NOFOLLOW`` and looked at by ``fstat`` before it is trusted.
-4. Locks are OFD write locks on files that only their owner may open. An ``flock`` needs no more than a descriptor, and
-   a read lock no more than permission to read: other users could hold either for ever.
-
-Names are single components, paths are absolute: threads of this process may have another working directory.
-Failures of the disk are ``OSError``, for the caller to translate. Spec: openat(2), path_resolution(7), fcntl(2).
+A name below a held descriptor is opened with ``O_NOFOLLOW`` and checked by ``fstat`` before it is trusted. Names are
+single components. The one place where an ``OSError`` of the disk becomes a ``StoreError``: what takes a ``Directory``
+says in full which file it is of. Knows no names of the store. Spec: openat(2); docs/store-format.md 2.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import stat
-import struct
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci.errors import StoreBusyError, StoreError
+from fastoci.directory import Directory
+from fastoci.errors import StoreError, StoreFullError
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # O_DIRECTORY: automounts are mounted
-_LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_LINKS: Final = 40  # on one way, as in the kernel
+CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 PIPE_S: Final = 5.0  # that a pipe may take to bring a configuration file
-_FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
 
 
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, by the working directory of now and of this thread; ``..`` and links stay in it.
+def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:
+    """The typed error for what the disk said, of the file that the system call named, or else of ``path``.
 
-    To be called where a path comes in, before it goes to another thread.
+    ``wanted`` is how many bytes there was no room for.
+    """
+    path = cause.filename if isinstance(cause.filename, str) else path
+    reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    if cause.errno in _FULL:
+        room = f", {wanted} bytes wanted" if wanted else ""
+        return StoreFullError(f"cannot {action} {path}: {reason}{room}{_free(path)}", path=path)
+    return StoreError(f"cannot {action} {path}: {reason}", path=path)
+
+
+def _free(path: str) -> str:
+    """What is free, for a message; a quota may be less."""
+    try:
+        room = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return ""
+    return f", {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes free"
+
+
+@contextmanager
+def translated(action: str, path: str, *, wanted: int = 0) -> Iterator[None]:
+    """Turn an ``OSError`` of the body into ``failure``'s answer."""
+    try:
+        yield
+    except OSError as cause:
+        raise failure(cause, action, path, wanted=wanted) from cause
+
+
+def read(directory: Directory, name: str, limit: int) -> bytes | None:
+    """The content of a small regular file; None when there is no such file.
 
     Raises:
-        StoreError: it has a zero byte, or what no file name can have; or it is relative, and the working directory
-            has been removed.
+        StoreError: unreadable, no regular file, or larger than ``limit`` bytes.
     """
+    path = directory.at(name)
     try:
-        if b"\0" in os.fsencode(path):
-            raise StoreError(f"{path!r} is no path: it has a zero byte", path=repr(path))
-    except UnicodeEncodeError as error:
-        raise StoreError(f"{path!r} is no path: {error.reason}", path=repr(path)) from error
+        fd = directory.open(name, READ)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
     try:
-        return Path(path).absolute()
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: the working directory has been removed", path=str(path)) from error
+        with translated("read", path):
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise StoreError(f"{path} is no regular file", path=path)
+            if info.st_size > limit:
+                raise StoreError(f"{path} has {info.st_size} bytes, more than {limit}", path=path)
+            return read_all(fd, info.st_size)
+    finally:
+        close(fd)
+
+
+def read_small(directory: Directory, name: str, limit: int) -> bytes | None:
+    """As ``read``, with one system call less: for very many files that are small.
+
+    Raises:
+        StoreError: unreadable, a directory, or larger than ``limit`` bytes.
+    """
+    path = directory.at(name)
+    try:
+        fd = directory.open(name, READ)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
+    try:
+        data = os.read(fd, _SMALL)
+        if len(data) == _SMALL:
+            while (more := os.read(fd, _SMALL)) and len(data) <= limit:
+                data += more
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise StoreError(f"{path} has more than {limit} bytes", path=path)
+    return data
+
+
+def read_all(fd: int, size: int) -> bytes:
+    """Up to ``size`` bytes from the start of a file: one ``pread`` may give less than it was asked for."""
+    pieces = []
+    offset = 0
+    while offset < size and (piece := os.pread(fd, size - offset, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+def close(fd: int) -> None:
+    """Close a file, whatever the disk says: the descriptor is free in any case, and what counts was synced before."""
+    with suppress(OSError):
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything at the cursor."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def make_directory(parent: Directory, name: str, mode: int) -> bool:
+    """Make one directory with exactly this mode, durable in its parent; False when something has that name."""
+    try:
+        return make_directory_at(parent.fd, name, mode)
+    except OSError as cause:
+        cause.filename = parent.at(name)
+        raise
+
+
+def replace(directory: Directory, name: str, data: bytes, *, temporary: str, mode: int = 0o644) -> None:
+    """``replace_at`` by the holder of the lock that guards ``temporary``: so at most one file is ever left behind."""
+    try:
+        replace_at(directory.fd, name, data, temporary=temporary, mode=mode)
+    except OSError as cause:
+        cause.filename = directory.at(name)
+        raise
 
 
 def read_start(path: Path, size: int) -> bytes:
@@ -89,42 +180,6 @@ def read_start(path: Path, size: int) -> bytes:
         os.close(fd)
 
 
-def open_directory(path: Path, *, make: int | None = None, exact: bool = False) -> int:
-    """Open a directory for reading, and as the place of all that is done in it.
-
-    Args:
-        path: absolute.
-        make: the mode of what is missing on the way, each made durable; None makes nothing.
-        exact: that mode whatever the umask.
-    Raises:
-        OSError: it is not there, or is no directory; the disk refused.
-        StoreError: a symbolic link on the way is another user's.
-    """
-    with closing(_Walk(path, make, exact)) as walk:
-        walk.go()
-        return os.open(".", DIRECTORY, dir_fd=walk.fd)
-
-
-def open_parent(path: Path, *, make: int | None = None, exact: bool = False, follow: bool = False) -> tuple[int, str]:
-    """Open the directory that a path's last name is in, whether there is such a name or not; both.
-
-    A directory that may not be listed is opened by ``O_PATH``.
-
-    Args:
-        path, make, exact: as in ``open_directory``; the last name is not made.
-        follow: when the last name is a symbolic link, go on to what it leads to.
-    Raises:
-        OSError: a directory is not there, or the path ends in no name; the disk refused.
-        StoreError: a symbolic link on the way is another user's.
-    """
-    with closing(_Walk(path, make, exact)) as walk:
-        name = walk.go_to_last(follow)
-        try:
-            return os.open(".", DIRECTORY, dir_fd=walk.fd), name
-        except PermissionError:  # may be passed through, and not listed
-            return os.open(".", _STEP, dir_fd=walk.fd), name
-
-
 def open_directory_at(parent: int, name: str) -> int:
     """Open a directory for reading, no symbolic link.
 
@@ -145,6 +200,19 @@ def open_file_at(parent: int, name: str) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EINVAL, "is no regular file", name)
+
+
+def is_at(fd: int, parent: int, name: str) -> bool:
+    """Whether a name leads to an open file.
+
+    Raises:
+        OSError: the disk refused to tell.
+    """
+    try:
+        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
 
 
 def make_directory_at(parent: int, name: str, mode: int, *, exact: bool = True) -> bool:
@@ -198,8 +266,7 @@ def replace_at(
         os.unlink(temporary, dir_fd=parent)
     fd = os.open(temporary, CREATE, 0o600, dir_fd=parent)
     try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
+        write_all(fd, data)
         if owner is not None:
             with suppress(PermissionError):
                 os.fchown(fd, *owner)
@@ -213,213 +280,3 @@ def replace_at(
     finally:
         os.close(fd)
     sync_directory(parent)
-
-
-def lock_at(parent: int, name: str) -> int | None:
-    """Lock a file, made when absent and for its owner only; None when somebody else has it locked.
-
-    Closing the descriptor lets go of it. The holder may unlink the file first: a lock counts only when the name still
-    leads to the file that was locked.
-
-    Raises:
-        OSError: no regular file, or the disk refused.
-    """
-    while True:
-        fd = os.open(name, _LOCK, 0o600, dir_fd=parent)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "is no regular file", name)
-            if not try_lock(fd):
-                os.close(fd)
-                return None
-            if is_at(fd, parent, name):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def try_lock(fd: int, *, byte: int | None = None) -> bool:
-    """Take an OFD write lock on a file that is open for writing; False when somebody else has one.
-
-    Args:
-        byte: lock this one byte, which need not exist, instead of the whole file.
-    Raises:
-        OSError: the disk refused.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _write_lock(byte))
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
-        return False
-    return True
-
-
-def is_locked(fd: int, *, byte: int | None = None) -> bool:
-    """Whether somebody else has a lock on an open file, or on one byte of it; takes none.
-
-    Raises:
-        OSError: the disk refused.
-    """
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _write_lock(byte))
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
-
-
-def _write_lock(byte: int | None) -> bytes:
-    """On the whole file or one byte, with no pid, as OFD locks demand."""
-    start, length = (0, 0) if byte is None else (byte, 1)
-    return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-
-
-def is_at(fd: int, parent: int, name: str) -> bool:
-    """Whether a name leads to an open file.
-
-    Raises:
-        OSError: the disk refused to tell.
-    """
-    try:
-        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(fd))
-
-
-@contextmanager
-def locked_at(parent: int, name: str, path: str) -> Iterator[None]:
-    """Hold the lock of a file that is there only while it is held.
-
-    Args:
-        path: of the file, for the message.
-    Raises:
-        StoreBusyError: another process holds it. To be tried again, for a time, where waiting can be ended.
-        OSError: as ``lock_at``.
-    """
-    fd = lock_at(parent, name)
-    if fd is None:
-        raise StoreBusyError(f"{path} is locked by another process (fuser {path} shows which)", path=path)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=parent)
-        os.close(fd)
-
-
-class _Walk:
-    """A way from the root to a directory. Holds every directory on it, for ``..``."""
-
-    def __init__(self, path: Path, make: int | None, exact: bool) -> None:
-        if not path.is_absolute():
-            raise ValueError(f"{path} is relative")
-        self._path = path
-        self._make = make
-        self._exact = exact
-        self._ahead = list(reversed(path.parts[1:]))
-        self._links = 0
-        self._way: list[tuple[int, str]] = [(os.open("/", _STEP), "")]
-
-    @property
-    def fd(self) -> int:
-        """The directory that was reached."""
-        return self._way[-1][0]
-
-    def close(self) -> None:
-        while self._way:
-            os.close(self._way.pop()[0])
-
-    def go(self) -> None:
-        """Go to the end."""
-        while self._ahead:
-            self._step(self._ahead.pop())
-
-    def go_to_last(self, follow: bool) -> str:
-        """Go to where the last name is; the name."""
-        while self._ahead:
-            name = self._ahead.pop()
-            if self._ahead or name == "..":
-                self._step(name)
-            elif not (follow and self._is_link(name)):
-                return name
-            else:
-                self._follow(name)
-        raise OSError(errno.EINVAL, "ends in no name", str(self._path))
-
-    def _step(self, name: str) -> None:
-        if name == "..":
-            if len(self._way) > 1:
-                os.close(self._way.pop()[0])
-            else:  # of the root, which is its own; or of where the kernel led
-                self._jump(os.open("..", _STEP, dir_fd=self.fd), "..")
-            return
-        try:
-            self._enter(name)
-        except FileNotFoundError:
-            if self._make is None:
-                raise
-            make_directory_at(self.fd, name, self._make, exact=self._exact)
-            self._enter(name)
-        except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP) or not self._is_link(name):
-                raise
-            self._follow(name)
-
-    def _enter(self, name: str) -> None:
-        self._way.append((os.open(name, _STEP, dir_fd=self.fd), name))
-
-    def _jump(self, fd: int, name: str) -> None:
-        self.close()
-        self._way = [(fd, name)]
-
-    def _is_link(self, name: str) -> bool:
-        try:
-            return stat.S_ISLNK(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode)
-        except FileNotFoundError:
-            return False
-
-    def _follow(self, name: str) -> None:
-        self._links += 1
-        if self._links > _LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._path))
-        link = os.open(name, _LINK, dir_fd=self.fd)
-        try:
-            info = os.fstat(link)
-            self._demand_own(info, name)
-            if _is_in_proc(info):  # /proc/1/root has a text that means another directory
-                self._jump(os.open(name, _STEP & ~os.O_NOFOLLOW, dir_fd=self.fd), name)
-                return
-            text = os.readlink("", dir_fd=link)
-        finally:
-            os.close(link)
-        if text.startswith("/"):
-            self._jump(os.open("/", _STEP), "")
-        self._ahead += reversed([part for part in text.split("/") if part not in ("", ".")])
-
-    def _demand_own(self, link: os.stat_result, name: str) -> None:
-        """Refuse a symbolic link that another user made, or could have moved here.
-
-        In directories that a group may write to, also one with several names: some systems let users add names to
-        links of others. The owner of the root directory counts as root, who in a user namespace has another number.
-        """
-        directory = os.fstat(self.fd)
-        own = {0, os.geteuid(), os.stat("/").st_uid}
-        shared = directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if link.st_uid not in own:
-            who = f"belongs to user {link.st_uid}"
-        elif directory.st_uid not in own:
-            who = f"is in a directory of user {directory.st_uid}"
-        elif directory.st_mode & stat.S_IWOTH and not directory.st_mode & stat.S_ISVTX:
-            who = "is in a directory that everyone can write to"
-        elif shared and link.st_nlink > 1:
-            who = "has several names, and is in a directory that others can write to"
-        else:
-            return
-        path = "/".join([*(name for _, name in self._way), name]) or "/"
-        real = os.path.realpath(self._path)
-        raise StoreError(f"{path}: this symbolic link {who}, it is not followed: give the real path, {real}", path=path)
-
-
-def _is_in_proc(info: os.stat_result) -> bool:
-    try:
-        return os.stat("/proc/self").st_dev == info.st_dev
-    except FileNotFoundError:
-        return False

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from attacker import Attacker, scene
 
-from fastoci import files
+from fastoci import locks, path_walk
 from fastoci.aio import when_free
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
@@ -260,10 +260,10 @@ async def test_who_waits_for_another_writer_gives_up_in_time_and_says_for_what(t
     target = tmp_path / "layout"
     _write(target, "app:1", image)
     before = (target / "index.json").read_bytes()
-    root = files.open_directory(target)
+    root = path_walk.open_directory(target)
     try:
         with (
-            files.locked_at(root, ".fastoci.lock", "held"),
+            locks.locked_at(root, ".fastoci.lock", "held"),
             pytest.raises(StoreBusyError, match=r"layout/\.fastoci\.lock is locked by another process"),
         ):
             await when_free(lambda: asyncio.to_thread(_write, target, "app:2", image), within_s=0.2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.registry.auth.kubelet_match import best, duration_s, matches
+from fastoci.registry.auth.kubelet_match import best, matches
 
 
 @pytest.mark.parametrize(
@@ -69,29 +69,6 @@ def test_the_longest_key_that_means_the_image_is_chosen(keys: list[str], chosen:
 
 def test_docker_hub_may_have_its_old_name_as_a_key() -> None:
     assert best(["https://index.docker.io/v1/"], "docker.io/library/redis") == "https://index.docker.io/v1/"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("0", 0),
-        ("0s", 0),
-        ("12h", 43200),
-        ("1h30m", 5400),
-        ("12h0m0s", 43200),
-        ("1.5m", 90),
-        (".5s", 0.5),
-        ("100ms", 0.1),
-    ],
-)
-def test_a_duration_of_go_is_read_in_seconds(text: str, seconds: float) -> None:
-    assert duration_s(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "5", "-5m", "5d", "5 m", "m", "1h-5m", "None", "1:30"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no duration"):
-        duration_s(text)
 
 
 @given(st.text(max_size=40) | st.text(alphabet="*?[]^-.:/a1", max_size=20))

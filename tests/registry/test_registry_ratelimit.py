@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastoci.registry.http.rate_limit_headers import Quota, quota, told_in_words_s
+from fastoci.registry.http.rate_limit_headers import Quota, quota
 
 
 @pytest.mark.parametrize(
@@ -20,19 +20,3 @@ from fastoci.registry.http.rate_limit_headers import Quota, quota, told_in_words
 )
 def test_a_quota_is_read_or_not_there(limit: str, remaining: str, expected: Quota | None) -> None:
     assert quota(limit, remaining) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("retry-after: 880µs, allowed: 44000/minute", 880e-6),
-        ("retry-after: 1m30.5s, allowed: 1/hour", 90.5),
-        ("retry-after: 2h", 7200.0),
-        ("retry-after: 15ms", 0.015),
-        ("retry-after: 999999999h", 1e9),
-        ("retry-after: soon", None),
-        ("too many requests", None),
-    ],
-)
-def test_a_wait_that_is_told_in_words_is_understood(text: str, expected: float | None) -> None:
-    assert told_in_words_s(text) == (None if expected is None else pytest.approx(expected))

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from store_shelf import Shelf
 
+from fastoci import files
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
-from fastoci.store import disk
-from fastoci.store.directory import Directory
 from fastoci.store.gc import collect
 from fastoci.store.gc.collect import GcPlan
 from fastoci.store.gc.retention import Retention
@@ -503,13 +503,13 @@ async def test_gc_reads_each_document_once_and_remembers_nothing_that_is_absent(
     ref = Ref("registry.test/a:1", level, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
     await shelf.store.record(ref)
     reads: list[str] = []
-    read = disk.read
+    read = files.read
 
     def counted(directory: Directory, name: str, limit: int) -> bytes | None:
         reads.append(name)
         return read(directory, name, limit)
 
-    monkeypatch.setattr(disk, "read", counted)
+    monkeypatch.setattr(files, "read", counted)
     marks = Marks(shelf.store.paths)
     marks.follow([Link.of(level), Link.of(plain.descriptor)])
     assert len(reads) == len(set(reads)) == 5

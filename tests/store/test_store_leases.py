@@ -199,7 +199,7 @@ async def test_a_torn_line_does_not_count_and_what_follows_it_is_another_file(
             os.write(fd, data[:20])
             raise OSError(28, "injected")
 
-        monkeypatch.setattr("fastoci.store.disk.write_all", torn)
+        monkeypatch.setattr("fastoci.files.write_all", torn)
         with pytest.raises(StoreError):
             async with shelf.store.lease([second]):
                 pass

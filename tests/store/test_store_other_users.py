@@ -20,9 +20,9 @@ from attacker import UID, Attacker, scene
 from places import SOURCE, scratch
 from store_shelf import Shelf
 
+from fastoci import locks
 from fastoci.errors import FastociError, StoreError
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
-from fastoci.store import lock
 from fastoci.store.gc.retention import Retention
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref
@@ -189,7 +189,7 @@ sys.stdin.read()
 @needs_root
 @pytest.mark.attack
 async def test_who_locks_all_that_others_may_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "WAIT_S", 0.5)
+    monkeypatch.setattr(locks, "WAIT_S", 0.5)
     with scratch("locks") as place:
         place.chmod(0o755)
         shelf = Shelf(place / "store")
@@ -204,9 +204,9 @@ async def test_who_locks_all_that_others_may_read_stops_nothing(monkeypatch: pyt
                 await collect(shelf)
         finally:
             shelf.store.close()
-        locks = {path for path in shelf.path.rglob("*") if path.name in (".lock", "lock", ".gate")}
-        assert len(locks) > 4
-        assert {stat.S_IMODE(path.stat().st_mode) for path in locks} == {0o600}
+        found = {path for path in shelf.path.rglob("*") if path.name in (".lock", "lock", ".gate")}
+        assert len(found) > 4
+        assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
 
 
 HOLD = """
@@ -223,7 +223,7 @@ sys.stdin.read()
 async def test_a_lock_that_was_readable_holds_nobody_for_ever_and_is_readable_no_more(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "WAIT_S", 0.5)
+    monkeypatch.setattr(locks, "WAIT_S", 0.5)
     with scratch("locks") as place:
         place.chmod(0o755)
         shelf = Shelf(place / "store")
@@ -250,14 +250,14 @@ async def test_a_lock_that_was_readable_holds_nobody_for_ever_and_is_readable_no
 
 def test_a_wait_for_a_lock_ends_with_it_or_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = open_store(tmp_path)
-    held = lock.acquire(paths.top, "mine", wait=True)
+    held = locks.acquire(paths.top, "mine", wait=True)
     assert held is not None
     threading.Timer(0.3, os.close, [held]).start()
-    again = lock.acquire(paths.top, "mine", wait=True)
+    again = locks.acquire(paths.top, "mine", wait=True)
     assert again is not None
-    monkeypatch.setattr(lock, "WAIT_S", 0.1)
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
     with pytest.raises(StoreError, match="locked by somebody else") as caught:
-        lock.acquire(paths.top, "mine", wait=True)
+        locks.acquire(paths.top, "mine", wait=True)
     assert caught.value.path == str(tmp_path / "mine")
     os.close(again)
     paths.close()
@@ -270,7 +270,7 @@ def test_a_lock_of_another_user_is_none(tmp_path: Path) -> None:
     (tmp_path / "theirs").touch()
     os.chown(tmp_path / "theirs", UID, UID)
     with pytest.raises(StoreError, match=f"belongs to user {UID}"):
-        lock.acquire(paths.top, "theirs", wait=False)
+        locks.acquire(paths.top, "theirs", wait=False)
     paths.close()
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from store_shelf import Shelf
 
-from fastoci import _core
+from fastoci import _core, locks
+from fastoci.directory import Directory
 from fastoci.errors import StoreError, StoreFullError
 from fastoci.image.layout import OCI_LAYOUT
-from fastoci.store import filesystem_probe, lock
-from fastoci.store.directory import Directory
+from fastoci.store import filesystem_probe
 from fastoci.store.layout import Paths
 from fastoci.store.opening import open_store
 
@@ -72,20 +72,20 @@ def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pyt
 
 
 def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastoci.files.try_lock", lambda fd, *, byte=None: True)
+    monkeypatch.setattr("fastoci.locks.try_lock", lambda fd, *, byte=None: True)
     with pytest.raises(StoreError, match="does not keep locks"):
         filesystem_probe.check(paths)
 
 
 def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = lock.acquire
+    real = locks.acquire
 
     def acquire(directory: Directory, name: str, *, wait: bool) -> int | None:
         if name == ".probe":
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         return real(directory, name, wait=wait)
 
-    monkeypatch.setattr(lock, "acquire", acquire)
+    monkeypatch.setattr(locks, "acquire", acquire)
     with pytest.raises(StoreError, match="No locks available"):
         filesystem_probe.check(paths)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from store_shelf import Shelf
 
-from fastoci.store import lock
+from fastoci import locks
 from fastoci.store.opening import open_store
-from fastoci.store.threads import Threads, check
+from fastoci.threads import Threads, check
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ async def test_work_after_cancelled_work_is_not_told_to_end(threads: Threads) ->
 async def test_a_wait_for_a_lock_ends_with_the_task(shelf: Shelf) -> None:
     """Or a process that was stopped with a lock would keep all others from their end."""
     paths = open_store(shelf.path)
-    held = lock.acquire(paths.top, ".lock", wait=True)
+    held = locks.acquire(paths.top, ".lock", wait=True)
     assert held is not None
     task = asyncio.create_task(shelf.store.update_view())
     await asyncio.sleep(0.1)
     assert not task.done()
     task.cancel()
-    async with asyncio.timeout(lock.WAIT_S / 6):
+    async with asyncio.timeout(locks.WAIT_S / 6):
         await asyncio.wait([task])
     assert task.cancelled()
     os.close(held)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from store_shelf import Shelf
 
+from fastoci import files
+from fastoci.directory import Directory
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from fastoci.store import disk, graph
-from fastoci.store.directory import Directory
+from fastoci.store import graph
 from fastoci.store.graph import listed, names, reached, reader, size_of
 from fastoci.store.refs import Ref
 from fastoci.store.usage import Amount, usage
@@ -164,13 +165,13 @@ async def test_a_document_that_an_index_names_a_thousand_times_is_read_once(
         level = await index(shelf, *[level] * 1000, note=str(depth))
     shelf.store.refs.set(Ref("example.com/deep:1", level, {}, "2026-01-01T00:00:00Z"))
     reads: list[str] = []
-    read = disk.read_small
+    read = files.read_small
 
     def counted(directory: Directory, name: str, limit: int) -> bytes | None:
         reads.append(name)
         return read(directory, name, limit)
 
-    monkeypatch.setattr(disk, "read_small", counted)
+    monkeypatch.setattr(files, "read_small", counted)
     result = usage(shelf.store.paths)
     assert (result.unique.blobs, result.broken) == (4, ())
     assert len(reads) == 5  # the reference and four documents

@@ -13,6 +13,7 @@ from parts import open_parts
 
 from fastoci import _core
 from fastoci._core import Buffer
+from fastoci.aio import all_or_first
 from fastoci.errors import FormatError, StoreError, TruncatedError
 from fastoci.events import BlobFailed, Event
 from fastoci.image.descriptor import Descriptor
@@ -22,7 +23,6 @@ from fastoci.limits import Limits
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.pipeline import PushPipeline
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.workers import WorkerPool
 
 DATA = b"0123456789" * 200_000

@@ -15,7 +15,7 @@ import pytest
 from attacker import Attacker, scene
 
 import fastoci
-from fastoci import _core, files
+from fastoci import _core, locks
 from fastoci.errors import StoreError, UnpackError
 from fastoci.testing.layers import Entry, tar
 from fastoci.unpack.rootfs import Rootfs, open_directory
@@ -72,7 +72,7 @@ def left(path: Path) -> int:
     (path / "rootfs" / "deep").mkdir(parents=True)
     path.chmod(0o700)
     fd = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    assert files.try_lock(fd)
+    assert locks.try_lock(fd)
     return fd
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from fastoci import durations
+
 if TYPE_CHECKING:
     from fastoci import Engine, Limits
 
@@ -107,16 +109,15 @@ class Size(click.ParamType["int"]):
 
 
 class Duration(click.ParamType["float"]):
-    """Seconds: a number with s, m, h, d or w behind it."""
+    """Seconds: a number with s, m, h, d or w behind it, or several as ``1h30m``."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value)
-        factor = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
-        if factor is None or not text[:-1].isdecimal():
+        try:
+            return durations.duration_s(str(value), durations.LONG)
+        except ValueError:
             self.fail(f"{value!r} is no duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
-        return float(int(text[:-1]) * factor)
 
 
 def unpack_limits(command: C) -> C:

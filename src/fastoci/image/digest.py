@@ -16,7 +16,7 @@ from fastoci.errors import ReferenceSyntaxError, UnsupportedError
 
 _GRAMMAR: Final = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _HEX: Final = re.compile(r"[0-9a-f]+")
-_DIGITS: Final = {"sha256": 64, "sha512": 128}  # hex digits by algorithm
+HEX_DIGITS: Final = {"sha256": 64, "sha512": 128}  # by algorithm: those that can be verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Digest:
     def __post_init__(self) -> None:
         if not _GRAMMAR.fullmatch(f"{self.algorithm}:{self.hex}"):
             raise ReferenceSyntaxError(f"not a digest: {str(self)[:200]!r}")
-        digits = _DIGITS.get(self.algorithm)
+        digits = HEX_DIGITS.get(self.algorithm)
         if digits is None:
             raise UnsupportedError(f"digest algorithm {self.algorithm[:64]!r} is not supported, sha256 and sha512 are")
         if len(self.hex) != digits or not _HEX.fullmatch(self.hex):
@@ -55,7 +55,7 @@ class Digest:
         Raises:
             UnsupportedError: another algorithm than sha256 and sha512.
         """
-        if algorithm not in _DIGITS:
+        if algorithm not in HEX_DIGITS:
             raise UnsupportedError(f"digest algorithm {algorithm[:64]!r} is not supported, sha256 and sha512 are")
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 
-from fastoci import files
+from fastoci import path_walk
 from fastoci.errors import StoreError
 from fastoci.events import Observer
 from fastoci.image.reference import Reference
@@ -19,8 +19,8 @@ from fastoci.limits import Limits
 from fastoci.store.graph import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
 from fastoci.store.refs import Ref
 from fastoci.store.store import Store
-from fastoci.store.threads import Check
 from fastoci.store.usage import Usage
+from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.workers import WorkerPool
@@ -115,7 +115,7 @@ class Upkeep:
             StoreBusyError: another process extends the layout, and did not end.
         """
 
-        target = files.absolute(directory)
+        target = path_walk.absolute(directory)
 
         def work(read: Read, check: Check) -> list[LayoutImage]:
             if references:

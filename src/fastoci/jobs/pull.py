@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from fastoci.aio import all_or_first
 from fastoci.errors import (
     FastociError,
     FormatError,
@@ -39,7 +40,6 @@ from fastoci.limits import Limits
 from fastoci.store.refs import Ref
 from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
 

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from fastoci import _core
 from fastoci._core import Buffer
-from fastoci.aio import wait_to_end, when_free
+from fastoci.aio import all_or_first, wait_to_end, when_free
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
 from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
@@ -26,10 +26,9 @@ from fastoci.interfaces import BlobSource
 from fastoci.jobs.rehash import StoppedError, wrong
 from fastoci.layouts.oci_layout import LayoutImage, Wrong, write_images
 from fastoci.store.store import Store
-from fastoci.store.threads import Check
+from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.workers import WorkerPool
 
 _OPEN: Final = 32  # files that are open at a time

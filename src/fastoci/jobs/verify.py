@@ -22,8 +22,8 @@ from fastoci.jobs.rehash import OPEN, Outcome, Rehash, Target
 from fastoci.store.graph import Listed, Read, descriptor, listed, names, needed_by
 from fastoci.store.layout import Paths
 from fastoci.store.store import Store
-from fastoci.store.threads import Check
 from fastoci.store.verify_cursor import VerifyRound
+from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.workers import WorkerPool
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastoci import files
+from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, IntegrityError, StoreError, StoreFullError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor, encode
@@ -77,7 +77,7 @@ def write_images(
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
     """
     with _translated(str(target)):
-        root = files.open_directory(target, make=0o755)
+        root = path_walk.open_directory(target, make=0o755)
         try:
             with _locked(root, target):
                 blobs = {blob.digest: blob for image in images for blob in image.blobs}
@@ -100,7 +100,7 @@ def _translated(path: str) -> Iterator[None]:
 def _locked(root: int, target: Path) -> Iterator[None]:
     """Hold the layout's lock, by which one process at a time extends it, and check or make ``oci-layout``."""
     _demand_layout_or_nothing(root, target)
-    with files.locked_at(root, _LOCK, f"{target}/{_LOCK}"):
+    with locks.locked_at(root, _LOCK, f"{target}/{_LOCK}"):
         data = _read(root, "oci-layout", f"{target}/oci-layout", 1 << 16)
         if data is None or not data.strip(b"\0"):  # as a power cut may have left it
             _demand_layout_or_nothing(root, target)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from fastoci import files
+from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, StoreError
 from fastoci.registry.auth.auth_file import document, read_open
 
@@ -30,7 +30,7 @@ def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
         StoreError: it cannot be written, or is another user's.
     """
     try:
-        directory, name = files.open_parent(path, make=0o700, follow=True)
+        directory, name = path_walk.open_parent(path, make=0o700, follow=True)
         try:
             return _edit(directory, name, path, change)
         finally:
@@ -43,7 +43,7 @@ def _edit(directory: int, name: str, path: Path, change: Callable[[dict[str, obj
     lock = f".{name}.lock"
     # Where nothing can be written, there may be nothing to change.
     writable = os.access(".", os.W_OK, dir_fd=directory, effective_ids=True)
-    with files.locked_at(directory, lock, f"{path.parent}/{lock}") if writable else nullcontext():
+    with locks.locked_at(directory, lock, f"{path.parent}/{lock}") if writable else nullcontext():
         found, owner = _document(directory, name, path)
         changed = change(found)
         if changed:

@@ -16,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import has_links
-from fastoci.store import disk
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import MARK, Paths
 from fastoci.store.opening import MARK_SIZE, existing_store
@@ -91,7 +91,7 @@ def _configured(own: Paths) -> list[Path]:
     path = own.top.at(MARK)
     value: object = []
     with suppress(ValueError):  # whoever opened the store has checked that it is JSON
-        value = json.loads(disk.read(own.top, MARK, MARK_SIZE) or b"{}").get(_FIELD, [])
+        value = json.loads(files.read(own.top, MARK, MARK_SIZE) or b"{}").get(_FIELD, [])
     if not isinstance(value, list) or not all(map(_is_path, value)):
         raise StoreError(f'{path}: "{_FIELD}" is no array of absolute paths', path=path)
     return [Path(each) for each in value]

@@ -12,10 +12,10 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from fastoci import files, locks
 from fastoci._core import file_system
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
-from fastoci.store import disk, lock
-from fastoci.store.directory import Directory
 from fastoci.store.layout import LOCK, PROBED, Paths
 
 # f_type, from linux/magic.h and the file systems' own sources. FUSE is not here: it is asked like a local one.
@@ -49,12 +49,12 @@ def check(paths: Paths) -> None:
     Raises:
         StoreError: it does not keep locks or renames, or buffers machines; says which. Or the disk refused.
     """
-    with disk.translated("probe the file system of", paths.root):
+    with files.translated("probe the file system of", paths.root):
         devices = f"{os.fstat(paths.ingests.fd).st_dev} {os.fstat(paths.blobs('sha256').fd).st_dev}".encode()
         leases = paths.make("leases", 0o700)
-        if disk.read(leases, PROBED, 256) == devices:
+        if files.read(leases, PROBED, 256) == devices:
             return
-        held = lock.acquire(paths.top, LOCK, wait=True)
+        held = locks.acquire(paths.top, LOCK, wait=True)
         assert held is not None
         try:
             reason = _network(paths.top) or _broken(paths.ingests, paths.blobs("sha256"))
@@ -64,7 +64,7 @@ def check(paths: Paths) -> None:
                 leases.unlink(PROBED)
             fd = leases.open(PROBED, _NEW)
             try:
-                disk.write_all(fd, devices)
+                files.write_all(fd, devices)
             finally:
                 os.close(fd)
         finally:
@@ -82,13 +82,13 @@ def _broken(first: Directory, second: Directory) -> str:
         for directory in (first, second):  # a rest, or a link that leads out of the store
             with suppress(FileNotFoundError):
                 directory.unlink(_TRIAL)
-        held = lock.acquire(first, _TRIAL, wait=True)
+        held = locks.acquire(first, _TRIAL, wait=True)
         assert held is not None
         try:
-            other = lock.acquire(first, _TRIAL, wait=False)
+            other = locks.acquire(first, _TRIAL, wait=False)
             if other is not None:
                 os.close(other)
-            if other is not None or not lock.is_held(first, _TRIAL):
+            if other is not None or not locks.is_held(first, _TRIAL):
                 return "its file system does not keep locks"
             before = os.fstat(held)
             os.close(second.open(_TRIAL, _NEW))

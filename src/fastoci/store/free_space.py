@@ -10,9 +10,10 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from fastoci import files
+from fastoci.directory import Directory
 from fastoci.image.digest import Digest
-from fastoci.store import disk, quota
-from fastoci.store.directory import Directory
+from fastoci.store import quota
 from fastoci.store.layout import Paths
 
 UNLIMITED: Final = sys.maxsize
@@ -36,7 +37,7 @@ def space(place: str | Directory) -> Space:
     while isinstance(place, str) and not os.path.lexists(place):
         place = os.path.dirname(place) or "."
     path, at = (place, place) if isinstance(place, str) else (place.path, place.fd)
-    with disk.translated("look for room at", path):
+    with files.translated("look for room at", path):
         room = os.statvfs(at)
         device = os.stat(at).st_dev
     inodes = room.f_favail if room.f_files else UNLIMITED  # btrfs makes them as they are needed

@@ -11,20 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import HEX_DIGITS
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES, MANIFESTS
 from fastoci.limits import DOCUMENT
-from fastoci.store import disk
 from fastoci.store.layout import Paths
 from fastoci.store.refs import REF_SIZE, Ref, ref_files
-from fastoci.store.threads import Check, go_on
+from fastoci.threads import Check, go_on
 
 _OTHERS: Final = 100_000  # what one reference may lead to beside what it needs
 _HEX: Final = "0123456789abcdef"
-_DIGITS: Final = {"sha256": 64, "sha512": 128}  # of digests, by algorithm
 
 Read = Callable[[Link], bytes | None]
 
@@ -48,7 +48,7 @@ def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[St
         path = directory.at(key)
         try:
             check()
-            data = disk.read_small(directory, key, REF_SIZE)
+            data = files.read_small(directory, key, REF_SIZE)
             if data is None:
                 continue
             ref = document.peek(data, Listed, what="reference")
@@ -80,11 +80,11 @@ def reader(places: Sequence[Paths], *, limit: int = DOCUMENT, check: Check = go_
     def read(link: Link) -> bytes | None:
         check()
         algorithm, _, name = link.digest.partition(":")
-        if len(name) != _DIGITS.get(algorithm) or not name.isalnum():
+        if len(name) != HEX_DIGITS.get(algorithm) or not name.isalnum():
             return None
         for place in places:
             try:
-                data = disk.read_small(place.blobs(algorithm), name, limit)
+                data = files.read_small(place.blobs(algorithm), name, limit)
             except (StoreError, OSError):  # of a document that cannot be read is said no more than that it is absent
                 continue
             if data is not None and len(data) == link.size:
@@ -179,8 +179,8 @@ def descriptor(link: Link) -> Descriptor:
 def names(paths: Paths) -> list[str]:
     """The digests of all blobs that are there, by name alone, in order; foreign files are left out."""
     found: list[str] = []
-    for algorithm, digits in _DIGITS.items():
-        with disk.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
+    for algorithm, digits in HEX_DIGITS.items():
+        with files.translated("list", f"{paths.root}/blobs/{algorithm}"), suppress(FileNotFoundError):
             entries = paths.blobs(algorithm).names()
             found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
+from fastoci import files, locks
 from fastoci.errors import BlobNotFoundError, FastociError, FormatError, StoreError, UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index
@@ -23,7 +24,6 @@ from fastoci.image.layout import REF_NAME, encode_index
 from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
 from fastoci.image.reference import Reference
-from fastoci.store import disk, lock
 from fastoci.store.layout import INDEX, LOCK, Paths
 from fastoci.store.refs import Ref, Refs
 
@@ -45,9 +45,9 @@ def update_index(paths: Paths, refs: Refs) -> bool:
     Raises:
         StoreError: the disk refused, or an ``index.json`` is there that does not parse: it is left as it is.
     """
-    with disk.translated("update", paths.top.at(INDEX)):
+    with files.translated("update", paths.top.at(INDEX)):
         adopt(paths, refs)  # before the lock, because references have locks that come first
-        held = lock.acquire(paths.top, LOCK, wait=True)
+        held = locks.acquire(paths.top, LOCK, wait=True)
         assert held is not None
         try:
             document = _read(paths)
@@ -59,7 +59,7 @@ def update_index(paths: Paths, refs: Refs) -> bool:
             if manifests == before:
                 return False
             data = json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n"
-            disk.replace(paths.top, INDEX, data, temporary=f".{INDEX}.new")
+            files.replace(paths.top, INDEX, data, temporary=f".{INDEX}.new")
         finally:
             os.close(held)
     return True
@@ -155,8 +155,8 @@ def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
 def _document(blob: Descriptor, paths: Paths) -> bytes:
     path = paths.blob(blob.digest)
     data = None
-    with disk.translated("read", path), suppress(FileNotFoundError):
-        data = disk.read(paths.blobs(blob.digest.algorithm), blob.digest.hex, _DOCUMENT)
+    with files.translated("read", path), suppress(FileNotFoundError):
+        data = files.read(paths.blobs(blob.digest.algorithm), blob.digest.hex, _DOCUMENT)
     if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
         raise BlobNotFoundError(f"the store has no {blob.digest}, or a damaged one ({path})", path=path)
     return data
@@ -207,7 +207,7 @@ def _is_of(ref: Ref | None, digest: str) -> bool:
 
 
 def _read(paths: Paths) -> dict[str, object]:
-    data = disk.read(paths.top, INDEX, _SIZE)
+    data = files.read(paths.top, INDEX, _SIZE)
     if data is None:
         data = encode_index(())
     try:

@@ -11,16 +11,16 @@ import os
 import threading
 from typing import Final
 
-from fastoci.image.digest import Digest
-from fastoci.store import disk, trust
-from fastoci.store.directory import Directory
+from fastoci import files
+from fastoci.directory import Directory
+from fastoci.image.digest import HEX_DIGITS, Digest
+from fastoci.store import trust
 
 LOCK: Final = ".lock"  # held while the store is made and while ``index.json`` is replaced
 MARK: Final = "fastoci.json"
 INDEX: Final = "index.json"
 GATE: Final = ".gate"  # in ``leases``; two bytes are locked: 0 while a collector is at work, 1 while it deletes
 PROBED: Final = ".probed"  # in ``leases``; what is known of the file system
-ALGORITHMS: Final = ("sha256", "sha512")
 
 
 class Paths:
@@ -66,7 +66,7 @@ class Paths:
         with self._guard:
             if name not in self._held:
                 parent, _, last = name.rpartition("/")
-                disk.make_directory(self.directory(parent) if parent else self.top, last, mode)
+                files.make_directory(self.directory(parent) if parent else self.top, last, mode)
             return self.directory(name)
 
     def enter(self, parent: Directory, name: str) -> Directory:
@@ -97,7 +97,7 @@ class Paths:
         Raises:
             FileNotFoundError: there are none.
         """
-        if algorithm not in ALGORITHMS:
+        if algorithm not in HEX_DIGITS:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.root}/blobs/{algorithm}")
         return self.directory(f"blobs/{algorithm}")
 
@@ -110,7 +110,7 @@ class Paths:
 
     def open_blob(self, digest: Digest) -> int:
         """Open what has the name of this blob, for reading."""
-        return self.blobs(digest.algorithm).open(digest.hex, disk.READ)
+        return self.blobs(digest.algorithm).open(digest.hex, files.READ)
 
     def blob(self, digest: Digest) -> str:
         return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"

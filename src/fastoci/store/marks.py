@@ -14,14 +14,15 @@ import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
+from fastoci import files
+from fastoci.directory import Directory
 from fastoci.errors import FormatError, StoreError
+from fastoci.image.digest import HEX_DIGITS
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.limits import DOCUMENT
-from fastoci.store import disk
-from fastoci.store.directory import Directory
-from fastoci.store.layout import ALGORITHMS, Paths
-from fastoci.store.threads import Check, go_on
+from fastoci.store.layout import Paths
+from fastoci.threads import Check, go_on
 
 
 class Marks:
@@ -111,7 +112,7 @@ class Marks:
 
     def _blobs(self, link: Link) -> Directory | None:
         """Where the blobs of its algorithm are; None when there are none."""
-        with disk.translated("look at", self._paths.root), suppress(FileNotFoundError):
+        with files.translated("look at", self._paths.root), suppress(FileNotFoundError):
             return self._paths.blobs(link.digest.partition(":")[0])
         return None
 
@@ -122,7 +123,7 @@ class Marks:
         if directory is None:
             return None
         try:
-            data = disk.read(directory, name, self._limit)
+            data = files.read(directory, name, self._limit)
         except StoreError:
             if self._may_be_document(directory, name, top):
                 raise
@@ -149,5 +150,5 @@ def _raw(link: Link) -> bytes | None:
     """The digest as bytes; None for one that no blob here is named by."""
     algorithm, _, digits = link.digest.partition(":")
     with suppress(ValueError):
-        return bytes.fromhex(digits) if algorithm in ALGORITHMS else None
+        return bytes.fromhex(digits) if algorithm in HEX_DIGITS else None
     return None

@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci import files
+from fastoci import files, locks, path_walk
+from fastoci.directory import Directory
 from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image.layout import OCI_LAYOUT, encode_index, parse_layout
-from fastoci.store import disk, lock, trust
-from fastoci.store.directory import Directory
+from fastoci.store import trust
 from fastoci.store.layout import INDEX, LOCK, MARK, Paths
 
 FORMAT: Final = 1
@@ -37,7 +37,7 @@ def open_store(path: Path) -> Paths:
         StoreFullError: no room to make it.
     """
     root = os.path.abspath(path)
-    with disk.translated("open the store", root):
+    with files.translated("open the store", root):
         paths = Paths(_top(root, make=True))
         try:
             if not _is_marked(paths.top) or not _is_complete(paths):
@@ -56,7 +56,7 @@ def existing_store(path: str) -> Paths:
         StoreError: it is not there, no store, of a newer format, or not safe to trust.
     """
     root = os.path.abspath(path)
-    with disk.translated("open the store", root):
+    with files.translated("open the store", root):
         paths = Paths(_top(root, make=False))
         try:
             if not _is_marked(paths.top) and not paths.top.has(_LAYOUT):
@@ -71,13 +71,13 @@ def existing_store(path: str) -> Paths:
 def _top(root: str, *, make: bool) -> Directory:
     """The store's own directory: opened once, checked, and held."""
     try:
-        above, name = files.open_parent(Path(root), make=0o755 if make else None, exact=True)
+        above, name = path_walk.open_parent(Path(root), make=0o755 if make else None, exact=True)
     except OSError as cause:
         cause.filename = root
         raise
     with Directory(above, os.path.dirname(root).rstrip("/")) as parent:
         if make:
-            disk.make_directory(parent, name, 0o755)
+            files.make_directory(parent, name, 0o755)
         return trust.enter(parent, name, (0, os.geteuid()))
 
 
@@ -89,13 +89,13 @@ def _check(paths: Paths) -> None:
 
 def _is_marked(top: Directory) -> bool:
     """Whether this is a store, and one that is understood here; a directory that may become one is none yet."""
-    mark = disk.read(top, MARK, MARK_SIZE)
+    mark = files.read(top, MARK, MARK_SIZE)
     if mark is not None:
         _check_format(mark, top.at(MARK))
         return True
     if set(top.names()) - _NOTHING:
         root = top.path
-        layout = disk.read(top, _LAYOUT, MARK_SIZE)
+        layout = files.read(top, _LAYOUT, MARK_SIZE)
         if layout is None:
             raise StoreError(f"{root} is not a store: not empty, and without {MARK} or oci-layout", path=root)
         try:
@@ -129,16 +129,16 @@ def _is_complete(paths: Paths) -> bool:
 def _complete(paths: Paths) -> None:
     """Make what is missing. The mark comes first: without it, a half-made store would look like foreign files."""
     top = paths.top
-    held = lock.acquire(top, LOCK, wait=True)
+    held = locks.acquire(top, LOCK, wait=True)
     assert held is not None
     try:
         if not _is_marked(top):
             mark = json.dumps({"format": FORMAT}).encode() + b"\n"
-            disk.replace(top, MARK, mark, temporary=f".{MARK}.new")
+            files.replace(top, MARK, mark, temporary=f".{MARK}.new")
         for name, mode in _MADE.items():
             paths.make(name, mode)
         for name, data in ((_LAYOUT, OCI_LAYOUT), (INDEX, encode_index(()))):
             if not top.has(name):
-                disk.replace(top, name, data, temporary=f".{name}.new")
+                files.replace(top, name, data, temporary=f".{name}.new")
     finally:
         os.close(held)

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from fastoci.store import disk
-from fastoci.store.directory import Directory
+from fastoci import files
+from fastoci.directory import Directory
 
 _SYSCALL: Final = 443  # quotactl_fd, on every architecture since Linux 5.14
 _GET: Final = 0x800007 << 8  # Q_GETQUOTA; the kind of quota is in the lowest byte
@@ -43,7 +43,7 @@ def left(place: str | Directory, *, ask: Ask | None = None) -> tuple[int | None,
     try:
         answers = [ask(fd, _GET | kind, who) for kind, who in ((_USER, os.geteuid()), (_GROUP, os.getegid()))]
     finally:
-        disk.close(fd)
+        files.close(fd)
     each = [_left(answer) for answer in answers if answer is not None]
     return _least([size for size, _ in each]), _least([inodes for _, inodes in each])
 

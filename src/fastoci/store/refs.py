@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from fastoci import files, locks
+from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, FormatError, StoreError, UnsupportedError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
-from fastoci.store import disk, lock
-from fastoci.store.directory import Directory
 from fastoci.store.layout import Paths
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
@@ -70,14 +70,14 @@ class Refs:
             StoreError: the disk refused.
         """
         prefix, key = self._paths.ref(ref.name)
-        with disk.translated("record", self._paths.ref_path(ref.name)):
-            made = disk.make_directory(self._paths.refs, prefix, 0o755)
+        with files.translated("record", self._paths.ref_path(ref.name)):
+            made = files.make_directory(self._paths.refs, prefix, 0o755)
             with self._locked(prefix) as directory:
                 if not made and not directory.has(key):
                     # Who made the directory may have been killed before its name was synced.
                     self._paths.refs.sync()
                 ref = _merge(self._before(directory, key), ref)
-                disk.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
+                files.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
         return ref
 
     def get(self, name: str) -> Ref:
@@ -89,7 +89,7 @@ class Refs:
         """
         prefix, key = self._paths.ref(name)
         ref = None
-        looking = disk.translated("look at", self._paths.ref_path(name))
+        looking = files.translated("look at", self._paths.ref_path(name))
         with looking, suppress(FileNotFoundError), self._paths.enter(self._paths.refs, prefix) as directory:
             ref = self.load(directory, key)
         if ref is None:
@@ -170,7 +170,7 @@ class Refs:
             ref = self.load(directory, key)
             if ref is not None:
                 ref = replace(ref, pinned=pinned)
-                disk.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
+                files.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
                 return ref
         raise self._absent(name)
 
@@ -180,7 +180,7 @@ class Refs:
         The directory is open until the next one is asked for.
         """
         for directory, key in ref_files(self._paths):
-            with disk.translated("look at", directory.at(key)), suppress(FileNotFoundError):
+            with files.translated("look at", directory.at(key)), suppress(FileNotFoundError):
                 yield directory, key, directory.stat(key)
 
     def load(self, directory: Directory, key: str) -> Ref | None:
@@ -189,7 +189,7 @@ class Refs:
         Raises:
             StoreError: its file is broken, or the disk refused.
         """
-        data = disk.read(directory, key, REF_SIZE)
+        data = files.read(directory, key, REF_SIZE)
         if data is None:
             return None
         path = directory.at(key)
@@ -204,7 +204,7 @@ class Refs:
         return ref
 
     def _changing(self, name: str) -> AbstractContextManager[None]:
-        return disk.translated("change", self._paths.ref_path(name))
+        return files.translated("change", self._paths.ref_path(name))
 
     @contextmanager
     def _locked(self, prefix: str) -> Iterator[Directory]:
@@ -214,7 +214,7 @@ class Refs:
             FileNotFoundError: it is absent, so there are none.
         """
         with self._paths.enter(self._paths.refs, prefix) as directory:
-            held = lock.acquire(directory, ".lock", wait=True)
+            held = locks.acquire(directory, ".lock", wait=True)
             assert held is not None
             try:
                 yield directory
@@ -235,7 +235,7 @@ def ref_files(paths: Paths) -> Iterator[tuple[Directory, str]]:
 
     A directory is open until the next one's files are asked for.
     """
-    with disk.translated("list", f"{paths.root}/refs"):
+    with files.translated("list", f"{paths.root}/refs"):
         for prefix in paths.refs.names():
             with suppress(FileNotFoundError, NotADirectoryError), paths.refs.enter(prefix) as directory:
                 for key in filter(_KEY.fullmatch, directory.names()):

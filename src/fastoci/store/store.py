@@ -14,11 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from fastoci import files
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.digest import Digest
+from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.limits import DOCUMENT, Level
-from fastoci.store import disk, filesystem_probe
+from fastoci.store import filesystem_probe
 from fastoci.store.additional import open_additional
 from fastoci.store.gc import collect
 from fastoci.store.gc.collect import GcItem, GcPlan
@@ -31,11 +32,11 @@ from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.ingest.waiting import Waiting
-from fastoci.store.layout import ALGORITHMS, Paths
+from fastoci.store.layout import Paths
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Ref, Refs
-from fastoci.store.threads import Check, Threads
 from fastoci.store.usage import Usage, usage
+from fastoci.threads import Check, Threads
 
 T = TypeVar("T")
 
@@ -176,11 +177,11 @@ class Store:
                 return elsewhere
             if not self.holds(blob):
                 raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path) from cause
-            raise disk.failure(cause, "open", path) from cause
+            raise files.failure(cause, "open", path) from cause
         info = os.fstat(fd)
         if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self._unsynced.distrusts(blob.digest):
             return fd
-        disk.close(fd)
+        files.close(fd)
         if (elsewhere := self._open_elsewhere(blob)) is not None:
             return elsewhere
         why = "was found damaged" if self._unsynced.treats_as_absent(blob.digest) else f"is not its {blob.size} bytes"
@@ -283,8 +284,8 @@ class Store:
 
     def _missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         directories: dict[str, int] = {}
-        for algorithm in ALGORITHMS:
-            with disk.translated("look at", self._paths.root), suppress(FileNotFoundError):
+        for algorithm in HEX_DIGITS:
+            with files.translated("look at", self._paths.root), suppress(FileNotFoundError):
                 directories[algorithm] = self._paths.blobs(algorithm).fd
         return self._absent(blobs, directories)
 
@@ -320,7 +321,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as cause:
-            raise disk.failure(cause, "look at", self._paths.blob(blob.digest)) from cause
+            raise files.failure(cause, "look at", self._paths.blob(blob.digest)) from cause
 
     def _may_write(self) -> bool:
         with suppress(FileNotFoundError):
@@ -338,11 +339,11 @@ class Store:
                 self._probed = True
 
     def _mark_corrupt(self, digest: Digest) -> None:
-        with disk.translated("mark a blob below", f"{self._paths.root}/unsynced"):
+        with files.translated("mark a blob below", f"{self._paths.root}/unsynced"):
             self._unsynced.mark_corrupt(digest)
 
     def _mark_pending(self, digests: Sequence[Digest]) -> None:
-        with disk.translated("mark blobs below", f"{self._paths.root}/unsynced"):
+        with files.translated("mark blobs below", f"{self._paths.root}/unsynced"):
             self._durability.mark_pending(digests)
 
     def _begin(self, blob: Descriptor, cached: bool) -> StoreIngest | None:
@@ -359,7 +360,7 @@ class Store:
             raise StoreBusyError(f"another process is fetching {blob.digest}", path=path)
         try:
             if not self.holds(blob):  # the last holder may have committed it
-                with disk.translated("begin", path, wanted=blob.size):
+                with files.translated("begin", path, wanted=blob.size):
                     self._paths.make(f"blobs/{blob.digest.algorithm}", 0o755)
                 return StoreIngest(
                     blob,
@@ -370,7 +371,7 @@ class Store:
                     durability=self._durability,
                     cached=cached,
                 )
-            with disk.translated("delete", path):
+            with files.translated("delete", path):
                 held.remove()
         except BaseException:
             held.close()
@@ -381,10 +382,10 @@ class Store:
     def _read(self, blob: Descriptor) -> bytes:
         fd = self.open(blob)
         try:
-            with disk.translated("read", self._paths.blob(blob.digest)):
-                data = disk.read_all(fd, blob.size)
+            with files.translated("read", self._paths.blob(blob.digest)):
+                data = files.read_all(fd, blob.size)
         finally:
-            disk.close(fd)
+            files.close(fd)
         if len(data) != blob.size:
             raise BlobNotFoundError(f"{blob.digest} ends after {len(data)} of {blob.size} bytes", path=str(self.path))
         return data

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Collection
 from contextlib import suppress
 
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
-from fastoci.store.directory import Directory
 
 
 def enter(parent: Directory, name: str, owners: Collection[int]) -> Directory:

@@ -18,7 +18,7 @@ from fastoci.limits import DOCUMENT
 from fastoci.store.graph import Listed, Read, listed, names, reached, reader
 from fastoci.store.index_json import foreign
 from fastoci.store.layout import Paths
-from fastoci.store.threads import Check, go_on
+from fastoci.threads import Check, go_on
 
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
-from fastoci.store import disk, lock
 from fastoci.store.layout import Paths
 
 _CURSOR: Final = "cursor"
@@ -44,10 +44,10 @@ class VerifyRound:
         self._lock: int | None = None
         try:
             self._directory = paths.make("verify", 0o700)
-            self._lock = lock.acquire(self._directory, "lock", wait=False)
+            self._lock = locks.acquire(self._directory, "lock", wait=False)
         except OSError as cause:
             if cause.errno not in _READ_ONLY:
-                raise disk.failure(cause, "verify", path) from cause
+                raise files.failure(cause, "verify", path) from cause
         else:
             if self._lock is None:
                 raise StoreBusyError(f"{path} is locked: another verification is at work", path=path)
@@ -56,7 +56,7 @@ class VerifyRound:
         """Where an earlier round stopped; a cursor that cannot be read is the beginning."""
         if self._lock is not None:
             with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
-                fields = json.loads(disk.read(self._directory, _CURSOR, _SIZE) or b"")
+                fields = json.loads(files.read(self._directory, _CURSOR, _SIZE) or b"")
                 return Cursor(str(fields["after"]), tuple(map(str, fields["bad"])))
         return Cursor()
 
@@ -68,13 +68,13 @@ class VerifyRound:
         """
         if self._lock is not None:
             data = json.dumps({"after": after, "bad": list(bad)}).encode() + b"\n"
-            with disk.translated("write", self._directory.at(_CURSOR)):
-                disk.replace(self._directory, _CURSOR, data, temporary="cursor.new", mode=0o600)
+            with files.translated("write", self._directory.at(_CURSOR)):
+                files.replace(self._directory, _CURSOR, data, temporary="cursor.new", mode=0o600)
 
     def end(self) -> None:
         """The round is over: the next one begins at the start."""
         if self._lock is not None:
-            with disk.translated("delete", self._directory.at(_CURSOR)), suppress(FileNotFoundError):
+            with files.translated("delete", self._directory.at(_CURSOR)), suppress(FileNotFoundError):
                 self._directory.unlink(_CURSOR)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from fastoci._core import Buffer, Stop
+from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, UnpackError
 from fastoci.events import Observer, UnpackStarted, Warned
 from fastoci.image.descriptor import Descriptor
@@ -28,7 +29,6 @@ from fastoci.stream.verify import Verifier
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_source import ArrivingTar, FileTar
 from fastoci.transfer.pipeline import PullPipeline
-from fastoci.transfer.tasks import all_or_first
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.transfer.workers import WorkerPool

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci import _core, files
+from fastoci import _core, files, locks, path_walk
 from fastoci.errors import StoreError, StoreFullError
 
 _PRIVATE: Final = 0o700
@@ -49,7 +49,7 @@ class Rootfs:
         """
         try:
             with ExitStack() as undo:
-                parent, name = files.open_parent(target, make=0o755)
+                parent, name = path_walk.open_parent(target, make=0o755)
                 undo.callback(close, parent)
                 _demand_free(parent, name)
                 _remove_abandoned(parent, name, stop)
@@ -156,7 +156,7 @@ class _Staging:
                 return None
             _make_plain(fd, _PRIVATE)
             try:
-                lock = files.lock_at(fd, _LOCK)
+                lock = locks.lock_at(fd, _LOCK)
             except FileNotFoundError:
                 return None
             if lock is None:
@@ -183,7 +183,7 @@ class _Staging:
                 os.rmdir(name, dir_fd=parent)  # just made, or nearly removed: then it is empty
                 return None
             undo.callback(close, lock)
-            if not _is_private(os.fstat(lock), stat.S_IFREG | 0o600) or not files.try_lock(lock):
+            if not _is_private(os.fstat(lock), stat.S_IFREG | 0o600) or not locks.try_lock(lock):
                 return None
             undo.pop_all()
             return cls(parent, name, fd, lock)
@@ -247,12 +247,12 @@ def open_directory(path: Path) -> tuple[int, bool]:
 def _open_or_make(path: Path) -> int:
     unreadable = False
     try:
-        return files.open_directory(path)
+        return path_walk.open_directory(path)
     except FileNotFoundError:
         pass
     except PermissionError:
         unreadable = True
-    parent, name = files.open_parent(path, follow=True)
+    parent, name = path_walk.open_parent(path, follow=True)
     try:
         if unreadable:
             return _open_unreadable(parent, name)

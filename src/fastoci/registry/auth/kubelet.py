@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci import files
+from fastoci.durations import duration_s
 from fastoci.errors import CredentialError, FormatError
 from fastoci.registry.auth import kubelet_match
 from fastoci.registry.auth.credential import Credential
@@ -188,7 +189,7 @@ def _provider(entry: object, where: str) -> Provider | None:
     if not images:
         raise FormatError(f"{where}: 'matchImages' is empty")
     try:
-        cache_s = kubelet_match.duration_s(str(entry.get("defaultCacheDuration")))
+        cache_s = duration_s(str(entry.get("defaultCacheDuration")))
     except ValueError:
         raise FormatError(f"{where}: 'defaultCacheDuration' is no duration as 12h or 30m0s") from None
     return Provider(
@@ -238,4 +239,4 @@ def _answer(found: object, provider: Provider) -> _Answer:
         if not isinstance(user, str) or not isinstance(password, str):
             raise ValueError
         credentials[key] = Credential(user, password)
-    return _Answer(credentials, kind, provider.cache_s if life is None else kubelet_match.duration_s(str(life)))
+    return _Answer(credentials, kind, provider.cache_s if life is None else duration_s(str(life)))

@@ -1,9 +1,9 @@
-"""Which images a pattern of the kubelet means, and how long its durations are. No I/O.
+"""Which images a pattern of the kubelet means. No I/O.
 
 A pattern is ``host[:port][/path]``. The host is compared label by label, each of which may have ``*``, ``?`` and
-``[a-z]``; a wildcard never buffers a dot. The port must be the very same, or absent in both. The path is a prefix.
+``[a-z]``; a wildcard never matches a dot. The port must be the very same, or absent in both. The path is a prefix.
 
-Spec: kubelet.config.k8s.io/v1 CredentialProvider.matchImages; Go's ``time.ParseDuration``.
+Spec: kubelet.config.k8s.io/v1 CredentialProvider.matchImages.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Final
 
 _PATTERN: Final = re.compile(r"(?:https?://)?([^/\s\\:]+|\[[0-9a-fA-F:]+\])(?::([0-9]+))?(/[^\s]*)?")
 _SETS: Final = re.compile(r"[^\[\]]*(?:\[\^?[^\[\]]+\][^\[\]]*)*")  # brackets come in pairs, and are not empty
-_PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def matches(pattern: str, image: str) -> bool:
@@ -49,20 +47,6 @@ def best(patterns: Iterable[str], image: str) -> str | None:
         except ValueError:
             continue
     return max(found, key=lambda pattern: (len(pattern), pattern), default=None)
-
-
-def duration_s(text: str) -> float:
-    """Seconds of a Go duration as ``1h30m``, ``0s`` or ``0``.
-
-    Raises:
-        ValueError: it is none, or negative.
-    """
-    if text == "0":
-        return 0.0
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("no duration")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -18,8 +18,8 @@ from typing import Final
 
 from fastoci.aio import when_free
 from fastoci.errors import ConnectError, CredentialError, FormatError, ReferenceSyntaxError, TimedOutError
-from fastoci.files import absolute
 from fastoci.image.reference import Reference
+from fastoci.path_walk import absolute
 from fastoci.registry.auth import auth_file
 from fastoci.registry.auth.auth_file import AuthFile
 from fastoci.registry.auth.authenticator import Authenticator

@@ -17,6 +17,7 @@ from typing import Final
 
 from yarl import URL
 
+from fastoci.durations import duration_s
 from fastoci.errors import FormatError
 from fastoci.registry.config.certs_d import Folder
 from fastoci.registry.config.registries_conf import toml
@@ -24,8 +25,6 @@ from fastoci.registry.http.urls import parse_url
 
 DEFAULT: Final = "_default"  # the directory for hosts that have none of their own
 _CAPABILITIES: Final = frozenset({"pull", "resolve", "push"})
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -141,11 +140,12 @@ class _Row:
 
     def _connect_s(self) -> float | None:
         text = self.row.get("dial_timeout", "")
-        parts = _DURATION.findall(text) if isinstance(text, str) else []
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if not isinstance(text, str) or (text and "".join(map("".join, parts)) != text):
-            raise self._error("dial_timeout", 'a duration as "1s" or "1m30s"')
-        return seconds or None
+        if text == "":
+            return None
+        try:
+            return duration_s(str(text)) or None
+        except ValueError:
+            raise self._error("dial_timeout", 'a duration as "1s" or "1m30s"') from None
 
     def strings(self, key: str) -> list[str]:
         """A string, or a list of them."""

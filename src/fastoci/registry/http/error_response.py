@@ -10,6 +10,7 @@ import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from fastoci.durations import retry_after_in_message_s, retry_after_s
 from fastoci.errors import (
     DeniedError,
     NotFoundError,
@@ -19,7 +20,6 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from fastoci.registry.http.rate_limit_headers import retry_after_s, told_in_words_s
 from fastoci.registry.http.throughput import drips
 from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
@@ -49,7 +49,7 @@ async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
     wait_s = None
     if reply.status in (429, 503):
         wait_s = parsed(retry_after_s, reply.header("Retry-After"), now=datetime.now(UTC))
-        wait_s = parsed(told_in_words_s, words) if wait_s is None else wait_s
+        wait_s = parsed(retry_after_in_message_s, words) if wait_s is None else wait_s
     return _class(reply.status)(message, url=reply.url, status=reply.status, code=code, retry_after_s=wait_s)
 
 

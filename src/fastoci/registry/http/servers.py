@@ -16,9 +16,10 @@ from typing import Final
 
 from yarl import URL
 
+from fastoci.durations import retry_after_s
 from fastoci.errors import RateLimitedError
 from fastoci.registry.http.connection_limit import ConnectionLimit
-from fastoci.registry.http.rate_limit_headers import Quota, quota, retry_after_s
+from fastoci.registry.http.rate_limit_headers import Quota, quota
 from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin

@@ -16,10 +16,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from fastoci.image.digest import Digest
+from fastoci import files
+from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.image.links import Link
 from fastoci.limits import DOCUMENT
-from fastoci.store import disk
 from fastoci.store.gc import stale
 from fastoci.store.gc.leases import Collecting, collecting
 from fastoci.store.gc.retention import Retention, Root, divide
@@ -28,13 +28,12 @@ from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.layout import Paths
 from fastoci.store.marks import Marks
 from fastoci.store.refs import Refs, Stamp, stamp_of
-from fastoci.store.threads import Check, go_on
+from fastoci.threads import Check, go_on
 
 _SWEEP_S: Final = 0.005  # that jobs are kept waiting at a time
 _SETTLED_NS: Final = 2_000_000_000  # a file changed so shortly before may change again and look the same
 _MOST: Final = 256  # blobs a sweep
 _LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
-_HEX: Final = {"sha256": 64, "sha512": 128}
 
 Kind = Literal["ref", "blob", "ingest", "marker"]
 
@@ -182,10 +181,10 @@ def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[G
 
 def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
     """Delete a blob's name; a large one's blocks are freed when ``freed`` ends."""
-    with disk.translated("delete", paths.blob(digest)), suppress(FileNotFoundError, IsADirectoryError):
+    with files.translated("delete", paths.blob(digest)), suppress(FileNotFoundError, IsADirectoryError):
         directory = paths.blobs(digest.algorithm)
         if size > _LARGE:
-            freed.callback(disk.close, directory.open(digest.hex, disk.READ))
+            freed.callback(files.close, directory.open(digest.hex, files.READ))
         directory.unlink(digest.hex)
         return True
     return False
@@ -193,8 +192,8 @@ def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
 
 def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
     """Everything with the name of a blob, by names alone."""
-    for algorithm, digits in _HEX.items():
-        listed = disk.translated("list", f"{paths.root}/blobs/{algorithm}")
+    for algorithm, digits in HEX_DIGITS.items():
+        listed = files.translated("list", f"{paths.root}/blobs/{algorithm}")
         with listed, suppress(FileNotFoundError), paths.blobs(algorithm).scan() as entries:
             for number, entry in enumerate(entries):
                 if number % 1024 == 0:
@@ -207,7 +206,7 @@ def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
 def _size(paths: Paths, algorithm: str, digest: bytes) -> int | None:
     """Bytes of a blob; None when it is none: something foreign, or deleted meanwhile."""
     directory = paths.blobs(algorithm)
-    with disk.translated("look at", directory.path), suppress(FileNotFoundError):
+    with files.translated("look at", directory.path), suppress(FileNotFoundError):
         info = directory.stat(digest.hex())
         return info.st_size if stat.S_ISREG(info.st_mode) else None
     return None

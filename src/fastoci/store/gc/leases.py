@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.digest import Digest
-from fastoci.store import disk, lock
 from fastoci.store.layout import GATE, Paths
-from fastoci.store.threads import Threads
+from fastoci.threads import Threads
 
 _COLLECTING, _SWEEPING = 0, 1  # bytes of the gate that a collector locks
 _USES: Final = 256  # jobs in one file; then a new one is begun, so that a busy program's does not grow for ever
@@ -84,22 +84,22 @@ class Leases:
         Raises:
             StoreError: there was none for longer than any sweep takes.
         """
-        until = time.monotonic() + lock.WAIT_S
+        until = time.monotonic() + locks.WAIT_S
         while await self._threads.run(self._is_swept):
             if time.monotonic() > until:
                 path = self._paths.leases.at(GATE)
-                raise StoreError(f"{path} was locked by somebody else for {lock.WAIT_S:.0f} s", path=path)
+                raise StoreError(f"{path} was locked by somebody else for {locks.WAIT_S:.0f} s", path=path)
             await asyncio.sleep(random.uniform(*_PAUSE_S))
 
     def _enter(self, lines: bytes) -> _File:
-        with self._guard, disk.translated("write a lease below", f"{self._paths.root}/leases", wanted=len(lines)):
+        with self._guard, files.translated("write a lease below", f"{self._paths.root}/leases", wanted=len(lines)):
             file = self._current
             if file is None or file.uses >= _USES:
                 file = self._current = self._create()
             file.users += 1
             file.uses += 1
             try:
-                disk.write_all(file.fd, lines)
+                files.write_all(file.fd, lines)
             except BaseException:
                 self._drop(file)  # what follows a torn line would not count
                 raise
@@ -107,19 +107,19 @@ class Leases:
 
     def _create(self) -> _File:
         name = uuid.uuid4().hex
-        fd = lock.acquire(self._paths.make("leases", 0o700), name, wait=True)
+        fd = locks.acquire(self._paths.make("leases", 0o700), name, wait=True)
         assert fd is not None
         about = {"boot_id": self._boot_id, "pid": os.getpid(), "started_at": datetime.now(UTC).isoformat()}
         file = _File(name, fd)
         try:
-            disk.write_all(fd, json.dumps(about).encode() + b"\n")
+            files.write_all(fd, json.dumps(about).encode() + b"\n")
         except BaseException:
             self._end(file)
             raise
         return file
 
     def _leave(self, file: _File) -> None:
-        with self._guard, disk.translated("delete", self._paths.leases.at(file.name)):
+        with self._guard, files.translated("delete", self._paths.leases.at(file.name)):
             self._drop(file, begun=True)
 
     def _drop(self, file: _File, *, begun: bool = False) -> None:
@@ -132,15 +132,15 @@ class Leases:
 
     def _end(self, file: _File) -> None:
         try:
-            if not lock.is_held(self._paths.leases, GATE, byte=_COLLECTING):
+            if not locks.is_held(self._paths.leases, GATE, byte=_COLLECTING):
                 self._paths.leases.unlink(file.name)
         finally:
-            disk.close(file.fd)
+            files.close(file.fd)
 
     def _is_swept(self) -> bool:
         leases = self._paths.leases
-        with disk.translated("look at", leases.at(GATE)):
-            return lock.is_held(leases, GATE, byte=_SWEEPING)
+        with files.translated("look at", leases.at(GATE)):
+            return locks.is_held(leases, GATE, byte=_SWEEPING)
 
 
 class Collecting:
@@ -157,21 +157,21 @@ class Collecting:
     def drop_dead_leases(self) -> int:
         """Delete the leases of jobs that are over, and count them; before the references are read."""
         count = 0
-        with disk.translated("list", f"{self._paths.root}/leases"):
+        with files.translated("list", f"{self._paths.root}/leases"):
             for name in _names(self._paths):
                 with suppress(FileNotFoundError):
-                    held = lock.acquire(self._paths.leases, name, wait=False)
+                    held = locks.acquire(self._paths.leases, name, wait=False)
                     if held is not None:
                         self._paths.leases.unlink(name)
-                        disk.close(held)
+                        files.close(held)
                         count += 1
         return count
 
     def read(self, *, living: bool = False) -> None:
         """Read what leases have come to say since the last time; of ``living`` jobs alone, or of all."""
-        with disk.translated("read", f"{self._paths.root}/leases"):
+        with files.translated("read", f"{self._paths.root}/leases"):
             for name in _names(self._paths):
-                if not living or lock.is_held(self._paths.leases, name):
+                if not living or locks.is_held(self._paths.leases, name):
                     self._read_one(name)
 
     def _read_one(self, name: str) -> None:
@@ -179,7 +179,7 @@ class Collecting:
         try:
             if self._paths.leases.stat(name).st_size <= known:
                 return
-            fd = self._paths.leases.open(name, disk.READ)
+            fd = self._paths.leases.open(name, files.READ)
         except FileNotFoundError:  # its job is over: its references are there
             return
         try:
@@ -189,22 +189,22 @@ class Collecting:
                     with suppress(ValueError):
                         self.leased.add(bytes.fromhex(line.partition(b":")[2].decode()))
         finally:
-            disk.close(fd)
+            files.close(fd)
         self._read[name] = known
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:
         """Keep jobs between the writing of their lease and their look at the blobs; ``spared`` is up to date."""
         leases = self._paths.leases
-        with disk.translated("lock", leases.at(GATE)):
-            held = lock.acquire(leases, GATE, wait=True, byte=_SWEEPING)
+        with files.translated("lock", leases.at(GATE)):
+            held = locks.acquire(leases, GATE, wait=True, byte=_SWEEPING)
         assert held is not None
         began = time.monotonic()
         try:
             self.read()
             yield
         finally:
-            disk.close(held)
+            files.close(held)
         # Jobs look now and then whether the gate is open: half of the time it is.
         time.sleep(time.monotonic() - began)
 
@@ -217,15 +217,15 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
         StoreBusyError: another one is at work.
         StoreError: the disk refused.
     """
-    with disk.translated("lock", f"{paths.root}/leases"):
+    with files.translated("lock", f"{paths.root}/leases"):
         leases = paths.make("leases", 0o700)
-        held = lock.acquire(leases, GATE, wait=False, byte=_COLLECTING)
+        held = locks.acquire(leases, GATE, wait=False, byte=_COLLECTING)
     if held is None:
         raise StoreBusyError(f"another gc of {paths.root} is at work", path=leases.at(GATE))
     try:
         yield Collecting(paths)
     finally:
-        disk.close(held)
+        files.close(held)
 
 
 def _names(paths: Paths) -> list[str]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from fastoci.image.digest import Digest
-from fastoci.store import disk, lock
-from fastoci.store.directory import Directory
+from fastoci import files, locks
+from fastoci.directory import Directory
+from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.store.ingest import unsynced as boot
 from fastoci.store.ingest.ingest import remove
 from fastoci.store.ingest.state import STATE_SIZE, State
@@ -21,29 +21,29 @@ from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import Paths
 
 _IDLE_S: Final = 24 * 3600.0  # an ingest that was not written for so long is not gone on with
-_INGEST: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
-_ALGORITHMS: Final = {64: "sha256", 128: "sha512"}
+_INGEST: Final = re.compile("|".join(f"[0-9a-f]{{{digits}}}" for digits in HEX_DIGITS.values()))
+_ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 
 
 def stale_ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
     """Ingests that can go: digest, bytes and why. Those that are locked are at work."""
-    with disk.translated("list", f"{paths.root}/ingest"):
+    with files.translated("list", f"{paths.root}/ingest"):
         for name in filter(_INGEST.fullmatch, paths.ingests.names()):
             # gone meanwhile; no directory, least of all a link: not ours
             with suppress(FileNotFoundError, NotADirectoryError), paths.ingests.enter(name) as directory:
                 why = _why(paths, directory, name, boot_id, now)
-                if why and not lock.is_held(directory, "lock"):
+                if why and not locks.is_held(directory, "lock"):
                     yield f"{_ALGORITHMS[len(name)]}:{name}", _size(directory), why
 
 
 def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
     """Delete one that ``stale_ingests`` found, unless somebody goes on with it; whether it did."""
     name = digest.partition(":")[2]
-    deleting, gone = disk.translated("delete", paths.ingests.at(name)), (FileNotFoundError, NotADirectoryError)
+    deleting, gone = files.translated("delete", paths.ingests.at(name)), (FileNotFoundError, NotADirectoryError)
     with deleting, suppress(*gone), paths.ingests.enter(name) as directory:
         if not _why(paths, directory, name, boot_id, now):
             return False
-        held = lock.acquire(directory, "lock", wait=False)
+        held = locks.acquire(directory, "lock", wait=False)
         if held is None:
             return False
         try:
@@ -51,7 +51,7 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
                 remove(directory, paths.ingests)
                 return True
         finally:
-            disk.close(held)
+            files.close(held)
     return False
 
 
@@ -66,7 +66,7 @@ def stale_markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
 def remove_marker(paths: Paths, path: str) -> bool:
     """Delete one that ``stale_markers`` found: nobody adds to those of other boots."""
     _, other, name = path.rsplit("/", 2)
-    with disk.translated("delete", path):
+    with files.translated("delete", path):
         return boot.remove_marker(paths, other, name)
 
 
@@ -81,7 +81,7 @@ def _why(paths: Paths, directory: Directory, name: str, boot_id: str, now: float
     if not directory.has("data"):
         done = paths.holds(Digest(_ALGORITHMS[len(name)], name))
         return "a rest of one that is done" if done else ""
-    record = disk.read(directory, "state", STATE_SIZE)
+    record = files.read(directory, "state", STATE_SIZE)
     state = None if record is None else State.decode(record)
     if state is not None and state.boot_id != boot_id and not state.synced:
         return "of another boot and not synced"

@@ -14,13 +14,13 @@ import threading
 from concurrent.futures import Future
 from typing import Final
 
+from fastoci import files
 from fastoci._core import BUFFER_SIZE, Sha256
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.store import disk
-from fastoci.store.directory import Directory
 from fastoci.store.ingest.state import STATE_SIZE, State
-from fastoci.store.threads import Threads, check
+from fastoci.threads import Threads, check
 
 _STEP: Final = 64 << 20  # bytes between two syncs: what a power cut costs, and 16 of a disk's many syncs a GB
 _PIECE: Final = 1 << 20  # bytes that are hashed at a time
@@ -69,7 +69,7 @@ class Record:
             raise ValueError(f"{path} is closed")
         if self.lost:
             raise StoreError(f"the disk lost what was written below {directory}", path=path)
-        with disk.translated("write", path, wanted=STATE_SIZE), self._guard:
+        with files.translated("write", path, wanted=STATE_SIZE), self._guard:
             self._write(State(self._state.boot_id, self._state.synced, offset, hash_state))
         if self._threads is not None and offset >= self._next_sync and (not self._syncing or self._syncing.done()):
             self._next_sync = offset + _STEP
@@ -84,7 +84,7 @@ class Record:
         """Close the record; idempotent."""
         self.settle()
         if self._state_fd >= 0:
-            disk.close(self._state_fd)
+            files.close(self._state_fd)
             self._state_fd = -1
 
     def _write(self, state: State) -> None:

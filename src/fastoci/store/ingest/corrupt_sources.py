@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from fastoci import files
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
-from fastoci.store import disk
-from fastoci.store.directory import Directory
 
 NAME: Final = "corrupt"
 _SIZE: Final = 1 << 16  # bytes of it
@@ -21,7 +21,7 @@ _SIZE: Final = 1 << 16  # bytes of it
 def read(directory: Directory) -> tuple[str, ...]:
     """The servers, none when nobody is known to have."""
     with suppress(StoreError):  # a hint that cannot be read is none
-        data = disk.read(directory, NAME, _SIZE) or b""
+        data = files.read(directory, NAME, _SIZE) or b""
         return tuple(filter(None, data.decode("utf-8", "replace").split("\n")))
     return ()
 
@@ -35,6 +35,6 @@ def write(directory: Directory, servers: Iterable[str]) -> None:
     data = "".join(f"{server}\n" for server in servers if "\n" not in server).encode("utf-8", "replace")
     fd = directory.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        disk.write_all(fd, data[:_SIZE])
+        files.write_all(fd, data[:_SIZE])
     finally:
-        disk.close(fd)
+        files.close(fd)

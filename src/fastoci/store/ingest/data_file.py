@@ -15,10 +15,10 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from fastoci import files
 from fastoci._core import BUFFER_SIZE, Buffer, reserve
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
-from fastoci.store import disk
-from fastoci.store.directory import Directory
 
 _UNKNOWN: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _STEP: Final = 8 << 20  # bytes between two advices: what a plainly written blob keeps of the page cache
@@ -61,7 +61,7 @@ class DataFile:
             code = buffer.pwrite(self.fd, self.offset)
         if code:
             cause = OSError(-code, os.strerror(-code))
-            raise disk.failure(cause, "write", self._path, wanted=self._size - self.offset) from cause
+            raise files.failure(cause, "write", self._path, wanted=self._size - self.offset) from cause
         self.offset += len(buffer)
         if self.offset - self._advised >= _STEP:
             self._advised = self.offset
@@ -86,7 +86,7 @@ class DataFile:
         if self._reserved and self.offset < self._size:
             with suppress(OSError):  # the next begin gives back what stays reserved
                 os.ftruncate(fd, self.offset)
-        disk.close(fd)
+        files.close(fd)
 
     def _drop(self) -> None:
         if self._way is _Way.ADVISED:
@@ -101,12 +101,12 @@ def open_data(directory: Directory, name: str) -> int:
         OSError, StoreError: it cannot be, or is no regular file.
     """
     try:
-        fd = directory.open(name, disk.CHANGE)
+        fd = directory.open(name, files.CHANGE)
     except PermissionError:
         _make_writable(directory, name)
-        fd = directory.open(name, disk.CHANGE)
+        fd = directory.open(name, files.CHANGE)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        disk.close(fd)
+        files.close(fd)
         path = directory.at(name)
         raise StoreError(f"{path} is no regular file", path=path)
     return fd
@@ -114,11 +114,11 @@ def open_data(directory: Directory, name: str) -> int:
 
 def _make_writable(directory: Directory, name: str) -> None:
     """A commit that was killed before its rename leaves the data 0444, which only root can open for writing."""
-    fd = directory.open(name, disk.READ)
+    fd = directory.open(name, files.READ)
     try:
         os.fchmod(fd, 0o600)
     finally:
-        disk.close(fd)
+        files.close(fd)
 
 
 def _reserve(fd: int, offset: int, size: int) -> bool:

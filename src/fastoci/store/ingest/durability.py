@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
 from fastoci.limits import Level
-from fastoci.store import disk
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import Paths
 
@@ -83,10 +83,10 @@ class Durability:
                 done.append(digest)
             except OSError as cause:
                 # The kernel tells of a lost page once. Without its name the blob is fetched again.
-                lost = lost or disk.failure(cause, "sync", self._paths.blob(digest))
+                lost = lost or files.failure(cause, "sync", self._paths.blob(digest))
                 with suppress(OSError):
                     self._paths.blobs(digest.algorithm).unlink(digest.hex)
-        with disk.translated("sync", f"{self._paths.root}/blobs"):
+        with files.translated("sync", f"{self._paths.root}/blobs"):
             for algorithm in {digest.algorithm for digest in waiting}:
                 self._paths.blobs(algorithm).sync()
             for digest in done:

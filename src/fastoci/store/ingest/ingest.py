@@ -11,19 +11,19 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fastoci import files, locks
+from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store import disk, lock
-from fastoci.store.directory import Directory
 from fastoci.store.ingest import corrupt_sources
 from fastoci.store.ingest.checkpoint import Record, begin, trusted
 from fastoci.store.ingest.data_file import DataFile, open_data
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.layout import Paths
-from fastoci.store.threads import Threads
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
+from fastoci.threads import Threads
 
 
 @dataclass(slots=True)
@@ -42,20 +42,20 @@ class Held:
         """Let go, of the lock last. Idempotent."""
         self.directory.close()
         if self.lock >= 0:
-            disk.close(self.lock)
+            files.close(self.lock)
             self.lock = -1
 
 
 def hold(paths: Paths, digest: Digest) -> Held | None:
     """Take the lock of a digest's ingest, both made when absent; None while another task or process has it."""
-    with disk.translated("begin", paths.ingest(digest)):
+    with files.translated("begin", paths.ingest(digest)):
         while True:
             with suppress(FileExistsError):
                 paths.ingests.mkdir(digest.hex, 0o700)
             with suppress(FileNotFoundError):  # its last holder has just deleted it
                 directory = paths.enter(paths.ingests, digest.hex)
                 try:
-                    held = lock.acquire(directory, "lock", wait=False)
+                    held = locks.acquire(directory, "lock", wait=False)
                 except BaseException:
                     directory.close()
                     raise
@@ -99,19 +99,19 @@ class StoreIngest:
         self._durability = durability
         self._corrupt_servers = corrupt_sources.read(held.directory)
         data = f"{self._directory}/data"
-        with disk.translated("begin", self._directory, wanted=blob.size):
+        with files.translated("begin", self._directory, wanted=blob.size):
             fd = open_data(held.directory, "data")
             state_fd = -1
             try:
-                state_fd = held.directory.open("state", disk.CHANGE)
+                state_fd = held.directory.open("state", files.CHANGE)
                 self._start = trusted(fd, state_fd, blob, boot_id)
                 os.ftruncate(fd, self._start.offset)
                 begin(state_fd, blob, self._start)
                 self._sink = DataFile(fd, data, offset=self._start.offset, size=blob.size, cached=cached)
             except BaseException:
-                disk.close(fd)
+                files.close(fd)
                 if state_fd >= 0:
-                    disk.close(state_fd)
+                    files.close(state_fd)
                 raise
         # What is thrown away after a power cut need not be synced on its way.
         syncs = threads if durability.level != "none" else None
@@ -163,7 +163,7 @@ class StoreIngest:
             self._record.settle()
             self._sink.abort()
             if discard or self._record.lost or not self._record.offset:
-                with disk.translated("delete", self._directory):
+                with files.translated("delete", self._directory):
                     self._empty(dict.fromkeys((*self._corrupt_servers, *corrupt)))
         finally:
             self._close()
@@ -183,7 +183,7 @@ class StoreIngest:
             raise ValueError(f"{self._directory}: commit after abort")
         digest, size = self._blob.digest, self._blob.size
         try:
-            with disk.translated("commit", self._paths.blob(digest), wanted=size):
+            with files.translated("commit", self._paths.blob(digest), wanted=size):
                 self._check()
                 self._durability.name(digest, size, sync=self._sync, rename=self._rename)
                 with suppress(OSError):  # the blob is there; a rest of the ingest is swept later

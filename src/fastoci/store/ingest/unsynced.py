@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from fastoci.image.digest import Digest
-from fastoci.store import disk
-from fastoci.store.directory import Directory
+from fastoci import files
+from fastoci.directory import Directory
+from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.store.layout import Paths
 
 _NAME: Final = "unsynced"
 _CORRUPT: Final = "corrupt"  # no boot's: of blobs that were hashed and found bad
-_MARKER: Final = re.compile(r"sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128}")
+_MARKER: Final = re.compile("|".join(f"{algorithm}-[0-9a-f]{{{digits}}}" for algorithm, digits in HEX_DIGITS.items()))
 
 
 def boot_id() -> str:
@@ -49,7 +49,7 @@ class Unsynced:
         self._durable: set[str] = set()  # own markers that this process has synced
         self._markers: dict[str, list[str]] = {}  # name of a marker -> the boots that have it, this one left out
         self._treated_as_absent: set[str] = set()
-        with disk.translated("list", f"{paths.root}/{_NAME}"), suppress(FileNotFoundError):
+        with files.translated("list", f"{paths.root}/{_NAME}"), suppress(FileNotFoundError):
             for other in paths.directory(_NAME).names():
                 if other != boot:
                     self._learn(other)
@@ -104,10 +104,10 @@ class Unsynced:
 
     def _add(self, boot: str, names: Iterable[str], *, known: bool) -> None:
         """Make markers. A directory that is not ``known`` may be of a process that was killed before it synced it."""
-        if not disk.make_directory(self._paths.top, _NAME, 0o755) and not known:
+        if not files.make_directory(self._paths.top, _NAME, 0o755) and not known:
             self._paths.top.sync()
         unsynced = self._paths.directory(_NAME)
-        if not disk.make_directory(unsynced, boot, 0o755) and not known:
+        if not files.make_directory(unsynced, boot, 0o755) and not known:
             unsynced.sync()
         with self._markers_of(boot) as directory:
             for name in names:

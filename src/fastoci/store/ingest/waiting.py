@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from fastoci import files, locks
 from fastoci.aio import wait_to_end
 from fastoci.image.descriptor import Descriptor
-from fastoci.store import disk, lock
 from fastoci.store.layout import Paths
-from fastoci.store.threads import Threads
+from fastoci.threads import Threads
 
 _SHORTEST_S: Final = 0.005  # a manifest takes another process a few milliseconds
 _LONGEST_S: Final = 0.1
@@ -119,8 +119,8 @@ class Waiting:
             return _Seen(True, False, blob.size)
         held = False
         offset = 0
-        looking, name = disk.translated("look at", self._paths.ingest(blob.digest)), blob.digest.hex
+        looking, name = files.translated("look at", self._paths.ingest(blob.digest)), blob.digest.hex
         with looking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
-            held = lock.is_held(directory, "lock")
+            held = locks.is_held(directory, "lock")
             offset = min(directory.stat("data").st_size, blob.size)
         return _Seen(not held and self._holds(blob), held, offset)
