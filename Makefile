@@ -37,7 +37,7 @@ oldest: peers ## a selection of tests with the oldest dependencies that pyprojec
 check: dev ## formatting, lint, types, stub, floors, docs and the names of changelog fragments
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests benchmarks
+	$(BIN)/mypy src tests benchmarks examples
 	$(BIN)/python -m mypy.stubtest fastoci._core --allowlist tests/stubtest-allowlist.txt
 	$(BIN)/towncrier build --draft >/dev/null
 	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_project.py

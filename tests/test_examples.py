@@ -1,0 +1,133 @@
+"""The programs of ``examples/``, each run as a reader would run it, against a loopback registry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Entry, Layer
+from fastoci.testing.registry import Registry, serve
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+FILE = Entry("greeting", data=b"hello\n")
+IMAGE = Image.build([Layer.build([FILE]), Layer.build([Entry("etc/name", data=b"example\n")])])
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve(Registry()) as registry:
+        registry.add_image("team/app", "1", IMAGE)
+        yield registry
+
+
+def run(name: str, *arguments: str | Path, status: int = 0) -> list[str]:
+    """The lines that an example prints, stderr behind stdout."""
+    command = [sys.executable, "-W", "error", EXAMPLES / name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return [*done.stdout.splitlines(), *done.stderr.splitlines()]
+
+
+def pulled(registry: Registry, store: Path, name: str = "team/app:1") -> str:
+    reference = f"{registry.address}/{name}"
+    run("pull_and_list.py", store, reference)
+    return reference
+
+
+def test_an_image_is_pulled_and_the_store_listed(registry: Registry, tmp_path: Path) -> None:
+    reference = f"{registry.address}/team/app:1"
+    size = sum(blob.size for blob, _ in IMAGE.blobs())
+    assert run("pull_and_list.py", tmp_path / "store", reference) == [
+        f"{reference} has 2 layers, {size} bytes",
+        f"{reference} {IMAGE.descriptor.digest} linux/amd64 {size}",
+    ]
+
+
+def test_what_is_not_found_ends_an_example_by_the_errors_exit_code(registry: Registry, tmp_path: Path) -> None:
+    (line,) = run("pull_and_list.py", tmp_path / "store", f"{registry.address}/team/app:2", status=3)
+    assert "team/app:2" in line
+
+
+def test_an_observer_prints_the_progress_of_a_rootfs(registry: Registry, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    lines = run("rootfs_with_progress.py", tmp_path / "store", f"{registry.address}/team/app:1", root)
+    assert (root / "greeting").read_bytes() == b"hello\n"
+    assert "3 of 3 blobs to fetch" in lines[0]
+    assert sum("verified" in line for line in lines) == 4  # the manifest, too
+    assert f"{root}: 2 entries" in lines
+
+
+def test_blobs_come_from_a_source_of_another_puller(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    digests = []
+    for blob, content in IMAGE.blobs():
+        assert isinstance(content, bytes)
+        (source / blob.digest.hex).write_bytes(content)
+        digests.append(blob.digest)
+    store = tmp_path / "store"
+    assert run("fetch_blobs.py", store, source) == [f"3 blobs are in {store}"]
+    for digest in digests:
+        assert (store / "blobs" / "sha256" / digest.hex).read_bytes() == (source / digest.hex).read_bytes()
+
+
+def test_wrong_bytes_of_such_a_source_never_get_a_name(tmp_path: Path) -> None:
+    name, source = "0" * 64, tmp_path / "source"
+    source.mkdir()
+    (source / name).write_bytes(b"something else")
+    lines = run("fetch_blobs.py", tmp_path / "store", source, status=1)
+    assert "DigestMismatchError" in lines[-1]
+    assert not (tmp_path / "store" / "blobs" / "sha256" / name).exists()
+
+
+def test_retention_lets_go_of_the_image_that_was_used_first(registry: Registry, tmp_path: Path) -> None:
+    registry.add_image("team/other", "1", Image.build([Layer.build([Entry("other", data=b"other\n")])]))
+    store = tmp_path / "store"
+    first, second = pulled(registry, store), pulled(registry, store, "team/other:1")
+    time.sleep(2.1)  # gc leaves a reference that changed since the plan, or so shortly before that it could not tell
+    lines = run("gc_with_retention.py", store, "1")
+    assert any(line.startswith(f"ref {first} ") for line in lines)
+    assert lines[-1].startswith("deleted 5 items")
+    listed = run("pull_and_list.py", store, second)
+    assert not any(line.startswith(first) for line in listed)
+
+
+def test_a_damaged_blob_is_found_and_fetched_again(registry: Registry, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    pulled(registry, store)
+    assert run("verify_store.py", store)[-1].endswith("0 are bad")
+    blob = store / "blobs" / "sha256" / IMAGE.descriptor.digest.hex
+    good = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(good)))
+    lines = run("verify_store.py", store)
+    assert (lines[0][-9:], lines[1]) == ("1 are bad", "fetched 1 blobs again")
+    assert blob.read_bytes() == good
+
+
+def test_a_file_is_held_against_the_digest_of_a_reference(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(IMAGE.config)
+    digest = next(blob.digest for blob, content in IMAGE.blobs() if content == IMAGE.config)
+    assert run("parse_and_verify.py", f"example.com/team/app@{digest}", file) == [
+        f"registry example.com, repository team/app, digest {digest}",
+        "verified",
+    ]
+    file.write_bytes(b"")
+    run("parse_and_verify.py", f"example.com/team/app@{digest}", file, status=6)
+    run("parse_and_verify.py", "Not A Reference", file, status=2)
+
+
+def test_each_example_is_short_and_says_how_it_is_run() -> None:
+    ran = set(Path(__file__).read_text().split('"'))
+    for path in sorted(EXAMPLES.glob("*.py")):
+        text = path.read_text()
+        assert f"python examples/{path.name} " in text, path
+        assert text.count("\n") <= 60, path
+        assert path.name in ran, f"no test here runs {path.name}"
