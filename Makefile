@@ -7,10 +7,10 @@ ASAN = build/asan
 TSAN = build/tsan
 OLDEST = build/oldest
 # what goes through the dependencies most: isal and zstandard, msgspec, aiohttp with uvloop and yarl, pyyaml, click with rich
-OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostile_documents.py tests/registry/test_registry_takeover.py \
-  tests/registry/test_registry_transport.py tests/registry/test_registry_client.py tests/registry/test_registry_kubelet.py \
-  tests/cli/test_cli_text.py tests/cli/test_cli_progress.py tests/cli/test_cli_startup.py tests/cli/test_cli_failure.py \
-  tests/transfer/test_engine.py tests/transfer/test_tap.py tests/transfer/test_gzip_layers.py
+OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostile_documents.py tests/registry/http/test_direct_receiver.py \
+  tests/registry/http/test_transport.py tests/registry/test_client.py tests/registry/auth/test_kubelet.py \
+  tests/cli/test_formatting.py tests/cli/progress/test_display.py tests/cli/test_startup.py tests/cli/test_errors.py \
+  tests/test_engine.py tests/transfer/test_tee.py tests/transfer/test_gzip_layers.py
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
@@ -99,10 +99,10 @@ crowd: $(VENV)/installed-test ## 64 processes that pull one image, 8 that pull 3
 pulp: $(VENV)/installed-test ## pulls from Pulp's registry, installed from PyPI (needs PostgreSQL; some minutes)
 	$(PYTHON) -m venv build/pulp
 	build/pulp/bin/pip install --quiet pulp-container
-	FASTOCI_PULP=$(abspath build/pulp)/bin $(BIN)/python -m pytest -s tests/interop/test_interop_pulp.py $(ARGS)
+	FASTOCI_PULP=$(abspath build/pulp)/bin $(BIN)/python -m pytest -s tests/interop/test_pulp.py $(ARGS)
 
 hostile: $(VENV)/installed-test ## all hostile layers of ../shared, as root (some minutes)
-	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_interop_hostile.py $(ARGS)
+	FASTOCI_HOSTILE=all $(BIN)/python -m pytest tests/interop/test_hostile.py $(ARGS)
 
 asan: peers ## the tests but those of benchmarks, and the C unit tests, under the address and undefined-behaviour sanitizers
 	$(MAKE) -C src/fastoci/csrc/tests asan BUILD=$(abspath $(ASAN))/csrc
@@ -113,7 +113,7 @@ asan: peers ## the tests but those of benchmarks, and the C unit tests, under th
 
 # Fixed addresses: ThreadSanitizer refuses what newer kernels' random ones can be. Python itself is not instrumented, but
 # its locks are seen, so what the GIL guards is no race.
-TSAN_TESTS = tests/transfer tests/unpack tests/stream tests/test_core.py tests/test_sha256.py
+TSAN_TESTS = tests/transfer tests/jobs tests/test_engine.py tests/unpack tests/stream tests/test_core.py tests/test_sha256.py
 tsan: ## the C unit tests, and the tests of pipelines, unpacking and hashing, under ThreadSanitizer
 	$(MAKE) -C src/fastoci/csrc/tests tsan BUILD=$(abspath $(TSAN))/csrc
 	$(MAKE) VENV=$(TSAN) SANITIZE='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' $(TSAN)/installed-sanitized

@@ -23,8 +23,9 @@ from typing import Protocol
 
 import hypothesis
 import pytest
-from places import SOURCE, scratch
-from watchdog import LIMIT_S, Watchdog
+
+from support.loop_watchdog import LIMIT_S, Watchdog
+from support.scratch import SOURCE, scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 # a test is no stopwatch, on a busy machine or under the sanitizers least of all

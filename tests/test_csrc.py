@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from places import scratch
+
+from support.scratch import scratch
 
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 

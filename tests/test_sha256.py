@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastoci import _core
+from support import sha256_process
 
-CHILD = Path(__file__).parent / "sha256_child.py"
+CHILD = sha256_process.__file__
 WITHOUT_SHA = {"OPENSSL_ia32cap": ":~0x20000000"}  # bit 29 of EBX of CPUID leaf 7: the SHA instructions
 WITHOUT_ANY = {"OPENSSL_ia32cap": "0:0", "OPENSSL_armcap": "0"}  # libcrypto's portable code
 

@@ -1,4 +1,4 @@
-"""How soon SIGINT ends each command, in the situations of ``tests/interrupts.py``: within 500 ms on an idle machine.
+"""How soon SIGINT ends each command, in the situations of ``support.interrupts``: within 500 ms on an idle machine.
 
 ``python -m benchmarks.micro.interrupt`` prints JSON on stdout; the exit status is 1 above the bar.
 """
@@ -16,10 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from interrupts import SITUATIONS, interrupt
-from places import scratch
-
 from benchmarks import report
+from support.interrupts import SITUATIONS, interrupt
+from support.scratch import scratch
 
 BAR_S = 0.5
 

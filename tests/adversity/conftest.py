@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import disks
 import pytest
-from hardship import LAYERS, Place, image
-from places import scratch
 
 from fastoci.testing.registry import Registry, serve
+from support import disks
+from support.crash_harness import LAYERS, Place, image
+from support.scratch import scratch
 
 SIZE = 64 << 20
 

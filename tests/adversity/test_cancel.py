@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from parts import NAMES, Parts, add_images, open_parts, shared_images
 
 from fastoci.errors import FastociError
 from fastoci.events import BlobStarted
 from fastoci.testing.registry import Registry, serve
+from support.engine_parts import NAMES, Parts, add_images, open_parts, shared_images
 
 PULLS = int(os.environ.get("FASTOCI_CANCELS", "300"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

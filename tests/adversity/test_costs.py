@@ -17,9 +17,9 @@ from typing import Protocol
 
 import pytest
 import zstandard
-from places import SOURCE, scratch
 
 from fastoci import _core
+from support.scratch import SOURCE, scratch
 
 EVERYTHING = os.environ.get("FASTOCI_COSTS") == "all"  # before the fixture that cleans the environment
 COMPRESSED = 1 << 20 if EVERYTHING else 32 << 10

@@ -15,11 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pull_child
 import pytest
-from parts import add_images, open_parts, shared_images
-from pulls import made
-from store_shelf import Shelf
 
 from fastoci.events import BlobProgress, BlobStarted, BlobWaiting
 from fastoci.image.descriptor import Descriptor
@@ -28,6 +24,10 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.scheduler import BytesSource
+from support import pull_process
+from support.engine_parts import add_images, open_parts, shared_images
+from support.images import made
+from support.store_shelf import Shelf
 
 LONG = os.environ.get("FASTOCI_CROWD") == "1"
 PROCESSES = 64 if LONG else 6
@@ -49,7 +49,7 @@ def fetched(registry: Registry) -> Counter[str]:
 
 def crowd(store: Path, number: int, references: list[str]) -> None:
     """Run so many processes that pull the same, from the same moment on."""
-    command = [sys.executable, pull_child.__file__, str(store), *references]
+    command = [sys.executable, pull_process.__file__, str(store), *references]
     children = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(number)

@@ -11,11 +11,11 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-import injection
 import pytest
-import strace_log
-from hardship import Place
-from injection import Point
+
+from support import strace_log, syscall_injection
+from support.crash_harness import Place
+from support.syscall_injection import Point
 
 POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "8"))  # 0: all
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
@@ -45,7 +45,7 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     kinds = strace_log.CHANGING | strace_log.LOOKING
     done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr
-    cases = [(point, error) for point in injection.points(log, place.root, kinds) for error in _errors(point)]
+    cases = [(point, error) for point in syscall_injection.points(log, place.root, kinds) for error in _errors(point)]
     assert len(cases) > 400
     chosen = random.Random(SEED).sample(cases, min(POINTS or len(cases), len(cases)))
     for call, end in ALWAYS:
@@ -54,7 +54,7 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     wrong: list[tuple[Point, str, str]] = []
     for point, error in chosen:
         place.clear()
-        struck = injection.strike(point, f"error={error}", place.command(), log, place.environment())
+        struck = syscall_injection.strike(point, f"error={error}", place.command(), log, place.environment())
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         found = place.wrongs() if struck.code else place.incomplete()
         if struck.code not in (0, DISK_REFUSED):
@@ -76,14 +76,14 @@ def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_neede
     kinds = strace_log.CHANGING | strace_log.LOOKING
     done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr
-    cases = [(point, error) for point in injection.points(log, place.root, kinds) for error in _errors(point)]
+    cases = [(point, error) for point in syscall_injection.points(log, place.root, kinds) for error in _errors(point)]
     assert {"unlinkat", "getdents64", "fcntl"} <= {point.call for point, _ in cases}
     chosen = random.Random(SEED).sample(cases, min(POINTS // 2 or len(cases), len(cases)))
     ends: Counter[str] = Counter()
     untyped: list[str] = []
     for point, error in chosen:
         place.clear(before)
-        struck = injection.strike(point, f"error={error}", place.gc(), log, place.environment())
+        struck = syscall_injection.strike(point, f"error={error}", place.gc(), log, place.environment())
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         context = f"seed {SEED}, {point}, {error}: {struck.code} {struck.output}"
         if struck.code not in (0, DISK_REFUSED):

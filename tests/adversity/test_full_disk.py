@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import disks
 import pytest
-from hardship import Place
-from places import scratch
 
 from fastoci.testing.registry import Registry
+from support import disks
+from support.crash_harness import Place
+from support.scratch import scratch
 
 LEVELS = int(os.environ.get("FASTOCI_FULL_LEVELS", "5"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gc_storm
 import pytest
-from store_shelf import Shelf
 
 from fastoci.store.gc.retention import Retention
+from support import gc_storm
+from support.scratch import SOURCE, TESTS
+from support.store_shelf import Shelf
 
 OPERATIONS = int(os.environ.get("FASTOCI_GC_OPERATIONS", "3000"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
@@ -47,7 +48,8 @@ async def test_no_blob_that_a_lease_or_a_reference_names_is_deleted_or_wrong(tmp
 
 def storm(path: Path) -> dict[str, int]:
     command = [sys.executable, gc_storm.__file__, str(path), str(OPERATIONS), str(SEED)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     counts: dict[str, int] = json.loads(done.stdout)
     return counts

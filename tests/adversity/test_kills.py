@@ -14,11 +14,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import injection
 import pytest
-import strace_log
-from hardship import Place
-from injection import Point
+
+from support import strace_log, syscall_injection
+from support.crash_harness import Place
+from support.syscall_injection import Point
 
 POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
 ENOUGH = 0.5 if POINTS else 0.9  # of the points; another order of threads may leave some out, of few many
@@ -32,7 +32,7 @@ def _points(place: Place, log: Path, before: Path | None = None) -> list[Point]:
     done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     assert place.incomplete() == []
-    return injection.points(log, place.root, strace_log.CHANGING)
+    return syscall_injection.points(log, place.root, strace_log.CHANGING)
 
 
 def _sample(points: list[Point], count: int) -> list[Point]:
@@ -46,7 +46,7 @@ def _kill_at(place: Place, points: list[Point], log: Path, before: Path | None =
     for point in points:
         for _ in range(TRIES):
             place.clear(before)
-            struck = injection.strike(point, "signal=SIGKILL", place.command(), log, place.environment())
+            struck = syscall_injection.strike(point, "signal=SIGKILL", place.command(), log, place.environment())
             assert struck.code == (-signal.SIGKILL if struck.hit else 0), struck
             if struck.hit:
                 break
@@ -89,13 +89,13 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     needed = place.collectable(older, before)
     done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
-    points = injection.points(log, place.root, strace_log.CHANGING)
+    points = syscall_injection.points(log, place.root, strace_log.CHANGING)
     assert sum(point.call == "unlinkat" for point in points) >= 2
     hits = 0
     for point in (chosen := _sample(points, POINTS // 2)):
         for _ in range(TRIES):
             place.clear(before)
-            if injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit:
+            if syscall_injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit:
                 hits += 1
                 break
         assert place.wrongs() == [], point

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from attacker import Attacker, scene
-from places import scratch
 
 import fastoci
 from fastoci.errors import FastociError
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.registry import Registry, serve
+from support.attacker import Attacker, scene
+from support.scratch import scratch
 
 _DEEP = "/".join("d" * 40)
 LOWER = [

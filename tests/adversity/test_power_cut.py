@@ -18,15 +18,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hardship import LAYERS, Place, image, wrong_blobs, wrong_refs
-from places import scratch
-from power import History, record
 
 from fastoci import Engine
 from fastoci.errors import StoreError
 from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
+from support.crash_harness import LAYERS, Place, image, wrong_blobs, wrong_refs
+from support.power_cut_model import History, record
+from support.scratch import scratch
 
 CUTS = int(os.environ.get("FASTOCI_CUTS", "15"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

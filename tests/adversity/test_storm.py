@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hardship import wrong_blobs, wrong_refs
-from places import scratch
 
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, from_seed
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import differences, listing, overlay
+from support.crash_harness import wrong_blobs, wrong_refs
+from support.scratch import scratch
 
 COMMANDS = int(os.environ.get("FASTOCI_STORM", "60"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from attacker import Attacker, scene
 
 from fastoci import locks, path_walk
 from fastoci.aio import when_free
@@ -29,6 +28,7 @@ from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.layouts.oci_layout import LayoutImage, write_images
 from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier
+from support.attacker import Attacker, scene
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import trustme
-from helper_programs import HelperProgram, helper
-from wire import Buffers
+
+from support.helper_programs import HelperProgram, helper
+from support.scripted_server import Buffers
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from disks import disk, mount
-from store_shelf import Shelf
+
+from support.disks import disk, mount
+from support.store_shelf import Shelf
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from inflating import MIB, inflate_pieces
 
 from fastoci import _core
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.stream.deflate import Deflate
 from fastoci.stream.inflate import Inflate
+from support.inflate_pieces import MIB, inflate_pieces
 
 BODY = bytes(range(256)) * 4000
 

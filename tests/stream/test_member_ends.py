@@ -15,12 +15,12 @@ from itertools import permutations, product
 from pathlib import Path
 
 import pytest
-from inflating import inflate_pieces
 from isal import igzip
 
 from fastoci import _core
 from fastoci.stream.deflate import Deflate
 from fastoci.stream.inflate import bind_decoders
+from support.inflate_pieces import inflate_pieces
 
 Encode = Callable[[bytes], bytes]
 Tier = type[Deflate] | None

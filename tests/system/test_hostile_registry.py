@@ -18,8 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from places import SOURCE
-from pulls import FIRST, image_of
+
+from support.images import FIRST, image_of
+from support.scratch import SOURCE
 
 IMAGE = image_of(FIRST)
 DIGEST = str(IMAGE.layers[0].descriptor.digest)

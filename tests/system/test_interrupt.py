@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from places import SOURCE, scratch
 
 from fastoci import _core
+from support.scratch import SOURCE, scratch
 
 NAMES = 100_000
 DEPTH = 1900

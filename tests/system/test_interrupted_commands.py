@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from interrupts import SITUATIONS, interrupt, run
-from places import scratch
+
+from support.interrupts import SITUATIONS, interrupt, run
+from support.scratch import scratch
 
 SOON_S = 5.0
 

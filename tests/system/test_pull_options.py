@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pulls import FIRST, image_of
 
 from fastoci.testing.registry import Registry, serve
+from support.images import FIRST, image_of
 
 if TYPE_CHECKING:
     from conftest import Cli

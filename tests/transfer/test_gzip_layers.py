@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from isal import igzip
-from pulls import same
 
 import fastoci
 from fastoci import _core
@@ -19,6 +18,7 @@ from fastoci.image.digest import Digest
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, tar
 from fastoci.testing.registry import Registry, serve
+from support.images import same
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 FRAMING = 512 + 1024  # the header of one file, and the end of the tar

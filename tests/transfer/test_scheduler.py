@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 
 import pytest
-from parts import Parts, open_parts
 
 from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, TruncatedError
@@ -16,6 +15,7 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
+from support.engine_parts import Parts, open_parts
 
 DATA = b"0123456789" * 300_000
 

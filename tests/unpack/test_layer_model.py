@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from layer_model import Model, RefusedError
-from places import opened
 
 from fastoci import _core
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, differences, listing
+from support.layer_model import Model, RefusedError
+from support.scratch import opened
 
 ROOT_USER = os.geteuid() == 0
 STACKS = int(os.environ.get("FASTOCI_STACKS", "400"))

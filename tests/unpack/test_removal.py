@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disks import disk, mount
-from places import scratch
 
 from fastoci import _core
+from support.disks import disk, mount
+from support.scratch import scratch
 
 FILES, DIRECTORIES = 20_000, 15_000
 

@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from attacker import Attacker, scene
 
 import fastoci
 from fastoci import _core, locks
 from fastoci.errors import StoreError, UnpackError
 from fastoci.testing.layers import Entry, tar
 from fastoci.unpack.rootfs import Rootfs, open_directory
+from support.attacker import Attacker, scene
 
 NOBODY = 0xFFFFFFFF  # in an entry of an ACL that names nobody
 

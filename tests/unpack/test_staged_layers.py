@@ -22,13 +22,13 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from places import opened
 
 from fastoci import _core
 from fastoci.errors import FormatError, StoreFullError, UnsafePathError
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, listing
 from fastoci.unpack.layer import LayerStager, LayerWriter
+from support.scratch import opened
 
 ROOT_USER = os.geteuid() == 0
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}

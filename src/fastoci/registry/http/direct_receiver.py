@@ -3,7 +3,7 @@
 aiohttp makes the connection, the request and the headers. Then this protocol takes the transport over for the announced
 bytes and gives it back, so that the connection is used again. It costs half of aiohttp's cheapest way and the loop sees
 no bytes objects (benchmarks/micro/receive.py). Only this file and ``handler`` touch aiohttp's inner parts; its
-conformance test is tests/registry/test_registry_takeover.py.
+conformance test is tests/registry/http/test_direct_receiver.py.
 
 What it relies on, in aiohttp 3.14: ``response.connection.protocol`` is the transport's protocol; what that has read
 already is in ``response.content``, which goes on parsing held-back bytes as it is drained; after ``content.feed_eof``

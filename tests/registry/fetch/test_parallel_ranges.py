@@ -1,0 +1,323 @@
+"""One blob over several connections: in order, whatever becomes of the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.client import Registry
+from fastoci.registry.fetch import parallel_ranges
+from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.http import connection_limit, servers, throughput
+from support.scripted_server import Buffers, drain
+
+MIB = 1 << 20
+BLOB = random.Random(7).randbytes(10 * MIB + 12345)
+SIZE = len(BLOB)
+DESCRIPTOR = Descriptor(mediatype.OCI_LAYER, Digest("sha256", hashlib.sha256(BLOB).hexdigest()), SIZE)
+
+
+@dataclass
+class Throttled:
+    """A server of one blob that sends at most ``rate`` bytes a second on each connection.
+
+    Args:
+        spoil: may answer for a range in its own way: head and body, or None for the right answer.
+    """
+
+    rate: float = 4 * MIB
+    spoil: Callable[[int, int], tuple[bytes, bytes] | None] = lambda first, last: None
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    connections: int = 0
+    address: str = ""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self.talk(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.transport.set_write_buffer_limits(64 << 10)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                wanted = [line[13:] for line in head.split("\r\n") if line.lower().startswith("range: bytes=")]
+                first, last = map(int, wanted[0].split("-")) if wanted else (0, SIZE - 1)
+                self.ranges.append((first, last))
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+                try:
+                    await self.answer(writer, first, last, whole=not wanted)
+                finally:
+                    self.at_once -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, writer: asyncio.StreamWriter, first: int, last: int, *, whole: bool) -> None:
+        spoiled = None if whole else self.spoil(first, last)
+        if spoiled is not None:
+            head, body = spoiled
+        else:
+            status = b"200 OK" if whole else b"206 Partial\r\nContent-Range: bytes %d-%d/%d" % (first, last, SIZE)
+            head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, last + 1 - first)
+            body = BLOB[first : last + 1]
+        writer.write(head)
+        step = int(self.rate / 100)
+        for start in range(0, len(body), step):
+            writer.write(body[start : start + step])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        if spoiled is not None and head.endswith(b"close\r\n\r\n"):
+            raise ConnectionError
+
+
+@asynccontextmanager
+async def fetching(
+    server: Throttled, *, ahead: int = 6 * MIB, connections: int = 4
+) -> AsyncIterator[tuple[Repository, Buffers]]:
+    listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
+    server.address = "{}:{}".format(*listener.sockets[0].getsockname())
+    registry = Registry(credentials=Credentials(), connections=connections, rng=lambda: 0.0, read_s=5.0)
+    buffers = Buffers(ahead + 4 * MIB, ahead=ahead)
+    async with listener:
+        try:
+            async with registry:
+                yield registry.repository(Reference.parse(f"{server.address}/a:1")), buffers
+        finally:
+            await asyncio.gather(*server.tasks)
+    assert buffers.pool.in_use == 0
+    buffers.pool.on_release = None
+
+
+class Eager(connection_limit.ConnectionLimit):
+    """As many connections as there may be, from the start: how many are worth it is not these tests' question."""
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        super().__init__(clock, most)
+        self.target = most
+
+    def look(self, busy: int, flowing: int, received: int) -> None:
+        """Nothing to learn."""
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are small and many, so that a small blob is enough."""
+    monkeypatch.setattr(servers, "ConnectionLimit", Eager)
+    monkeypatch.setattr(parallel_ranges, "PART", MIB)
+
+
+async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "ConnectionLimit", connection_limit.ConnectionLimit)
+    monkeypatch.setattr(connection_limit, "RAMP_S", 0.1)
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.most_at_once > 1
+
+
+async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.most_at_once in (4, 5)  # the server may not know yet that the stream was cut
+    assert server.ranges[0] == (0, SIZE - 1)
+    assert all(last - first < MIB for first, last in server.ranges[1:])
+    asked = sorted(server.ranges[1:])
+    assert all(one[1] + 1 == two[0] for one, two in itertools.pairwise(asked))  # each byte once
+    assert asked[-1][1] == SIZE - 1
+
+
+async def test_a_blob_that_is_resumed_is_split_too() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 777, buffers)) == BLOB[777:]
+    assert server.ranges[0] == (777, SIZE - 1)
+    assert server.most_at_once > 1
+
+
+@pytest.mark.parametrize(("ahead", "connections"), [(6 * MIB, 1), (0, 4)])
+async def test_without_room_or_connections_there_is_one_request(ahead: int, connections: int) -> None:
+    server = Throttled(rate=64 * MIB)
+    async with fetching(server, ahead=ahead, connections=connections) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.ranges == [(0, SIZE - 1)]
+
+
+async def test_two_blobs_share_the_room_and_both_arrive() -> None:
+    server = Throttled()
+    async with fetching(server, ahead=4 * MIB) as (source, buffers):
+        fetches = [drain(source.fetch(DESCRIPTOR, offset, buffers)) for offset in (0, 1)]
+        assert await asyncio.gather(*fetches) == [BLOB, BLOB[1:]]
+    assert server.most_at_once <= 4 + 2  # two streams were cut
+
+
+def status(code: int) -> Callable[[int, int], tuple[bytes, bytes]]:
+    return lambda first, last: (b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % code, b"")
+
+
+def lying(first: int, last: int) -> tuple[bytes, bytes]:
+    """The right number of bytes, from another place."""
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+    return head % (first + 1, last + 1, SIZE + 1, last + 1 - first), bytes(last + 1 - first)
+
+
+def ignoring(first: int, last: int) -> tuple[bytes, bytes]:
+    return b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % SIZE, BLOB
+
+
+def cutting(first: int, last: int) -> tuple[bytes, bytes]:
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    size = last + 1 - first
+    return head % (first, last, SIZE, size), BLOB[first : first + max(1, size // 3)]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [status(416), status(404), status(429), status(500), lying, ignoring, cutting],
+    ids=lambda spoil: spoil.__name__,
+)
+async def test_parts_that_fail_leave_their_bytes_to_the_stream(
+    spoil: Callable[[int, int], tuple[bytes, bytes] | None],
+) -> None:
+    left = 3
+
+    def some(first: int, last: int) -> tuple[bytes, bytes] | None:
+        nonlocal left
+        left -= 1
+        return spoil(first, last) if left >= 0 else None
+
+    server = Throttled(rate=12 * MIB, spoil=some)
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+        if spoil in (lying, ignoring):
+            before = len(server.ranges)
+            assert await drain(source.fetch(DESCRIPTOR, 5, buffers)) == BLOB[5:]
+            assert server.ranges[before:] == [(0, SIZE - 1)]  # no range is asked of it again
+    assert left < 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_parts_that_are_refused_at_once_halve_the_connections_once(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved: list[int] = []
+
+    class Recorded(Eager):
+        def refused(self) -> None:
+            super().refused()
+            halved.append(self.target)
+
+    def spoil(first: int, last: int) -> tuple[bytes, bytes] | None:
+        if sum(each[1] != SIZE - 1 for each in server.ranges) > 2:
+            return None
+        return b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, b""
+
+    monkeypatch.setattr(servers, "ConnectionLimit", Recorded)
+    server = Throttled(spoil=spoil)
+    async with fetching(server) as (source, buffers):
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert halved == [2]
+
+
+async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "PEERS_S", 0.5)
+    monkeypatch.setattr("fastoci.registry.fetch.body._LOOK_S", 0.1)
+    server = Throttled()
+    answer, starved = server.answer, []
+
+    async def starving(writer: asyncio.StreamWriter, first: int, last: int, *, whole: bool) -> None:
+        if len(server.ranges) == 7:
+            starved.append((first, last))
+            head = b"HTTP/1.1 206 X\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % (first, last, SIZE, last + 1 - first) + BLOB[first : first + 500_000])
+            for byte in BLOB[first + 500_000 : first + 501_000]:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await answer(writer, first, last, whole=whole)
+
+    server.answer = starving  # type: ignore[method-assign]
+    big = Descriptor(DESCRIPTOR.media_type, DESCRIPTOR.digest, SIZE)
+    async with fetching(server, ahead=6 * MIB) as (source, buffers):
+        assert await drain(source.fetch(big, 0, buffers)) == BLOB
+    (slow,) = starved
+    again = [first for first, last in server.ranges if last == slow[1] and first > slow[0]]
+    assert len(again) == 1
+    assert slow[0] + 500_000 <= again[0] <= slow[0] + 501_000
+
+
+async def test_a_fetch_that_is_closed_or_cancelled_anywhere_gives_everything_back() -> None:
+    server = Throttled(rate=16 * MIB)
+    async with fetching(server) as (source, buffers):
+        for count in (1, 4, 8):
+            fetch = source.fetch(DESCRIPTOR, 0, buffers)
+            for _ in range(count):
+                (await anext(fetch)).release()
+            await fetch.aclose()
+            assert buffers.pool.in_use == 0
+            task = asyncio.ensure_future(drain(source.fetch(DESCRIPTOR, 0, buffers)))
+            asked = len(server.ranges)
+            while len(server.ranges) - asked < count / 3 and not task.done():  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert buffers.pool.in_use == 0
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+
+
+async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetched_later() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        fetch, data, shed = source.fetch(DESCRIPTOR, 0, buffers), bytearray(), False
+        async for buffer in fetch:
+            data += buffer
+            buffer.release()
+            if buffers.pool.in_use >= 3 * MIB and not shed:
+                shed, buffers.ahead = True, 0
+                for press in list(buffers.pressed):
+                    press()
+                while buffers.pool.in_use:  # noqa: ASYNC110 - the fetch itself does nothing now
+                    await asyncio.sleep(0.001)
+                buffers.ahead = 6 * MIB
+        assert shed
+        assert data == BLOB
+
+
+@pytest.mark.attack
+async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel_ranges, "PART", 3 * MIB)
+    server = Throttled(rate=16 * MIB)
+    async with fetching(server, ahead=3 * MIB) as (source, buffers):
+        data = bytearray()
+        async with aclosing(source.fetch(DESCRIPTOR, 0, buffers)) as arriving:
+            async for buffer in arriving:
+                data += buffer
+                buffer.release()
+                buffers.ahead = 0 if len(data) in (2 * MIB, 3 * MIB, 4 * MIB) else 3 * MIB  # memory for parts
+                for shed in list(buffers.pressed):
+                    shed()
+        assert data == BLOB
+    assert (4 * MIB, 7 * MIB - 1) in server.ranges
+    assert any(first == 7 * MIB for first, _ in server.ranges)

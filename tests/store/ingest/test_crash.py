@@ -1,0 +1,126 @@
+"""What a process leaves that is killed, or whose disk fails, at each step of a blob's way in."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastoci.store import filesystem_probe
+from fastoci.store.ingest.state import State
+from fastoci.store.opening import open_store
+from support import ingest_process
+
+SIZE = 200_000
+DATA = ingest_process.content(SIZE)
+HEX = hashlib.sha256(DATA).hexdigest()
+NOBODY = 65534
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may reach."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="fastoci-crash-", dir=memory))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def _child(store: Path, *, kill_at: int = 0, uid: int = 0, under: tuple[str, ...] = ()) -> tuple[int, str]:
+    command = [*under, sys.executable, ingest_process.__file__, str(store), str(SIZE), str(kill_at), str(uid)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode, done.stdout.strip()
+
+
+def _blob(store: Path) -> bytes | None:
+    path = store / "blobs" / "sha256" / HEX
+    return path.read_bytes() if path.exists() else None
+
+
+@pytest.mark.parametrize("uid", [0, pytest.param(NOBODY, marks=pytest.mark.skipif(os.geteuid() != 0, reason="root"))])
+def test_a_kill_before_any_file_operation_leaves_a_store_that_goes_on(place: Path, uid: int) -> None:
+    """Whatever is left, no wrong blob has a name, and the next process completes it and tidies up."""
+    offsets = set()
+    for kill_at in range(1, 100):
+        store = place / str(kill_at)
+        store.mkdir()
+        os.chown(store, uid, uid)
+        code, _ = _child(store, kill_at=kill_at, uid=uid)
+        assert _blob(store) in (None, DATA)
+        if code == 0:
+            break
+        committed = _blob(store) is not None
+        code, began = _child(store, uid=uid)
+        assert code == 0
+        assert began == "there" if committed else began.isdigit()
+        offsets.add(began)
+        assert _blob(store) == DATA
+        assert (store / "blobs" / "sha256" / HEX).stat().st_mode & 0o777 == 0o444
+        left = [path.name for path in (store / "ingest").rglob("*")]
+        # After the rename the digest is never begun again: what is left of its ingest waits for the sweep.
+        assert set(left) <= ({HEX, "state", "lock"} if committed else set())
+    assert kill_at > 12
+    assert {"0", str(SIZE), "there"} <= offsets
+
+
+def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(place: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    open_store(place)
+    # The first pwrite64 is the first half of the data, the second its checkpoint, the third the other half.
+    inject = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=SIGKILL:when=3")
+    subprocess.run([strace, "-f", "-qq", *inject, *_command(place)], capture_output=True, check=False)
+    state = State.decode((place / "ingest" / HEX / "state").read_bytes())
+    assert state is not None
+    assert state.offset == SIZE // 2
+    assert _child(place) == (0, str(SIZE // 2))
+    assert _blob(place) == DATA
+
+
+def _command(store: Path) -> list[str]:
+    return [sys.executable, ingest_process.__file__, str(store), str(SIZE), "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "next_offset"),
+    [
+        ("fdatasync", "EIO", "0"),  # the kernel may have dropped pages: nothing of it is believed
+        ("fdatasync", "ENOSPC", "0"),
+        ("fchmod", "EIO", str(SIZE)),
+        ("renameat", "EIO", str(SIZE)),
+        ("renameat", "ENOSPC", str(SIZE)),
+        ("ftruncate", "EIO", "0"),
+        ("fsync", "EIO", "there"),  # of the directory: the blob has its name
+    ],
+)
+def test_a_failing_disk_is_a_typed_error_and_the_next_process_goes_on(
+    place: Path, call: str, error: str, next_offset: str
+) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    filesystem_probe.check(open_store(place))  # it renames, too
+    trace = ("-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=1+")
+    code, printed = _child(place, under=(strace, *trace))
+    assert code == 0
+    kind = "StoreFullError" if error == "ENOSPC" else "StoreError"
+    assert kind in printed.split()
+    assert _child(place) == (0, next_offset)
+    assert _blob(place) == DATA
+
+
+def test_of_many_processes_one_writes_the_blob(place: Path) -> None:
+    children = [subprocess.Popen(_command(place), stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    printed = [child.communicate()[0].strip() for child in children]
+    assert sorted(printed) == ["0", *["there"] * 5]
+    assert _blob(place) == DATA
+    assert os.listdir(place / "ingest") == []

@@ -1,0 +1,172 @@
+"""A place where pulls are hurt: a registry with a small image, a store and a tree, and what must hold in any case."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastoci.errors import FormatError
+from fastoci.image import index, layout, manifest, mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.store.opening import existing_store
+from fastoci.store.refs import Refs
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Entry, Layer, directory, from_seed, hardlink, symlink, whiteout
+from fastoci.testing.registry import Registry
+from fastoci.testing.trees import differences, listing, overlay
+from support import deterministic_cli
+from support.scratch import SOURCE
+
+LAYERS: Sequence[Sequence[Entry]] = (
+    [directory("etc"), symlink("etc/link", "../usr"), *from_seed(1, files=3, size=90_000, at="usr")],
+    list(from_seed(2, files=2, size=2_500_000, compressibility=0.0, at="opt")),  # three buffers, so two checkpoints
+    [whiteout("etc/link"), *from_seed(3, files=2, size=1_000, at="etc"), hardlink("etc/hard", "etc/0000/000000")],
+)
+TREE = overlay(LAYERS)
+
+
+def image(layers: Sequence[Sequence[Entry]] = LAYERS, *, command: Sequence[str] = ()) -> Image:
+    return Image.build([Layer.build(layer, "gzip") for layer in layers], command=command)
+
+
+@dataclass(slots=True)
+class Place:
+    """A store and a tree below ``root``, which ``clear`` empties. ``registry`` serves the image as ``app:1``."""
+
+    root: Path
+    registry: Registry
+    durability: str = "commit"
+    _tokens: int = field(default=0, init=False)
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def tree(self) -> Path:
+        return self.root / "tree"
+
+    def clear(self, before: Path | None = None) -> None:
+        """Empty it, or make the store a copy of the one in ``before``."""
+        for path in list(self.root.iterdir()):
+            if path.is_dir() and path.name != "lost+found":
+                shutil.rmtree(path)
+        if before is not None:
+            shutil.copytree(before, self.store, symlinks=True)
+        self._tokens = 0
+
+    def collectable(self, older: Path, to: Path) -> set[str]:
+        """Put a store in ``to`` that has the image, and what nothing needs: an older image's and an unfinished blob.
+
+        Returns:
+            the names of the blobs that are needed.
+        """
+        garbage = {path.name for path in older.glob("blobs/*/*")}
+        self.clear(older)
+        (self.store / "ingest" / "0".zfill(64)).mkdir()
+        assert self.finish() == []
+        shutil.copytree(self.store, to)
+        return {path.name for path in to.glob("blobs/*/*")} - garbage
+
+    def command(self, *, rootfs: bool = True) -> list[str]:
+        """A pull; with the tree, unless it is there."""
+        command = [sys.executable, deterministic_cli.__file__, "pull", f"{self.registry.address}/app:1"]
+        command += ["--store", str(self.store), "--progress", "none"]
+        return command + (["--rootfs", str(self.tree)] if rootfs and not self.tree.exists() else [])
+
+    def gc(self) -> list[str]:
+        """A collection of the store."""
+        return [sys.executable, deterministic_cli.__file__, "gc", "--store", str(self.store)]
+
+    def environment(self) -> dict[str, str]:
+        """For the next run: its private names differ from those of the last, as those of two processes do."""
+        self._tokens += 1
+        path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        settings = {"ADVERSITY_TOKEN": f"{self._tokens:04x}", "ADVERSITY_DURABILITY": self.durability}
+        return {**os.environ, "PYTHONPATH": path, **settings}
+
+    def pull(self, *, rootfs: bool = True) -> subprocess.CompletedProcess[str]:
+        command = self.command(rootfs=rootfs)
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment(), timeout=100, check=False)
+
+    def wrongs(self) -> list[str]:
+        """What no crash of processes may leave: a wrong blob or tree under its name, a reference to what is absent."""
+        found = wrong_blobs(self.store) + wrong_refs(self.store)
+        if self.tree.exists():
+            found += [f"tree: {line}" for line in differences(TREE, listing(self.tree))]
+        return found
+
+    def incomplete(self) -> list[str]:
+        """What is wrong after a pull that says it is done."""
+        found = self.wrongs()
+        if not self.tree.exists():
+            found.append("no tree")
+        if not list(self.store.glob("refs/*/*")):
+            found.append("no reference")
+        return found
+
+    def finish(self) -> list[str]:
+        """Run again, without being hurt: what is wrong then, or left behind beyond what waits for gc."""
+        published = self.tree.exists()
+        done = self.pull()
+        if done.returncode:
+            return [f"the next run ends with {done.returncode}: {done.stderr}"]
+        found = self.incomplete()
+        if not published:  # else there was no unpack, which would have removed it
+            found += [f"left: {path.name}" for path in self.root.glob(".*")]
+        # after its rename a blob is never begun again: what is left of its ingest waits for the sweep
+        found += [f"left: {path}" for path in self.store.glob("ingest/*/*") if path.name not in ("state", "lock")]
+        found += [f"left: {path}" for path in self.store.rglob("*.new") if path.name != ".new"]
+        found += [f"left: {path}" for path in self.store.rglob(".probe")]
+        return found
+
+
+def wrong_blobs(store: Path) -> list[str]:
+    """Blobs whose content is not what their name says."""
+    return [
+        f"wrong blob {blob.name}"
+        for blob in store.glob("blobs/*/[!.]*")
+        if hashlib.new(blob.parent.name, blob.read_bytes()).hexdigest() != blob.name
+    ]
+
+
+def wrong_refs(path: Path) -> list[str]:
+    """References, and entries of ``index.json``, that do not parse or need a blob that is not there."""
+    found: list[str] = []
+    needed: list[Descriptor] = []
+    if (path / "refs").exists():
+        with closing(existing_store(str(path))) as paths:
+            refs, broken = Refs(paths).list()
+        found += [str(error) for error in broken]
+        needed += [top for ref in refs for top in (ref.descriptor, *ref.images.values())]
+    try:
+        if (path / "index.json").exists():
+            needed += index.parse((path / "index.json").read_bytes(), mediatype.OCI_INDEX).manifests
+        if (path / "oci-layout").exists():
+            layout.parse_layout((path / "oci-layout").read_bytes())
+    except FormatError as error:
+        found.append(f"layout: {error}")
+    return found + [f"no blob {blob.digest}" for top in needed for blob in _needs(path, top) if not _holds(path, blob)]
+
+
+def _file(path: Path, blob: Descriptor) -> Path:
+    return path / "blobs" / blob.digest.algorithm / blob.digest.hex
+
+
+def _holds(path: Path, blob: Descriptor) -> bool:
+    return _file(path, blob).is_file() and _file(path, blob).stat().st_size == blob.size
+
+
+def _needs(path: Path, top: Descriptor) -> list[Descriptor]:
+    """The manifest and what it names."""
+    if not _holds(path, top):
+        return [top]
+    parsed = manifest.parse(_file(path, top).read_bytes(), top.media_type)
+    return [top, parsed.config, *parsed.layers]

@@ -1,0 +1,282 @@
+"""The library as others use it: images pulled from a real registry on loopback, into a shared store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastoci
+from fastoci.errors import (
+    BlobNotFoundError,
+    ConnectError,
+    DigestMismatchError,
+    FormatError,
+    NotFoundError,
+    PlatformError,
+    ReferenceSyntaxError,
+    StoreError,
+    UnsupportedError,
+)
+from fastoci.image.platform import Platform
+from fastoci.image.reference import Reference
+from fastoci.registry.auth.credentials import load
+from fastoci.registry.client import Registry as Client
+from fastoci.testing.images import Image, Index
+from fastoci.testing.layers import Entry, Layer, directory, whiteout
+from fastoci.testing.registry import Registry, serve
+from fastoci.testing.trees import differences, listing
+from support.engine_parts import add_images, shared_images
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve(add_images(Registry(), shared_images())) as registry:
+        yield registry
+
+
+def blob_requests(registry: Registry) -> list[str]:
+    return [record.path.rpartition("/")[2] for record in registry.log if "/blobs/" in record.path]
+
+
+async def test_an_image_is_pulled_verified_and_recorded(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        image = await engine.pull(f"{registry.address}/one")
+        assert str(image.reference) == f"{registry.address}/one:latest"
+        assert str(image.platform) == "linux/amd64"
+        assert [ref.name for ref in await engine.images()] == [str(image.reference)]
+        again = await engine.image(f"{registry.address}/one:latest")
+        assert again.manifest.raw == image.manifest.raw
+        assert again.size == image.size
+    for blob in (tmp_path / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    assert list((tmp_path / "ingest").iterdir()) == []
+
+
+async def test_a_second_pull_fetches_no_blob(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        await engine.pull(f"{registry.address}/one")
+    before = len(registry.log)
+    async with fastoci.Engine(tmp_path) as engine:
+        await engine.pull(f"{registry.address}/one")
+    assert [record.path for record in registry.log[before:]] == ["/v2/one/manifests/latest"]
+
+
+async def test_images_that_share_layers_fetch_each_blob_once(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        pulls = [engine.pull(f"{registry.address}/{name}") for name in ("one", "two", "three")]
+        images = await asyncio.gather(*pulls, engine.pull(f"{registry.address}/one"))
+    unique = {str(blob.digest) for image in images for blob in (image.manifest.config, *image.manifest.layers)}
+    assert sorted(blob_requests(registry)) == sorted(unique)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["while layers arrive", "afterwards"])
+async def test_a_rootfs_is_what_the_layers_say(registry: Registry, tmp_path: Path, together: bool) -> None:
+    lower = Layer.build(
+        [directory("etc"), Entry("etc/gone", "file", b"1"), Entry("etc/stays", "file", b"2"), Entry("run", "file", b"")]
+    )
+    upper = Layer.build([whiteout("etc/gone"), directory("run", mode=0o700), Entry("run/new", "file", b"3")], "zstd")
+    registry.add_image("tree", "latest", Image.build([lower, upper]))
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        if together:
+            await engine.pull(f"{registry.address}/tree", rootfs=tmp_path / "root")
+        else:
+            await (await engine.pull(f"{registry.address}/tree")).unpack(tmp_path / "root")
+    names = {node.path for node in listing(tmp_path / "root")}
+    assert names == {"etc", "etc/stays", "run", "run/new"}
+    assert (tmp_path / "root" / "run").stat().st_mode & 0o7777 == 0o700
+    assert [path.name for path in tmp_path.iterdir()] in (["store", "root"], ["root", "store"])
+
+
+async def test_a_wrong_diff_id_leaves_no_rootfs(registry: Registry, tmp_path: Path) -> None:
+    layer = Layer.build([Entry("a", "file", b"1")])
+    image = Image.build([layer])
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
+    bad = json.dumps(config).encode()
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": f"sha256:{hashlib.sha256(bad).hexdigest()}", "size": len(bad)}
+    registry.add_image("good", "latest", image)
+    registry.add_blob(manifest["config"]["digest"], bad)
+    registry.add_manifest("bad", "latest", image.media_type, json.dumps(manifest).encode())
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        with pytest.raises(DigestMismatchError) as caught:
+            await engine.pull(f"{registry.address}/bad", rootfs=tmp_path / "root")
+    assert caught.value.image == f"{registry.address}/bad"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+async def test_a_rootfs_is_not_unpacked_over_what_is_there(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "mine").write_text("")
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        image = await engine.pull(f"{registry.address}/one")
+        with pytest.raises(StoreError, match="not an empty directory"):
+            await image.unpack(tmp_path / "root")
+        (tmp_path / "root" / "mine").unlink()
+        await image.unpack(tmp_path / "root")
+
+
+async def test_the_platform_is_chosen_from_an_index(registry: Registry, tmp_path: Path) -> None:
+    by_platform = {
+        text: Image.build([Layer.build([Entry(text.replace("/", "-"), "file", b"")])], platform=Platform.parse(text))
+        for text in ("linux/arm64", "linux/amd64", "linux/arm/v7")
+    }
+    registry.add_image("multi", "latest", Index.build(list(by_platform.values())))
+    async with fastoci.Engine(tmp_path) as engine:
+        for text, image in by_platform.items():
+            pulled = await engine.pull(f"{registry.address}/multi", platform=text)
+            assert pulled.manifest_descriptor.digest == image.descriptor.digest
+            assert str(pulled.platform) == text
+        (ref,) = await engine.images()
+        assert set(ref.images) == set(by_platform)
+        assert (
+            str((await engine.image(f"{registry.address}/multi", platform="linux/arm/v7")).platform) == "linux/arm/v7"
+        )
+        with pytest.raises(PlatformError) as caught:
+            await engine.pull(f"{registry.address}/multi", platform="linux/s390x")
+    assert set(caught.value.available) == set(by_platform)
+
+
+async def test_a_lone_manifest_of_another_platform_is_refused_when_one_was_asked_for(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(PlatformError, match="linux/amd64 only"):
+            await engine.pull(f"{registry.address}/one", platform="linux/arm64")
+
+
+async def test_an_artifact_is_pulled_and_only_refused_when_it_should_be_unpacked(
+    registry: Registry, tmp_path: Path
+) -> None:
+    image = Image.build([Layer.build([Entry("a", "file", b"1")])])
+    manifest = json.loads(image.manifest)
+    manifest["config"]["mediaType"] = "application/vnd.example.thing"
+    manifest["layers"][0]["mediaType"] = "text/plain"
+    registry.add_image("image", "latest", image)
+    registry.add_manifest("thing", "latest", image.media_type, json.dumps(manifest).encode())
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        artifact = await engine.pull(f"{registry.address}/thing")
+        assert artifact.config is None
+        with pytest.raises(UnsupportedError, match="no container image"):
+            await artifact.unpack(tmp_path / "root")
+
+
+async def test_blobs_are_fetched_for_pullers_with_manifests_of_their_own(registry: Registry, tmp_path: Path) -> None:
+    layers = [layer.descriptor for layer in shared_images()["one"].layers]
+    reference = Reference.parse(f"{registry.address}/one")
+    async with Client(credentials=load(environ={})) as client, fastoci.Engine(tmp_path) as engine:
+        source = client.repository(reference)
+        await engine.fetch([*layers, *layers], source)
+        await engine.fetch(layers, source)
+    assert sorted(blob_requests(registry)) == sorted(str(layer.digest) for layer in layers)
+
+
+async def test_a_digest_pins_the_image(registry: Registry, tmp_path: Path) -> None:
+    digest = shared_images()["one"].descriptor.digest
+    async with fastoci.Engine(tmp_path) as engine:
+        image = await engine.pull(f"{registry.address}/one@{digest}")
+        assert image.descriptor.digest == digest
+        other = "sha256:" + "1" * 64
+        registry.add_manifest("one", other, image.manifest.media_type, image.manifest.raw)
+        with pytest.raises(DigestMismatchError):
+            await engine.pull(f"{registry.address}/one@{other}")
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"),
+    [
+        ("{address}/absent", NotFoundError),
+        ("{address}/one:absent", NotFoundError),
+        ("127.0.0.1:1/one", ConnectError),
+        ("Not a reference", ReferenceSyntaxError),
+    ],
+)
+async def test_what_cannot_be_had_is_a_typed_error(
+    registry: Registry, tmp_path: Path, reference: str, error: type[Exception]
+) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(error):
+            await engine.pull(reference.format(address=registry.address))
+        with pytest.raises((BlobNotFoundError, ReferenceSyntaxError)):
+            await engine.image(reference.format(address=registry.address))
+
+
+async def test_one_missing_blob_fails_the_pull_and_keeps_the_others(registry: Registry, tmp_path: Path) -> None:
+    images = shared_images()
+    lost = images["one"].layers[0].descriptor
+    registry.remove_blob(str(lost.digest))
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(NotFoundError) as caught:
+            await engine.pull(f"{registry.address}/one")
+        assert caught.value.blob == str(lost.digest)
+        assert await engine.images() == []
+        registry.add_image("one", "latest", images["one"])
+        await engine.pull(f"{registry.address}/one")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"schemaVersion"', '"schemaVersion": 2, "schemaVersion"', 1),
+        lambda text: text.replace('"size": ', '"size": -', 1).replace('"size":', '"size":-', 1),
+        lambda text: text[:-1],
+    ],
+    ids=["duplicate keys", "negative size", "cut"],
+)
+async def test_a_bad_manifest_is_refused(registry: Registry, tmp_path: Path, change: object) -> None:
+    image = shared_images()["one"]
+    bad = change(image.manifest.decode())  # type: ignore[operator]
+    assert bad != image.manifest.decode()
+    registry.add_manifest("bad", "latest", image.media_type, bad.encode())
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(FormatError):
+            await engine.pull(f"{registry.address}/bad")
+    assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
+
+
+async def test_unpacking_an_image_counts_as_its_use_and_looking_at_it_does_not(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        image = await engine.pull(f"{registry.address}/one")
+        (ref,) = (tmp_path / "store" / "refs").glob("*/" + "?" * 64)
+        os.utime(ref, (1_000_000, 1_000_000))
+        await engine.images()
+        image = await engine.image(f"{registry.address}/one")
+        assert ref.stat().st_mtime == 1_000_000
+        await image.unpack(tmp_path / "root")
+        assert ref.stat().st_mtime > 1_000_000
+
+
+async def test_an_exported_layout_holds_the_image(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        for name in ("one", "two"):
+            await (await engine.pull(f"{registry.address}/{name}")).export(tmp_path / "layout")
+    index = json.loads((tmp_path / "layout" / "index.json").read_text())
+    names = [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]]
+    assert names == [f"{registry.address}/one:latest", f"{registry.address}/two:latest"]
+    for blob in (tmp_path / "layout" / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+def test_a_program_without_a_loop_pulls_in_one_call(registry: Registry, tmp_path: Path) -> None:
+    store = fastoci.pull(f"{registry.address}/one", store=tmp_path / "store", rootfs=tmp_path / "root")
+    assert store == tmp_path / "store"
+    assert (tmp_path / "root" / "layer0").is_dir()
+
+
+async def test_layer_files_are_applied_in_order(tmp_path: Path) -> None:
+    one = Layer.build([Entry("a", "file", b"1"), Entry("b", "file", b"2")])
+    two = Layer.build([whiteout("a")], "none")
+    for name, layer in (("one", one), ("two", two)):
+        assert isinstance(layer.content, bytes)
+        (tmp_path / name).write_bytes(layer.content)
+    await fastoci.apply(tmp_path / "root", [tmp_path / "one", tmp_path / "two"])
+    assert [node.path for node in listing(tmp_path / "root")] == ["b"]
+    assert differences(listing(tmp_path / "root"), listing(tmp_path / "root")) == []
