@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fastoci"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which is a history
-OF_OTHERS = ("faults.md", "CONTRIBUTING.md", "benchmarks")  # they name options of other programs
+OURS = [page for page in CURRENT if page.parent.name != "benchmarks"]  # which quotes contenders as if by command lines
+OPTIONS = [page for page in OURS if page.name not in ("faults.md", "CONTRIBUTING.md")]  # with options of other programs
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`]+)`")
 BLOCK = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n)+", re.MULTILINE | re.DOTALL)
@@ -97,17 +98,13 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert [name_of(page) for page in PAGES if page not in reached] == []
 
 
-@current
+@pytest.mark.parametrize("page", OURS, ids=name_of)
 def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
-    if page.parent.name == "benchmarks":
-        pytest.skip("its names of contenders look like command lines")
     assert [words for words in command_lines(page) if not is_taken(words)] == []
 
 
-@current
+@pytest.mark.parametrize("page", OPTIONS, ids=name_of)
 def test_every_option_is_one_of_some_command(page: Path) -> None:
-    if page.name in OF_OTHERS or page.parent.name in OF_OTHERS:
-        pytest.skip("speaks of other programs' options")
     assert isinstance(program, click.Group)
     known = options_of(program).union(*map(options_of, program.commands.values()))
     named = {re.split(r"[ =]", code)[0] for code in quoted(page) if code.startswith("--")}
