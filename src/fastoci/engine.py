@@ -22,8 +22,9 @@ from fastoci.events import CandidateSwitched, Observer, QuotaSeen, Warned
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
-from fastoci.image.platform import Platform, select
+from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
 from fastoci.jobs.maintenance import Upkeep

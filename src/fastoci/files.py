@@ -31,30 +31,36 @@ _SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
 
 
 def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:
-    """The typed error for what the disk said, of the file that the system call named, or else of ``path``.
+    """The typed error for what the disk said, of the file that the system call named in full, or else of ``path``.
 
-    ``wanted`` is how many bytes there was no room for.
+    Args:
+        wanted: bytes that there was no space for.
     """
-    path = cause.filename if isinstance(cause.filename, str) else path
+    name = cause.filename
+    path = name if isinstance(name, str) and name.startswith("/") else path
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     if cause.errno in _FULL:
-        room = f", {wanted} bytes wanted" if wanted else ""
-        return StoreFullError(f"cannot {action} {path}: {reason}{room}{_free(path)}", path=path)
+        more = f", {wanted} bytes wanted" if wanted else ""
+        return StoreFullError(f"cannot {action} {path}: {reason}{more}{_free(path)}", path=path)
     return StoreError(f"cannot {action} {path}: {reason}", path=path)
 
 
 def _free(path: str) -> str:
     """What is free, for a message; a quota may be less."""
     try:
-        room = os.statvfs(os.path.dirname(path))
+        space = os.statvfs(os.path.dirname(path))
     except OSError:
         return ""
-    return f", {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes free"
+    return f", {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes free"
 
 
 @contextmanager
 def translated(action: str, path: str, *, wanted: int = 0) -> Iterator[None]:
-    """Turn an ``OSError`` of the body into ``failure``'s answer."""
+    """Turn an ``OSError`` of the body into ``failure``'s answer.
+
+    Raises:
+        StoreError: instead of it; ``StoreFullError`` when space, inodes or a quota are used up.
+    """
     try:
         yield
     except OSError as cause:
@@ -68,12 +74,9 @@ def read(directory: Directory, name: str, limit: int) -> bytes | None:
         StoreError: unreadable, no regular file, or larger than ``limit`` bytes.
     """
     path = directory.at(name)
-    try:
-        fd = directory.open(name, READ)
-    except FileNotFoundError:
+    fd = _open_to_read(directory, name, path)
+    if fd is None:
         return None
-    except OSError as cause:
-        raise failure(cause, "read", path) from cause
     try:
         with translated("read", path):
             info = os.fstat(fd)
@@ -93,12 +96,9 @@ def read_small(directory: Directory, name: str, limit: int) -> bytes | None:
         StoreError: unreadable, a directory, or larger than ``limit`` bytes.
     """
     path = directory.at(name)
-    try:
-        fd = directory.open(name, READ)
-    except FileNotFoundError:
+    fd = _open_to_read(directory, name, path)
+    if fd is None:
         return None
-    except OSError as cause:
-        raise failure(cause, "read", path) from cause
     try:
         data = os.read(fd, _SMALL)
         if len(data) == _SMALL:
@@ -111,6 +111,15 @@ def read_small(directory: Directory, name: str, limit: int) -> bytes | None:
     if len(data) > limit:
         raise StoreError(f"{path} has more than {limit} bytes", path=path)
     return data
+
+
+def _open_to_read(directory: Directory, name: str, path: str) -> int | None:
+    try:
+        return directory.open(name, READ)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise failure(cause, "read", path) from cause
 
 
 def read_all(fd: int, size: int) -> bytes:

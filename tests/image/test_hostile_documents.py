@@ -11,7 +11,8 @@ import pytest
 
 from fastoci.errors import FastociError, FormatError, UnsupportedError
 from fastoci.image import config, index, manifest, mediatype
-from fastoci.image.platform import Platform, select
+from fastoci.image.index import select
+from fastoci.image.platform import Platform
 
 # Its only fault is its length, which the one who reads it from the network bounds.
 LENGTH = {"manifests/M12-annotations-5mib.json.gz"}

@@ -9,7 +9,8 @@ import pytest
 
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import index, mediatype
-from fastoci.image.platform import Platform, select
+from fastoci.image.index import select
+from fastoci.image.platform import Platform
 
 ROW = {
     "mediaType": mediatype.OCI_MANIFEST,

@@ -13,7 +13,8 @@ from fastoci.errors import ReferenceSyntaxError
 from fastoci.image import index, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.platform import Platform, select
+from fastoci.image.index import select
+from fastoci.image.platform import Platform
 
 
 def entry(text: str | None) -> Descriptor:

@@ -90,6 +90,7 @@ class _Shape:
     item: _Shape | None = None
 
     def value(self, name: str) -> _Shape | None:
+        """The shape of the value of a key."""
         return self.item if self.fields is None else self.fields.get(name)
 
 

@@ -1,13 +1,13 @@
-"""Indexes: manifests by platform, and the ``index.json`` of a layout. Bytes to frozen values.
+"""Indexes: manifests by platform, the ``index.json`` of a layout, and the choice of the manifest for a machine.
 
-An index may point at indexes; how deep is not decided here. Which entry fits a machine is ``platform.select``'s.
+An index may point at indexes; how deep is not decided here.
 
 Spec: image-spec v1.1 image-index.md; Docker image manifest version 2, schema 2, "manifest list".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +17,7 @@ from fastoci.errors import UnsupportedError
 from fastoci.image import document, mediatype
 from fastoci.image.descriptor import Descriptor, DescriptorForm, check_sizes, values
 from fastoci.image.manifest import check_kind
+from fastoci.image.platform import Platform
 
 _WHAT: Final = "index"
 
@@ -60,3 +61,26 @@ def parse(data: bytes, media_type: str) -> Index:
     manifests = values(form.manifests or (), f"{_WHAT}: manifests")
     check_sizes(manifests, _WHAT)
     return Index(media_type=media_type, manifests=manifests, annotations=form.annotations or {}, raw=data)
+
+
+def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
+    """Choose the manifest that runs best on ``wanted``: the best rank wins, and the first of that rank.
+
+    Entries without a platform never match, nor does ``unknown/unknown``, which marks attestations.
+    """
+    wanted = wanted.normalised()
+    order = {row: rank for rank, row in enumerate(wanted.fallbacks())}
+    best: Descriptor | None = None
+    best_rank = len(order)
+    for candidate in candidates:
+        if candidate.platform is None:
+            continue
+        offered = candidate.platform.normalised()
+        if offered.os != wanted.os or "unknown" in (offered.os, offered.architecture):
+            continue
+        if wanted.os_version and not f"{offered.os_version}.".startswith(f"{wanted.os_version}."):
+            continue
+        rank = order.get((offered.architecture, offered.variant), best_rank)
+        if rank < best_rank:
+            best, best_rank = candidate, rank
+    return best

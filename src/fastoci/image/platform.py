@@ -1,4 +1,4 @@
-"""Platforms, ``os/architecture[/variant]``: their spellings, and the choice of the best manifest of an index.
+"""Platforms, ``os/architecture[/variant]``: their spellings, and what a processor runs.
 
 Two spellings of one platform are made equal by ``normalised``; documents keep theirs. The order in which a machine
 falls back to older variants is that of containerd's ``platforms``.
@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastoci.errors import ReferenceSyntaxError
-
-if TYPE_CHECKING:
-    from fastoci.image.descriptor import Descriptor
 
 _WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _TEXT: Final = re.compile(rf"({_WORD})(?:\(([A-Za-z0-9_.-]+)\))?/({_WORD})(?:/({_WORD}))?")
@@ -74,33 +70,30 @@ class Platform:
             variant = _spell(architecture, version)
         return Platform(self.os.lower(), architecture, variant, self.os_version)
 
+    def fallbacks(self) -> list[tuple[str, str]]:
+        """What the processor of a normalised platform runs, best first: architectures and variants."""
+        architecture, variant = self.architecture, self.variant
+        version = _version(architecture, variant)
+        rows = [(architecture, variant)]
+        if version is None:
+            return rows
+        major, minor = version
+        if architecture == "amd64":
+            rows += [("amd64", _spell("amd64", (older, 0))) for older in range(major - 1, 0, -1)]
+            rows.append(("386", ""))
+        elif architecture == "arm":
+            rows += [("arm", f"v{older}") for older in range(major - 1, 4, -1)]
+        elif major in (8, 9):
+            rows += [("arm64", _spell("arm64", (major, older))) for older in range(minor - 1, -1, -1)]
+            if major == 9:  # Armv9.N holds all of Armv8.(N+5)
+                rows += [("arm64", _spell("arm64", (8, older))) for older in range(minor + 5, -1, -1)]
+            rows += [("arm", f"v{older}") for older in range(8, 4, -1)]
+        return rows
+
     def __str__(self) -> str:
         version = f"({self.os_version})" if self.os_version else ""
         variant = f"/{self.variant}" if self.variant else ""
         return f"{self.os}{version}/{self.architecture}{variant}"
-
-
-def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
-    """Choose the manifest that runs best on ``wanted``: the best rank wins, and the first of that rank.
-
-    Entries without a platform never match, nor does ``unknown/unknown``, which marks attestations.
-    """
-    wanted = wanted.normalised()
-    order = {row: rank for rank, row in enumerate(_fallbacks(wanted.architecture, wanted.variant))}
-    best: Descriptor | None = None
-    best_rank = len(order)
-    for candidate in candidates:
-        if candidate.platform is None:
-            continue
-        offered = candidate.platform.normalised()
-        if offered.os != wanted.os or "unknown" in (offered.os, offered.architecture):
-            continue
-        if wanted.os_version and not f"{offered.os_version}.".startswith(f"{wanted.os_version}."):
-            continue
-        rank = order.get((offered.architecture, offered.variant), best_rank)
-        if rank < best_rank:
-            best, best_rank = candidate, rank
-    return best
 
 
 def _version(architecture: str, variant: str) -> tuple[int, int] | None:
@@ -119,23 +112,3 @@ def _spell(architecture: str, version: tuple[int, int]) -> str:
         return ""
     major, minor = version
     return f"v{major}.{minor}" if minor else f"v{major}"
-
-
-def _fallbacks(architecture: str, variant: str) -> list[tuple[str, str]]:
-    """What a processor runs, best first; both as normalised."""
-    version = _version(architecture, variant)
-    rows = [(architecture, variant)]
-    if version is None:
-        return rows
-    major, minor = version
-    if architecture == "amd64":
-        rows += [("amd64", _spell("amd64", (older, 0))) for older in range(major - 1, 0, -1)]
-        rows.append(("386", ""))
-    elif architecture == "arm":
-        rows += [("arm", f"v{older}") for older in range(major - 1, 4, -1)]
-    elif major in (8, 9):
-        rows += [("arm64", _spell("arm64", (major, older))) for older in range(minor - 1, -1, -1)]
-        if major == 9:  # Armv9.N holds all of Armv8.(N+5)
-            rows += [("arm64", _spell("arm64", (8, older))) for older in range(minor + 5, -1, -1)]
-        rows += [("arm", f"v{older}") for older in range(8, 4, -1)]
-    return rows

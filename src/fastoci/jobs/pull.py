@@ -28,8 +28,9 @@ from fastoci.image import config as config_document
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
-from fastoci.image.platform import Platform, select
+from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, ImageSource
 from fastoci.jobs.plan import PullPlan, Resolved

@@ -25,8 +25,8 @@ from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.index import Index
-from fastoci.image.platform import Platform, select
+from fastoci.image.index import Index, select
+from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import ImageSource
 from fastoci.jobs.plan import Resolved

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci import files, locks, path_walk
-from fastoci.errors import FormatError, IntegrityError, StoreError, StoreFullError, UnsupportedError
+from fastoci.errors import FormatError, IntegrityError, StoreError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
@@ -76,7 +76,7 @@ def write_images(
         IntegrityError: it has one that is not what its name says, and that has no name in the layout.
         StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
     """
-    with _translated(str(target)):
+    with files.translated("write the layout", str(target)):
         root = path_walk.open_directory(target, make=0o755)
         try:
             with _locked(root, target):
@@ -85,15 +85,6 @@ def write_images(
                 _add_entries(root, images, target)
         finally:
             os.close(root)
-
-
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as cause:
-        kind = StoreFullError if cause.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
-        raise kind(f"cannot write the layout {path}: {cause.strerror or cause}", path=path) from cause
 
 
 @contextmanager

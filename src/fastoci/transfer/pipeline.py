@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
@@ -17,10 +17,25 @@ from fastoci.errors import IntegrityError
 from fastoci.stream.sink import Sink, StoppableSink
 from fastoci.stream.verify import Verified, Verifier, hash_buffers
 
-if TYPE_CHECKING:
-    from fastoci.transfer.workers import WorkerPool
+T = TypeVar("T")
 
 _NEWS = 8  # buffers after which the loop hears of a stream that makes its own
+
+
+class Workers(Protocol):
+    """What a pipeline asks of the threads that run it: ``workers.WorkerPool``."""
+
+    async def run(self, work: Callable[[], T], *, stop: Callable[[], object] | None = None) -> T:
+        """Run ``work`` on a thread to its end, also when this task is cancelled."""
+
+    async def finish(self, work: Callable[[], object]) -> None:
+        """Run ``work`` on a thread to its end while an error is on its way."""
+
+    def schedule(self, pipeline: Pipeline) -> None:
+        """Let a thread work on the pipeline's next buffer, unless one does already."""
+
+    def count_maker(self, change: int) -> None:
+        """One pipeline more (1) or fewer (-1) that makes its buffers."""
 
 
 class Pipeline:
@@ -32,7 +47,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, worker: WorkerPool, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
+        self, worker: Workers, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
     ) -> None:
         self.busy = False  # stands in the worker's line, or is at work; changed under the worker's lock
         self.sink = sink
@@ -102,7 +117,7 @@ class PushPipeline(Pipeline):
 
     def __init__(
         self,
-        worker: WorkerPool,
+        worker: Workers,
         sink: Sink,
         verifier: Verifier | None,
         *,
@@ -181,7 +196,7 @@ class PullPipeline(Pipeline):
 
     def __init__(
         self,
-        worker: WorkerPool,
+        worker: Workers,
         sink: StoppableSink,
         verifier: Verifier | None,
         *,

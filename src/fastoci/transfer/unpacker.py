@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fastoci import files
 from fastoci._core import Buffer, Stop
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, UnpackError
@@ -34,7 +35,7 @@ from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.transfer.workers import WorkerPool
 from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 from fastoci.unpack.layer import LayerStager, LayerWriter
-from fastoci.unpack.rootfs import Rootfs, close, open_directory
+from fastoci.unpack.rootfs import Rootfs, open_directory
 
 _OUTS = 4  # buffers of tar that one layer may hold; two are the least
 _MOVES = 4096  # entries moved into the tree at a time
@@ -143,7 +144,9 @@ class Unpacker:
         """
         size = sum(_size(path) for path in layers)
         self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
-        root_fd, base = await self._worker.acquire(lambda: open_directory(directory), lambda opened: close(opened[0]))
+        root_fd, base = await self._worker.acquire(
+            lambda: open_directory(directory), lambda opened: files.close(opened[0])
+        )
         tree = UnpackTotals(self._limits, str(directory), self._observe, base=base)
         try:
             for number, path in enumerate(layers):
@@ -151,7 +154,7 @@ class Unpacker:
                 await self._from_file(partial(_open_layer, path), writer, None, partial(tree.progress, number))
                 tree.layer_done(number, _size(path))
         finally:
-            close(root_fd)
+            files.close(root_fd)
         tree.done(str(directory))
 
     async def _layer(
@@ -187,7 +190,7 @@ class Unpacker:
         if layer.below.is_set():
             await read(tree.writer(layer.number, rootfs.fd, name), verifier, progressed)
             return
-        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), close)
+        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), files.close)
         stager = tree.stager(layer.number, directory_fd, name)
         try:
             await read(stager, verifier, progressed)
@@ -196,7 +199,7 @@ class Unpacker:
             await self._adopt(stager, tree.writer(layer.number, rootfs.fd, name))
         finally:
             await self._worker.finish(stager.abort)
-            close(directory_fd)
+            files.close(directory_fd)
         stop = Stop()
         await self._worker.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
 
@@ -309,7 +312,7 @@ def _size(path: Path) -> int:
     try:
         return os.fstat(fd).st_size
     finally:
-        close(fd)
+        files.close(fd)
 
 
 def _open_layer(path: Path) -> int:
@@ -318,6 +321,6 @@ def _open_layer(path: Path) -> int:
     except OSError as error:
         raise UnpackError(f"{path}: {error.strerror}", path=str(path)) from error
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
-        close(fd)
+        files.close(fd)
         raise UnpackError(f"{path}: a layer is read from a file, not from a pipe", path=str(path))
     return fd

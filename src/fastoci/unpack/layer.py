@@ -27,7 +27,59 @@ _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, er
 _SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
 
-class LayerWriter:
+class _LayerSink:
+    """What both sinks do by their native half."""
+
+    def __init__(self, native: _core.Extractor | _core.Stager, name: str) -> None:
+        self.name = name
+        self._native = native
+
+    @property
+    def entries(self) -> int:
+        """Entries read so far."""
+        return self._native.entries
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of file content written so far."""
+        return self._native.bytes
+
+    @property
+    def size(self) -> int:
+        """These, and what else counts for ``max_bytes``: extended attributes, and names that are long together."""
+        return self._native.size
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many owners, devices and xattrs this user or file system could not be given."""
+        return self._native.skipped
+
+    def feed(self, buffer: Buffer) -> None:
+        """Parse and extract.
+
+        Raises:
+            FormatError: this is no tar, or a damaged one.
+            UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
+            StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
+        """
+        if self._native.feed(buffer):
+            raise _error(self._native, self.name)
+
+    def finish(self) -> None:
+        """Demand the end of the tar. Raises: as ``feed``."""
+        if self._native.finish():
+            raise _error(self._native, self.name)
+
+    def stop(self) -> None:
+        """From any thread: whatever is under way ends soon, with an error."""
+        self._native.stop()
+
+    def abort(self) -> None:
+        """Close every descriptor, idempotent; what was extracted or staged is the caller's to remove."""
+        self._native.close()
+
+
+class LayerWriter(_LayerSink):
     """A sink for the tar of one layer. Lower layers must be complete.
 
     Args:
@@ -48,7 +100,6 @@ class LayerWriter:
         max_bytes: int,
         max_directories: int = _core.MAX_DIRECTORIES,
     ) -> None:
-        self.name = name
         self._extractor = _core.Extractor(
             root_fd,
             owners=os.geteuid() == 0,
@@ -57,37 +108,7 @@ class LayerWriter:
             max_bytes=max_bytes,
             max_directories=max_directories,
         )
-
-    @property
-    def entries(self) -> int:
-        """Entries read so far."""
-        return self._extractor.entries
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of file content written so far."""
-        return self._extractor.bytes
-
-    @property
-    def size(self) -> int:
-        """These, and what else counts for ``max_bytes``: extended attributes, and names that are long together."""
-        return self._extractor.size
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many owners, devices and xattrs this user or file system could not be given."""
-        return self._extractor.skipped
-
-    def feed(self, buffer: Buffer) -> None:
-        """Parse and extract.
-
-        Raises:
-            FormatError: this is no tar, or a damaged one.
-            UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
-            StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
-        """
-        if self._extractor.feed(buffer):
-            raise _error(self._extractor, self.name)
+        super().__init__(self._extractor, name)
 
     def adopt(self, stager: LayerStager, count: int) -> bool:
         """Do the next ``count`` entries of a finished stager instead of ``feed``; whether there are more.
@@ -102,24 +123,16 @@ class LayerWriter:
 
     def finish(self) -> None:
         """Demand the end of the tar and set the times of directories. Raises: as ``feed``."""
-        if self._extractor.finish():
-            raise _error(self._extractor, self.name)
-        self._extractor.close()
-
-    def stop(self) -> None:
-        """From any thread: whatever is under way ends soon, with an error."""
-        self._extractor.stop()
-
-    def abort(self) -> None:
-        """Close every descriptor; what was extracted is the caller's to remove."""
+        super().finish()
         self._extractor.close()
 
 
-class LayerStager:
+class LayerStager(_LayerSink):
     """A sink for the tar of one layer whose lower layers may still be on their way.
 
     It makes the content and metadata of files, and finds what is wrong with the layer by itself; then one
-    ``LayerWriter`` adopts it. ``abort`` ends it, also after that.
+    ``LayerWriter`` adopts it. ``finish`` leaves it open for that. ``abort`` ends it, also after that. ``skipped``
+    counts regular files only.
 
     Args:
         directory_fd: an empty private directory on the file system of the root; stays the caller's, who removes it
@@ -129,46 +142,9 @@ class LayerStager:
     """
 
     def __init__(self, directory_fd: int, *, name: str, max_entries: int, max_bytes: int) -> None:
-        self.name = name
-        self.native = _core.Stager(directory_fd, owners=os.geteuid() == 0, max_entries=max_entries, max_bytes=max_bytes)
-
-    @property
-    def entries(self) -> int:
-        """Entries read so far."""
-        return self.native.entries
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of file content written so far."""
-        return self.native.bytes
-
-    @property
-    def size(self) -> int:
-        """As ``LayerWriter.size``."""
-        return self.native.size
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """As ``LayerWriter.skipped``, of regular files only."""
-        return self.native.skipped
-
-    def feed(self, buffer: Buffer) -> None:
-        """Parse and make files. Raises: as ``LayerWriter.feed``."""
-        if self.native.feed(buffer):
-            raise _error(self.native, self.name)
-
-    def finish(self) -> None:
-        """Demand the end of the tar; the stager stays open, to be adopted. Raises: as ``LayerWriter.feed``."""
-        if self.native.finish():
-            raise _error(self.native, self.name)
-
-    def stop(self) -> None:
-        """As ``LayerWriter.stop``."""
-        self.native.stop()
-
-    def abort(self) -> None:
-        """Close every descriptor; idempotent. What was staged is the caller's to remove."""
-        self.native.close()
+        owners = os.geteuid() == 0
+        self.native = _core.Stager(directory_fd, owners=owners, max_entries=max_entries, max_bytes=max_bytes)
+        super().__init__(self.native, name)
 
 
 def _error(native: _core.Extractor | _core.Stager, name: str) -> FastociError:

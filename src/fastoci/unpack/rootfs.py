@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci import _core, files, locks, path_walk
-from fastoci.errors import StoreError, StoreFullError
+from fastoci.errors import StoreError
 
 _PRIVATE: Final = 0o700
 _LOCK: Final = "lock"  # in the private directory: only its owner may open it
@@ -50,7 +50,7 @@ class Rootfs:
         try:
             with ExitStack() as undo:
                 parent, name = path_walk.open_parent(target, make=0o755)
-                undo.callback(close, parent)
+                undo.callback(files.close, parent)
                 _demand_free(parent, name)
                 _remove_abandoned(parent, name, stop)
                 staging = _Staging.make(parent, name)
@@ -107,10 +107,10 @@ class Rootfs:
         """
         if self.fd < 0:
             return ""
-        close(self.fd)
+        files.close(self.fd)
         self.fd = -1
         left = self._staging.remove(within=within, stop=stop)
-        close(self._staging.parent)
+        files.close(self._staging.parent)
         return left
 
 
@@ -151,7 +151,7 @@ class _Staging:
             fd = _open_directory(parent, name)
             if fd is None:
                 return None
-            undo.callback(close, fd)
+            undo.callback(files.close, fd)
             if os.fstat(fd).st_uid != os.geteuid() or os.listdir(fd):
                 return None
             _make_plain(fd, _PRIVATE)
@@ -161,7 +161,7 @@ class _Staging:
                 return None
             if lock is None:
                 return None
-            undo.callback(close, lock)
+            undo.callback(files.close, lock)
             if os.listdir(fd) != [_LOCK]:
                 return None
             undo.pop_all()
@@ -174,7 +174,7 @@ class _Staging:
             fd = _open_directory(parent, name)
             if fd is None:
                 return None
-            undo.callback(close, fd)
+            undo.callback(files.close, fd)
             if not _is_private(os.fstat(fd), stat.S_IFDIR | _PRIVATE):
                 return None
             try:
@@ -182,7 +182,7 @@ class _Staging:
             except FileNotFoundError:
                 os.rmdir(name, dir_fd=parent)  # just made, or nearly removed: then it is empty
                 return None
-            undo.callback(close, lock)
+            undo.callback(files.close, lock)
             if not _is_private(os.fstat(lock), stat.S_IFREG | 0o600) or not locks.try_lock(lock):
                 return None
             undo.pop_all()
@@ -195,7 +195,7 @@ class _Staging:
         try:
             _make_plain(fd, mode)
         except BaseException:
-            close(fd)
+            files.close(fd)
             raise
         return fd
 
@@ -216,15 +216,9 @@ class _Staging:
                 os.unlink(_LOCK, dir_fd=self.fd)
                 os.rmdir(self._name, dir_fd=self.parent)
                 left = ""
-        close(self._lock)
-        close(self.fd)
+        files.close(self._lock)
+        files.close(self.fd)
         return left
-
-
-def close(fd: int) -> None:
-    """Close a directory, or a file that was read; nothing depends on what the disk says then."""
-    with suppress(OSError):
-        os.close(fd)
 
 
 def open_directory(path: Path) -> tuple[int, bool]:
@@ -238,7 +232,7 @@ def open_directory(path: Path) -> tuple[int, bool]:
         try:
             return fd, bool(os.listdir(fd))
         except BaseException:
-            close(fd)
+            files.close(fd)
             raise
     except OSError as error:
         raise _translate(error, path) from error
@@ -263,11 +257,11 @@ def _open_or_make(path: Path) -> int:
             if os.fstat(fd).st_uid == os.geteuid() and not os.listdir(fd):
                 _make_plain(fd, 0o755)
         except BaseException:
-            close(fd)
+            files.close(fd)
             raise
         return fd
     finally:
-        close(parent)
+        files.close(parent)
 
 
 def _open_unreadable(parent: int, name: str) -> int:
@@ -282,7 +276,7 @@ def _open_unreadable(parent: int, name: str) -> int:
         finally:
             os.chmod(link, mode)
     finally:
-        close(held)
+        files.close(held)
 
 
 def _make_plain(fd: int, mode: int) -> None:
@@ -321,7 +315,7 @@ def _demand_free(parent: int, name: str) -> None:
             if os.listdir(fd):
                 raise OSError(errno.ENOTEMPTY, "exists and is not empty", name)
         finally:
-            close(fd)
+            files.close(fd)
 
 
 def _prefix(target: str) -> str:
@@ -339,9 +333,7 @@ def _remove_abandoned(parent: int, target: str, stop: _core.Stop | None) -> None
 
 
 def _translate(error: OSError, target: Path) -> StoreError:
-    text = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFullError(f"{target}: {text}: free space and run again", path=str(target))
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
         text = "exists and is not an empty directory: remove it or choose another"
-    return StoreError(f"{target}: {text}", path=str(target))
+        return StoreError(f"{target}: {text}", path=str(target))
+    return files.failure(error, "unpack to", str(target))
