@@ -17,10 +17,10 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean changelog changelog-build cover fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 demo: $(VENV)/installed ## install, then pull and unpack an image made of this machine's files
 	$(BIN)/python benchmarks/demo.py
@@ -46,6 +46,9 @@ check: dev ## formatting, lint, types, stub, floors, docs and the names of chang
 dev: $(VENV)/created ## an editable install with the developer's tools
 	$(BIN)/pip install --quiet --editable '.[test,dev]'
 	rm -f $(VENV)/installed $(VENV)/installed-test
+
+docs: dev ## whether all that the pages link to, name and quote exists
+	$(BIN)/python -m pytest -q tests/test_docs.py
 
 cover: dev peers ## the tests, and which lines of Python they do not reach
 	$(BIN)/python -m pytest --cov=fastoci --cov-report=term-missing:skip-covered $(ARGS)
