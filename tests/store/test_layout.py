@@ -1,0 +1,101 @@
+"""The names in a store: what stands in one is what the format page lists, with its mode, whatever the umask."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastoci import Engine, Limits
+from fastoci.events import Event
+from fastoci.limits import Level
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Entry, Layer
+from fastoci.testing.registry import Registry, serve
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "store-format.md"
+WORDS = {
+    "<alg>": "sha(256|512)",
+    "<hex>": "([0-9a-f]{64}|[0-9a-f]{128})",
+    "<boot_id>": "(?!corrupt)[0-9a-f-]{36}",
+    "<hh>": "[0-9a-f]{2}",
+    "<key>": "[0-9a-f]{64}",
+    "<32 hex>": "[0-9a-f]{32}",
+}
+ABOVE = {"blobs", "refs", "unsynced", "unsynced/corrupt"}  # which hold nothing but what is listed
+MARK = "**not written yet**"
+LAYERS = [Layer.build([Entry("one", data=b"1" * 100_000)]), Layer.build([Entry("two", data=b"2")])]
+
+
+def rows() -> Iterator[tuple[re.Pattern[str], int, bool]]:
+    """Of each path on the page: its pattern, its mode, and whether something writes it."""
+    table = re.findall(r"^\| (`.+?) \| (0\d{3}) \| (.+?) \|", PAGE.read_text(), re.MULTILINE)
+    for paths, mode, content in table:
+        for path in re.findall(r"`([^`]+)`", paths):
+            pattern = re.escape(path.rstrip("/"))
+            for word, expression in WORDS.items():
+                pattern = pattern.replace(re.escape(word), expression)
+            yield re.compile(pattern), int(mode, 8), MARK not in content
+
+
+def names(store: Path) -> Iterator[tuple[str, int]]:
+    """What is in the store now, and its mode."""
+    for path in store.rglob("*"):
+        try:
+            yield str(path.relative_to(store)), stat.S_IMODE(path.lstat().st_mode)
+        except FileNotFoundError:  # a job goes on
+            continue
+
+
+async def pull(store: Path, reference: str, durability: Level, seen: set[tuple[str, int]]) -> None:
+    """Pull twice, with a damaged blob in between, and watch the store meanwhile."""
+
+    def look(event: Event) -> None:
+        seen.update(names(store))
+
+    async with Engine(store, limits=Limits(durability=durability), observer=look) as engine:
+        await engine.pull(reference, rootfs=store.parent / "root")
+        damaged = store / "blobs" / "sha256" / LAYERS[0].descriptor.digest.hex
+        damaged.chmod(0o644)
+        damaged.write_bytes(bytes(LAYERS[0].descriptor.size))
+        damaged.chmod(0o444)
+        await engine.pull(reference, rootfs=store.parent / "again")
+
+
+@pytest.mark.parametrize("durability", ["commit", "batch", "none"])
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_store_holds_what_the_format_page_lists(tmp_path: Path, durability: Level, umask: int) -> None:
+    store, seen = tmp_path / "store", set[tuple[str, int]]()
+    before = os.umask(umask)
+    try:
+        with serve(Registry()) as registry:
+            registry.add_image("app", "1", Image.build(LAYERS))
+            asyncio.run(pull(store, f"{registry.address}/app:1", durability, seen))
+        for command in ("verify", "gc"):
+            subprocess.run([sys.executable, "-m", "fastoci", command, "--store", store], check=True)
+            seen.update(names(store))
+    finally:
+        os.umask(before)
+    listed = list(rows())
+    written = [(pattern, mode) for pattern, mode, is_written in listed if is_written]
+    strange = {
+        (name, oct(mode))
+        for name, mode in seen
+        if name not in ABOVE and not any(pattern.fullmatch(name) and mode == listed for pattern, listed in written)
+    }
+    assert strange == set()
+    kinds = {pattern.pattern for pattern, _ in written if any(pattern.fullmatch(name) for name, _ in seen)}
+    assert len(kinds) >= 15, kinds
+
+
+def test_what_nothing_writes_yet_is_marked_as_such() -> None:
+    marked = {pattern.pattern for pattern, _, is_written in rows() if not is_written}
+    assert {pattern.partition("/")[0] for pattern in marked} == {"layers", "ingest"}
+    assert "## 9. Unpacked layers (not written yet)" in PAGE.read_text()
