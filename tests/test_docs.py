@@ -14,6 +14,7 @@ import pytest
 
 from fastoci.cli.main import program
 from fastoci.limits import Limits
+from fastoci.testing import faults
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fastoci"
@@ -156,6 +157,11 @@ def test_every_limit_is_a_field(page: Path) -> None:
 def test_every_make_target_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {line.split()[1] for line in [*quoted(page), *shown(page)] if line.startswith("make ")} <= targets
+
+
+def test_the_scenario_on_the_page_of_faults_is_one_of_the_table() -> None:
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "faults.md").read_text(), re.DOTALL)
+    assert eval(shown[0], vars(faults)) in faults.SCENARIOS
 
 
 def test_every_threat_names_tests_that_exist() -> None:

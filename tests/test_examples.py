@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +124,17 @@ def test_a_file_is_held_against_the_digest_of_a_reference(tmp_path: Path) -> Non
     file.write_bytes(b"")
     run("parse_and_verify.py", f"example.com/team/app@{digest}", file, status=6)
     run("parse_and_verify.py", "Not A Reference", file, status=2)
+
+
+def test_the_program_of_the_readme_runs(registry: Registry, tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    imports, _, body = shown.partition("\n\n")
+    body = body.replace('"/var/lib/fastoci"', repr(str(tmp_path / "store")))
+    body = body.replace('"127.0.0.1:5000/library/redis:7"', f'"{registry.address}/team/app:1"')
+    program = f"import asyncio\n{imports}\nasync def main(descriptors, source):\n{textwrap.indent(body, '    ')}\n"
+    command = [sys.executable, "-W", "error", "-c", f"{program}\nasyncio.run(main([], None))"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "rootfs" / "greeting").read_bytes() == b"hello\n"
 
 
 def test_each_example_is_short_and_says_how_it_is_run() -> None:
