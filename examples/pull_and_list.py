@@ -13,11 +13,8 @@ async def main(store: str, reference: str) -> None:
     async with fastoci.Engine(store) as engine:
         image = await engine.pull(reference)
         print(f"{image.reference} has {len(image.manifest.layers)} layers, {image.size} bytes")
-        listings, broken = await engine.upkeep.listing()
-        for listing in listings:
-            print(listing.name, listing.digest, ", ".join(listing.platforms), listing.size)
-        for error in broken:
-            print(error, file=sys.stderr)
+        for stored in await engine.images():
+            print(stored.name, stored.digest, ", ".join(stored.platforms), stored.size)
 
 
 if __name__ == "__main__":

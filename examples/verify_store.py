@@ -11,11 +11,11 @@ import fastoci
 
 async def main(store: str) -> int:
     async with fastoci.Engine(store) as engine:
-        found = await engine.upkeep.verify()
+        found = await engine.verify()
         print(f"hashed {found.blobs} blobs, {found.size} bytes; {len(found.bad)} are bad")
         if not found.bad:
             return 0
-        repair = await engine.upkeep.repair()
+        repair = await engine.repair()
         print(f"fetched {len(repair.repaired)} blobs again")
         for reference, error in repair.failed:
             print(f"{reference}: {error}", file=sys.stderr)

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -32,6 +33,9 @@ from fastoci.testing.layers import Entry, Layer, directory, whiteout
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import differences, listing
 from support.engine_parts import add_images, shared_images
+
+if TYPE_CHECKING:
+    from fastoci.interfaces import BlobSource
 
 
 @pytest.fixture
@@ -134,7 +138,7 @@ async def test_the_platform_is_chosen_from_an_index(registry: Registry, tmp_path
             assert pulled.manifest_descriptor.digest == image.descriptor.digest
             assert str(pulled.platform) == text
         (ref,) = await engine.images()
-        assert set(ref.images) == set(by_platform)
+        assert set(ref.platforms) == set(by_platform)
         assert (
             str((await engine.image(f"{registry.address}/multi", platform="linux/arm/v7")).platform) == "linux/arm/v7"
         )
@@ -215,7 +219,7 @@ async def test_one_missing_blob_fails_the_pull_and_keeps_the_others(registry: Re
         with pytest.raises(NotFoundError) as caught:
             await engine.pull(f"{registry.address}/one")
         assert caught.value.blob == str(lost.digest)
-        assert await engine.images() == []
+        assert await engine.images() == ()
         registry.add_image("one", "latest", images["one"])
         await engine.pull(f"{registry.address}/one")
 
@@ -280,3 +284,76 @@ async def test_layer_files_are_applied_in_order(tmp_path: Path) -> None:
     await fastoci.apply(tmp_path / "root", [tmp_path / "one", tmp_path / "two"])
     assert [node.path for node in listing(tmp_path / "root")] == ["b"]
     assert differences(listing(tmp_path / "root"), listing(tmp_path / "root")) == []
+
+
+_CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
+    "pull": lambda engine: engine.pull("h/app"),
+    "fetch": lambda engine: engine.fetch([], cast("BlobSource", None)),
+    "images": lambda engine: engine.images(),
+    "image": lambda engine: engine.image("h/app"),
+    "usage": lambda engine: engine.usage(),
+    "verify": lambda engine: engine.verify(),
+    "repair": lambda engine: engine.repair(),
+    "remove": lambda engine: engine.remove("h/app"),
+    "pin": lambda engine: engine.pin("h/app"),
+    "plan_gc": lambda engine: engine.plan_gc(),
+    "gc": lambda engine: engine.gc(),
+    "export": lambda engine: engine.export("layout"),
+}
+
+
+def test_every_method_of_an_engine_is_in_the_table_of_calls() -> None:
+    assert _CALLS.keys() == {name for name in vars(fastoci.Engine) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", _CALLS)
+async def test_an_engine_that_is_not_open_says_so(tmp_path: Path, name: str) -> None:
+    engine = fastoci.Engine(tmp_path / "store")
+    with pytest.raises(RuntimeError, match="not open: use it inside `async with"):
+        await _CALLS[name](engine)
+    assert not (tmp_path / "store").exists()
+    async with engine:
+        pass
+    with pytest.raises(RuntimeError, match="not open"):
+        await _CALLS[name](engine)
+
+
+async def test_an_engine_is_entered_once_at_a_time_and_again_later(registry: Registry, tmp_path: Path) -> None:
+    engine = fastoci.Engine(tmp_path)
+    for _ in range(2):
+        async with engine:
+            with pytest.raises(RuntimeError, match="open already"):
+                await engine.__aenter__()
+            await engine.pull(f"{registry.address}/one")
+
+
+async def test_a_file_that_is_not_a_reference_is_told_and_the_images_are_listed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    events: list[fastoci.events.Event] = []
+    async with fastoci.Engine(tmp_path, observer=events.append) as engine:
+        await engine.pull(f"{registry.address}/one")
+        (tmp_path / "refs" / "zz").mkdir()
+        (tmp_path / "refs" / "zz" / ("1" * 64)).write_text("{}")
+        assert [image.name for image in await engine.images()] == [f"{registry.address}/one:latest"]
+    (warning,) = [event.message for event in events if isinstance(event, fastoci.events.Warned)]
+    assert f"refs/zz/{'1' * 64}" in warning
+
+
+@pytest.mark.attack
+def test_registry_options_hide_the_password_and_hold_paths_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = fastoci.RegistryOptions(creds=("me", "hunter2"), authfile="auth.json", credential_providers=("c", "d"))
+    assert "hunter2" not in repr(options)
+    assert options.authfile == tmp_path / "auth.json"
+    assert options.credential_providers == (tmp_path / "c", tmp_path / "d")
+
+
+def test_a_pull_in_one_call_asks_as_the_options_say(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "hosts" / "gone.invalid").mkdir(parents=True)
+    text = f'[host."http://{registry.address}"]\n  capabilities = ["pull", "resolve"]\n'
+    (tmp_path / "hosts" / "gone.invalid" / "hosts.toml").write_text(text)
+    options = fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
+    fastoci.pull("gone.invalid/one", store=tmp_path / "store", registry=options)

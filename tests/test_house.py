@@ -17,7 +17,7 @@ FUNCTION_LINES = 45
 PARAMETERS = 7
 DOCUMENTED = 0.975
 CLONE_LINES = 8
-OWED = ("_core.pyx", "cli/", "csrc/", "engine.py", "jobs/", "registry/")  # whose owners have not landed yet
+OWED = ("_core.pyx", "csrc/", "jobs/", "registry/")  # whose owners have not landed yet
 
 PYTHON = sorted(SOURCE.rglob("*.py"))
 CYTHON = sorted(SOURCE.rglob("*.p[yx][xd]"))

@@ -37,7 +37,7 @@ async def test_each_call_of_one_engine_is_by_the_directory_of_that_moment(
     first, second, third = places
     (first / "auth.json").write_text("{}")
     monkeypatch.chdir(first)
-    engine = fastoci.Engine("store", authfile="auth.json")
+    engine = fastoci.Engine("store", registry=fastoci.RegistryOptions(authfile="auth.json"))
     monkeypatch.chdir(second)
     async with engine:
         # the workers have a working directory of their own from the first unpack on
@@ -46,7 +46,7 @@ async def test_each_call_of_one_engine_is_by_the_directory_of_that_moment(
         await engine.pull(f"{registry.address}/two", rootfs="deep/a")
         await image.unpack("b")
         await image.export("layout")
-        await engine.upkeep.view("view")
+        await engine.export("view")
         monkeypatch.chdir(first)
         await image.unpack("c")
     assert names(first) == ["auth.json", "c", "store"]

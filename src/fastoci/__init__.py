@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from fastoci import events as events
     from fastoci._core import Sha256 as Sha256
     from fastoci.engine import Engine as Engine
-    from fastoci.engine import Image as Image
     from fastoci.engine import apply as apply
     from fastoci.engine import pull as pull
     from fastoci.image.descriptor import Descriptor as Descriptor
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
     from fastoci.info import info as info
+    from fastoci.jobs.image import Image as Image
     from fastoci.jobs.maintenance import Listing as Listing
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastoci.registry.auth.login import logged_in as logged_in
     from fastoci.registry.auth.login import login as login
     from fastoci.registry.auth.login import logout as logout
+    from fastoci.registry.options import RegistryOptions as RegistryOptions
     from fastoci.store.gc.collect import GcItem as GcItem
     from fastoci.store.gc.collect import GcPlan as GcPlan
     from fastoci.store.gc.retention import Retention as Retention
@@ -43,12 +44,13 @@ _EXPORTS = {
     "GcItem": "store.gc.collect",
     "Engine": "engine",
     "GcPlan": "store.gc.collect",
-    "Image": "engine",
+    "Image": "jobs.image",
     "Limits": "limits",
     "Listing": "jobs.maintenance",
     "Platform": "image.platform",
     "RefUsage": "store.usage",
     "Reference": "image.reference",
+    "RegistryOptions": "registry.options",
     "Repair": "jobs.repair",
     "Retention": "store.gc.retention",
     "Sha256": "_core",

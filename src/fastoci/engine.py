@@ -1,6 +1,6 @@
 """The engine: one store, one scheduler, one set of connections; images and blobs on demand.
 
-Everything a program needs of fastoci is here: ``Engine`` and ``Image`` for asyncio, ``pull`` and ``apply`` beside them.
+``Engine`` for asyncio, ``pull`` and ``apply`` beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,28 +17,26 @@ from typing import TYPE_CHECKING
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
-from fastoci.errors import BlobNotFoundError, PlatformError, StoreError
-from fastoci.events import CandidateSwitched, Observer, QuotaSeen, Warned
-from fastoci.image import manifest as manifest_document
-from fastoci.image.config import ImageConfig
+from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.index import select
-from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
-from fastoci.jobs.maintenance import Upkeep
-from fastoci.jobs.plan import Resolved
+from fastoci.jobs import maintenance
+from fastoci.jobs.image import Image, load_image
+from fastoci.jobs.maintenance import Listing
 from fastoci.jobs.preflight import Preflight
-from fastoci.jobs.pull import PullContext, Repository, read_config
-from fastoci.jobs.resolve import read_document
-from fastoci.jobs.stored import Mending, Stored
-from fastoci.layouts.oci_layout import LayoutImage
+from fastoci.jobs.pull import PullContext, Repository
+from fastoci.jobs.repair import Repair, Repairing
+from fastoci.jobs.stored import Stored
+from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
+from fastoci.registry.options import RegistryOptions
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
-from fastoci.store.refs import Ref
 from fastoci.store.store import Store
+from fastoci.store.usage import Usage
 from fastoci.threads import Threads
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
@@ -51,183 +49,95 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 
 
-class Image:
-    """One image that is in the store whole. Usable while its engine is open.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an engine holds while it is open."""
 
-    ``descriptor`` is what the name points to (an index or a manifest), ``manifest_descriptor`` the manifest's;
-    ``config`` is None for an artifact; ``platform`` is None when neither index nor config name one.
-    """
-
-    def __init__(
-        self, job: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
-    ) -> None:
-        self._job = job
-        self._resolved = resolved
-        self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
-        self.config = config
-
-    @property
-    def reference(self) -> Reference:
-        """The name, in full."""
-        return self._resolved.reference
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What the name points to."""
-        return self._resolved.top
-
-    @property
-    def manifest_descriptor(self) -> Descriptor:
-        """The manifest of this platform."""
-        return self._resolved.descriptor
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest; ``raw`` has its exact bytes."""
-        return self._resolved.manifest
-
-    @property
-    def platform(self) -> Platform | None:
-        """What the image runs on."""
-        return self._resolved.platform or (self.config.platform if self.config and self.config.os else None)
-
-    @property
-    def size(self) -> int:
-        """Bytes of config and layers."""
-        return sum(blob.size for blob in self._resolved.blobs)
-
-    async def unpack(self, root: StrPath) -> None:
-        """Make a rootfs under ``root``, which must not exist or be an empty directory.
-
-        Raises:
-            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
-        """
-        target = path_walk.absolute(root)
-        await self._note_use()
-        async with self._job.store.lease_if_writable(self._parts):
-            await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
-
-    async def export(self, directory: StrPath) -> None:
-        """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
-
-        Each is hashed before. What is damaged in the store is fetched again, of an image that was pulled.
-
-        Raises:
-            IntegrityError: a blob is damaged in the store, and no registry may be asked.
-            StoreError: ``directory`` is no layout, or cannot be written.
-            StoreBusyError: another process extends the layout, and did not end.
-        """
-        target = path_walk.absolute(directory)
-        await self._note_use()
-        top = replace(self.manifest_descriptor, platform=self.platform)
-        store = self._job.store
-        async with store.lease_if_writable(self._parts):
-            image = LayoutImage(str(self.reference), top, self._parts)
-            await self._job.stored.export(target, [image], self._mending())
-
-    def _mending(self) -> Mending:
-        return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})
-
-    @property
-    def _parts(self) -> tuple[Descriptor, ...]:
-        return (self.manifest_descriptor, *self._resolved.blobs)
-
-    async def _note_use(self) -> None:
-        """The reference's last use is what keeps an image when room is needed."""
-        with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
-            await self._job.store.touch(str(self.reference))
+    store: Store
+    worker: WorkerPool
+    job: PullContext
+    verifying: Verifying
+    registries: AsyncExitStack
 
 
 class Engine:
-    """Pulls images and fetches blobs into one shared store. An async context manager, used on one event loop.
+    """One store, and the registries that fill it. An async context manager, used on one event loop.
 
-    ``upkeep`` keeps the store in order: lists, adds up, verifies, repairs, shows it to other tools.
+    Brings images and blobs in (``pull``, ``fetch``), shows what is there (``images``, ``image``, ``usage``), keeps it
+    in order (``verify``, ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and
+    ``unpack`` and ``export`` of an ``Image``). References are taken as ``docker pull`` takes them.
 
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
-        additional: stores that are only read, and looked into before the network.
+        registry: how registries are asked; by default as the machine's usual files say.
         limits: connections, memory, threads and bounds.
-        tls_verify: False accepts any certificate, and plain http.
-        authfile, creds: where credentials come from, before the usual files; a user and password for this engine.
-        credential_providers: the kubelet's CredentialProviderConfig and the directory of its plugins.
-        registries_conf, hosts_dir: mirrors in podman's or containerd's form, instead of the usual files.
-        cert_dir: certificates for every registry, instead of those of ``certs.d``.
+        additional: stores that are only read, and looked into before the network.
         observer: is told what happens (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
+        RuntimeError: by every method, outside of the ``async with`` block; on entering, when it is open.
     """
 
     def __init__(
         self,
         store: StrPath | None = None,
         *,
-        additional: Sequence[StrPath] = (),
+        registry: RegistryOptions | None = None,
         limits: Limits | None = None,
-        tls_verify: bool = True,
-        authfile: StrPath | None = None,
-        creds: tuple[str, str] | None = None,
-        credential_providers: tuple[StrPath, StrPath] | None = None,
-        registries_conf: StrPath | None = None,
-        hosts_dir: StrPath | None = None,
-        cert_dir: StrPath | None = None,
+        additional: Sequence[StrPath] = (),
         observer: Observer | None = None,
     ) -> None:
         self.store_path = path_walk.absolute(default_store() if store is None else store)
-        self._additional = [path_walk.absolute(each) for each in additional]
+        self._options = registry or RegistryOptions()
         self._limits = limits or Limits()
-        self._tls_verify = tls_verify
-        self._authfile = _path(authfile)
-        self._creds = creds
-        self._providers = None if credential_providers is None else tuple(map(path_walk.absolute, credential_providers))
-        self._places = (_path(registries_conf), _path(hosts_dir), _path(cert_dir))
+        self._additional = [path_walk.absolute(each) for each in additional]
         self._observer: Observer = observer or (lambda event: None)
+        self._parts: _Parts | None = None
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
         self._pulls = 0
         self._view_is_old = False
 
     async def __aenter__(self) -> Engine:
+        if self._parts is not None:
+            raise RuntimeError("the engine is open already: an engine is entered once at a time")
+        limits, observer = self._limits, self._observer
         open_store = partial(
             Store.at,
             self.store_path,
             self._additional,
-            durability=self._limits.durability,
-            manifest_size=self._limits.manifest_size,
+            durability=limits.durability,
+            manifest_size=limits.manifest_size,
         )
-        self._store = await Threads.acquire(open_store, Store.close)
-        for refused in self._store.left_out:
-            self._observer(Warned("", str(refused)))
-        self._stack = AsyncExitStack()
-        self._worker = WorkerPool(self._limits.workers)
-        buffers = Buffers(_core.Pool(self._limits.memory), ahead=self._limits.ahead)
-        self._scheduler = Scheduler(self._store, self._worker, buffers, self._limits, self._observer)
-        unpacker = Unpacker(self._worker, buffers, self._limits, self._observer)
-        self._preflight = Preflight(self._store, self._worker, self._limits)
-        stored = Stored(self._store, self._scheduler, self._worker, buffers, self._observer)
-        self._job = PullContext(
-            self._store, self._scheduler, stored, unpacker, self._preflight, self._limits, self._observer
-        )
-        self.upkeep = Upkeep(
-            self._store,
-            self._scheduler,
-            self._worker,
-            buffers,
-            stored=stored,
-            repository=self._repository,
-            limits=self._limits,
-            observer=self._observer,
-        )
+        store = await Threads.acquire(open_store, Store.close)
+        for refused in store.left_out:
+            observer(Warned("", str(refused)))
+        worker = WorkerPool(limits.workers)
+        buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
+        scheduler = Scheduler(store, worker, buffers, limits, observer)
+        unpacker = Unpacker(worker, buffers, limits, observer)
+        stored = Stored(store, scheduler, worker, buffers, observer)
+        job = PullContext(store, scheduler, stored, unpacker, Preflight(store, worker, limits), limits, observer)
+        verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
+        self._parts = _Parts(store, worker, job, verifying, AsyncExitStack())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        parts, self._parts, self._registry = self._open, None, None
         try:
-            await self._scheduler.close()
-            await self._stack.aclose()
+            await parts.job.scheduler.close()
+            await parts.registries.aclose()
         finally:
-            self._worker.close()
-            self._store.close()
+            parts.worker.close()
+            parts.store.close()
+
+    @property
+    def _open(self) -> _Parts:
+        if self._parts is None:
+            raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
+        return self._parts
 
     async def pull(self, reference: str, *, platform: str | None = None, rootfs: StrPath | None = None) -> Image:
         """Bring an image into the store; what is there already is not fetched.
@@ -239,26 +149,27 @@ class Engine:
         Raises:
             FastociError: what was finished stays, and the next pull goes on from there.
         """
+        parts = self._open
         parsed = Reference.parse(reference)
-        target = _path(rootfs)
+        target = None if rootfs is None else path_walk.absolute(rootfs)
         wanted = None if platform is None else Platform.parse(platform)
         repository = await self._repository(parsed)
         self._pulls += 1
         try:
-            resolved, config = await self._job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
+            resolved, config = await parts.job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
             self._view_is_old = True
         except BaseException:
             with suppress(StoreError):  # the pull's own error is the one to know of; the view stays old
-                await self._leave_pull()
+                await self._leave_pull(parts.store)
             raise
-        await self._leave_pull()
-        return Image(self._job, resolved, config, repository)
+        await self._leave_pull(parts.store)
+        return Image(parts.job, resolved, config, repository)
 
-    async def _leave_pull(self) -> None:
+    async def _leave_pull(self, store: Store) -> None:
         """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
         self._pulls -= 1
         if not self._pulls and self._view_is_old:
-            await self._store.update_view()
+            await store.update_view()
             self._view_is_old = False
 
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
@@ -267,13 +178,84 @@ class Engine:
         Raises:
             FastociError: of the first that failed; what was finished stays.
         """
-        async with self._store.lease(descriptors):
-            missing = await self._store.missing(descriptors)
+        store, job = self._open.store, self._open.job
+        async with store.lease(descriptors):
+            missing = await store.missing(descriptors)
             if missing:
-                await self._store.mark_pending(missing)
-                async with self._preflight.room(missing):
-                    await all_or_first([asyncio.create_task(self._scheduler.fetch(blob, source)) for blob in missing])
-            await self._store.flush()
+                await store.mark_pending(missing)
+                async with job.preflight.room(missing):
+                    await all_or_first([asyncio.create_task(job.scheduler.fetch(blob, source)) for blob in missing])
+            await store.flush()
+
+    async def images(self) -> tuple[Listing, ...]:
+        """The images in the store, by name. A reference's file that cannot be read is told as a warning.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        found, broken = await maintenance.images(self._open.store)
+        for error in broken:
+            self._observer(Warned("", str(error)))
+        return found
+
+    async def image(self, reference: str, *, platform: str | None = None) -> Image:
+        """An image from the store alone.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference, or lost a part of it.
+            IntegrityError: the manifest or config is damaged.
+            PlatformError: it was not pulled for ``platform``.
+        """
+        return await load_image(self._open.job, reference, platform)
+
+    async def usage(self) -> Usage:
+        """How much disk is used, and for whom.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return await self._open.store.usage()
+
+    async def verify(self, references: Sequence[str] = (), *, rate: int | None = None) -> Verification:
+        """Hash again what images need; or, without any, every blob of the store, from where that was interrupted.
+
+        Args:
+            rate: bytes a second that are read at most.
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+            StoreBusyError: another process verifies the store.
+        """
+        parts = self._open
+        if references:
+            return await parts.verifying.needed(await maintenance.listed_refs(parts.store, references), rate)
+        return await parts.verifying.everything(rate)
+
+    async def repair(self, references: Sequence[str] = ()) -> Repair:
+        """Hash again what images need, all by default, and fetch what is bad or missing from where they point to.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        parts = self._open
+        refs = await maintenance.listed_refs(parts.store, references)
+        repairing = Repairing(
+            parts.store, parts.job.scheduler, parts.verifying, repository=self._repository, observer=self._observer
+        )
+        return await repairing.repair(refs)
+
+    async def export(self, directory: StrPath, references: Sequence[str] = ()) -> int:
+        """Add images, all by default, to an OCI layout in ``directory``; how many there are.
+
+        Blobs are hard links to the store's where possible. Each is hashed before, and none is fetched.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference, or lost a part of it.
+            IntegrityError: a blob is damaged in the store.
+            StoreError: ``directory`` is not a layout, or cannot be written.
+            StoreBusyError: another process extends the layout, and did not end.
+        """
+        parts = self._open
+        return await maintenance.export(parts.store, parts.job.stored, path_walk.absolute(directory), references)
 
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
         """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
@@ -283,7 +265,7 @@ class Engine:
         Raises:
             StoreError: a reference or a document is broken, so that nobody knows what it needs.
         """
-        return await self._store.plan_gc(retention or Retention())
+        return await self._open.store.plan_gc(retention or Retention())
 
     async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
         """Delete what a plan says, and is still not needed by then; safe beside other processes.
@@ -296,9 +278,9 @@ class Engine:
             StoreBusyError: another process collects.
             StoreError: as ``plan_gc``.
         """
-        deleted = await self._store.gc(plan or await self.plan_gc())
+        deleted = await self._open.store.gc(plan or await self.plan_gc())
         if any(item.kind == "ref" for item in deleted):
-            await self._store.update_view()
+            await self._open.store.update_view()
         return deleted
 
     async def remove(self, reference: str) -> None:
@@ -308,9 +290,9 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
         """
         name = str(Reference.parse(reference))
-        if not await self._store.forget(name):
+        if not await self._open.store.forget(name):
             raise BlobNotFoundError(f"the store has no reference {name}", path=str(self.store_path))
-        await self._store.update_view()
+        await self._open.store.update_view()
 
     async def pin(self, reference: str, pinned: bool = True) -> None:
         """Keep an image whatever ``gc`` is asked to make room for, or let it go again.
@@ -318,82 +300,21 @@ class Engine:
         Raises:
             BlobNotFoundError: the store has no such reference.
         """
-        await self._store.pin(str(Reference.parse(reference)), pinned)
-
-    async def images(self) -> list[Ref]:
-        """The references in the store, by name."""
-        refs, _ = await asyncio.to_thread(self._store.refs.list)
-        return list(refs)
-
-    async def image(self, reference: str, *, platform: str | None = None) -> Image:
-        """An image from the store alone.
-
-        Raises:
-            BlobNotFoundError: the store has no such reference, or lost a part of it.
-            IntegrityError: the manifest or config is damaged.
-            PlatformError: it was not pulled for ``platform``.
-        """
-        parsed = Reference.parse(reference)
-        ref = await self._store.reference(str(parsed))
-        held = [manifest for manifest in ref.images.values()]
-        chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
-        if chosen is None and platform is None and len(held) == 1:
-            chosen = held[0]
-        if chosen is None:
-            names = tuple(ref.images)
-            raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
-        data = await read_document(self._store, chosen, self._limits)
-        manifest = manifest_document.parse(data, chosen.media_type)
-        chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
-        resolved = Resolved(parsed, chain, manifest, chosen.platform)
-        return Image(self._job, resolved, await read_config(self._store, manifest, self._limits))
+        await self._open.store.pin(str(Reference.parse(reference)), pinned)
 
     async def _repository(self, reference: Reference) -> Repository:
         return (await self._open_registry()).repository(reference)
 
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""
+        parts = self._open
         async with self._opening:
             if self._registry is None:
-                self._registry = await self._stack.enter_async_context(await self._make_registry())
+                from fastoci.registry.opening import open_registry
+
+                client = await open_registry(self._options, self._limits, self._observer)
+                self._registry = await parts.registries.enter_async_context(client)
         return self._registry
-
-    async def _make_registry(self) -> Registry:
-        from fastoci.registry.auth.credential import Credential
-        from fastoci.registry.auth.credentials import load
-        from fastoci.registry.client import Registry
-        from fastoci.registry.config import endpoints
-        from fastoci.registry.fetch.retry import RetryPolicy
-        from fastoci.registry.http.proxy import proxy_for
-
-        explicit = None if self._creds is None else Credential(*self._creds)
-        providers = None if self._providers is None else (self._providers[0], self._providers[1])
-        registries, hosts_dir, cert_dir = self._places
-        mirrors = await asyncio.to_thread(
-            lambda: endpoints.load(
-                os.environ, os.geteuid(), registries=registries, hosts_dir=hosts_dir, cert_dir=cert_dir
-            )
-        )
-        machine = mirrors.registries.credential_helpers
-        return Registry(
-            mirrors=mirrors,
-            proxy=lambda url: proxy_for(url, os.environ),
-            credentials=await asyncio.to_thread(
-                load, self._authfile, explicit=explicit, machine=machine, providers=providers
-            ),
-            tls_verify=self._tls_verify,
-            connect_s=self._limits.connect_s,
-            read_s=self._limits.read_s,
-            connections=self._limits.connections,
-            manifest_size=self._limits.manifest_size,
-            retry_policy=RetryPolicy(max_wait_s=self._limits.max_wait_s),
-            on_quota=lambda host, quota: self._observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
-            left=lambda *words: self._observer(CandidateSwitched("", *words)),
-        )
-
-
-def _path(given: StrPath | None) -> Path | None:
-    return None if given is None else path_walk.absolute(given)
 
 
 async def apply(
@@ -420,6 +341,7 @@ def pull(
     store: StrPath | None = None,
     platform: str | None = None,
     rootfs: StrPath | None = None,
+    registry: RegistryOptions | None = None,
     limits: Limits | None = None,
 ) -> Path:
     """Pull one image, for programs that are not async; the store's directory.
@@ -429,7 +351,7 @@ def pull(
     """
 
     async def run() -> Path:
-        async with Engine(store, limits=limits) as engine:
+        async with Engine(store, registry=registry, limits=limits) as engine:
             await engine.pull(reference, platform=platform, rootfs=rootfs)
             return engine.store_path
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import Engine, Limits
+from fastoci import Engine, Limits, RegistryOptions
 from fastoci.errors import FastociError
 from fastoci.registry.fetch import body, retry
 from fastoci.registry.http import throughput
@@ -51,8 +51,7 @@ async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -
         async with Engine(
             words["store"],
             limits=LIMITS,
-            authfile=words["authfile"],
-            registries_conf=f"{words['config']}/registries.conf",
+            registry=RegistryOptions(authfile=words["authfile"], registries_conf=f"{words['config']}/registries.conf"),
         ) as engine:
             try:
                 await engine.pull(server.image)
@@ -111,7 +110,7 @@ async def test_with_a_reset_every_mib_hardly_anything_is_fetched_twice(tmp_path:
     place.root.mkdir()
     async with FaultServer(plan) as server:
         words = place.prepare(server)
-        async with Engine(words["store"], authfile=words["authfile"]) as engine:
+        async with Engine(words["store"], registry=RegistryOptions(authfile=words["authfile"])) as engine:
             await engine.pull(server.image)
         digest = str(server.images[0].layers[-1].descriptor.digest)
         layer = [asked for asked in server.requests if digest in asked.target]

@@ -78,7 +78,7 @@ def test_a_store_in_a_directory_of_another_user_touches_nothing_else(kind: str, 
                 with suppress(FastociError):
                     await engine.pull(f"{registry.address}/app")
                     done["pulled"] += 1
-                    await engine.upkeep.verify()
+                    await engine.verify()
                     done["verified"] += 1
                     await engine.remove(f"{registry.address}/app")
                     done["removed"] += 1

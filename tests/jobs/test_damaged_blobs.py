@@ -263,11 +263,11 @@ async def test_a_view_never_names_what_is_damaged(registry: Registry, tmp_path: 
     damage(store, digest, 0.6)
     async with fastoci.Engine(store) as engine:
         with pytest.raises(IntegrityError) as caught:
-            await engine.upkeep.view(tmp_path / "layout", [reference])
+            await engine.export(tmp_path / "layout", [reference])
         assert caught.value.subject == str(digest)
         assert sound(tmp_path / "layout") and not (tmp_path / "layout" / "index.json").exists()
-        await engine.upkeep.repair([reference])
-        assert await engine.upkeep.view(tmp_path / "layout", [reference]) == 1
+        await engine.repair([reference])
+        assert await engine.export(tmp_path / "layout", [reference]) == 1
     assert sound(tmp_path / "layout")
 
 
@@ -313,6 +313,11 @@ def mirrored(registry: Registry, tmp_path: Path, *wrong: dict[Digest, bytes]) ->
         yield mirrors
 
 
+def by_mirrors(tmp_path: Path) -> fastoci.RegistryOptions:
+    """What ``mirrored`` wrote."""
+    return fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
+
+
 def asked(registry: Registry, digest: Digest) -> int:
     return sum(str(digest) in record.path for record in registry.log)
 
@@ -343,7 +348,9 @@ def test_what_a_mirror_sends_wrong_is_thrown_away_and_had_from_the_registry_in_t
     with mirrored(registry, tmp_path, wrong) as [mirror]:
 
         async def unpack() -> None:
-            async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
+            async with fastoci.Engine(
+                tmp_path / "store", registry=fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
+            ) as engine:
                 await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
 
         run(unpack())
@@ -358,7 +365,9 @@ async def test_no_number_of_wrong_mirrors_ends_what_the_registry_would_serve(
     digest = IMAGE.layers[number].descriptor.digest
     wrong = {digest: flipped(content(IMAGE.layers[number]))}
     with mirrored(registry, tmp_path, wrong, wrong, wrong) as mirrors:
-        async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
+        async with fastoci.Engine(
+            tmp_path / "store", registry=fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
+        ) as engine:
             await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
         assert [asked(each, digest) for each in (*mirrors, registry)] == [1, 1, 1, 1]
     assert same(tmp_path / "root", *LAYERS) and whole(tmp_path / "store")
@@ -375,7 +384,9 @@ async def test_a_mirror_that_sent_wrong_bytes_is_not_asked_first_by_the_next_run
     with mirrored(registry, tmp_path, {digest: flipped(content(layer))}) as [mirror]:
 
         async def unpack() -> None:
-            async with fastoci.Engine(tmp_path / "store", hosts_dir=tmp_path / "hosts") as engine:
+            async with fastoci.Engine(
+                tmp_path / "store", registry=fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
+            ) as engine:
                 await engine.pull(f"{registry.address}/app:1", rootfs=tmp_path / "root")
 
         with pytest.raises(FastociError):
@@ -398,10 +409,10 @@ async def test_what_was_found_damaged_is_fetched_again_by_the_next_run(registry:
     damage(base, other)
     async with fastoci.Engine(store, additional=[base]) as engine:
         with pytest.raises(IntegrityError):
-            await engine.upkeep.view(tmp_path / "one", [reference])
+            await engine.export(tmp_path / "one", [reference])
     async with fastoci.Engine(base) as engine:
         with pytest.raises(IntegrityError):
-            await engine.upkeep.view(tmp_path / "two", [reference])
+            await engine.export(tmp_path / "two", [reference])
     assert not file(store, other).exists()
     await pulled(base, reference)
     assert whole(base) and list((base / "unsynced").rglob("sha256-*")) == []
@@ -422,7 +433,7 @@ async def test_what_was_found_damaged_where_no_marker_can_be_made_is_an_error_ea
     for _ in range(2):
         async with fastoci.Engine(store) as engine:
             with pytest.raises(IntegrityError):
-                await engine.upkeep.view(tmp_path / "layout", [reference])
+                await engine.export(tmp_path / "layout", [reference])
 
 
 def test_a_registry_that_stays_wrong_is_an_integrity_error_and_leaves_nothing(

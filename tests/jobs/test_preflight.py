@@ -175,7 +175,7 @@ async def test_a_disk_that_gets_full_keeps_what_was_finished_and_goes_on_when_th
         filler.unlink()
         before = len(gets(registry))
         await engine.pull(f"{registry.address}/large")
-        assert not (await engine.upkeep.verify()).bad
+        assert not (await engine.verify()).bad
     assert len(gets(registry)) > before
     for blob in (first, second):
         assert (place / "store" / "blobs" / "sha256" / blob.digest.hex).stat().st_size == blob.size

@@ -71,7 +71,7 @@ def tree(store: Path) -> dict[str, tuple[int, int]]:
 async def test_a_whole_store_is_hashed_and_good(filled: Path) -> None:
     events: list[Event] = []
     async with fastoci.Engine(filled, observer=events.append) as engine:
-        result = await engine.upkeep.verify()
+        result = await engine.verify()
     blobs = list((filled / "blobs" / "sha256").iterdir())
     assert (result.blobs, result.size, result.bad) == (len(blobs), sum(blob.stat().st_size for blob in blobs), ())
     assert VerifyProgress(result.blobs, result.size) in events
@@ -91,7 +91,7 @@ async def test_each_kind_of_bad_blob_is_named_with_who_needs_it(filled: Path, re
     os.mkfifo(filled / "blobs" / "sha256" / ("2" * 64))
     before = tree(filled)
     async with fastoci.Engine(filled) as engine:
-        result = await engine.upkeep.verify()
+        result = await engine.verify()
     found = {bad.digest: (bad.kind, bad.expected, bad.found, bad.references) for bad in result.bad}
     assert found == {
         str(LAYER.digest): ("corrupt", LAYER.size, LAYER.size, (app,)),
@@ -110,18 +110,18 @@ async def test_each_kind_of_bad_blob_is_named_with_who_needs_it(filled: Path, re
 async def test_a_file_that_is_no_blob_is_passed_over(filled: Path, name: str) -> None:
     (filled / "blobs" / "sha256" / name).write_bytes(b"foreign")
     async with fastoci.Engine(filled) as engine:
-        assert (await engine.upkeep.verify()).bad == ()
-        assert (await engine.upkeep.usage()).reclaimable.blobs == 0
+        assert (await engine.verify()).bad == ()
+        assert (await engine.usage()).reclaimable.blobs == 0
     assert (filled / "blobs" / "sha256" / name).exists()
 
 
 async def test_references_limit_what_is_hashed(filled: Path, registry: Registry) -> None:
     flip(file(filled, LAYER.digest))
     async with fastoci.Engine(filled) as engine:
-        other = await engine.upkeep.verify([f"{registry.address}/other:1"])
-        app = await engine.upkeep.verify([f"{registry.address}/app:1"])
+        other = await engine.verify([f"{registry.address}/other:1"])
+        app = await engine.verify([f"{registry.address}/app:1"])
         with pytest.raises(BlobNotFoundError):
-            await engine.upkeep.verify([f"{registry.address}/none:1"])
+            await engine.verify([f"{registry.address}/none:1"])
     assert not other.bad and other.blobs == 3
     assert [bad.digest for bad in app.bad] == [str(LAYER.digest)]
 
@@ -141,7 +141,7 @@ async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_wh
     async with fastoci.Engine(filled, limits=limits) as engine:
         with monkeypatch.context() as patched:
             patched.setattr(Rate, "wait", wait)
-            running = asyncio.create_task(engine.upkeep.verify())
+            running = asyncio.create_task(engine.verify())
             await hashed.wait()
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -149,11 +149,11 @@ async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_wh
         cursor = json.loads((filled / "verify" / "cursor").read_bytes())
         assert cursor["after"] in {f"sha256:{name}" for name in digests[:-1]}
         assert cursor["bad"] == [f"sha256:{digests[0]}"]
-        result = await engine.upkeep.verify()
+        result = await engine.verify()
         assert result.behind == cursor["after"]
         assert result.blobs == len([name for name in digests if f"sha256:{name}" > cursor["after"]]) + 1
         assert [bad.digest for bad in result.bad] == [f"sha256:{digests[0]}"]
-        assert (await engine.upkeep.verify()).blobs == len(digests)
+        assert (await engine.verify()).blobs == len(digests)
 
 
 async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
@@ -161,9 +161,9 @@ async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
     turn = VerifyRound(paths)
     async with fastoci.Engine(filled) as engine:
         with pytest.raises(StoreBusyError):
-            await engine.upkeep.verify()
+            await engine.verify()
         turn.close()
-        assert not (await engine.upkeep.verify()).bad
+        assert not (await engine.verify()).bad
     paths.close()
 
 
@@ -173,11 +173,11 @@ async def test_a_blob_in_an_additional_store_is_verified_for_those_who_need_it(
     async with fastoci.Engine(tmp_path / "over", additional=[filled]) as engine:
         await engine.pull(f"{registry.address}/app:1")
         flip(file(filled, LAYER.digest))
-        assert not (await engine.upkeep.verify()).bad
-        [bad] = (await engine.upkeep.verify([f"{registry.address}/app:1"])).bad
+        assert not (await engine.verify()).bad
+        [bad] = (await engine.verify([f"{registry.address}/app:1"])).bad
         assert bad.path == str(file(filled, LAYER.digest))
-        await engine.upkeep.repair()
-        assert not (await engine.upkeep.verify([f"{registry.address}/app:1"])).bad
+        await engine.repair()
+        assert not (await engine.verify([f"{registry.address}/app:1"])).bad
     assert file(tmp_path / "over", LAYER.digest).stat().st_size == LAYER.size
 
 
@@ -190,10 +190,10 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
     file(filled, manifest).unlink()
     registry.log.clear()
     async with fastoci.Engine(filled) as engine:
-        result = await engine.upkeep.repair()
+        result = await engine.repair()
         assert set(result.repaired) == {str(LAYER.digest), str(SHARED.digest), str(manifest)}
         assert not result.failed
-        assert not (await engine.upkeep.verify()).bad
+        assert not (await engine.verify()).bad
     gets = [record.path.rpartition("/")[2] for record in registry.log if record.path.count("/") > 2]
     assert sorted(gets) == sorted(result.repaired)
 
@@ -214,10 +214,10 @@ async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
     async with fastoci.Engine(filled, observer=look) as engine:
         plan = await engine.plan_gc()
         assert str(LAYER.digest) in {item.name for item in plan.doomed}
-        await engine.upkeep.repair([app])
+        await engine.repair([app])
         assert all(str(blob.digest) in leases[-1] for blob in (IMAGE.descriptor, LAYER, SHARED))
         await engine.gc(plan)
-        assert (await engine.upkeep.verify([app])).bad == ()
+        assert (await engine.verify([app])).bad == ()
 
 
 async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(filled: Path, registry: Registry) -> None:
@@ -226,7 +226,7 @@ async def test_a_repair_that_fails_leaves_the_bad_blob_and_repairs_the_others(fi
     rewrite(file(filled, Digest.of(OTHER.config)), b"{}")
     registry.remove_blob(str(LAYER.digest))
     async with fastoci.Engine(filled) as engine:
-        result = await engine.upkeep.repair()
+        result = await engine.repair()
     assert result.repaired == (str(Digest.of(OTHER.config)),)
     [(name, error)] = result.failed
     assert name == f"{registry.address}/app:1" and isinstance(error, NotFoundError)
@@ -241,7 +241,7 @@ async def test_a_blob_that_cannot_be_had_does_not_keep_the_others_of_its_image(
         flip(file(filled, digest))
     registry.remove_blob(str(gone))
     async with fastoci.Engine(filled) as engine:
-        result = await engine.upkeep.repair([f"{registry.address}/app:1"])
+        result = await engine.repair([f"{registry.address}/app:1"])
     assert result.repaired == (str(other),)
     assert [type(error) for _, error in result.failed] == [NotFoundError]
 

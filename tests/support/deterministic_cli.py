@@ -23,18 +23,18 @@ LEVELS: dict[str, Literal["commit", "batch", "none"]] = {"commit": "commit", "ba
 def _fix() -> None:
     numbers = itertools.count()
     prefix = os.environ["ADVERSITY_TOKEN"]
-    given = options.limits
+    given = options.limits_of
 
     def token_hex(nbytes: int | None = None) -> str:
         return f"{prefix}{next(numbers):0{2 * (nbytes or 32) - len(prefix)}x}"
 
-    def limits(*sizes: int | None, **others: Any) -> Limits:
+    def limits_of(asked: dict[str, Any]) -> Limits:
         level = LEVELS[os.environ["ADVERSITY_DURABILITY"]]
-        return dataclasses.replace(given(*sizes, **others), checkpoint=MIB, durability=level)
+        return dataclasses.replace(given(asked), checkpoint=MIB, durability=level)
 
     secrets.token_hex = token_hex
     uuid.uuid4 = lambda: uuid.UUID(token_hex(16))
-    vars(options)["limits"] = limits
+    vars(options)["limits_of"] = limits_of
     vars(checkpoint)["_STEP"] = MIB
 
 

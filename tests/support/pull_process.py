@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from fastoci import Engine
+from fastoci import Engine, RegistryOptions
 
 
 async def pull(store: str, references: list[str]) -> None:
-    async with Engine(store, tls_verify=False) as engine:
+    async with Engine(store, registry=RegistryOptions(tls_verify=False)) as engine:
         sys.stdin.readline()
         await asyncio.gather(*(engine.pull(reference) for reference in references))
 

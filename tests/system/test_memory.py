@@ -35,7 +35,7 @@ MARGIN = 12 * MIB
 # 1 MiB, since a thread else reserves 72 MiB of address space that it never touches.
 CHILD = """
 import asyncio, resource, sys, threading
-from fastoci import Engine, Limits
+from fastoci import Engine, RegistryOptions, Limits
 from fastoci.errors import FastociError
 
 memory, margin, registry, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -47,7 +47,7 @@ def mapped():
 
 async def main():
     limits = Limits(memory=memory, workers=2)
-    async with Engine(place + "/store", limits=limits, tls_verify=False) as engine:
+    async with Engine(place + "/store", limits=limits, registry=RegistryOptions(tls_verify=False)) as engine:
         for number in range(3):
             await engine.pull(registry + "/warm:up", rootfs=f"{place}/warm{number}")
         limit = mapped() + memory + margin

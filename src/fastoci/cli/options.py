@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -11,87 +12,47 @@ import click
 from fastoci import durations
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits
+    from fastoci import Engine, Limits, RegistryOptions
+    from fastoci.events import Observer
 
-C = TypeVar("C", bound=Callable[..., object])
+V = TypeVar("V")
+Command = Callable[..., int | None]
 
 MODES: Final = ("auto", "bar", "log", "json", "none")
 
 
-def store(command: C) -> C:
-    """``--store DIR``."""
-    return click.option(
-        "--store",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Where images are kept.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
-    )(command)
-
-
-def additional(command: C) -> C:
-    """``--additional-store DIR``, repeatable."""
-    return click.option(
-        "--additional-store",
-        "additional",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="A store that is only read, and looked into before the network; more in the store's fastoci.json.",
-    )(command)
-
-
-def output(command: C) -> C:
-    """``--format text|json``."""
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(("text", "json")),
-        default="text",
-        show_default=True,
-        help="On stdout: lines for people, or one JSON object.",
-    )(command)
-
-
-def platform(command: C) -> C:
-    """``--platform OS/ARCH[/VARIANT]``."""
-    return click.option(
-        "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.  [default: this machine's]"
-    )(command)
-
-
-def authfile(command: C) -> C:
-    """``--authfile FILE``."""
-    return click.option(
-        "--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials, as docker login writes them."
-    )(command)
-
-
-def tls_verify(command: C) -> C:
-    """``--tls-verify BOOL``."""
-    return click.option(
-        "--tls-verify", type=bool, default=True, metavar="BOOL", help="false: accept any certificate, and http."
-    )(command)
-
-
-def cert_dir(command: C) -> C:
-    """``--cert-dir DIR``."""
-    return click.option(
-        "--cert-dir",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Certificates for every registry, instead of those of certs.d.",
-    )(command)
-
-
-def progress(command: C) -> C:
-    """``--progress MODE``."""
-    return click.option(
-        "--progress",
-        type=click.Choice(MODES),
-        default="auto",
-        show_default=True,
-        help="On stderr: bars, a line now and then, or a JSON object for each event. auto is bar on a terminal.",
-    )(command)
+store = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where images are kept.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
+)
+additional = click.option(
+    "--additional-store",
+    "additional",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A store that is only read, and looked into before the network; more in the store's fastoci.json.",
+)
+output = click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="On stdout: lines for people, or one JSON object.",
+)
+platform = click.option(
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.  [default: this machine's]"
+)
+progress = click.option(
+    "--progress",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    help="On stderr: bars, a line now and then, or a JSON object for each event. auto is bar on a terminal.",
+)
 
 
 class Size(click.ParamType["int"]):
@@ -104,7 +65,7 @@ class Size(click.ParamType["int"]):
         factor = 1 << 10 * ("KMGT".find(text[-1:]) + 1) if text[-1:] in "KMGT" and text else 1
         number = text if factor == 1 else text[:-1]
         if not number.isdecimal():
-            self.fail(f"{value!r} is no size: 512M, 10G or a number of bytes", param, ctx)
+            self.fail(f"{value!r} is not a size: 512M, 10G or a number of bytes", param, ctx)
         return int(number) * factor
 
 
@@ -117,63 +78,91 @@ class Duration(click.ParamType["float"]):
         try:
             return durations.duration_s(str(value), durations.LONG)
         except ValueError:
-            self.fail(f"{value!r} is no duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
+            self.fail(f"{value!r} is not a duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
 
 
-def unpack_limits(command: C) -> C:
-    """``--max-unpacked``, ``--max-entries`` and ``--memory``: what ``limits`` makes a value of."""
-    for option in (
-        click.option("--memory", type=Size(), metavar="SIZE", help="For buffers and zstd windows.  [default: 64M]"),
-        click.option("--max-entries", type=click.IntRange(0), metavar="N", help="Files of one image.  [default: 10^7]"),
-        click.option("--max-unpacked", type=Size(), metavar="SIZE", help="Bytes of those files.  [default: 100G]"),
-    ):
-        command = option(command)
-    return command
+_LIMITS: Final = {
+    "connections": click.option(
+        "--connections", type=click.IntRange(1), metavar="N", help="At most, to one host.  [default: 8]"
+    ),
+    "max_wait_s": click.option(
+        "--max-wait",
+        "max_wait_s",
+        type=Duration(),
+        metavar="TIME",
+        help="The longest that a registry may ask for.  [default: 60s]",
+    ),
+    "unpacked_size": click.option(
+        "--max-unpacked",
+        "unpacked_size",
+        type=Size(),
+        metavar="SIZE",
+        help="Bytes that an image may unpack to.  [default: 100G]",
+    ),
+    "unpacked_entries": click.option(
+        "--max-entries",
+        "unpacked_entries",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Files that it may unpack to.  [default: 10^7]",
+    ),
+    "memory": click.option(
+        "--memory", type=Size(), metavar="SIZE", help="For buffers and zstd windows.  [default: 64M]"
+    ),
+    "store_size": click.option(
+        "--max-store-size",
+        "store_size",
+        type=Size(),
+        metavar="SIZE",
+        help="Refuse a job that would grow the store beyond SIZE.",
+    ),
+}
 
 
-def transfer_limits(command: C) -> C:
-    """``--connections`` and ``--max-wait``: two more of ``limits``."""
-    for option in (
-        click.option(
-            "--max-wait",
-            type=Duration(),
-            metavar="TIME",
-            help="The longest that a registry may ask for.  [default: 60s]",
-        ),
-        click.option("--connections", type=click.IntRange(1), metavar="N", help="At most, to one host.  [default: 8]"),
-    ):
-        command = option(command)
-    return command
+def limits(*names: str) -> Callable[[Command], Command]:
+    """An option for each of these fields of ``Limits``, given to the command as ``limits``.
+
+    Sizes and counts of 0 are the default, too.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(**given: Any) -> int | None:
+            asked = {name: given.pop(name) for name in names}
+            return command(limits=limits_of(asked), **given)
+
+        for name in reversed(names):
+            gathered = _LIMITS[name](gathered)
+        return gathered
+
+    return decorate
 
 
-def limits(
-    memory: int | None,
-    max_entries: int | None,
-    max_unpacked: int | None,
-    *,
-    max_store_size: int | None = None,
-    connections: int | None = None,
-    max_wait_s: float | None = None,
-) -> Limits:
-    """The limits that ``unpack_limits`` and ``transfer_limits`` asked for; sizes and counts of 0 are the default, too.
+def limits_of(asked: dict[str, Any]) -> Limits:
+    """The value that these options ask for; None is the default.
 
     Raises:
         click.UsageError: they cannot be.
     """
     from fastoci import Limits
 
-    usual = Limits()
     try:
-        return Limits(
-            memory=memory or usual.memory,
-            unpacked_entries=max_entries or usual.unpacked_entries,
-            unpacked_size=max_unpacked or usual.unpacked_size,
-            store_size=max_store_size or usual.store_size,
-            connections=connections or usual.connections,
-            max_wait_s=usual.max_wait_s if max_wait_s is None else max_wait_s,
-        )
+        return Limits(**{name: value for name, value in asked.items() if value or (name, value) == ("max_wait_s", 0)})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def gather(kind: Callable[..., V]) -> Callable[[Callable[[V], int | None]], Command]:
+    """Give a command all that it was asked for as one value of ``kind``, a dataclass with a field for each option."""
+
+    def decorate(command: Callable[[V], int | None]) -> Command:
+        @functools.wraps(command)
+        def gathered(**given: Any) -> int | None:
+            return command(kind(**given))
+
+        return gathered
+
+    return decorate
 
 
 class Rate(Size):
@@ -186,17 +175,28 @@ class Rate(Size):
         return rate or self.fail("a rate is more than 0", param, ctx)
 
 
-def existing(store: Path | None, additional: Sequence[Path] = (), **options: Any) -> Engine:
+def existing(
+    store: Path | None,
+    additional: Sequence[Path] = (),
+    *,
+    registry: RegistryOptions | None = None,
+    limits: Limits | None = None,
+    observer: Observer | None = None,
+) -> Engine:
     """An engine over a store that is there: a path mistyped to a command that only reads must not become a store.
 
+    Args:
+        observer: shows warnings by default.
     Raises:
         BlobNotFoundError: there is none.
         StoreError: the disk refused to tell.
     """
     from fastoci import Engine
+    from fastoci.cli.progress.display import choose
     from fastoci.errors import BlobNotFoundError, StoreError
 
-    engine = Engine(store, additional=additional, **options)
+    observer = observer or choose("none")
+    engine = Engine(store, registry=registry, limits=limits, additional=additional, observer=observer)
     where = str(engine.store_path)
     try:
         there = (engine.store_path / "fastoci.json").is_file()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastoci import Engine, Limits
+from fastoci import Engine, Limits, RegistryOptions
 from fastoci.errors import FastociError, TransportError
 from fastoci.events import CandidateSwitched, Event
 from fastoci.image.descriptor import Descriptor
@@ -213,8 +213,7 @@ async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_pa
         words = place.prepare(server)
         engine = Engine(
             words["store"],
-            authfile=words["authfile"],
-            registries_conf=f"{words['config']}/registries.conf",
+            registry=RegistryOptions(authfile=words["authfile"], registries_conf=f"{words['config']}/registries.conf"),
             limits=Limits(workers=1),
             observer=seen.append,
         )

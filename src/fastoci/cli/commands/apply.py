@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from fastoci.cli import options
+
+if TYPE_CHECKING:
+    from fastoci import Limits
 
 _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all are there before the first is applied
 
@@ -15,16 +18,9 @@ _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all a
 @click.command(short_help="Apply layer files onto a directory.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
-@options.unpack_limits
+@options.limits("unpacked_size", "unpacked_entries", "memory")
 @options.progress
-def apply(
-    directory: Path,
-    layers: tuple[Path, ...],
-    max_unpacked: int | None,
-    max_entries: int | None,
-    memory: int | None,
-    progress: str,
-) -> None:
+def apply(directory: Path, layers: tuple[Path, ...], limits: Limits, progress: str) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
     Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
@@ -37,5 +33,4 @@ def apply(
     from fastoci.cli.progress.display import choose
 
     display = choose(progress)
-    limits = options.limits(memory, max_entries, max_unpacked)
     run.run(fastoci.apply(directory, layers, limits=limits, observer=display), display)

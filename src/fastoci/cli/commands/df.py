@@ -1,4 +1,4 @@
-"""``fastoci df``: the room that a store takes, and for whom."""
+"""``fastoci df``: how much disk a store uses, and for whom."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: Final = {
 }
 
 
-@click.command(short_help="Show the room that the store takes.")
+@click.command(short_help="Show disk usage.")
 @click.option("-v", "--verbose", is_flag=True, help="For each image, too.")
 @options.store
 @options.additional
@@ -42,7 +42,7 @@ def df(verbose: bool, store: Path | None, additional: tuple[Path, ...], form: st
 
     async def work() -> Usage:
         async with options.existing(store, additional) as engine:
-            return await engine.upkeep.usage()
+            return await engine.usage()
 
     usage = run.run(work())
     click.echo(_json(usage, verbose) if form == "json" else _text(usage, verbose))

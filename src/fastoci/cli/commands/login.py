@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastoci.cli import options
+from fastoci.cli import registry_options
 from fastoci.cli.formatting import plain
 from fastoci.cli.password import password
 
@@ -17,9 +17,9 @@ from fastoci.cli.password import password
 @click.option("-u", "--username", metavar="USER", help="Who logs in; asked for on a terminal.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin; else it is asked for.")
 @click.option("--get-login", is_flag=True, help="Only print the user that pulls from HOST log in as.")
-@options.authfile
-@options.tls_verify
-@options.cert_dir
+@registry_options.authfile
+@registry_options.tls_verify
+@registry_options.cert_dir
 def login(
     host: str,
     username: str | None,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from fastoci.cli import options
+from fastoci.cli import registry_options
 from fastoci.cli.formatting import plain
 
 
 @click.command(short_help="Forget the credentials of a registry.")
 @click.argument("host", metavar="[HOST[:PORT]]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Of all registries that the file has.")
-@options.authfile
+@registry_options.authfile
 def logout(host: str | None, everything: bool, authfile: Path | None) -> None:
     """Remove credentials from the file, or the helper, in which `fastoci login` keeps them.
 

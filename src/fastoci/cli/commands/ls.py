@@ -13,7 +13,6 @@ from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
     from fastoci import Listing
-    from fastoci.errors import StoreError
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED")
 _HEX: Final = 12  # digits of a digest
@@ -33,14 +32,11 @@ def ls(store: Path | None, additional: tuple[Path, ...]) -> None:
     """
     from fastoci.cli import run
 
-    async def work() -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
+    async def work() -> tuple[Listing, ...]:
         async with options.existing(store, additional) as engine:
-            return await engine.upkeep.listing()
+            return await engine.images()
 
-    images, broken = run.run(work())
-    click.echo("\n".join(aligned([_HEADER, *map(_row, images)])))
-    for error in broken:
-        click.echo(f"fastoci: warning: {plain(str(error))}", err=True)
+    click.echo("\n".join(aligned([_HEADER, *map(_row, run.run(work()))])))
 
 
 def _row(image: Listing) -> tuple[str, ...]:

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import errors, options
-from fastoci.cli.registry_options import Network, network
+from fastoci.cli import errors, options, registry_options
 
 if TYPE_CHECKING:
-    from fastoci import Engine
+    from fastoci import Engine, Limits, RegistryOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to pull, and into what besides the store."""
+class PullOptions:
+    """What was asked for."""
 
     references: tuple[str, ...]
     platform: str | None
+    store: Path | None
+    additional: tuple[Path, ...]
     rootfs: Path | None
     oci: Path | None
+    registry: RegistryOptions
+    limits: Limits
+    progress: str
 
 
 @click.command(
@@ -38,29 +42,11 @@ class Request:
     "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
 )
 @click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write an OCI image layout there, too.")
-@network
-@options.transfer_limits
-@options.unpack_limits
-@click.option(
-    "--max-store-size", type=options.Size(), metavar="SIZE", help="Begin nothing that would make the store larger."
-)
+@registry_options.registry
+@options.limits("connections", "max_wait_s", "unpacked_size", "unpacked_entries", "memory", "store_size")
 @options.progress
-def pull(
-    references: tuple[str, ...],
-    platform: str | None,
-    store: Path | None,
-    additional: tuple[Path, ...],
-    rootfs: Path | None,
-    oci: Path | None,
-    network: Network,
-    connections: int | None,
-    max_wait: float | None,
-    max_unpacked: int | None,
-    max_entries: int | None,
-    memory: int | None,
-    max_store_size: int | None,
-    progress: str,
-) -> int:
+@options.gather(PullOptions)
+def pull(asked: PullOptions) -> int:
     """Pull images into the store, and print NAME@DIGEST of each on stdout.
 
     \b
@@ -68,36 +54,34 @@ def pull(
     fastoci pull registry.example.com/app@sha256:0d2c... --platform linux/arm64
     fastoci pull 127.0.0.1:5000/app --rootfs ./app --progress log
     """
-    request = Request(tuple(dict.fromkeys(references)), platform, rootfs, oci)
-    if rootfs is not None and len(request.references) > 1:
+    references = tuple(dict.fromkeys(asked.references))
+    if asked.rootfs is not None and len(references) > 1:
         raise click.UsageError("--rootfs takes one image only")
 
+    from fastoci import Engine
     from fastoci.cli import run
     from fastoci.cli.progress.display import choose
 
-    display = choose(progress)
-    limits = options.limits(
-        memory,
-        max_entries,
-        max_unpacked,
-        max_store_size=max_store_size,
-        connections=connections,
-        max_wait_s=max_wait,
-    )
+    display = choose(asked.progress)
     outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
-        async with network.engine(store, limits, display, additional=additional) as engine:
-            await _pull_all(engine, request, outcomes)
+        engine = Engine(
+            asked.store, registry=asked.registry, limits=asked.limits, additional=asked.additional, observer=display
+        )
+        async with engine:
+            await _pull_all(engine, references, asked, outcomes)
 
     try:
         run.run(work(), display)
     finally:
-        _print(request.references, outcomes)
+        _print(references, outcomes)
     return errors.merge([errors.code(each) if isinstance(each, Exception) else 0 for each in outcomes.values()])
 
 
-async def _pull_all(engine: Engine, request: Request, outcomes: dict[str, str | Exception]) -> None:
+async def _pull_all(
+    engine: Engine, references: Sequence[str], asked: PullOptions, outcomes: dict[str, str | Exception]
+) -> None:
     """Fill in a line or an error for each reference, as it ends."""
     import asyncio
 
@@ -105,16 +89,16 @@ async def _pull_all(engine: Engine, request: Request, outcomes: dict[str, str | 
 
     async def one(reference: str) -> None:
         try:
-            image = await engine.pull(reference, platform=request.platform, rootfs=request.rootfs)
-            if request.oci is not None:
+            image = await engine.pull(reference, platform=asked.platform, rootfs=asked.rootfs)
+            if asked.oci is not None:
                 async with exporting:
-                    await image.export(request.oci)
+                    await image.export(asked.oci)
             outcomes[reference] = f"{image.reference.name}@{image.descriptor.digest}"
         except Exception as error:  # whatever it is, the other images go on
             outcomes[reference] = error
 
     async with asyncio.TaskGroup() as group:
-        for reference in request.references:
+        for reference in references:
             group.create_task(one(reference))
 
 

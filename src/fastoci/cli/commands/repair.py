@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import errors, options
+from fastoci.cli import errors, options, registry_options
 
 if TYPE_CHECKING:
-    from fastoci import Repair
+    from fastoci import Limits, RegistryOptions, Repair
+
+
+@dataclass(frozen=True, slots=True)
+class RepairOptions:
+    """What was asked for."""
+
+    references: tuple[str, ...]
+    store: Path | None
+    additional: tuple[Path, ...]
+    registry: RegistryOptions
+    limits: Limits
+    progress: str
 
 
 @click.command(short_help="Fetch bad and missing blobs again.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store
 @options.additional
-@options.tls_verify
-@options.authfile
+@registry_options.registry
+@options.limits("connections", "max_wait_s", "memory")
 @options.progress
-def repair(
-    references: tuple[str, ...],
-    store: Path | None,
-    additional: tuple[Path, ...],
-    tls_verify: bool,
-    authfile: Path | None,
-    progress: str,
-) -> int:
+@options.gather(RepairOptions)
+def repair(asked: RepairOptions) -> int:
     """Hash again what images need, and fetch what is bad or missing from where they were pulled; print its digests.
 
     Nothing is deleted: a bad blob is replaced when the good one is here and verified. Bad blobs of no image are gc's.
@@ -39,12 +46,14 @@ def repair(
     from fastoci.cli import run
     from fastoci.cli.progress.display import choose
 
-    display = choose(progress)
+    display = choose(asked.progress)
 
     async def work() -> Repair:
-        engine = options.existing(store, additional, tls_verify=tls_verify, authfile=authfile, observer=display)
+        engine = options.existing(
+            asked.store, asked.additional, registry=asked.registry, limits=asked.limits, observer=display
+        )
         async with engine:
-            return await engine.upkeep.repair(references)
+            return await engine.repair(asked.references)
 
     result = run.run(work(), display)
     for digest in result.repaired:

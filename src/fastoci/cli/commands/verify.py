@@ -46,7 +46,7 @@ def verify(
 
     async def work() -> Verification:
         async with options.existing(store, additional, observer=display) as engine:
-            return await engine.upkeep.verify(references, rate=rate)
+            return await engine.verify(references, rate=rate)
 
     result = run.run(work(), display)
     click.echo(_json(result) if form == "json" else _text(result))

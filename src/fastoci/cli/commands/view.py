@@ -29,7 +29,7 @@ def view(directory: Path, references: tuple[str, ...], store: Path | None, addit
 
     async def work() -> int:
         async with options.existing(store, additional) as engine:
-            return await engine.upkeep.view(directory, references)
+            return await engine.export(directory, references)
 
     count = run.run(work())
     click.echo(f"fastoci: {plural(count, 'image')} in {plain(str(directory))}", err=True)

@@ -1,0 +1,134 @@
+"""An image that is in the store: its documents, and the ways out of the store."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+from fastoci import path_walk
+from fastoci.errors import BlobNotFoundError, PlatformError
+from fastoci.image import manifest as manifest_document
+from fastoci.image.config import ImageConfig
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.index import select
+from fastoci.image.manifest import Manifest
+from fastoci.image.platform import Platform
+from fastoci.image.reference import Reference
+from fastoci.interfaces import BlobSource
+from fastoci.jobs.plan import Resolved
+from fastoci.jobs.pull import PullContext, read_config
+from fastoci.jobs.resolve import read_document
+from fastoci.jobs.stored import Mending
+from fastoci.layouts.oci_layout import LayoutImage
+
+
+class Image:
+    """One image that is in the store whole. Usable while its engine is open.
+
+    ``descriptor`` is what the name points to (an index or a manifest), ``manifest_descriptor`` the manifest's;
+    ``config`` is None for an artifact; ``platform`` is None when neither index nor config name one.
+    """
+
+    def __init__(
+        self, job: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
+    ) -> None:
+        self._job = job
+        self._resolved = resolved
+        self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
+        self.config = config
+
+    @property
+    def reference(self) -> Reference:
+        """The name, in full."""
+        return self._resolved.reference
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What the name points to."""
+        return self._resolved.top
+
+    @property
+    def manifest_descriptor(self) -> Descriptor:
+        """The manifest of this platform."""
+        return self._resolved.descriptor
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest; ``raw`` has its exact bytes."""
+        return self._resolved.manifest
+
+    @property
+    def platform(self) -> Platform | None:
+        """What the image runs on."""
+        return self._resolved.platform or (self.config.platform if self.config and self.config.os else None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of config and layers."""
+        return sum(blob.size for blob in self._resolved.blobs)
+
+    async def unpack(self, root: str | os.PathLike[str]) -> None:
+        """Make a rootfs under ``root``, which must not exist or be an empty directory.
+
+        Raises:
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
+        """
+        target = path_walk.absolute(root)
+        await self._note_use()
+        async with self._job.store.lease_if_writable(self._parts):
+            await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
+
+    async def export(self, directory: str | os.PathLike[str]) -> None:
+        """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
+
+        Each is hashed before. What is damaged in the store is fetched again, of an image that was pulled.
+
+        Raises:
+            IntegrityError: a blob is damaged in the store, and no registry may be asked.
+            StoreError: ``directory`` is no layout, or cannot be written.
+            StoreBusyError: another process extends the layout, and did not end.
+        """
+        target = path_walk.absolute(directory)
+        await self._note_use()
+        top = replace(self.manifest_descriptor, platform=self.platform)
+        store = self._job.store
+        async with store.lease_if_writable(self._parts):
+            image = LayoutImage(str(self.reference), top, self._parts)
+            await self._job.stored.export(target, [image], self._mending())
+
+    def _mending(self) -> Mending:
+        return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})
+
+    @property
+    def _parts(self) -> tuple[Descriptor, ...]:
+        return (self.manifest_descriptor, *self._resolved.blobs)
+
+    async def _note_use(self) -> None:
+        """The reference's last use is what keeps an image when room is needed."""
+        with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
+            await self._job.store.touch(str(self.reference))
+
+
+async def load_image(job: PullContext, reference: str, platform: str | None) -> Image:
+    """An image from the store alone.
+
+    Raises:
+        BlobNotFoundError: the store has no such reference, or lost a part of it.
+        IntegrityError: the manifest or config is damaged.
+        PlatformError: it was not pulled for ``platform``.
+    """
+    parsed = Reference.parse(reference)
+    ref = await job.store.reference(str(parsed))
+    held = list(ref.images.values())
+    chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
+    if chosen is None and platform is None and len(held) == 1:
+        chosen = held[0]
+    if chosen is None:
+        names = tuple(ref.images)
+        raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
+    data = await read_document(job.store, chosen, job.limits)
+    manifest = manifest_document.parse(data, chosen.media_type)
+    chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
+    resolved = Resolved(parsed, chain, manifest, chosen.platform)
+    return Image(job, resolved, await read_config(job.store, manifest, job.limits))

@@ -1,0 +1,66 @@
+"""A client of registries made from options: reads the configuration of mirrors, certificates and credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from fastoci import path_walk
+from fastoci.events import CandidateSwitched, Observer, QuotaSeen
+from fastoci.limits import Limits
+from fastoci.registry.auth.credential import Credential
+from fastoci.registry.auth.credentials import Credentials, load
+from fastoci.registry.client import Registry
+from fastoci.registry.config import endpoints
+from fastoci.registry.config.endpoints import Mirrors
+from fastoci.registry.fetch.retry import RetryPolicy
+from fastoci.registry.http.proxy import proxy_for
+from fastoci.registry.options import RegistryOptions, StrPath
+
+
+async def open_registry(options: RegistryOptions, limits: Limits, observer: Observer) -> Registry:
+    """The client that asks registries as ``options`` say, within ``limits``.
+
+    Raises:
+        FormatError, StoreError: a configuration is wrong, or one that was named is not there.
+        CredentialError: an auth file that was named is not there.
+    """
+    mirrors = await asyncio.to_thread(_mirrors, options)
+    return Registry(
+        mirrors=mirrors,
+        proxy=lambda url: proxy_for(url, os.environ),
+        credentials=await asyncio.to_thread(_credentials, options, mirrors),
+        tls_verify=options.tls_verify,
+        connect_s=limits.connect_s,
+        read_s=limits.read_s,
+        connections=limits.connections,
+        manifest_size=limits.manifest_size,
+        retry_policy=RetryPolicy(max_wait_s=limits.max_wait_s),
+        on_quota=lambda host, quota: observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
+        left=lambda *words: observer(CandidateSwitched("", *words)),
+    )
+
+
+def _mirrors(options: RegistryOptions) -> Mirrors:
+    return endpoints.load(
+        os.environ,
+        os.geteuid(),
+        registries=_path(options.registries_conf),
+        hosts_dir=_path(options.hosts_dir),
+        cert_dir=_path(options.cert_dir),
+    )
+
+
+def _credentials(options: RegistryOptions, mirrors: Mirrors) -> Credentials:
+    providers = options.credential_providers
+    return load(
+        _path(options.authfile),
+        explicit=None if options.creds is None else Credential(*options.creds),
+        machine=mirrors.registries.credential_helpers,
+        providers=None if providers is None else (path_walk.absolute(providers[0]), path_walk.absolute(providers[1])),
+    )
+
+
+def _path(given: StrPath | None) -> Path | None:
+    return None if given is None else path_walk.absolute(given)
