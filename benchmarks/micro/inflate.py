@@ -61,7 +61,7 @@ def _diff_ids(sample: data.Sample) -> list[str]:
 
 def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Buffer]]:
     """Groups of inflated buffers, each with its reference."""
-    inflate, offset = Inflate(history=FREE_WINDOW), 0
+    inflate, offset = Inflate(window=FREE_WINDOW), 0
     source = _take(pool)
     fd = os.open(layer, os.O_RDONLY)
     while (count := source.pread(fd, offset)) > 0:

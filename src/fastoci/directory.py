@@ -146,7 +146,7 @@ class Directory:
 
 
 class _Naming:
-    """Says in an ``OSError`` of its body which file it is of: the system call was told only a part of the path."""
+    """Says in an ``OSError`` of its body which file it is of: the system call had only a part of the path."""
 
     __slots__ = ("_path",)
 

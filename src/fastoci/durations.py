@@ -1,4 +1,4 @@
-"""Lengths of time as text: Go's durations, and what HTTP says of waiting. No clock, no I/O.
+"""Lengths of time as text: Go's durations, and HTTP's Retry-After. No clock, no I/O.
 
 Spec: Go's ``time.ParseDuration``; RFC 9110 section 10.2.3 (Retry-After).
 """

@@ -21,7 +21,7 @@ from fastoci.directory import Directory
 from fastoci.errors import StoreError, StoreFullError
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO in a file's place must not hang the open; it changes nothing for a regular file.
+# O_NONBLOCK: a FIFO in place of a file must not hang the open; it changes nothing for a regular file.
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""How much a job may use, as one frozen value."""
+"""Every bound of an engine, as one frozen value; what follows from the bounds together. Enforces none of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from fastoci._core import MAX_DIRECTORIES
 
-LAYER: Final = 6 << 20  # bytes of ``memory`` for a layer that is unpacked: three buffers to go on, five when it is teed
+LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
 Level = Literal["commit", "batch", "none"]  # of durability
 DOCUMENT: Final = 4 << 20  # bytes of one manifest, index or config
@@ -20,7 +20,11 @@ def _cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of an engine. Sizes are bytes, times seconds."""
+    """The bounds of an engine. Sizes are bytes, times seconds.
+
+    Raises:
+        ValueError: memory or a count is too small to do any work.
+    """
 
     memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
     connections: int = 8  # blobs in flight at once; also connections per host
@@ -37,7 +41,7 @@ class Limits:
     layer_directories: int = MAX_DIRECTORIES  # that one layer makes or reaches, at about 130 bytes of memory each
     durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
     store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
-    checkpoint: int = 8 << 20  # bytes that a killed fetch loses at most
+    checkpoint: int = 8 << 20  # bytes that a killed fetch may lose
     connect_s: float = 10.0
     read_s: float = 30.0  # silence on a connection
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
@@ -49,15 +53,15 @@ class Limits:
         Twice as many as threads, so that their hashes share lanes. And while a layer's tee is full its flight has a
         connection: one is left, for what its reader needs.
         """
-        return min(2 * self.workers, self.connections - 1, self.memory // LAYER)
+        return min(2 * self.workers, self.connections - 1, self.memory // LAYER_MEMORY)
 
     @property
     def ahead(self) -> int:
-        """Bytes of ``memory`` that fetches may hold ahead of their turn.
+        """Bytes of ``memory`` that fetches may hold ahead of their use.
 
         The rest is for what must go on meanwhile: a buffer for each connection, and the layers that are unpacked.
         """
-        return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER)
+        return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
     def __post_init__(self) -> None:
         if self.memory < 4 << 20:  # a layer that is inflated needs two buffers, a teed one four

@@ -50,7 +50,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def open_directory(path: Path, *, make: int | None = None, exact: bool = False) -> int:
-    """Open a directory for reading, and as the place of all that is done in it.
+    """Open a directory for reading, and for all that is done in it.
 
     Args:
         path: absolute.
@@ -104,6 +104,7 @@ class _Walk:
         return self._way[-1][0]
 
     def close(self) -> None:
+        """Let go of every directory."""
         while self._way:
             os.close(self._way.pop()[0])
 

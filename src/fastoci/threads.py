@@ -50,12 +50,12 @@ class Threads:
 
         Then ``check`` in it raises, so that what takes long ends early.
         """
-        result, cancelled = await self.settle(work)
+        result, cancelled = await self.run_to_end(work)
         if cancelled:
             raise asyncio.CancelledError
         return result
 
-    async def settle(self, work: Callable[[], T]) -> tuple[T, bool]:
+    async def run_to_end(self, work: Callable[[], T]) -> tuple[T, bool]:
         """``run`` for a task that has to undo the result when it is cancelled: the result, and whether it was.
 
         Raises:
@@ -86,7 +86,7 @@ class Threads:
         """``run`` before there is a store, for what opens one: ``undo`` it when this task was cancelled meanwhile."""
         threads = cls()
         try:
-            result, cancelled = await threads.settle(work)
+            result, cancelled = await threads.run_to_end(work)
         finally:
             threads.close()
         if cancelled:

@@ -20,8 +20,8 @@ from fastoci.errors import FastociError
 from fastoci.registry.fetch import body, retry
 from fastoci.registry.http import throughput
 from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
-from fastoci.testing.faults.command import Ended, Place
-from fastoci.testing.faults.verdict import Verdict, judge
+from fastoci.testing.faults.command import Ended, Workdir
+from fastoci.testing.faults.verdict import Verdict, verdict_on
 
 PLANS = int(os.environ.get("FASTOCI_PLANS", "20"))
 FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
@@ -40,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:
     """Pull the plan's image with a store of its own; over TLS when there is a file for the server's authority."""
-    place = Place(root)
+    place = Workdir(root)
     root.mkdir()
     began, said, code = time.monotonic(), "", 0
     async with FaultServer(plan, tls=authorities is not None, second_s=0.02) as server:
@@ -58,7 +58,7 @@ async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -
             except FastociError as error:
                 said, code = f"{type(error).__name__}: {error}", 1
         ended = Ended(code, False, time.monotonic() - began, 0, said)
-        verdict = judge(server, ended, place.results)
+        verdict = verdict_on(server, ended, place.results)
     if verdict.state != "ok":
         print(f"{plan}\n  {verdict.remarks} {said}")
     return verdict
@@ -106,7 +106,7 @@ async def test_with_a_reset_every_mib_hardly_anything_is_fetched_twice(tmp_path:
     rules = (Rule("layer", Tweak(upto=MIB, end="reset")),)
     size = 24 * MIB
     plan = Scenario("R", "a reset every MiB", "", "ok", rules=rules, layer=size, auth=auth)  # type: ignore[arg-type]
-    place = Place(tmp_path / "place")
+    place = Workdir(tmp_path / "place")
     place.root.mkdir()
     async with FaultServer(plan) as server:
         words = place.prepare(server)

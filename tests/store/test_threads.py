@@ -51,7 +51,7 @@ async def test_what_was_made_all_the_same_is_handed_over_to_be_undone(threads: T
         go_on.wait()
         return "made"
 
-    task = asyncio.create_task(threads.settle(make))
+    task = asyncio.create_task(threads.run_to_end(make))
     await asyncio.to_thread(started.wait)
     task.cancel()
     await asyncio.sleep(0)

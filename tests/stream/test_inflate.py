@@ -161,10 +161,10 @@ def test_where_no_symbols_can_be_bound_gzip_goes_through_python_isal_and_zstd_is
         "import gzip, zstandard\n"
         "buffer, out = (pool := _core.Pool(2 << 20)).take(), pool.take()\n"
         "buffer.append(gzip.compress(b'content'))\n"
-        "stage = inflate.Inflate(history=8 << 20)\n"
+        "stage = inflate.Inflate(window=8 << 20)\n"
         "stage.take(buffer); stage.fill(out); stage.finish(); print(bytes(out))\n"
         "buffer.clear(); buffer.append(zstandard.compress(b'content'))\n"
-        "try: inflate.Inflate(history=8 << 20).take(buffer)\n"
+        "try: inflate.Inflate(window=8 << 20).take(buffer)\n"
         "except UnsupportedError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -186,7 +186,7 @@ def test_what_a_frame_demands_is_a_fact_before_its_content_is_read() -> None:
     assert source is not None
     assert out is not None
     source.append(zstd(BODY, 27))
-    stage = Inflate(history=8 * MIB)
+    stage = Inflate(window=8 * MIB)
     stage.take(source)
     assert stage.demanded == 0
     assert stage.fill(out)

@@ -15,7 +15,7 @@ MIB = 1 << 20
 def inflate_pieces(pieces: Iterable[bytes], *, deflate: type[Deflate] | None = None, allow: bool = False) -> bytes:
     """Inflate a stream that arrives in these pieces, all of them in one buffer."""
     source, out = _buffers()
-    stage = Inflate(history=8 * MIB, deflate=deflate)
+    stage = Inflate(window=8 * MIB, deflate=deflate)
     result = bytearray()
     for piece in pieces:
         source.clear()

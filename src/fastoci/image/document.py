@@ -63,7 +63,7 @@ def peek(data: bytes, type_: type[T], *, what: str) -> T:
 
 
 def digest(text: str, *, what: str) -> Digest:
-    """Read a digest that a document holds; ``what`` names its place in messages.
+    """Read a digest that a document holds; ``what`` says where, in messages.
 
     Raises:
         FormatError: not a digest. (Not ``ReferenceSyntaxError``: nobody typed it.)

@@ -1,6 +1,6 @@
-"""What a manifest or index points at, and nothing else of it: for those who follow documents that were parsed before.
+"""What a manifest or index points at, and nothing else of it: to follow documents that were parsed before.
 
-Lenient and some twenty times faster than ``manifest.parse`` and ``index.parse``, which judge what comes from outside.
+Lenient and some twenty times faster than ``manifest.parse`` and ``index.parse``, which check what comes from outside.
 Spec: image-spec v1.1 manifest.md and image-index.md.
 """
 

@@ -1,6 +1,6 @@
 """Image manifests: a config and layers in order. Bytes to frozen values.
 
-The media type that the bytes came with decides how they are read, never their look; a body that says otherwise, or
+The media type that the bytes came with decides how they are read, never their content; a body that says otherwise, or
 that could be read as something else (CVE-2021-41190), is refused. How many layers are too many is not decided here.
 
 Spec: image-spec v1.1 manifest.md; Docker image manifest version 2, schema 2.

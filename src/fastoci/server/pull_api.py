@@ -1,6 +1,7 @@
 """The read half of a registry's HTTP: what to answer to a GET or HEAD, and how to send it.
 
-Over any ``Shelf``, so the registry for tests and one over a store serve alike. Knows no authentication and no writes.
+Over any ``ContentProvider``: the registry for tests and one over a store serve alike. Knows no authentication and no
+writes.
 Spec: distribution-spec v1.1 "Pulling"; RFC 9110 section 14 (ranges).
 """
 
@@ -32,7 +33,7 @@ class Document:
     data: bytes
 
 
-class Shelf(Protocol):
+class ContentProvider(Protocol):
     """What is served: manifests by name, blobs by digest."""
 
     async def manifest(self, name: str, reference: str) -> Document | None:
@@ -66,10 +67,10 @@ def repository(path: str) -> str:
 
 
 class Reader:
-    """Answers reads of a shelf."""
+    """Answers reads of what a provider has."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, provider: ContentProvider) -> None:
+        self._provider = provider
 
     async def answer(self, method: str, path: str, wanted: str) -> Answer:
         """Decide what to send; ``wanted`` is the Range header, empty without one."""
@@ -88,7 +89,7 @@ class Reader:
         return await self.blob(name, reference, wanted if method == "GET" else "")
 
     async def _manifest(self, name: str, reference: str) -> Answer:
-        document = await self._shelf.manifest(name, reference)
+        document = await self._provider.manifest(name, reference)
         if document is None:
             return refusal(404, "MANIFEST_UNKNOWN", f"no manifest {reference} in {name}")
         headers = {"Content-Type": document.media_type, "Docker-Content-Digest": document.digest}
@@ -96,7 +97,7 @@ class Reader:
 
     async def blob(self, name: str, digest: str, wanted: str) -> Answer:
         """Decide what to send of a blob; ``wanted`` as for ``answer``."""
-        content = await self._shelf.blob(name, digest)
+        content = await self._provider.blob(name, digest)
         if content is None:
             return refusal(404, "BLOB_UNKNOWN", f"no blob {digest} in {name}")
         size = len(content) if isinstance(content, bytes) else content.stat().st_size

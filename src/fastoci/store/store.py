@@ -155,7 +155,7 @@ class Store:
         await self._threads.run(self._durability.flush)
 
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
-        started, cancelled = await self._threads.settle(lambda: self._begin(blob, cached))
+        started, cancelled = await self._threads.run_to_end(lambda: self._begin(blob, cached))
         if cancelled:
             if started is not None:
                 await started.abort()

@@ -1,7 +1,7 @@
 """Raw deflate data through python-isal's own API, for a machine where its symbols cannot be bound.
 
 Holds the GIL's side of one gzip member. Knows no framing, which is csrc's for both tiers; no file and no limit but the
-room that it is given. Spec: RFC 1951.
+size that it is given. Spec: RFC 1951.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class Deflate:
         self.ended = False
         self._stream = isal_zlib.decompressobj(wbits=-15)
 
-    def run(self, source: bytes, room: int) -> tuple[bytes, int]:
-        """Decompress at most ``room`` bytes.
+    def run(self, source: bytes, size: int) -> tuple[bytes, int]:
+        """Decompress at most ``size`` bytes.
 
         Raises:
             ValueError: the data is damaged.
         """
         try:
-            made = self._stream.decompress(source, room)
+            made = self._stream.decompress(source, size)
         except isal_zlib.error as error:  # type: ignore[misc]  # its stub calls the class an instance
             raise ValueError("the deflate data is damaged") from error
         self.crc = isal_zlib.crc32(made, self.crc)

@@ -37,7 +37,7 @@ def _bind(compression: str) -> bool:
 
 
 def _deflate_of(compression: str) -> Callable[[], _core.Deflate] | None:
-    """What stands in for the decoder that cannot be bound."""
+    """The stand-in for a decoder that cannot be bound."""
     if compression != "gzip" or importlib.util.find_spec("isal") is None:
         return None
     from fastoci.stream.deflate import Deflate  # imported where it is needed: hardly ever
@@ -65,17 +65,17 @@ class Inflate:
 
     Belongs to one thread at a time; owns no buffer.
 
-    A zstd frame may demand more than ``history``. Then ``fill`` returns early, ``demanded`` is that many bytes, and
+    A zstd frame may demand more than ``window``. Then ``fill`` returns early, ``demanded`` is that many bytes, and
     whoever has the memory calls ``allow(demanded)`` and fills on; else the next ``fill`` raises. The memory is that of
     the decoder (and ``_core.WINDOW_OVERHEAD``) until ``close``, so it is set aside from the pool for that long.
 
     Args:
-        history: bytes that a zstd frame may demand without being asked for.
+        window: bytes that a zstd frame may demand without being asked for.
         deflate: decodes gzip's content in place of ISA-L's symbols, also where these are bound.
     """
 
-    def __init__(self, *, history: int, deflate: Callable[[], _core.Deflate] | None = None) -> None:
-        self._history = history
+    def __init__(self, *, window: int, deflate: Callable[[], _core.Deflate] | None = None) -> None:
+        self._window = window
         self._deflate = deflate
         self._stream: _core.Inflate | None = None
         self._compression: Compression | None = None
@@ -84,13 +84,13 @@ class Inflate:
 
     @property
     def demanded(self) -> int:
-        """Bytes of history that the next zstd frame demands, when that is more than is allowed; else 0."""
+        """Bytes of window that the next zstd frame demands, when that is more than is allowed; else 0."""
         return self._stream.demanded if self._stream is not None else 0
 
     def allow(self, window: int) -> None:
-        """Let frames demand ``window`` bytes of history from now on."""
+        """Allow frames a window of ``window`` bytes from now on."""
         assert self._stream is not None
-        self._history = max(window, self._history)
+        self._window = max(window, self._window)
         self._stream.allow(window)
 
     def take(self, source: Buffer) -> bool:
@@ -107,10 +107,10 @@ class Inflate:
         return self._stream is not None
 
     def fill(self, out: Buffer) -> bool:
-        """Append to ``out`` until it is full, the source is used up (then False), or a frame demands history.
+        """Append to ``out`` until it is full, the source is used up (then False), or a frame demands a larger window.
 
         Raises:
-            FormatError: the compressed bytes are damaged, or a frame demands history that was not allowed; the message
+            FormatError: the compressed bytes are damaged, or a frame demands a window that was not allowed; the message
                 has their offset.
         """
         assert self._stream is not None
@@ -152,10 +152,10 @@ class Inflate:
             deflate = _deflate_of(self._compression)
             if deflate is None:
                 raise UnsupportedError(f"no {self._compression} decoder on this machine: reinstall isal and zstandard")
-        self._stream = _core.Inflate(self._compression, window=self._history, deflate=deflate)
+        self._stream = _core.Inflate(self._compression, window=self._window, deflate=deflate)
 
     def _error(self, stream: _core.Inflate) -> FormatError:
         reason = _core.INFLATE_CODES[stream.code]
         if stream.demanded:
-            reason = f"a zstd frame demands a window of {stream.demanded} bytes, {self._history} are allowed"
+            reason = f"a zstd frame demands a window of {stream.demanded} bytes, {self._window} are allowed"
         return FormatError(f"{reason} (at byte {stream.consumed} of the compressed layer)")

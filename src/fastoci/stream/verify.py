@@ -1,4 +1,4 @@
-"""Hold a stream against the digest and size that were promised. The only place that can say ``Verified``.
+"""Hold a stream against the digest and size that were promised. The only module that makes a ``Verified``.
 
 Only worker threads hash, and they hash through ``hash_buffers``, so that streams in flight together share lanes.
 """
@@ -54,7 +54,7 @@ class Verifier:
         return self._hash.state() if isinstance(self._hash, _core.Sha256) else b""
 
     def expect(self, buffer: _core.Buffer) -> None:
-        """Look whether the stream may go on with ``buffer``.
+        """Check that the stream may go on with ``buffer``.
 
         Raises:
             SizeMismatchError: it would become longer than promised.

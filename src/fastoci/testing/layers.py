@@ -55,8 +55,8 @@ class Seeded:
         rng = random.Random(self.seed)
         noise = max(16, round(_BLOCK * (1.0 - self.compressibility)))
         words = _words()
-        place = rng.randrange(len(words) - _BLOCK)
-        filler = words[place : place + _BLOCK - noise]
+        start = rng.randrange(len(words) - _BLOCK)
+        filler = words[start : start + _BLOCK - noise]
         for start in range(0, self.size, _CHUNK):
             length = min(_CHUNK, self.size - start)
             drawn = rng.randbytes(noise * -(-length // _BLOCK))

@@ -1,6 +1,7 @@
 """Trees of files as lists of values: what a directory holds, what layers should give, and how two lists differ.
 
-``overlay`` is a model in plain dictionaries, written for clarity, to judge the extractor by; it touches no file system.
+``overlay`` is a model in plain dictionaries, written for clarity, to compare the extractor with. No file system is
+touched.
 Spec: image-spec v1.1 layer.md, "Applying Changesets".
 """
 
@@ -119,7 +120,7 @@ def overlay(layers: Iterable[Iterable[Entry]]) -> list[Node]:
     count = 0
     for layer in layers:
         entries = [replace(entry, path=entry.path.removeprefix("./").strip("/")) for entry in layer]
-        for entry in entries:  # whiteouts first: they are about lower layers, wherever they stand in this one
+        for entry in entries:  # whiteouts first: they are about lower layers, wherever they are in this one
             _delete(tree, entry.path)
         for entry in entries:
             if entry.path in ("", ".") or entry.path.rpartition("/")[2].startswith(".wh."):
@@ -137,9 +138,9 @@ def overlay(layers: Iterable[Iterable[Entry]]) -> list[Node]:
     paths = sorted(tree, key=os.fsencode)
     nodes = [tree[path] for path in paths]
     groups: dict[int, list[int]] = {}
-    for place, node in enumerate(nodes):
+    for position, node in enumerate(nodes):
         if node.kind != "directory":
-            groups.setdefault(inodes[node.path], []).append(place)
+            groups.setdefault(inodes[node.path], []).append(position)
     for members in groups.values():
         _group(nodes, members)
     return nodes

@@ -1,4 +1,4 @@
-"""The budget of buffers as the event loop sees it."""
+"""The budget of buffers, for tasks on the event loop: first come, first served. Allocates nothing itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Buffers:
     """A ``BufferSource`` over the pool: hands buffers to tasks in the order they came.
 
     Args:
-        ahead: bytes that fetches may hold ahead of their turn.
+        ahead: bytes that fetches may hold ahead of the order in which they are used.
     """
 
     def __init__(self, pool: _core.Pool, *, ahead: int = 0) -> None:
@@ -26,13 +26,13 @@ class Buffers:
         self._ahead = ahead
         self._aside = 0  # bytes set aside, or about to be
         self._loop = asyncio.get_running_loop()
-        self._line: deque[asyncio.Event] = deque()  # only the first may take
+        self._waiters: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
 
     async def take(self) -> Buffer:
         """An empty buffer, as soon as the budget has one."""
         buffer = self.spare()
-        return await self._in_line(self.pool.take) if buffer is None else buffer
+        return await self._in_order(self.pool.take) if buffer is None else buffer
 
     async def set_aside(self, size: int) -> None:
         """Take memory that is allocated elsewhere out of the budget, as soon as so much is free; then ``put_back``."""
@@ -40,7 +40,7 @@ class Buffers:
         for press in list(self.pressed):
             press()
         try:
-            await self._in_line(lambda: self.pool.set_aside(size) or None)
+            await self._in_order(lambda: self.pool.set_aside(size) or None)
         except BaseException:
             self._aside -= size
             raise
@@ -52,30 +52,30 @@ class Buffers:
 
     @property
     def ahead(self) -> int:
-        """Bytes that fetches may hold ahead of their turn: what is set aside comes out of these first."""
+        """Bytes that fetches may hold ahead of their use: what is set aside comes out of these first."""
         return max(0, self._ahead - self._aside)
 
     def spare(self) -> Buffer | None:
         """An empty buffer that nobody waits for, if there is one."""
-        return None if self._line else self.pool.take()
+        return None if self._waiters else self.pool.take()
 
-    async def _in_line(self, attempt: Callable[[], T | None]) -> T:
-        """What ``attempt`` gives, once it gives something, and all who came before have had theirs."""
-        turn = asyncio.Event()
-        self._line.append(turn)
+    async def _in_order(self, attempt: Callable[[], T | None]) -> T:
+        """The first result of ``attempt`` that is not None; tasks try in the order they came."""
+        waiter = asyncio.Event()
+        self._waiters.append(waiter)
         try:
-            while self._line[0] is not turn or (got := attempt()) is None:
-                turn.clear()
-                await turn.wait()
+            while self._waiters[0] is not waiter or (got := attempt()) is None:
+                waiter.clear()
+                await waiter.wait()
             return got
         finally:
-            self._line.remove(turn)
+            self._waiters.remove(waiter)
             self._wake()  # there may be more
 
     def _released(self) -> None:
-        if self._line:
+        if self._waiters:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        if self._line:
-            self._line[0].set()
+        if self._waiters:
+            self._waiters[0].set()

@@ -1,4 +1,7 @@
-"""The tar of a layer out of its compressed bytes, made a buffer at a time on a thread: of a file, or as they come."""
+"""The tar of a layer, inflated a buffer at a time on a thread: from a file, or from buffers as they arrive.
+
+Reads and inflates only: digests, limits and files belong to others. Spec: image-spec v1.1 layer.md (media types).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class FileTar:
 
     @property
     def demanded(self) -> int:
-        """Bytes of history that must be allowed before more is made; else 0."""
+        """Bytes of window that must be allowed before more is made; else 0."""
         return self._inflate.demanded
 
     def ready(self) -> bool:
@@ -38,7 +41,7 @@ class FileTar:
         return False
 
     def make(self, out: Buffer) -> Buffer | None:
-        """Fill ``out``; None at the very end, and when history is demanded.
+        """Fill ``out``; None at the very end, and when a larger window is demanded.
 
         Raises:
             FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
@@ -55,7 +58,7 @@ class FileTar:
         return out if len(out) else None
 
     def allow(self, window: int) -> None:
-        """Let frames have so many bytes of history."""
+        """Allow frames a window of so many bytes."""
         self._inflate.allow(window)
 
     def close(self) -> None:
@@ -78,7 +81,7 @@ class FileTar:
         if buffer is self._source and count:
             self._left = self._compressed = self._inflate.take(buffer)
             if not self._compressed:
-                return True  # a plain tar: this was only a look at it
+                return True  # a plain tar: these bytes are read again, into ``out``
         self.offset += count
         return count > 0
 
@@ -98,7 +101,7 @@ class ArrivingTar:
 
     @property
     def demanded(self) -> int:
-        """Bytes of history that must be allowed before more is made; else 0."""
+        """Bytes of window that must be allowed before more is made; else 0."""
         return self._inflate.demanded
 
     def put(self, buffer: Buffer | None) -> None:
@@ -109,7 +112,7 @@ class ArrivingTar:
             self._waiting.append(buffer)
 
     def ready(self) -> bool:
-        """There are bytes, or the end can be looked at."""
+        """There are bytes, or the end was reached."""
         if self.ended or self.demanded:
             return False
         return self._current is not None or bool(self._waiting) or self._complete
@@ -148,7 +151,7 @@ class ArrivingTar:
         return out
 
     def allow(self, window: int) -> None:
-        """Let frames have so many bytes of history."""
+        """Allow frames a window of so many bytes."""
         self._inflate.allow(window)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One stream's way through the data plane: buffers in order, hashed, then given to a sink, one at a time.
+"""One stream through the data plane: buffers in order, each hashed, then given to a sink.
 
 The unit of work is one stage of one stream on one buffer. A buffer goes back to where it came from when the thread lets
 go of it, whatever happens to the task that waits.
@@ -47,23 +47,23 @@ class Pipeline:
     """
 
     def __init__(
-        self, worker: Workers, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
+        self, workers: Workers, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
     ) -> None:
-        self.busy = False  # stands in the worker's line, or is at work; changed under the worker's lock
+        self.busy = False  # is queued, or at work; changed under the workers' lock
         self.sink = sink
         self.verifier = verifier
         self.error: Exception | None = None  # set by a thread; nothing follows
         self.proof: Verified | None = None  # after ``finish``
-        self._worker = worker
+        self._workers = workers
         self._progressed = progressed
         self._queue: deque[Buffer] = deque()
-        self._through = self._told = 0  # bytes that passed the stage, and that ``progressed`` knows of
+        self._through = self._reported = 0  # bytes that passed the stage, and that ``progressed`` was called with
         self._changed = asyncio.Event()
 
     async def _complete(self, *, stop: Callable[[], None] | None = None) -> None:
         """All buffers are through: close the sink, and hold the stream against what was promised."""
         self._raise()
-        await self._worker.run(self.sink.finish, stop=stop)
+        await self._workers.run(self.sink.finish, stop=stop)
         if self.verifier is not None:
             self.proof = self.verifier.proof()
 
@@ -87,7 +87,7 @@ class Pipeline:
         self._through += size
 
     def wants_more(self) -> bool:
-        """Under the worker's lock: there is another buffer to work on."""
+        """Under the workers' lock: there is another buffer to work on."""
         return bool(self._queue) and self.error is None
 
     def has_news(self) -> bool:
@@ -97,8 +97,8 @@ class Pipeline:
     def advanced(self) -> None:
         """On the loop, after a thread worked on a buffer."""
         self._changed.set()
-        if self._through > self._told:
-            size, self._told = self._through - self._told, self._through
+        if self._through > self._reported:
+            size, self._reported = self._through - self._reported, self._through
             self._progressed(size)
 
     async def _wait_while(self, condition: Callable[[], bool]) -> None:
@@ -117,14 +117,14 @@ class PushPipeline(Pipeline):
 
     def __init__(
         self,
-        worker: Workers,
+        workers: Workers,
         sink: Sink,
         verifier: Verifier | None,
         *,
         depth: int,
         progressed: Callable[[int], None],
     ) -> None:
-        super().__init__(worker, sink, verifier, progressed=progressed)
+        super().__init__(workers, sink, verifier, progressed=progressed)
         self._depth = depth
 
     async def feed(self, buffer: Buffer) -> None:
@@ -133,7 +133,7 @@ class PushPipeline(Pipeline):
         Raises: what the stage raised on an earlier buffer; ``abort`` gives this one back.
         """
         self._queue.append(buffer)
-        self._worker.schedule(self)
+        self._workers.schedule(self)
         await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
         self._raise()
 
@@ -155,7 +155,7 @@ class PushPipeline(Pipeline):
             self._drop()
         await wait_to_end(self._wait_while(lambda: self.busy))
         self._drop()
-        await self._worker.finish(self.sink.abort)
+        await self._workers.finish(self.sink.abort)
 
     def _drop(self) -> None:
         while (buffer := self.take()) is not None:
@@ -186,37 +186,37 @@ class BufferMaker(Protocol):
 
 
 class PullPipeline(Pipeline):
-    """A pipeline that makes its buffers itself, on the worker's threads, in memory that it keeps for them.
+    """A pipeline that makes its buffers itself, on the workers' threads, in memory that it keeps for them.
 
     Args:
-        outs: empty buffers with their references, given back by ``finish`` and ``abort``. With one, making and using
-            take turns; with more, they run side by side when threads are idle.
+        buffers: empty buffers with their references, given back by ``finish`` and ``abort``. With one, making and using
+            alternate; with more, they run side by side when threads are idle.
         grant: called on the loop with what the maker demands; returns when it may have it.
     """
 
     def __init__(
         self,
-        worker: Workers,
+        workers: Workers,
         sink: StoppableSink,
         verifier: Verifier | None,
         *,
         maker: BufferMaker,
-        outs: Sequence[Buffer],
+        buffers: Sequence[Buffer],
         grant: Callable[[int], Awaitable[None]],
         progressed: Callable[[int], None],
     ) -> None:
-        super().__init__(worker, sink, verifier, progressed=progressed)
+        super().__init__(workers, sink, verifier, progressed=progressed)
         self.making = False  # as ``busy``, for the other stage
         self._stop_sink = sink.stop
         self._maker = maker
         self._grant = grant
-        self._own = frozenset(outs)
-        self._free = list(outs)
+        self._own = frozenset(buffers)
+        self._free = list(buffers)
         self._partial: Buffer | None = None  # begun, and waits for more input
         self._failure: Exception | None = None  # of the maker; counts when what it made before is through
         self._stopped = False
-        self._turns = 0
-        worker.count_maker(1)
+        self._steps = 0
+        workers.count_maker(1)
 
     async def run_while(self, more: Callable[[], bool]) -> None:
         """Make and use buffers while ``more`` says so and no error came; wakes with the loop's news of this stream.
@@ -224,7 +224,7 @@ class PullPipeline(Pipeline):
         Raises: what either stage raised.
         """
         while True:
-            self._worker.schedule(self)
+            self._workers.schedule(self)
             await self._wait_while(lambda: more() and not self._over() and not self._maker.demanded)
             self._raise()
             demand = self._maker.demanded
@@ -250,7 +250,7 @@ class PullPipeline(Pipeline):
         self._stop_sink()
         await wait_to_end(self._wait_while(lambda: self.busy or self.making))
         self._give_back()
-        await self._worker.finish(self.sink.abort)
+        await self._workers.finish(self.sink.abort)
 
     def fail(self, error: Exception) -> None:
         """On the loop: nothing more may be made or used."""
@@ -272,7 +272,7 @@ class PullPipeline(Pipeline):
             self._partial = out
 
     def can_make(self) -> bool:
-        """Under the worker's lock: there is something to make, and room for it."""
+        """Under the workers' lock: there is something to make, and a buffer for it."""
         if self._stopped or self._failure is not None or self.error is not None:
             return False
         return (self._partial is not None or bool(self._free)) and self._maker.ready()
@@ -290,18 +290,18 @@ class PullPipeline(Pipeline):
             buffer.release()
 
     def wants_more(self) -> bool:
-        """Under the worker's lock: there is another buffer to use."""
+        """Under the workers' lock: there is another buffer to use."""
         return super().wants_more() and not self._stopped
 
     def has_news(self) -> bool:
         """On a thread, after work: at the end, when the maker waits for input, and now and then."""
-        self._turns += 1
+        self._steps += 1
         return (
             self._stopped
             or self._over()
             or self._maker.hungry()
             or bool(self._maker.demanded)
-            or self._turns % _NEWS == 0
+            or self._steps % _NEWS == 0
         )
 
     def _shrink(self) -> None:
@@ -332,7 +332,7 @@ class PullPipeline(Pipeline):
             buffer.release()
         self._own = frozenset()
         self._free, self._partial = [], None
-        self._worker.count_maker(-1)
+        self._workers.count_maker(-1)
 
 
 def advance(pipelines: list[Pipeline]) -> None:

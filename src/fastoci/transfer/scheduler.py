@@ -82,10 +82,10 @@ class Scheduler:
     """The flights of one engine, over all images of its jobs."""
 
     def __init__(
-        self, store: BlobStore, worker: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer
+        self, store: BlobStore, workers: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer
     ) -> None:
         self._store = store
-        self._worker = worker
+        self._workers = workers
         self._buffers = buffers
         self._limits = limits
         self._observe = observer
@@ -95,7 +95,7 @@ class Scheduler:
     async def fetch(
         self, blob: Descriptor, source: BlobSource, *, image: str = "", tee: Tee | None = None, cached: bool = False
     ) -> None:
-        """Bring a blob into the store, together with whoever else wants it.
+        """Bring a blob into the store, once for all tasks that want it.
 
         Args:
             tee: gets the buffers too, when this call starts the flight and the blob comes from its beginning; ended in
@@ -135,7 +135,7 @@ class Scheduler:
     def _landed(self, digest: Digest, task: asyncio.Task[None]) -> None:
         del self._flights[digest]
         if not task.cancelled():
-            task.exception()  # its waiters have it, if any are left
+            task.exception()  # retrieved: the waiters that are left have it too
 
     async def _join(self, flight: _Flight) -> None:
         flight.waiters += 1
@@ -149,7 +149,7 @@ class Scheduler:
 
     async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
         try:
-            await self._from_anyone(blob, source, image, tee, cached)
+            await self._fetch_until_right(blob, source, image, tee, cached)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -159,14 +159,14 @@ class Scheduler:
             raise
         self._observe(BlobDone(str(blob.digest), blob.size))
 
-    async def _from_anyone(
+    async def _fetch_until_right(
         self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool
     ) -> None:
-        """Bring the blob; whenever its bytes were wrong, once more, as long as that is news of whoever sent them."""
+        """Fetch the blob; after wrong bytes once more, as long as a server sent them that had sent none before."""
         corrupt: set[str] = set()
         while True:
             try:
-                return await self._bring(blob, source, image, tee, cached)
+                return await self._fetch_or_wait(blob, source, image, tee, cached)
             except IntegrityError:
                 servers = set(_served_by(source, blob))
                 if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
@@ -177,7 +177,9 @@ class Scheduler:
                 tee.spoil()
                 tee = None
 
-    async def _bring(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
+    async def _fetch_or_wait(
+        self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool
+    ) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""
         while True:
             with suppress(StoreBusyError):
@@ -192,7 +194,7 @@ class Scheduler:
                         except IntegrityError:
                             if not ingest.offset:
                                 raise
-                            continue  # what an earlier attempt left may be what is wrong: nobody is blamed for it
+                            continue  # the bytes of an earlier attempt may be the wrong ones: no server is blamed
                 return
             self._observe(BlobWaiting(image, str(blob.digest), blob.size))
             if await self._store.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
@@ -211,7 +213,7 @@ class Scheduler:
             verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
             sink = _Resumable(ingest, verifier, self._limits.checkpoint)
             pipeline = PushPipeline(
-                self._worker, sink, verifier, depth=self._limits.buffer_queue, progressed=progressed
+                self._workers, sink, verifier, depth=self._limits.buffer_queue, progressed=progressed
             )
         except BaseException:
             await wait_to_end(ingest.abort(discard=True))
@@ -257,12 +259,12 @@ class Scheduler:
 
 
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
-    """Who sent the bytes of the last fetch, as far as that is known."""
+    """The servers that sent the bytes of the last fetch, as far as they are known."""
     return source.served_by(blob) if isinstance(source, CorruptionAwareSource) else ()
 
 
 def _own(error: FastociError) -> FastociError:
-    """The same error, for one of those who wait for a flight: each says for which image."""
+    """A copy of a flight's error for one of its waiters: each names its image."""
     own = type(error).__new__(type(error), *error.args)
     own.__dict__.update(error.__dict__)
     return own

@@ -1,4 +1,4 @@
-"""A tee on a blob that is being fetched: its buffers, again, for somebody who can use them while they arrive.
+"""A tee on a blob that is being fetched: its buffers once more, for a reader that uses them while they arrive.
 
 The flight feeds it and waits while it is full; it never fails the flight. A tee that the flight did not use, because
 the blob was there, or was resumed, or belongs to another's flight, says so: then the blob is read from the store.
@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 from fastoci._core import Buffer
 
-_DEPTH = 2  # buffers that may wait: the flight and the reader take turns on one loop
+_DEPTH = 2  # buffers that may wait: the flight and the reader alternate on one loop
 
 
 class SpoiledError(Exception):

@@ -1,4 +1,4 @@
-"""The running totals of one tree that grows out of layers: what the limits leave, and what observers hear."""
+"""The running totals of one unpack over its layers: what is left of the limits, and the events about it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ENTRY, _ENTRIES_FREE = 8, 250_000
 
 
 class UnpackTotals:
-    """Counts over the layers of one tree; several may be under way.
+    """Counts over the layers of one unpack; several layers may be under way.
 
     Args:
-        base: something is there already, below the lowest layer.
+        base: the root holds something already, below the lowest layer.
     """
 
     def __init__(self, limits: Limits, image: str, observer: Observer, *, base: bool) -> None:
@@ -65,7 +65,7 @@ class UnpackTotals:
         """
         self._read[number] = offset
         self._tar += size
-        self._tell()
+        self._report()
         entries, content = self._totals()
         limit = self._limits.unpacked_size
         read = sum(self._read.values())
@@ -87,7 +87,7 @@ class UnpackTotals:
         """A layer of ``size`` compressed bytes is in the tree."""
         self._layers += 1
         self._read[number] = size
-        self._tell()
+        self._report()
 
     def done(self, root: str) -> None:
         """All layers are in the tree, and it is where it should be."""
@@ -100,7 +100,7 @@ class UnpackTotals:
             UnpackDone(self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count})
         )
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._observe(UnpackProgress(self._image, self._layers, sum(self._read.values()), self._totals()[0]))
 
     def _totals(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from fastoci.events import Observer, UnpackStarted, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobStore
-from fastoci.limits import LAYER, Limits
+from fastoci.limits import LAYER_MEMORY, Limits
 from fastoci.stream.inflate import Inflate
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.buffers import Buffers
@@ -37,9 +37,9 @@ from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
-_OUTS = 4  # buffers of tar that one layer may hold; two are the least
+_TAR_BUFFERS = 4  # buffers of tar that one layer may hold; at least two
 _MOVES = 4096  # entries moved into the tree at a time
-_DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: whoever did that waits for it
+_DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: the user waits for it
 
 _Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
 _Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
@@ -57,33 +57,33 @@ class _Layer:
 
 
 class Unpacker:
-    """Turns layers into files on the worker, a bounded number of them at a time over all trees."""
+    """Turns layers into files on the worker pool, a bounded number of them at a time over all root file systems."""
 
-    def __init__(self, worker: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer) -> None:
-        self._worker = worker
+    def __init__(self, workers: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer) -> None:
+        self._workers = workers
         self._buffers = buffers
         self._limits = limits
         self._observe = observer
-        turns = limits.layers_at_once
-        self._tees = turns > 0
-        self._turns = asyncio.Semaphore(max(1, turns))
-        self._history = WindowBudget(buffers, reserve=LAYER * max(1, turns))
+        slots = limits.layers_at_once
+        self._tees = slots > 0
+        self._slots = asyncio.Semaphore(max(1, slots))
+        self._windows = WindowBudget(buffers, reserve=LAYER_MEMORY * max(1, slots))
 
     async def tee(self) -> Tee | None:
         """A tee for the first layer, to unpack it while it arrives; None while layers enough are unpacked.
 
-        It holds one of the turns until ``rootfs`` or ``close_tee`` gives it back.
+        It holds one of the slots for layers until ``rootfs`` or ``close_tee`` gives it back.
         """
-        if self._turns.locked() or not self._tees:
+        if self._slots.locked() or not self._tees:
             return None
-        await self._turns.acquire()
+        await self._slots.acquire()
         return Tee()
 
     def close_tee(self, tee: Tee) -> None:
-        """Give the turn back. Idempotent."""
+        """Give the slot back. Idempotent."""
         if not tee.closed:
             tee.close()
-            self._turns.release()
+            self._slots.release()
 
     async def rootfs(
         self,
@@ -105,10 +105,10 @@ class Unpacker:
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
-        tree = UnpackTotals(self._limits, image, self._observe, base=False)
+        totals = UnpackTotals(self._limits, image, self._observe, base=False)
         stop = Stop()
         begin = partial(Rootfs.begin, target, stop=stop)
-        rootfs = await self._worker.acquire(begin, Rootfs.discard, stop=stop.set)
+        rootfs = await self._workers.acquire(begin, Rootfs.discard, stop=stop.set)
         done = [asyncio.Event() for _ in range(len(layers) + 1)]
         done[0].set()
         tasks = []
@@ -116,22 +116,22 @@ class Unpacker:
             for number, (blob, diff_id) in enumerate(layers):
                 layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
                 arriving = tee if number == 0 else None
-                tasks.append(asyncio.create_task(self._layer(layer, rootfs, tree, store, ready, arriving)))
+                tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, store, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
-            await self._worker.run(rootfs.publish)
+            await self._workers.run(rootfs.publish)
         except asyncio.CancelledError:
             await self._discard(rootfs, image, within=_DISCARD_S)
             raise
         except BaseException:
             await self._discard(rootfs, image)
             raise
-        tree.done(str(target))
+        totals.done(str(target))
 
     async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
         left: list[str] = []
         stop = Stop()
-        await self._worker.finish(lambda: left.append(rootfs.discard(within=within, stop=stop)), stop=stop.set)
+        await self._workers.finish(lambda: left.append(rootfs.discard(within=within, stop=stop)), stop=stop.set)
         if any(left):
             text = f"{rootfs.target.parent / left[0]} is left; the next unpack to {rootfs.target} removes it"
             self._observe(Warned(image, text))
@@ -144,73 +144,73 @@ class Unpacker:
         """
         size = sum(_size(path) for path in layers)
         self._observe(UnpackStarted(str(directory), str(directory), len(layers), size))
-        root_fd, base = await self._worker.acquire(
+        root_fd, base = await self._workers.acquire(
             lambda: open_directory(directory), lambda opened: files.close(opened[0])
         )
-        tree = UnpackTotals(self._limits, str(directory), self._observe, base=base)
+        totals = UnpackTotals(self._limits, str(directory), self._observe, base=base)
         try:
             for number, path in enumerate(layers):
-                writer = tree.writer(number, root_fd, str(path))
-                await self._from_file(partial(_open_layer, path), writer, None, partial(tree.progress, number))
-                tree.layer_done(number, _size(path))
+                writer = totals.writer(number, root_fd, str(path))
+                await self._from_file(partial(_open_layer, path), writer, None, partial(totals.progress, number))
+                totals.layer_done(number, _size(path))
         finally:
             files.close(root_fd)
-        tree.done(str(directory))
+        totals.done(str(directory))
 
     async def _layer(
         self,
         layer: _Layer,
         rootfs: Rootfs,
-        tree: UnpackTotals,
+        totals: UnpackTotals,
         store: BlobStore,
         ready: Callable[[Descriptor], Awaitable[None]],
         tee: Tee | None,
     ) -> None:
         """Bring one layer into the tree."""
-        async with AsyncExitStack() as turn:
+        async with AsyncExitStack() as slot:
             if tee is not None and await tee.begins():
-                turn.callback(self.close_tee, tee)
+                slot.callback(self.close_tee, tee)
                 read = partial(self._from_tee, tee, partial(ready, layer.blob))
             else:
                 if tee is not None:
-                    self.close_tee(tee)  # whoever waits for a turn must not hold one
+                    self.close_tee(tee)  # a task that waits for a slot must not hold one
                 await ready(layer.blob)
-                await turn.enter_async_context(self._turns)
+                await slot.enter_async_context(self._slots)
                 read = partial(self._from_file, partial(store.open, layer.blob))
-            await self._unpack(layer, rootfs, tree, read, turn)
-        tree.layer_done(layer.number, layer.blob.size)
+            await self._unpack(layer, rootfs, totals, read, slot)
+        totals.layer_done(layer.number, layer.blob.size)
         layer.complete.set()
 
     async def _unpack(
-        self, layer: _Layer, rootfs: Rootfs, tree: UnpackTotals, read: _Read, turn: AsyncExitStack
+        self, layer: _Layer, rootfs: Rootfs, totals: UnpackTotals, read: _Read, slot: AsyncExitStack
     ) -> None:
         verifier = Verifier(layer.diff_id, None)
         name = str(layer.diff_id)
-        progressed = partial(tree.progress, layer.number)
+        progressed = partial(totals.progress, layer.number)
         if layer.below.is_set():
-            await read(tree.writer(layer.number, rootfs.fd, name), verifier, progressed)
+            await read(totals.writer(layer.number, rootfs.fd, name), verifier, progressed)
             return
-        directory_fd = await self._worker.acquire(partial(rootfs.stage, layer.number), files.close)
-        stager = tree.stager(layer.number, directory_fd, name)
+        directory_fd = await self._workers.acquire(partial(rootfs.stage, layer.number), files.close)
+        stager = totals.stager(layer.number, directory_fd, name)
         try:
             await read(stager, verifier, progressed)
-            await turn.aclose()  # whoever waits for the layers below must not hold a turn
+            await slot.aclose()  # a task that waits for lower layers must not hold a slot
             await layer.below.wait()
-            await self._adopt(stager, tree.writer(layer.number, rootfs.fd, name))
+            await self._adopt(stager, totals.writer(layer.number, rootfs.fd, name))
         finally:
-            await self._worker.finish(stager.abort)
+            await self._workers.finish(stager.abort)
             files.close(directory_fd)
         stop = Stop()
-        await self._worker.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
+        await self._workers.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
 
     async def _adopt(self, stager: LayerStager, writer: LayerWriter) -> None:
         """Move what was made aside into the tree."""
         try:
-            while await self._worker.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
+            while await self._workers.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
                 pass
-            await self._worker.run(writer.finish, stop=writer.stop)
+            await self._workers.run(writer.finish, stop=writer.stop)
         finally:
-            await self._worker.finish(writer.abort)
+            await self._workers.finish(writer.abort)
 
     async def _from_tee(
         self,
@@ -221,7 +221,7 @@ class Unpacker:
         progressed: _Progressed,
     ) -> None:
         """Read a layer while it is fetched; it counts only when its digest held too."""
-        tar = ArrivingTar(Inflate(history=FREE_WINDOW))
+        tar = ArrivingTar(Inflate(window=FREE_WINDOW))
         try:
             async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
                 async for buffer in tee.buffers():
@@ -230,7 +230,7 @@ class Unpacker:
                 tar.put(None)
                 await pipeline.finish()
         except FastociError as error:
-            await self._landed(tee, ready, error)  # wrong bytes are the better reason than what they look like
+            await self._landed(tee, ready, error)  # wrong bytes are the better reason than what they parse as
             raise
         await self._landed(tee, ready, None)
 
@@ -259,7 +259,7 @@ class Unpacker:
         except BaseException:
             source.release()
             raise
-        tar = FileTar(fd, source, Inflate(history=FREE_WINDOW))
+        tar = FileTar(fd, source, Inflate(window=FREE_WINDOW))
         async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
             await pipeline.finish()
 
@@ -278,13 +278,13 @@ class Unpacker:
                 pipeline.fail(error)
 
         async def grant(window: int) -> None:
-            await history.take(window)
+            await share.take(window)
             tar.allow(window)
 
-        with self._history.one() as history, closing(tar):
-            outs = await self._outs()
+        with self._windows.share() as share, closing(tar):
+            buffers = await self._tar_buffers()
             pipeline = PullPipeline(
-                self._worker, sink, verifier, maker=tar, outs=outs, grant=grant, progressed=advanced
+                self._workers, sink, verifier, maker=tar, buffers=buffers, grant=grant, progressed=advanced
             )
             try:
                 yield pipeline
@@ -294,17 +294,17 @@ class Unpacker:
                     error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
                 raise
 
-    async def _outs(self) -> list[Buffer]:
+    async def _tar_buffers(self) -> list[Buffer]:
         """Buffers for the tar of one layer: two, and more when nobody waits for them."""
-        outs = [await self._buffers.take()]
+        buffers = [await self._buffers.take()]
         try:
-            outs.append(await self._buffers.take())
+            buffers.append(await self._buffers.take())
         except BaseException:
-            outs[0].release()
+            buffers[0].release()
             raise
-        while len(outs) < _OUTS and (buffer := self._buffers.spare()) is not None:
-            outs.append(buffer)
-        return outs
+        while len(buffers) < _TAR_BUFFERS and (buffer := self._buffers.spare()) is not None:
+            buffers.append(buffer)
+        return buffers
 
 
 def _size(path: Path) -> int:

@@ -22,10 +22,10 @@ T = TypeVar("T")
 class WorkerPool:
     """A fixed number of threads that run stages and other work. Nothing is left running behind its caller's back.
 
-    Two lines: pipelines that can make a buffer (inflate), and those that have one to hash and give to their sink. When
-    cores are idle, every thread takes what comes, so making and using of one stream run side by side. When they are
-    not, a thread makes a buffer of several streams first and then takes as many as the hash has lanes: their buffers
-    are hashed together at nearly the price of one, while they are in the cache.
+    Two queues: pipelines that can make a buffer (inflate), and those that have one to hash and give to their sink.
+    While cores are idle, every thread takes the next pipeline of either, so both stages of one stream run side by
+    side. When they are not, a thread makes a buffer of several streams first and then takes as many as the hash has
+    lanes: their buffers are hashed together at nearly the price of one, while they are in the cache.
     """
 
     def __init__(self, threads: int) -> None:
@@ -33,16 +33,16 @@ class WorkerPool:
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._lock = threading.Lock()
-        self._raw: deque[PullPipeline] = deque()  # can make a buffer
-        self._ready: deque[Pipeline] = deque()  # have a buffer to use
+        self._to_make: deque[PullPipeline] = deque()  # can make a buffer
+        self._to_use: deque[Pipeline] = deque()  # have a buffer to use
         self._makers = 0  # pipelines that make their buffers
-        self._make_next = False  # when both lines are long, they take turns
+        self._make_next = False  # alternates while both queues are long
         self._serving = 0  # threads that serve pipelines
-        self._coming = 0  # threads that are about to
+        self._starting = 0  # threads that were asked for, and do not run yet
         self._running = 0  # other work, on a thread or about to be
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        self._running += 1  # only the loop changes it; threads look
+        self._running += 1  # changed by the loop, read by threads
         future = self._loop.run_in_executor(self.executor, work)
         future.add_done_callback(self._ran)
         return future
@@ -82,7 +82,7 @@ class WorkerPool:
     def schedule(self, pipeline: Pipeline) -> None:
         """Let a thread work on the pipeline's next buffer, unless one does already."""
         with self._lock:
-            self._enlist(pipeline)
+            self._enqueue(pipeline)
             self._wake(0)
 
     def count_maker(self, change: int) -> None:
@@ -90,27 +90,27 @@ class WorkerPool:
         with self._lock:
             self._makers += change
 
-    def _enlist(self, pipeline: Pipeline) -> None:
+    def _enqueue(self, pipeline: Pipeline) -> None:
         if not pipeline.busy and pipeline.wants_more():
             pipeline.busy = True
-            self._ready.append(pipeline)
+            self._to_use.append(pipeline)
         if isinstance(pipeline, PullPipeline) and not pipeline.making and pipeline.can_make():
             pipeline.making = True
-            self._raw.append(pipeline)
+            self._to_make.append(pipeline)
 
     def _wake(self, taken: int) -> None:
-        """Under the lock: threads for the work that stands in line, but for what the caller takes itself."""
-        while self._coming < len(self._ready) + len(self._raw) - taken:
-            ours = self._serving + self._coming
+        """Under the lock: start threads for the queued work, but for what the caller takes itself."""
+        while self._starting < len(self._to_use) + len(self._to_make) - taken:
+            ours = self._serving + self._starting
             if ours and ours + self._running >= self._threads:
                 return
-            self._coming += 1
+            self._starting += 1
             self.executor.submit(self._serve)
 
     def _serve(self) -> None:
         """On a thread: one piece of work after the other, while nobody else waits for a thread."""
         with self._lock:
-            self._coming -= 1
+            self._starting -= 1
             self._serving += 1
         again = True
         while again:
@@ -128,8 +128,8 @@ class WorkerPool:
                     for pipeline in batch:
                         pipeline.busy = False
                 for pipeline in batch:
-                    self._enlist(pipeline)
-                again = bool(self._ready or self._raw) and self._serving + self._running <= self._threads
+                    self._enqueue(pipeline)
+                again = bool(self._to_use or self._to_make) and self._serving + self._running <= self._threads
                 self._serving -= not again
                 self._wake(int(again))
             for pipeline in batch:
@@ -139,10 +139,10 @@ class WorkerPool:
     def _choose(self) -> tuple[PullPipeline | None, list[Pipeline]]:
         """Under the lock: a pipeline that makes a buffer, or some that use theirs."""
         lanes = _core.lanes()
-        if self._raw and (self._make_next or len(self._ready) < min(lanes, max(1, self._makers))):
+        if self._to_make and (self._make_next or len(self._to_use) < min(lanes, max(1, self._makers))):
             self._make_next = False
-            return self._raw.popleft(), []
+            return self._to_make.popleft(), []
         self._make_next = True
         idle = max(0, self._threads - self._serving - self._running)
-        count = 1 + min(max(0, len(self._ready) - 1 - idle), lanes - 1)
-        return None, [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+        count = 1 + min(max(0, len(self._to_use) - 1 - idle), lanes - 1)
+        return None, [self._to_use.popleft() for _ in range(min(count, len(self._to_use)))]

@@ -1,4 +1,4 @@
-"""The history that frames of zstd demand, out of the memory budget when it is much.
+"""The windows that zstd frames demand: large ones come out of the memory budget.
 
 Spec: RFC 8878, section 3.1.1.1.2 (window descriptor).
 """
@@ -15,11 +15,11 @@ from fastoci.errors import UnsupportedError
 from fastoci.transfer.buffers import Buffers
 
 FREE_WINDOW: Final = 8 << 20  # bytes that a frame may demand beside the budget
-_USUAL: Final = 128 << 20  # what zstd itself accepts, and makes at most unless told: --ultra -22, --long
+_USUAL: Final = 128 << 20  # what zstd itself accepts, and the most it makes without an option: --ultra -22, --long
 
 
 class WindowBudget:
-    """Who may have much history: one layer at a time, so that two never wait for what the other holds.
+    """Grants large windows to one layer at a time, so that two never wait for what the other holds.
 
     Args:
         reserve: bytes of the budget that are left for buffers, so that everybody else can go on.
@@ -28,12 +28,12 @@ class WindowBudget:
     def __init__(self, buffers: Buffers, *, reserve: int) -> None:
         self._buffers = buffers
         self._reserve = reserve
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[WindowShare]:
+    def share(self) -> Iterator[WindowShare]:
         """The share of one layer; give it back when its decoder is closed."""
-        share = WindowShare(self._buffers, self._turn, self._reserve)
+        share = WindowShare(self._buffers, self._lock, self._reserve)
         try:
             yield share
         finally:
@@ -41,21 +41,21 @@ class WindowBudget:
 
 
 class WindowShare:
-    """What one layer's decoder has out of the budget."""
+    """The memory of one layer's decoder, out of the budget."""
 
-    def __init__(self, buffers: Buffers, turn: asyncio.Lock, reserve: int) -> None:
+    def __init__(self, buffers: Buffers, lock: asyncio.Lock, reserve: int) -> None:
         self._buffers = buffers
-        self._turn = turn
+        self._lock = lock
         self._reserve = reserve
         self._taken: list[int] = []
 
     async def take(self, window: int) -> None:
-        """Wait until the budget has room for ``window`` bytes in all.
+        """Wait until the budget grants ``window`` bytes in all.
 
         A usual window is granted even when the whole budget is smaller: then it takes all but the reserve.
 
         Raises:
-            UnsupportedError: it never will have.
+            UnsupportedError: the budget is too small for that.
         """
         capacity = self._buffers.pool.capacity
         size = window + _core.WINDOW_OVERHEAD
@@ -67,7 +67,7 @@ class WindowShare:
                 )
             size = max(0, capacity - self._reserve)
         if not self._taken:
-            await self._turn.acquire()
+            await self._lock.acquire()
             self._taken.append(0)
         more = size - sum(self._taken)
         await self._buffers.set_aside(more)
@@ -79,4 +79,4 @@ class WindowShare:
             for size in self._taken[1:]:
                 self._buffers.put_back(size)
             self._taken.clear()
-            self._turn.release()
+            self._lock.release()

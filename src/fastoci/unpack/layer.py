@@ -1,6 +1,6 @@
 """One layer's tar becomes files below a directory: sinks over the native extractor and stager.
 
-The place where the extractor's codes become errors. Decompression and digests are others' work.
+The one module where the extractor's codes become errors. Decompression and digests are others' work.
 Spec: image-spec v1.1 layer.md (change sets, whiteouts).
 """
 
@@ -138,7 +138,7 @@ class LayerStager(_LayerSink):
         directory_fd: an empty private directory on the file system of the root; stays the caller's, who removes it
             with what is left in it.
         name: the layer in messages: a diff_id or a file.
-        max_entries, max_bytes: what this layer may make at most; the adopting ``LayerWriter`` counts again.
+        max_entries, max_bytes: what this layer may make; the adopting ``LayerWriter`` counts again.
     """
 
     def __init__(self, directory_fd: int, *, name: str, max_entries: int, max_bytes: int) -> None:

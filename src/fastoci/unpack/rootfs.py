@@ -3,7 +3,7 @@
 The directory beside may belong to another user, and so may what is in it. All is done by descriptors: of the parent,
 opened once, and of the private directory, which is nobody else's because its descriptor says so.
 The tree is not synced: it is never taken as a cache, so after a power cut nobody trusts it (``docs/store-format.md``).
-What a killed process left is removed by the next unpack to the same place.
+What a killed process left is removed by the next unpack to the same target.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Rootfs:
 
         Args:
             within: seconds for that; what stays then, or after ``stop``, is removed by the next unpack to the same
-                place.
+                target.
         Returns:
             the private name, when something stays; else nothing.
         """
@@ -131,8 +131,8 @@ class _Staging:
     def make(cls, parent: int, target: str) -> _Staging:
         """Make one beside ``target``.
 
-        An unpack that comes between two steps may take it for abandoned and remove it, and whoever owns the parent may
-        put something else in its place: then another is made.
+        An unpack that comes between two steps may take it for abandoned and remove it, and the owner of the parent may
+        put something else there: then another is made.
         """
         for _ in range(_TRIES):
             name = f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}"
@@ -253,7 +253,7 @@ def _open_or_make(path: Path) -> int:
         os.mkdir(name, _PRIVATE, dir_fd=parent)
         fd = files.open_directory_at(parent, name)
         try:
-            # In another user's directory it may be one by now that was put in its place.
+            # In another user's directory it may have been replaced by now.
             if os.fstat(fd).st_uid == os.geteuid() and not os.listdir(fd):
                 _make_plain(fd, 0o755)
         except BaseException:

@@ -24,7 +24,7 @@ from fastoci.registry.http import throughput
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.urls import Origin
 from fastoci.testing.faults import FaultServer, Rule, Scenario, Tweak
-from fastoci.testing.faults.command import Place
+from fastoci.testing.faults.command import Workdir
 from support.scripted_mirrors import (
     BLOB,
     BLOB_DESCRIPTOR,
@@ -206,7 +206,7 @@ async def test_a_refusal_or_token_that_drips_holds_nothing_for_long(what: str) -
 async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_path: Path) -> None:
     rules = (Rule("layer", Tweak(rate=128 << 10), host="mirror"),)
     plan = Scenario("R", "a slow mirror", "", "ok", rules=rules, mirror="good", layer=24 << 20)
-    place = Place(tmp_path / "place")
+    place = Workdir(tmp_path / "place")
     place.root.mkdir()
     seen: list[Event] = []
     async with FaultServer(plan) as server:

@@ -12,8 +12,8 @@ import pytest
 
 from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
 from fastoci.testing.faults.__main__ import main, play
-from fastoci.testing.faults.command import Place, run
-from fastoci.testing.faults.verdict import Verdict, judge
+from fastoci.testing.faults.command import Workdir, run
+from fastoci.testing.faults.verdict import Verdict, verdict_on
 from support import minimal_puller
 from support.scratch import SOURCE, scratch
 
@@ -48,7 +48,7 @@ async def test_plans_at_random_end_well_for_a_good_puller() -> None:
 
 
 def kinds(plan: Scenario) -> set[str]:
-    acts = [rule.act for rule in plan.rules]
+    acts = [rule.tweak for rule in plan.rules]
     return {act.end for act in acts} | {"trickle" for act in acts if act.pause_s}
 
 
@@ -96,9 +96,9 @@ async def test_skopeo_finds_the_mirror_the_credentials_and_the_authority(peer: C
     ):
         with scratch("faults") as directory:
             async with FaultServer(wanted, tls=tls) as server:
-                place = Place(directory)
+                place = Workdir(directory)
                 ended = await run(command, server, place, timeout_s=60.0)
-                assert judge(server, ended, place.results).state == "ok", ended
+                assert verdict_on(server, ended, place.results).state == "ok", ended
                 assert {asked.host for asked in server.requests} == {host}
 
 

@@ -222,7 +222,7 @@ async def test_http_1_0_has_no_length_and_ends_with_the_connection() -> None:
 
 async def test_encodings_and_parts_wrap_the_right_bytes() -> None:
     rules = (
-        Rule("layer", Tweak(coding="gzip, gzip, gzip"), last=1),
+        Rule("layer", Tweak(content_encoding="gzip, gzip, gzip"), last=1),
         Rule("layer", Tweak(multipart=True), first=2, last=2),
         Rule("layer", Tweak(whole=True), first=3),
     )
@@ -239,7 +239,7 @@ async def test_encodings_and_parts_wrap_the_right_bytes() -> None:
 
 
 async def test_a_bomb_is_small_on_the_wire_and_a_gibibyte_decoded() -> None:
-    async with FaultServer(scenario(Rule("manifest", Tweak(coding="gzip", bomb=True)))) as server:
+    async with FaultServer(scenario(Rule("manifest", Tweak(content_encoding="gzip", bomb=True)))) as server:
         body = (await ask_one(server, f"/v2/{NAME}/manifests/{TAG}"))[1]
         assert len(body) < 4 << 20
         assert body == body[: len(body) // 64] * 64 and len(gzip.decompress(body[: len(body) // 64])) == 1 << 24
@@ -281,7 +281,7 @@ async def test_templates_name_the_hosts_of_the_scenario() -> None:
 
 
 async def test_a_hole_lets_no_connection_in() -> None:
-    async with FaultServer(scenario(mirror="hole")) as server:
+    async with FaultServer(scenario(mirror="dead")) as server:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(connect(server, "mirror"), 0.2)
         assert (await ask_one(server, layer_target(server)))[1] == layer(server)

@@ -63,7 +63,10 @@ def test_a_plan_follows_from_its_seed_and_comes_to_an_end() -> None:
         assert all(rule.last < ALWAYS for rule in plan.rules)
         assert plan.mirror or all(rule.host == "registry" for rule in plan.rules)
         assert all(rule.last <= 4 for rule in plan.rules)
-        assert sum(rule.act.other or rule.act.flip is not None or rule.act.body is not None for rule in plan.rules) <= 1
-        silent = [rule for rule in plan.rules if rule.act.end == "stall" or rule.act.pause_s]
+        assert (
+            sum(rule.tweak.other or rule.tweak.flip is not None or rule.tweak.body is not None for rule in plan.rules)
+            <= 1
+        )
+        silent = [rule for rule in plan.rules if rule.tweak.end == "stall" or rule.tweak.pause_s]
         assert sum(rule.host == "registry" for rule in silent) <= 1
     assert {rule.host for plan in made for rule in plan.rules} == {"mirror", "registry"}

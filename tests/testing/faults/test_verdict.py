@@ -9,7 +9,7 @@ import pytest
 from fastoci.testing.faults import Asked, FaultServer, Scenario
 from fastoci.testing.faults.command import Ended
 from fastoci.testing.faults.scenario import Expect
-from fastoci.testing.faults.verdict import Verdict, judge
+from fastoci.testing.faults.verdict import Verdict, verdict_on
 
 DONE = Ended(0, False, 1.0, 50 << 20, "")
 FAILED = Ended(1, False, 1.0, 50 << 20, "fault: no")
@@ -39,7 +39,7 @@ async def verdict(
         server.requests.extend(log)
         if filled:
             store(server, tmp_path, named=named)
-        return judge(server, ended, [tmp_path])
+        return verdict_on(server, ended, [tmp_path])
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -60,7 +60,7 @@ async def test_wrong_bytes_under_a_digest_are_a_failure_whatever_else(tmp_path: 
         store(server, tmp_path)
         path = sorted((tmp_path / "sha256").iterdir())[0]
         path.write_bytes(b"short")
-        found = judge(server, ended, [tmp_path])
+        found = verdict_on(server, ended, [tmp_path])
     assert (found.state, found.got) == ("failed", "wrong")
 
 
@@ -89,20 +89,20 @@ async def test_secrets_belong_to_their_host_and_not_into_the_output(tmp_path: Pa
         store(server, tmp_path)
         server.requests.append(asked("registry"))
         server.requests[0].headers["authorization"] = f"Basic {server.password}"
-        assert judge(server, DONE, [tmp_path]).state == "ok"
+        assert verdict_on(server, DONE, [tmp_path]).state == "ok"
         server.requests.append(asked("evil"))
         server.requests[1].body = f"password={server.password}".encode()
-        assert judge(server, DONE, [tmp_path]).remarks == ("tells evil a secret",)
+        assert verdict_on(server, DONE, [tmp_path]).remarks == ("tells evil a secret",)
         server.requests.clear()
         loud = Ended(0, False, 1.0, 0, f"GET /?{server.password}")
-        assert judge(server, loud, [tmp_path]).remarks == ("prints a secret",)
+        assert verdict_on(server, loud, [tmp_path]).remarks == ("prints a secret",)
 
 
 async def test_credentials_for_other_names_are_for_nobody(tmp_path: Path) -> None:
     async with FaultServer(scenario("either", auth="basic", credentials="elsewhere")) as server:
         server.requests.append(asked("registry"))
         server.requests[0].headers["authorization"] = server.password
-        assert judge(server, FAILED, [tmp_path]).remarks == ("tells registry a secret",)
+        assert verdict_on(server, FAILED, [tmp_path]).remarks == ("tells registry a secret",)
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ async def test_credentials_for_other_names_are_for_nobody(tmp_path: Path) -> Non
     ],
 )
 async def test_the_log_is_held_against_the_scenario(tmp_path: Path, log: list[Asked], remarks: tuple[str, ...]) -> None:
-    wanted = scenario(most_asked=3, most_bytes=2 << 20)
+    wanted = scenario(max_requests=3, max_bytes=2 << 20)
     assert (await verdict(tmp_path, wanted, DONE, *log)).remarks == remarks

@@ -69,7 +69,7 @@ class Leases:
             StoreError: the disk refused.
         """
         lines = b"".join(b"%s\n" % str(digest).encode() for digest in digests)
-        file, cancelled = await self._threads.settle(lambda: self._enter(lines))
+        file, cancelled = await self._threads.run_to_end(lambda: self._enter(lines))
         try:
             if cancelled:
                 raise asyncio.CancelledError

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from fastoci.testing.faults.command import Place, run
+from fastoci.testing.faults.command import Workdir, run
 from fastoci.testing.faults.scenario import Scenario
 from fastoci.testing.faults.server import FaultServer
 from fastoci.testing.faults.table import SCENARIOS
-from fastoci.testing.faults.verdict import Verdict, judge
+from fastoci.testing.faults.verdict import Verdict, verdict_on
 
 _WORDS: Final = """\
 words of CMD, each put in place of {word}:
@@ -99,8 +99,8 @@ async def play(scenario: Scenario, command: str, *, tls: bool, timeout_s: float)
     try:
         with tempfile.TemporaryDirectory(prefix="fastoci-faults-", ignore_cleanup_errors=True) as name:
             async with FaultServer(scenario, tls=tls) as server:
-                place = Place(Path(name))
-                return judge(server, await run(command, server, place, timeout_s=timeout_s), place.results)
+                workdir = Workdir(Path(name))
+                return verdict_on(server, await run(command, server, workdir, timeout_s=timeout_s), workdir.results)
     except Exception as error:  # whatever it is, the other scenarios go on
         return Verdict(scenario, "error", (f"{type(error).__name__}: {error}",))
 

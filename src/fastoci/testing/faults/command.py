@@ -1,4 +1,4 @@
-"""Somebody's puller, run against one scenario: what it is told, and how it ended.
+"""A puller under test, run against one scenario: its files, its environment, and how it ended.
 
 Knows nothing of right and wrong. The process runs in a group and a home directory of its own.
 """
@@ -45,7 +45,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workdir:
     """The directory of one scenario, with everything a command is pointed at."""
 
     root: Path
@@ -89,14 +89,14 @@ class Place:
         return kept
 
 
-async def run(command: str, server: FaultServer, place: Place, *, timeout_s: float) -> Ended:
+async def run(command: str, server: FaultServer, workdir: Workdir, *, timeout_s: float) -> Ended:
     """Run the command as the scenario has it: once, after having been killed, or beside one that is killed."""
-    words = place.prepare(server)
+    words = workdir.prepare(server)
     arguments = [_put(each, words) for each in shlex.split(command)]
-    environment = place.environment(server)
+    environment = workdir.environment(server)
 
     def start(number: int) -> _Process:
-        return _Process(arguments, environment, place.root / f"output{number}")
+        return _Process(arguments, environment, workdir.root / f"output{number}")
 
     kind = server.scenario.run
     if kind == "killed":

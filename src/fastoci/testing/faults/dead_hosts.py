@@ -1,4 +1,4 @@
-"""Places that do not listen: one that no connection reaches, and one that ends each in its handshake."""
+"""Hosts that serve nothing: one completes no connection, one resets each at its first byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 _FILLERS: Final = 3
 
 
-class Hole:
+class DeadHost:
     """A bound address where SYNs are dropped, because the queue of connections to accept is full."""
 
     def __init__(self, bound: socket.socket) -> None:

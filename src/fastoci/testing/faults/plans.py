@@ -69,12 +69,12 @@ def _rule(rng: random.Random, kind: str, host: Host) -> Rule:
     if what == "manifest" and kind in _WRONG:
         first = 1  # nobody asks for it again who has it
     last = first + (0 if kind in _WRONG else rng.randint(0, 1))
-    return Rule(what, _act(rng, kind, 300 if what == "manifest" else 32 << 10), first=first, last=last, host=host)
+    return Rule(what, _tweak(rng, kind, 300 if what == "manifest" else 32 << 10), first=first, last=last, host=host)
 
 
-def _act(rng: random.Random, kind: str, size: int) -> Tweak:
+def _tweak(rng: random.Random, kind: str, size: int) -> Tweak:
     part = round(rng.uniform(0.0, 0.99), 3)
-    acts = {
+    tweaks = {
         "cut": Tweak(part=part, end="cut"),
         "reset": Tweak(part=part, end="reset"),
         "stall": Tweak(part=part, end="stall"),
@@ -88,4 +88,4 @@ def _act(rng: random.Random, kind: str, size: int) -> Tweak:
         "whole": Tweak(whole=True),
         "unended": Tweak(framing="unended", part=part, end="cut"),
     }
-    return acts[kind]
+    return tweaks[kind]

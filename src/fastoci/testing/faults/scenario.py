@@ -1,6 +1,6 @@
 """What a fault scenario is: which requests are answered wrongly, how, and what the right client makes of it.
 
-Values only. ``server`` plays them, ``judge`` reads what came of it. docs/faults.md explains the words.
+Values only. ``server`` plays them, ``verdict`` compares the outcome. docs/faults.md explains the words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDLESS = 64 << 20  # bytes, where a scenario says "endless": enough to see that
 class Tweak:
     """What is done to one answer. The defaults leave it as the registry gave it.
 
-    In ``headers``, ``lines``, ``body`` and ``after`` stand ``$registry``, ``$cdn``, ``$evil``, ``$plain`` for origins,
+    ``headers``, ``lines``, ``body`` and ``after`` may have ``$registry``, ``$cdn``, ``$evil``, ``$plain`` for origins,
     ``$name`` for the repository, ``$layer`` and ``$small`` for the digests of the big and the other layer, ``$size``
     for the big one's size, ``$target`` for the request's target, ``$userinfo`` for the registry's origin with a user
     and password, ``$token`` for a good token, ``$soon`` for a date two seconds ahead.
@@ -37,12 +37,12 @@ class Tweak:
     lines: tuple[str, ...] = ()  # more header lines, as they are
     body: str | None = None  # instead of the registry's
     image: int = 0  # the manifest of this one of the scenario's images
-    whole: bool = False  # the Range header is not looked at
+    whole: bool = False  # the Range header is ignored
     flip: int | None = None  # this byte of the body has one bit changed
     other: bool = False  # a body of the same length, and wrong in every byte
     less: int = 0  # bytes that the body is shorter than it should be
     padding: int = 0  # spaces behind the body, inside Content-Length; never more than ENDLESS are sent
-    coding: str = ""  # Content-Encoding: "gzip" encodes once, "gzip, gzip, gzip" thrice, others only say so
+    content_encoding: str = ""  # Content-Encoding: "gzip" encodes once, "gzip, gzip, gzip" thrice, others only say so
     bomb: bool = False  # a body of some MB that gzip decodes to 1 GiB of spaces
     multipart: bool = False  # a part is sent as multipart/byteranges
     # how it is sent
@@ -51,7 +51,7 @@ class Tweak:
     flood: Flood | None = None  # what comes without end, around the answer
     part: float = 1.0  # how much of the body is sent before the end
     upto: int = 0  # or so many bytes of it; 0: the part
-    mute: bool = False  # nothing at all is sent before the end
+    unresponsive: bool = False  # nothing at all is sent before the end
     pause_s: float = 0.0  # between single bytes: a trickle
     rate: int = 0  # bytes a second; 0: as fast as it goes
     after: str = ""  # bytes behind the answer
@@ -64,7 +64,7 @@ class Tweak:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The ``first`` to the ``last`` request for ``what`` at ``host`` is answered by ``act``.
+    """The ``first`` to the ``last`` request for ``what`` at ``host`` is answered with ``tweak``.
 
     ``layer`` is any GET of the image's big layer; ``first`` one without a Range or with one from byte 0; ``later`` one
     from another byte; ``manifest`` and ``config`` are GETs too, ``head`` is any HEAD, ``reused`` any request but the
@@ -73,14 +73,14 @@ class Rule:
     """
 
     what: What
-    act: Tweak
+    tweak: Tweak
     first: int = 1
     last: int = ALWAYS
     host: Host = "registry"
 
     def __str__(self) -> str:
-        buffer = f"{self.first}.." if self.last == ALWAYS else f"{self.first}..{self.last}"
-        return f"{self.host} {self.what} {buffer}: {self.act}"
+        requests = f"{self.first}.." if self.last == ALWAYS else f"{self.first}..{self.last}"
+        return f"{self.host} {self.what} {requests}: {self.tweak}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Scenario:
     token_uses: int = 0  # requests that a token is good for; 0: any number
     credentials: Literal["right", "elsewhere"] = "right"  # "elsewhere": only for names like the registry's
     cdn_uses: int = -1  # blobs are redirected to signed addresses good for so many requests; 0: any, -1: no redirects
-    mirror: Literal["", "good", "hole"] = ""  # asked first; "hole" never answers a connection
+    mirror: Literal["", "good", "dead"] = ""  # asked first; "dead" never completes a connection
     tls: Literal["", "only", "expired", "name", "unknown", "self", "old", "handshake"] = ""  # not empty: needs TLS
     address: Literal["", "closed", "unknown", "double"] = ""  # of the registry
     layer: int = 1 << 20  # bytes
@@ -107,11 +107,11 @@ class Scenario:
     foreign: bool = False  # the layer is to be had at $evil
     proxy: bool = False  # proxy variables and a .netrc, with passwords
     run: Literal["pull", "killed", "leader", "never"] = "pull"  # "never": not a matter of one pull
-    tls_told: tuple[Host, ...] = ()  # hosts that may be told the credentials over TLS, besides the registry
+    tls_trusted: tuple[Host, ...] = ()  # hosts beside the registry that may get the credentials over TLS
     # what the log must not show
     silent: tuple[Host, ...] = ("metadata",)  # hosts that nobody may ask
-    most_bytes: int = 0  # that a client takes, over all its requests; 0: any number
-    most_asked: int = 0  # requests with one target; 0: any number
+    max_bytes: int = 0  # that a client takes, over all its requests; 0: any number
+    max_requests: int = 0  # requests with one target; 0: any number
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """The server that plays a scenario: a registry, its content network, a mirror, and hosts that must not be asked.
 
 Requests decide what happens, never the time: every rule counts the requests it is about. ``requests`` is the log.
-What an act does on the wire is in ``sending``; whether the client did right is for ``judge``.
+What a tweak does on the wire is in ``wire``; whether the client did right is for ``verdict``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fastoci.server.pull_api import Answer, refusal
 from fastoci.testing.auth import Basic, Bearer, Cdn
 from fastoci.testing.faults import content
 from fastoci.testing.faults.certificates import Authority
-from fastoci.testing.faults.dead_hosts import Hole, Resetter
+from fastoci.testing.faults.dead_hosts import DeadHost, Resetter
 from fastoci.testing.faults.proxy import Proxy
 from fastoci.testing.faults.scenario import Host, Scenario, Tweak, What
-from fastoci.testing.faults.wire import Sending
+from fastoci.testing.faults.wire import ResponseWriter
 from fastoci.testing.images import Image
 from fastoci.testing.registry import Registry
 
@@ -102,13 +102,13 @@ class FaultServer:
 
     @property
     def secrets(self) -> dict[str, frozenset[str]]:
-        """What must appear in no output, and the hosts that may be told."""
+        """What must appear in no output, and the hosts that may get it."""
         trusted: frozenset[str] = frozenset({"registry"} if self.scenario.credentials == "right" else ())
         if self._authority is not None:
-            trusted |= frozenset(self.scenario.tls_told)
-        told = dict.fromkeys(self._registry.secrets | {self.password}, trusted)
-        told.update({each: frozenset({"cdn"}) for each in self._cdn.secrets})
-        return {**told, self.proxy_password: frozenset({"proxy"})}
+            trusted |= frozenset(self.scenario.tls_trusted)
+        allowed = dict.fromkeys(self._registry.secrets | {self.password}, trusted)
+        allowed.update({each: frozenset({"cdn"}) for each in self._cdn.secrets})
+        return {**allowed, self.proxy_password: frozenset({"proxy"})}
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for the request, or the end of an answer, after which ``condition`` holds."""
@@ -185,15 +185,15 @@ class FaultServer:
 
     async def _listen(self, stack: AsyncExitStack, sockets: dict[Host, socket.socket]) -> None:
         scenario = self.scenario
-        hole: socket.socket | None = None
-        if scenario.mirror == "hole":
-            hole = sockets.pop("mirror")
+        dead: socket.socket | None = None
+        if scenario.mirror == "dead":
+            dead = sockets.pop("mirror")
         elif scenario.address == "double":
             with suppress(OSError):  # without IPv6 the name has one address
-                hole = bind("::1", sockets["registry"].getsockname()[1])
-        if hole is not None:
-            stack.callback(hole.close)
-            await _started(stack, Hole(hole))
+                dead = bind("::1", sockets["registry"].getsockname()[1])
+        if dead is not None:
+            stack.callback(dead.close)
+            await _started(stack, DeadHost(dead))
         if scenario.address == "closed":
             del sockets["registry"]  # bound, so that nobody else has the port, and not listening
         elif scenario.tls == "handshake":
@@ -249,29 +249,29 @@ class FaultServer:
 
     async def _handle(self, host: Host, request: Request, peer: Peer) -> bool:
         asked = self._log(host, request)
-        act = self._act(host, request)
+        tweak = self._tweak(host, request)
         try:
-            answer = await self._answer(host, request, act)
+            answer = await self._answer(host, request, tweak)
             peer.sent = 0
-            asked.status = 0 if act.mute else act.status or answer.status
-            sending = Sending(peer, act, lambda text: self._filled(text, request), self._second_s)
-            asked.retry_after_s = _seconds(dict(act.headers).get("Retry-After", "")) if asked.status >= 400 else 0.0
+            asked.status = 0 if tweak.unresponsive else tweak.status or answer.status
+            writer = ResponseWriter(peer, tweak, lambda text: self._filled(text, request), self._second_s)
+            asked.retry_after_s = _seconds(dict(tweak.headers).get("Retry-After", "")) if asked.status >= 400 else 0.0
             self._changed.set()
-            await sending.send(request.method, answer)
+            await writer.send(request.method, answer)
             asked.sent, asked.halted = peer.sent, True
             self._changed.set()
-            return await sending.end()
+            return await writer.end()
         finally:
             asked.sent = peer.sent
             self._changed.set()
 
-    def _act(self, host: Host, request: Request) -> Tweak:
+    def _tweak(self, host: Host, request: Request) -> Tweak:
         kinds, chosen = self._kinds(request), None
         for number, rule in enumerate(self.scenario.rules):
             if rule.host == host and rule.what in kinds:
                 self._counts[number] += 1
                 if chosen is None and rule.first <= self._counts[number] <= rule.last:
-                    chosen = rule.act
+                    chosen = rule.tweak
         return chosen or _AS_IT_IS
 
     def _kinds(self, request: Request) -> set[What]:
@@ -297,12 +297,12 @@ class FaultServer:
         kinds.add(kind)
         return kinds
 
-    async def _answer(self, host: Host, request: Request, act: Tweak) -> Answer:
-        if act.whole:
+    async def _answer(self, host: Host, request: Request, tweak: Tweak) -> Answer:
+        if tweak.whole:
             headers = {name: value for name, value in request.headers.items() if name != "range"}
             request = replace(request, headers=headers)
-        if act.image and request.path.endswith(f"/manifests/{TAG}"):
-            digest = self.images[act.image].descriptor.digest
+        if tweak.image and request.path.endswith(f"/manifests/{TAG}"):
+            digest = self.images[tweak.image].descriptor.digest
             request = replace(request, target=f"/v2/{NAME}/manifests/{digest}")
         if host == "evil":
             return self._harvest(request)
@@ -333,18 +333,18 @@ class FaultServer:
         return Template(text).safe_substitute(values)
 
 
-async def _started(stack: AsyncExitStack, place: Hole | Resetter) -> None:
-    stack.push_async_callback(place.aclose)
-    await place.start()
+async def _started(stack: AsyncExitStack, host: DeadHost | Resetter) -> None:
+    stack.push_async_callback(host.aclose)
+    await host.start()
 
 
-def _bind_first(*places: tuple[str, int]) -> socket.socket:
-    for address, port in places[:-1]:
+def _bind_first(*addresses: tuple[str, int]) -> socket.socket:
+    for address, port in addresses[:-1]:
         try:
             return bind(address, port)
         except OSError:
             continue
-    return bind(*places[-1])
+    return bind(*addresses[-1])
 
 
 def _seconds(retry_after: str) -> float:

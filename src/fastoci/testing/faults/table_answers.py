@@ -11,23 +11,23 @@ _TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 _HALF: Final = Tweak(part=0.5, end="stall")
 
 
-def _absent(case: str, act: Tweak) -> Scenario:
+def _absent(case: str, tweak: Tweak) -> Scenario:
     must = "says that there is no such image, and asks no more"
-    rules = (Rule("manifest", act), Rule("head", act))
+    rules = (Rule("manifest", tweak), Rule("head", tweak))
     title = "no such manifest"
-    return Scenario("N47", title, must, "error", "not_found", case=case, rules=rules, most_asked=6)
+    return Scenario("N47", title, must, "error", "not_found", case=case, rules=rules, max_requests=6)
 
 
 def _later(case: str, value: str, title: str, *, sure: bool = True, what: str = "manifest") -> Scenario:
-    act = Tweak(status=429, headers=(("Retry-After", value),))
+    tweak = Tweak(status=429, headers=(("Retry-After", value),))
     must = "waits as long as it is told, or says when to come back; guesses where it is told nonsense"
-    rules = (Rule("layer", act, last=1),) if what == "layer" else (Rule("manifest", act, last=1),)
+    rules = (Rule("layer", tweak, last=1),) if what == "layer" else (Rule("manifest", tweak, last=1),)
     return Scenario("N48", title, must, "ok" if sure else "either", case=case, rules=rules)
 
 
-def _failing(case: str, act: Tweak, *, last: int) -> Scenario:
+def _failing(case: str, tweak: Tweak, *, last: int) -> Scenario:
     must = "tries again, some five times at most"
-    return Scenario("N51", "an error of the server", must, "ok", case=case, rules=(Rule("layer", act, last=last),))
+    return Scenario("N51", "an error of the server", must, "ok", case=case, rules=(Rule("layer", tweak, last=last),))
 
 
 def _status(status: int) -> Scenario:
@@ -37,16 +37,16 @@ def _status(status: int) -> Scenario:
 
 
 def _digest(case: str, value: str) -> Scenario:
-    act = Tweak(headers=(("Docker-Content-Digest", value),))
+    tweak = Tweak(headers=(("Docker-Content-Digest", value),))
     must = "computes the digest, and trusts no header"
-    rules = (Rule("manifest", act), Rule("head", act))
+    rules = (Rule("manifest", tweak), Rule("head", tweak))
     return Scenario("N54", "Docker-Content-Digest is not the digest", must, "either", case=case, rules=rules)
 
 
 def _flood(case: str, flood: Flood, title: str) -> Scenario:
     rules = (Rule("manifest", Tweak(flood=flood)),)
     must = "limits headers"
-    return Scenario("N58", title, must, "error", "size_limit|protocol", case=case, rules=rules, most_bytes=_TAKEN)
+    return Scenario("N58", title, must, "error", "size_limit|protocol", case=case, rules=rules, max_bytes=_TAKEN)
 
 
 _BAD_TLS: Final = "fails, names the reason, and falls back to nothing"
@@ -88,7 +88,7 @@ ANSWERS: Final = (
         "unavailable",
         case="always",
         rules=(Rule("api", Tweak(status=503)),),
-        most_asked=12,
+        max_requests=12,
     ),
     *(_status(status) for status in (408, 421, 425, 426, 304, 204, 206)),
     *(
@@ -164,7 +164,7 @@ ANSWERS: Final = (
         "size_limit",
         case="endless",
         rules=(Rule("manifest", Tweak(body='{"schemaVersion":2,"x":"', padding=1 << 30, framing="chunked")),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     Scenario(
         "N57",
@@ -174,7 +174,7 @@ ANSWERS: Final = (
         "size_limit",
         case="announced",
         rules=(Rule("manifest", Tweak(padding=1 << 30)),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     Scenario(
         "N58",
@@ -184,7 +184,7 @@ ANSWERS: Final = (
         "size_limit|protocol",
         case="refusal",
         rules=(Rule("manifest", Tweak(status=401, padding=1 << 30)),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     _flood("header", "header", "a header without end"),
     _flood("headers", "headers", "headers without end"),
@@ -196,7 +196,7 @@ ANSWERS: Final = (
         "either",
         case="trailers",
         rules=(Rule("layer", Tweak(framing="chunked", flood="trailers")),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     Scenario(
         "N59",
@@ -204,7 +204,7 @@ ANSWERS: Final = (
         "gives it some seconds, and goes on to the next",
         "ok",
         case="mirror",
-        mirror="hole",
+        mirror="dead",
     ),
     Scenario(
         "N59",
@@ -220,7 +220,7 @@ ANSWERS: Final = (
         "gives up in bounded time",
         "error",
         "timeout",
-        rules=(Rule("any", Tweak(mute=True, end="stall")),),
+        rules=(Rule("any", Tweak(unresponsive=True, end="stall")),),
     ),
     Scenario(
         "N61",
@@ -241,7 +241,7 @@ ANSWERS: Final = (
         "a kept connection that ends as it is used",
         "asks again on a new one",
         "ok",
-        rules=(Rule("reused", Tweak(mute=True, end="cut"), last=2),),
+        rules=(Rule("reused", Tweak(unresponsive=True, end="cut"), last=2),),
     ),
     Scenario(
         "N64",

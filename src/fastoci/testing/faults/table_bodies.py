@@ -24,9 +24,9 @@ def _framing(case: str, framing: Framing) -> Scenario:
 
 
 def _length(case: str, *lines: str, own: str = "") -> Scenario:
-    act = Tweak(headers=(("Content-Length", own),) if own else (), lines=lines)
+    tweak = Tweak(headers=(("Content-Length", own),) if own else (), lines=lines)
     must = "refuses an answer whose lengths differ or are no numbers"
-    return Scenario("N12", "lengths that disagree", must, "error", "protocol", case=case, rules=(Rule("layer", act),))
+    return Scenario("N12", "lengths that disagree", must, "error", "protocol", case=case, rules=(Rule("layer", tweak),))
 
 
 BODIES: Final = (
@@ -45,7 +45,7 @@ BODIES: Final = (
         "error",
         "digest_mismatch",
         rules=(Rule("layer", Tweak(other=True)),),
-        most_asked=10,
+        max_requests=10,
     ),
     Scenario(
         "N03",
@@ -72,7 +72,7 @@ BODIES: Final = (
         "error",
         "size_mismatch",
         rules=(Rule("layer", Tweak(less=1)),),
-        most_asked=10,
+        max_requests=10,
     ),
     Scenario(
         "N06",
@@ -82,7 +82,7 @@ BODIES: Final = (
         "size_mismatch",
         case="announced",
         rules=(Rule("layer", Tweak(padding=1 << 30)),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     Scenario(
         "N06",
@@ -92,7 +92,7 @@ BODIES: Final = (
         "size_mismatch",
         case="endless",
         rules=(Rule("layer", Tweak(padding=1 << 30, framing="chunked")),),
-        most_bytes=_TAKEN,
+        max_bytes=_TAKEN,
     ),
     Scenario(
         "N07",
@@ -211,7 +211,7 @@ BODIES: Final = (
         "a layer inside Content-Encoding: gzip",
         "decodes it once, whatever it asked for, and hashes what it then has",
         "ok",
-        rules=(Rule("layer", Tweak(coding="gzip")),),
+        rules=(Rule("layer", Tweak(content_encoding="gzip")),),
     ),
     Scenario(
         "N22",
@@ -219,7 +219,7 @@ BODIES: Final = (
         "limits what it decodes",
         "error",
         "size_limit",
-        rules=(Rule("manifest", Tweak(coding="gzip", bomb=True)),),
+        rules=(Rule("manifest", Tweak(content_encoding="gzip", bomb=True)),),
     ),
     Scenario(
         "N23",
@@ -228,7 +228,7 @@ BODIES: Final = (
         "error",
         "protocol",
         case="br",
-        rules=(Rule("layer", Tweak(coding="br", other=True)),),
+        rules=(Rule("layer", Tweak(content_encoding="br", other=True)),),
     ),
     Scenario(
         "N23",
@@ -237,6 +237,6 @@ BODIES: Final = (
         "either",
         "protocol",
         case="stacked",
-        rules=(Rule("layer", Tweak(coding="gzip, gzip, gzip")),),
+        rules=(Rule("layer", Tweak(content_encoding="gzip, gzip, gzip")),),
     ),
 )

@@ -12,8 +12,8 @@ _STRAY: Final[tuple[Host, ...]] = ("metadata", "plain")
 
 
 def _redirect(location: str, *, last: int | None = None, status: int = 307, host: Host = "registry") -> Rule:
-    act = Tweak(status=status, headers=(("Location", location),))
-    return Rule("layer", act, host=host) if last is None else Rule("layer", act, last=last, host=host)
+    tweak = Tweak(status=status, headers=(("Location", location),))
+    return Rule("layer", tweak, host=host) if last is None else Rule("layer", tweak, last=last, host=host)
 
 
 def _odd(case: str, location: str) -> Scenario:
@@ -30,8 +30,8 @@ def _metadata(case: str, location: str) -> Scenario:
 
 def _challenged(value: str) -> tuple[Rule, ...]:
     """The registry's own challenge, with another realm or form."""
-    act = Tweak(status=401, headers=(("WWW-Authenticate", value),))
-    return (Rule("api", act),)
+    tweak = Tweak(status=401, headers=(("WWW-Authenticate", value),))
+    return (Rule("api", tweak),)
 
 
 def _realm(case: str, realm: str) -> Scenario:
@@ -41,18 +41,18 @@ def _realm(case: str, realm: str) -> Scenario:
     return Scenario("N35", title, must, "error", "bad_realm", case=case, rules=rules, auth="bearer")
 
 
-def _token(case: str, document: object, expect: Expect = "either", *, act: Tweak | None = None) -> Scenario:
+def _token(case: str, document: object, expect: Expect = "either", *, tweak: Tweak | None = None) -> Scenario:
     must = "limits the answer, takes a usable token and nothing else, and puts no control bytes into a header"
-    rules = (Rule("token", act or Tweak(status=200, body=json.dumps(document))),)
+    rules = (Rule("token", tweak or Tweak(status=200, body=json.dumps(document))),)
     title = "an odd answer of the token service"
-    return Scenario("N39", title, must, expect, case=case, rules=rules, auth="bearer", most_bytes=ENDLESS // 2)
+    return Scenario("N39", title, must, expect, case=case, rules=rules, auth="bearer", max_bytes=ENDLESS // 2)
 
 
 def _challenge(case: str, *lines: str) -> Scenario:
-    act = Tweak(status=401, headers=(("WWW-Authenticate", ""),), lines=lines)
+    tweak = Tweak(status=401, headers=(("WWW-Authenticate", ""),), lines=lines)
     must = "reads every challenge of every line, and chooses one that it can answer"
     # The registry itself judges the requests that bring a token.
-    rules = (Rule("bare", act),)
+    rules = (Rule("bare", tweak),)
     title = "a challenge in another form"
     return Scenario("N43", title, must, "either", case=case, rules=rules, auth="bearer")
 
@@ -103,7 +103,7 @@ HOSTS: Final = (
         "too_many_redirects",
         case="self",
         rules=(_redirect("$registry$target", status=302),),
-        most_asked=60,
+        max_requests=60,
     ),
     Scenario(
         "N29",
@@ -113,7 +113,7 @@ HOSTS: Final = (
         "too_many_redirects",
         case="two",
         rules=(_redirect("$evil$target"), _redirect("$registry$target", host="evil")),
-        most_asked=60,
+        max_requests=60,
     ),
     Scenario(
         "N29",
@@ -191,7 +191,7 @@ HOSTS: Final = (
         "either",
         rules=_challenged('Bearer realm="$evil/token",service="x"'),
         auth="bearer",
-        tls_told=("evil",),
+        tls_trusted=("evil",),
     ),
     Scenario(
         "N37",
@@ -215,8 +215,8 @@ HOSTS: Final = (
     ),
     _token("none", {"expires_in": 300}, "error"),
     _token("number", {"token": 7}, "error"),
-    _token("text", None, "error", act=Tweak(status=200, body="<html><body>Welcome</body></html>")),
-    _token("endless", None, "error", act=Tweak(status=200, body='{"token":"', padding=1 << 30)),
+    _token("text", None, "error", tweak=Tweak(status=200, body="<html><body>Welcome</body></html>")),
+    _token("endless", None, "error", tweak=Tweak(status=200, body='{"token":"', padding=1 << 30)),
     _token("control", {"token": "a\r\nX-Evil: 1"}, "error"),
     _token("zero", {"token": "$token", "expires_in": 0}),
     _token("negative", {"token": "$token", "expires_in": -1}),
@@ -239,7 +239,7 @@ HOSTS: Final = (
         "unauthorized",
         rules=_challenged(_BEARER + ',error="invalid_token"'),
         auth="bearer",
-        most_asked=6,
+        max_requests=6,
     ),
     Scenario(
         "N42",

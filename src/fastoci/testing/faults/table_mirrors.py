@@ -22,14 +22,14 @@ def _nowhere(case: str, what: What, status: int, name: str, value: str) -> Scena
     )
 
 
-def _other(case: str, what: What, act: Tweak) -> Scenario:
+def _other(case: str, what: What, tweak: Tweak) -> Scenario:
     must = "takes no page for a document or a blob, and asks the registry"
-    return _mirror("N73", "a mirror whose 200 is something else", must, case, Rule(what, act, host="mirror"))
+    return _mirror("N73", "a mirror whose 200 is something else", must, case, Rule(what, tweak, host="mirror"))
 
 
-def _once(case: str, act: Tweak) -> Scenario:
+def _once(case: str, tweak: Tweak) -> Scenario:
     must = "asks for a manifest that is cut or wrong once more"
-    rules = (Rule("manifest", act, last=1),)
+    rules = (Rule("manifest", tweak, last=1),)
     return Scenario("N74", "a manifest that is wrong once", must, "ok", case=case, rules=rules)
 
 

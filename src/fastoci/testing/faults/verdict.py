@@ -37,7 +37,7 @@ class Verdict:
     asked: int = 0  # requests
 
 
-def judge(server: FaultServer, ended: Ended, results: Sequence[Path]) -> Verdict:
+def verdict_on(server: FaultServer, ended: Ended, results: Sequence[Path]) -> Verdict:
     """Compare what came of the command with what the scenario wants."""
     scenario = server.scenario
     got, remarks = _outcome(server, ended, results)
@@ -91,19 +91,19 @@ def _files(results: Sequence[Path]) -> Iterator[Path]:
 def _asked(server: FaultServer) -> Iterator[str]:
     """What the log shows that it must not."""
     scenario, log = server.scenario, server.requests
-    told = {
+    leaked_to = {
         asked.host
         for asked in log
         for secret, hosts in server.secrets.items()
         if asked.host not in hosts and secret in _text(asked)
     }
-    yield from (f"tells {host} a secret" for host in sorted(told))
+    yield from (f"tells {host} a secret" for host in sorted(leaked_to))
     yield from (f"asks {host}" for host in scenario.silent if any(asked.host == host for asked in log))
     early = sum(_inside(asked, other) for asked in log if asked.retry_after_s for other in log)
     if early:
         yield f"{early} requests before Retry-After was over"
     often = Counter((asked.host, asked.method, asked.target.partition("?")[0]) for asked in log)
-    if scenario.most_asked and often and max(often.values()) > scenario.most_asked:
+    if scenario.max_requests and often and max(often.values()) > scenario.max_requests:
         yield f"asks {max(often.values())} times for the same"
 
 
@@ -118,7 +118,7 @@ def _inside(asked: Asked, other: Asked) -> bool:
 
 def _bounds(server: FaultServer, ended: Ended) -> Iterator[str]:
     taken = sum(asked.sent for asked in server.requests)
-    if server.scenario.most_bytes and taken > server.scenario.most_bytes:
+    if server.scenario.max_bytes and taken > server.scenario.max_bytes:
         yield f"takes {taken >> 20} MiB"
     if ended.peak > _MEMORY:
         yield f"uses {ended.peak >> 20} MiB of memory"
