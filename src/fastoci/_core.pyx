@@ -16,6 +16,36 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from fastoci.csrc.extract.code cimport EXTRACT_CODE_END, extract_code_describe
+from fastoci.csrc.extract.extract cimport (
+    extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
+    extract_new_stager,
+)
+from fastoci.csrc.extract.facts cimport extract_facts
+from fastoci.csrc.extract.options cimport extract_options
+from fastoci.csrc.inflate.code cimport (
+    INFLATE_BAD_CHECKSUM, INFLATE_BAD_DATA, INFLATE_BAD_HEADER, INFLATE_BAD_LENGTH, INFLATE_CUT, INFLATE_NO_MEMORY,
+    INFLATE_NOT_GZIP, INFLATE_OK, INFLATE_WINDOW, inflate_code,
+)
+from fastoci.csrc.inflate.decoder cimport INFLATE_OVERHEAD, inflate_decoder, inflate_step
+from fastoci.csrc.inflate.inflate cimport (
+    INFLATE_GZIP, INFLATE_ZSTD, inflate, inflate_allow, inflate_bind, inflate_bound, inflate_demanded, inflate_finish,
+    inflate_format, inflate_free, inflate_new, inflate_new_over, inflate_run,
+)
+from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
+from fastoci.csrc.io.stop cimport stop_ask, stop_asked
+from fastoci.csrc.io.write cimport write_all, write_reserve
+from fastoci.csrc.sha256.sha256 cimport (
+    SHA256_STATE_SIZE, sha256, sha256_digest, sha256_init, sha256_restore, sha256_save, sha256_update,
+    sha256_update_many,
+)
+from fastoci.csrc.sha256.tier cimport sha256_choose, sha256_measure, sha256_tier
+from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
+from fastoci.csrc.tar.sink cimport tar_bytes, tar_entry, tar_sink
+from fastoci.csrc.tar.tar cimport (
+    tar, tar_feed, tar_finish, tar_free, tar_new, tar_offset, tar_path, tar_status,
+)
+
 
 cdef extern from "sys/mman.h" nogil:
     void *mmap(void *, size_t, int, int, int, long)
@@ -26,149 +56,10 @@ cdef extern from "sys/mman.h" nogil:
 cdef extern from "unistd.h" nogil:
     ssize_t c_pread "pread"(int, void *, size_t, int64_t)
 
-cdef extern from "csrc/write.h" nogil:
-    int write_all(int, const uint8_t *, size_t, int64_t, int)
-    int write_reserve(int, int64_t, int64_t)
-
 cdef extern from "<sys/statfs.h>" nogil:
     struct c_statfs "statfs":
         long f_type
     int c_fstatfs "fstatfs"(int, c_statfs *)
-
-cdef extern from "csrc/sha256.h" nogil:
-    enum: SHA256_STATE_SIZE
-    struct sha256:
-        uint64_t count
-    struct sha256_tier:
-        const char *name
-        int lanes
-    int sha256_choose(sha256_tier *, const char *)
-    void sha256_measure(sha256_tier *)
-    void sha256_init(sha256 *)
-    void sha256_update(sha256 *, const sha256_tier *, const uint8_t *, size_t)
-    void sha256_digest(const sha256 *, const sha256_tier *, uint8_t *)
-    void sha256_save(const sha256 *, uint8_t *)
-    int sha256_restore(sha256 *, const uint8_t *)
-    void sha256_update_many(sha256 **, const uint8_t **, size_t *, size_t, const sha256_tier *)
-
-cdef extern from "csrc/inflate.h" nogil:
-    enum inflate_format:
-        C_GZIP "INFLATE_GZIP"
-        C_ZSTD "INFLATE_ZSTD"
-    enum inflate_code:
-        C_OK "INFLATE_OK"
-        C_NOT_GZIP "INFLATE_NOT_GZIP"
-        C_BAD_HEADER "INFLATE_BAD_HEADER"
-        C_BAD_DATA "INFLATE_BAD_DATA"
-        C_BAD_CHECKSUM "INFLATE_BAD_CHECKSUM"
-        C_BAD_LENGTH "INFLATE_BAD_LENGTH"
-        C_CUT "INFLATE_CUT"
-        C_WINDOW "INFLATE_WINDOW"
-        C_NO_MEMORY "INFLATE_NO_MEMORY"
-    struct inflate
-    struct inflate_step:
-        const uint8_t *source
-        size_t size
-        uint8_t *out
-        size_t room
-        ptrdiff_t consumed
-        size_t produced
-        uint32_t crc
-        int ended
-    struct inflate_decoder:
-        inflate_code (*begin)(void *) noexcept
-        inflate_code (*run)(void *, inflate_step *) noexcept
-    enum: INFLATE_OVERHEAD
-    int inflate_bind(inflate_format, const char *)
-    int inflate_bound(inflate_format)
-    inflate *inflate_new(inflate_format, size_t)
-    inflate *inflate_new_over(const inflate_decoder *, void *)
-    void inflate_free(inflate *)
-    inflate_code inflate_run(inflate *, const uint8_t *, size_t, size_t *, uint8_t *, size_t, size_t *)
-    uint64_t inflate_demanded(const inflate *)
-    void inflate_allow(inflate *, size_t)
-    inflate_code inflate_finish(const inflate *)
-
-cdef extern from "csrc/tar.h" nogil:
-    enum: TAR_CODE_END
-    enum: TAR_MEMORY
-    int tar_code_info(int, const char **, const char **)
-    struct tar_bytes:
-        const uint8_t *data
-        size_t len
-    struct tar_xattr:
-        tar_bytes key
-        tar_bytes value
-    struct tar_entry:
-        tar_bytes path
-        tar_bytes link
-        char type
-        uint32_t mode
-        int64_t uid
-        int64_t gid
-        uint64_t size
-        int64_t mtime
-        uint32_t mtime_ns
-        int64_t devmajor
-        int64_t devminor
-        const tar_xattr *xattrs
-        size_t xattr_count
-        uint64_t offset
-        int sparse
-    struct tar_sink:
-        int (*entry)(void *, const tar_entry *) noexcept
-        int (*data)(void *, uint64_t, const uint8_t *, size_t) noexcept
-        int (*entry_end)(void *) noexcept
-    struct tar
-    tar *tar_new(const tar_sink *, void *)
-    int tar_feed(tar *, const uint8_t *, size_t)
-    int tar_finish(tar *)
-    void tar_free(tar *)
-    int tar_status(const tar *)
-    uint64_t tar_offset(const tar *)
-    int64_t tar_value(const tar *)
-    tar_bytes tar_path(const tar *)
-
-cdef extern from "csrc/stop.h" nogil:
-    void stop_ask(int *)
-    bint stop_asked(const int *)
-
-cdef extern from "csrc/remove.h" nogil:
-    struct remove_bounds:
-        const int *stop
-        int64_t deadline
-    int c_remove_tree "remove_tree"(int, const char *, const remove_bounds *)
-
-cdef extern from "csrc/extract.h" nogil:
-    struct extract_options:
-        int owners
-        int base
-        uint64_t max_entries
-        uint64_t max_bytes
-        uint64_t max_directories
-        uint64_t max_work
-        const int *stop
-    struct extract_facts:
-        int code
-        uint64_t offset
-        int64_t value
-        const char *path
-        size_t path_len
-        uint64_t entries
-        uint64_t bytes
-        uint64_t extra
-        uint64_t skipped_owners
-        uint64_t skipped_devices
-        uint64_t skipped_xattrs
-    struct extract
-    extract *extract_new(int, const extract_options *)
-    extract *extract_new_stager(int, const extract_options *)
-    int extract_adopt(extract *, const extract *, uint64_t)
-    int extract_feed(extract *, const uint8_t *, size_t)
-    int extract_finish(extract *)
-    void extract_close(extract *)
-    void extract_free(extract *)
-    void extract_get_facts(const extract *, extract_facts *)
 
 
 cdef enum:
@@ -280,14 +171,14 @@ cdef class Buffer:
 
     def __releasebuffer__(self, Py_buffer *view):
         self._exports -= 1
-        self._settle()
+        self._give_back_when_unused()
 
     cdef int _check(self) except -1:
         if self._references <= 0:
             raise ValueError("the buffer was released")
         return 0
 
-    cdef int _settle(self) except -1:
+    cdef int _give_back_when_unused(self) except -1:
         if self._references > 0 or self._exports > 0 or self._memory == NULL:
             return 0
         cdef uint8_t *memory = self._memory
@@ -369,7 +260,7 @@ cdef class Buffer:
     def release(self):
         self._check()
         self._references -= 1
-        self._settle()
+        self._give_back_when_unused()
 
 
 def reserve(int fd, int64_t offset, int64_t size, /):
@@ -403,7 +294,7 @@ cdef class _Room:
 
     def __releasebuffer__(self, Py_buffer *view):
         self._buffer._exports -= 1
-        self._buffer._settle()
+        self._buffer._give_back_when_unused()
 
 
 cdef sha256_tier _tier
@@ -506,22 +397,22 @@ def update_many(pairs, /):
 
 
 INFLATE_CODES = {
-    C_NOT_GZIP: "bytes follow the end of a gzip member that begin no other one, or it is no gzip at all",
-    C_BAD_HEADER: "a gzip header is damaged or uses reserved bits",
-    C_BAD_DATA: "the compressed data is damaged",
-    C_BAD_CHECKSUM: "the checksum of a gzip member does not hold",
-    C_BAD_LENGTH: "the length at the end of a gzip member does not hold",
-    C_CUT: "the compressed data ends early",
-    C_WINDOW: "a zstd frame demands a larger window than is allowed",
-    C_NO_MEMORY: "no memory for the window",
+    INFLATE_NOT_GZIP: "bytes follow the end of a gzip member that begin no other one, or it is no gzip at all",
+    INFLATE_BAD_HEADER: "a gzip header is damaged or uses reserved bits",
+    INFLATE_BAD_DATA: "the compressed data is damaged",
+    INFLATE_BAD_CHECKSUM: "the checksum of a gzip member does not hold",
+    INFLATE_BAD_LENGTH: "the length at the end of a gzip member does not hold",
+    INFLATE_CUT: "the compressed data ends early",
+    INFLATE_WINDOW: "a zstd frame demands a larger window than is allowed",
+    INFLATE_NO_MEMORY: "no memory for the window",
 }
 
 
 cdef inflate_format _format(str format) except *:
     if format == "gzip":
-        return C_GZIP
+        return INFLATE_GZIP
     if format == "zstd":
-        return C_ZSTD
+        return INFLATE_ZSTD
     raise ValueError(f"no such compression: {format}")
 
 
@@ -535,8 +426,8 @@ cdef inflate_code _begin_deflate(void *ctx) noexcept with gil:
         stream._decoder = stream._make()
     except BaseException as error:
         stream._raised = error
-        return C_NO_MEMORY
-    return C_OK
+        return INFLATE_NO_MEMORY
+    return INFLATE_OK
 
 
 cdef inflate_code _run_deflate(void *ctx, inflate_step *step) noexcept with gil:
@@ -554,11 +445,11 @@ cdef inflate_code _run_deflate(void *ctx, inflate_step *step) noexcept with gil:
         step.crc = stream._decoder.crc
         step.ended = stream._decoder.ended
     except ValueError:
-        return C_BAD_DATA
+        return INFLATE_BAD_DATA
     except BaseException as error:
         stream._raised = error
-        return C_NO_MEMORY
-    return C_OK
+        return INFLATE_NO_MEMORY
+    return INFLATE_OK
 
 
 cdef inflate_decoder _over_python
@@ -574,7 +465,7 @@ cdef class Inflate:
 
     def __cinit__(self, str format, /, *, size_t window, deflate=None):
         if deflate is not None:
-            if _format(format) != C_GZIP:
+            if _format(format) != INFLATE_GZIP:
                 raise ValueError("only gzip holds deflate data")
             self._make = deflate
             self._stream = inflate_new_over(&_over_python, <void *>self)
@@ -633,12 +524,12 @@ cdef class Inflate:
 
 
 cdef dict _tar_codes():
-    cdef const char *kind
-    cdef const char *sentence
+    cdef const code_description *text
     codes = {}
-    for code in range(1, TAR_CODE_END):
-        if tar_code_info(code, &kind, &sentence) == 0:
-            codes[code] = (kind.decode(), sentence.decode())
+    for code in range(1, EXTRACT_CODE_END):
+        text = extract_code_describe(code)
+        if text != NULL:
+            codes[code] = (text.kind.decode(), text.sentence.decode())
     return codes
 
 
@@ -888,6 +779,6 @@ cdef class Extractor(_Layer):
 def info():
     return {
         "sha256": _tier.name.decode() + (f", {lanes()} lanes" if lanes() > 1 else ""),
-        "gzip": "isa-l" if inflate_bound(C_GZIP) else "none",
-        "zstd": "libzstd" if inflate_bound(C_ZSTD) else "none",
+        "gzip": "isa-l" if inflate_bound(INFLATE_GZIP) else "none",
+        "zstd": "libzstd" if inflate_bound(INFLATE_ZSTD) else "none",
     }

@@ -1,5 +1,5 @@
 /* apply ROOT LAYER...: the extractor without Python. Layers are plain tars, "-" is stdin; one line on stderr says what failed. */
-#include "../extract.h"
+#include "extract/extract.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,11 +13,11 @@ enum { WINDOW = 256 * 1024 };
 static int complain(const char *layer, const struct extract *ex)
 {
     struct extract_facts facts;
-    const char *kind = "?", *sentence = "?";
+    const struct code_description *text;
 
     extract_get_facts(ex, &facts);
-    tar_code_info(facts.code, &kind, &sentence);
-    fprintf(stderr, "%s: %s: %s (header at %llu, value %lld, path ", layer, kind, sentence, (unsigned long long)facts.offset,
+    text = extract_code_describe(facts.code);
+    fprintf(stderr, "%s: %s: %s (header at %llu, value %lld, path ", layer, text->kind, text->sentence, (unsigned long long)facts.offset,
             (long long)facts.value);
     for (size_t i = 0; i < facts.path_len && i < 200; i++)
         fprintf(stderr, facts.path[i] > 32 && facts.path[i] < 127 ? "%c" : "\\x%02x", (unsigned char)facts.path[i]);

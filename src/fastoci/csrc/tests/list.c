@@ -1,5 +1,5 @@
 /* list [FILE]: the entries of a plain tar as the reader sees them, one a line; exit 1 and a code on stderr when it refuses. */
-#include "../tar.h"
+#include "tar/tar.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +51,7 @@ static int on_end(void *ctx)
 int main(int argc, char **argv)
 {
     static const struct tar_sink SINK = {on_entry, on_data, on_end};
-    const char *window = getenv("LIST_WINDOW"), *kind = "", *sentence = "";
+    const char *window = getenv("LIST_WINDOW");
     size_t size = window ? (size_t)atol(window) : 65536, got;
     FILE *file = argc > 1 ? fopen(argv[1], "rb") : stdin;
     uint64_t sum = 0;
@@ -66,8 +66,9 @@ int main(int argc, char **argv)
     if (!code)
         code = tar_finish(tar);
     if (code) {
-        tar_code_info(code, &kind, &sentence);
-        fprintf(stderr, "code %d at %llu value %lld: %s\n", code, (unsigned long long)tar_offset(tar), (long long)tar_value(tar), sentence);
+        const struct code_description *text = tar_code_describe(code);
+        fprintf(stderr, "code %d at %llu value %lld: %s\n", code, (unsigned long long)tar_offset(tar), (long long)tar_value(tar),
+                text ? text->sentence : "?");
     }
     tar_free(tar);
     free(buffer);

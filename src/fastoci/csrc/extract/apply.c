@@ -1,0 +1,44 @@
+/* From what an entry asks for to those who do it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract/apply.h"
+
+#include "extract/check.h"
+#include "extract/make.h"
+#include "extract/remove.h"
+#include "extract/walk.h"
+
+#include <string.h>
+
+static int whiteout(struct extract *ex, const struct split_name *name, int opaque)
+{
+    struct node *dir;
+    int code;
+
+    if (!ex->options.base)
+        return TAR_OK;
+    code = walk_to(ex, name->parent, name->parent_len, 0, &dir);
+    if (code == WALK_MISSING || code == EXTRACT_NOT_DIRECTORY)
+        return TAR_OK; /* nothing is there that could be hidden */
+    if (code)
+        return code;
+    return opaque ? remove_lower(ex, dir) : remove_lower_name(ex, dir, name->base + strlen(".wh."));
+}
+
+int apply_entry(struct extract *ex, const struct tar_entry *entry)
+{
+    struct split_name name;
+    enum action action;
+    int code = check_entry(ex, entry, &name, &action);
+
+    if (code || action == ACTION_NOTHING)
+        return code;
+    if (action == ACTION_WHITEOUT || action == ACTION_OPAQUE) {
+        code = whiteout(ex, &name, action == ACTION_OPAQUE);
+        return code ? code : extract_worked(ex);
+    }
+    ex->entry = entry;
+    code = action == ACTION_ROOT ? make_root(ex, entry) : make_entry(ex, &name, entry);
+    return code ? code : extract_worked(ex);
+}

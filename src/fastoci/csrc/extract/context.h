@@ -1,0 +1,159 @@
+/* What the files of the extractor share. Not for other units.
+ *
+ * A node is a directory that this layer has touched, under its physical name: symbolic links are resolved before, so a
+ * directory has one node whatever way leads to it. Nodes hold descriptors while they are recently used. */
+#ifndef FASTOCI_EXTRACT_CONTEXT_H
+#define FASTOCI_EXTRACT_CONTEXT_H
+
+#include "extract/code.h"
+#include "extract/facts.h"
+#include "extract/options.h"
+#include "tar/sink.h"
+
+#include <sys/types.h>
+
+enum {
+    NAME_LEN = 255,
+    LINKS_MAX = 255,
+    LINK_BYTES_MAX = 16384, /* text of all links on one way: four longest paths; a bound on work, not on sense */
+    EXTRACT_TARGET_MAX = 4095,
+    PATH_LEN = 4095, /* Linux's PATH_MAX, without the NUL: what is deeper cannot be named by those who use the tree */
+    XATTRS_MAX = 512,
+    NAMES_FREE = 512, /* bytes of an entry's name and link that do not count as size */
+    IMPLIED_MODE = 0755, /* of a directory that no entry names */
+    WALK_MISSING = -1,
+    WALK_LINK = -2,
+    TREE_FDS_MIN = 16
+};
+
+enum node_flags {
+    NODE_MADE = 1,    /* this layer made the directory, so nothing of lower layers is in it */
+    NODE_BARE = 2,    /* lower content has been removed from it (or never was there) */
+    NODE_NAMED = 4,   /* an entry of this layer gives its metadata */
+    NODE_HOLDS = 8,   /* it, or something below, is content of this layer */
+    NODE_DIRTY = 16,  /* names were made or removed in it */
+    NODE_SETGID = 32, /* what is made in it takes its group */
+    NODE_MODE = 64,   /* its mode is narrower than what we need now and is set at the end */
+    NODE_ACL = 128,   /* what is made in it takes its default ACL */
+    NODE_INHERITS = NODE_SETGID | NODE_ACL
+};
+
+struct node {
+    struct node *parent; /* NULL: the root */
+    struct node *chain;  /* hash table */
+    struct node *child, *sibling, *sibling_before;
+    struct node *older, *newer; /* all nodes; a parent is older than its children */
+    struct node *recent, *stale; /* those with a descriptor, by use; not the root */
+    uint64_t id;                 /* never used twice */
+    int64_t mtime;               /* the entry's, or what it was before this layer */
+    uint32_t mtime_ns;
+    uint32_t hash;
+    int fd;
+    uint16_t flags;
+    uint16_t mode;
+    uint16_t born;     /* the mode it certainly has from its making, 0: unknown */
+    uint16_t path_len; /* of its path below the root */
+    char name[];       /* starts at once: an archive chooses how many nodes there are */
+};
+
+struct extract;
+
+/* How a layer becomes files: at once in the tree (direct.c), aside for later (stage.c), or out of what was made aside (adopt.c).
+ * Chosen at creation; the third takes over from the first when the first entry is adopted. */
+struct extract_writer {
+    struct tar_sink sink;
+    /* Open what is written below: 0, or -1 with errno. */
+    int (*begin)(struct extract *ex, int directory_fd);
+    /* Make a file of the tree, or move it there: 0, or -1 with errno, EEXIST when something has the name. A stager's are its own. */
+    int (*make_file)(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry);
+    /* The layer is lost. */
+    void (*failed)(struct extract *ex);
+    /* The archive is whole: TAR_OK or a code. */
+    int (*finish)(struct extract *ex);
+    void (*free)(struct extract *ex);
+};
+
+struct walk_buffer {
+    char *text;
+    size_t capacity;
+};
+
+struct extract {
+    const struct extract_writer *writer;
+    struct extract_options options;
+    struct extract_facts facts;
+    struct extract_facts published; /* as of the end of the last call, for other threads: extract_publish */
+    char *fault_path;
+    uid_t uid;
+    gid_t gid;
+    int closed;
+    int start_error; /* errno of the writer's begin, for the first feed */
+    struct tar *tar;
+    int64_t value;        /* of the failure in the making */
+    uint64_t made;        /* entries and implied directories */
+    uint64_t size;        /* what counts for max_bytes; of files with their holes */
+    uint64_t work;
+    uint64_t key[2];      /* of the hash: names are chosen by the enemy */
+
+    struct node **table;
+    size_t table_size, nodes;
+    uint64_t last_id;
+    struct node *root, *oldest, *newest;
+    struct node *most_recent, *most_stale;
+    struct node *pinned; /* stays open, however many others are opened; NULL: none */
+    size_t open_fds, max_fds;
+
+    uint64_t *own; /* open addressing; names of this layer that are not directories, by hash */
+    size_t own_size, own_count;
+
+    struct walk_buffer walk[2];
+    struct walk_buffer cached; /* the parent part of the last entry's name, as spelled, and where it led */
+    size_t cached_len;
+    struct node *cached_node; /* NULL: nothing */
+    char *dents;              /* buffer of the directory that is being read */
+    struct node **pending;    /* directories whose lower content is to be removed */
+    size_t pending_count, pending_capacity;
+
+    const struct tar_entry *entry;
+    int file;               /* the file that is being written, or -1 */
+    unsigned file_inherits; /* NODE_INHERITS of the directory it is in */
+    mode_t file_born;       /* as node.born */
+    enum { MODE_UNASKED, MODE_MASKED, MODE_EXACT } mode_state; /* whether the umask is 0 in this call */
+    mode_t umask;           /* to be restored */
+    int believed, inexact;  /* modes given at the making have been seen to hold, or not to */
+    struct stage *stage;        /* a stager's */
+    struct adoption *adoption;  /* what is taken from a stager */
+    struct node *fault; /* the directory that failed at the end */
+    uint64_t removals;  /* names that were there and are gone */
+};
+
+/* Work that a few bytes of an archive can ask for, in units of about 60 ns; ordinary entries need a tenth of WORK_ENTRY. */
+enum work {
+    WORK_ENTRY = 512,   /* what each entry may use */
+    WORK_COMPONENT = 1, /* of a way: a look into the hash table */
+    WORK_OPEN = 16,     /* a directory that had been closed */
+    WORK_SEGMENT = 16,  /* a write to a sparse file */
+    WORK_LINK = 32,     /* a symbolic link on the way */
+    WORK_XATTR = 64,
+    WORK_IMPLIED = 256  /* a directory that no entry names */
+};
+
+/* Failure of a system call: remembers errno; EXTRACT_IO, or what directory_open and the removal mean by EXDEV, EBUSY, ECANCELED. */
+int extract_io(struct extract *ex);
+/* Failure with a number. */
+int extract_bad(struct extract *ex, int code, int64_t value);
+/* Whether the entries so far may have asked for so much work: TAR_OK or EXTRACT_WORK. */
+int extract_worked(struct extract *ex);
+/* Count what takes space beside the content of files: TAR_OK or EXTRACT_BYTES. */
+int extract_count_extra(struct extract *ex, uint64_t bytes);
+
+/* Remember the first failure and where it is; the code. */
+int extract_failed(struct extract *ex, int code, uint64_t offset, int64_t value, struct tar_bytes path);
+/* The same for what came out of the reader, if it is a failure. */
+int extract_failed_here(struct extract *ex, int code);
+/* The code that this call must return before it does anything, or TAR_OK. */
+int extract_usable(struct extract *ex);
+/* At the end of a call: let other threads see the facts. Returns result. */
+int extract_publish(struct extract *ex, int result);
+
+#endif

@@ -1,0 +1,135 @@
+/* The extractor: one entry after the other, from the reader's callbacks to the tree.
+ *
+ * Rules: what is in the way is removed first, and nothing is ever written through what was there; the last of several entries
+ * of a name counts; whiteouts remove what lower layers have, in whatever order they come; a refused entry stops the layer. */
+#include "extract/extract.h"
+
+#include "extract/adopt.h"
+#include "extract/context.h"
+#include "extract/direct.h"
+#include "extract/mode.h"
+#include "extract/stage.h"
+#include "tar/tar.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct extract *create(const struct extract_writer *writer, int directory_fd, const struct extract_options *options)
+{
+    struct extract *ex = calloc(1, sizeof *ex);
+
+    if (!ex)
+        return NULL;
+    ex->writer = writer;
+    ex->options = *options;
+    ex->uid = geteuid();
+    ex->gid = getegid();
+    ex->file = -1;
+    if (!(ex->tar = tar_new(&writer->sink, ex))) {
+        free(ex);
+        return NULL;
+    }
+    if (writer->begin(ex, directory_fd))
+        ex->start_error = errno;
+    return ex;
+}
+
+struct extract *extract_new(int root_fd, const struct extract_options *options)
+{
+    return create(&direct_writer, root_fd, options);
+}
+
+struct extract *extract_new_stager(int directory_fd, const struct extract_options *options)
+{
+    return create(&stage_writer, directory_fd, options);
+}
+
+static int feed(struct extract *ex, const uint8_t *data, size_t len)
+{
+    int code = extract_usable(ex);
+
+    if (code)
+        return code;
+    code = extract_failed_here(ex, tar_feed(ex->tar, data, len));
+    mode_restore(ex);
+    return code;
+}
+
+static int adopt(struct extract *ex, const struct extract *stager, uint64_t count)
+{
+    int code = extract_usable(ex);
+
+    if (code)
+        return -code;
+    code = adopt_entries(ex, stager, count);
+    mode_restore(ex);
+    return code;
+}
+
+static int finish(struct extract *ex)
+{
+    int code = extract_usable(ex);
+
+    if (code || (code = extract_failed_here(ex, tar_finish(ex->tar))))
+        return code;
+    return extract_failed_here(ex, ex->writer->finish(ex));
+}
+
+int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
+{
+    return extract_publish(ex, feed(ex, data, len));
+}
+
+int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t count)
+{
+    return extract_publish(ex, adopt(ex, stager, count));
+}
+
+int extract_finish(struct extract *ex)
+{
+    return extract_publish(ex, finish(ex));
+}
+
+void extract_close(struct extract *ex)
+{
+    if (ex->closed)
+        return;
+    ex->closed = 1;
+    if (ex->file >= 0)
+        close(ex->file);
+    ex->file = -1;
+    tar_free(ex->tar);
+    ex->tar = NULL;
+    ex->writer->free(ex);
+}
+
+void extract_free(struct extract *ex)
+{
+    if (!ex)
+        return;
+    extract_close(ex);
+    free(ex->fault_path);
+    free(ex);
+}
+
+void extract_get_facts(const struct extract *ex, struct extract_facts *facts)
+{
+    const struct extract_facts *published = &ex->published;
+
+    *facts = (struct extract_facts){
+        .code = __atomic_load_n(&published->code, __ATOMIC_ACQUIRE),
+        .entries = __atomic_load_n(&published->entries, __ATOMIC_RELAXED),
+        .bytes = __atomic_load_n(&published->bytes, __ATOMIC_RELAXED),
+        .extra = __atomic_load_n(&published->extra, __ATOMIC_RELAXED),
+        .skipped_owners = __atomic_load_n(&published->skipped_owners, __ATOMIC_RELAXED),
+        .skipped_devices = __atomic_load_n(&published->skipped_devices, __ATOMIC_RELAXED),
+        .skipped_xattrs = __atomic_load_n(&published->skipped_xattrs, __ATOMIC_RELAXED),
+    };
+    if (!facts->code)
+        return;
+    facts->offset = published->offset;
+    facts->value = published->value;
+    facts->path = published->path;
+    facts->path_len = published->path_len;
+}

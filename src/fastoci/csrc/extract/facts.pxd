@@ -1,0 +1,16 @@
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "extract/facts.h" nogil:
+    struct extract_facts:
+        int code
+        uint64_t offset
+        int64_t value
+        const char *path
+        size_t path_len
+        uint64_t entries
+        uint64_t bytes
+        uint64_t extra
+        uint64_t skipped_owners
+        uint64_t skipped_devices
+        uint64_t skipped_xattrs

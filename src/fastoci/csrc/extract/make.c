@@ -1,0 +1,252 @@
+/* One function for each type of entry: it makes what the entry says in a directory that has been walked to.
+ * What is in the way goes first; nothing is written through it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract/make.h"
+
+#include "extract/meta.h"
+#include "extract/remove.h"
+#include "extract/tree.h"
+#include "extract/walk.h"
+#include "io/directory.h"
+#include "io/retry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum { MAJOR_MAX = 0xfff, MINOR_MAX = 0xfffff };
+
+/* We must get into it until the end. */
+#define DIRECTORY_MODE(entry) ((mode_t)(entry)->mode | 0700)
+
+static int make_closed(int dir, const char *name, const struct tar_entry *entry)
+{
+    char target[EXTRACT_TARGET_MAX + 1];
+    mode_t mode = entry->type == 'c' ? S_IFCHR : S_IFBLK;
+    int made;
+
+    if (entry->type == 'l') {
+        memcpy(target, entry->link.data, entry->link.len);
+        target[entry->link.len] = 0;
+        RETRY(made, symlinkat(target, dir, name));
+    } else if (entry->type == 'p') {
+        RETRY(made, mkfifoat(dir, name, 0600));
+    } else {
+        RETRY(made, mknodat(dir, name, mode | 0600, makedev((unsigned)entry->devmajor, (unsigned)entry->devminor)));
+    }
+    return made;
+}
+
+/* A new name: 0, or -1 with errno, EEXIST when it is taken. */
+static int make_new(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry)
+{
+    if (entry->type != 'f')
+        return make_closed(dir, name, entry);
+    return ex->writer->make_file(ex, dir, inherits, name, entry);
+}
+
+/* A file, symlink, fifo or device; what has its name goes first. */
+static int make(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
+{
+    unsigned inherits = dir->flags & NODE_INHERITS;
+    int fd = walk_fd(ex, dir), code, failed;
+
+    if (fd < 0)
+        return extract_io(ex);
+    failed = make_new(ex, fd, inherits, name, entry);
+    if (failed && errno == EEXIST) {
+        if ((code = remove_name(ex, dir, name)))
+            return code;
+        failed = make_new(ex, fd, inherits, name, entry);
+    }
+    if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
+        ex->facts.skipped_devices++; /* root of a user namespace */
+        return TAR_OK;
+    }
+    if (failed)
+        return extract_io(ex);
+    return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, inherits);
+}
+
+static int make_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
+{
+    if (entry->devmajor < 0 || entry->devmajor > MAJOR_MAX || entry->devminor < 0 || entry->devminor > MINOR_MAX ||
+        (entry->type == 'c' && entry->devmajor == 0 && entry->devminor == 0)) /* overlay reads 0:0 as a whiteout */
+        return extract_bad(ex, EXTRACT_DEVICE, entry->devmajor);
+    if (ex->options.owners)
+        return make(ex, dir, name, entry);
+    ex->facts.skipped_devices++;
+    return remove_name(ex, dir, name); /* a lower file must not show in its place */
+}
+
+static int is_below(const struct node *node, const struct node *dir, const char *name)
+{
+    while (node && !(node->parent == dir && strcmp(node->name, name) == 0))
+        node = node->parent;
+    return node != NULL;
+}
+
+/* from is open and pinned. The name is taken: by the target itself, which is fine, or by what must go, unless the target would go with it. */
+static int link_over(struct extract *ex, struct node *from, const char *target, struct node *dir, const char *name)
+{
+    struct stat old, there;
+    int dir_fd = walk_fd(ex, dir), code, failed;
+
+    if (dir_fd < 0)
+        return extract_io(ex);
+    if (fstatat(from->fd, target, &old, AT_SYMLINK_NOFOLLOW))
+        return extract_bad(ex, EXTRACT_HARDLINK, errno);
+    if (S_ISDIR(old.st_mode))
+        return extract_bad(ex, EXTRACT_HARDLINK, EISDIR);
+    if (fstatat(dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == there.st_ino && old.st_dev == there.st_dev)
+        return TAR_OK;
+    if (is_below(from, dir, name))
+        return extract_bad(ex, EXTRACT_HARDLINK, 0);
+    if ((code = remove_name(ex, dir, name)))
+        return code;
+    RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
+    return failed ? extract_io(ex) : TAR_OK;
+}
+
+static int link_to(struct extract *ex, struct node *from, const char *target, struct node *dir, const char *name)
+{
+    int dir_fd = walk_fd(ex, dir), failed;
+
+    if (dir_fd < 0)
+        return extract_io(ex);
+    RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
+    if (!failed)
+        return TAR_OK;
+    if (errno == EEXIST)
+        return link_over(ex, from, target, dir, name);
+    if (errno == ENOENT || errno == EPERM || errno == ENOTDIR)
+        return extract_bad(ex, EXTRACT_HARDLINK, errno);
+    return extract_io(ex);
+}
+
+static int make_hard_link(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
+{
+    struct split_name target;
+    struct node *from;
+    int code, aufs;
+
+    code = check_name(ex, entry->link, &target, &aufs);
+    if (code == EXTRACT_EMPTY_NAME || (!code && target.base_len == 0))
+        return extract_bad(ex, EXTRACT_HARDLINK, ENOENT);
+    if (code)
+        return code;
+    code = walk_to(ex, target.parent, target.parent_len, 0, &from);
+    if (code == WALK_MISSING || code == EXTRACT_NOT_DIRECTORY)
+        return extract_bad(ex, EXTRACT_HARDLINK, code == WALK_MISSING ? ENOENT : ENOTDIR);
+    if (code)
+        return code;
+    if (walk_fd(ex, from) < 0)
+        return extract_io(ex);
+    ex->pinned = from;
+    code = link_to(ex, from, target.base, dir, name);
+    ex->pinned = NULL;
+    return code;
+}
+
+/* The node of a directory entry: the one that is there, or a new one in the place of something else. */
+static int directory_node(struct extract *ex, struct node *dir, const char *name, mode_t mode, struct node **node)
+{
+    int code, fd, dir_fd;
+
+    if ((*node = tree_find(ex, dir, name)))
+        return TAR_OK;
+    if ((code = tree_fits(ex, dir, strlen(name), 1)))
+        return code;
+    code = walk_make(ex, dir, name, mode, node);
+    if (code != EXTRACT_IO || ex->value != EEXIST)
+        return code;
+    if ((dir_fd = walk_fd(ex, dir)) < 0)
+        return extract_io(ex);
+    fd = directory_open(dir_fd, name);
+    if (fd >= 0)
+        return (*node = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : extract_io(ex);
+    if (errno != ENOTDIR && errno != ELOOP)
+        return extract_io(ex);
+    if ((code = remove_name(ex, dir, name)))
+        return code;
+    return walk_make(ex, dir, name, mode, node);
+}
+
+/* Whether what is made in a directory with this entry's metadata inherits from it. */
+static unsigned gives(const struct tar_entry *entry)
+{
+    static const char ACL[] = "system.posix_acl_default";
+    unsigned found = entry->mode & S_ISGID ? NODE_SETGID : 0;
+
+    for (size_t i = 0; i < entry->xattr_count; i++)
+        if (entry->xattrs[i].key.len == strlen(ACL) && memcmp(entry->xattrs[i].key.data, ACL, strlen(ACL)) == 0)
+            found |= NODE_ACL;
+    return found;
+}
+
+/* Metadata of a directory; dir is NULL for the root. Its time waits for the end, and so does a mode that locks us out. */
+static int set_directory(struct extract *ex, struct node *node, const struct tar_entry *entry)
+{
+    struct timespec times[2];
+    int fd = walk_fd(ex, node), code;
+    struct origin origin = {
+        .fresh = (node->flags & (NODE_MADE | NODE_NAMED)) == NODE_MADE,
+        .inherits = node->parent ? node->parent->flags & NODE_INHERITS : 0,
+        .born = node->born,
+    };
+
+    if (fd < 0)
+        return extract_io(ex);
+    if ((code = meta_open(ex, fd, entry, origin, DIRECTORY_MODE(entry))))
+        return code;
+    node->born = 0;
+    meta_time(entry, times);
+    node->mtime = times[1].tv_sec;
+    node->mtime_ns = (uint32_t)times[1].tv_nsec;
+    node->mode = (uint16_t)entry->mode;
+    node->flags &= (uint16_t)~(NODE_MODE | NODE_INHERITS);
+    node->flags |= NODE_NAMED | gives(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
+    tree_hold(node);
+    return TAR_OK;
+}
+
+static int make_directory(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
+{
+    struct node *node;
+    int code = directory_node(ex, dir, name, DIRECTORY_MODE(entry), &node);
+
+    return code ? code : set_directory(ex, node, entry);
+}
+
+int make_root(struct extract *ex, const struct tar_entry *entry)
+{
+    return set_directory(ex, ex->root, entry);
+}
+
+int make_entry(struct extract *ex, const struct split_name *name, const struct tar_entry *entry)
+{
+    struct node *dir;
+    int code = walk_to(ex, name->parent, name->parent_len, 1, &dir);
+
+    if (code || (code = tree_fits(ex, dir, name->base_len, 0)))
+        return code;
+    switch (entry->type) {
+    case 'd':
+        return make_directory(ex, dir, name->base, entry);
+    case 'h':
+        code = make_hard_link(ex, dir, name->base, entry);
+        break;
+    case 'c':
+    case 'b':
+        code = make_device(ex, dir, name->base, entry);
+        break;
+    default:
+        code = make(ex, dir, name->base, entry);
+    }
+    return code ? code : tree_own(ex, dir, name->base);
+}

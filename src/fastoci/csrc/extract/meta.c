@@ -1,0 +1,197 @@
+/* Owners, modes, extended attributes and times. The order is fixed: chown clears set-id bits and capabilities, so it is first;
+ * chmod follows the attributes, and times are last. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract/meta.h"
+
+#include "io/retry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+enum { VALUE_MAX = 65536, LIST_MAX = 65536 };
+
+static int starts(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* What an image may set. Labels and integrity hashes are the host's; overlay's own attributes would redirect a mount. */
+static int allowed(const char *key)
+{
+    if (starts(key, "user."))
+        return !starts(key, "user.overlay.");
+    if (starts(key, "trusted."))
+        return !starts(key, "trusted.overlay.");
+    return strcmp(key, "security.capability") == 0 || strcmp(key, "system.posix_acl_access") == 0 ||
+           strcmp(key, "system.posix_acl_default") == 0;
+}
+
+static int privileged(const char *key)
+{
+    return starts(key, "trusted.") || starts(key, "security.");
+}
+
+/* The attributes of an entry, on fd or, when that is -1, on what the path leads to. Never fatal: file systems differ in what they take. */
+static void set_xattrs(struct extract *ex, int fd, const char *path, const struct tar_entry *entry)
+{
+    char key[NAME_LEN + 1];
+
+    for (size_t i = 0; i < entry->xattr_count; i++) {
+        const struct tar_xattr *xattr = &entry->xattrs[i];
+        int failed = -1;
+        size_t len = xattr->key.len < sizeof key ? xattr->key.len : sizeof key - 1;
+        memcpy(key, xattr->key.data, len);
+        key[len] = 0;
+        if (!allowed(key))
+            continue;
+        ex->work += WORK_XATTR + xattr->value.len / 256;
+        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.owners || !privileged(key)))
+            failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
+                             : setxattr(path, key, xattr->value.data, xattr->value.len, 0);
+        ex->facts.skipped_xattrs += failed != 0;
+    }
+}
+
+/* What a lower layer's directory had, and what a default ACL of its parent gave it. */
+static void clear_xattrs(int fd)
+{
+    char *list;
+    ssize_t len = flistxattr(fd, NULL, 0);
+
+    if (len <= 0 || !(list = calloc(1, LIST_MAX + 1))) /* it ends with a zero, whatever the file system says */
+        return;
+    len = flistxattr(fd, list, LIST_MAX);
+    for (ssize_t at = 0; at < len; at += (ssize_t)strlen(list + at) + 1)
+        if (allowed(list + at))
+            (void)fremovexattr(fd, list + at);
+    free(list);
+}
+
+/* The owner of what nobody may give away; a setgid directory would have given it its group. */
+static int keep_owner(const struct extract *ex, int fd, unsigned inherits)
+{
+    return inherits & NODE_SETGID ? fchown(fd, (uid_t)-1, ex->gid) : 0;
+}
+
+static int differs(const struct extract *ex, const struct tar_entry *entry)
+{
+    return entry->uid != (int64_t)ex->uid || entry->gid != (int64_t)ex->gid;
+}
+
+int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode)
+{
+    int other = differs(ex, entry), failed = 0;
+
+    if (!ex->options.owners) {
+        ex->facts.skipped_owners += (uint64_t)other;
+        failed = keep_owner(ex, fd, origin.inherits);
+    } else if (other || !origin.fresh || origin.inherits & NODE_SETGID) {
+        failed = fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid);
+    }
+    if (failed)
+        return extract_io(ex);
+    if (!origin.fresh || origin.inherits & NODE_ACL)
+        clear_xattrs(fd);
+    if (entry->xattr_count)
+        set_xattrs(ex, fd, NULL, entry);
+    else if (origin.fresh && origin.born && origin.born == mode)
+        return TAR_OK;
+    return fchmod(fd, mode) ? extract_io(ex) : TAR_OK;
+}
+
+static mode_t kind_of(const struct tar_entry *entry)
+{
+    return entry->type == 'l' ? S_IFLNK : entry->type == 'p' ? S_IFIFO : entry->type == 'c' ? S_IFCHR : S_IFBLK;
+}
+
+/* O_PATH pins the very file, so that nothing follows a link; and it is no other's that was moved to the name meanwhile. */
+static int pin(int dir, const char *name, mode_t kind)
+{
+    struct stat st;
+    int fd;
+
+    RETRY(fd, openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (fd < 0 || (fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == kind))
+        return fd;
+    close(fd);
+    errno = ESTALE;
+    return -1;
+}
+
+static int set_pinned(struct extract *ex, int fd, const struct tar_entry *entry, uid_t uid, gid_t gid, unsigned inherits)
+{
+    char path[64];
+
+    if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
+        return -1;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (inherits & NODE_ACL)
+        (void)removexattr(path, "system.posix_acl_access");
+    if (entry->xattr_count)
+        set_xattrs(ex, -1, path, entry);
+    return entry->type == 'l' ? 0 : chmod(path, (mode_t)entry->mode);
+}
+
+int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits)
+{
+    int other = differs(ex, entry), given = ex->options.owners && (other || inherits & NODE_SETGID), fd, failed;
+    uid_t uid = given ? (uid_t)entry->uid : (uid_t)-1;
+    gid_t gid = given ? (gid_t)entry->gid : inherits & NODE_SETGID ? ex->gid : (gid_t)-1;
+    struct timespec times[2];
+
+    if (!ex->options.owners)
+        ex->facts.skipped_owners += (uint64_t)other;
+    if (entry->type != 'l' || given || inherits || entry->xattr_count) { /* most links have nothing to be set */
+        if ((fd = pin(dir, name, kind_of(entry))) < 0)
+            return extract_io(ex);
+        failed = set_pinned(ex, fd, entry, uid, gid, inherits) ? errno : 0;
+        close(fd);
+        if ((errno = failed))
+            return extract_io(ex);
+    }
+    meta_time(entry, times);
+    return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
+}
+
+int meta_implied(struct extract *ex, int fd, struct origin origin)
+{
+    int failed = 0;
+
+    if (!ex->options.owners)
+        failed = keep_owner(ex, fd, origin.inherits);
+    else if (!origin.fresh || origin.inherits & NODE_SETGID || ex->uid != 0 || ex->gid != 0)
+        failed = fchown(fd, 0, 0);
+    if (failed)
+        return extract_io(ex);
+    if (!origin.fresh || origin.inherits & NODE_ACL)
+        clear_xattrs(fd);
+    if (origin.fresh && origin.born == IMPLIED_MODE)
+        return TAR_OK;
+    return fchmod(fd, IMPLIED_MODE) ? extract_io(ex) : TAR_OK;
+}
+
+unsigned meta_inherits(int fd, mode_t mode)
+{
+    unsigned acl = fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0 ? NODE_ACL : 0;
+
+    return acl | (mode & S_ISGID ? NODE_SETGID : 0);
+}
+
+/* The kernel clamps to what the file system holds. */
+void meta_time(const struct tar_entry *entry, struct timespec times[2])
+{
+    time_t seconds = (time_t)entry->mtime;
+
+    if ((int64_t)seconds != entry->mtime) /* a 32-bit time_t */
+        seconds = entry->mtime < 0 ? INT32_MIN : INT32_MAX;
+    times[0].tv_sec = times[1].tv_sec = seconds;
+    times[0].tv_nsec = times[1].tv_nsec = (long)entry->mtime_ns;
+}

@@ -1,0 +1,17 @@
+/* What an extractor is asked for: what it may apply, and how much. */
+#ifndef FASTOCI_EXTRACT_OPTIONS_H
+#define FASTOCI_EXTRACT_OPTIONS_H
+
+#include <stdint.h>
+
+struct extract_options {
+    int owners;           /* apply owners, device nodes and privileged xattrs; else they are skipped and counted */
+    int base;             /* the root holds lower layers, so whiteouts have work to do */
+    uint64_t max_entries; /* entries of this layer, whiteouts included */
+    uint64_t max_bytes;   /* sum of apparent file sizes, of extended attributes, and of names that are long together */
+    uint64_t max_directories; /* that the layer makes or reaches; about 130 bytes of memory each */
+    uint64_t max_work;    /* units of some 60 ns, as context.h counts them, beside 512 for each entry */
+    const int *stop;      /* as io/stop.h has it: the call under way ends soon; NULL: nobody asks */
+};
+
+#endif

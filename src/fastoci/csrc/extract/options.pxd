@@ -1,0 +1,12 @@
+from libc.stdint cimport uint64_t
+
+
+cdef extern from "extract/options.h" nogil:
+    struct extract_options:
+        int owners
+        int base
+        uint64_t max_entries
+        uint64_t max_bytes
+        uint64_t max_directories
+        uint64_t max_work
+        const int *stop

@@ -1,0 +1,374 @@
+/* Directories of the tree: which ones this layer has touched, their descriptors, and what else this layer made.
+ * The hash is keyed, so names cannot be chosen to collide. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "extract/tree.h"
+
+#include "extract/meta.h"
+#include "io/retry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { FDS_MAX = 512 };
+
+/* --- the hash: SipHash-1-3 of a directory's id and a name --- */
+
+#define ROTATE(x, b) ((x) << (b) | (x) >> (64 - (b)))
+
+static void sip_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = ROTATE(v[1], 13) ^ v[0];
+    v[3] = ROTATE(v[3], 16) ^ v[2];
+    v[0] = ROTATE(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = ROTATE(v[1], 17) ^ v[2];
+    v[3] = ROTATE(v[3], 21) ^ v[0];
+    v[2] = ROTATE(v[2], 32);
+}
+
+static void sip_word(uint64_t v[4], uint64_t word)
+{
+    v[3] ^= word;
+    sip_round(v);
+    v[0] ^= word;
+}
+
+/* Never 0, which marks a free slot. */
+static uint64_t hash_of(const struct extract *ex, const struct node *dir, const char *name, size_t len)
+{
+    uint64_t v[4] = {ex->key[0] ^ 0x736f6d6570736575u, ex->key[1] ^ 0x646f72616e646f6du, ex->key[0] ^ 0x6c7967656e657261u,
+                     ex->key[1] ^ 0x7465646279746573u};
+    uint64_t last = (uint64_t)(len + 8) << 56, word;
+    size_t at = 0;
+
+    sip_word(v, dir->id);
+    for (; at + 8 <= len; at += 8) {
+        memcpy(&word, name + at, 8);
+        sip_word(v, word);
+    }
+    for (size_t i = 0; at + i < len; i++)
+        last |= (uint64_t)(uint8_t)name[at + i] << (8 * i);
+    sip_word(v, last);
+    v[2] ^= 0xff;
+    for (int i = 0; i < 3; i++)
+        sip_round(v);
+    word = v[0] ^ v[1] ^ v[2] ^ v[3];
+    return word ? word : 1;
+}
+
+/* --- nodes --- */
+
+struct node *tree_find(struct extract *ex, const struct node *dir, const char *name)
+{
+    uint32_t hash = (uint32_t)hash_of(ex, dir, name, strlen(name));
+    struct node *node = ex->table[hash & (ex->table_size - 1)];
+
+    while (node && !(node->hash == hash && node->parent == dir && strcmp(node->name, name) == 0))
+        node = node->chain;
+    return node;
+}
+
+static int table_grow(struct extract *ex)
+{
+    size_t size = ex->table_size ? ex->table_size * 2 : 256;
+    struct node **table;
+
+    if (ex->nodes < ex->table_size)
+        return 0;
+    if (!(table = calloc(size, sizeof *table)))
+        return -1;
+    for (struct node *node = ex->oldest; node; node = node->newer) {
+        node->chain = table[node->hash & (size - 1)];
+        table[node->hash & (size - 1)] = node;
+    }
+    free(ex->table);
+    ex->table = table;
+    ex->table_size = size;
+    return 0;
+}
+
+static void recent_unlink(struct extract *ex, struct node *node)
+{
+    *(node->recent ? &node->recent->stale : &ex->most_recent) = node->stale;
+    *(node->stale ? &node->stale->recent : &ex->most_stale) = node->recent;
+}
+
+static void recent_push(struct extract *ex, struct node *node)
+{
+    node->recent = NULL;
+    node->stale = ex->most_recent;
+    *(ex->most_recent ? &ex->most_recent->recent : &ex->most_stale) = node;
+    ex->most_recent = node;
+}
+
+void tree_used(struct extract *ex, struct node *node)
+{
+    if (!node->parent || ex->most_recent == node)
+        return;
+    recent_unlink(ex, node);
+    recent_push(ex, node);
+}
+
+void tree_shut(struct extract *ex, struct node *node)
+{
+    if (node->fd < 0)
+        return;
+    close(node->fd);
+    node->fd = -1;
+    if (node->parent) {
+        recent_unlink(ex, node);
+        ex->open_fds--;
+    }
+}
+
+void tree_shut_stale(struct extract *ex)
+{
+    if (ex->most_stale == ex->pinned)
+        tree_used(ex, ex->pinned);
+    tree_shut(ex, ex->most_stale);
+}
+
+void tree_keep_open(struct extract *ex, struct node *node, int fd)
+{
+    node->fd = fd;
+    if (!node->parent)
+        return;
+    recent_push(ex, node);
+    if (++ex->open_fds > ex->max_fds)
+        tree_shut_stale(ex);
+}
+
+static void link_node(struct extract *ex, struct node *node)
+{
+    struct node *parent = node->parent;
+
+    node->chain = ex->table[node->hash & (ex->table_size - 1)];
+    ex->table[node->hash & (ex->table_size - 1)] = node;
+    ex->nodes++;
+    node->older = ex->newest;
+    *(ex->newest ? &ex->newest->newer : &ex->oldest) = node;
+    ex->newest = node;
+    if (!parent)
+        return;
+    node->sibling = parent->child;
+    if (parent->child)
+        parent->child->sibling_before = node;
+    parent->child = node;
+}
+
+static void unlink_node(struct extract *ex, struct node *node)
+{
+    struct node **slot = &ex->table[node->hash & (ex->table_size - 1)];
+
+    tree_shut(ex, node);
+    while (*slot != node)
+        slot = &(*slot)->chain;
+    *slot = node->chain;
+    ex->nodes--;
+    *(node->older ? &node->older->newer : &ex->oldest) = node->newer;
+    *(node->newer ? &node->newer->older : &ex->newest) = node->older;
+    if (node->sibling)
+        node->sibling->sibling_before = node->sibling_before;
+    if (node->sibling_before)
+        node->sibling_before->sibling = node->sibling;
+    else if (node->parent)
+        node->parent->child = node->sibling;
+    free(node);
+}
+
+void tree_drop(struct extract *ex, struct node *node)
+{
+    struct node *at = node, *up;
+
+    ex->cached_node = NULL;
+    for (;;) {
+        while (at->child)
+            at = at->child;
+        up = at->parent;
+        if (at == node)
+            break;
+        unlink_node(ex, at);
+        at = up;
+    }
+    unlink_node(ex, node);
+}
+
+/* Times and modes of what was there before; a directory that its owner may not enter is widened until the end. */
+static int examine(const struct extract *ex, struct node *node, int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st))
+        return -1;
+    node->mtime = st.st_mtim.tv_sec;
+    node->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+    node->flags |= meta_inherits(fd, st.st_mode);
+    if (ex->uid != 0 && (st.st_mode & 0700) != 0700) {
+        node->mode = st.st_mode & 07777;
+        node->flags |= NODE_MODE;
+        return fchmod(fd, node->mode | 0700);
+    }
+    return 0;
+}
+
+static size_t path_len(const struct node *dir, size_t len)
+{
+    return dir && dir->parent ? dir->path_len + 1 + len : len;
+}
+
+int tree_fits(struct extract *ex, const struct node *dir, size_t len, int directory)
+{
+    if (path_len(dir, len) > PATH_LEN)
+        return extract_bad(ex, EXTRACT_PATH, (int64_t)path_len(dir, len));
+    if (directory && ex->nodes > ex->options.max_directories) /* the root is one */
+        return extract_bad(ex, EXTRACT_DIRECTORIES, (int64_t)ex->options.max_directories);
+    return TAR_OK;
+}
+
+struct node *tree_add(struct extract *ex, struct node *parent, const char *name, int fd, int existing)
+{
+    size_t len = strlen(name);
+    struct node *node = NULL;
+
+    if (table_grow(ex) == 0)
+        node = calloc(1, sizeof *node + len + 1);
+    if (!node || (existing && examine(ex, node, fd))) {
+        int error = node ? errno : ENOMEM;
+        free(node);
+        close(fd);
+        errno = error;
+        return NULL;
+    }
+    memcpy(node->name, name, len);
+    node->id = ++ex->last_id;
+    node->parent = parent;
+    node->flags |= existing ? 0 : NODE_MADE | NODE_BARE;
+    node->hash = parent ? (uint32_t)hash_of(ex, parent, name, len) : 1;
+    node->path_len = (uint16_t)path_len(parent, len);
+    link_node(ex, node);
+    tree_keep_open(ex, node, fd);
+    return node;
+}
+
+/* --- what this layer made --- */
+
+void tree_hold(struct node *node)
+{
+    for (; node && !(node->flags & NODE_HOLDS); node = node->parent)
+        node->flags |= NODE_HOLDS;
+}
+
+static size_t own_slot(const uint64_t *own, size_t size, uint64_t hash)
+{
+    size_t at = hash & (size - 1);
+
+    while (own[at] && own[at] != hash)
+        at = (at + 1) & (size - 1);
+    return at;
+}
+
+static int own_grow(struct extract *ex)
+{
+    size_t size = ex->own_size ? ex->own_size * 2 : 1024;
+    uint64_t *own;
+
+    if (ex->own_count * 4 < ex->own_size * 3)
+        return 0;
+    if (!(own = calloc(size, sizeof *own)))
+        return -1;
+    for (size_t i = 0; i < ex->own_size; i++)
+        if (ex->own[i])
+            own[own_slot(own, size, ex->own[i])] = ex->own[i];
+    free(ex->own);
+    ex->own = own;
+    ex->own_size = size;
+    return 0;
+}
+
+int tree_own(struct extract *ex, struct node *dir, const char *name)
+{
+    uint64_t hash;
+    size_t slot;
+
+    dir->flags |= NODE_DIRTY;
+    if (!ex->options.base) /* there are no whiteouts to survive */
+        return TAR_OK;
+    tree_hold(dir);
+    if (own_grow(ex)) {
+        errno = ENOMEM;
+        return extract_io(ex);
+    }
+    hash = hash_of(ex, dir, name, strlen(name));
+    slot = own_slot(ex->own, ex->own_size, hash);
+    ex->own_count += ex->own[slot] == 0;
+    ex->own[slot] = hash;
+    return TAR_OK;
+}
+
+int tree_owns(struct extract *ex, const struct node *dir, const char *name)
+{
+    if (!ex->own)
+        return 0;
+    return ex->own[own_slot(ex->own, ex->own_size, hash_of(ex, dir, name, strlen(name)))] != 0;
+}
+
+/* --- beginning and end --- */
+
+static size_t fd_budget(void)
+{
+    struct rlimit limit;
+    rlim_t share;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return TREE_FDS_MIN;
+    share = limit.rlim_cur / 16; /* several layers at once, and the rest of the process */
+    return share > FDS_MAX ? FDS_MAX : share < TREE_FDS_MIN ? TREE_FDS_MIN : (size_t)share;
+}
+
+int tree_init(struct extract *ex, int root_fd)
+{
+    int fd;
+
+    if (syscall(SYS_getrandom, ex->key, sizeof ex->key, 0) != (long)sizeof ex->key)
+        return -1;
+    ex->max_fds = fd_budget();
+    RETRY(fd, fcntl(root_fd, F_DUPFD_CLOEXEC, 0)); /* whatever mode it has by now */
+    if (fd < 0)
+        return -1;
+    ex->root = tree_add(ex, NULL, "", fd, 1);
+    return ex->root ? 0 : -1;
+}
+
+void tree_free(struct extract *ex)
+{
+    for (struct node *node = ex->oldest, *next; node; node = next) {
+        next = node->newer;
+        if (node->fd >= 0)
+            close(node->fd);
+        free(node);
+    }
+    free(ex->table);
+    free(ex->own);
+    free(ex->walk[0].text);
+    free(ex->walk[1].text);
+    free(ex->cached.text);
+    free(ex->dents);
+    free(ex->pending);
+    ex->dents = NULL;
+    ex->pending = NULL;
+    ex->root = ex->oldest = ex->newest = ex->cached_node = ex->most_recent = ex->most_stale = NULL;
+    ex->table = NULL;
+    ex->own = NULL;
+    ex->walk[0].text = ex->walk[1].text = ex->cached.text = NULL;
+}
