@@ -51,16 +51,16 @@ def test_threads_that_look_at_a_layer_under_way_race_with_nothing(tests: Path) -
         pytest.skip("needs make and gcc")
     if not os.path.isabs(output(tests, "gcc", "-print-file-name=libtsan.so").strip()):
         pytest.skip("this gcc has no ThreadSanitizer")
-    make(tests, "build/tsan/test_threads")
-    assert output(tests, "setarch", "-R", tests / "build/tsan/test_threads") == "test_threads: ok\n"
+    make(tests, "build/tsan/extract/test_threads")
+    assert output(tests, "setarch", "-R", tests / "build/tsan/extract/test_threads") == "test_threads: ok\n"
 
 
 @pytest.mark.timeout(300)
 def test_what_isal_and_libzstd_say_is_not_believed(tests: Path, peer: Callable[[str], str]) -> None:
     for program in ("make", "cc", "igzip"):  # Debian's isal has the library, too
         peer(program)
-    make(tests, "build/test_inflate")
-    assert output(tests, tests / "build/test_inflate") == "test_inflate: ok: isa-l libzstd\n"
+    make(tests, "build/inflate/test_inflate")
+    assert output(tests, tests / "build/inflate/test_inflate") == "test_inflate: ok: isa-l libzstd\n"
 
 
 @pytest.mark.timeout(300)
@@ -74,16 +74,18 @@ def test_the_c_unit_tests_pass_on_an_emulated_arm(tests: Path, peer: Callable[[s
 def test_nist_vectors_hold_on_an_emulated_arm(tests: Path, shared: Path, peer: Callable[[str], str]) -> None:
     for program in ("make", "aarch64-linux-gnu-gcc", "qemu-aarch64"):
         peer(program)
-    make(tests, "build/arm/test_sha256")
+    make(tests, "build/arm/sha256/test_sha256")
     vectors = [shared / "corpora" / "nist-cavp" / name for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp")]
     emulator = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
-    assert output(tests, *emulator, tests / "build/arm/test_sha256", *vectors).startswith("test_sha256: ok: sha-arm ")
+    assert output(tests, *emulator, tests / "build/arm/sha256/test_sha256", *vectors).startswith(
+        "test_sha256: ok: sha-arm "
+    )
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates an older processor of this kind")
 def test_an_x86_without_sha_instructions_gets_the_next_tier(tests: Path, peer: Callable[[str], str]) -> None:
     for program in ("make", "cc", "qemu-x86_64"):
         peer(program)
-    make(tests, "build/test_sha256")
-    said = output(tests, "qemu-x86_64", "-cpu", "Nehalem", tests / "build/test_sha256")
+    make(tests, "build/sha256/test_sha256")
+    said = output(tests, "qemu-x86_64", "-cpu", "Nehalem", tests / "build/sha256/test_sha256")
     assert said.startswith("test_sha256: ok: ") and "sha-ni" not in said

@@ -48,7 +48,7 @@ def flags() -> dict[str, str]:
 def build(name: str, with_flags: str, into: Path) -> Driver:
     """Compile the driver and the SHA-256 of the core."""
     path = into / name.replace("/", "_")
-    sources = [Path(__file__).with_name("sha256.c"), *sorted(CSRC.glob("sha256*.c"))]
+    sources = [Path(__file__).with_name("sha256.c"), *sorted(CSRC.glob("sha256/*.c"))]
     options = [*shlex.split(with_flags), *OURS, f"-I{CSRC}"]
     subprocess.run(["cc", *options, "-o", path, *sources, "-ldl"], check=True)
     return Driver(with_flags, path)

@@ -5,7 +5,7 @@
  *   sha256 lanes TIER                   how many lanes the measurement at the start chooses
  *
  * A second is one of CPU time. */
-#include "sha256.h"
+#include "sha256/sha256.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -210,7 +210,7 @@ class Extractor:
     ``root_fd`` stays the caller's. ``owners``: apply owners, device nodes and privileged xattrs (needs root); without
     it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
     ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
-    names, links and attributes may ask for beside the entries' own share (``csrc/extract_internal.h``).
+    names, links and attributes may ask for beside the entries' own share (``csrc/extract/context.h``).
     """
 
     def __new__(
