@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,6 @@ from fastoci.cli.formatting import aligned, plain, size
 
 SOME_FAILED: Final = 9
 _UNEXPECTED: Final = 1
-_DEBUG: Final = "FASTOCI_DEBUG"
 
 # The first class that matches holds.
 _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
@@ -72,7 +70,7 @@ def merge(codes: Sequence[int]) -> int:
 def line(error: BaseException, subject: str = "") -> str:
     """One line that names the subject (a reference, a directory), the blob, the source, and what is wrong."""
     if not isinstance(error, errors.FastociError):
-        text = f"unexpected {type(error).__name__}: {error} (run with {_DEBUG}=1 for the traceback)"
+        text = f"unexpected {type(error).__name__}: {error} (run with --debug for the traceback)"
         return plain(f"{subject}: {text}" if subject else text)
     text = error.message
     names = ["blob", "url", "layer"] + (["path"] if not isinstance(error, errors.BlobNotFoundError) else [])
@@ -107,12 +105,11 @@ def table(error: BaseException) -> list[str]:
 
 
 def report(failures: Sequence[tuple[str, BaseException]]) -> None:
-    """Write a line for each (subject, error) on stderr, then each hint once, and tracebacks on request."""
-    for subject, error in failures:
-        if os.environ.get(_DEBUG):
-            import traceback
+    """Write a line for each (subject, error) on stderr, then each hint once; the log has the tracebacks."""
+    import logging
 
-            traceback.print_exception(error, file=sys.stderr)
+    for subject, error in failures:
+        logging.getLogger(__name__).debug("%s", line(error, subject), exc_info=error)
         click.echo(f"fastoci: {line(error, subject)}", err=True)
         for row in table(error):
             click.echo(f"  {row}", err=True)

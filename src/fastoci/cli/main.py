@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from fastoci.cli import errors
+from fastoci.cli import errors, log_options
 from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
 
 _EXIT_CODES = """\b
@@ -68,6 +68,9 @@ def program() -> None:
 
     Results go to stdout, everything else to stderr.
     """
+
+
+log_options.add_to(program)
 
 
 def main() -> None:

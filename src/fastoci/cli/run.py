@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import uvloop
 
+from fastoci.cli import log
 from fastoci.cli.errors import Stopped
 from fastoci.cli.progress.display import Display
 
@@ -26,7 +27,8 @@ def run(job: Coroutine[object, object, T], display: Display | None = None) -> T:
         Stopped: a signal came and the job did not end by itself.
     """
     caught: list[int] = []
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    show = None if display is None else display.log
+    with log.shown_by(show), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_watch(job, display, caught))
         except BaseException:

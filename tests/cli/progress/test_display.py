@@ -228,18 +228,18 @@ def test_json_is_one_object_an_event(stage: Stage) -> None:
 
 
 def test_what_images_share_counts_once_in_the_end() -> None:
-    tally = ProgressState()
+    state = ProgressState()
     for event in (
         planned("h/a"),
         planned("h/b"),
         *fetched("sha256:1", 40 * MB, "h/a"),
         *fetched("sha256:2", MB, "h/b"),
     ):
-        tally.see(event, 0)
-    assert extent(tally) == (41 * MB, 80 * MB)
+        state.see(event, 0)
+    assert extent(state) == (41 * MB, 80 * MB)
     for name in ("h/a", "h/b"):
-        tally.see(ImageDone(name, "sha256:aa"), 1)
-    assert extent(tally) == (41 * MB, 41 * MB)
+        state.see(ImageDone(name, "sha256:aa"), 1)
+    assert extent(state) == (41 * MB, 41 * MB)
 
 
 def test_a_manifest_is_no_blob_of_the_plan(stage: Stage) -> None:
@@ -249,61 +249,61 @@ def test_a_manifest_is_no_blob_of_the_plan(stage: Stage) -> None:
     assert stage.lines() == [f"{NAME}: nothing to fetch, sha256:aa"]
 
 
-def _drawn(tally: ProgressState, width: int = 120) -> str:
+def _drawn(state: ProgressState, width: int = 120) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(draw(tally))
+    console.print(draw(state))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def test_127_layers_fit_a_small_terminal() -> None:
-    tally = ProgressState()
-    tally.see(ImageStarted(NAME), 0)
-    tally.see(planned(blobs=127), 0)
+    state = ProgressState()
+    state.see(ImageStarted(NAME), 0)
+    state.see(planned(blobs=127), 0)
     for number in range(127):
-        tally.see(BlobStarted(NAME, f"sha256:{number:064x}", MB, 0), 0)
-    drawn = _drawn(tally)
+        state.see(BlobStarted(NAME, f"sha256:{number:064x}", MB, 0), 0)
+    drawn = _drawn(state)
     assert len(drawn.splitlines()) < 20
     assert "redis:7 " in drawn
     assert "0 of 127 blobs" in drawn
 
 
 def test_the_row_of_a_layer_goes_when_it_is_done() -> None:
-    tally = ProgressState()
+    state = ProgressState()
     for event in *begun(), BlobStarted(NAME, "sha256:123456789abcdef", 4 * MB, MB):
-        tally.see(event, 0)
-    assert "123456789abc " in _drawn(tally)
-    assert "1.0 of 4.0 MB" in _drawn(tally)
-    tally.see(BlobDone("sha256:123456789abcdef", 4 * MB), 1)
-    assert "123456789abc" not in _drawn(tally)
-    assert "4.0 of 40 MB" in _drawn(tally)
+        state.see(event, 0)
+    assert "123456789abc " in _drawn(state)
+    assert "1.0 of 4.0 MB" in _drawn(state)
+    state.see(BlobDone("sha256:123456789abcdef", 4 * MB), 1)
+    assert "123456789abc" not in _drawn(state)
+    assert "4.0 of 40 MB" in _drawn(state)
 
 
 def test_files_have_a_row_beside_the_fetch_and_then_the_only_one() -> None:
-    tally = ProgressState()
+    state = ProgressState()
     for event in *begun(blobs=1), UnpackStarted(NAME, "/r", 8, 60 * MB), UnpackProgress(NAME, 2, 9 * MB, 1234):
-        tally.see(event, 0)
-    rows = _drawn(tally).splitlines()
+        state.see(event, 0)
+    rows = _drawn(state).splitlines()
     assert [rows[0].split()[0], rows[1].split()[0]] == ["redis:7", "files"]
     assert "unpacking 9.0 of 60 MB, 2 of 8 layers" in rows[1]
     for event in fetched("sha256:1", 40 * MB):
-        tally.see(event, 1)
-    assert [row.split()[0] for row in _drawn(tally).splitlines()] == ["redis:7"]
+        state.see(event, 1)
+    assert [row.split()[0] for row in _drawn(state).splitlines()] == ["redis:7"]
 
 
 def test_many_images_have_few_rows_and_one_for_all() -> None:
-    tally = ProgressState()
+    state = ProgressState()
     for number in range(50):
-        tally.see(ImageStarted(f"h/image{number}"), 0)
-    lines = _drawn(tally).splitlines()
+        state.see(ImageStarted(f"h/image{number}"), 0)
+    lines = _drawn(state).splitlines()
     assert len(lines) < 10
     assert "0 of 50 images" in lines[-1]
 
 
 def test_names_in_bars_are_no_markup_and_no_escapes() -> None:
-    tally = ProgressState()
-    tally.see(ImageStarted("h/[bold red]x[bold]\x1b[2J"), 0)
-    assert "[bold red]x[bold]\\x1b[2J" in _drawn(tally)
+    state = ProgressState()
+    state.see(ImageStarted("h/[bold red]x[bold]\x1b[2J"), 0)
+    assert "[bold red]x[bold]\\x1b[2J" in _drawn(state)
 
 
 def test_bars_appear_after_a_second_and_leave_the_summary(stage: Stage) -> None:
@@ -332,6 +332,65 @@ def test_a_quota_is_told_when_it_runs_out(stage: Stage, remaining: int, limit: i
     Log(BestEffortStream(stage.text), stage.clock)(QuotaSeen("hub", remaining, limit, 21600))
     assert stage.text.getvalue().startswith(text)
     assert bool(stage.text.getvalue()) is bool(text)
+
+
+RETRYING = Retrying(NAME, "sha256:1", "https://hub.test/v2", "503 Service Unavailable", 2, 8, 4.0)
+
+
+def test_a_log_has_a_line_for_each_trouble_and_none_for_connections(stage: Stage) -> None:
+    log = stage.log()
+    for event in *begun(), RETRYING, ConnectionLimitChanged("https://hub.test", 2, 1, "faster"):
+        log(event)
+    assert stage.lines() == [f"{NAME}: 503 Service Unavailable, try 3 of 8 in 4 s (https://hub.test/v2, 1)"]
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [BlobProgress("sha256:1", 2 * MB), BlobDone("sha256:1", 4 * MB), ImageFailed(NAME, "no"), ImageDone(NAME, "x")],
+)
+def test_a_note_stands_beside_the_image_in_trouble_until_there_is_progress(progress: Event) -> None:
+    state = ProgressState()
+    for event in (
+        *begun(),
+        BlobStarted(NAME, "sha256:1", 4 * MB, MB),
+        BlobStarted(NAME, "sha256:2", 4 * MB, 0),
+        RETRYING,
+    ):
+        state.see(event, 0)
+    state.see(BlobProgress("sha256:2", 2 * MB), 0)  # of another blob
+    assert "503 Service Unavailable, try 3 of 8 in 4 s" in _drawn(state)
+    state.see(progress, 1)
+    assert "503" not in _drawn(state)
+
+
+def test_the_note_of_a_name_goes_when_it_is_resolved(stage: Stage) -> None:
+    state = ProgressState()
+    for event in ImageStarted(NAME), Retrying(NAME, "", "https://hub.test/v2", "a timeout", 1, 3, 0.5):
+        state.see(event, 0)
+    assert "a timeout, try 2 of 3 in 0.5 s" in _drawn(state)
+    state.see(planned(), 1)
+    assert "a timeout" not in _drawn(state)
+
+
+def test_trouble_leaves_no_line_above_the_bars(stage: Stage) -> None:
+    bars = Bars(BestEffortStream(stage.text), stage.clock)
+    for event in *begun(), RETRYING:
+        bars(event)
+    assert stage.lines() == []
+
+
+def test_trouble_is_an_object_of_json(stage: Stage) -> None:
+    Json(BestEffortStream(stage.text))(RETRYING)
+    assert json.loads(stage.lines()[0]) == {
+        "event": "retrying",
+        "image": NAME,
+        "blob": "sha256:1",
+        "server": "https://hub.test/v2",
+        "cause": "503 Service Unavailable",
+        "attempt": 2,
+        "attempts": 8,
+        "wait_s": 4.0,
+    }
 
 
 def test_every_event_is_taken_by_every_display(stage: Stage) -> None:

@@ -41,25 +41,25 @@ class Bars:
     def __init__(self, stream: BestEffortStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._tally = ProgressState()
+        self._state = ProgressState()
         self._live: Live | None = None
 
     def __call__(self, event: events.Event) -> None:
-        self._tally.see(event, self._clock())
-        if text := summary(event, self._tally):
-            self._tell(text)
+        self._state.see(event, self._clock())
+        if text := summary(event, self._state):
+            self.log(text)
 
     def tick(self) -> None:
         """Draw again, once there is something that takes its time."""
         now = self._clock()
-        active = self._tally.active()
-        for image in self._tally.images.values():
+        active = self._state.active()
+        for image in self._state.images.values():
             if now - image.marked[0] >= _MARK_S:
                 image.mark(now)
         if self._live is None and any(now - image.started >= QUIET_S for image in active):
             self._live = _open(self._stream)
         if self._live is not None:
-            self._live.update(draw(self._tally), refresh=True)
+            self._live.update(draw(self._state), refresh=True)
 
     def close(self) -> None:
         """Take the bars away; the summaries stay."""
@@ -67,13 +67,15 @@ class Bars:
             self._live.stop()
             self._live = None
 
-    def _tell(self, text: str) -> None:
-        if self._live is None:
+    def log(self, text: str) -> None:
+        """Write lines, above the bars when there are any."""
+        live = self._live
+        if live is None:
             self._stream.line(text)
             return
         from rich.text import Text
 
-        self._live.console.print(Text(text), soft_wrap=True)
+        live.console.print(Text(text), soft_wrap=True)
 
 
 def _open(stream: BestEffortStream) -> Live:
@@ -88,7 +90,7 @@ def _open(stream: BestEffortStream) -> Live:
     return live
 
 
-def draw(tally: ProgressState) -> Table:
+def draw(state: ProgressState) -> Table:
     """The rows for what is under way, never more than fit on a small terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -99,26 +101,26 @@ def draw(tally: ProgressState) -> Table:
     table.add_column(width=20)
     table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
 
-    def row(name: str, done: int, total: int, told: str) -> None:
+    def row(name: str, done: int, total: int, text: str) -> None:
         bar = ProgressBar(total=total or None, completed=min(done, total), width=20)
-        table.add_row(Text(name), bar, Text(told))
+        table.add_row(Text(name), bar, Text(text))
 
-    active = tally.active()
+    active = state.active()
     for image in active[:_IMAGES]:
-        told, name = fetching(image), plain(_last(image.name))
-        if told or image.unpack is None:
-            row(name, *_extent(image), told or "finishing")
+        text, name = image.note or fetching(image), plain(_last(image.name))
+        if text or image.unpack is None:
+            row(name, *_extent(image), text or "finishing")
         if image.unpack is not None:
-            row("  files" if told else name, *unpacked(image), unpacking(image))
-    blobs = list(tally.blobs.values())
+            row("  files" if text else name, *unpacked(image), unpacking(image))
+    blobs = list(state.blobs.values())
     for blob in blobs[:_BLOBS]:
         row(
             f"  {plain(blob.digest.partition(':')[2][:_HEX])}", blob.offset, blob.size, fraction(blob.offset, blob.size)
         )
-    if len(tally.images) > 1:
+    if len(state.images) > 1:
         hidden = max(0, len(blobs) - _BLOBS)
         more = f", {plural(hidden, 'more blob')} in flight" if hidden else ""
-        row("all", *extent(tally), f"{overview(tally)}{more}")
+        row("all", *extent(state), f"{overview(state)}{more}")
     return table
 
 

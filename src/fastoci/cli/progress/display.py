@@ -15,6 +15,7 @@ from typing import Final, Protocol, TextIO
 
 from fastoci import events
 from fastoci.cli.formatting import plain
+from fastoci.cli.progress.notes import Trouble, log_line
 from fastoci.cli.progress.state import QUIET_S, ProgressState, overview, state, summary
 
 _EVERY_S: Final = 5.0  # between the lines of a log
@@ -48,6 +49,9 @@ class Display(Protocol):
     def tick(self) -> None:
         """Called some five times a second, also when nothing happens."""
 
+    def log(self, text: str) -> None:
+        """Write lines of the log; called on any thread, also when the job is over."""
+
     def close(self) -> None:
         """The job is over."""
 
@@ -57,6 +61,7 @@ class Quiet:
 
     def __init__(self, stream: BestEffortStream) -> None:
         self._stream = stream
+        self.log = stream.line
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Warned):
@@ -79,6 +84,10 @@ class Json:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
         self._stream.line(json.dumps({"event": name, **dataclasses.asdict(event)}))
 
+    def log(self, text: str) -> None:
+        """Write one object for each record."""
+        self._stream.line(json.dumps({"event": "log", "text": text}))
+
     def tick(self) -> None:
         """Nothing to draw."""
 
@@ -87,27 +96,29 @@ class Json:
 
 
 class Log:
-    """Writes a line when an image takes more than a second, every five seconds, and at its end."""
+    """Writes a line when an image takes more than a second, every five seconds, at its end, and for each trouble."""
 
     def __init__(self, stream: BestEffortStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
+        self.log = stream.line
         self._clock = clock
-        self._tally = ProgressState()
-        self._told: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
+        self._state = ProgressState()
+        self._written: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
 
     def __call__(self, event: events.Event) -> None:
-        self._tally.see(event, self._clock())
-        if text := summary(event, self._tally):
+        self._state.see(event, self._clock())
+        text = log_line(event) if isinstance(event, Trouble) else summary(event, self._state)
+        if text:
             self._stream.line(text)
 
     def tick(self) -> None:
         """Write the lines that are due."""
         now = self._clock()
-        active = self._tally.active()
+        active = self._state.active()
         if len(active) > _LINES:
             if self._due("", min(image.started for image in active), now):
-                self._tally.mark(now)
-                self._stream.line(overview(self._tally))
+                self._state.mark(now)
+                self._stream.line(overview(self._state))
             return
         for image in active:
             if self._due(image.name, image.started, now):
@@ -118,10 +129,10 @@ class Log:
         """Nothing to end."""
 
     def _due(self, name: str, started: float, now: float) -> bool:
-        told = self._told.get(name)
-        if now - started < QUIET_S if told is None else now - told < _EVERY_S:
+        last = self._written.get(name)
+        if now - started < QUIET_S if last is None else now - last < _EVERY_S:
             return False
-        self._told[name] = now
+        self._written[name] = now
         return True
 
 

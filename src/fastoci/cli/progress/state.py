@@ -7,6 +7,7 @@ from typing import Final
 
 from fastoci import events
 from fastoci.cli.formatting import fraction, plain, plural, size
+from fastoci.cli.progress.notes import note
 
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
 
@@ -41,6 +42,8 @@ class Image:
     ended: bool = False
     rate: float = 0.0  # bytes a second between the last two marks
     marked: tuple[float, int] = (0.0, 0)  # when, and ``received`` then
+    note: str = ""  # of trouble, until there is progress
+    noted: str = ""  # the blob that the note is of; empty for what a tag names
 
     @property
     def active(self) -> bool:
@@ -86,12 +89,11 @@ class ProgressState:
             case events.BlobFailed():
                 self._move(event.blob, 0)
                 self.blobs.pop(event.blob, None)
-            case events.Warned() | events.QuotaSeen() | events.VerifyProgress():
+            case events.Warned() | events.QuotaSeen() | events.VerifyProgress() | events.ConnectionLimitChanged():
                 pass
-            case events.Retrying() | events.CandidateSwitched() | events.ConnectionLimitChanged():
-                pass
-            case events.FetchResumed() | events.FetchDuplicated():
-                pass
+            case events.Retrying() | events.CandidateSwitched() | events.FetchResumed() | events.FetchDuplicated():
+                if (image := self.images.get(event.image)) is not None:
+                    image.note, image.noted = note(event), event.blob
             case _:
                 self._see_image(event, self._image(event.image, now))
 
@@ -107,7 +109,7 @@ class ProgressState:
     def _see_image(self, event: events.Event, image: Image) -> None:
         match event:
             case events.ImagePlanned():
-                image.plan = event
+                image.plan, image.note = event, ""
             case events.UnpackStarted():
                 image.unpack, image.unpacked = event, None
             case events.UnpackProgress():
@@ -116,9 +118,9 @@ class ProgressState:
                 image.unpack = None
                 image.ended = image.ended or image.plan is None  # layers of no image
             case events.ImageDone():
-                image.ended = True
+                image.ended, image.note = True, ""
             case events.ImageFailed():
-                image.ended, image.unpack = True, None
+                image.ended, image.unpack, image.note = True, None, ""
 
     def _image(self, name: str, now: float) -> Image:
         if name not in self.images:
@@ -130,6 +132,8 @@ class ProgressState:
         if blob is None:
             return
         image = self.images[blob.image]
+        if offset > blob.offset and image.noted == digest:
+            image.note = ""
         image.done += offset - blob.offset
         if not blob.other:
             image.received = max(0, image.received + offset - blob.offset)
@@ -166,47 +170,44 @@ def state(image: Image) -> str:
     return ", ".join(filter(None, [fetching(image), unpacking(image)])) or "finishing"
 
 
-def extent(tally: ProgressState) -> tuple[int, int]:
+def extent(job: ProgressState) -> tuple[int, int]:
     """Bytes that are in the store now, and that were absent at first, as far as this is known.
 
     What images share is in the plan of each: an image that ended counts with what came for itself.
     """
-    planned = [(image, image.plan) for image in tally.images.values() if image.plan is not None]
+    planned = [(image, image.plan) for image in job.images.values() if image.plan is not None]
     total = sum(image.done if image.ended else plan.missing_size for image, plan in planned)
     return sum(image.done for image, _ in planned), total
 
 
-def overview(tally: ProgressState) -> str:
+def overview(job: ProgressState) -> str:
     """One line on all images of the job."""
-    ended = len(tally.images) - len(tally.active())
-    rate = sum(image.rate for image in tally.images.values())
-    return f"{ended} of {plural(len(tally.images), 'image')}, {fraction(*extent(tally))}, {size(rate)}/s"
+    ended = len(job.images) - len(job.active())
+    rate = sum(image.rate for image in job.images.values())
+    return f"{ended} of {plural(len(job.images), 'image')}, {fraction(*extent(job))}, {size(rate)}/s"
 
 
-def summary(event: events.Event, tally: ProgressState) -> str:
-    """The line that remains of an image, an unpacking, a quota that runs out, a server that is left or a warning.
+def summary(event: events.Event, job: ProgressState) -> str:
+    """The line that remains of an image, an unpacking, a quota that runs out or a warning.
 
     Empty for other events.
     """
     match event:
         case events.ImageDone():
-            name, image = plain(event.image), tally.images[event.image]
+            name, image = plain(event.image), job.images[event.image]
             if not image.blobs:
                 return f"{name}: nothing to fetch, {plain(event.digest)}"
             elapsed = max(image.fetched - image.started, 1e-3)  # an unpack may have gone on for longer
-            told = f"{size(image.received)} in {plural(image.blobs, 'blob')}, {elapsed:.{2 if elapsed < 10 else 0}f} s"
-            return f"{name}: {told}, {size(image.received / elapsed)}/s, {plain(event.digest)}"
+            text = f"{size(image.received)} in {plural(image.blobs, 'blob')}, {elapsed:.{2 if elapsed < 10 else 0}f} s"
+            return f"{name}: {text}, {size(image.received / elapsed)}/s, {plain(event.digest)}"
         case events.UnpackDone():
-            told = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
+            text = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
-            return f"{plain(event.image)}: {told}" + (f"; not applied: {skipped}" if skipped else "")
+            return f"{plain(event.image)}: {text}" + (f"; not applied: {skipped}" if skipped else "")
         case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
             most = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"
             return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
-        case events.CandidateSwitched():
-            blob = f" for {plain(event.blob)}" if event.blob else ""
-            return f"{plain(event.server)}: {plain(event.reason)}; {plain(event.following)} is asked{blob}"
         case events.VerifyProgress():
             return f"{plural(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():

@@ -1,0 +1,46 @@
+"""``--debug`` and ``--log-level``, which the program takes before and behind a command's name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def add_to(program: click.Group) -> None:
+    """Let the program and all its commands take these options. The environment is asked once, by the program."""
+    program.params += _options(environment=True)
+    for command in program.commands.values():
+        command.params += _options(environment=False)
+
+
+def _options(*, environment: bool) -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=lambda context, parameter, wanted: _enable("debug" if wanted else None),
+            envvar="FASTOCI_DEBUG" if environment else None,
+            help="Log all that is done, and show tracebacks: --log-level debug.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LEVELS),
+            is_eager=True,
+            expose_value=False,
+            callback=lambda context, parameter, level: _enable(level),
+            envvar="FASTOCI_LOG_LEVEL" if environment else None,
+            help="What the log on stderr has, from this level on.  [default: warning]",
+        ),
+    ]
+
+
+def _enable(level: str | None) -> None:
+    if level is not None:
+        from fastoci.cli import log
+
+        log.enable(level)
