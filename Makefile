@@ -189,4 +189,4 @@ $(VENV)/installed-sanitized: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	@touch $@
 
 clean: ## remove everything that was built
-	rm -rf build dist $(VENV) src/*.egg-info src/fastoci/_core*.so src/fastoci/_core.c
+	rm -rf build dist .coverage* $(VENV) src/*.egg-info src/fastoci/_core*.so src/fastoci/_core.c
