@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 FILE_LINES = 450
 FUNCTION_LINES = 45
 PARAMETERS = 7
-DOCUMENTED = 0.975
+DOCUMENTED = 0.96
 CLONE_LINES = 8
 OWED = ("_core.pyx", "csrc/", "jobs/", "registry/")  # whose owners have not landed yet
 
@@ -66,13 +66,16 @@ def test_no_signature_is_too_wide() -> None:
 
 
 def public(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
-    """A module, and the classes, functions and methods in it whose names say that others may use them."""
+    """A module, and the classes, functions and methods in it whose names do not start with an underscore."""
     yield name, node
     if isinstance(node, Function):
         return
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.ClassDef, Function)) and not child.name.startswith("_"):
-            yield from public(child, f"{name}: {child.name}")
+        if isinstance(child, (ast.ClassDef, Function)):
+            found = public(child, f"{name}: {child.name}")
+            if child.name.startswith("_"):
+                next(found)
+            yield from found
 
 
 def test_public_names_are_documented() -> None:

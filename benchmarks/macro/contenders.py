@@ -43,7 +43,7 @@ def contenders(*, unpacking: bool = True, one_core: bool = False) -> Iterator[Co
     Args:
         one_core: fastoci once more, held to one core.
     """
-    yield Contender(FASTOCI, FASTOCI, lambda *place: measure(fastoci(*place)))
+    yield Contender(FASTOCI, FASTOCI, lambda *where: measure(fastoci(*where)))
     for name, script, programs in _PULLS:
         yield from _variants(name, FASTOCI, _shell(script), programs)
     if not unpacking:

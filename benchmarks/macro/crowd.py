@@ -80,16 +80,16 @@ def _files(directory: int, blobs: Iterable[Descriptor]) -> int:
 def _images(path: Path, directory: int, numbers: Sequence[int], each: int) -> tuple[int, list[Descriptor]]:
     count, sample = 0, []
     for number in numbers:
-        group, place = divmod(number, _GROUP)
+        group, position = divmod(number, _GROUP)
         shared = [_blob("shared", group * _SHARED + index, OCI_LAYER_GZIP) for index in range(_SHARED)]
         own = [_blob("own", number * each + index, OCI_LAYER_GZIP) for index in range(each)]
         config = _blob("config", number, OCI_CONFIG)
         raw = _manifest(config, shared + own)
         manifest = Descriptor.of(raw, OCI_MANIFEST)
-        new = [config, *own, *(shared if place == 0 else ())]
+        new = [config, *own, *(shared if position == 0 else ())]
         count += _files(directory, new) + 1
         (path / "blobs" / "sha256" / manifest.digest.hex).write_bytes(raw)
-        _reference(path, f"registry.example.com/team{group}/app{number}:1.{place}", manifest)
+        _reference(path, f"registry.example.com/team{group}/app{number}:1.{position}", manifest)
         sample += new
     return count, sample
 

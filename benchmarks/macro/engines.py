@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import place
+from benchmarks import scratch
 from benchmarks.measure import Usage, measure
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -33,7 +33,7 @@ address = "{sockets}/ttrpc"
 
 
 def podman(program: str, reference: str, target: Path) -> Usage:
-    """``podman pull`` into storage of its own, which also has the place where it keeps blobs meanwhile."""
+    """``podman pull`` into storage of its own, where it keeps blobs meanwhile too."""
     (target / "tmp").mkdir()
     with _short() as run:
         places = [f"--root={target}/root", f"--runroot={run}/run", f"--tmpdir={target}/engine"]
@@ -57,12 +57,12 @@ def containerd(program: str, reference: str, target: Path) -> Usage:
 
 @contextmanager
 def _short() -> Iterator[Path]:
-    """A directory for sockets and locks: a socket's path has room for 107 characters, podman's runroot for 50."""
+    """A directory for sockets and locks: a socket's path may have 107 characters, podman's runroot for 50."""
     path = Path(tempfile.mkdtemp(prefix="fastoci-"))
     try:
         yield path
     finally:
-        place.clear(path)
+        scratch.clear(path)
 
 
 @contextmanager

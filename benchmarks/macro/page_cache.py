@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report, server
+from benchmarks import data, report, scratch, server
 from benchmarks.macro.contenders import FASTOCI, contenders
 from benchmarks.report import Bar
 
@@ -77,11 +77,11 @@ def shares(sample: data.Sample, address: str, work: Path, *, runs: int) -> dict[
             target.mkdir()
             run(sample, address, target)
             found.setdefault(name, []).append(cached(target) / sample.size)
-            place.clear(target)
+            scratch.clear(target)
     return found
 
 
-def judge(results: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]) -> list[Bar]:
+def bars_of(results: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]) -> list[Bar]:
     """The largest share of ours on each file system."""
     return [
         Bar(f"{kind}: in the page cache after a pull, of its bytes", max(found[FASTOCI]), limits[kind])
@@ -95,20 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fs", choices=("ext4", "xfs"), action="append", help="one of the file systems only")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the image's 2 GB")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the image; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     sample = data.prepare("pair", options.work, scale=options.scale)
     results, limits = {}, {}
     for kind in options.fs or ("ext4", "xfs"):
-        room = 2 * sample.size
-        with server.serve([sample]) as address, place.destination(kind, options.work, size=room) as target:
+        size = 2 * sample.size
+        with server.serve([sample]) as address, scratch.destination(kind, options.work, size=size) as target:
             limits[kind] = limit(target)
             results[kind] = shares(sample, address, target, runs=options.runs)
         for name, found in results[kind].items():
             print(f"{kind}: {name} leaves {max(found):.1%} of {sample.size / 1e6:.0f} MB", file=sys.stderr)
-    bars = judge(results, limits)
+    bars = bars_of(results, limits)
     result = {
         "benchmark": "macro/page_cache",
         **report.circumstances(),

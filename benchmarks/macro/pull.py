@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report, server
+from benchmarks import data, report, scratch, server
 from benchmarks.macro.contenders import CTR, FASTOCI, ONE_CORE, PODMAN, TAR, UMOCI, UNPACK, Contender, contenders
 from benchmarks.macro.stages import START, SUM, Stage, stages, start, total, uncompressed
 from benchmarks.measure import Usage
@@ -46,7 +46,7 @@ def compare(
             try:
                 taken.setdefault(contender.name, []).append(contender.run(sample, address, target))
             finally:
-                place.clear(target)
+                scratch.clear(target)
         for name, stage in alone.items():
             taken.setdefault(name, []).append(stage())
     if alone:
@@ -54,7 +54,7 @@ def compare(
     return taken
 
 
-def judge(image: str, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
+def bars_of(image: str, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
     """The bars of this image, for what has run."""
     ours = [name for name in (FASTOCI, UNPACK) if name in taken]
     peak = max(run.rss for name in ours for run in taken[name]) / (1 << 20)
@@ -89,7 +89,7 @@ def result(
         "file_system": file_system,
         "results": {name: report.summary(runs) for name, runs in taken.items()},
         "ratios": {title: report.ratios(group, ours) for title, ours, group in _groups(found, taken)},
-        "bars": report.bars(list(judge(sample.name, taken))),
+        "bars": report.bars(list(bars_of(sample.name, taken))),
     }
 
 
@@ -107,12 +107,12 @@ def _groups(
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--image", choices=data.NAMES, default="img8")
-    parser.add_argument("--fs", choices=place.FILE_SYSTEMS, default="tmpfs", help="where the results are written")
+    parser.add_argument("--fs", choices=scratch.FILE_SYSTEMS, default="tmpfs", help="where the results are written")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the size of a generated image")
     parser.add_argument("--cores", type=int, choices=[1], help="unpack with fastoci held to one core, too")
     parser.add_argument("--stages", action="store_true", help="measure each stage of pull and unpack alone, too")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the images; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the images; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     return parser.parse_args(arguments)
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = list(contenders(one_core=options.cores == 1))
     with ExitStack() as stack:
         address = stack.enter_context(server.serve([sample]))
-        target = stack.enter_context(place.destination(options.fs, options.work, size=12 * sample.size))
+        target = stack.enter_context(scratch.destination(options.fs, options.work, size=12 * sample.size))
         alone: dict[str, Stage] = {}
         if options.stages:
             tars = stack.enter_context(uncompressed(sample, options.work))
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(report.table(title, group, to=ours), file=sys.stderr)
     outcome = result(sample, options.fs, found, taken)
     report.publish(outcome, options.json)
-    return 0 if all(bar.met for bar in judge(sample.name, taken)) else 1
+    return 0 if all(bar.met for bar in bars_of(sample.name, taken)) else 1
 
 
 if __name__ == "__main__":

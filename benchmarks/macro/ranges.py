@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report, server
+from benchmarks import data, report, scratch, server
 from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
 from benchmarks.server import Shape
@@ -53,7 +53,7 @@ def compare(sample: data.Sample, shape: Shape, work: Path, *, runs: int) -> dict
     return taken
 
 
-def judge(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
+def bars_of(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
     """The ratios that matter."""
 
     def wall(shape: str, name: str) -> float:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--runs", type=int, default=1, help="of the slow servers; the free one is asked five times as often"
     )
     parser.add_argument("--scale", type=float, default=0.4, help="multiplies 1 GB")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the image; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = options.runs * (5 if name == "free" else 1)
         taken[name] = compare(sample, shape, options.work, runs=runs)
         print(report.table(f"{name}: {sample.size / 1e6:.0f} MB", taken[name], to=_OURS), file=sys.stderr)
-    judged = judge(taken)
+    judged = bars_of(taken)
     result = {
         "benchmark": "macro/ranges",
         **report.circumstances(),

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report, server
+from benchmarks import data, report, scratch, server
 from benchmarks.measure import variables
 from benchmarks.report import Bar
 from benchmarks.server import Shape
@@ -117,7 +117,7 @@ def sent(log: Path, digest: str) -> int:
     return sum(int(match["sent"]) for match in matches if match and match["digest"] == digest)
 
 
-def judge(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
+def bars_of(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar]:
     """What restarts cost."""
     limits = Limits()
     pairs = list(itertools.pairwise(attempts))
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies 1 GB")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the image; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     points = sorted(chance.randrange(size // 50, size * 49 // 50) for _ in range(options.kills))
     attempts, sent_bytes = run(sample, options.work, points)
     leaders, leaders_sent = run(short, options.work, [0] * _LEADERS, step=_SHORT)
-    judged = judge(attempts, size, sent_bytes) + judge_leaders(leaders, short_size, leaders_sent)
+    judged = bars_of(attempts, size, sent_bytes) + judge_leaders(leaders, short_size, leaders_sent)
     result = {
         "benchmark": "macro/resume",
         **report.circumstances(),

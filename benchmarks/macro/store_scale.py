@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report, server
+from benchmarks import data, report, scratch, server
 from benchmarks.data import Sample
 from benchmarks.macro.crowd import Crowd, crowd
 from benchmarks.measure import Usage, measure
@@ -34,7 +34,7 @@ PULL, MISSING, LS, DF, GC, GC_MB = 1.1, 1.5, 2.0, 10.0, 15.0, 500
 BIG, SMALL = "pull, full store", "pull, small store"
 COMMANDS = {"ls": ["ls"], "df": ["df"], "gc plan": ["gc", "--dry-run"]}
 _FULL = {"ls": LS, "df": DF, "gc plan": GC}
-_BESIDE = 200 << 20  # bytes of an image that is pulled, and room to spare
+_BESIDE = 200 << 20  # bytes of an image that is pulled, and some more
 _EACH = 18 << 10  # bytes of a file system that is sparse itself, for each blob: ext4 makes an inode for 16 KiB
 _STATS = re.compile(r"\s(\d+)\s+(?:\d+\s+)?(?:newfstatat|fstatat64|lstat|stat|statx)$")
 
@@ -102,7 +102,7 @@ def forget() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def judge(results: Mapping[str, Sequence[Usage]], looked: Mapping[str, Sequence[float]]) -> Iterator[Bar]:
+def bars_of(results: Mapping[str, Sequence[Usage]], looked: Mapping[str, Sequence[float]]) -> Iterator[Bar]:
     """Against the small store, the bare calls, and the clock."""
     ratio = report.ratios({BIG: results[BIG], SMALL: results[SMALL]}, SMALL)[BIG]
     yield from (Bar(f"{BIG} / {SMALL}, {kind}", ratio[kind], PULL) for kind in ("wall", "cpu"))
@@ -130,13 +130,13 @@ def draw(results: Mapping[str, Sequence[Usage]], to: Path) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fs", choices=place.FILE_SYSTEMS, default="tmpfs", help="where the stores are")
+    parser.add_argument("--fs", choices=scratch.FILE_SYSTEMS, default="tmpfs", help="where the stores are")
     parser.add_argument("--blobs", type=int, default=1_000_000)
     parser.add_argument("--references", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=0.05, help="multiplies the image that is pulled, of 950 MB")
     parser.add_argument("--cold", action="store_true", help="also after dropping the kernel's caches")
-    parser.add_argument("--work", type=Path, default=place.WORK)
+    parser.add_argument("--work", type=Path, default=scratch.WORK)
     parser.add_argument("--plot", type=Path, help="the file for a plot")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     return parser.parse_args(arguments)
@@ -147,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     sample = data.prepare("img8", options.work, scale=options.scale)
-    room = options.blobs * _EACH + 4 * sample.size + _BESIDE
-    with place.destination(options.fs, options.work, size=room) as target, server.serve([sample]) as address:
+    size = options.blobs * _EACH + 4 * sample.size + _BESIDE
+    with scratch.destination(options.fs, options.work, size=size) as target, server.serve([sample]) as address:
         started = time.monotonic()
         full = crowd(target / "full", blobs=options.blobs, references=options.references)
         print(f"made {full.count} blobs in {time.monotonic() - started:.0f} s", file=sys.stderr)
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 forget()
                 cold[name] = [measure(command)]
     print(report.table(f"{full.count} blobs, {full.references} references", results, to=SMALL), file=sys.stderr)
-    bars = list(judge(results, looked))
+    bars = list(bars_of(results, looked))
     if options.plot is not None:
         draw(results, options.plot)
     result = {

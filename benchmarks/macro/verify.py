@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import place, report
+from benchmarks import report, scratch
 from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
 from fastoci.store.opening import open_store
@@ -73,15 +73,15 @@ def median(taken: Sequence[Usage]) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both in turns, print, and compare with the bar."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fs", choices=place.FILE_SYSTEMS, default="tmpfs", help="where the store is")
+    parser.add_argument("--fs", choices=scratch.FILE_SYSTEMS, default="tmpfs", help="where the store is")
     parser.add_argument("--blobs", type=int, default=72)
     parser.add_argument("--size", type=int, default=32 << 20, help="bytes of a blob")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--work", type=Path, default=place.WORK)
+    parser.add_argument("--work", type=Path, default=scratch.WORK)
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    with place.destination(options.fs, options.work, size=2 * options.blobs * options.size) as target:
+    with scratch.destination(options.fs, options.work, size=2 * options.blobs * options.size) as target:
         files = fill(target / "store", blobs=options.blobs, size=options.size)
         open_store(target / "empty").close()
         taken = runs(target / "store", target / "empty", files, count=options.runs)

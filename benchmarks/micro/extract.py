@@ -26,7 +26,7 @@ from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report
+from benchmarks import data, report, scratch
 from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
@@ -50,10 +50,10 @@ def extract(tar: Path, target: Path) -> int:
 
 def stage(tar: Path, target: Path, *, adopt: bool) -> None:
     """Stage the layer on a thread of its own and, perhaps, adopt it."""
-    place = target / "stage"
-    place.mkdir()
-    with ThreadPoolExecutor(1) as pool, _opened(target) as root_fd, _opened(place) as place_fd:
-        stager = LayerStager(place_fd, name=tar.name, **_limits())
+    staging = target / "stage"
+    staging.mkdir()
+    with ThreadPoolExecutor(1) as pool, _opened(target) as root_fd, _opened(staging) as staging_fd:
+        stager = LayerStager(staging_fd, name=tar.name, **_limits())
         pool.submit(_feed, tar, stager).result()
         if adopt:
             pool.submit(_adopt, stager, LayerWriter(root_fd, name=tar.name, base=True, **_limits())).result()
@@ -191,7 +191,7 @@ def measure_tar(name: str, options: argparse.Namespace) -> tuple[dict[str, objec
     """Everything about one tar."""
     with uncompressed(name, options.work, options.scale) as tar:
         size = tar.stat().st_size
-        with place.destination(options.fs, options.work, size=3 * size) as target:
+        with scratch.destination(options.fs, options.work, size=3 * size) as target:
             with _fresh(target / "root") as root:
                 entries = extract(tar, root)
             bare = _bare(tar, target, entries) if name == "small" else []
@@ -221,10 +221,10 @@ def measure_tar(name: str, options: argparse.Namespace) -> tuple[dict[str, objec
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all, print, and compare with the bars."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fs", choices=place.FILE_SYSTEMS, default="tmpfs", help="where the files are made")
+    parser.add_argument("--fs", choices=scratch.FILE_SYSTEMS, default="tmpfs", help="where the files are made")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the files' count and the large one's size")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the images; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the images; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
-from benchmarks import data, place, report
+from benchmarks import data, report, scratch
 from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
 from fastoci import _core
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the layers' 950 MB")
-    parser.add_argument("--work", type=Path, default=place.WORK, help="keeps the image; in memory, please")
+    parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the image; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)

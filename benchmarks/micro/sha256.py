@@ -101,7 +101,7 @@ def measure(programs: Mapping[str, Driver], seconds: float) -> dict[str, dict[st
     }
 
 
-def judge(median: Mapping[str, Mapping[str, float]]) -> list[Bar]:
+def bars_of(median: Mapping[str, Mapping[str, float]]) -> list[Bar]:
     """The bars of every build, from the medians."""
     base = median["openssl speed"]
     bars = []
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fastoci-sha256-") as folder:
         programs = {f"flags of {name}": driver.build(name, each, Path(folder)) for name, each in driver.flags().items()}
         spread = table([measure(programs, seconds) for _ in range(options.runs)])
-    bars = judge({build: {rate: each["median"] for rate, each in rates.items()} for build, rates in spread.items()})
+    bars = bars_of({build: {rate: each["median"] for rate, each in rates.items()} for build, rates in spread.items()})
     result = {
         "benchmark": "micro/sha256",
         **report.circumstances(),

@@ -234,15 +234,20 @@ def _header(entry: Entry, size: int) -> bytes:
 
 
 class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
+    def compress(self, data: bytes, /) -> bytes:
+        """Take bytes, give those that are ready."""
+
+    def flush(self) -> bytes:
+        """Give the rest."""
 
 
 class _Plain:
     def compress(self, data: bytes, /) -> bytes:
+        """Give the bytes as they are."""
         return data
 
     def flush(self) -> bytes:
+        """Nothing is left."""
         return b""
 
 
@@ -298,6 +303,7 @@ class _Counted:
 
     @property
     def digest(self) -> Digest:
+        """Of the pieces so far."""
         return Digest.parse(f"sha256:{self._hash.hexdigest()}")
 
 

@@ -58,15 +58,18 @@ class _Resumable:
         self._written = self._saved = ingest.offset
 
     def feed(self, buffer: Buffer) -> None:
+        """Write, and leave a resume point every so many bytes."""
         self._ingest.sink.feed(buffer)
         self._written += len(buffer)
         if self._written - self._saved >= self._every:
             self._save()
 
     def finish(self) -> None:
+        """Complete the file."""
         self._ingest.sink.finish()
 
     def abort(self) -> None:
+        """Leave a last resume point and close the file."""
         with suppress(StoreError):  # a disk that refuses the resume point: the earlier one stays
             self._save()
         self._ingest.sink.abort()

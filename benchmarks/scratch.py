@@ -16,7 +16,7 @@ WORK = Path("/dev/shm/fastoci-benchmarks")  # kept between runs: building the im
 
 @contextmanager
 def destination(kind: str, work: Path, *, size: int) -> Iterator[Path]:
-    """An empty directory on a file system of this kind with room for ``size`` bytes, gone afterwards.
+    """An empty directory on a file system of this kind with ``size`` bytes free, gone afterwards.
 
     Raises:
         PermissionError: other than tmpfs needs root.
