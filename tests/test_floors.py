@@ -141,6 +141,18 @@ def test_a_package_of_others_is_used_in_one_folder(package: str, folder: str) ->
     assert {str(path.parent.relative_to(SOURCE)) for path in users} == {folder}
 
 
+@pytest.mark.parametrize("unit", ["jobs", "transfer"])
+def test_jobs_take_protocols_and_not_the_store_itself(unit: str) -> None:
+    """But for the upkeep of the store's own files: docs/decisions/0010-jobs-take-protocols.md."""
+    upkeep = {"jobs/maintenance.py", "jobs/verify.py"}
+    found = {
+        str(path.relative_to(SOURCE))
+        for path in (SOURCE / unit).rglob("*.py")
+        if any(name.startswith("fastoci.store.store") for name in imports(path))
+    }
+    assert found <= upkeep
+
+
 def test_every_unit_has_a_floor() -> None:
     units = {unit_of(path) for path in SOURCE.rglob("*.py")} | {"_core"}
     assert units <= FLOORS.keys(), "a new folder is a decision record"

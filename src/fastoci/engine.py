@@ -26,7 +26,6 @@ from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, load_image
 from fastoci.jobs.maintenance import Listing
-from fastoci.jobs.preflight import Preflight
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.stored import Stored
@@ -96,28 +95,22 @@ class Engine:
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
         self._pulls = 0
-        self._view_is_old = False
+        self._index_is_old = False
 
     async def __aenter__(self) -> Engine:
         if self._parts is not None:
             raise RuntimeError("the engine is open already: an engine is entered once at a time")
         limits, observer = self._limits, self._observer
-        open_store = partial(
-            Store.at,
-            self.store_path,
-            self._additional,
-            durability=limits.durability,
-            manifest_size=limits.manifest_size,
-        )
+        open_store = partial(Store.at, self.store_path, self._additional, limits=limits)
         store = await Threads.acquire(open_store, Store.close)
         for refused in store.left_out:
             observer(Warned("", str(refused)))
         worker = WorkerPool(limits.workers)
         buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
-        scheduler = Scheduler(store, worker, buffers, limits, observer)
+        scheduler = Scheduler(worker, buffers, limits, observer)
         unpacker = Unpacker(worker, buffers, limits, observer)
         stored = Stored(store, scheduler, worker, buffers, observer)
-        job = PullContext(store, scheduler, stored, unpacker, Preflight(store, worker, limits), limits, observer)
+        job = PullContext(store, scheduler, stored, unpacker, limits, observer)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
         self._parts = _Parts(store, worker, job, verifying, AsyncExitStack())
         return self
@@ -157,9 +150,9 @@ class Engine:
         self._pulls += 1
         try:
             resolved, config = await parts.job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
-            self._view_is_old = True
+            self._index_is_old = True
         except BaseException:
-            with suppress(StoreError):  # the pull's own error is the one to know of; the view stays old
+            with suppress(StoreError):  # the pull's own error is the one to know of; ``index.json`` stays old
                 await self._leave_pull(parts.store)
             raise
         await self._leave_pull(parts.store)
@@ -168,9 +161,9 @@ class Engine:
     async def _leave_pull(self, store: Store) -> None:
         """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
         self._pulls -= 1
-        if not self._pulls and self._view_is_old:
-            await store.update_view()
-            self._view_is_old = False
+        if not self._pulls and self._index_is_old:
+            await store.update_index()
+            self._index_is_old = False
 
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
         """Bring blobs into the store, for pullers that have their own manifests.
@@ -178,14 +171,11 @@ class Engine:
         Raises:
             FastociError: of the first that failed; what was finished stays.
         """
-        store, job = self._open.store, self._open.job
-        async with store.lease(descriptors):
-            missing = await store.missing(descriptors)
-            if missing:
-                await store.mark_pending(missing)
-                async with job.preflight.room(missing):
-                    await all_or_first([asyncio.create_task(job.scheduler.fetch(blob, source)) for blob in missing])
-            await store.flush()
+        store, scheduler = self._open.store, self._open.job.scheduler
+        async with store.session(descriptors) as session, session.reserve() as writer:
+            if fetches := [asyncio.create_task(scheduler.fetch(writer, blob, source)) for blob in session.missing]:
+                await all_or_first(fetches)
+            await writer.flush()
 
     async def images(self) -> tuple[Listing, ...]:
         """The images in the store, by name. A reference's file that cannot be read is told as a warning.
@@ -239,7 +229,13 @@ class Engine:
         parts = self._open
         refs = await maintenance.listed_refs(parts.store, references)
         repairing = Repairing(
-            parts.store, parts.job.scheduler, parts.verifying, repository=self._repository, observer=self._observer
+            parts.store,
+            parts.job.scheduler,
+            parts.verifying,
+            repository=self._repository,
+            invalidate=parts.store.invalidate,
+            limits=self._limits,
+            observer=self._observer,
         )
         return await repairing.repair(refs)
 
@@ -280,7 +276,7 @@ class Engine:
         """
         deleted = await self._open.store.gc(plan or await self.plan_gc())
         if any(item.kind == "ref" for item in deleted):
-            await self._open.store.update_view()
+            await self._open.store.update_index()
         return deleted
 
     async def remove(self, reference: str) -> None:
@@ -292,7 +288,7 @@ class Engine:
         name = str(Reference.parse(reference))
         if not await self._open.store.forget(name):
             raise BlobNotFoundError(f"the store has no reference {name}", path=str(self.store_path))
-        await self._open.store.update_view()
+        await self._open.store.update_index()
 
     async def pin(self, reference: str, pinned: bool = True) -> None:
         """Keep an image whatever ``gc`` is asked to make room for, or let it go again.

@@ -6,12 +6,17 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from fastoci._core import Buffer
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 
@@ -74,7 +79,8 @@ class Ingest(Protocol):
     """One blob on its way into a store: invisible until ``commit``. Held by one owner, under a lock on its digest."""
 
     @property
-    def blob(self) -> Descriptor: ...
+    def blob(self) -> Descriptor:
+        """What is on its way."""
 
     @property
     def offset(self) -> int:
@@ -111,14 +117,109 @@ class Ingest(Protocol):
         """
 
 
-class BlobStore(Protocol):
-    """Keeps verified blobs by digest. ``begin`` → (sink.feed)* → ``commit`` | ``abort``.
+@dataclass(frozen=True, slots=True)
+class IngestStatus:
+    """A blob that is on its way into a store, or was left half-way.
 
-    While another process has a digest, ``begin`` raises and ``wait`` waits, holding nothing.
+    ``size`` bytes of it are there, as far as anybody sees from outside; ``held`` while somebody is at work on it.
     """
 
-    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
-        """Which of these are absent, or present with another size; each digest once, in the order given."""
+    digest: Digest
+    size: int
+    held: bool
+
+
+class BlobStore(Protocol):
+    """Keeps verified blobs by digest, and the names of images. Used by many jobs at once, in many processes.
+
+    A job that brings blobs enters a ``session``; one that only reads them enters ``keep``. Nothing else protects blobs
+    from a gc that runs meanwhile.
+    """
+
+    def session(self, blobs: Collection[Descriptor]) -> AbstractAsyncContextManager[StoreSession]:
+        """Begin a job that needs these blobs: keep them from gc until its end, then see which are missing.
+
+        Raises:
+            StoreError: the disk refused, or the store cannot be written.
+        """
+
+    def keep(self, blobs: Collection[Descriptor], *, name: str = "") -> AbstractAsyncContextManager[None]:
+        """Keep blobs from gc while they are read. A store that this process may not write is read without that.
+
+        Args:
+            name: of the image that they are of: it was used now.
+        """
+
+    async def missing(self, blobs: Collection[Descriptor]) -> list[Descriptor]:
+        """Which of these are absent, or present with another size; each digest once, in the order given.
+
+        The answer is worth nothing beside a gc, unless a ``session`` or ``keep`` protects the blobs.
+        """
+
+    async def read(self, blob: Descriptor) -> bytes:
+        """All bytes of a small blob (a manifest or config).
+
+        Raises:
+            BlobNotFoundError: absent, or of another size.
+        """
+
+    def open(self, blob: Descriptor) -> int:
+        """A read-only descriptor of the blob's file; the caller closes it. May be called from any thread.
+
+        Raises:
+            BlobNotFoundError: absent, or of another size, or not a regular file.
+        """
+
+    async def mark_corrupt(self, digest: Digest) -> None:
+        """Count a blob as absent until it is replaced: it was hashed, and is not what its name says."""
+
+    async def image(self, name: str) -> StoredImage:
+        """What was recorded last under this name.
+
+        Raises:
+            BlobNotFoundError: nothing was.
+        """
+
+    async def ingests(self) -> list[IngestStatus]:
+        """All blobs that are on their way, or were left half-way."""
+
+    async def ingest(self, digest: Digest) -> IngestStatus | None:
+        """How far one of them is; None when there is none."""
+
+    async def discard(self, digest: Digest) -> bool:
+        """Delete what an earlier attempt left of a blob; whether there was anything.
+
+        Raises:
+            StoreBusyError: somebody is at work on it.
+        """
+
+
+class StoreSession(Protocol):
+    """A job's time in a store. Its blobs are safe from gc; which of them are ``missing`` is known, and announced.
+
+    Nothing can be fetched yet: ``reserve`` gives who can.
+    """
+
+    @property
+    def missing(self) -> tuple[Descriptor, ...]:
+        """What was absent when the session began, each digest once, in the order given."""
+
+    def reserve(self, *, root: Path | None = None, unpacked: int = 0) -> AbstractAsyncContextManager[StoreWriter]:
+        """Hold space for what is missing, beside what other sessions of this process hold, until it is there.
+
+        Args:
+            root: a directory, made or not, that the job fills with ``unpacked`` bytes of files.
+        Raises:
+            StoreFullError: there is not enough; nothing was fetched.
+        """
+
+
+class StoreWriter(Protocol):
+    """Who brings the blobs of a session: those that were missing, and any other of them that is found corrupt.
+
+    ``begin`` → (sink.feed)* → ``commit`` | ``abort``, blob by blob, then ``record`` or ``flush``. While another process
+    has a digest, ``begin`` raises and ``wait`` waits, holding nothing.
+    """
 
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> Ingest | None:
         """Take hold of the digest; None when the blob is there by then.
@@ -130,6 +231,7 @@ class BlobStore(Protocol):
         Raises:
             StoreBusyError: another process, or another task, has it.
             StoreError: the disk refused.
+            ValueError: the session does not have the blob, or is over.
         """
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
@@ -141,18 +243,20 @@ class BlobStore(Protocol):
             StoreError: the disk refused.
         """
 
-    async def read(self, blob: Descriptor) -> bytes:
-        """All bytes of a small blob (a manifest or config).
+    async def record(self, image: StoredImage) -> None:
+        """Give an image its name, durably, after its blobs. Replaces what had the name.
 
         Raises:
-            BlobNotFoundError: absent, or of another size.
+            BlobNotFoundError: a manifest or index that it names is not in the store.
+            StoreError: the disk refused.
+            ValueError: the session does not have what it names, or is over.
         """
 
-    def open(self, blob: Descriptor) -> int:
-        """A read-only descriptor of the blob's file; the caller closes it.
+    async def flush(self) -> None:
+        """Make durable what was committed, for a job that records nothing.
 
         Raises:
-            BlobNotFoundError: absent, or of another size, or no regular file.
+            StoreError: the disk lost a blob, which is absent from now on.
         """
 
 

@@ -149,7 +149,7 @@ async def test_three_thousand_digests_of_other_processes_cost_few_descriptors_an
         with ExitStack() as stack:
             holders = [stack.enter_context(held(parts.store.path, blobs[at : at + 600])) for at in range(0, 3000, 600)]
             fetches = [
-                asyncio.create_task(parts.scheduler.fetch(blob, BytesSource(content)))
+                asyncio.create_task(parts.fetch(blob, BytesSource(content)))
                 for blob, content in zip(blobs, contents, strict=True)
             ]
             await parts.events.until(lambda: sum(isinstance(event, BlobWaiting) for event in parts.events) == 3000)

@@ -28,7 +28,7 @@ async def test_a_blob_of_an_additional_store_is_there_and_opened_in_place(base: 
     before = sorted(str(path) for path in base.path.rglob("*"))
     store = _over(tmp_path, base.path)
     assert await store.missing([blob]) == []
-    assert await store.begin(blob) is None
+    assert await store.blobs.begin(blob) is None
     assert await store.read(blob) == b"baked in"
     fd = store.open(blob)
     assert os.fstat(fd).st_ino == base.file(blob).stat().st_ino
@@ -74,16 +74,16 @@ async def test_another_size_or_a_link_there_counts_as_absent(base: Shelf, tmp_pa
     store.close()
 
 
-async def test_a_condemned_blob_is_absent_everywhere_until_it_is_replaced(
+async def test_a_corrupt_blob_is_absent_everywhere_until_it_is_replaced(
     shelf: Shelf, base: Shelf, tmp_path: Path
 ) -> None:
     blob = await base.put(b"rotten")
     store = Store.at(shelf.path, [base.path])
-    store.treat_as_absent(blob.digest)
+    await store.mark_corrupt(blob.digest)
     assert await store.missing([blob]) == [blob]
     with pytest.raises(BlobNotFoundError):
         store.open(blob)
-    ingest = await store.begin(blob)
+    ingest = await store.blobs.begin(blob)
     assert ingest is not None
     await ingest.commit(shelf.feed(ingest, b"rotten").proof())
     assert await store.missing([blob]) == []

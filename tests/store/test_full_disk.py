@@ -10,7 +10,7 @@ import pytest
 from fastoci.errors import StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.store.refs import Ref
+from fastoci.image.stored_image import StoredImage
 from support.store_shelf import Shelf
 
 
@@ -36,7 +36,7 @@ async def test_a_full_disk_stops_a_blob_and_room_lets_it_go_on(
     filler = small_disk / "filler"
     filler.write_bytes(bytes(8 << 20))
     data = shelf.random(9 << 20, 1)
-    ingest = await shelf.store.begin(shelf.describe(data))
+    ingest = await shelf.store.blobs.begin(shelf.describe(data))
     assert ingest is not None
     verifier = shelf.feed(ingest, data, until=1 << 20)
     ingest.checkpoint(1 << 20, verifier.state())
@@ -48,7 +48,7 @@ async def test_a_full_disk_stops_a_blob_and_room_lets_it_go_on(
     await ingest.abort()
     assert await shelf.store.missing([small, ingest.blob]) == [ingest.blob]
     filler.unlink()
-    again = await shelf.store.begin(ingest.blob)
+    again = await shelf.store.blobs.begin(ingest.blob)
     assert again is not None
     assert 1 << 20 <= again.offset < len(data)
     await again.commit(shelf.feed(again, data).proof())
@@ -69,29 +69,29 @@ async def test_a_disk_without_inodes_stops_a_blob_and_leaves_nothing_half_made(
         for filler in fillers[:free]:
             filler.unlink(missing_ok=True)
         with pytest.raises(StoreFullError):
-            await shelf.store.begin(shelf.describe(b"content"))
+            await shelf.store.blobs.begin(shelf.describe(b"content"))
         with pytest.raises(StoreFullError):
-            shelf.store.refs.set(Ref("example.com/app:1", shelf.describe(b"content"), {}, ""))
+            shelf.store.refs.set(StoredImage("example.com/app:1", shelf.describe(b"content"), {}, ""))
         assert sorted(os.listdir("/proc/self/fd")) == descriptors
         assert shelf.store.refs.list() == ((), ())
     for filler in fillers:
         filler.unlink(missing_ok=True)
     blob = await shelf.put(b"content")
     assert await shelf.store.missing([blob]) == []
-    shelf.store.refs.set(Ref("example.com/app:1", blob, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/app:1", blob, {}, ""))
     assert os.listdir(small_disk / "store" / "ingest") == []
 
 
 async def test_a_full_disk_leaves_the_old_index(small_disk: Path, open_shelf: Callable[[Path], Shelf]) -> None:
     shelf = open_shelf(small_disk / "store")
     top = Descriptor("a/b", Digest.of(b"content"), 7, annotations={"note": "x" * 500_000})
-    shelf.store.refs.set(Ref("example.com/app:1", top, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/app:1", top, {}, ""))
     before = (shelf.path / "index.json").read_bytes()
     _fill(small_disk)
     with pytest.raises(StoreFullError) as caught:
-        await shelf.store.update_view()
+        await shelf.store.update_index()
     assert caught.value.path.startswith(str(shelf.path))
     assert (shelf.path / "index.json").read_bytes() == before
     (small_disk / "filler").unlink()
-    await shelf.store.update_view()
+    await shelf.store.update_index()
     assert (shelf.path / "index.json").read_bytes() != before

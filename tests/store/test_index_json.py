@@ -14,8 +14,8 @@ from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.index_json import foreign, update_index
-from fastoci.store.refs import Ref
 from support.store_shelf import Shelf
 
 AMD64 = Descriptor.of(b"a", OCI_MANIFEST)
@@ -52,15 +52,15 @@ def _names(shelf: Shelf) -> list[tuple[object, object]]:
 
 
 def test_one_platform_is_shown_as_its_manifest_and_more_as_the_index(shelf: Shelf) -> None:
-    shelf.store.refs.set(Ref("example.com/one:1", TOP, {"linux/amd64": AMD64}, ""))
-    shelf.store.refs.set(Ref("example.com/two:1", TOP, {"linux/amd64": AMD64, "linux/arm64": ARM64}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", TOP, {"linux/amd64": AMD64}, ""))
+    shelf.store.refs.set(StoredImage("example.com/two:1", TOP, {"linux/amd64": AMD64, "linux/arm64": ARM64}, ""))
     assert _update(shelf)
     assert _names(shelf) == [("example.com/one:1", str(AMD64.digest)), ("example.com/two:1", str(TOP.digest))]
 
 
 def test_nothing_is_written_when_nothing_changed(shelf: Shelf) -> None:
     assert not _update(shelf)
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     assert _update(shelf)
     before = (shelf.path / "index.json").stat()
     assert not _update(shelf)
@@ -69,7 +69,7 @@ def test_nothing_is_written_when_nothing_changed(shelf: Shelf) -> None:
 
 def test_a_moved_name_moves_its_entry(shelf: Shelf) -> None:
     for descriptor in (AMD64, ARM64):
-        shelf.store.refs.set(Ref("example.com/one:1", descriptor, {}, ""))
+        shelf.store.refs.set(StoredImage("example.com/one:1", descriptor, {}, ""))
         _update(shelf)
         assert _names(shelf) == [("example.com/one:1", str(descriptor.digest))]
 
@@ -77,7 +77,7 @@ def test_a_moved_name_moves_its_entry(shelf: Shelf) -> None:
 def test_foreign_entries_and_fields_stay_as_they_are(shelf: Shelf) -> None:
     document = {"schemaVersion": 2, "manifests": [FOREIGN], "annotations": {"a": "b"}}
     (shelf.path / "index.json").write_text(json.dumps(document))
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     _update(shelf)
     after = json.loads((shelf.path / "index.json").read_bytes())
     assert after["manifests"][0] == FOREIGN
@@ -86,14 +86,14 @@ def test_foreign_entries_and_fields_stay_as_they_are(shelf: Shelf) -> None:
 
 
 def test_a_name_that_another_tool_took_stays_theirs(shelf: Shelf) -> None:
-    shelf.store.refs.set(Ref("theirs", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("theirs", AMD64, {}, ""))
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [FOREIGN]}))
     assert not _update(shelf)
     assert _entries(shelf) == [FOREIGN]
 
 
 def test_an_entry_under_our_name_whose_image_is_not_here_does_not_hide_ours(shelf: Shelf) -> None:
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     _update(shelf)
     [entry] = _entries(shelf)
     repacked = {**entry, "digest": str(ARM64.digest)}  # umoci repack, with our annotations carried along
@@ -142,7 +142,7 @@ async def test_a_reference_that_was_adopted_and_removed_does_not_come_back(shelf
 
 async def test_what_another_tool_wrote_under_our_name_moves_it(shelf: Shelf) -> None:
     top, _ = await _put_image(shelf)
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, "2026-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, "2026-01-01T00:00:00Z"))
     _write(shelf, {**encode(top), "annotations": {REF_NAME: "example.com/one:1"}})
     _update(shelf)
     assert shelf.store.refs.get("example.com/one:1").descriptor.digest == top.digest
@@ -152,7 +152,7 @@ async def test_what_another_tool_wrote_under_our_name_moves_it(shelf: Shelf) -> 
 async def test_a_name_pulled_since_stays_ours_and_their_image_stays_by_digest(shelf: Shelf) -> None:
     top, _ = await _put_image(shelf)
     _write(shelf, {**encode(top), "annotations": {REF_NAME: "example.com/one:1"}})
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, "2999-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, "2999-01-01T00:00:00Z"))
     _update(shelf)
     by_digest = f"example.com/one@{top.digest}"
     assert shelf.store.refs.get("example.com/one:1").descriptor.digest == AMD64.digest
@@ -184,10 +184,10 @@ async def test_a_tag_that_umoci_gave_to_our_image_is_a_reference_of_its_own(
     shelf: Shelf, peer: Callable[[str], str]
 ) -> None:
     top, _ = await _put_image(shelf)
-    await shelf.store.record(Ref("example.com/x:tag", top, {"linux/amd64": top}, ""))
-    await shelf.store.update_view()
+    await shelf.record(StoredImage("example.com/x:tag", top, {"linux/amd64": top}, ""))
+    await shelf.store.update_index()
     _run(peer("umoci"), "tag", "--image", f"{shelf.path}:example.com/x:tag", "also-theirs")
-    await shelf.store.update_view()
+    await shelf.store.update_index()
     names = [ref.name for ref in shelf.store.refs.list()[0]]
     assert names == ["docker.io/library/also-theirs:latest", "example.com/x:tag"]
 
@@ -195,7 +195,7 @@ async def test_a_tag_that_umoci_gave_to_our_image_is_a_reference_of_its_own(
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0\0", b'{"schemaVersion":2,"manifests":[{}]}'])
 def test_an_index_that_does_not_parse_is_left_as_it_is(shelf: Shelf, content: bytes) -> None:
     (shelf.path / "index.json").write_bytes(content)
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     with pytest.raises(StoreError, match="no index") as caught:
         _update(shelf)
     assert caught.value.path == str(shelf.path / "index.json")
@@ -203,14 +203,14 @@ def test_an_index_that_does_not_parse_is_left_as_it_is(shelf: Shelf, content: by
 
 
 def test_a_lost_index_comes_back(shelf: Shelf) -> None:
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     (shelf.path / "index.json").unlink()
     assert _update(shelf)
     assert _names(shelf) == [("example.com/one:1", str(AMD64.digest))]
 
 
 def test_with_a_thousand_references_only_foreign_entries_are_listed(shelf: Shelf) -> None:
-    shelf.store.refs.set(Ref("example.com/one:1", AMD64, {}, ""))
+    shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [FOREIGN]}))
     _update(shelf)
     assert len(_entries(shelf)) == 2
@@ -255,8 +255,8 @@ def _run(*command: str | Path) -> bytes:
 async def test_skopeo_reads_the_store(shelf: Shelf, peer: Callable[[str], str], tmp_path: Path) -> None:
     top, raw = await _put_image(shelf)
     for name in ("127.0.0.1:5000/library/x:tag", f"example.com/y@{top.digest}"):
-        await shelf.store.record(Ref(name, top, {"linux/amd64": top}, ""))
-    await shelf.store.update_view()
+        await shelf.record(StoredImage(name, top, {"linux/amd64": top}, ""))
+    await shelf.store.update_index()
     skopeo = peer("skopeo")
     for name in ("127.0.0.1:5000/library/x:tag", f"example.com/y@{top.digest}"):
         assert _run(skopeo, "inspect", "--raw", f"oci:{shelf.path}:{name}") == raw
@@ -267,8 +267,8 @@ async def test_skopeo_reads_the_store(shelf: Shelf, peer: Callable[[str], str], 
 
 async def test_umoci_reads_the_store(shelf: Shelf, peer: Callable[[str], str], tmp_path: Path) -> None:
     top, _ = await _put_image(shelf)
-    await shelf.store.record(Ref("127.0.0.1:5000/library/x:tag", top, {"linux/amd64": top}, ""))
-    await shelf.store.update_view()
+    await shelf.record(StoredImage("127.0.0.1:5000/library/x:tag", top, {"linux/amd64": top}, ""))
+    await shelf.store.update_index()
     umoci = peer("umoci")
     assert _run(umoci, "ls", "--layout", shelf.path).decode().split() == ["127.0.0.1:5000/library/x:tag"]
     image = f"{shelf.path}:127.0.0.1:5000/library/x:tag"
@@ -280,11 +280,11 @@ async def test_what_skopeo_and_umoci_write_into_the_store_stays(
     shelf: Shelf, peer: Callable[[str], str], tmp_path: Path
 ) -> None:
     top, _ = await _put_image(shelf)
-    await shelf.store.record(Ref("127.0.0.1:5000/library/x:tag", top, {"linux/amd64": top}, ""))
-    await shelf.store.update_view()
+    await shelf.record(StoredImage("127.0.0.1:5000/library/x:tag", top, {"linux/amd64": top}, ""))
+    await shelf.store.update_index()
     source = f"oci:{shelf.path}:127.0.0.1:5000/library/x:tag"
     _run(peer("skopeo"), "--insecure-policy", "copy", source, f"oci:{shelf.path}:theirs")
     _run(peer("umoci"), "tag", "--image", f"{shelf.path}:127.0.0.1:5000/library/x:tag", "also-theirs")
-    await shelf.store.update_view()
+    await shelf.store.update_index()
     names = {name for name, _ in _names(shelf)}
     assert names == {"theirs", "also-theirs", "127.0.0.1:5000/library/x:tag"}

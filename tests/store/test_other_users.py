@@ -20,9 +20,9 @@ import pytest
 from fastoci import locks
 from fastoci.errors import FastociError, StoreError
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.gc.retention import Retention
 from fastoci.store.opening import open_store
-from fastoci.store.refs import Ref
 from fastoci.store.verify_cursor import VerifyRound
 from support.attacker import UID, Attacker, scene
 from support.scratch import SOURCE, scratch
@@ -35,20 +35,20 @@ WHEN = "2023-11-14T22:13:20Z"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and another user")
 
 
-async def image(shelf: Shelf, name: str = NAME) -> Ref:
+async def image(shelf: Shelf, name: str = NAME) -> StoredImage:
     """A reference that is recorded, and all that it needs."""
     config, layer = await shelf.put(b"{}", media_type=OCI_CONFIG), await shelf.put(name.encode())
     names = [{"mediaType": each.media_type, "digest": str(each.digest), "size": each.size} for each in (config, layer)]
     raw = json.dumps({"schemaVersion": 2, "config": names[0], "layers": names[1:]}).encode()
     manifest = await shelf.put(raw, media_type=OCI_MANIFEST)
-    ref = Ref(name, manifest, {"linux/amd64": manifest}, WHEN)
-    await shelf.store.record(ref)
+    ref = StoredImage(name, manifest, {"linux/amd64": manifest}, WHEN)
+    await shelf.record(ref)
     return ref
 
 
 async def begin_and_leave(shelf: Shelf) -> None:
     data = shelf.random(100_000)
-    ingest = await shelf.store.begin(shelf.describe(data))
+    ingest = await shelf.store.blobs.begin(shelf.describe(data))
     assert ingest is not None
     verifier = shelf.feed(ingest, data, until=50_000)
     ingest.checkpoint(50_000, verifier.state())
@@ -66,7 +66,7 @@ async def verify(shelf: Shelf) -> None:
 
 
 async def mark(shelf: Shelf) -> None:
-    shelf.store._unsynced.mark([shelf.describe(b"marked").digest])
+    shelf.store.blobs.unsynced.mark([shelf.describe(b"marked").digest])
 
 
 OPERATIONS: dict[str, Callable[[Shelf], Awaitable[object]]] = {
@@ -75,7 +75,7 @@ OPERATIONS: dict[str, Callable[[Shelf], Awaitable[object]]] = {
     "an image": lambda shelf: image(shelf, "registry.test/new:1"),
     "a pin": lambda shelf: shelf.store.pin(NAME, True),
     "a removal": lambda shelf: shelf.store.forget(NAME),
-    "index.json": lambda shelf: shelf.store.update_view(),
+    "index.json": lambda shelf: shelf.store.update_index(),
     "gc": collect,
     "verify": verify,
     "a marker": mark,
@@ -121,7 +121,7 @@ async def test_what_is_read_is_of_the_store_that_was_opened(shelf: Shelf, tmp_pa
     shelf.file(blob).write_bytes(b"wrong")
     shutil.rmtree(shelf.path / "refs")
     assert await shelf.store.read(blob) == b"right"
-    assert await shelf.store.reference(NAME) == ref
+    assert await shelf.store.image(NAME) == ref
     assert await shelf.store.missing([blob]) == []
 
 
@@ -199,7 +199,7 @@ async def test_who_locks_all_that_others_may_read_stops_nothing(monkeypatch: pyt
             with another_user(HOLD_ALL, str(shelf.path), "8"):
                 await image(shelf, "registry.test/new:1")
                 await begin_and_leave(shelf)
-                await shelf.store.update_view()
+                await shelf.store.update_index()
                 await verify(shelf)
                 await collect(shelf)
         finally:
@@ -236,12 +236,12 @@ async def test_a_lock_that_was_readable_holds_nobody_for_ever_and_is_readable_no
             with another_user(HOLD, str(path)):
                 with pytest.raises(StoreError):
                     async with shelf.store.lease([]):
-                        await shelf.store.update_view()
+                        await shelf.store.update_index()
                         await image(shelf, "registry.test/new:1")
-                        await shelf.store.update_view()
+                        await shelf.store.update_index()
                 if name == ".lock":
                     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            await shelf.store.update_view()
+            await shelf.store.update_index()
             await collect(shelf)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         finally:

@@ -15,7 +15,8 @@ from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.mediatype import OCI_INDEX, OCI_MANIFEST
 from fastoci.image.platform import Platform
-from fastoci.store.refs import Ref, Refs
+from fastoci.image.stored_image import StoredImage
+from fastoci.store.refs import Refs
 from support.store_shelf import Shelf
 
 NAME = "127.0.0.1:5000/library/redis:7"
@@ -23,7 +24,7 @@ TOP = Descriptor.of(b"index", OCI_INDEX)
 AMD64 = Descriptor(OCI_MANIFEST, Descriptor.of(b"a", OCI_MANIFEST).digest, 1, platform=Platform("linux", "amd64"))
 ARM64 = Descriptor.of(b"b", OCI_MANIFEST)
 WHEN = "2026-01-02T03:04:05Z"
-REF = Ref(NAME, TOP, {"linux/amd64": AMD64}, WHEN)
+REF = StoredImage(NAME, TOP, {"linux/amd64": AMD64}, WHEN)
 
 
 @pytest.fixture
@@ -64,27 +65,27 @@ def test_the_file_is_where_and_what_the_format_says(refs: Refs, shelf: Shelf) ->
 
 def test_platforms_of_one_index_are_merged(refs: Refs) -> None:
     refs.set(REF)
-    both = refs.set(Ref(NAME, TOP, {"linux/arm64": ARM64}, "2026-02-02T00:00:00Z"))
+    both = refs.set(StoredImage(NAME, TOP, {"linux/arm64": ARM64}, "2026-02-02T00:00:00Z"))
     assert both.images == {"linux/amd64": AMD64, "linux/arm64": ARM64}
     assert refs.get(NAME) == both
 
 
 def test_another_index_takes_the_place_of_the_old_one_and_its_platforms(refs: Refs) -> None:
     refs.set(REF)
-    refs.set(Ref(NAME, ARM64, {"linux/arm64": ARM64}, WHEN))
+    refs.set(StoredImage(NAME, ARM64, {"linux/arm64": ARM64}, WHEN))
     assert refs.get(NAME).images == {"linux/arm64": ARM64}
 
 
 def test_a_pinned_name_stays_pinned(refs: Refs) -> None:
-    refs.set(Ref(NAME, TOP, {}, WHEN, pinned=True))
+    refs.set(StoredImage(NAME, TOP, {}, WHEN, pinned=True))
     assert refs.set(REF).pinned
-    assert refs.set(Ref(NAME, ARM64, {}, WHEN)).pinned
+    assert refs.set(StoredImage(NAME, ARM64, {}, WHEN)).pinned
 
 
 def test_references_are_listed_by_name(refs: Refs) -> None:
     names = [f"example.com/app{number}:1" for number in range(300)]
     for name in reversed(names):
-        refs.set(Ref(name, TOP, {}, WHEN))
+        refs.set(StoredImage(name, TOP, {}, WHEN))
     listed, broken = refs.list()
     assert [ref.name for ref in listed] == sorted(names)
     assert broken == ()
@@ -126,7 +127,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_a_broken_file_is_named_skipped_and_replaced(refs: Refs, shelf: Shelf, content: bytes) -> None:
-    other = Ref("example.com/other:1", TOP, {}, WHEN)
+    other = StoredImage("example.com/other:1", TOP, {}, WHEN)
     refs.set(other)
     refs.set(REF)
     _file(shelf).write_bytes(content)
@@ -200,12 +201,13 @@ WRITER = """
 import pathlib, sys
 from fastoci.image.descriptor import Descriptor
 from fastoci.store.opening import open_store
-from fastoci.store.refs import Ref, Refs
+from fastoci.image.stored_image import StoredImage
+from fastoci.store.refs import Refs
 refs = Refs(open_store(pathlib.Path(sys.argv[1])))
 top, one = Descriptor.of(b"index", "a/b"), Descriptor.of(sys.argv[2].encode(), "a/b")
 print("ready", flush=True)
 for number in range(int(sys.argv[3])):
-    refs.set(Ref("example.com/app:1", top, {f"linux/{sys.argv[2]}{number}": one}, ""))
+    refs.set(StoredImage("example.com/app:1", top, {f"linux/{sys.argv[2]}{number}": one}, ""))
 """
 
 
@@ -234,4 +236,4 @@ def test_a_killed_writer_leaves_the_old_reference_or_the_new(refs: Refs, shelf: 
                 pass
             writer.send_signal(signal.SIGKILL)
         assert refs.list()[1] == ()
-        refs.set(Ref("example.com/app:1", ARM64, {}, ""))
+        refs.set(StoredImage("example.com/app:1", ARM64, {}, ""))

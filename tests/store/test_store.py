@@ -82,7 +82,7 @@ async def test_a_directory_in_a_blobs_place_is_named_before_anything_is_fetched(
     blob = shelf.describe(b"content")
     shelf.file(blob).mkdir()
     with pytest.raises(StoreError, match="is a directory") as caught:
-        await shelf.store.begin(blob)
+        await shelf.store.blobs.begin(blob)
     assert caught.value.path == str(shelf.file(blob))
     assert os.listdir(shelf.path / "ingest") == []
 
@@ -132,10 +132,10 @@ async def test_a_read_only_store_reads_and_refuses_to_begin(
     blob = await shelf.put(b"content")
     sealed = open_shelf(read_only(shelf.path))
     assert await sealed.store.read(blob) == b"content"
-    assert await sealed.store.begin(blob) is None
+    assert await sealed.store.blobs.begin(blob) is None
     other = shelf.describe(b"other")
     with pytest.raises(StoreError, match="Read-only file system") as caught:
-        await sealed.store.begin(other)
+        await sealed.store.blobs.begin(other)
     assert caught.value.path == str(sealed.ingest(other))
 
 
@@ -148,7 +148,7 @@ async def test_closing_twice_is_fine(shelf: Shelf) -> None:
 async def test_a_descriptor_with_a_lie_about_the_size_leaves_the_right_blob(shelf: Shelf) -> None:
     blob = await shelf.put(b"content")
     lie = Descriptor(blob.media_type, blob.digest, 3)
-    ingest = await shelf.store.begin(lie)
+    ingest = await shelf.store.blobs.begin(lie)
     assert ingest is not None
     await ingest.abort(discard=True)
     assert await shelf.store.read(blob) == b"content"

@@ -75,7 +75,7 @@ async def test_a_wait_for_a_lock_ends_with_the_task(shelf: Shelf) -> None:
     paths = open_store(shelf.path)
     held = locks.acquire(paths.top, ".lock", wait=True)
     assert held is not None
-    task = asyncio.create_task(shelf.store.update_view())
+    task = asyncio.create_task(shelf.store.update_index())
     await asyncio.sleep(0.1)
     assert not task.done()
     task.cancel()

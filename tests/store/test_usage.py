@@ -12,9 +12,9 @@ from fastoci import files
 from fastoci.directory import Directory
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from fastoci.image.stored_image import StoredImage
 from fastoci.store import graph
 from fastoci.store.graph import listed, names, reached, reader, size_of
-from fastoci.store.refs import Ref
 from fastoci.store.usage import Amount, usage
 from support.store_shelf import Shelf
 
@@ -27,7 +27,7 @@ async def image(shelf: Shelf, name: str, config: Descriptor, *layers: Descriptor
         "layers": list(map(encode, layers)),
     }
     manifest = await shelf.put(json.dumps(form).encode(), media_type=OCI_MANIFEST)
-    shelf.store.refs.set(Ref(name, manifest, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage(name, manifest, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
     return manifest
 
 
@@ -89,7 +89,7 @@ async def test_platforms_that_were_not_pulled_are_not_missing(shelf: Shelf) -> N
     other = Descriptor.of(b"arm", OCI_MANIFEST)
     raw = json.dumps({"schemaVersion": 2, "manifests": [encode(manifest), encode(other)]}).encode()
     top = await shelf.put(raw, media_type=OCI_INDEX)
-    shelf.store.refs.set(Ref("example.com/x:1", top, {"linux/amd64": manifest}, ""))
+    shelf.store.refs.set(StoredImage("example.com/x:1", top, {"linux/amd64": manifest}, ""))
     [ref] = listed(shelf.store.paths)[0]
     found = dict((link.digest, needed) for link, needed in reached(ref, reader([shelf.store.paths])))
     assert str(other.digest) not in found and all(found.values()) and len(found) == 3
@@ -125,7 +125,7 @@ async def test_what_other_tools_listed_is_not_reclaimable(shelf: Shelf) -> None:
 
 async def test_downloads_that_were_begun_are_partial(shelf: Shelf) -> None:
     data = shelf.random(1000)
-    ingest = await shelf.store.begin(shelf.describe(data))
+    ingest = await shelf.store.blobs.begin(shelf.describe(data))
     assert ingest is not None
     shelf.feed(ingest, data, until=400)
     assert usage(shelf.store.paths).partial == Amount(1, 400)
@@ -147,7 +147,7 @@ async def test_a_reference_that_leads_to_very_many_blobs_is_named_and_the_others
     many = [Descriptor.of(str(number).encode(), OCI_MANIFEST) for number in range(40)]
     levels = [await index(shelf, *many, note=str(number)) for number in range(3)]
     top = await index(shelf, manifest, *levels)
-    shelf.store.refs.set(Ref("example.com/wide:1", top, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage("example.com/wide:1", top, {"linux/amd64": manifest}, "2026-01-01T00:00:00Z"))
     result = usage(shelf.store.paths)
     assert [str(error) for error in result.broken] == [
         "example.com/wide:1 leads to more than 100 blobs that it does not need"
@@ -163,7 +163,7 @@ async def test_a_document_that_an_index_names_a_thousand_times_is_read_once(
     level = await index(shelf)
     for depth in range(3):
         level = await index(shelf, *[level] * 1000, note=str(depth))
-    shelf.store.refs.set(Ref("example.com/deep:1", level, {}, "2026-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage("example.com/deep:1", level, {}, "2026-01-01T00:00:00Z"))
     reads: list[str] = []
     read = files.read_small
 
@@ -182,6 +182,6 @@ async def test_a_document_too_large_counts_as_absent_and_what_it_names_as_nobody
     config, needed = await shelf.put(b"config", media_type=OCI_CONFIG), await layer(shelf, b"needed")
     form = {"schemaVersion": 2, "config": encode(config), "layers": [encode(needed)], "x": "y" * (4 << 20)}
     large = await shelf.put(json.dumps(form).encode(), media_type=OCI_MANIFEST)
-    shelf.store.refs.set(Ref("example.com/large:1", large, {"linux/amd64": large}, "2026-01-01T00:00:00Z"))
+    shelf.store.refs.set(StoredImage("example.com/large:1", large, {"linux/amd64": large}, "2026-01-01T00:00:00Z"))
     assert usage(shelf.store.paths).reclaimable == Amount(2, 12)
     assert usage(shelf.store.paths, limit=8 << 20).reclaimable == Amount()

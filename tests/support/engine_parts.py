@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastoci import _core
 from fastoci.events import Event
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
-from fastoci.jobs.preflight import Preflight
+from fastoci.interfaces import BlobSource, StoreWriter
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.stored import Stored
 from fastoci.limits import Limits
@@ -23,6 +24,7 @@ from fastoci.testing.layers import Compression, Layer, from_seed
 from fastoci.testing.registry import Registry
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.tee import Tee
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
@@ -86,20 +88,32 @@ class Parts:
         source = self.client.repository(reference)
         await self.job.pull(reference, source, image=name, platform=None, rootfs=rootfs)
 
+    @asynccontextmanager
+    async def writer(self, blobs: Sequence[Descriptor]) -> AsyncIterator[StoreWriter]:
+        """Who may bring these blobs."""
+        async with self.store.session(blobs) as session, session.reserve() as writer:
+            yield writer
+
+    async def fetch(
+        self, blob: Descriptor, source: BlobSource, *, scheduler: Scheduler | None = None, tee: Tee | None = None
+    ) -> None:
+        """Bring a blob into the store, in a session of its own."""
+        async with self.writer([blob]) as writer:
+            await (scheduler or self.scheduler).fetch(writer, blob, source, tee=tee)
+
 
 @asynccontextmanager
 async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIterator[Parts]:
     """The parts over a store in ``directory``; at the end every buffer must be back."""
     limits = limits or Limits(checkpoint=1 << 20, memory=24 << 20)
-    store = Store.at(directory)
+    store = Store.at(directory, limits=limits)
     pool = _core.Pool(limits.memory, poison=True)
     worker, buffers = WorkerPool(limits.workers), Buffers(pool)
     events = Events()
-    scheduler = Scheduler(store, worker, buffers, limits, events.append)
-    preflight = Preflight(store, worker, limits)
+    scheduler = Scheduler(worker, buffers, limits, events.append)
     stored = Stored(store, scheduler, worker, buffers, events.append)
     unpacker = Unpacker(worker, buffers, limits, events.append)
-    job = PullContext(store, scheduler, stored, unpacker, preflight, limits, events.append)
+    job = PullContext(store, scheduler, stored, unpacker, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:
             yield Parts(store, pool, buffers, worker, scheduler, job, client, events)

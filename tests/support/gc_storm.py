@@ -25,9 +25,10 @@ from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.manifest import parse
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.gc import collect
 from fastoci.store.gc.retention import Retention
-from fastoci.store.refs import Ref, stamp_of
+from fastoci.store.refs import stamp_of
 from support.store_shelf import Shelf
 
 PULLERS, COLLECTORS = 32, 4
@@ -72,11 +73,9 @@ def images(seed: int) -> list[Made]:
 async def pull(shelf: Shelf, image: Made, name: str) -> str:
     """What a pull does with a store."""
     store = shelf.store
-    async with store.lease(image.blobs):
-        absent = await store.missing(image.blobs)
-        there = [blob for blob in image.blobs if blob not in absent]
-        await store.mark_pending(absent)
-        for blob in absent:
+    async with store.session(image.blobs) as session, session.reserve() as writer:
+        there = [blob for blob in image.blobs if blob not in session.missing]
+        for blob in session.missing:
             ingest = await shelf.begin(blob)
             if ingest is not None:
                 data = image.content[str(blob.digest)]
@@ -85,7 +84,7 @@ async def pull(shelf: Shelf, image: Made, name: str) -> str:
             raise WrongError(f"{lost[0].digest} is missing under a lease; it was there: {lost[0] in there}")
         for blob in image.blobs:
             check(await store.read(blob), blob)
-        await store.record(Ref(name, image.manifest, {"linux/amd64": image.manifest}, "2023-11-14T22:13:20Z"))
+        await writer.record(StoredImage(name, image.manifest, {"linux/amd64": image.manifest}, "2023-11-14T22:13:20Z"))
     return "pull"
 
 

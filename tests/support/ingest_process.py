@@ -52,9 +52,9 @@ async def _put(path: Path, data: bytes, kill_at: int) -> None:
         ingest = None
         while ingest is None:
             with suppress(StoreBusyError):
-                ingest = await store.begin(blob)
+                ingest = await store.blobs.begin(blob)
                 break
-            if await store.wait(blob, lambda offset: None):
+            if await store.blobs.wait(blob, lambda offset: None):
                 break
         print("there" if ingest is None else ingest.offset)
         if ingest is None:

@@ -10,8 +10,9 @@ from fastoci import _core
 from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import Ingest
-from fastoci.limits import Level
+from fastoci.limits import Level, Limits
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier, hash_buffers
@@ -22,7 +23,7 @@ class Shelf:
 
     def __init__(self, path: Path, durability: Level = "commit") -> None:
         self.path = path
-        self.store = Store.at(path, durability=durability)
+        self.store = Store.at(path, limits=Limits(durability=durability))
 
     def random(self, size: int, seed: int = 0) -> bytes:
         return random.Random(seed).randbytes(size)
@@ -31,11 +32,11 @@ class Shelf:
         return Descriptor("application/octet-stream", Digest.of(data, algorithm), len(data))
 
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
-        """``Store.begin``, waiting while somebody else has the digest."""
+        """``Blobs.begin``, waiting while somebody else has the digest."""
         while True:
             with suppress(StoreBusyError):
-                return await self.store.begin(blob, cached=cached)
-            if await self.store.wait(blob, lambda offset: None):
+                return await self.store.blobs.begin(blob, cached=cached)
+            if await self.store.blobs.wait(blob, lambda offset: None):
                 return None
 
     def feed(
@@ -68,6 +69,12 @@ class Shelf:
             ingest.sink.finish()
             await ingest.commit(verifier.proof())
         return Descriptor(media_type, blob.digest, blob.size) if media_type else blob
+
+    async def record(self, image: StoredImage) -> None:
+        """Record an image whose documents are here, as a pull does."""
+        named = [image.descriptor, *image.images.values()]
+        async with self.store.session(named) as session, session.reserve() as writer:
+            await writer.record(image)
 
     def file(self, blob: Descriptor) -> Path:
         return self.path / "blobs" / blob.digest.algorithm / blob.digest.hex

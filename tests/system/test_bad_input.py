@@ -204,7 +204,7 @@ def test_a_full_disk_names_the_numbers_and_a_larger_one_continues(cli: Cli, smal
         done = cli("pull", server.reference, "--store", small_disk / "store")
         assert done.returncode == 8, done.stderr
         assert "Traceback" not in done.stderr
-        assert re.search(f"no room at {small_disk}/store: [0-9]+ bytes needed, [0-9]+ free", done.stderr)
+        assert re.search(f"not enough space at {small_disk}/store: [0-9]+ bytes needed, [0-9]+ free", done.stderr)
         demand_clean(small_disk)
         subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
         done = cli("pull", server.reference, "--store", small_disk / "store")
@@ -217,7 +217,9 @@ def test_a_disk_without_room_for_the_rootfs_is_refused_before_anything_is_fetche
     with serve() as server:
         done = cli("pull", server.reference, "--store", tmp_path / "store", "--rootfs", small_disk / "root")
         assert done.returncode == 8, done.stderr
-        assert re.search(f"no room at {small_disk}/root: [0-9]+ bytes, by estimate, needed, [0-9]+ free", done.stderr)
+        assert re.search(
+            f"not enough space at {small_disk}/root: [0-9]+ bytes, by estimate, needed, [0-9]+ free", done.stderr
+        )
         assert list(small_disk.iterdir()) == []
         assert list((tmp_path / "store/blobs/sha256").iterdir()) == []
 

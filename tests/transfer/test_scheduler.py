@@ -10,10 +10,12 @@ import pytest
 
 from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, TruncatedError
+from fastoci.events import BlobWaiting
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
+from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource
 from support.engine_parts import Parts, open_parts
 
@@ -61,24 +63,24 @@ class Refusing(Source):
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 async def test_a_blob_arrives_whole_and_is_read_back(tmp_path: Path, algorithm: str) -> None:
     async with open_parts(tmp_path) as parts:
-        await parts.scheduler.fetch(blob(DATA, algorithm), Source(DATA))
+        await parts.fetch(blob(DATA, algorithm), Source(DATA))
         assert await parts.store.read(blob(DATA, algorithm)) == DATA
 
 
 async def test_a_hundred_tasks_that_want_a_blob_share_one_flight(tmp_path: Path) -> None:
     source = Source(DATA)
     async with open_parts(tmp_path) as parts:
-        await asyncio.gather(*(parts.scheduler.fetch(blob(DATA), source) for _ in range(100)))
+        await asyncio.gather(*(parts.fetch(blob(DATA), source) for _ in range(100)))
     assert source.offsets == [0]
 
 
 async def test_the_flight_goes_on_when_the_task_that_started_it_is_cancelled(tmp_path: Path) -> None:
     source = Source(DATA)
     source.gate.clear()
-    async with open_parts(tmp_path) as parts:
-        first = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+    async with open_parts(tmp_path) as parts, parts.writer([blob(DATA)]) as writer:
+        first = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), source))
         await source.half.wait()
-        second = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        second = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), source))
         await asyncio.sleep(0)
         first.cancel()
         source.gate.set()
@@ -88,16 +90,33 @@ async def test_the_flight_goes_on_when_the_task_that_started_it_is_cancelled(tmp
     assert source.offsets == [0]
 
 
+async def test_a_flight_whose_first_session_is_over_begins_for_one_that_still_waits(tmp_path: Path) -> None:
+    other = Store.at(tmp_path)
+    held = await other.blobs.begin(blob(DATA))
+    assert held is not None
+    async with open_parts(tmp_path) as parts, parts.writer([blob(DATA)]) as writer:
+        first = asyncio.create_task(parts.fetch(blob(DATA), Source(DATA)))
+        await parts.events.until(lambda: any(isinstance(event, BlobWaiting) for event in parts.events))
+        second = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), Source(DATA)))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        await held.abort()
+        await second
+        assert parts.store.holds(blob(DATA))
+    other.close()
+
+
 async def test_the_last_task_to_go_ends_the_flight_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
     source = Source(DATA)
     source.gate.clear()
     async with open_parts(tmp_path) as parts:
-        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        task = asyncio.create_task(parts.fetch(blob(DATA), source))
         await source.half.wait()
         task.cancel()
         await asyncio.wait([task])
         source.gate.set()
-        await parts.scheduler.fetch(blob(DATA), source)
+        await parts.fetch(blob(DATA), source)
         assert await parts.store.read(blob(DATA)) == DATA
     assert source.offsets[0] == 0
     assert 0 < source.offsets[1] <= 2 << 20
@@ -106,23 +125,23 @@ async def test_the_last_task_to_go_ends_the_flight_and_the_next_goes_on_from_the
 async def test_a_task_that_comes_while_a_flight_is_being_cancelled_waits_for_its_end(tmp_path: Path) -> None:
     source = Source(DATA)
     source.gate.clear()
-    async with open_parts(tmp_path) as parts:
-        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+    async with open_parts(tmp_path) as parts, parts.writer([blob(DATA)]) as writer:
+        task = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), source))
         await source.half.wait()
         task.cancel()
         await asyncio.sleep(0)
         source.gate.set()
-        await parts.scheduler.fetch(blob(DATA), source)
+        await parts.scheduler.fetch(writer, blob(DATA), source)
         assert await parts.store.read(blob(DATA)) == DATA
 
 
 async def test_a_blob_that_was_cut_keeps_what_came(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         with pytest.raises(TruncatedError) as caught:
-            await parts.scheduler.fetch(blob(DATA), Source(DATA, cut=1 << 20))
+            await parts.fetch(blob(DATA), Source(DATA, cut=1 << 20))
         assert caught.value.blob == str(blob(DATA).digest)
         rest = Source(DATA)
-        await parts.scheduler.fetch(blob(DATA), rest)
+        await parts.fetch(blob(DATA), rest)
     assert rest.offsets == [1 << 20]
 
 
@@ -131,20 +150,20 @@ async def test_wrong_bytes_are_never_visible_and_never_resumed_from(tmp_path: Pa
     wrong[1_500_000] ^= 1
     async with open_parts(tmp_path) as parts:
         with pytest.raises(DigestMismatchError):
-            await parts.scheduler.fetch(blob(DATA), Source(bytes(wrong)))
+            await parts.fetch(blob(DATA), Source(bytes(wrong)))
         assert not parts.store.holds(blob(DATA))
         good = Source(DATA)
-        await parts.scheduler.fetch(blob(DATA), good)
+        await parts.fetch(blob(DATA), good)
     assert good.offsets == [0]
 
 
 async def test_a_waiter_with_another_source_takes_over_when_the_flight_fails(tmp_path: Path) -> None:
-    async with open_parts(tmp_path) as parts:
+    async with open_parts(tmp_path) as parts, parts.writer([blob(DATA)]) as writer:
         bad, good = Refusing(b"", name="bad"), Source(DATA, name="good")
         bad.gate.clear()
-        first = asyncio.create_task(parts.scheduler.fetch(blob(DATA), bad))
+        first = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), bad))
         await asyncio.sleep(0)
-        second = asyncio.create_task(parts.scheduler.fetch(blob(DATA), good))
+        second = asyncio.create_task(parts.scheduler.fetch(writer, blob(DATA), good))
         await asyncio.sleep(0)
         bad.gate.set()
         await second
@@ -157,7 +176,7 @@ async def test_closing_cancels_every_flight_and_waits(tmp_path: Path) -> None:
     source = Source(DATA)
     source.gate.clear()
     async with open_parts(tmp_path) as parts:
-        task = asyncio.create_task(parts.scheduler.fetch(blob(DATA), source))
+        task = asyncio.create_task(parts.fetch(blob(DATA), source))
         await source.half.wait()
         await parts.scheduler.close()
         assert parts.pool.in_use == 0
@@ -168,14 +187,14 @@ async def test_closing_cancels_every_flight_and_waits(tmp_path: Path) -> None:
 async def test_an_empty_blob_and_a_blob_in_memory_are_stored(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         for data in (b"", b"{}"):
-            await parts.scheduler.fetch(blob(data), BytesSource(data))
+            await parts.fetch(blob(data), BytesSource(data))
             assert await parts.store.read(blob(data)) == data
 
 
 async def test_more_blobs_than_buffers_all_arrive(tmp_path: Path) -> None:
     async def fetch(parts: Parts, number: int) -> None:
         data = number.to_bytes(2, "big") * 1_000_000
-        await parts.scheduler.fetch(blob(data), Source(data))
+        await parts.fetch(blob(data), Source(data))
 
     async with open_parts(tmp_path, Limits(memory=4 << 20, connections=16)) as parts:
         await asyncio.gather(*(fetch(parts, number) for number in range(20)))
@@ -200,7 +219,7 @@ class Doubtful(Source):
 async def test_wrong_bytes_are_fetched_once_more_from_a_source_that_can_be_doubted(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         source = Doubtful(bytes(len(DATA)))
-        await parts.scheduler.fetch(blob(DATA), source)
+        await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([0, 0], {*source.served_by(blob(DATA))})
         assert await parts.store.read(blob(DATA)) == DATA
 
@@ -210,7 +229,7 @@ async def test_bytes_that_stay_wrong_are_an_error_after_the_second_time(tmp_path
     async with open_parts(tmp_path) as parts:
         source = Doubtful(bytes(len(other)))
         with pytest.raises(IntegrityError):
-            await parts.scheduler.fetch(blob(other), source)
+            await parts.fetch(blob(other), source)
         assert source.offsets == [0, 0]
         assert not parts.store.holds(blob(other))
 
@@ -218,8 +237,8 @@ async def test_bytes_that_stay_wrong_are_an_error_after_the_second_time(tmp_path
 async def test_a_beginning_that_was_wrong_is_fetched_again_and_nobody_is_blamed_for_it(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         with pytest.raises(TruncatedError):
-            await parts.scheduler.fetch(blob(DATA), Source(bytes(len(DATA)), cut=1 << 20))
+            await parts.fetch(blob(DATA), Source(bytes(len(DATA)), cut=1 << 20))
         source = Doubtful(DATA)
-        await parts.scheduler.fetch(blob(DATA), source)
+        await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([1 << 20, 0], set())
         assert await parts.store.read(blob(DATA)) == DATA

@@ -60,11 +60,11 @@ async def test_a_flight_that_has_just_failed_is_not_joined(tmp_path: Path) -> No
 
         def observe(event: Event) -> None:
             if isinstance(event, BlobFailed) and not again:
-                again.append(asyncio.create_task(scheduler.fetch(BLOB, BytesSource(DATA))))
+                again.append(asyncio.create_task(parts.fetch(BLOB, BytesSource(DATA), scheduler=scheduler)))
 
-        scheduler = Scheduler(parts.store, parts.worker, parts.buffers, Limits(), observe)
+        scheduler = Scheduler(parts.worker, parts.buffers, Limits(), observe)
         with pytest.raises(TruncatedError):
-            await scheduler.fetch(BLOB, Cut())
+            await parts.fetch(BLOB, Cut(), scheduler=scheduler)
         await again[0]
         assert parts.store.holds(BLOB)
 
@@ -73,7 +73,7 @@ async def test_a_disk_that_refuses_to_clean_up_does_not_hide_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_parts(tmp_path) as parts:
-        real = parts.store.begin
+        real = parts.store.blobs.begin
 
         async def begin(self: object, blob: Descriptor, *, cached: bool = False) -> object:
             ingest = await real(blob, cached=cached)
@@ -87,16 +87,16 @@ async def test_a_disk_that_refuses_to_clean_up_does_not_hide_the_reason(
             monkeypatch.setattr(ingest, "abort", MethodType(abort, ingest))
             return ingest
 
-        monkeypatch.setattr(parts.store, "begin", MethodType(begin, parts.store))
+        monkeypatch.setattr(parts.store.blobs, "begin", MethodType(begin, parts.store.blobs))
         with pytest.raises(TruncatedError, match="cut"):
-            await parts.scheduler.fetch(BLOB, Cut())
+            await parts.fetch(BLOB, Cut())
 
 
 async def test_everybody_who_waited_for_a_flight_has_an_error_of_his_own(tmp_path: Path) -> None:
     """Each error names the image it is for."""
     async with open_parts(tmp_path) as parts:
         source = Cut()
-        fetches = (parts.scheduler.fetch(BLOB, source) for _ in range(2))
+        fetches = (parts.fetch(BLOB, source) for _ in range(2))
         first, second = await asyncio.gather(*fetches, return_exceptions=True)
         assert sum(isinstance(event, BlobFailed) for event in parts.events) == 1
     for error in (first, second):

@@ -195,7 +195,7 @@ async def test_a_first_layer_that_is_there_is_read_back(registry: Registry, tmp_
     first = image.layers[0].descriptor
     async with open_parts(tmp_path / "store") as parts:
         reference = Reference.parse(f"{registry.address}/image")
-        await parts.scheduler.fetch(first, parts.client.repository(reference))
+        await parts.fetch(first, parts.client.repository(reference))
         await pull(parts, registry, first, never, tmp_path / "root")
     assert same(tmp_path / "root", FIRST, SECOND)
 
@@ -404,7 +404,7 @@ async def test_a_config_that_must_be_asked_for_again_is_not_blocked_by_the_layer
 
     async with open_parts(tmp_path / "store", Limits(connections=1)) as parts:
         config = Descriptor.of(image.config, image.config_type)
-        other = asyncio.create_task(parts.scheduler.fetch(config, Refusing()))
+        other = asyncio.create_task(parts.fetch(config, Refusing()))
         await asked.wait()
         task = asyncio.create_task(parts.pull(registry.address, "image", tmp_path / "root"))
         await parts.events.until(lambda: any(isinstance(event, ImagePlanned) for event in parts.events))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 
 from fastoci import path_walk
-from fastoci.errors import BlobNotFoundError, PlatformError
+from fastoci.errors import PlatformError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -75,8 +74,7 @@ class Image:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
         target = path_walk.absolute(root)
-        await self._note_use()
-        async with self._job.store.lease_if_writable(self._parts):
+        async with self._job.store.keep(self._parts, name=str(self.reference)):
             await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
 
     async def export(self, directory: str | os.PathLike[str]) -> None:
@@ -90,10 +88,8 @@ class Image:
             StoreBusyError: another process extends the layout, and did not end.
         """
         target = path_walk.absolute(directory)
-        await self._note_use()
         top = replace(self.manifest_descriptor, platform=self.platform)
-        store = self._job.store
-        async with store.lease_if_writable(self._parts):
+        async with self._job.store.keep(self._parts, name=str(self.reference)):
             image = LayoutImage(str(self.reference), top, self._parts)
             await self._job.stored.export(target, [image], self._mending())
 
@@ -103,11 +99,6 @@ class Image:
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
         return (self.manifest_descriptor, *self._resolved.blobs)
-
-    async def _note_use(self) -> None:
-        """The reference's last use is what keeps an image when room is needed."""
-        with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
-            await self._job.store.touch(str(self.reference))
 
 
 async def load_image(job: PullContext, reference: str, platform: str | None) -> Image:
@@ -119,7 +110,7 @@ async def load_image(job: PullContext, reference: str, platform: str | None) -> 
         PlatformError: it was not pulled for ``platform``.
     """
     parsed = Reference.parse(reference)
-    ref = await job.store.reference(str(parsed))
+    ref = await job.store.image(str(parsed))
     held = list(ref.images.values())
     chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
     if chosen is None and platform is None and len(held) == 1:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fastoci.errors import StoreError
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.jobs.verify import sound
 from fastoci.layouts.oci_layout import LayoutImage
 from fastoci.store.graph import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
-from fastoci.store.refs import Ref
 from fastoci.store.store import Store
 from fastoci.threads import Check
 
@@ -70,10 +70,10 @@ async def listed_refs(store: Store, references: Sequence[str]) -> list[Listed]:
     if not references:
         return (await store.walk(lambda _, check: listed(store.paths, check=check)))[0]
     names = dict.fromkeys(str(Reference.parse(each)) for each in references)
-    return [listed_as(await store.reference(name)) for name in names]
+    return [listed_as(await store.image(name)) for name in names]
 
 
-def _layout_image(ref: Ref, read: Read) -> LayoutImage:
+def _layout_image(ref: StoredImage, read: Read) -> LayoutImage:
     """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
     only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
     top = ref.descriptor if only is None else only

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+
+_PLAIN: Final = frozenset(
+    {mediatype.OCI_LAYER, mediatype.OCI_FOREIGN, mediatype.DOCKER_LAYER, mediatype.DOCKER_FOREIGN}
+)
+_RATIO: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +63,12 @@ class PullPlan:
     def missing_size(self) -> int:
         """Bytes to fetch."""
         return sum(blob.size for blob in self.missing)
+
+
+def estimate_unpacked(layers: Sequence[Descriptor]) -> int:
+    """Bytes of files that layers give, before one of them is here.
+
+    Twice the compressed size, which nearly every layer takes (2 to 4 times are common): so a refusal is hardly ever
+    wrong, and a disk may all the same turn out to be too small.
+    """
+    return sum(layer.size * (1 if layer.media_type in _PLAIN else _RATIO) for layer in layers)

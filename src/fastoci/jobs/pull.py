@@ -28,18 +28,17 @@ from fastoci.image import config as config_document
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.interfaces import BlobSource, ImageSource
-from fastoci.jobs.plan import PullPlan, Resolved
-from fastoci.jobs.preflight import Preflight
+from fastoci.image.stored_image import StoredImage
+from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
+from fastoci.jobs.plan import PullPlan, Resolved, estimate_unpacked
 from fastoci.jobs.resolve import read_document, resolve
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
-from fastoci.store.refs import Ref
-from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
@@ -55,11 +54,10 @@ class Repository(ImageSource, BlobSource, Protocol):
 class PullContext:
     """What all images of an engine share."""
 
-    store: Store
+    store: BlobStore
     scheduler: Scheduler
     stored: Stored
     unpacker: Unpacker
-    preflight: Preflight
     limits: Limits
     observer: Observer
 
@@ -78,15 +76,12 @@ class PullContext:
         try:
             resolved = await resolve(reference, source, platform, self.store, self.limits)
             documents = [descriptor for descriptor, _ in resolved.chain]
-            async with self.store.lease([*documents, *resolved.blobs]):  # before the look at what is there
-                plan = PullPlan(resolved, tuple(await self.store.missing(resolved.blobs)))
-                self._mark_pending(plan, image)
-                await self.store.mark_pending(plan.missing)
-                room = self.preflight.room(
-                    plan.missing, documents=len(documents), layers=resolved.manifest.layers, root=rootfs
-                )
-                async with room:
-                    config = await self._execute(plan, source, image, platform, rootfs)
+            async with self.store.session([*documents, *resolved.blobs]) as session:
+                plan = _plan(resolved, session)
+                self._announce(plan, image)
+                unpacked = estimate_unpacked(resolved.manifest.layers)
+                async with session.reserve(root=rootfs, unpacked=unpacked) as writer:
+                    config = await self._execute(writer, plan, source, image=image, platform=platform, rootfs=rootfs)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error)))
@@ -97,7 +92,7 @@ class PullContext:
         self.observer(ImageDone(image, str(resolved.top.digest)))
         return resolved, config
 
-    def _mark_pending(self, plan: PullPlan, image: str) -> None:
+    def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
         self.observer(
             ImagePlanned(
@@ -112,23 +107,19 @@ class PullContext:
         )
 
     async def _execute(
-        self, plan: PullPlan, source: Repository, image: str, platform: Platform | None, rootfs: Path | None
+        self,
+        writer: StoreWriter,
+        plan: PullPlan,
+        source: Repository,
+        *,
+        image: str,
+        platform: Platform | None,
+        rootfs: Path | None,
     ) -> ImageConfig | None:
         resolved = plan.resolved
         first = resolved.manifest.layers[:1]
         tee = await self.unpacker.tee() if rootfs is not None and first and first[0] in plan.missing else None
-        fetches = {
-            blob.digest: asyncio.create_task(
-                self.scheduler.fetch(
-                    blob,
-                    source,
-                    image=image,
-                    tee=tee if blob in first else None,
-                    cached=rootfs is not None and not (tee and blob in first),
-                )
-            )
-            for blob in plan.missing
-        }
+        fetches = self._start(writer, plan, source, image=image, tee=tee, cached=rootfs is not None)
 
         async def ready(blob: Descriptor) -> None:
             if blob.digest in fetches:
@@ -136,7 +127,7 @@ class PullContext:
 
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
-            config = await self._config(resolved.manifest, source, image)
+            config = await self._config(writer, resolved.manifest, source, image)
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
                 mending = Mending(image, source)
@@ -150,28 +141,49 @@ class PullContext:
             if tee is not None:
                 self.unpacker.close_tee(tee)
         for descriptor, raw in resolved.chain:
-            await self._keep(descriptor, raw, image)
+            await self._keep(writer, descriptor, raw, image)
         config = following.result()
-        await self.store.record(_ref(resolved, config))
+        await writer.record(_stored(resolved, config))
         return config
 
-    async def _config(self, manifest: Manifest, source: BlobSource, image: str) -> ImageConfig | None:
+    def _start(
+        self, writer: StoreWriter, plan: PullPlan, source: BlobSource, *, image: str, tee: Tee | None, cached: bool
+    ) -> dict[Digest, asyncio.Task[None]]:
+        """Fetch all that is missing, the first layer through the tee if there is one."""
+        teed = plan.resolved.manifest.layers[0].digest if tee is not None else None
+        return {
+            blob.digest: asyncio.create_task(
+                self.scheduler.fetch(
+                    writer,
+                    blob,
+                    source,
+                    image=image,
+                    tee=tee if blob.digest == teed else None,
+                    cached=cached and blob.digest != teed,
+                )
+            )
+            for blob in plan.missing
+        }
+
+    async def _config(
+        self, writer: StoreWriter, manifest: Manifest, source: BlobSource, image: str
+    ) -> ImageConfig | None:
         """The config from the store, where it may be damaged: then it is fetched again."""
         try:
             return await read_config(self.store, manifest, self.limits)
         except IntegrityError as error:
             self.observer(Warned(image, f"{error.message}: it is fetched again"))
-        await self.scheduler.fetch(manifest.config, source, image=image)
+        await self.scheduler.fetch(writer, manifest.config, source, image=image)
         return await read_config(self.store, manifest, self.limits)
 
-    async def _keep(self, descriptor: Descriptor, raw: bytes, image: str) -> None:
+    async def _keep(self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str) -> None:
         """Have a document in the store, whatever is there under its name."""
         if not await self.store.missing([descriptor]):
             with suppress(StoreError):
                 if await self.store.read(descriptor) == raw:
                     return
-            self.store.treat_as_absent(descriptor.digest)
-        await self.scheduler.fetch(descriptor, BytesSource(raw), image=image)
+            await self.store.mark_corrupt(descriptor.digest)
+        await self.scheduler.fetch(writer, descriptor, BytesSource(raw), image=image)
 
     async def unpack(
         self,
@@ -239,7 +251,7 @@ async def _at_once(blob: Descriptor) -> None:
     """The blob is there already."""
 
 
-async def read_config(store: Store, manifest: Manifest, limits: Limits) -> ImageConfig | None:
+async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> ImageConfig | None:
     """The config from the store; None when the manifest is an artifact and no image.
 
     Raises:
@@ -251,9 +263,14 @@ async def read_config(store: Store, manifest: Manifest, limits: Limits) -> Image
     return config_document.parse(await read_document(store, descriptor, limits, what="config"))
 
 
-def _ref(resolved: Resolved, config: ImageConfig | None) -> Ref:
+def _plan(resolved: Resolved, session: StoreSession) -> PullPlan:
+    documents = {descriptor.digest for descriptor, _ in resolved.chain}
+    return PullPlan(resolved, tuple(blob for blob in session.missing if blob.digest not in documents))
+
+
+def _stored(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
     platform = resolved.platform or (config.platform if config and config.os else None)
-    return Ref(
+    return StoredImage(
         name=str(resolved.reference),
         descriptor=replace(resolved.top, platform=None),
         images={str(platform) if platform else "unknown": replace(resolved.descriptor, platform=platform)},

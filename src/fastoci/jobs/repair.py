@@ -2,24 +2,27 @@
 
 A bad blob stays where it is until its replacement is renamed over it; for this process it counts as absent meanwhile.
 As long as a manifest is bad, a collection does not know what it names, and deletes that. So a repair keeps it by a
-lease, as a pull does, and has older plans look at the reference again.
+lease, as a pull does, and has older plans read the reference again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from fastoci.errors import FastociError, FormatError
+from fastoci.errors import FastociError, FormatError, IntegrityError, StoreError
 from fastoci.events import ImageDone, ImageFailed, ImageStarted, Observer
-from fastoci.image.digest import Digest
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.image.reference import Reference
+from fastoci.interfaces import BlobSource, BlobStore
 from fastoci.jobs.pull import Repository
+from fastoci.jobs.resolve import read_document
 from fastoci.jobs.verify import Verifying
+from fastoci.limits import Limits
 from fastoci.store.graph import Listed, descriptor
-from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 
 
@@ -32,25 +35,30 @@ class Repair:
 
 
 class Repairing:
-    """Repairs references one after the other; blobs that they share are looked at once.
+    """Repairs references one after the other; blobs that they share are hashed once.
 
     Args:
         repository: where a reference's name leads to.
+        invalidate: has the plans of gc that are made already read a reference again.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: BlobStore,
         scheduler: Scheduler,
         verifying: Verifying,
         *,
         repository: Callable[[Reference], Awaitable[Repository]],
+        invalidate: Callable[[str], Awaitable[None]],
+        limits: Limits,
         observer: Observer,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._verifying = verifying
         self._repository = repository
+        self._invalidate = invalidate
+        self._limits = limits
         self._observe = observer
         self._good: set[str] = set()
         self._repaired: list[str] = []
@@ -65,8 +73,6 @@ class Repairing:
             except FastociError as error:
                 self._observe(ImageFailed(ref.name, str(error)))
                 failed.append((ref.name, error))
-        if self._repaired:
-            await self._store.flush()
         return Repair(tuple(self._repaired), tuple(failed))
 
     async def _one(self, ref: Listed) -> bool:
@@ -74,30 +80,39 @@ class Repairing:
         source = _Source(ref.name, self._repository, self._observe)
         needed: dict[str, Link] = {}
         images = (ref.descriptor, *ref.images.values())
-        async with self._store.lease_if_writable(map(descriptor, images)):
+        async with self._store.keep(list(map(descriptor, images))):
             for image in images:
                 await self._documents(image, source, needed)
-            async with self._store.lease_if_writable(map(descriptor, needed.values())):  # before they are looked at
+            async with self._store.keep(list(map(descriptor, needed.values()))):  # before they are hashed
                 if not {image.digest for image in images}.isdisjoint(self._repaired):
-                    await self._store.invalidate(ref.name)
+                    await self._invalidate(ref.name)
                 await self._blobs(ref, source, needed)
         return source.used
 
     async def _blobs(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
         """Bring what the documents need into order, as far as it can be had; then the first error is raised."""
-        failed: FastociError | None = None
-        for bad in await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)]):
-            blob = descriptor(needed[bad.digest])
-            self._store.treat_as_absent(blob.digest)
+        found = await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)])
+        bad = [descriptor(needed[each.digest]) for each in found]
+        if bad:
             repository = await source.get()
-            try:
-                await self._scheduler.fetch(blob, repository, image=ref.name)
-                self._repaired.append(bad.digest)
-            except FastociError as error:  # the next one may be had all the same
-                failed = failed or error
+            await self._replace([(blob, repository) for blob in bad], ref.name)
+        self._good |= needed.keys()
+
+    async def _replace(self, wanted: Sequence[tuple[Descriptor, BlobSource]], image: str) -> None:
+        """Fetch blobs that are bad or missing, as far as they can be had; then the first error is raised."""
+        failed: FastociError | None = None
+        for blob, _ in wanted:
+            await self._store.mark_corrupt(blob.digest)
+        async with self._store.session([blob for blob, _ in wanted]) as session, session.reserve() as writer:
+            for blob, source in wanted:
+                try:
+                    await self._scheduler.fetch(writer, blob, source, image=image)
+                    self._repaired.append(str(blob.digest))
+                except FastociError as error:  # the next one may be had all the same
+                    failed = failed or error
+            await writer.flush()
         if failed is not None:
             raise failed
-        self._good |= needed.keys()
 
     async def _documents(self, link: Link, source: _Source, needed: dict[str, Link]) -> None:
         """Bring a document that is needed into order, and find what it needs."""
@@ -105,18 +120,23 @@ class Repairing:
             needed[link.digest] = link
             return
         blob = descriptor(link)
-        data = await self._store.walk(lambda read, _: read(link), additional=False)
-        if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
+        data = await self._sound(blob)
+        if data is None:
             data = await (await source.get()).manifest(blob)
-            self._store.treat_as_absent(blob.digest)
-            await self._scheduler.fetch(blob, BytesSource(data), image=source.image)
-            self._repaired.append(link.digest)
+            await self._replace([(blob, BytesSource(data))], source.image)
         if link.media_type in INDEXES:  # its manifests are those of all platforms: the reference says which are held
             return
         for child in links(data, link.media_type):
             if has_links(child.media_type):
                 raise FormatError(f"{link.digest} names the document {child.digest} as a part of an image")
             needed[child.digest] = child
+
+    async def _sound(self, blob: Descriptor) -> bytes | None:
+        """A document of the store itself, when it is there and what its name says."""
+        if not await self._store.missing([blob]):
+            with suppress(StoreError, IntegrityError):
+                return await read_document(self._store, blob, self._limits)
+        return None
 
 
 class _Source:

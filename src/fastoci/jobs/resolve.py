@@ -28,10 +28,9 @@ from fastoci.image.digest import Digest
 from fastoci.image.index import Index, select
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.interfaces import ImageSource
+from fastoci.interfaces import BlobStore, ImageSource
 from fastoci.jobs.plan import Resolved
 from fastoci.limits import Limits
-from fastoci.store.store import Store
 
 _NAMED: Final = 32  # platforms in a message; an index may have ten thousand
 
@@ -40,7 +39,7 @@ Chain = tuple[Link, ...]
 
 
 async def resolve(
-    reference: Reference, source: ImageSource, platform: Platform | None, store: Store, limits: Limits
+    reference: Reference, source: ImageSource, platform: Platform | None, store: BlobStore, limits: Limits
 ) -> Resolved:
     """Follow a name through indexes to one manifest.
 
@@ -60,7 +59,7 @@ async def resolve(
     return Resolved(reference, chain, manifest, descriptor.platform)
 
 
-async def read_document(store: Store, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
+async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
     """A manifest, index or config from the store; what is larger than one may be is not read.
 
     Raises:
@@ -92,10 +91,10 @@ def check_size(descriptor: Descriptor, limits: Limits, *, what: str = "manifest"
         raise FormatError(f"{descriptor.digest}: a {what} of {descriptor.size} bytes, more than {limits.manifest_size}")
 
 
-async def _held(reference: Reference, store: Store, limits: Limits) -> Link | None:
+async def _held(reference: Reference, store: BlobStore, limits: Limits) -> Link | None:
     """What the name pointed to when it was pulled last, if that is still here and right."""
     try:
-        top = (await store.reference(str(reference))).descriptor
+        top = (await store.image(str(reference))).descriptor
         return top, await read_document(store, top, limits)
     except (StoreError, FormatError, IntegrityError):
         return None
@@ -104,7 +103,7 @@ async def _held(reference: Reference, store: Store, limits: Limits) -> Link | No
 class _Descent:
     """The way down from one name: what was read so far, and which platforms were seen."""
 
-    def __init__(self, source: ImageSource, wanted: Platform, store: Store, limits: Limits) -> None:
+    def __init__(self, source: ImageSource, wanted: Platform, store: BlobStore, limits: Limits) -> None:
         self._source = source
         self._wanted = wanted
         self._store = store

@@ -22,10 +22,9 @@ from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
 from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource
+from fastoci.interfaces import BlobSource, BlobStore
 from fastoci.jobs.rehash import StoppedError, wrong
 from fastoci.layouts.oci_layout import LayoutImage, Wrong, write_images
-from fastoci.store.store import Store
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
@@ -64,7 +63,7 @@ class Stored:
     """Hashes and mends the blobs of one engine's store."""
 
     def __init__(
-        self, store: Store, scheduler: Scheduler, worker: WorkerPool, buffers: Buffers, observer: Observer
+        self, store: BlobStore, scheduler: Scheduler, worker: WorkerPool, buffers: Buffers, observer: Observer
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -91,12 +90,14 @@ class Stored:
                 raise error from reason
             self._observe(Warned(mending.image, f"{error.message}: it is fetched again"))
             fetches.append((blob, source))
-        await all_or_first(
-            [
-                asyncio.create_task(self._scheduler.fetch(blob, source, image=mending.image, cached=True))
-                for blob, source in fetches
-            ]
-        )
+        async with self._store.session([blob for blob, _ in fetches]) as session, session.reserve() as writer:
+            await all_or_first(
+                [
+                    asyncio.create_task(self._scheduler.fetch(writer, blob, source, image=mending.image, cached=True))
+                    for blob, source in fetches
+                ]
+            )
+            await writer.flush()
 
     async def export(self, directory: Path, images: Sequence[LayoutImage], mending: Mending) -> None:
         """``write_images``, of nothing but what its digest says.

@@ -18,9 +18,10 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import HEX_DIGITS
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES, MANIFESTS
+from fastoci.image.stored_image import StoredImage
 from fastoci.limits import DOCUMENT
 from fastoci.store.layout import Paths
-from fastoci.store.refs import REF_SIZE, Ref, ref_files
+from fastoci.store.refs import REF_SIZE, ref_files
 from fastoci.threads import Check, go_on
 
 _OTHERS: Final = 100_000  # what one reference may lead to beside what it needs
@@ -63,7 +64,7 @@ def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[St
     return found, broken
 
 
-def listed_as(ref: Ref) -> Listed:
+def listed_as(ref: StoredImage) -> Listed:
     """A reference that was read strictly, for the same walks."""
     images = {platform: Link.of(image) for platform, image in ref.images.items()}
     return Listed(ref.name, Link.of(ref.descriptor), images, ref.pulled_at, ref.pinned)

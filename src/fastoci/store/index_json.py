@@ -24,8 +24,9 @@ from fastoci.image.layout import REF_NAME, encode_index
 from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.layout import INDEX, LOCK, Paths
-from fastoci.store.refs import Ref, Refs
+from fastoci.store.refs import Refs
 
 # An entry is ours when this annotation repeats its name, the reference's and its digest: tools carry annotations along
 # to entries that they change or copy.
@@ -122,7 +123,7 @@ def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str, taken: set[str]
         reference = Reference(reference.domain, reference.path, None, blob.digest)
     annotations = {key: text for key, text in blob.annotations.items() if key not in (REF_NAME, OURS)}
     top = Descriptor(blob.media_type, blob.digest, blob.size, annotations=annotations)
-    refs.set(Ref(str(reference), top, images, written))
+    refs.set(StoredImage(str(reference), top, images, written))
     return str(reference)
 
 
@@ -184,7 +185,7 @@ def _kept(entry: Entry, paths: Paths, refs: Refs) -> Entry | None:
     return entry if ref is None or reference != name or paths.holds(blob.digest) else None
 
 
-def _find(name: str, refs: Refs) -> Ref | None:
+def _find(name: str, refs: Refs) -> StoredImage | None:
     with suppress(StoreError):
         return refs.get(name)
     return None
@@ -200,7 +201,7 @@ def _is_by_digest(entry: Entry, refs: Refs) -> bool:
     return False
 
 
-def _is_of(ref: Ref | None, digest: str) -> bool:
+def _is_of(ref: StoredImage | None, digest: str) -> bool:
     if ref is None:
         return False
     return digest in {str(ref.descriptor.digest), *(str(image.digest) for image in ref.images.values())}
@@ -247,7 +248,7 @@ def _annotations(entry: Entry) -> dict[str, str]:
     return annotations if isinstance(annotations, dict) else {}
 
 
-def _entry(ref: Ref) -> Entry:
+def _entry(ref: StoredImage) -> Entry:
     """One platform: its manifest, which every tool can read; several, or none: what the name led to."""
     descriptor = next(iter(ref.images.values())) if len(ref.images) == 1 else ref.descriptor
     entry = encode(descriptor)

@@ -10,9 +10,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fastoci import files, locks
@@ -20,6 +20,7 @@ from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, FormatError, StoreError, UnsupportedError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.layout import Paths
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
@@ -27,21 +28,6 @@ Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has an
 REF_SIZE: Final = 1 << 20  # bytes of one file
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A name, what it led to, and what was fetched of it.
-
-    ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
-    that are held, by platform. ``pulled_at`` is RFC 3339, UTC.
-    """
-
-    name: str
-    descriptor: Descriptor
-    images: Mapping[str, Descriptor] = field(hash=False)
-    pulled_at: str
-    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +47,7 @@ class Refs:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def set(self, ref: Ref) -> Ref:
+    def set(self, ref: StoredImage) -> StoredImage:
         """Record a reference, durable at once; what was stored is the answer.
 
         Platforms that are held of the same ``descriptor`` stay, and a pinned name stays pinned.
@@ -80,7 +66,7 @@ class Refs:
                 files.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
         return ref
 
-    def get(self, name: str) -> Ref:
+    def get(self, name: str) -> StoredImage:
         """The reference of this canonical name.
 
         Raises:
@@ -96,9 +82,9 @@ class Refs:
             raise self._absent(name)
         return ref
 
-    def list(self) -> tuple[tuple[Ref, ...], tuple[StoreError, ...]]:
+    def list(self) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
         """All references by name, and what is wrong with the files that are none."""
-        refs: dict[str, Ref] = {}
+        refs: dict[str, StoredImage] = {}
         broken = []
         for directory, key in ref_files(self._paths):
             try:
@@ -158,7 +144,7 @@ class Refs:
                 return True
         return False
 
-    def pin(self, name: str, pinned: bool) -> Ref:
+    def pin(self, name: str, pinned: bool) -> StoredImage:
         """Keep a reference from gc's retention, or let it go again.
 
         Raises:
@@ -183,7 +169,7 @@ class Refs:
             with files.translated("look at", directory.at(key)), suppress(FileNotFoundError):
                 yield directory, key, directory.stat(key)
 
-    def load(self, directory: Directory, key: str) -> Ref | None:
+    def load(self, directory: Directory, key: str) -> StoredImage | None:
         """The reference in a file that ``scan`` found; None when it is gone.
 
         Raises:
@@ -196,7 +182,7 @@ class Refs:
         try:
             form = document.peek(data, _Form, what="reference")
             images = {platform: image.value(platform) for platform, image in form.images.items()}
-            ref = Ref(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
+            ref = StoredImage(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
         except (FormatError, UnsupportedError) as error:
             raise StoreError(f"{path} is no reference: {error}", path=path) from error
         if "/".join(self._paths.ref(ref.name)) != f"{os.path.basename(directory.path)}/{key}":
@@ -221,7 +207,7 @@ class Refs:
             finally:
                 os.close(held)
 
-    def _before(self, directory: Directory, key: str) -> Ref | None:
+    def _before(self, directory: Directory, key: str) -> StoredImage | None:
         with suppress(StoreError):  # a broken file is replaced whole
             return self.load(directory, key)
         return None
@@ -247,14 +233,14 @@ def stamp_of(info: os.stat_result) -> Stamp:
     return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
 
 
-def _merge(old: Ref | None, new: Ref) -> Ref:
+def _merge(old: StoredImage | None, new: StoredImage) -> StoredImage:
     if old is None:
         return new
     images = {**old.images, **new.images} if old.descriptor.digest == new.descriptor.digest else new.images
     return replace(new, images=images, pinned=old.pinned or new.pinned)
 
 
-def _encode(ref: Ref, path: str) -> bytes:
+def _encode(ref: StoredImage, path: str) -> bytes:
     """The file of a reference, never one that is too large to be read: that would stop gc until somebody deletes it.
 
     An index may say anything of its manifests. When that is too much, type, digest, size and platform are kept of them.
@@ -275,7 +261,7 @@ def _essence(descriptor: Descriptor) -> Descriptor:
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform=descriptor.platform)
 
 
-def _document(ref: Ref) -> bytes:
+def _document(ref: StoredImage) -> bytes:
     form = {
         "name": ref.name,
         "descriptor": encode(ref.descriptor),

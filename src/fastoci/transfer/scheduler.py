@@ -1,12 +1,13 @@
 """Fetches blobs: each digest in flight once, whoever asks, within the engine's limits.
 
 A flight belongs to the engine, not to the task that asked first: it ends early only when its last waiter has gone.
+What it begins in the store, it begins for one of those who still wait, so that the blob is always under a lease.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreEr
 from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore, BufferSource, CorruptionAwareSource, Ingest
+from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, StoreWriter
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.buffers import Buffers
@@ -25,11 +26,29 @@ from fastoci.transfer.tee import Tee
 from fastoci.transfer.workers import WorkerPool
 
 
-@dataclass(slots=True)
-class _Flight:
-    task: asyncio.Task[None]
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What one caller wants: a blob, from where, and how it is to arrive."""
+
+    blob: Descriptor
     source: BlobSource
-    waiters: int = 0
+    image: str
+    tee: Tee | None
+    cached: bool
+
+
+class _Flight:
+    """One order under way, and the writers of all who wait for it."""
+
+    def __init__(self, order: _Order, run: Callable[[_Flight], Coroutine[None, None, None]]) -> None:
+        self.order = order
+        self.writers: list[StoreWriter] = []
+        self.task = asyncio.create_task(run(self))
+
+    @property
+    def writer(self) -> StoreWriter:
+        """The writer of somebody who still waits: of the first."""
+        return self.writers[0]
 
 
 class BytesSource:
@@ -82,12 +101,9 @@ class _Resumable:
 
 
 class Scheduler:
-    """The flights of one engine, over all images of its jobs."""
+    """The flights of one engine into its one store, over all images of its jobs."""
 
-    def __init__(
-        self, store: BlobStore, workers: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer
-    ) -> None:
-        self._store = store
+    def __init__(self, workers: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer) -> None:
         self._workers = workers
         self._buffers = buffers
         self._limits = limits
@@ -96,9 +112,16 @@ class Scheduler:
         self._flights: dict[Digest, _Flight] = {}
 
     async def fetch(
-        self, blob: Descriptor, source: BlobSource, *, image: str = "", tee: Tee | None = None, cached: bool = False
+        self,
+        writer: StoreWriter,
+        blob: Descriptor,
+        source: BlobSource,
+        *,
+        image: str = "",
+        tee: Tee | None = None,
+        cached: bool = False,
     ) -> None:
-        """Bring a blob into the store, once for all tasks that want it.
+        """Bring a blob of the writer's session into the store, once for all tasks that want it.
 
         Args:
             tee: gets the buffers too, when this call starts the flight and the blob comes from its beginning; ended in
@@ -110,29 +133,29 @@ class Scheduler:
             FastociError: the blob could not be fetched, verified or stored.
         """
         try:
-            await self._fetch(blob, source, image, tee, cached)
+            await self._fetch(writer, _Order(blob, source, image, tee, cached))
         finally:
             if tee is not None:
                 tee.end()
 
-    async def _fetch(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
+    async def _fetch(self, writer: StoreWriter, order: _Order) -> None:
         while True:
-            flight = self._flights.get(blob.digest)
+            flight = self._flights.get(order.blob.digest)
             if flight is None:
-                flight = self._start(blob, source, image, tee, cached)
+                flight = self._start(order)
             elif flight.task.cancelling() or flight.task.done():  # let it clean up and land, then begin anew
                 await asyncio.wait([flight.task])
                 continue
             try:
-                return await self._join(flight)
+                return await self._join(flight, writer)
             except FastociError as error:
-                if flight.source.name == source.name:
+                if flight.order.source.name == order.source.name:
                     raise _own(error) from error
 
-    def _start(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(blob, source, image, tee, cached)), source)
-        self._flights[blob.digest] = flight
-        flight.task.add_done_callback(lambda task: self._landed(blob.digest, task))
+    def _start(self, order: _Order) -> _Flight:
+        digest = order.blob.digest
+        flight = self._flights[digest] = _Flight(order, self._fly)
+        flight.task.add_done_callback(lambda task: self._landed(digest, task))
         return flight
 
     def _landed(self, digest: Digest, task: asyncio.Task[None]) -> None:
@@ -140,19 +163,20 @@ class Scheduler:
         if not task.cancelled():
             task.exception()  # retrieved: the waiters that are left have it too
 
-    async def _join(self, flight: _Flight) -> None:
-        flight.waiters += 1
+    async def _join(self, flight: _Flight, writer: StoreWriter) -> None:
+        flight.writers.append(writer)
         try:
             await asyncio.shield(flight.task)
         finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
+            flight.writers.remove(writer)
+            if not flight.writers and not flight.task.done():
                 flight.task.cancel()
                 await wait_to_end(asyncio.wait([flight.task]))
 
-    async def _fly(self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool) -> None:
+    async def _fly(self, flight: _Flight) -> None:
+        blob = flight.order.blob
         try:
-            await self._fetch_until_right(blob, source, image, tee, cached)
+            await self._fetch_until_right(flight)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error)))
@@ -162,14 +186,13 @@ class Scheduler:
             raise
         self._observe(BlobDone(str(blob.digest), blob.size))
 
-    async def _fetch_until_right(
-        self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool
-    ) -> None:
+    async def _fetch_until_right(self, flight: _Flight) -> None:
         """Fetch the blob; after wrong bytes once more, as long as a server sent them that had sent none before."""
+        blob, source, tee = flight.order.blob, flight.order.source, flight.order.tee
         corrupt: set[str] = set()
         while True:
             try:
-                return await self._fetch_or_wait(blob, source, image, tee, cached)
+                return await self._fetch_or_wait(flight, tee)
             except IntegrityError:
                 servers = set(_served_by(source, blob))
                 if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
@@ -180,18 +203,17 @@ class Scheduler:
                 tee.spoil()
                 tee = None
 
-    async def _fetch_or_wait(
-        self, blob: Descriptor, source: BlobSource, image: str, tee: Tee | None, cached: bool
-    ) -> None:
+    async def _fetch_or_wait(self, flight: _Flight, tee: Tee | None) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""
+        order, blob, source = flight.order, flight.order.blob, flight.order.source
         while True:
             with suppress(StoreBusyError):
                 async with self._connections:
-                    ingest = await self._store.begin(blob, cached=cached)
+                    ingest = await flight.writer.begin(blob, cached=order.cached)
                     if ingest is not None:
                         if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
                             source.report_corrupt(blob, ingest.corrupt_servers)
-                        self._observe(BlobStarted(image, str(blob.digest), blob.size, ingest.offset))
+                        self._observe(BlobStarted(order.image, str(blob.digest), blob.size, ingest.offset))
                         try:
                             await self._ingest(ingest, source, tee if ingest.offset == 0 else None)
                         except IntegrityError:
@@ -199,8 +221,8 @@ class Scheduler:
                                 raise
                             continue  # the bytes of an earlier attempt may be the wrong ones: no server is blamed
                 return
-            self._observe(BlobWaiting(image, str(blob.digest), blob.size))
-            if await self._store.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
+            self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
+            if await flight.writer.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
                 return
 
     async def _ingest(self, ingest: Ingest, source: BlobSource, tee: Tee | None) -> None:

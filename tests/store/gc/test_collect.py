@@ -16,11 +16,11 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.links import Link
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.gc import collect
 from fastoci.store.gc.collect import GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.marks import Marks
-from fastoci.store.refs import Ref
 from support.store_shelf import Shelf
 
 DAY = 86400.0
@@ -33,19 +33,19 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "_SETTLED_NS", -(10**18))
 
 
-async def image(shelf: Shelf, name: str, *layers: bytes, used: float = 0.0, pinned: bool = False) -> Ref:
+async def image(shelf: Shelf, name: str, *layers: bytes, used: float = 0.0, pinned: bool = False) -> StoredImage:
     """An image with a config of its own, last used ``used`` seconds ago."""
     config = await shelf.put(name.encode(), media_type=mediatype.OCI_CONFIG)
     blobs = [await shelf.put(layer, media_type=mediatype.OCI_LAYER) for layer in layers]
     form = {"schemaVersion": 2, "config": encode(config), "layers": [encode(blob) for blob in blobs]}
     manifest = await shelf.put(json.dumps(form).encode(), media_type=mediatype.OCI_MANIFEST)
-    ref = Ref(f"registry.test/{name}:1", manifest, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z", pinned)
-    await shelf.store.record(ref)
+    ref = StoredImage(f"registry.test/{name}:1", manifest, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z", pinned)
+    await shelf.record(ref)
     touch(shelf, ref, used)
     return ref
 
 
-def touch(shelf: Shelf, ref: Ref, ago: float) -> None:
+def touch(shelf: Shelf, ref: StoredImage, ago: float) -> None:
     then = time.time() - ago
     os.utime(shelf.store.paths.ref_path(ref.name), (then, then))
 
@@ -104,7 +104,7 @@ async def test_an_index_keeps_all_that_is_present_below_it(shelf: Shelf) -> None
     outer = {"schemaVersion": 2, "manifests": [encode(nested)]}
     top = await shelf.put(json.dumps(outer).encode(), media_type=mediatype.DOCKER_LIST)
     kept = blobs(shelf)
-    await shelf.store.record(Ref("registry.test/index:1", top, {}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/index:1", top, {}, "2023-11-14T22:13:20Z"))
     await shelf.store.forget(ref.name)
     assert (await collected(shelf)).doomed == ()
     assert blobs(shelf) == kept
@@ -112,7 +112,7 @@ async def test_an_index_keeps_all_that_is_present_below_it(shelf: Shelf) -> None
 
 async def test_what_is_of_an_unknown_type_is_kept_and_not_looked_into(shelf: Shelf) -> None:
     odd = await shelf.put(b'{"manifests": "no"}', media_type="application/x-odd+json")
-    await shelf.store.record(Ref("registry.test/odd:1", odd, {}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/odd:1", odd, {}, "2023-11-14T22:13:20Z"))
     assert (await collected(shelf)).doomed == ()
 
 
@@ -128,7 +128,7 @@ async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> Non
 
 async def test_an_entry_of_our_own_is_no_root(shelf: Shelf) -> None:
     ref = await image(shelf, "one", b"layer")
-    await shelf.store.update_view()
+    await shelf.store.update_index()
     await shelf.store.forget(ref.name)
     assert len((await collected(shelf)).doomed) == 3
 
@@ -147,7 +147,7 @@ async def test_a_broken_reference_stops_gc(shelf: Shelf) -> None:
 
 async def test_a_document_that_nobody_can_read_stops_gc_and_a_damaged_one_does_not(shelf: Shelf) -> None:
     manifest = await shelf.put(b"[]", media_type=mediatype.OCI_MANIFEST)
-    await shelf.store.record(Ref("registry.test/odd:1", manifest, {}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/odd:1", manifest, {}, "2023-11-14T22:13:20Z"))
     with pytest.raises(StoreError, match="what it needs cannot be told"):
         await shelf.store.plan_gc(Retention())
     file = shelf.file(manifest)
@@ -181,7 +181,7 @@ async def test_the_least_recently_used_images_go_and_pinned_ones_never(
         assert await shelf.store.missing(await needed(shelf, ref)) == []
 
 
-async def needed(shelf: Shelf, ref: Ref) -> Sequence[Descriptor]:
+async def needed(shelf: Shelf, ref: StoredImage) -> Sequence[Descriptor]:
     from fastoci.image.manifest import parse
 
     manifest = parse(await shelf.store.read(ref.descriptor), ref.descriptor.media_type)
@@ -198,7 +198,7 @@ async def test_no_image_stops_gc_by_what_it_says_of_types(shelf: Shelf) -> None:
     entries = [encode(manifest), encode(layer), {**encode(plain.descriptor), "mediaType": mediatype.OCI_INDEX}]
     document = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
     index = await shelf.put(document, media_type=mediatype.OCI_INDEX)
-    await shelf.store.record(Ref("registry.test/a:1", index, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/a:1", index, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z"))
     await shelf.put(b"stray")
     assert len((await collected(shelf)).doomed) == 1
     assert await shelf.store.missing([*await needed(shelf, plain), index, manifest, config, layer]) == []
@@ -272,7 +272,7 @@ async def test_an_image_that_was_used_after_the_plan_stays(shelf: Shelf, change:
     elif change == "pinned":
         await shelf.store.pin(ref.name, True)
     else:
-        await shelf.store.record(ref)
+        await shelf.record(ref)
     assert await shelf.store.gc(plan) == ()
     assert names(shelf) == ["one"]
     assert blobs(shelf) == before
@@ -283,7 +283,7 @@ async def test_a_reference_recorded_after_the_plan_keeps_its_blobs(shelf: Shelf)
     await shelf.store.forget(ref.name)
     plan = await shelf.store.plan_gc(Retention())
     assert len(plan.doomed) == 3
-    await shelf.store.record(ref)
+    await shelf.record(ref)
     assert await shelf.store.gc(plan) == ()
     assert await shelf.store.missing(await needed(shelf, ref)) == []
 
@@ -469,7 +469,7 @@ async def test_a_document_too_large_to_be_read_stops_gc_by_name(shelf: Shelf, na
     layer = await shelf.put(b"layer", media_type=mediatype.OCI_LAYER)
     manifest = await fat(shelf, layer)
     if named == "by a reference":
-        await shelf.store.record(Ref("registry.test/fat:1", manifest, {}, "2023-11-14T22:13:20Z"))
+        await shelf.record(StoredImage("registry.test/fat:1", manifest, {}, "2023-11-14T22:13:20Z"))
     else:
         top = await index_of(shelf, manifest)
         (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [encode(top)]}))
@@ -485,8 +485,8 @@ async def test_a_blob_too_large_for_a_document_stops_no_gc_when_an_index_calls_i
     plain = await image(shelf, "plain", b"needed")
     large = await fat(shelf)
     top = await index_of(shelf, plain.descriptor, large)
-    ref = Ref("registry.test/a:1", top, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
-    await shelf.store.record(ref)
+    ref = StoredImage("registry.test/a:1", top, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
+    await shelf.record(ref)
     assert [item.name for item in (await collected(shelf)).doomed] == [str(Digest.of(b"{}"))]
     assert shelf.store.holds(large)
 
@@ -500,8 +500,8 @@ async def test_gc_reads_each_document_once_and_remembers_nothing_that_is_absent(
     level = await index_of(shelf, *absent)
     for depth in range(3):
         level = await index_of(shelf, *[level] * 1000, note=str(depth))
-    ref = Ref("registry.test/a:1", level, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
-    await shelf.store.record(ref)
+    ref = StoredImage("registry.test/a:1", level, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
+    await shelf.record(ref)
     reads: list[str] = []
     read = files.read
 
@@ -522,6 +522,6 @@ async def test_an_index_cannot_make_another_images_blobs_larger(shelf: Shelf) ->
     await image(shelf, "plain", b"needed")
     needed = Descriptor(mediatype.OCI_LAYER, Digest.of(b"needed"), 1 << 60)
     top = await index_of(shelf, needed)
-    await shelf.store.record(Ref("registry.test/a:1", top, {}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/a:1", top, {}, "2023-11-14T22:13:20Z"))
     assert (await collected(shelf, Retention(max_size=1 << 20))).doomed == ()
     assert (await shelf.store.usage()).total.size < 1 << 20

@@ -222,7 +222,7 @@ async def test_who_may_not_write_reads_without_a_lease(
 ) -> None:
     blob = await shelf.put(b"content")
     sealed = open_shelf(read_only(shelf.path))
-    async with sealed.store.lease_if_writable([blob]):
+    async with sealed.store.keep([blob]):
         assert await sealed.store.read(blob) == b"content"
     with pytest.raises(StoreError):
         async with sealed.store.lease([blob]):

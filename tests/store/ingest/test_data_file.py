@@ -56,7 +56,7 @@ async def test_a_large_blob_goes_on_from_the_middle_of_a_page(real_disk: Path, o
     cut = 1_234_567
     blob = shelf.describe(data)
     for end in (cut, 2 * cut, 3 * cut):
-        ingest = await shelf.store.begin(blob)
+        ingest = await shelf.store.blobs.begin(blob)
         assert ingest is not None
         assert ingest.offset == end - cut
         verifier = shelf.feed(ingest, data, until=end)
@@ -72,7 +72,7 @@ async def test_a_large_blob_has_its_blocks_at_once_and_keeps_those_it_fills(
     shelf = open_shelf(real_disk / "store")
     data = shelf.random(SIZE)
     blob = shelf.describe(data)
-    ingest = await shelf.store.begin(blob)
+    ingest = await shelf.store.blobs.begin(blob)
     assert ingest is not None
     file = shelf.ingest(blob) / "data"
     assert file.stat().st_size == 0
@@ -92,7 +92,7 @@ async def test_blobs_written_at_the_same_time_do_not_interleave_on_the_disk(
     filefrag = peer("filefrag")
     shelf = open_shelf(real_disk / "store")
     blobs = [shelf.describe(number.to_bytes(32 << 20)) for number in range(4)]
-    ingests = [ingest for blob in blobs if (ingest := await shelf.store.begin(blob)) is not None]
+    ingests = [ingest for blob in blobs if (ingest := await shelf.store.blobs.begin(blob)) is not None]
     buffer = _core.Pool(1 << 20).take()
     assert buffer is not None
     buffer.append(bytes(1 << 20))
@@ -117,7 +117,7 @@ async def test_a_blob_that_would_fill_the_disk_takes_no_block_beforehand(
 ) -> None:
     shelf = open_shelf(small_disk / "store")
     free = os.statvfs(small_disk).f_bavail
-    ingest = await shelf.store.begin(shelf.describe(shelf.random(9 << 20)))
+    ingest = await shelf.store.blobs.begin(shelf.describe(shelf.random(9 << 20)))
     assert ingest is not None
     assert os.statvfs(small_disk).f_bavail > free - 100
     await ingest.abort()
@@ -173,7 +173,7 @@ async def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover_of
     assert strace(store, size, "pwritev2:signal=SIGKILL:when=3").returncode == -signal.SIGKILL
     shelf = open_shelf(store)
     data = ingest_process.content(size)
-    ingest = await shelf.store.begin(shelf.describe(data))
+    ingest = await shelf.store.blobs.begin(shelf.describe(data))
     if ingest is None or ingest.offset == 0:
         pytest.skip("this kernel or file system has no RWF_DONTCACHE")
     assert ingest.offset == size // 2

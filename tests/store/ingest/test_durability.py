@@ -10,10 +10,10 @@ import pytest
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
+from fastoci.image.stored_image import StoredImage
 from fastoci.limits import Level
 from fastoci.store.ingest.unsynced import Unsynced, boot_id
 from fastoci.store.opening import open_store
-from fastoci.store.refs import Ref
 from support.store_shelf import Shelf
 
 OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
@@ -87,7 +87,7 @@ async def test_one_sync_serves_the_markers_of_a_job(
     await shelf.put(b"first")
     contents = [bytes([number]) for number in range(20)]
     calls = Calls(monkeypatch)
-    await shelf.store.mark_pending([shelf.describe(content) for content in contents])
+    shelf.store.blobs.mark_pending([shelf.describe(content) for content in contents])
     assert len(markers(shelf)) == 21
     for content in contents:
         await shelf.put(content)
@@ -104,7 +104,7 @@ async def test_a_batch_is_synced_before_its_reference_and_then_has_no_markers(
     blobs = [await shelf.put(bytes([number])) for number in range(5)]
     assert len(markers(shelf)) == 5
     calls = Calls(monkeypatch)
-    await shelf.store.record(Ref("registry.test/a:1", large, {}, "2023-11-14T22:13:20Z"))
+    await shelf.record(StoredImage("registry.test/a:1", large, {}, "2023-11-14T22:13:20Z"))
     assert [call for call in calls.made if "fdatasync" in call] == [
         f"fdatasync {blob.digest.hex[:8]}" for blob in blobs
     ]
@@ -127,7 +127,7 @@ async def test_a_blob_that_the_disk_loses_at_the_end_of_a_batch_has_no_name_any_
 
     monkeypatch.setattr(os, "fdatasync", fail)
     with pytest.raises(StoreError, match=first.digest.hex):
-        await shelf.store.flush()
+        shelf.store.blobs.flush()
     assert await shelf.store.missing([first, second]) == [first]
     assert markers(shelf) == [f"sha256-{first.digest.hex}"]
     shelf.store.close()
@@ -144,7 +144,7 @@ async def test_a_blob_of_another_boot_that_was_not_synced_is_absent_until_it_is_
     shelf = open_at(level)
     assert await shelf.store.missing([blob]) == [blob]
     await shelf.put(b"content")
-    await shelf.store.flush()
+    shelf.store.blobs.flush()
     assert await shelf.store.missing([blob]) == []
     assert not (shelf.path / "unsynced" / OTHER_BOOT).exists()
     assert bool(markers(shelf)) == (level == "none")
@@ -154,7 +154,7 @@ async def test_a_blob_of_another_boot_that_was_not_synced_is_absent_until_it_is_
 async def test_a_marker_that_another_process_has_cleared_is_made_again(open_at: Callable[[Level], Shelf]) -> None:
     shelf = open_at("none")
     blob = shelf.describe(b"content")
-    await shelf.store.mark_pending([blob])
+    shelf.store.blobs.mark_pending([blob])
     (shelf.path / "unsynced" / boot_id() / f"sha256-{blob.digest.hex}").unlink()
     await shelf.put(b"content")
     assert markers(shelf) == [f"sha256-{blob.digest.hex}"]
@@ -186,14 +186,14 @@ async def test_a_reference_in_a_directory_that_a_killed_process_made_is_as_durab
 ) -> None:
     shelf = open_at("commit")
     blob = await shelf.put(b"manifest")
-    ref = Ref("registry.test/app:1", blob, {}, "2023-11-14T22:13:20Z", False)
+    ref = StoredImage("registry.test/app:1", blob, {}, "2023-11-14T22:13:20Z", False)
     directory = Path(shelf.store.paths.ref_path(ref.name)).parent
     directory.mkdir()
     calls = Calls(monkeypatch)
-    await shelf.store.record(ref)
+    await shelf.record(ref)
     assert "fsync refs" in calls.made
     calls.made.clear()
-    await shelf.store.record(ref)
+    await shelf.record(ref)
     assert "fsync refs" not in calls.made
 
 

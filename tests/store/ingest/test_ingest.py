@@ -368,7 +368,7 @@ from fastoci.store.store import Store
 
 async def main():
     store = Store.at(pathlib.Path(sys.argv[1]))
-    ingest = await store.begin(Descriptor("x/y", Digest.parse(sys.argv[2]), int(sys.argv[3])))
+    ingest = await store.blobs.begin(Descriptor("x/y", Digest.parse(sys.argv[2]), int(sys.argv[3])))
     print("held", ingest.offset, flush=True)
     sys.stdin.readline()
     await ingest.abort()

@@ -18,15 +18,15 @@ T = TypeVar("T")
 async def test_a_held_digest_is_refused_and_free_once_it_is_let_go(shelf: Shelf, open_shelf: OpenShelf) -> None:
     other = open_shelf(shelf.path)
     blob = shelf.describe(b"content")
-    ingest = await other.store.begin(blob)
+    ingest = await other.store.blobs.begin(blob)
     assert ingest is not None
     with pytest.raises(StoreBusyError) as caught:
-        await shelf.store.begin(blob)
+        await shelf.store.blobs.begin(blob)
     assert caught.value.retryable
-    waiter = asyncio.create_task(shelf.store.wait(blob, lambda offset: None))
+    waiter = asyncio.create_task(shelf.store.blobs.wait(blob, lambda offset: None))
     await ingest.abort()
     assert not await waiter
-    again = await shelf.store.begin(blob)
+    again = await shelf.store.blobs.begin(blob)
     assert again is not None
     await again.abort()
 
@@ -35,7 +35,7 @@ async def test_a_wait_tells_how_far_the_other_is_and_ends_with_the_blob(shelf: S
     other = open_shelf(shelf.path)
     data = shelf.random(3_000_000)
     blob = shelf.describe(data)
-    ingest = await other.store.begin(blob)
+    ingest = await other.store.blobs.begin(blob)
     assert ingest is not None
     told: list[int] = []
     came = asyncio.Event()
@@ -44,7 +44,7 @@ async def test_a_wait_tells_how_far_the_other_is_and_ends_with_the_blob(shelf: S
         told.append(offset)
         came.set()
 
-    waiter = asyncio.create_task(shelf.store.wait(blob, progressed))
+    waiter = asyncio.create_task(shelf.store.blobs.wait(blob, progressed))
     verifier = None
     for until in (1_000_000, 2_000_000, 3_000_000):
         verifier = other.feed(ingest, data, until=until, verifier=verifier)
@@ -62,7 +62,7 @@ async def test_a_disk_that_does_not_tell_ends_the_wait_with_its_error(shelf: She
     shelf.ingest(blob).mkdir()
     (shelf.ingest(blob) / "lock").symlink_to("/nonexistent")
     with pytest.raises(StoreError):
-        await shelf.store.wait(blob, lambda offset: None)
+        await shelf.store.blobs.wait(blob, lambda offset: None)
 
 
 async def test_a_wait_that_is_cancelled_while_its_poller_ends_is_cancelled(
@@ -76,7 +76,7 @@ async def test_a_wait_that_is_cancelled_while_its_poller_ends_is_cancelled(
         return await really_wait_to_end(work)
 
     monkeypatch.setattr("fastoci.store.ingest.waiting.wait_to_end", wait)
-    tasks.append(asyncio.create_task(shelf.store.wait(blob, lambda offset: None)))
+    tasks.append(asyncio.create_task(shelf.store.blobs.wait(blob, lambda offset: None)))
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
 
@@ -85,7 +85,7 @@ async def test_no_task_is_left_when_the_last_has_stopped_waiting(shelf: Shelf) -
     ingest = await shelf.begin(shelf.describe(b"content"))
     assert ingest is not None
     for _ in range(20):
-        waiter = asyncio.create_task(shelf.store.wait(ingest.blob, lambda offset: None))
+        waiter = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
         await asyncio.sleep(0)
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):

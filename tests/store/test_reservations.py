@@ -1,4 +1,4 @@
-"""Room is looked at before anything is fetched; a disk that gets full all the same keeps what was finished."""
+"""Space is reserved before anything is fetched; a disk that gets full all the same keeps what was finished."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 import fastoci
 from fastoci.errors import StoreFullError
-from fastoci.jobs.preflight import Preflight
 from fastoci.limits import Limits
+from fastoci.store.reservations import Reservations
 from fastoci.testing.layers import Entry
 from fastoci.testing.registry import Registry, serve
 from support.engine_parts import Parts, open_parts
@@ -73,7 +73,7 @@ async def test_an_image_that_does_not_fit_is_refused_with_numbers_before_a_byte_
             await engine.pull(f"{registry.address}/large")
         assert gets(registry) == []
         size, inodes = caught.value.rooms
-        blobs = sum(blob.size for blob, _ in LARGE.blobs())
+        blobs = sum(blob.size for blob, _ in [*LARGE.documents(), *LARGE.blobs()])
         assert (size.what, size.needed, size.path) == ("bytes", blobs, str(place / "store"))
         assert 0 < size.free < 8 << 20
         assert inodes.needed < inodes.free
@@ -88,7 +88,7 @@ async def test_inodes_count_too(registry: Registry, disk: Callable[[str], Path])
     assert gets(registry) == []
 
 
-async def test_the_room_for_files_counts_where_they_go(registry: Registry, disk: Callable[[str], Path]) -> None:
+async def test_the_space_for_files_counts_where_they_go(registry: Registry, disk: Callable[[str], Path]) -> None:
     small = disk("size=16m")
     async with fastoci.Engine(disk("size=64m") / "store") as engine:
         with pytest.raises(StoreFullError) as caught:
@@ -104,41 +104,51 @@ async def test_the_limit_of_the_store_holds_and_counts_what_is_there(registry: R
         await engine.pull(f"{registry.address}/small")
         with pytest.raises(StoreFullError, match="within the limit of 13000000"):
             await engine.pull(f"{registry.address}/large")
-        await engine.pull(f"{registry.address}/small")  # nothing to fetch needs no room
+        await engine.pull(f"{registry.address}/small")  # nothing to fetch needs no space
     async with fastoci.Engine(tmp_path / "store", limits=Limits(store_size=14 * MB)) as engine:
         await engine.pull(f"{registry.address}/large")
 
 
-async def test_images_that_are_fetched_at_the_same_time_share_the_room(tmp_path: Path) -> None:
+async def test_images_that_are_fetched_at_the_same_time_share_the_space(tmp_path: Path) -> None:
     blobs = [blob for blob, _ in LARGE.blobs()]
     size = sum(blob.size for blob in blobs)
     async with open_parts(tmp_path / "store") as parts:
-        preflight = _limited(parts, size + 1000)
-        async with preflight.room(blobs), preflight.room(blobs):  # the same again takes nothing more
+        reservations = _limited(parts, size + 1000)
+        async with reservations.reserve(blobs), reservations.reserve(blobs):  # the same again takes nothing more
             with pytest.raises(StoreFullError):
-                async with preflight.room([blob for blob, _ in SMALL.blobs()]):
+                async with reservations.reserve([blob for blob, _ in SMALL.blobs()]):
                     pass
         with pytest.raises(KeyError):
-            async with preflight.room([]):
+            async with reservations.reserve([]):
                 raise KeyError
         with pytest.raises(StoreFullError):  # what was fetched is there now
-            async with preflight.room([blob for blob, _ in SMALL.blobs()]):
+            async with reservations.reserve([blob for blob, _ in SMALL.blobs()]):
                 pass
 
 
-async def test_an_image_that_was_given_up_leaves_its_room_to_others(tmp_path: Path) -> None:
+async def test_an_image_that_was_given_up_leaves_its_space_to_others(tmp_path: Path) -> None:
     blobs = [blob for blob, _ in LARGE.blobs()]
     async with open_parts(tmp_path / "store") as parts:
-        preflight = _limited(parts, sum(blob.size for blob in blobs) + 1000)
+        reservations = _limited(parts, sum(blob.size for blob in blobs) + 1000)
         with pytest.raises(KeyError):
-            async with preflight.room(blobs):
+            async with reservations.reserve(blobs):
                 raise KeyError
-        async with preflight.room([blob for blob, _ in SMALL.blobs()]):
+        async with reservations.reserve([blob for blob, _ in SMALL.blobs()]):
             pass
 
 
-def _limited(parts: Parts, limit: int) -> Preflight:
-    return Preflight(parts.store, parts.worker, Limits(store_size=limit))
+async def test_what_replaces_corrupt_blobs_counts_once_within_the_limit(registry: Registry, tmp_path: Path) -> None:
+    blob = LARGE.layers[0].descriptor
+    async with fastoci.Engine(tmp_path / "store", limits=Limits(store_size=13 * MB)) as engine:
+        await engine.pull(f"{registry.address}/large")
+        path = tmp_path / "store" / "blobs" / "sha256" / blob.digest.hex
+        path.chmod(0o600)
+        path.write_bytes(bytes(blob.size))
+        assert (await engine.repair()).repaired == (str(blob.digest),)
+
+
+def _limited(parts: Parts, limit: int) -> Reservations:
+    return Reservations(parts.store.paths, parts.store.blobs.threads, Limits(store_size=limit), parts.store.size)
 
 
 async def test_what_a_killed_pull_left_is_not_wanted_twice(registry: Registry, disk: Callable[[str], Path]) -> None:
@@ -150,11 +160,11 @@ async def test_what_a_killed_pull_left_is_not_wanted_twice(registry: Registry, d
         (partial / "data").write_bytes(bytes(8 * MB))
         room = os.statvfs(place)
         assert blob.size > room.f_bavail * room.f_frsize
-        async with parts.job.preflight.room([blob]):
+        async with parts.store.session([blob]) as session, session.reserve():
             pass
 
 
-async def test_a_disk_that_gets_full_keeps_what_was_finished_and_goes_on_when_there_is_room(
+async def test_a_disk_that_gets_full_keeps_what_was_finished_and_goes_on_when_there_is_space(
     registry: Registry, disk: Callable[[str], Path]
 ) -> None:
     place = disk("size=16m")
@@ -166,9 +176,9 @@ async def test_a_disk_that_gets_full_keeps_what_was_finished_and_goes_on_when_th
             room = os.statvfs(place)
             filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 5 * MB))
 
-        check = Preflight._check
+        check = Reservations._check
         with pytest.MonkeyPatch.context() as patched:  # somebody else fills the disk behind our back
-            patched.setattr(Preflight, "_check", lambda *all: (check(*all), fill())[0])  # type: ignore[func-returns-value]
+            patched.setattr(Reservations, "_check", lambda *all: (check(*all), fill())[0])  # type: ignore[func-returns-value]
             with pytest.raises(StoreFullError) as caught:
                 await engine.pull(f"{registry.address}/large")
         assert "bytes wanted" in str(caught.value) and "inodes free" in str(caught.value)

@@ -1,0 +1,23 @@
+"""An image that a store has by name: what the name led to, and which platforms of it are there. A pure value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastoci.image.descriptor import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A name, what it led to, and what was fetched of it.
+
+    ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
+    that are held, by platform. ``pulled_at`` is RFC 3339, UTC. A ``pinned`` one stays whatever gc is asked to free.
+    """
+
+    name: str
+    descriptor: Descriptor
+    images: Mapping[str, Descriptor] = field(hash=False)
+    pulled_at: str
+    pinned: bool = False

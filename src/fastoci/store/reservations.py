@@ -1,0 +1,121 @@
+"""Space for what a job fetches: is there enough, beside all that is still to come for other jobs of this process?
+
+What is planned is held against what is free now, against the store's own limit, and, when the image is unpacked,
+against what is free for its files. Bytes of blobs are exact; what an image unpacks to is the caller's estimate. The
+inodes of those files are not guessed at. Spec: docs/store-format.md 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from fastoci.errors import Room, StoreFullError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.limits import Limits
+from fastoci.store.free_space import allocated, space
+from fastoci.store.layout import Paths
+from fastoci.threads import Threads
+
+_INGEST: Final = 3  # files of a blob under way beside its data: the directory, the lock, the state
+_BESIDE: Final = 4  # beside the blobs: a reference, its directory, a lease, a new index.json
+
+
+class Reservations:
+    """The space that one process's jobs are going to take in a store, for one event loop.
+
+    Args:
+        stored: bytes in the store, as dear as ``usage``; asked once, and only when the limits have a ``store_size``.
+    """
+
+    def __init__(self, paths: Paths, threads: Threads, limits: Limits, stored: Callable[[], Awaitable[int]]) -> None:
+        self._paths = paths
+        self._threads = threads
+        self._limit = limits.store_size
+        self._connections = limits.connections
+        self._stored = stored
+        self._checking = asyncio.Lock()
+        self._coming: dict[Digest, tuple[int, int]] = {}  # size, and how many jobs wait for it
+        self._size = 0  # of all that is coming
+        self._held: int | None = None  # bytes in the store, when there is a limit
+
+    @asynccontextmanager
+    async def reserve(
+        self, missing: Sequence[Descriptor], *, root: Path | None = None, unpacked: int = 0
+    ) -> AsyncIterator[None]:
+        """Count blobs in while they are fetched, if there is space for them.
+
+        Args:
+            root: a directory, made or not, that the job fills with ``unpacked`` bytes of files.
+        Raises:
+            StoreFullError: there is not; ``rooms`` has the numbers.
+        """
+        async with self._checking:
+            new = {blob.digest: blob.size for blob in missing if blob.digest not in self._coming}
+            files = None if root is None else (root, unpacked)
+            if self._limit and new and self._held is None:
+                self._held = await self._stored()
+            replaced = await self._threads.run(lambda: self._check(new, files))
+            for blob in missing:
+                _, users = self._coming.get(blob.digest, (0, 0))
+                self._coming[blob.digest] = (blob.size, users + 1)
+            self._size += sum(new.values())
+        try:
+            yield
+        except BaseException:
+            for blob in missing:
+                self._leave(blob.digest)
+            raise
+        for blob in missing:
+            if self._leave(blob.digest, fetched=True) and self._held is not None and blob.digest not in replaced:
+                self._held += blob.size
+
+    def _leave(self, digest: Digest, *, fetched: bool = False) -> bool:
+        """A job is done with a blob; whether it was the one that is. Others may want it when it was given up."""
+        size, users = self._coming.pop(digest, (0, 0))
+        if users > 1 and not fetched:
+            self._coming[digest] = (size, users - 1)
+        else:
+            self._size -= size
+        return users > 0
+
+    def _check(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> frozenset[Digest]:
+        """On a thread: hold what is to come against what is free; the blobs that replace corrupt ones."""
+        replaced: frozenset[Digest] = frozenset()
+        rooms = self._rooms(new, files)
+        if self._held is not None and new:
+            replaced = frozenset(filter(self._paths.holds, new))
+            wanted = self._size + sum(size for digest, size in new.items() if digest not in replaced)
+            free = max(0, self._limit - self._held)
+            rooms.append(Room(f"bytes within the limit of {self._limit}", self._paths.root, wanted, free))
+        short = next((room for room in rooms if room.needed > room.free), None)
+        if short is not None:
+            text = f"not enough space at {short.path}: {short.needed} {short.what} needed, {short.free} free"
+            raise StoreFullError(text, path=short.path, rooms=tuple(rooms))
+        return replaced
+
+    def _rooms(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> list[Room]:
+        at = self._paths.root
+        here = space(self._paths.top)
+        wanted, blobs = self._size + sum(new.values()), len(self._coming) + len(new)
+        inodes = blobs + _INGEST * min(self._connections, blobs) + _BESIDE if new else 0
+        rooms = []
+        if files is not None:
+            root, unpacked = os.path.abspath(files[0]), files[1]
+            there = space(root)
+            if there.device == here.device:
+                wanted += unpacked
+            else:
+                rooms.append(Room("bytes, by estimate,", root, unpacked, there.size))
+        if wanted > here.size:  # only then it pays to stat what has its blocks already
+            wanted -= self._allocated(new)
+        return [Room("bytes", at, wanted, here.size), Room("inodes", at, inodes, here.inodes), *rooms]
+
+    def _allocated(self, new: Mapping[Digest, int]) -> int:
+        coming = {**{digest: size for digest, (size, _) in self._coming.items()}, **new}
+        return sum(min(allocated(self._paths, digest), size) for digest, size in coming.items())
