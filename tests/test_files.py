@@ -17,8 +17,7 @@ from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, StoreBusyError, StoreError, UnpackError
 from fastoci.registry.auth import auth_file, kubelet
 from fastoci.registry.config import certs_d
-from fastoci.registry.config.endpoints import Tls
-from fastoci.registry.http.tls import context
+from fastoci.registry.http.tls import Tls, context
 
 OTHER = 65534  # a user who is neither root nor the one of the tests
 

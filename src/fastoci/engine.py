@@ -146,7 +146,7 @@ class Engine:
         parsed = Reference.parse(reference)
         target = None if rootfs is None else path_walk.absolute(rootfs)
         wanted = None if platform is None else Platform.parse(platform)
-        repository = await self._repository(parsed)
+        repository = await self._repository(parsed, image=reference)
         self._pulls += 1
         try:
             resolved, config = await parts.job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
@@ -298,8 +298,8 @@ class Engine:
         """
         await self._open.store.pin(str(Reference.parse(reference)), pinned)
 
-    async def _repository(self, reference: Reference) -> Repository:
-        return (await self._open_registry()).repository(reference)
+    async def _repository(self, reference: Reference, *, image: str = "") -> Repository:
+        return (await self._open_registry()).repository(reference, image=image or str(reference))
 
     async def _open_registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -14,7 +14,7 @@
         DeniedError                 403
         RateLimitedError            429
         UnavailableError            5xx
-      TransportError              the bytes did not arrive        .url .received .final
+      TransportError              the bytes did not arrive        .url .received
         ConnectError                no connection: refused, unknown host, TLS
         TimedOutError               a deadline passed
         TruncatedError              the body ended early
@@ -30,32 +30,72 @@
         UnsupportedEntryError       an entry of a kind that is refused
 
 A class exists when a caller would act differently. Facts are attributes, nobody parses a message. ``image`` and
-``blob`` are set by the engine when it knows them. Exit codes are documented in ``docs/exit-codes.md``.
+``blob`` are set by the engine when it knows them. Whether the same call may succeed later is ``retryable`` of each
+instance: the client tries such a thing again, and nothing else. Exit codes and what may be tried again are documented
+in ``docs/exit-codes.md``. Errors pickle and copy with all their attributes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Final
+
+RETRYABLE_STATUSES: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+# What a signed address says that is not valid any more: whoever redirected to it may name a new one.
+EXPIRED_STATUSES: Final = frozenset({400, 401, 403, 404, 410})
+
+_CAUSE_SIZE: Final = 200  # characters
 
 
 class FastociError(Exception):
     """The root of everything that fastoci raises on purpose."""
 
-    retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
+    retryable: bool = False  # the same call may succeed later
     image: str | None = None  # the reference that was asked for
     blob: str | None = None  # the digest at fault
+    tries: int = 0  # requests that one server was sent without success before this was raised; 0: no server's error
+    elapsed_s: float = 0.0  # seconds from the first of them to the last
+    others: tuple[str, ...] = ()  # what the other servers said: https://mirror.local/v2: 404 Not Found
 
     def __str__(self) -> str:
-        where = " ".join(p for p in (self.image, self.blob) if p and p not in self.message)
-        return f"{where}: {self.message}" if where else self.message
+        message = self.message
+        where = " ".join(p for p in (self.image, self.blob) if p and p not in message)
+        return f"{where}: {message}" if where else message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
 
     @property
     def message(self) -> str:
         """The bare sentence, without the image and blob it concerns."""
-        return str(self.args[0]) if self.args else type(self).__name__
+        where, text = self._parts()
+        if self.tries > 1:
+            elapsed = f"{self.elapsed_s:.{1 if self.elapsed_s < 10 else 0}f}"
+            text = f"{self.tries} tries in {elapsed} s, last: {text}"
+        others = f" (also asked: {'; '.join(self.others)})" if self.others else ""
+        return f"{where}{text}{others}"
+
+    @property
+    def cause(self) -> str:
+        """What went wrong, in a few words: ``503 Service Unavailable``, ``connection refused by 127.0.0.1:5000``."""
+        where, text = self._parts()
+        return (text.partition(": ")[0] if where else text)[:_CAUSE_SIZE]
+
+    def _parts(self) -> tuple[str, str]:
+        """The beginning of the sentence that says where, and the rest."""
+        text = str(self.args[0]) if self.args else type(self).__name__
+        url = self.__dict__.get("url")
+        before, found, rest = text.partition(f"{url}: ") if url else (text, "", "")
+        return (f"{before}{found}", rest) if found else ("", text)
+
+
+def _restored(kind: type[FastociError], args: tuple[object, ...], facts: dict[str, object]) -> FastociError:
+    """An error as it was, from ``copy`` or ``pickle``: ``__init__`` is not run again."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class FormatError(FastociError):
@@ -99,19 +139,29 @@ class CredentialError(FastociError):
 class RegistryError(FastociError):
     """The registry answered no. ``status`` is HTTP's, ``code`` the distribution-spec's (may be empty).
 
-    ``retry_after_s`` is the wait that it asked for, None when it did not.
+    ``retry_after_s`` is the wait that it asked for, None when it did not. ``expired``: a redirect led to an address
+    that is not valid any more; its registry may name a new one.
     """
 
     exit_code = 5
 
     def __init__(
-        self, message: str, *, url: str, status: int = 0, code: str = "", retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        url: str,
+        status: int = 0,
+        code: str = "",
+        retry_after_s: float | None = None,
+        redirected: bool = False,
     ) -> None:
         super().__init__(message)
         self.url = url
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
+        self.expired = redirected and status in EXPIRED_STATUSES
+        self.retryable = type(self).retryable or self.expired or status in RETRYABLE_STATUSES
 
 
 class NotFoundError(RegistryError):
@@ -133,7 +183,7 @@ class DeniedError(RegistryError):
 
 
 class RateLimitedError(RegistryError):
-    """429, or requests for which the registry is known to have no room: come back in ``retry_after_s``."""
+    """429, or requests that the registry does not want now: come back in ``retry_after_s``."""
 
     retryable = True
 
@@ -141,23 +191,20 @@ class RateLimitedError(RegistryError):
 class UnavailableError(RegistryError):
     """5xx: the registry is in trouble."""
 
-    retryable = True
-
 
 class TransportError(FastociError):
     """The bytes did not arrive. ``received`` counts the body bytes that did.
 
-    ``final``: the same request to the same place would fail the same way.
+    It is not ``retryable`` when the same request to the same server would fail the same way.
     """
 
-    retryable = True
     exit_code = 5
 
-    def __init__(self, message: str, *, url: str, received: int = 0, final: bool = False) -> None:
+    def __init__(self, message: str, *, url: str, received: int = 0, retryable: bool = True) -> None:
         super().__init__(message)
         self.url = url
         self.received = received
-        self.final = final
+        self.retryable = retryable
 
 
 class ConnectError(TransportError):

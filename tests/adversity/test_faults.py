@@ -17,6 +17,7 @@ import pytest
 
 from fastoci import Engine, Limits, RegistryOptions
 from fastoci.errors import FastociError
+from fastoci.registry import client
 from fastoci.registry.fetch import body, retry
 from fastoci.registry.http import throughput
 from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
@@ -34,8 +35,8 @@ LIMITS = Limits(memory=24 * MIB, workers=1, read_s=2.0, connect_s=5.0)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
     monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 10)
-    monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
-    monkeypatch.setattr(retry, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02))
+    monkeypatch.setattr(body, "_CHECK_S", body._CHECK_S / 10)
+    monkeypatch.setattr(client, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02))
 
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:

@@ -25,6 +25,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch.repository import Repository
@@ -47,7 +48,9 @@ async def repository(
     async with (
         serving(script) as server,
         Registry(
-            credentials=Credentials(), read_s=read_s, manifest_size=manifest_size, retry_policy=RetryPolicy(tries=1)
+            credentials=Credentials(),
+            limits=Limits(read_s=read_s, manifest_size=manifest_size),
+            retry=RetryPolicy(tries=1),
         ) as registry,
     ):
         yield registry.repository(Reference.parse(f"{server.address}/team/app:1")), server
@@ -447,7 +450,10 @@ async def test_a_blob_is_followed_to_where_the_registry_keeps_it(buffers: Buffer
 
 def registry(*, tls_verify: bool) -> Registry:
     return Registry(
-        credentials=Credentials(), tls_verify=tls_verify, connect_s=5.0, read_s=5.0, retry_policy=RetryPolicy(tries=1)
+        credentials=Credentials(),
+        tls_verify=tls_verify,
+        limits=Limits(connect_s=5.0, read_s=5.0),
+        retry=RetryPolicy(tries=1),
     )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+from fastoci.events import Observer
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.config.endpoints import Endpoint
-from fastoci.registry.fetch.failover import Left
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.urls import parse_url
@@ -50,17 +52,16 @@ async def between(
     *,
     credentials: Credentials | None = None,
     retry_policy: RetryPolicy | None = None,
-    left: Left = lambda blob, server, following, reason: None,
+    observer: Observer = lambda event: None,
 ) -> AsyncIterator[tuple[Repository, Server, Server]]:
     """A repository with one mirror in front of the origin."""
     registry = Registry(
         credentials=credentials or Credentials(),
-        rng=lambda: 0.0,
-        read_s=0.5,
-        retry_policy=retry_policy or RetryPolicy(tries=3),
-        left=left,
+        limits=Limits(read_s=0.5),
+        observer=observer,
+        retry=replace(retry_policy or RetryPolicy(tries=3), rng=lambda: 0.0),
     )
     async with serving(mirror) as first, serving(origin) as last, registry:
         reference = Reference.parse(f"{last.address}/team/app:1")
         where = [endpoint(first.address), endpoint(last.address, origin=True)]
-        yield registry.repository_at(reference, where), first, last
+        yield registry.repository_at(reference, where, image="app:1"), first, last

@@ -1,27 +1,28 @@
 """The client of registries: owns the connections, tokens and retries of all hosts, and hands out repositories.
 
-Which endpoints a reference has is ``endpoints``'; how one is asked is ``access``'; manifests and blobs are
+Which endpoints a reference has is ``endpoints``'; how one is asked is ``session``'s; manifests and blobs are
 ``repository``'s.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from yarl import URL
 
+from fastoci.events import Observer
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints
-from fastoci.registry.fetch.failover import ClientPolicy, Left
+from fastoci.registry.fetch.failover import ClientPolicy
 from fastoci.registry.fetch.parallel_ranges import ReadAheadBudget
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
 from fastoci.registry.fetch.session import RepositorySession
-from fastoci.registry.http.servers import QuotaObserver, Servers
+from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.transport import Transport
 
 
@@ -31,14 +32,10 @@ class Registry:
     Args:
         mirrors: where else to ask.
         tls_verify: False accepts any certificate, and plain http where https fails.
-        connect_s, read_s: how long a connection may take, and how long one may be silent.
-        connections: at most so many to one host.
-        manifest_size: bytes of one manifest or index.
         proxy: by which proxy a URL is reached.
-        patience: how often and how late a request is sent again.
-        told: learns what a server says about its quota.
-        left: learns which server is left for another because it is slow, in the middle of which blob, and why.
-        chance: a number in [0, 1), anew on each call.
+        limits: times, connections, and the size of a manifest.
+        retry: how often and how late a request is sent again.
+        observer: learns of retries, switches of candidate, quotas and connection limits.
     """
 
     def __init__(
@@ -47,32 +44,27 @@ class Registry:
         credentials: Credentials,
         mirrors: Mirrors | None = None,
         tls_verify: bool = True,
-        connect_s: float = 10.0,
-        read_s: float = 60.0,
-        connections: int = 8,
-        manifest_size: int = 4 << 20,
         proxy: Callable[[URL], URL | None] = lambda url: None,
-        retry_policy: RetryPolicy | None = None,
-        on_quota: QuotaObserver | None = None,
-        left: Left = lambda blob, server, following, reason: None,
-        rng: Callable[[], float] = random.random,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        observer: Observer = lambda event: None,
     ) -> None:
-        retry_policy = retry_policy or RetryPolicy()
+        limits, retry = limits or Limits(), retry or RetryPolicy()
         self._mirrors = mirrors or Mirrors()
         self._tls_verify = tls_verify
-        self._manifest_size = manifest_size
+        self._manifest_size = limits.manifest_size
         self._credentials = credentials
-        self._manners = ClientPolicy(retry_policy, RetryBudget(retry_policy.budget), rng, left)
+        self._policy = ClientPolicy(retry, RetryBudget(retry.budget), observer, limits.max_wait_s)
         self._transport = Transport(
-            servers=Servers(on_quota=on_quota, rng=rng, maximum=connections),
+            servers=Servers(observer=observer, rng=retry.rng, maximum=limits.connections),
             tls_verify=tls_verify,
-            connect_s=connect_s,
-            read_s=read_s,
-            connections=connections,
-            max_wait_s=retry_policy.max_wait_s,
+            connect_s=limits.connect_s,
+            read_s=limits.read_s,
+            connections=limits.connections,
+            max_wait_s=limits.max_wait_s,
             proxy=proxy,
         )
-        self._ahead = ReadAheadBudget()
+        self._read_ahead = ReadAheadBudget()
         self._auth = Authenticator(self._transport, tls_verify=tls_verify)
 
     async def __aenter__(self) -> Registry:
@@ -84,22 +76,26 @@ class Registry:
         await self._auth.aclose()
         await self._transport.aclose()
 
-    def repository(self, reference: Reference) -> Repository:
+    def repository(self, reference: Reference, *, image: str = "") -> Repository:
         """The repository that a reference names; costs nothing.
 
+        Args:
+            image: the name that was asked for, for the observer.
         Raises:
-            RegistryError: the configuration forbids it.
+            DeniedError: the configuration forbids it.
         """
-        return self.repository_at(reference, endpoints(reference, self._mirrors, tls_verify=self._tls_verify))
+        found = endpoints(reference, self._mirrors, tls_verify=self._tls_verify)
+        return self.repository_at(reference, found, image=image)
 
-    def repository_at(self, reference: Reference, where: Sequence[Endpoint]) -> Repository:
+    def repository_at(self, reference: Reference, found: Sequence[Endpoint], *, image: str = "") -> Repository:
         """The repository that a reference names, at these endpoints in this order."""
-        access = RepositorySession(
+        session = RepositorySession(
             reference,
-            tuple(where),
+            tuple(found),
             transport=self._transport,
             auth=self._auth,
             credentials=self._credentials,
-            manners=self._manners,
+            policy=self._policy,
+            image=image,
         )
-        return Repository(access, self._ahead, manifest_size=self._manifest_size)
+        return Repository(session, self._read_ahead, manifest_size=self._manifest_size)

@@ -7,14 +7,13 @@ import os
 from pathlib import Path
 
 from fastoci import path_walk
-from fastoci.events import CandidateSwitched, Observer, QuotaSeen
+from fastoci.events import Observer
 from fastoci.limits import Limits
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials, load
 from fastoci.registry.client import Registry
 from fastoci.registry.config import endpoints
 from fastoci.registry.config.endpoints import Mirrors
-from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.proxy import proxy_for
 from fastoci.registry.options import RegistryOptions, StrPath
 
@@ -32,13 +31,8 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
         proxy=lambda url: proxy_for(url, os.environ),
         credentials=await asyncio.to_thread(_credentials, options, mirrors),
         tls_verify=options.tls_verify,
-        connect_s=limits.connect_s,
-        read_s=limits.read_s,
-        connections=limits.connections,
-        manifest_size=limits.manifest_size,
-        retry_policy=RetryPolicy(max_wait_s=limits.max_wait_s),
-        on_quota=lambda host, quota: observer(QuotaSeen(host, quota.remaining, quota.limit, quota.window_s)),
-        left=lambda *words: observer(CandidateSwitched("", *words)),
+        limits=limits,
+        observer=observer,
     )
 
 

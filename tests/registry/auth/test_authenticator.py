@@ -20,11 +20,13 @@ from fastoci.errors import (
 )
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.config.endpoints import Endpoint, Tls
+from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.retry import RetryPolicy
+from fastoci.registry.http.tls import Tls
 from support.scripted_server import Asked, Buffers, Raw, Script, Server, answer, as_json, drain, serving, unauthorized
 
 MANIFEST = json.dumps(
@@ -48,9 +50,8 @@ async def client(
     async with Registry(
         credentials=credentials,
         tls_verify=tls_verify,
-        read_s=5.0,
-        connections=connections,
-        retry_policy=RetryPolicy(tries=1, max_wait_s=0.0),
+        limits=Limits(read_s=5.0, connections=connections, max_wait_s=0.0),
+        retry=RetryPolicy(tries=1),
     ) as made:
         yield made
 

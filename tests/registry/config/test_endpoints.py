@@ -6,7 +6,8 @@ import pytest
 
 from fastoci.errors import DeniedError, FormatError
 from fastoci.image.reference import Reference
-from fastoci.registry.config.endpoints import Mirrors, Tls, endpoints, load
+from fastoci.registry.config.endpoints import Mirrors, endpoints, load
+from fastoci.registry.http.tls import Tls
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ import pytest
 from fastoci.errors import ConnectError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from fastoci.image import mediatype
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.auth_file import AuthFile
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.auth.tokens import basic
 from fastoci.registry.client import Registry
+from fastoci.registry.fetch.retry import RetryPolicy
 from support.scripted_mirrors import (
     BLOB,
     BLOB_DESCRIPTOR,
@@ -86,7 +88,7 @@ async def test_a_blob_that_one_mirror_cuts_goes_on_at_the_next_in_its_middle(end
 @pytest.mark.attack
 async def test_a_body_that_does_not_end_after_its_last_byte_holds_the_blob_for_a_second(buffers: Buffers) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE
-    registry = Registry(credentials=Credentials(), read_s=60.0)
+    registry = Registry(credentials=Credentials(), limits=Limits(read_s=60.0))
     async with serving(lambda asked: Raw(head + BLOB + b"\r\n", "hold")) as server, registry:
         source = registry.repository_at(REFERENCE, [endpoint(server.address, origin=True)])
         async with asyncio.timeout(30):
@@ -251,7 +253,7 @@ async def test_a_dead_mirror_is_found_out_once_for_all_images_of_a_job() -> None
     with deaf() as dead:
         async with (
             serving(lambda asked: MANIFEST) as origin,
-            Registry(credentials=Credentials(), connect_s=0.3) as registry,
+            Registry(credentials=Credentials(), limits=Limits(connect_s=0.3)) as registry,
         ):
 
             def pull(number: int) -> Any:
@@ -269,7 +271,7 @@ async def test_a_dead_mirror_is_found_out_once_for_all_images_of_a_job() -> None
 async def test_a_dead_mirror_alone_is_tried_anew_for_each_request() -> None:
     async with serving(lambda asked: MANIFEST) as server:
         address = server.address
-    async with Registry(credentials=Credentials(), rng=lambda: 0.0) as registry:
+    async with Registry(credentials=Credentials(), retry=RetryPolicy(rng=lambda: 0.0)) as registry:
         source = registry.repository_at(REFERENCE, [endpoint(address)])
         with pytest.raises(ConnectError):
             await source.resolve(REFERENCE)
@@ -291,7 +293,9 @@ async def test_a_mirror_that_takes_connections_and_says_nothing_is_asked_last_fr
     async with (
         serving(lambda asked: Raw(b"", "hold")) as dead,
         serving(lambda asked: MANIFEST) as origin,
-        Registry(credentials=Credentials(), connect_s=5.0, read_s=0.3, connections=connections) as registry,
+        Registry(
+            credentials=Credentials(), limits=Limits(connect_s=5.0, read_s=0.3, connections=connections)
+        ) as registry,
     ):
 
         def pull(number: int) -> Any:

@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from fastoci.events import ConnectionLimitChanged, Event, FetchDuplicated, FetchResumed, Observer
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch import parallel_ranges
 from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http import connection_limit, servers, throughput
 from support.scripted_server import Buffers, drain
 
@@ -91,11 +94,16 @@ class Throttled:
 
 @asynccontextmanager
 async def fetching(
-    server: Throttled, *, ahead: int = 6 * MIB, connections: int = 4
+    server: Throttled, *, ahead: int = 6 * MIB, connections: int = 4, observer: Observer = lambda event: None
 ) -> AsyncIterator[tuple[Repository, Buffers]]:
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     server.address = "{}:{}".format(*listener.sockets[0].getsockname())
-    registry = Registry(credentials=Credentials(), connections=connections, rng=lambda: 0.0, read_s=5.0)
+    registry = Registry(
+        credentials=Credentials(),
+        limits=Limits(connections=connections, read_s=5.0),
+        retry=RetryPolicy(rng=lambda: 0.0),
+        observer=observer,
+    )
     buffers = Buffers(ahead + 4 * MIB, ahead=ahead)
     async with listener:
         try:
@@ -110,28 +118,32 @@ async def fetching(
 class Eager(connection_limit.ConnectionLimit):
     """As many connections as there may be, from the start: how many are worth it is not these tests' question."""
 
-    def __init__(self, clock: Callable[[], float], most: int) -> None:
-        super().__init__(clock, most)
-        self.target = most
+    def __init__(self, clock: Callable[[], float], maximum: int) -> None:
+        super().__init__(clock, maximum)
+        self.connections = maximum
 
-    def look(self, busy: int, flowing: int, received: int) -> None:
+    def update(self, busy: int, flowing: int, received: int) -> str:
         """Nothing to learn."""
+        return ""
 
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are small and many, so that a small blob is enough."""
     monkeypatch.setattr(servers, "ConnectionLimit", Eager)
-    monkeypatch.setattr(parallel_ranges, "PART", MIB)
+    monkeypatch.setattr(parallel_ranges, "RANGE_SIZE", MIB)
 
 
 async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "ConnectionLimit", connection_limit.ConnectionLimit)
     monkeypatch.setattr(connection_limit, "RAMP_S", 0.1)
-    server = Throttled()
-    async with fetching(server) as (source, buffers):
+    server, seen = Throttled(), list[Event]()
+    async with fetching(server, observer=seen.append) as (source, buffers):
         assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert server.most_at_once > 1
+    changes = [event for event in seen if isinstance(event, ConnectionLimitChanged)]
+    assert changes[0] == ConnectionLimitChanged(f"http://{server.address}", 2, 1, "trial")
+    assert {event.reason for event in changes[1:]} <= {"faster", "no gain", "not needed", "trial"}
 
 
 async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
@@ -224,7 +236,7 @@ async def test_parts_that_are_refused_at_once_halve_the_connections_once(
     class Recorded(Eager):
         def refused(self) -> None:
             super().refused()
-            halved.append(self.target)
+            halved.append(self.connections)
 
     def spoil(first: int, last: int) -> tuple[bytes, bytes] | None:
         if sum(each[1] != SIZE - 1 for each in server.ranges) > 2:
@@ -232,15 +244,16 @@ async def test_parts_that_are_refused_at_once_halve_the_connections_once(
         return b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, b""
 
     monkeypatch.setattr(servers, "ConnectionLimit", Recorded)
-    server = Throttled(spoil=spoil)
-    async with fetching(server) as (source, buffers):
+    server, seen = Throttled(spoil=spoil), list[Event]()
+    async with fetching(server, observer=seen.append) as (source, buffers):
         assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
     assert halved == [2]
+    assert seen == [ConnectionLimitChanged(f"http://{server.address}", 2, 4, f"refused ({status})")]
 
 
 async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "PEERS_S", 0.5)
-    monkeypatch.setattr("fastoci.registry.fetch.body._LOOK_S", 0.1)
+    monkeypatch.setattr("fastoci.registry.fetch.body._CHECK_S", 0.1)
     server = Throttled()
     answer, starved = server.answer, []
 
@@ -257,11 +270,14 @@ async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytes
 
     server.answer = starving  # type: ignore[method-assign]
     big = Descriptor(DESCRIPTOR.media_type, DESCRIPTOR.digest, SIZE)
-    async with fetching(server, ahead=6 * MIB) as (source, buffers):
+    seen = list[Event]()
+    async with fetching(server, ahead=6 * MIB, observer=seen.append) as (source, buffers):
         assert await drain(source.fetch(big, 0, buffers)) == BLOB
     (slow,) = starved
     again = [first for first, last in server.ranges if last == slow[1] and first > slow[0]]
     assert len(again) == 1
+    (resumed,) = [event for event in seen if isinstance(event, FetchResumed)]
+    assert (resumed.offset, resumed.cause.partition(" at ")[0]) == (again[0], "starved")
     assert slow[0] + 500_000 <= again[0] <= slow[0] + 501_000
 
 
@@ -286,8 +302,8 @@ async def test_a_fetch_that_is_closed_or_cancelled_anywhere_gives_everything_bac
 
 
 async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetched_later() -> None:
-    server = Throttled()
-    async with fetching(server) as (source, buffers):
+    server, seen = Throttled(), list[Event]()
+    async with fetching(server, observer=seen.append) as (source, buffers):
         fetch, data, shed = source.fetch(DESCRIPTOR, 0, buffers), bytearray(), False
         async for buffer in fetch:
             data += buffer
@@ -301,13 +317,16 @@ async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetc
                 buffers.ahead = 6 * MIB
         assert shed
         assert data == BLOB
+    given_up = [event for event in seen if isinstance(event, FetchDuplicated)]
+    assert {(event.blob, event.reason) for event in given_up} == {(str(DESCRIPTOR.digest), "the memory was needed")}
+    assert all(0 < event.size <= MIB for event in given_up)
 
 
 @pytest.mark.attack
 async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parallel_ranges, "PART", 3 * MIB)
+    monkeypatch.setattr(parallel_ranges, "RANGE_SIZE", 3 * MIB)
     server = Throttled(rate=16 * MIB)
     async with fetching(server, ahead=3 * MIB) as (source, buffers):
         data = bytearray()

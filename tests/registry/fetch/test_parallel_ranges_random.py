@@ -14,10 +14,12 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch import parallel_ranges
 from fastoci.registry.fetch.repository import Repository
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.urls import Origin
 from support import virtual_time
@@ -106,12 +108,16 @@ class Moody:
 async def client(server: Moody, buffers: Buffers) -> AsyncIterator[tuple[Repository, Server]]:
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
-    registry = Registry(credentials=Credentials(), connections=CONNECTIONS, rng=server.rng.random.random, read_s=5.0)
+    registry = Registry(
+        credentials=Credentials(),
+        limits=Limits(connections=CONNECTIONS, read_s=5.0),
+        retry=RetryPolicy(rng=server.rng.random.random),
+    )
     async with listener:
         try:
             async with registry:
                 repository = registry.repository(Reference.parse(f"{host}:{port}/a:1"))
-                yield repository, repository._access.server(Origin("http", host, port))
+                yield repository, repository._session.server(Origin("http", host, port))
         finally:
             for task in server.tasks:
                 task.cancel()
@@ -124,7 +130,7 @@ async def meddle(server: Server, buffers: Buffers, rng: Chance) -> None:
     """Let more connections be worth having, and less, at any time; and more bytes be held ahead, and less."""
     while True:
         await asyncio.sleep(rng.random.random() * MIB / rng.rate)
-        server.pace.target = rng.random.randint(1, CONNECTIONS)
+        server.limit.connections = rng.random.randint(1, CONNECTIONS)
         if rng.random.random() < 0.5:
             buffers.ahead = rng.random.choice([0, 2 * MIB, 8 * MIB])
             for shed in list(buffers.pressed):
@@ -148,7 +154,7 @@ def test_whatever_a_server_does_the_bytes_are_right_after_bounded_steps(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = Chance(seed)
-    monkeypatch.setattr(parallel_ranges, "PART", rng.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
+    monkeypatch.setattr(parallel_ranges, "RANGE_SIZE", rng.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
 
     async def work() -> None:
         wanted = []

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -21,17 +22,18 @@ from fastoci.errors import (
     TimedOutError,
     UnavailableError,
 )
+from fastoci.events import Event, QuotaSeen
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch import body
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http import transport
-from fastoci.registry.http.rate_limit_headers import Quota
 from fastoci.registry.http.throughput import StallDetector
 from support.scripted_server import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
@@ -72,10 +74,8 @@ async def client(
     """A client of which no wait between tries takes time."""
     registry = Registry(
         credentials=Credentials(),
-        retry_policy=retry_policy or RetryPolicy(),
-        rng=lambda: 0.0,
-        connect_s=5.0,
-        read_s=options.get("read_s", 5.0),
+        limits=Limits(connect_s=5.0, read_s=options.get("read_s", 5.0)),
+        retry=replace(retry_policy or RetryPolicy(), rng=lambda: 0.0),
     )
     async with serving(script) as server, registry:
         reference = Reference.parse(f"{server.address}/team/app:1")
@@ -138,7 +138,7 @@ async def test_a_port_that_refuses_is_tried_three_times() -> None:
         waits.append(1)
         return 0.0
 
-    async with Registry(credentials=Credentials(), rng=rng) as registry:
+    async with Registry(credentials=Credentials(), retry=RetryPolicy(rng=rng)) as registry:
         with pytest.raises(ConnectError, match="connection refused"):
             await registry.repository(reference).resolve(reference)
     assert len(waits) == 2
@@ -149,10 +149,10 @@ async def test_an_unknown_host_is_not_tried_again() -> None:
         raise AssertionError("a second try")
 
     reference = Reference.parse("registry.invalid/a:1")
-    async with Registry(credentials=Credentials(), rng=rng) as registry:
+    async with Registry(credentials=Credentials(), retry=RetryPolicy(rng=rng)) as registry:
         with pytest.raises(ConnectError, match="unknown host") as caught:
             await registry.repository(reference).resolve(reference)
-    assert caught.value.final
+    assert not caught.value.retryable
 
 
 # Waits that the server asks for.
@@ -177,7 +177,7 @@ async def test_nobody_asks_a_host_before_the_wait_that_it_asked_for_is_over(stat
     async with (
         serving(script) as server,
         Registry(
-            credentials=Credentials(), rng=lambda: 0.0, on_quota=lambda host, quota: on_response.set()
+            credentials=Credentials(), observer=lambda event: on_response.set(), retry=RetryPolicy(rng=lambda: 0.0)
         ) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
@@ -211,7 +211,9 @@ async def test_who_waited_for_a_connection_meanwhile_waits_too() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), rng=lambda: 0.0, connections=1) as registry,
+        Registry(
+            credentials=Credentials(), limits=Limits(connections=1), retry=RetryPolicy(rng=lambda: 0.0)
+        ) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source = registry.repository(reference)
@@ -224,7 +226,9 @@ async def test_who_waited_for_a_connection_learns_that_the_wait_is_too_long() ->
     script = first_of([answer(429, headers={"Retry-After": "100"}), manifest()])
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), rng=lambda: 0.0, connections=1) as registry,
+        Registry(
+            credentials=Credentials(), limits=Limits(connections=1), retry=RetryPolicy(rng=lambda: 0.0)
+        ) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source = registry.repository(reference)
@@ -258,7 +262,7 @@ async def test_a_short_wait_is_no_reason_to_hurry() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), retry_policy=RetryPolicy(first_s=0.5), rng=lambda: 1.0) as registry,
+        Registry(credentials=Credentials(), retry=RetryPolicy(first_s=0.5, rng=lambda: 1.0)) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         assert (await registry.repository(reference).resolve(reference))[1] == INDEX
@@ -274,7 +278,7 @@ async def test_a_wait_that_makes_no_sense_is_as_none(header: str) -> None:
 
 
 async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
-    seen: list[tuple[str, Quota]] = []
+    seen: list[Event] = []
     left = iter([2, 1, 0])
 
     def script(asked: Asked) -> Raw:
@@ -284,7 +288,7 @@ async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), on_quota=lambda host, quota: seen.append((host, quota))) as registry,
+        Registry(credentials=Credentials(), observer=seen.append) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source, buffers = registry.repository(reference), Buffers(4 << 20)
@@ -295,7 +299,7 @@ async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB  # blobs do not count
         buffers.pool.on_release = None
     assert caught.value.retry_after_s == pytest.approx(21600, abs=5)
-    assert seen == [(server.address, Quota(left, 100, 21600)) for left in (2, 1, 0)]
+    assert seen == [QuotaSeen(server.address, left, 100, 21600) for left in (2, 1, 0)]
 
 
 # Bodies.

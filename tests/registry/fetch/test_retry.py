@@ -1,47 +1,55 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastoci.registry.fetch.retry import Backoff, RetryBudget, RetryPolicy
 
-PATIENCE = RetryPolicy(tries=10, doubtful_tries=3, first_s=0.2, most_s=20.0, budget=100)
+POLICY = RetryPolicy(tries=10, unreachable_tries=3, first_s=0.2, maximum_s=20.0, budget=100)
 
 
-def waits(backoff: Backoff, *, doubtful: bool = False) -> list[float]:
+def policy(random: float) -> RetryPolicy:
+    return replace(POLICY, rng=lambda: random)
+
+
+def waits(backoff: Backoff, *, unreachable: bool = False) -> list[float]:
     found = []
-    while (wait_s := backoff.next_s(doubtful=doubtful)) is not None:
+    while (wait_s := backoff.next_s(unreachable=unreachable)) is not None:
         found.append(wait_s)
     return found
 
 
 def test_waits_double_up_to_the_most_and_end_after_the_last_try() -> None:
-    found = waits(Backoff(PATIENCE, RetryBudget(100), lambda: 1.0))
+    found = waits(Backoff(policy(1.0), RetryBudget(100)))
     assert found == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0]
 
 
 def test_the_jitter_is_full() -> None:
-    assert waits(Backoff(PATIENCE, RetryBudget(100), lambda: 0.0)) == [0.0] * 9
-    assert waits(Backoff(PATIENCE, RetryBudget(100), lambda: 0.5))[:2] == [0.1, 0.2]
+    assert waits(Backoff(policy(0.0), RetryBudget(100))) == [0.0] * 9
+    assert waits(Backoff(policy(0.5), RetryBudget(100)))[:2] == [0.1, 0.2]
 
 
 def test_a_host_that_never_answered_is_tried_less_often() -> None:
-    assert len(waits(Backoff(PATIENCE, RetryBudget(100), lambda: 1.0), doubtful=True)) == 2
+    assert len(waits(Backoff(policy(1.0), RetryBudget(100)), unreachable=True)) == 2
 
 
 def test_other_failures_do_not_take_the_tries_that_a_timeout_has() -> None:
-    backoff = Backoff(PATIENCE, RetryBudget(100), lambda: 0.0)
-    assert [backoff.next_s(doubtful=doubtful) for doubtful in (False, False, False, True, False, True)] == [0.0] * 6
-    assert backoff.next_s(doubtful=True) is None
+    backoff = Backoff(policy(0.0), RetryBudget(100))
+    assert [backoff.next_s(unreachable=unreachable) for unreachable in (False, False, False, True, False, True)] == [
+        0.0
+    ] * 6
+    assert backoff.next_s(unreachable=True) is None
 
 
 def test_progress_gives_all_tries_back() -> None:
-    backoff = Backoff(PATIENCE, RetryBudget(100), lambda: 1.0)
+    backoff = Backoff(policy(1.0), RetryBudget(100))
     waits(backoff)
     backoff.renew()
-    assert backoff.next_s(doubtful=False) == 0.2
+    assert backoff.next_s(unreachable=False) == 0.2
 
 
 def test_all_requests_share_a_budget_that_success_fills_again() -> None:
     budget = RetryBudget(12)
-    first, second = (Backoff(PATIENCE, budget, lambda: 0.0) for _ in range(2))
+    first, second = (Backoff(policy(0.0), budget) for _ in range(2))
     assert len(waits(first)) == 9
     assert len(waits(second)) == 3
     for _ in range(11):  # a tenth each

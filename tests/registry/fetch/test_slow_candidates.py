@@ -42,14 +42,21 @@ from support.scripted_server import Asked, Buffers, Raw, Script, answer, drain, 
 SMALL = BLOB[:400_000]
 SMALL_DESCRIPTOR = Descriptor(BLOB_DESCRIPTOR.media_type, Digest.of(SMALL), len(SMALL))
 SLOW = 200_000  # bytes a second: below ``stalls.LEAST``
-Lefts = list[tuple[str, str, str, str]]
+
+
+class Lefts(list[CandidateSwitched]):
+    """An observer of the candidates that are left because they are slow."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CandidateSwitched) and event.reason.startswith("slow"):
+            self.append(event)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lags is found out in a tenth of the time."""
     monkeypatch.setattr(throughput, "LAG_S", throughput.LAG_S / 10)
-    monkeypatch.setattr(body, "_LOOK_S", body._LOOK_S / 10)
+    monkeypatch.setattr(body, "_CHECK_S", body._CHECK_S / 10)
 
 
 def at(rate: int, data: bytes = BLOB) -> Script:
@@ -95,11 +102,11 @@ async def test_a_slow_mirror_that_was_left_is_gone_back_to_when_the_registry_has
 async def test_a_slow_mirror_is_left_for_the_registry_that_failed_once_before(buffers: Buffers) -> None:
     first_answers = iter([answer(503)])
     last_answers = iter([answer(503)])
-    lefts: Lefts = []
+    lefts = Lefts()
     async with between(
         lambda asked: next(first_answers, at(SLOW)(asked)),
         lambda asked: next(last_answers, whole(asked)),
-        left=lambda *told: lefts.append(told),
+        observer=lefts,
     ) as (source, first, last):
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert (len(first.asked), len(last.asked)) == (2, 2)
@@ -115,32 +122,32 @@ async def test_a_slow_mirror_is_left_in_mid_blob_and_what_came_stays(framing: st
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE
         return Raw(head + BLOB, rate=SLOW)
 
-    lefts: Lefts = []
-    async with between(mirror, whole, left=lambda *told: lefts.append(told)) as (source, first, last):
+    lefts = Lefts()
+    async with between(mirror, whole, observer=lefts) as (source, first, last):
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB
         assert len(first.asked) == 1
         (asked,) = last.asked
     begun = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
     assert 0 < begun < SIZE
-    ((digest, server, following, reason),) = lefts
-    assert digest == str(BLOB_DESCRIPTOR.digest)
-    assert (server, following) == (f"http://{first.address}/v2", f"http://{last.address}/v2")
-    assert reason.startswith("slow at")
+    (left,) = lefts
+    assert left.blob == str(BLOB_DESCRIPTOR.digest)
+    assert (left.server, left.following) == (f"http://{first.address}/v2", f"http://{last.address}/v2")
+    assert left.reason.startswith("slow at")
 
 
 async def test_a_slow_registry_that_is_alone_is_not_left(buffers: Buffers) -> None:
-    lefts: Lefts = []
+    lefts = Lefts()
     gone = lambda asked: answer(404)  # noqa: E731
-    async with between(gone, at(SLOW, SMALL), left=lambda *told: lefts.append(told)) as (source, _, last):
+    async with between(gone, at(SLOW, SMALL), observer=lefts) as (source, _, last):
         assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert len(last.asked) == 1
     assert lefts == []
 
 
 async def test_where_all_are_slow_one_change_is_made_and_the_next_blob_has_none(buffers: Buffers) -> None:
-    lefts: Lefts = []
+    lefts = Lefts()
     slow = at(SLOW, SMALL)
-    async with between(slow, slow, left=lambda *told: lefts.append(told)) as (source, first, last):
+    async with between(slow, slow, observer=lefts) as (source, first, last):
         assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert len(lefts) == 1
         assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
@@ -149,12 +156,12 @@ async def test_where_all_are_slow_one_change_is_made_and_the_next_blob_has_none(
 
 
 async def test_what_is_slower_still_is_left_for_the_first_which_is_kept(buffers: Buffers) -> None:
-    lefts: Lefts = []
+    lefts = Lefts()
     slower = at(SLOW // 10, SMALL)
-    async with between(at(SLOW, SMALL), slower, left=lambda *told: lefts.append(told)) as (source, first, last):
+    async with between(at(SLOW, SMALL), slower, observer=lefts) as (source, first, last):
         assert await drain(source.fetch(SMALL_DESCRIPTOR, 0, buffers)) == SMALL
         assert (len(first.asked), len(last.asked)) == (2, 1)
-    assert [server for _, server, _, _ in lefts] == [f"http://{first.address}/v2", f"http://{last.address}/v2"]
+    assert [left.server for left in lefts] == [f"http://{first.address}/v2", f"http://{last.address}/v2"]
 
 
 async def test_a_mirror_is_left_for_one_that_fails_and_gone_back_to(buffers: Buffers) -> None:
@@ -169,9 +176,9 @@ async def test_a_mirror_is_left_for_one_that_fails_and_gone_back_to(buffers: Buf
 @pytest.mark.attack
 @pytest.mark.parametrize("by", ["tag", "digest"])
 async def test_a_mirror_whose_manifest_drips_is_left_for_the_registry(by: str) -> None:
-    lefts: Lefts = []
+    lefts = Lefts()
     dripping = replace(MANIFEST, rate=50)
-    async with between(lambda asked: dripping, lambda asked: MANIFEST, left=lambda *told: lefts.append(told)) as (
+    async with between(lambda asked: dripping, lambda asked: MANIFEST, observer=lefts) as (
         source,
         _,
         last,
@@ -234,28 +241,28 @@ async def test_a_pull_of_a_large_layer_leaves_a_slow_mirror_with_an_event(tmp_pa
 # The decisions alone.
 
 
-def route(count: int, servers: Servers, lefts: Lefts, corrupt: Sequence[str] = ()) -> Failover:
-    manners = ClientPolicy(RetryPolicy(), RetryBudget(100), lambda: 0.0, lambda *told: lefts.append(told))
+def failover(count: int, servers: Servers, lefts: Lefts, corrupt: Sequence[str] = ()) -> Failover:
+    policy = ClientPolicy(RetryPolicy(rng=lambda: 0.0), RetryBudget(100), lefts)
     where = [endpoint(f"127.0.0.1:{number + 1}", origin=number == count - 1) for number in range(count)]
-    return Failover(candidates(where, servers), servers, manners, corrupt=corrupt)
+    return Failover(candidates(where, servers), servers, policy, corrupt=corrupt)
 
 
 async def test_a_twentieth_of_the_jobs_median_is_slow_and_a_tenth_is_not() -> None:
     servers, lefts = Servers(), Lefts()
     for _ in range(4):
         servers.job.add(100_000_000, 1.0)
-    chosen = route(2, servers, lefts)
-    first = chosen.place
+    chosen = failover(2, servers, lefts)
+    first = chosen.candidate
     assert chosen.slow(first, 10_000_000.0) == ""
     assert "the median is 100000000" in chosen.slow(first, 4_000_000.0)
-    assert chosen.place is not first
+    assert chosen.candidate is not first
 
 
 async def test_nobody_is_left_for_one_that_cannot_be_better() -> None:
     for spoil in spoilers():
         servers, lefts = Servers(), Lefts()
-        chosen = route(2, servers, lefts, spoil(servers))
-        assert chosen.slow(chosen.place, 1000.0) == ""
+        chosen = failover(2, servers, lefts, spoil(servers))
+        assert chosen.slow(chosen.candidate, 1000.0) == ""
         assert lefts == []
 
 
@@ -263,7 +270,7 @@ def spoilers() -> list[Callable[[Servers], Sequence[str]]]:
     other = endpoint("127.0.0.1:2")
 
     def unreachable(servers: Servers) -> Sequence[str]:
-        servers.of(Origin.of(other.base)).unreachable = True
+        servers.of(Origin.of(other.base)).connect_failed = True
         return ()
 
     def closed(servers: Servers) -> Sequence[str]:
@@ -281,9 +288,9 @@ def spoilers() -> list[Callable[[Servers], Sequence[str]]]:
 
 
 async def test_a_rest_that_is_here_soon_is_worth_no_change() -> None:
-    chosen = route(2, Servers(), Lefts())
-    assert chosen.slow(chosen.place, 1000.0, int(1000 * throughput.LAG_S) - 1) == ""
-    assert chosen.slow(chosen.place, 1000.0, int(1000 * throughput.LAG_S) + 1) != ""
+    chosen = failover(2, Servers(), Lefts())
+    assert chosen.slow(chosen.candidate, 1000.0, int(1000 * throughput.LAG_S) - 1) == ""
+    assert chosen.slow(chosen.candidate, 1000.0, int(1000 * throughput.LAG_S) + 1) != ""
 
 
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)
@@ -291,18 +298,18 @@ async def test_a_rest_that_is_here_soon_is_worth_no_change() -> None:
 def test_however_fast_they_are_places_are_not_changed_without_end(count: int, looks: list[tuple[float, int]]) -> None:
     async def run() -> None:
         lefts = Lefts()
-        chosen = route(count, Servers(), lefts)
-        seen = {chosen.place}
+        chosen = failover(count, Servers(), lefts)
+        seen = {chosen.candidate}
         for rate, kind in looks:
             if kind == 0:
                 with_error = TransportError("cut", url="http://x.test")
                 try:
-                    await chosen.failed(with_error, chosen.place)
+                    await chosen.failed(with_error, chosen.candidate)
                 except FastociError:
                     break
             else:
-                chosen.slow(chosen.place, rate)
-            seen.add(chosen.place)
+                chosen.slow(chosen.candidate, rate)
+            seen.add(chosen.candidate)
         assert len(lefts) <= count + 1
         assert len(seen) <= count
 

@@ -23,28 +23,28 @@ class Link:
     goodput: Callable[[int], float]
     limit: int = 1000
     thirst: float = 1.0
-    most: int = 8
+    maximum: int = 8
     now: float = 0.0
     received: float = 0.0
     refused: int = 0
 
     def __post_init__(self) -> None:
-        self.pace = ConnectionLimit(lambda: self.now, self.most)
+        self.connection_limit = ConnectionLimit(lambda: self.now, self.maximum)
 
     def run(self, seconds: float) -> list[int]:
         """The number of connections at each step."""
         steps = []
         for _ in range(round(seconds / STEP_S)):
-            busy = self.pace.target
+            busy = self.connection_limit.connections
             if busy > self.limit:
                 self.refused += 1
-                self.pace.refused()
-                busy = self.pace.target
+                self.connection_limit.refused()
+                busy = self.connection_limit.connections
             self.now += STEP_S
             self.received += self.goodput(busy) * STEP_S
-            self.pace.waited(self.thirst * STEP_S)
-            self.pace.look(busy, busy, int(self.received))
-            steps.append(self.pace.target)
+            self.connection_limit.waited(self.thirst * STEP_S)
+            self.connection_limit.update(busy, busy, int(self.received))
+            steps.append(self.connection_limit.connections)
         return steps
 
 
@@ -88,8 +88,8 @@ def test_a_server_that_answers_429_is_halved_and_left_below_where_it_did() -> No
 def test_after_a_refusal_it_grows_by_one_at_a_time() -> None:
     link = Link(lambda count: 20 * MB * count)
     link.run(1.0)
-    link.pace.refused()
-    assert link.pace.target == 4
+    link.connection_limit.refused()
+    assert link.connection_limit.connections == 4
     steps = link.run(60.0)
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(steps))
     assert steps[-1] >= 7
@@ -103,39 +103,39 @@ def test_a_reader_that_is_slower_than_the_network_gets_no_more_connections() -> 
 def test_a_trial_that_the_reader_cannot_use_is_taken_back() -> None:
     link = Link(lambda count: 20 * MB * count)
     link.run(0.31)
-    assert link.pace.target == 2
+    assert link.connection_limit.connections == 2
     link.thirst = 0.1
     assert link.run(0.5)[-1] == 1
 
 
 def test_one_connection_at_most_is_one_for_ever() -> None:
-    assert set(Link(lambda count: 20 * MB * count, most=1).run(30.0)) == {1}
+    assert set(Link(lambda count: 20 * MB * count, maximum=1).run(30.0)) == {1}
 
 
 def test_connections_that_are_not_there_are_not_judged() -> None:
-    pace = ConnectionLimit(clock := Clock(), 8)
+    limit = ConnectionLimit(clock := Clock(), 8)
     for _ in range(500):
         clock.now += STEP_S
-        pace.waited(STEP_S)
-        pace.look(0, 0, 0)
-    assert pace.target == 1
+        limit.waited(STEP_S)
+        limit.update(0, 0, 0)
+    assert limit.connections == 1
 
 
 def test_the_time_that_a_connection_takes_to_open_is_not_held_against_it() -> None:
     clock = Clock()
-    pace = ConnectionLimit(clock, 8)
+    limit = ConnectionLimit(clock, 8)
     received = 0.0
     flowing, opening = 1, 0.0
     for _ in range(1000):
         clock.now += STEP_S
-        if flowing < pace.target:
+        if flowing < limit.connections:
             opening += STEP_S
             if opening > 1.0:  # three times as long as a window
-                flowing, opening = pace.target, 0.0
+                flowing, opening = limit.connections, 0.0
         received += flowing * 20 * MB * STEP_S
-        pace.waited(STEP_S)
-        pace.look(pace.target, flowing, int(received))
-    assert pace.target == 8
+        limit.waited(STEP_S)
+        limit.update(limit.connections, flowing, int(received))
+    assert limit.connections == 8
 
 
 class Clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch.repository import Repository
@@ -28,7 +30,9 @@ HALVES = gzip.compress(BLOB[: SIZE // 2]) + gzip.compress(b"") + gzip.compress(B
 
 @asynccontextmanager
 async def client(script: Callable[[Asked], Raw], retry_policy: RetryPolicy) -> AsyncIterator[tuple[Repository, Server]]:
-    registry = Registry(credentials=Credentials(), retry_policy=retry_policy, rng=lambda: 0.0, read_s=5.0)
+    registry = Registry(
+        credentials=Credentials(), limits=Limits(read_s=5.0), retry=replace(retry_policy, rng=lambda: 0.0)
+    )
     async with serving(script) as server, registry:
         yield registry.repository(Reference.parse(f"{server.address}/team/app:1")), server
 

@@ -11,7 +11,7 @@ from fastoci.errors import (
     UnavailableError,
 )
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.transport import Transport
+from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.urls import parse_url
 from support.scripted_server import Raw, answer, as_json, serving
 
@@ -118,10 +118,9 @@ async def test_what_a_server_repeats_of_a_request_s_secrets_is_not_shown(told: s
         async with serving(lambda asked: as_json({"message": words}, status=403)) as server:
             url = parse_url(f"http://{server.address}/v2/x?scope=repository:app:pull&sig=q%2Fsigned")
             authorization = "Bearer tok.en" if told == "tok.en" else "Basic dXNlcjpwYXNzIHdvcmQ="
-            own = {"X-Key": "own header"}
-            error = await error_of(
-                await client.request("GET", url, headers={}, authorization=authorization, own=own), hint="as asked"
-            )
+            options = RequestOptions(own={"X-Key": "own header"})
+            reply = await client.request("GET", url, headers={}, authorization=authorization, options=options)
+            error = await error_of(reply, hint="as asked")
     finally:
         await client.aclose()
     assert str(error).endswith(f"{('.' * padding + 'no *** here')[:256]}: as asked")

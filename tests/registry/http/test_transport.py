@@ -13,9 +13,9 @@ import pytest
 from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
-from fastoci.registry.config.endpoints import Tls
 from fastoci.registry.http.address_policy import AddressScope, scope_of
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.tls import Tls
+from fastoci.registry.http.transport import Reply, RequestOptions, Transport
 from fastoci.registry.http.urls import Origin, parse_url, redact
 from support.scripted_server import Asked, Raw, Server, answer, serving
 
@@ -60,10 +60,10 @@ async def test_requests_say_who_asks_and_want_plain_bytes() -> None:
 
 async def test_one_authorization_is_sent_whatever_the_user_s_own_header_is_called() -> None:
     async with serving(lambda asked: answer(body=b"ok")) as server, transport() as client:
-        own = {"authorization": "Basic b3duOnNlY3JldA=="}
-        await body(client, f"http://{server.address}/x", authorization="Bearer token", own=own)
-        await body(client, f"http://{server.address}/x", own=own)
-    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer token", own["authorization"]]
+        options = RequestOptions(own={"authorization": "Basic b3duOnNlY3JldA=="})
+        await body(client, f"http://{server.address}/x", authorization="Bearer token", options=options)
+        await body(client, f"http://{server.address}/x", options=options)
+    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer token", "Basic b3duOnNlY3JldA=="]
 
 
 async def test_encoded_bodies_stay_as_they_are() -> None:
@@ -280,7 +280,9 @@ async def test_a_request_is_trusted_as_it_says_whatever_another_said_meanwhile(
         async with transport() as client:  # the authority is one that the system does not know
             client.servers.of(Origin.of(parse_url(url))).pause(0.05)  # both wait where trust was settled too early
             first, _ = await asyncio.gather(
-                get(client, url, tls=Tls(True)), get(client, url, tls=Tls(False)), return_exceptions=True
+                get(client, url, options=RequestOptions(tls=Tls(True))),
+                get(client, url, options=RequestOptions(tls=Tls(False))),
+                return_exceptions=True,
             )
     assert isinstance(first, ConnectError)
 

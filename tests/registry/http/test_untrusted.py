@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastoci.errors import FastociError, NotFoundError, RegistryError
+from fastoci.limits import Limits
 from fastoci.registry.auth.auth_file import AuthFile
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials
@@ -75,7 +76,7 @@ async def test_a_mirror_whose_challenge_no_url_can_hold_is_passed_by(
     async with serving(mirror) as first, serving(good) as last:
         address = first.address
         files = (AuthFile("auth.json", {first.address: credential}),) if credential else ()
-        async with Registry(credentials=Credentials(files), rng=lambda: 0.0) as registry:
+        async with Registry(credentials=Credentials(files), retry=RetryPolicy(rng=lambda: 0.0)) as registry:
             where = [endpoint(first.address), endpoint(last.address, origin=True)]
             assert (await registry.repository_at(REFERENCE, where).resolve(REFERENCE))[1] == INDEX
 
@@ -200,7 +201,9 @@ def test_whatever_a_mirror_says_the_image_comes(answers: list[tuple[int, list[tu
             address = first.address
             files = (AuthFile("auth.json", {address: Credential("me", "pw")}),)
             client = Registry(
-                credentials=Credentials(files), rng=lambda: 0.0, read_s=0.3, retry_policy=RetryPolicy(max_wait_s=0.1)
+                credentials=Credentials(files),
+                limits=Limits(read_s=0.3, max_wait_s=0.1),
+                retry=RetryPolicy(rng=lambda: 0.0),
             )
             async with client:
                 where = [endpoint(address), endpoint(last.address, origin=True)]
@@ -225,9 +228,8 @@ def test_whatever_a_registry_says_alone_is_a_typed_error_at_worst(
             address = server.address
             client = Registry(
                 credentials=Credentials(explicit=Credential("me", "pw")),
-                rng=lambda: 0.0,
-                read_s=0.3,
-                retry_policy=RetryPolicy(tries=2, max_wait_s=0.1),
+                limits=Limits(read_s=0.3, max_wait_s=0.1),
+                retry=RetryPolicy(tries=2, rng=lambda: 0.0),
             )
             async with client:
                 source = client.repository_at(REFERENCE, [endpoint(address, origin=True)])

@@ -32,7 +32,7 @@ from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, candidates
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.proxy import proxy_for
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.transport import Reply, RequestOptions, Transport
 from fastoci.registry.http.urls import redact
 
 StrPath = str | os.PathLike[str]
@@ -200,9 +200,7 @@ async def _ask(transport: Transport, auth: Authenticator, place: Candidate, name
             url,
             headers={},
             authorization=authorization,
-            own=endpoint.fields,
-            tls=endpoint.tls,
-            connect_s=endpoint.connect_s,
+            options=RequestOptions(own=endpoint.fields, tls=endpoint.tls, connect_s=endpoint.connect_s),
         )
 
     async def find() -> Credential:

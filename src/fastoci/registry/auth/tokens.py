@@ -76,11 +76,11 @@ class TokenServices:
         self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
     ) -> tuple[str, float]:
         realm = _realm(bearer, origin)
-        told = credential if self._may_tell(origin, Origin.of(realm), verified) else None
-        hint = "" if told is credential else "the credentials were not sent: it is not reached over verified TLS"
+        sent = credential if self._may_tell(origin, Origin.of(realm), verified) else None
+        hint = "" if sent is credential else "the credentials were not sent: it is not reached over verified TLS"
         if hint and self._strict:
             raise UnauthorizedError(f"{redact(realm)}: {hint}", url=redact(realm), status=401)
-        reply = await self._ask(realm, bearer.params.get("service", ""), scopes, told, origin)
+        reply = await self._ask(realm, bearer.params.get("service", ""), scopes, sent, origin)
         if reply.status != 200:
             raise await error_of(reply, hint=hint)
         try:
@@ -90,13 +90,13 @@ class TokenServices:
         return _token(body, reply.url)
 
     async def _ask(
-        self, realm: URL, service: str, scopes: tuple[str, ...], told: Credential | None, namer: Origin
+        self, realm: URL, service: str, scopes: tuple[str, ...], sent: Credential | None, namer: Origin
     ) -> Reply:
         fields = [("service", service)] if service else []
-        if told is not None and told.identity_token:
+        if sent is not None and sent.identity_token:
             # RFC 6749 has one scope parameter, a list with spaces; the GET form has one for each.
             form = [("grant_type", "refresh_token"), ("client_id", "fastoci"), *fields]
-            form += [("scope", " ".join(scopes)), ("refresh_token", told.identity_token)]
+            form += [("scope", " ".join(scopes)), ("refresh_token", sent.identity_token)]
             headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
             body = urlencode([pair for pair in form if pair[1]]).encode()
             return await self._transport.request("POST", realm, headers=headers, body=body, named_by=namer)
@@ -105,7 +105,7 @@ class TokenServices:
             "GET",
             realm.extend_query(fields),
             headers={"Accept": "application/json"},
-            authorization=None if told is None else basic(told),
+            authorization=None if sent is None else basic(sent),
             named_by=namer,
         )
 

@@ -21,16 +21,8 @@ from fastoci.registry.config.certs_d import Folder
 from fastoci.registry.config.hosts_toml import Host
 from fastoci.registry.config.registries_conf import Location, RegistriesConf, Registry, When
 from fastoci.registry.http.address_policy import is_loopback
+from fastoci.registry.http.tls import Tls
 from fastoci.registry.http.urls import Origin, parse_url
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities."""
-
-    verify: bool = True
-    ca: tuple[Path, ...] = ()
-    client: tuple[tuple[Path, Path], ...] = ()  # certificate, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +33,7 @@ class Endpoint:
     path: str  # the repository there: dockerhub/library/redis
     domain: str  # the name by which credentials are looked up: docker.io, mirror.local:5000
     origin: bool  # the registry that the reference names; what the user gave for that one goes nowhere else
-    tls: Tls = Tls()
+    tls: Tls = field(default_factory=Tls)
     query: tuple[tuple[str, str], ...] = ()  # goes with every request
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # go with every request; may be secret
     connect_s: float | None = None  # None: the client's own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -14,10 +13,10 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.registry.http.content_encoding import DecodedBody
 from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.servers import Server
-from fastoci.registry.http.throughput import StallDetector
+from fastoci.registry.http.throughput import BY_ITSELF, StallDetector, StallPolicy
 from fastoci.registry.http.transport import Reply
 
-_LOOK_S: Final = 1.0  # between two looks at how fast the bytes come
+_CHECK_S: Final = 1.0  # between two checks of how fast the bytes come
 _END_S: Final = 1.0  # for the end of a body after its last byte
 
 
@@ -26,8 +25,7 @@ class Body:
 
     Args:
         server: which sends it.
-        peers: whether it may be too slow beside other bodies of the server, too.
-        lag: as ``stalls.Watch`` has it.
+        stall: when it is too slow.
         gzip: they come encoded, and are decoded here.
     """
 
@@ -39,8 +37,7 @@ class Body:
         *,
         skip: int,
         left: int,
-        peers: bool = False,
-        lag: Callable[[float], str] | None = None,
+        stall: StallPolicy = BY_ITSELF,
         gzip: bool = False,
     ) -> None:
         self.left = left
@@ -48,7 +45,8 @@ class Body:
         self._reply = reply
         self._blob = blob
         self._skip = skip
-        self._watch = StallDetector(time.monotonic, server.peers.median if peers else None, lag)
+        self.skipped = skip
+        self._detector = StallDetector(time.monotonic, server.peers.median if stall.peers else None, stall.lag)
         self._size = left
         self._rest = b""
         self._slow = ""
@@ -67,7 +65,7 @@ class Body:
         return self._slow.startswith("starved")
 
     async def fill(self, buffer: Buffer, maximum: int) -> None:
-        """Receive until the buffer is full or ``most`` bytes came; what came before an error stays in the buffer.
+        """Receive until the buffer is full or ``maximum`` bytes came; what came before an error stays in the buffer.
 
         Raises:
             SizeMismatchError: the body goes on after the last byte.
@@ -77,19 +75,19 @@ class Body:
         if not maximum:
             text = f"{self._reply.url}: the body has no more than {self._size} bytes"
             raise TruncatedError(text, url=self._reply.url, received=self._size)
-        self._watch.resume()
+        self._detector.resume()
         try:
             if self._receiver is not None:
                 await self._receive(self._receiver, buffer, maximum)
             else:
                 await self._read(buffer, maximum)
         finally:
-            self._watch.pause()
+            self._detector.pause()
 
     async def _receive(self, receiver: DirectReceiver, buffer: Buffer, maximum: int) -> None:
         """The body past aiohttp."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+            self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check_rate, receiver)
         try:
             stop = receiver.left - maximum
             while receiver.left > stop and buffer.room:
@@ -118,7 +116,7 @@ class Body:
             took = buffer.append(wanted, start) if start < len(wanted) else 0
             self._rest = data[start + took :]
             self._count(took)
-            self._watch.count(start)  # what is skipped comes, too: it is no stall
+            self._detector.count(start)  # what is skipped comes, too: it is no stall
             if self.left > stop:
                 self._check()
         if not self.left:
@@ -128,14 +126,14 @@ class Body:
                     if await self._source.some():
                         raise wrong_length(self._blob, self._blob.size + 1)
 
-    def _look(self, receiver: DirectReceiver) -> None:
+    def _check_rate(self, receiver: DirectReceiver) -> None:
         """Break a body off that is too slow."""
         self._count(self.left - receiver.left)
-        self._slow = self._watch.verdict()
+        self._slow = self._detector.verdict()
         if self._slow:
             receiver.break_off(TimeoutError())
         else:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look, receiver)
+            self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check_rate, receiver)
 
     def _check(self) -> None:
         """Break off here, when it is too slow.
@@ -143,13 +141,13 @@ class Body:
         Raises:
             TimedOutError: it is.
         """
-        self._slow = self._watch.verdict()
+        self._slow = self._detector.verdict()
         if self._slow:
             raise self._too_slow()
 
     def _count(self, size: int) -> None:
         self.left -= size
-        self._watch.count(size)
+        self._detector.count(size)
 
     def _too_slow(self) -> TimedOutError:
         url = self._reply.url

@@ -1,27 +1,30 @@
-"""The way of one request over the places that may answer it: in order, again when that may help, and when not, why not.
+"""The way of one request over the candidates that may answer it: in order, again when that may help, else why not.
 
-It decides and waits; it sends nothing.
+It decides and waits, and says so; it sends nothing.
 
 Rules:
-1. A final answer (401, 403, 404, a certificate, another type than was asked for) rules a place out for this request.
-   So does an exception that nobody expected: it is a fault of fastoci that this place's answer has set off.
-2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next place, and after the
-   last one waits (``patience``) and begins again. A manifest that is wrong (another digest or size, no document) may
+1. An error that is not ``retryable`` (401, 403, 404, a certificate, another type than was asked for) rules a candidate
+   out for this request. So does an exception that nobody expected: it is a fault of fastoci that this answer set off.
+2. Trouble that may pass (connections, timeouts, 408, 425, 429, 5xx, cuts) moves on to the next candidate, and after the
+   last one waits (``RetryPolicy``) and begins again. A manifest that is wrong (another digest or size, no document) may
    pass once: a byte may have been lost on the way. Whether a blob is fetched again is for whoever hashes it.
-3. A place that cannot be connected to, that never answers or fell silent twice in a row, or that wants to be let alone
-   for a while is asked last. One that sent wrong bytes of the blob before is asked when the others are at their end,
-   with all their tries: what may pass at them must not let it have another go.
-4. A place that sends far more slowly than others could is left for the rest of the blob: for one of which nobody knows
-   how fast it is, or that is known to be faster, and until that has had all its tries. When all have been tried, the
-   fastest is gone back to, and kept.
-5. What is raised at the end is the origin's own error, when it was asked.
+3. A candidate that cannot be connected to, that never answers or fell silent twice in a row, or that asked for a pause
+   is asked last. One that sent wrong bytes of the blob before is asked when the others are at their end, with all their
+   tries: what may pass at them must not let it have another go.
+4. A candidate that sends far more slowly than others could is left for the rest of the blob: for one of which nobody
+   knows how fast it is, or that is known to be faster, and until that has had all its tries. When all have been tried,
+   the fastest is gone back to, and kept.
+5. What is raised at the end is the origin's own error, when it was asked; it says how often and how long that was
+   tried, and what the others said.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +39,7 @@ from fastoci.errors import (
     TimedOutError,
     TransportError,
 )
+from fastoci.events import CandidateSwitched, Observer, Retrying
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.retry import Backoff, RetryBudget, RetryPolicy
 from fastoci.registry.http import throughput
@@ -43,8 +47,7 @@ from fastoci.registry.http.servers import Server, Servers
 from fastoci.registry.http.untrusted import unexpected
 from fastoci.registry.http.urls import Origin, redact
 
-_PASSING: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
-_EXPIRED: Final = frozenset({400, 401, 403, 404, 410})  # what a signed URL says that is not valid any more
+_LOG: Final = logging.getLogger(__name__)
 _SIGNED_TRIES: Final = 2
 _WRONG_TRIES: Final = 2
 
@@ -81,219 +84,282 @@ def candidates(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Candida
     return tuple(found)
 
 
-def _distrust_of(place: Candidate, corrupt: Collection[str]) -> int:
-    """How much is against asking a place: that it sent wrong bytes, and then that it is not the origin."""
-    return (place.server in corrupt) * (1 + (not place.endpoint.origin))
-
-
-# The digest that is wanted (may be empty), the server that is left, the one that is asked instead, and why.
-Left = Callable[[str, str, str, str], None]
+def _distrust_of(candidate: Candidate, corrupt: Collection[str]) -> int:
+    """How much is against asking a candidate: that it sent wrong bytes, and then that it is not the origin."""
+    return (candidate.server in corrupt) * (1 + (not candidate.endpoint.origin))
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPolicy:
-    """How a client behaves towards servers, over all its requests."""
+    """How a client behaves towards servers, over all its requests, and who learns of it."""
 
-    retry_policy: RetryPolicy
+    retry: RetryPolicy
     budget: RetryBudget
-    rng: Callable[[], float]  # a number in [0, 1), anew on each call
-    left: Left = lambda blob, server, following, reason: None
+    observer: Observer
+    max_wait_s: float = 60.0  # a longer wait that a server asks for is an error
 
 
 class Failover:
     """The way of one request, or of one blob with all its requests.
 
     Args:
-        blob: the digest that is wanted, for whoever is told of places that are left.
+        found: whom to ask, in order.
+        image, blob: what is wanted, for the observer.
         manifest: the request is one of those that registries count.
         corrupt: servers that sent wrong bytes before; asked last.
-    Raises:
-        RegistryError: nobody may be asked.
     """
 
     def __init__(
         self,
         found: Sequence[Candidate],
         servers: Servers,
-        manners: ClientPolicy,
+        policy: ClientPolicy,
         *,
+        image: str = "",
         blob: str = "",
         manifest: bool = False,
         corrupt: Collection[str] = (),
     ) -> None:
-        self._places = sorted(found, key=lambda place: _distrust_of(place, corrupt))
-        self._distrust = [_distrust_of(place, corrupt) for place in self._places]
+        self._candidates = sorted(found, key=lambda candidate: _distrust_of(candidate, corrupt))
+        self._distrust = [_distrust_of(candidate, corrupt) for candidate in self._candidates]
         self._servers = servers
-        self._policy = manners.retry_policy
-        self._budget = manners.budget
-        self._backoff = Backoff(manners.retry_policy, manners.budget, manners.rng)
-        self._manners = manners
+        self._policy = policy
+        self._backoff = Backoff(policy.retry, policy.budget)
+        self._image = image
         self._blob = blob
         self._manifest = manifest
         self._errors: dict[int, FastociError] = {}
+        self._tries = Counter[int]()  # without progress in between
         self._wrong = Counter[int]()
         self._out: set[int] = set()
-        self._left: dict[int, float] = {}  # because they are slow; bytes a second
-        self._settled = False
+        self._slow: dict[int, float] = {}  # those that were left; bytes a second
+        self._decided = False
         self._received = 0
         self._signed = 0
+        self._begun = time.monotonic()
         self._at = self._next(-1) or 0
+        if _LOG.isEnabledFor(logging.DEBUG):
+            self._log_order()
+        if found[0].server in corrupt and found[0] is not self.candidate:
+            self._switched(found[0], "it sent wrong bytes of this blob")
 
     @property
-    def place(self) -> Candidate:
+    def candidate(self) -> Candidate:
         """Whom to ask now."""
-        return self._places[self._at]
+        return self._candidates[self._at]
 
     def progressed(self, size: int) -> None:
         """Bytes of a body have come."""
         self._received += size
-        if self._received >= self._policy.progress:
-            self._backoff.renew()
+        if self._received >= self._policy.retry.progress:
+            self._renew()
             self._signed = 0
+
+    def _renew(self) -> None:
+        self._backoff.renew()
+        self._tries.clear()
+        self._begun = time.monotonic()
 
     def done(self) -> None:
         """It worked."""
-        self._budget.earn()
-        self._servers.of(self.place.origin).timeouts = 0
+        self._policy.budget.earn()
+        self._servers.of(self.candidate.origin).timeouts = 0
 
-    def slow(self, place: Candidate, rate: float, rest: int | None = None) -> str:
-        """Leave a place that sends far more slowly than others could: ``place`` is another one from then on.
+    def slow(self, candidate: Candidate, rate: float, rest: int | None = None) -> str:
+        """Leave a candidate that sends far more slowly than others could: ``candidate`` is another one from then on.
 
         Args:
             rate: bytes a second of the blob, over some seconds.
             rest: bytes that are still to come, when that is known; what is soon here is worth no new request.
         Returns: why the body is to be broken off, in words; empty when it goes on.
         """
-        at = self._places.index(place)
+        at = self._candidates.index(candidate)
         reason = throughput.lags(rate, self._servers.job.median())
         if not reason or (rest is not None and rest < rate * throughput.LAG_S):
             return ""
-        if at == self._at and not self._settled:
+        if at == self._at and not self._decided:
             better = self._better(rate)
             if better is None:
                 return ""
-            self._settled = better in self._left  # all have been tried by then, and it was the fastest
-            self._left[at] = rate
+            self._decided = better in self._slow  # all have been tried by then, and it was the fastest
+            self._slow[at] = rate
             self._at = better
-            self._manners.left(self._blob, place.server, self.place.server, reason)
-        return reason if self._at != at and at in self._left else ""
+            self._switched(candidate, reason)
+        return reason if self._at != at and at in self._slow else ""
 
     def _better(self, rate: float) -> int | None:
-        """The place that may send more than ``rate``: the first that nobody has tried, or that is known to."""
-        ring = [(self._at + step) % len(self._places) for step in range(1, len(self._places))]
-        for index in sorted(ring, key=lambda index: (index in self._left, index in self._errors)):
-            place = self._places[index]
+        """The candidate that may send more than ``rate``: the first that nobody has tried, or that is known to."""
+        ring = [(self._at + step) % len(self._candidates) for step in range(1, len(self._candidates))]
+        for index in sorted(ring, key=lambda index: (index in self._slow, index in self._errors)):
+            candidate = self._candidates[index]
             if (
                 index in self._out
                 or self._distrust[index]
-                or place.endpoint is self.place.endpoint
+                or candidate.endpoint is self.candidate.endpoint
                 or any(self._delay(index))
             ):
                 continue
-            known = self._left.get(index) or self._servers.of(place.origin).rate
+            known = self._slow.get(index) or self._servers.of(candidate.origin).rate
             if known is None or known > throughput.BETTER * rate:
                 return index
         return None
 
-    async def failed(self, reason: Exception, place: Candidate) -> None:
-        """Note that a place failed, and wait until the next may be asked.
+    async def failed(self, reason: Exception, candidate: Candidate) -> None:
+        """Note that a candidate failed, and wait until the next may be asked.
 
-        What is broken off at a place that was left for another is no failure.
+        What is broken off at a candidate that was left for another is no failure.
 
         Raises:
             FastociError: nobody is left.
-            MemoryError: that was the reason, which is no place's fault.
+            MemoryError: that was the reason, which is no server's fault.
         """
-        if place is not self.place:
+        if candidate is not self.candidate:
             return
-        server = self._servers.of(place.origin)
-        error = self._errors[self._at] = self._typed(reason)
-        server.timeouts += isinstance(error, TimedOutError)
-        told_s: float = getattr(error, "retry_after_s", None) or 0.0
-        if told_s and isinstance(error, RegistryError) and error.status and (at := Origin.named(error.url)):
-            self._servers.of(at).pause(told_s)  # in words it may be: its reader alone knows
+        error = self._note(reason)
+        enough = self._policy.retry.progress
         fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
-        if fresh >= self._policy.progress:
+        if fresh >= enough:
             self._received = 0
-        if self._is_final(error, place):
+        if self._rules_out(error):
             self._out.add(self._at)
-        elif fresh >= self._policy.progress and not isinstance(error, RegistryError):
-            self._budget.earn()
+        elif fresh >= enough and not isinstance(error, RegistryError):
+            self._policy.budget.earn()
             return  # it works, with cuts
-        following = self._next(self._at)
-        if following is not None and following <= self._at and not await self._pause(error, server, told_s):
-            self._out |= {index for index in range(len(self._places)) if self._rank(index) <= self._rank(following)}
-            self._backoff.renew()
-            following = self._next(self._at)
+        following, backoff_s = self._next(self._at), None
+        if following is not None and following <= self._at:  # all were asked
+            backoff_s = self._backoff_s(error)
+            if backoff_s is None:
+                self._drop_rank(following)
+                following = self._next(self._at)
         if following is None:
-            raise self._reason()
-        self._at = following
+            raise self._final_error()
+        await self._go_on(following, error, backoff_s)
+
+    def _note(self, reason: Exception) -> FastociError:
+        """What failed, as an error, with what it says of the servers."""
+        error = self._errors[self._at] = self._typed(reason)
+        self._tries[self._at] += 1
+        self._server(self._at).timeouts += isinstance(error, TimedOutError)
+        if isinstance(error, RegistryError) and error.status and (wanted_s := error.retry_after_s):
+            at = Origin.named(error.url) or self.candidate.origin
+            self._servers.of(at).pause(wanted_s)  # in words it may be: its reader alone knows
+        return error
 
     def _typed(self, reason: Exception) -> FastociError:
         if isinstance(reason, FastociError):
             return reason
         if isinstance(reason, MemoryError):
             raise reason
-        error = unexpected(reason, self.place.server)
+        error = unexpected(reason, self.candidate.server)
         error.__cause__ = reason
         return error
 
-    async def _pause(self, error: FastociError, server: Server, told_s: float) -> bool:
-        """Wait before those are asked again that were asked already; False when they were asked often enough."""
-        # Silence has cost its whole timeout already.
-        doubtful = not server.answered or isinstance(error, TimedOutError)
-        wait_s = self._backoff.next_s(doubtful=doubtful)
-        if wait_s is None:
-            return False
-        if wait_s > told_s:  # else whoever asks waits as long as it was told
-            await asyncio.sleep(wait_s)
-        return True
-
-    def _is_final(self, error: FastociError, place: Candidate) -> bool:
+    def _rules_out(self, error: FastociError) -> bool:
+        """Whether the candidate is not asked again: the error says so, or that has been enough of its kind."""
+        if not error.retryable:
+            return True
         if isinstance(error, RateLimitedError) and (error.retry_after_s or 0) > self._policy.max_wait_s:
             return True
-        if isinstance(error, RegistryError):
-            if error.status in _EXPIRED and Origin.named(error.url) != place.origin:
-                self._signed += 1  # the place may name a new address
-                return self._signed >= _SIGNED_TRIES
-            return error.status not in _PASSING
-        if self._manifest and isinstance(error, (FormatError, IntegrityError)):
+        if isinstance(error, RegistryError) and error.expired:
+            self._signed += 1
+            return self._signed >= _SIGNED_TRIES
+        if isinstance(error, (FormatError, IntegrityError)):
             self._wrong[self._at] += 1
             return self._wrong[self._at] >= _WRONG_TRIES
-        return error.final if isinstance(error, TransportError) else True
+        return False
+
+    def _backoff_s(self, error: FastociError) -> float | None:
+        """Seconds before those are asked again that were asked already; None when they were asked often enough."""
+        # Silence has cost its whole timeout already.
+        unreachable = not self._server(self._at).answered or isinstance(error, TimedOutError)
+        return self._backoff.next_s(unreachable=unreachable)
+
+    def _drop_rank(self, following: int) -> None:
+        """Ask those no more that share their tries with ``following``; the others have all theirs."""
+        self._out |= {index for index in range(len(self._candidates)) if self._rank(index) <= self._rank(following)}
+        self._backoff.renew()
+
+    async def _go_on(self, following: int, error: FastociError, backoff_s: float | None) -> None:
+        """Ask another candidate, or the same again, after the longer of our wait and the one that the server wants.
+
+        Args:
+            backoff_s: our wait; None when not all were asked yet.
+        """
+        failed, self._at = self._at, following
+        server = self._server(following)
+        wanted_s = server.wait_s(manifest=self._manifest)
+        # Whoever asks is told of a wait that is too long.
+        wanted_s = server.jittered(wanted_s) if 0 < wanted_s <= self._policy.max_wait_s else 0.0
+        wait_s = max(backoff_s or 0.0, wanted_s)
+        if failed != following:
+            self._switched(self._candidates[failed], error.cause)
+        if failed == following or backoff_s is not None or wait_s > 0:
+            self._retrying(self._candidates[failed], error.cause, wait_s, early=backoff_s is None)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+    def _retrying(self, candidate: Candidate, cause: str, wait_s: float, *, early: bool) -> None:
+        attempt, attempts = self._backoff.attempt + early, self._backoff.attempts
+        self._policy.observer(Retrying(self._image, self._blob, candidate.server, cause, attempt, attempts, wait_s))
+
+    def _switched(self, candidate: Candidate, reason: str) -> None:
+        self._policy.observer(
+            CandidateSwitched(self._image, self._blob, candidate.server, self.candidate.server, reason)
+        )
 
     def _next(self, after: int) -> int | None:
-        """The place to ask after one: those that cannot be asked now come last, and after all those that sent wrong.
+        """The candidate to ask after one: those that cannot be asked now come last, after all those that sent wrong.
 
         What may pass at one that a slow one was left for brings the slow one back no sooner than its tries are over.
         """
-        count = len(self._places)
+        count = len(self._candidates)
         left = [i % count for i in range(after + 1, after + 1 + count) if i % count not in self._out]
         return min(
             left,
-            key=lambda index: (self._distrust[index], *self._delay(index), index in self._left),
+            key=lambda index: (self._distrust[index], *self._delay(index), index in self._slow),
             default=None,
         )
 
     def _rank(self, index: int) -> tuple[int, bool]:
-        """Places of one rank share their tries; those of the next are asked when these are over."""
-        return self._distrust[index], index in self._left
+        """Candidates of one rank share their tries; those of the next are asked when these are over."""
+        return self._distrust[index], index in self._slow
 
     def _delay(self, index: int) -> tuple[bool, float]:
-        """What it costs to ask a place now: a timeout, as far as is known, and the wait that it asked for."""
-        server = self._servers.of(self._places[index].origin)
-        return server.doubtful, max(0.0, server.wait_s(manifest=self._manifest))
+        """What it costs to ask a candidate now: a timeout, as far as is known, and the wait that it asked for."""
+        server = self._server(index)
+        return server.unreachable, max(0.0, server.wait_s(manifest=self._manifest))
 
-    def _reason(self) -> FastociError:
+    def _server(self, index: int) -> Server:
+        return self._servers.of(self._candidates[index].origin)
+
+    def _final_error(self) -> FastociError:
         """The error that says most: the origin's, one of a server that answered before one that did not.
 
-        What another place said is its cause, when it has none of its own.
+        It says what the others said, and one of these is its cause when it has none of its own.
         """
 
         def weight(index: int) -> tuple[bool, bool]:
-            return (not self._places[index].endpoint.origin, isinstance(self._errors[index], TransportError))
+            return (not self._candidates[index].endpoint.origin, isinstance(self._errors[index], TransportError))
 
-        reason = self._errors[min(self._errors, key=weight)]
-        if reason.__cause__ is None:
-            reason.__cause__ = next((each for each in self._errors.values() if each is not reason), None)
-        return reason
+        chosen = min(self._errors, key=weight)
+        error = self._errors[chosen]
+        others = {index: each for index, each in self._errors.items() if each is not error}
+        error.tries = self._tries[chosen]
+        error.elapsed_s = time.monotonic() - self._begun
+        error.others = tuple(f"{self._candidates[index].server}: {each.cause}" for index, each in others.items())
+        if error.__cause__ is None:
+            error.__cause__ = next(iter(others.values()), None)
+        return error
+
+    def _log_order(self) -> None:
+        """Who is asked in which order, and what is against whom."""
+        for index, candidate in enumerate(self._candidates):
+            unreachable, wait_s = self._delay(index)
+            against = [
+                *(["it sent wrong bytes"] if self._distrust[index] else []),
+                *(["it is unreachable"] if unreachable else []),
+                *([f"it wants a pause of {wait_s:.1f} s"] if wait_s else []),
+            ]
+            chosen = "chosen" if index == self._at else "in reserve"
+            what = " ".join(filter(None, [self._image, self._blob]))
+            _LOG.debug("%s: candidate %s is %s; against it: %s", what, candidate.server, chosen, against or "nothing")

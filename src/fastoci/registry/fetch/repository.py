@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from fastoci._core import Buffer
-from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
+from fastoci.errors import DigestMismatchError, FormatError, IntegrityError, UnsupportedError
 from fastoci.image import index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -36,20 +36,20 @@ _GENERIC: Final = frozenset({"", "application/json", "application/octet-stream",
 _NO_HEAD: Final = frozenset({400, 404, 405, 501})  # what registries say that know no HEAD, or not here
 
 T = TypeVar("T")
-Lag = Callable[[float], str]  # is told a rate, and says why the answer is asked for elsewhere, if it is
+Lag = Callable[[float], str]  # of a rate: why the answer is asked for elsewhere, if it is
 
 
 class Repository:
     """One repository of a registry and its mirrors: an ``ImageSource`` and a ``BlobSource``.
 
     Args:
-        ahead: what all fetches of the client hold ahead of their turn.
+        read_ahead: what all fetches of the client hold ahead of their turn.
         manifest_size: bytes of one manifest or index, at most.
     """
 
-    def __init__(self, access: RepositorySession, ahead: ReadAheadBudget, *, manifest_size: int) -> None:
-        self._access = access
-        self._ahead = ahead
+    def __init__(self, session: RepositorySession, read_ahead: ReadAheadBudget, *, manifest_size: int) -> None:
+        self._session = session
+        self._read_ahead = read_ahead
         self._manifest_size = manifest_size
         self._senders: dict[Digest, dict[str, None]] = {}  # of the bytes of a blob, in their order
         self._corrupt: dict[Digest, set[str]] = {}
@@ -57,7 +57,7 @@ class Repository:
     @property
     def name(self) -> str:
         """``domain/path``."""
-        return self._access.reference.name
+        return self._session.reference.name
 
     async def resolve(
         self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
@@ -68,40 +68,40 @@ class Repository:
             held: what the reference named before; when it still does, a HEAD or nothing is all that is asked.
         Raises:
             DigestMismatchError: the bytes are not those of the reference's digest.
-            FormatError: the answer is no manifest, or too large.
+            FormatError: the answer is not a manifest, or is too large.
             UnsupportedError: it is Docker's schema 1.
             NotFoundError, RegistryError, TransportError: it cannot be had.
         """
         if held is not None:
-            wanted = reference.digest or await self._anywhere(
-                reference, lambda place, _: self._look(place, reference), head=True
+            wanted = reference.digest or await self._from_any(
+                reference, lambda candidate, _: self._head(candidate, reference), head=True
             )
             if wanted == held[0].digest:
                 return held
-        return await self._anywhere(reference, lambda place, lag: self._resolve(place, reference, lag))
+        return await self._from_any(reference, lambda candidate, lag: self._resolve(candidate, reference, lag))
 
-    async def _look(self, place: Candidate, reference: Reference) -> Digest | None:
-        """The digest that a tag names, by the registry's word; None when it does not say."""
-        reply = await self._access.ask(place, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
+    async def _head(self, candidate: Candidate, reference: Reference) -> Digest | None:
+        """The digest that a tag names, as the registry claims; None when it does not say."""
+        reply = await self._session.ask(candidate, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
         try:
             if reply.status in _NO_HEAD:
                 return None
             if reply.status != 200:
                 raise await error_of(reply)
-            return _told(reply)
+            return _claimed(reply)
         finally:
             reply.close()
 
-    async def _resolve(self, place: Candidate, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
+    async def _resolve(self, candidate: Candidate, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
         limit = self._manifest_size
-        reply, data = await self._manifest(place, reference.target, limit, lag)
+        reply, data = await self._manifest(candidate, reference.target, limit, lag)
         if len(data) > limit:
             raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
         media_type = _media_type(reply, data)
         if media_type in mediatype.SCHEMA1:
             raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
         digest = reference.digest or Digest.of(data)
-        _check(reference.digest or _told(reply) or digest, data, reply.url)
+        _check(reference.digest or _claimed(reply) or digest, data, reply.url)
         _check_type(media_type, data, reply.url)
         return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
 
@@ -119,28 +119,40 @@ class Repository:
         carried = _carried(descriptor)
         if carried is not None:
             return carried
-        return await self._anywhere(None, lambda place, lag: self._promised(place, descriptor, lag))
+        return await self._from_any(
+            None, lambda candidate, lag: self._promised(candidate, descriptor, lag), blob=str(descriptor.digest)
+        )
 
-    async def _promised(self, place: Candidate, descriptor: Descriptor, lag: Lag) -> bytes:
-        reply, data = await self._manifest(place, str(descriptor.digest), descriptor.size, lag)
+    async def _promised(self, candidate: Candidate, descriptor: Descriptor, lag: Lag) -> bytes:
+        reply, data = await self._manifest(candidate, str(descriptor.digest), descriptor.size, lag)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
         _check(descriptor.digest, data, reply.url)
         return data
 
-    async def _anywhere(
-        self, reference: Reference | None, ask: Callable[[Candidate, Lag], Awaitable[T]], *, head: bool = False
+    async def _from_any(
+        self,
+        reference: Reference | None,
+        ask: Callable[[Candidate, Lag], Awaitable[T]],
+        *,
+        head: bool = False,
+        blob: str = "",
     ) -> T:
-        """What the first place says that has an answer."""
-        route = self._access.route(tag=reference is not None and reference.digest is None, manifest=not head)
+        """What the first candidate says that has an answer."""
+        tag = reference is not None and reference.digest is None
+        if reference is not None and reference.digest is not None:
+            blob = str(reference.digest)
+        failover = self._session.failover(tag=tag, manifest=not head, blob=blob)
         while True:
-            place = route.place
+            candidate = failover.candidate
             try:
-                found = await ask(place, partial(route.slow, place))
+                found = await ask(candidate, partial(failover.slow, candidate))
             except Exception as error:
-                await route.failed(error, place)
+                if isinstance(error, (FormatError, IntegrityError)):
+                    error.retryable = True  # a byte may have been lost on the way
+                await failover.failed(error, candidate)
             else:
-                route.done()
+                failover.done()
                 return found
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
@@ -159,22 +171,22 @@ class Repository:
                 offset += copied.append(carried, offset)
                 yield copied
             return
-        route = self._access.route(
+        failover = self._session.failover(
             tag=False, manifest=False, blob=str(blob.digest), corrupt=self._corrupt.get(blob.digest, ())
         )
         senders: dict[str, None] = {}
         self._senders[blob.digest] = senders
-        stretch = ResumingRange(
-            self._access, blob, route, offset, blob.size, lambda place: senders.setdefault(place.server)
+        stream = ResumingRange(
+            self._session, blob, failover, offset, sent=lambda candidate: senders.setdefault(candidate.server)
         )
-        parts = ParallelRanges(self._access, blob, stretch, buffers, self._ahead)
+        ranges = ParallelRanges(self._session, blob, stream, buffers, self._read_ahead)
         try:
-            async with aclosing(parts.bytes()) as arriving:
+            async with aclosing(ranges.bytes()) as arriving:
                 async for buffer in arriving:
                     yield buffer
-            route.done()
+            failover.done()
         finally:
-            await parts.close()
+            await ranges.close()
 
     def served_by(self, blob: Descriptor) -> tuple[str, ...]:
         """The servers that sent bytes of the last fetch of this blob, the first that did first."""
@@ -184,9 +196,9 @@ class Repository:
         """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
         self._corrupt.setdefault(blob.digest, set()).update(servers)
 
-    async def _manifest(self, place: Candidate, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
+    async def _manifest(self, candidate: Candidate, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
-        reply = await self._access.ask(place, f"manifests/{target}", {"Accept": _ACCEPT})
+        reply = await self._session.ask(candidate, f"manifests/{target}", {"Accept": _ACCEPT})
         try:
             if reply.status != 200:
                 raise await error_of(reply)
@@ -222,8 +234,8 @@ def _check_type(media_type: str, data: bytes, url: str) -> None:
         raise type(error)(f"{url}: {error}") from error
 
 
-def _told(reply: Reply) -> Digest | None:
-    """The digest by the registry's word, to hold its bytes against; None when it says none that is known."""
+def _claimed(reply: Reply) -> Digest | None:
+    """The digest that the registry claims, to hold its bytes against; None when it claims none that is known."""
     return parsed(Digest.parse, reply.header("Docker-Content-Digest"))
 
 

@@ -1,4 +1,4 @@
-"""A stretch of one blob, from any of the places that have it: after a cut it goes on where it was.
+"""A range of one blob, from any of the candidates that have it: after a cut it goes on where it was.
 
 One connection at a time. Signed addresses that a registry redirects to are asked for anew each time. Nothing is
 verified here.
@@ -8,11 +8,14 @@ Spec: distribution-spec v1.1, pulling blobs; RFC 9110 section 14 (ranges).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
 from fastoci._core import BUFFER_SIZE, Buffer
-from fastoci.errors import RegistryError, TransportError
+from fastoci.errors import FastociError, RegistryError, TransportError
+from fastoci.events import FetchDuplicated, FetchResumed
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry.fetch.body import Body, wrong_length
 from fastoci.registry.fetch.failover import Candidate, Failover
@@ -20,44 +23,47 @@ from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http import content_range
 from fastoci.registry.http.content_encoding import check_identity, is_gzip, is_page, is_plain
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.throughput import RENEWALS
+from fastoci.registry.http.throughput import RENEWALS, StallPolicy
 from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class ResumingRange:
     """Bytes ``position`` to ``end`` of a blob, on one connection after the other. Belongs to one task; ``close`` it.
 
     Args:
-        route: the blob's way over its places.
-        sent: is told each place that sent bytes.
+        failover: the blob's way over the candidates.
+        position: where it begins; it goes to the end of the blob, or to what ``move`` says.
+        sent: called with each candidate that sent bytes.
     """
 
     def __init__(
         self,
-        access: RepositorySession,
+        session: RepositorySession,
         blob: Descriptor,
-        route: Failover,
+        failover: Failover,
         position: int,
-        end: int,
+        *,
         sent: Callable[[Candidate], object],
     ) -> None:
         self.position = position
-        self.end = end
+        self.end = blob.size
         self.body: Body | None = None
         self.bodies: Callable[[], int] = lambda: 1  # by which the blob comes now
-        self.asked: int | None = None  # the end of what is open or asked for; ``end`` may be before it, never beyond
+        self.requested_end: int | None = None  # of what is open or asked for; ``end`` is not beyond
         self._renewed = 0
-        self._place = route.place  # whose body it is
+        self._sender = failover.candidate  # whose body it is
         self._since = 0.0
-        self._access = access
+        self._session = session
         self._blob = blob
-        self._route = route
+        self._failover = failover
         self.sent = sent
 
     async def fill(self, buffer: Buffer) -> None:
-        """Receive until the buffer is full or the stretch ends; what came before an error stays in the buffer.
+        """Receive until the buffer is full or the range ends; what came before an error stays in the buffer.
 
         Raises:
             RegistryError, TransportError: the rest cannot be had from anybody.
@@ -75,6 +81,7 @@ class ResumingRange:
                     self._renewed += 1  # on another connection
                 else:
                     await self._failed(error)
+                self.resumed(self._sender, self.position, error)
             except BaseException:
                 self._note(len(buffer) - held)
                 raise
@@ -89,39 +96,52 @@ class ResumingRange:
         if self.body is not None and not self.body.left:
             self.close()  # it has no more: what is still wanted is a request of its own
         while self.body is None:
-            self.asked = self.end
+            self.requested_end = self.end
             try:
-                place = self._place = self.candidate
+                candidate = self._sender = self.candidate
                 self.body = await open_body(
-                    self._access,
-                    place,
+                    self._session,
+                    candidate,
                     self._blob,
                     self.position,
                     self.end,
-                    peers=self._renewed < RENEWALS,
-                    lag=self.lag(place),
+                    stall=StallPolicy(self._renewed < RENEWALS, self.lag(candidate)),
                 )
                 self._since = time.monotonic()
             except Exception as error:
-                self.asked = None
+                self.requested_end = None
                 await self._failed(error)
             else:
-                self.asked = self.position + self.body.left
+                self.requested_end = self.position + self.body.left
+                if self.body.skipped:
+                    self.duplicated(candidate, 0, self.body.skipped, "the server does not honour ranges")
         return self.body
 
     @property
-    def place(self) -> Candidate:
+    def sender(self) -> Candidate:
         """Who was asked for the body."""
-        return self._place
+        return self._sender
 
     @property
     def candidate(self) -> Candidate:
         """Who is asked for what is wanted next."""
-        return self._route.place
+        return self._failover.candidate
 
-    def lag(self, place: Candidate) -> Callable[[float], str]:
-        """What a body of ``place`` asks about its rate: why another place is asked for the rest, if one is."""
-        return lambda rate: self._route.slow(place, rate * self.bodies(), self._blob.size - self.position)
+    def lag(self, candidate: Candidate) -> Callable[[float], str]:
+        """What a body of ``candidate`` asks about its rate: why another is asked for the rest, if one is."""
+        return lambda rate: self._failover.slow(candidate, rate * self.bodies(), self._blob.size - self.position)
+
+    def resumed(self, candidate: Candidate, offset: int, error: Exception) -> None:
+        """Tell that a body of ``candidate`` was cut, and that a new request goes on at ``offset``."""
+        session, digest = self._session, str(self._blob.digest)
+        cause = error.cause if isinstance(error, FastociError) else type(error).__name__
+        _LOG.debug("%s %s: goes on at %d after %s: %s", session.image, digest, offset, candidate.server, cause)
+        session.observer(FetchResumed(session.image, digest, candidate.server, offset, cause))
+
+    def duplicated(self, candidate: Candidate, offset: int, size: int, reason: str) -> None:
+        """Tell that bytes that ``candidate`` sent are asked for again."""
+        session, digest = self._session, str(self._blob.digest)
+        session.observer(FetchDuplicated(session.image, digest, candidate.server, offset, size, reason))
 
     def move(self, position: int, end: int) -> None:
         """Go on with other bytes."""
@@ -131,75 +151,72 @@ class ResumingRange:
 
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, RegistryError) and error.status in (429, 503) and (at := Origin.named(error.url)):
-            self._access.server(at).refused()
-        await self._route.failed(error, self._place)
+            self._session.server(at).refused(error.status)
+        await self._failover.failed(error, self._sender)
 
     def _note(self, size: int) -> None:
         if size:
             self.position += size
             self._renewed = 0 if size == BUFFER_SIZE else self._renewed
-            self._route.progressed(size)
-            self.sent(self.place)
+            self._failover.progressed(size)
+            self.sent(self._sender)
 
     def close(self) -> None:
         """End the transfer. Idempotent."""
-        self.asked = None
+        self.requested_end = None
         if self.body is not None:
             self.body.close()
-            self._access.server(self._place.origin).measured(self.body.received(), time.monotonic() - self._since)
+            self._session.server(self._sender.origin).measured(self.body.received(), time.monotonic() - self._since)
             self.body = None
 
 
 async def open_body(
-    access: RepositorySession,
-    place: Candidate,
+    session: RepositorySession,
+    candidate: Candidate,
     blob: Descriptor,
     first: int,
     end: int,
     *,
+    stall: StallPolicy,
     only_range: bool = False,
-    peers: bool = True,
-    lag: Callable[[float], str] | None = None,
 ) -> Body:
-    """The bytes ``first`` to ``end`` of a blob from one place, or those and the rest of the blob.
+    """The bytes ``first`` to ``end`` of a blob from one candidate, or those and the rest of the blob.
 
     Args:
+        stall: when the body is too slow.
         only_range: an answer that is not this range is an error.
-        peers: whether the body may be too slow beside others of its server.
-        lag: as ``Body`` has it.
     Raises:
-        RegistryError, TransportError, SizeMismatchError: the place does not have them.
+        RegistryError, TransportError, SizeMismatchError: the candidate does not have them.
     """
     path = f"blobs/{blob.digest}"
-    server = access.server(place.origin)
+    server = session.server(candidate.origin)
     if (first or end < blob.size) and (server.ranges or only_range):
-        reply = await access.ask(place, path, {"Range": f"bytes={first}-{end - 1}"})
-        sender = access.server(reply.origin)
+        reply = await session.ask(candidate, path, {"Range": f"bytes={first}-{end - 1}"})
+        sender = session.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end) and is_plain(reply):
-            return await _checked(access, reply, blob, 206, skip=0, left=end - first, peers=peers, lag=lag)
+            return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
             server.ranges = sender.ranges = False
             if only_range:
                 reply.close()
-                raise TransportError(f"{reply.url}: no such range", url=reply.url, final=True)
+                raise TransportError(f"{reply.url}: no such range", url=reply.url, retryable=False)
         if reply.status not in (206, 416):
-            return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers, lag=lag)
+            return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
         reply.close()
-    reply = await access.ask(place, path, {})
-    return await _checked(access, reply, blob, 200, skip=first, left=blob.size - first, peers=peers, lag=lag)
+    reply = await session.ask(candidate, path, {})
+    return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
 
 
 async def _checked(
-    access: RepositorySession,
+    session: RepositorySession,
     reply: Reply,
     blob: Descriptor,
     status: int,
     *,
     skip: int,
     left: int,
-    peers: bool,
-    lag: Callable[[float], str] | None,
+    stall: StallPolicy,
 ) -> Body:
     """The body, if the reply's status and headers promise ``left`` bytes after ``skip``; else it is closed."""
     try:
@@ -212,11 +229,11 @@ async def _checked(
             raise wrong_length(blob, blob.size - skip - left + (reply.length or 0))
         if is_page(reply) and (gzip or reply.length is None):
             # Some servers guess the type by the content, so a blob may come as HTML, but not without its length.
-            raise TransportError(f"{reply.url}: a page (text/html) in the place of a blob", url=reply.url, final=True)
+            raise TransportError(f"{reply.url}: a page (text/html) in place of a blob", url=reply.url, retryable=False)
     except BaseException:
         reply.close()
         raise
-    return Body(reply, blob, access.server(reply.origin), skip=skip, left=left, peers=peers, lag=lag, gzip=gzip)
+    return Body(reply, blob, session.server(reply.origin), skip=skip, left=left, stall=stall, gzip=gzip)
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:

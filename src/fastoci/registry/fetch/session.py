@@ -1,6 +1,6 @@
-"""One reference's access to the places that hold it: how each is asked, and with whose credentials.
+"""One reference's access to the candidates that hold it: how each is asked, and with whose credentials.
 
-What is done about a 401 is ``auth``'s. It knows nothing of what is asked for.
+What is done about a 401 is ``authenticator``'s. It knows nothing of what is asked for.
 
 Spec: distribution-spec v1.1, token authentication.
 """
@@ -17,12 +17,16 @@ from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
 from fastoci.registry.http.servers import Server
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.transport import Reply, RequestOptions, Transport
 from fastoci.registry.http.urls import Origin, parse_url
 
 
 class RepositorySession:
-    """A reference's endpoints, in order, behind one door."""
+    """A reference's endpoints, in order, behind one door.
+
+    Args:
+        image: the name that was asked for, for the observer.
+    """
 
     def __init__(
         self,
@@ -32,21 +36,24 @@ class RepositorySession:
         transport: Transport,
         auth: Authenticator,
         credentials: Credentials,
-        manners: ClientPolicy,
+        policy: ClientPolicy,
+        image: str,
     ) -> None:
         self.reference = reference
+        self.image = image
+        self.observer = policy.observer
         self._endpoints = endpoints
         self._transport = transport
         self._auth = auth
         self._credentials = credentials
-        self._manners = manners
+        self._policy = policy
 
-    def route(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Failover:
-        """A way for one request.
+    def failover(self, *, tag: bool, manifest: bool, blob: str = "", corrupt: Collection[str] = ()) -> Failover:
+        """The way of one request over the candidates.
 
         Args:
             tag: the request is for what a tag names, not for content by its digest.
-            blob: the digest that is wanted, for whoever is told of places that are left.
+            blob: the digest that is wanted, for the observer.
             manifest: it is one of those that registries count.
             corrupt: servers to ask last.
         Raises:
@@ -56,24 +63,31 @@ class RepositorySession:
         if not fit:
             what = "tags" if tag else "content"
             raise RegistryError(f"{self.reference.name}: no endpoint may be asked for {what}", url=self.reference.name)
-        servers, manners = self._transport.servers, self._manners
-        found = candidates(fit, servers)
-        return Failover(found, servers, manners, blob=blob, manifest=manifest, corrupt=corrupt)
+        servers = self._transport.servers
+        return Failover(
+            candidates(fit, servers),
+            servers,
+            self._policy,
+            image=self.image,
+            blob=blob,
+            manifest=manifest,
+            corrupt=corrupt,
+        )
 
     def server(self, origin: Origin) -> Server:
         """What is known of a server."""
         return self._transport.servers.of(origin)
 
-    async def ask(self, place: Candidate, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
-        """Ask one place for ``path`` below its repository, authorized; any status but 401 is the caller's.
+    async def ask(self, candidate: Candidate, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
+        """Ask one candidate for ``path`` below its repository, authorized; any status but 401 is the caller's.
 
         Raises:
             UnauthorizedError: 401, and nothing or nothing more to try.
             CredentialError: a credential helper fails.
             RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
         """
-        endpoint = place.endpoint
-        url = parse_url(f"{place.base}/{endpoint.path}/{path}")
+        endpoint = candidate.endpoint
+        url = parse_url(f"{candidate.base}/{endpoint.path}/{path}")
 
         async def send(authorization: str | None) -> Reply:
             return await self._transport.request(
@@ -81,14 +95,16 @@ class RepositorySession:
                 url.extend_query(endpoint.query) if endpoint.query else url,
                 headers=headers,
                 authorization=authorization,
-                own={**self._credentials.headers, **endpoint.fields},
-                tls=endpoint.tls,
-                connect_s=endpoint.connect_s,
-                manifest=method == "GET" and path.startswith("manifests/"),
+                options=RequestOptions(
+                    own={**self._credentials.headers, **endpoint.fields},
+                    tls=endpoint.tls,
+                    connect_s=endpoint.connect_s,
+                    manifest=method == "GET" and path.startswith("manifests/"),
+                ),
             )
 
         return await self._auth.request(
-            place.origin,
+            candidate.origin,
             f"repository:{endpoint.path}:pull",
             send,
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),

@@ -31,7 +31,7 @@ def translate(error: Exception, url: str, *, received: int = 0, answered: bool =
             return TimedOutError(f"{url}: silence for too long after {received} bytes", url=url, received=received)
         return TimedOutError(f"{url}: no connection in time", url=url)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return ConnectError(f"{url}: {_certificate(error.certificate_error)}", url=url, final=True)
+        return ConnectError(f"{url}: {_certificate(error.certificate_error)}", url=url, retryable=False)
     if isinstance(error, aiohttp.ClientConnectorError):
         return _connect(error, url)
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
@@ -58,9 +58,11 @@ def _connect(error: aiohttp.ClientConnectorError, url: str) -> FastociError:
     if isinstance(cause, socket.gaierror):
         if cause.errno == socket.EAI_AGAIN:
             return ConnectError(f"{url}: the name server does not answer for {error.host}", url=url)
-        return ConnectError(f"{url}: unknown host {error.host}: check the name of the registry", url=url, final=True)
+        return ConnectError(
+            f"{url}: unknown host {error.host}: check the name of the registry", url=url, retryable=False
+        )
     if isinstance(cause, ssl.SSLError):
-        return ConnectError(f"{url}: {_tls(cause, where)}", url=url, final=True)
+        return ConnectError(f"{url}: {_tls(cause, where)}", url=url, retryable=False)
     if isinstance(cause, ConnectionRefusedError):
         return ConnectError(f"{url}: connection refused by {where}: is the registry running there?", url=url)
     return ConnectError(f"{url}: cannot connect to {where}: {_short(cause.strerror or str(cause))}", url=url)

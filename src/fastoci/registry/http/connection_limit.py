@@ -8,7 +8,7 @@ Additive increase, multiplicative decrease on goodput, the bytes that come from 
    late after each trial that brought nothing (``PATIENT`` windows at most), so that a shared pipe is left alone.
 3. A server that answers 429 or 503 halves it, and the number at which it did is not reached again for ``CEILING_S``.
 4. A window begins when bytes come on that many connections: what it takes to open them is not held against them. It
-   counts only when so many were busy all through it, and bytes were waited for.
+   counts only when so many were busy all through it, and bytes were waited for; else a trial is taken back.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _WAITED: Final = 0.5  # of a window, so that the network is what is waited for
 
 
 class ConnectionLimit:
-    """The number of connections to one server.
+    """The number of ``connections`` to one server.
 
     Args:
         clock: seconds, of any beginning.
-        most: connections, at most.
+        maximum: connections, at most.
     """
 
     def __init__(self, clock: Callable[[], float], maximum: int) -> None:
-        self.target = 1
+        self.connections = 1
         self._clock = clock
         self._maximum = maximum
         self._ceiling = maximum
@@ -43,7 +43,7 @@ class ConnectionLimit:
         self._hold = 1  # windows until the next trial
         self._held = 0
         self._waited = 0.0
-        self._settled = False  # the window has begun
+        self._begun = False  # the window
         self._since, self._from = clock(), 0
 
     def waited(self, seconds: float) -> None:
@@ -52,52 +52,59 @@ class ConnectionLimit:
 
     def refused(self) -> None:
         """The server answered 429 or 503."""
-        self._ceiling, self._ceiling_until = max(1, self.target - 1), self._clock() + CEILING_S
-        self.target = max(1, self.target // 2)
+        self._ceiling, self._ceiling_until = max(1, self.connections - 1), self._clock() + CEILING_S
+        self.connections = max(1, self.connections // 2)
         self._ramp, self._before = False, None
         self._hold, self._held = 1, 0
 
-    def look(self, busy: int, flowing: int, received: int) -> None:
+    def update(self, busy: int, flowing: int, received: int) -> str:
         """Judge, when a window is over; call it often.
 
         Args:
             busy: connections in use now.
             flowing: those on which bytes come now.
             received: bytes that ever came from the server.
+        Returns: why the number is another one now, if it is.
         """
         now = self._clock()
         elapsed = now - self._since
-        if not self._settled:
-            self._settled = flowing >= self.target
-        elif busy >= self.target:
+        reason = ""
+        if not self._begun:
+            self._begun = flowing >= self.connections
+        elif busy >= self.connections:
             if elapsed < (RAMP_S if self._ramp else WINDOW_S):
-                return
-            self._settled = False
+                return ""
+            self._begun = False
             if self._waited >= _WAITED * elapsed:
-                self._judge((received - self._from) / elapsed)
-            elif self._before is not None:  # more than can be used
-                self.target, self._before = self._before[0], None
+                reason = self._judge((received - self._from) / elapsed)
+            elif self._before is not None:
+                (self.connections, _), self._before = self._before, None
+                reason = "not needed"
         self._since, self._from, self._waited = now, received, 0.0
+        return reason
 
-    def _judge(self, goodput: float) -> None:
+    def _judge(self, goodput: float) -> str:
+        reason = "trial"
         if self._before is not None:
             number, earlier = self._before
             self._before = None
-            if goodput < earlier * (1 + GAIN * (self.target / number - 1)):
-                self.target = number
+            if goodput < earlier * (1 + GAIN * (self.connections / number - 1)):
+                self.connections = number
                 self._hold, self._held = 1 if self._ramp else min(self._hold * 2, PATIENT), 0
                 self._ramp = False
-                return
+                return "no gain"
             self._hold = 1
+            reason = "faster"
         self._held += 1
         if self._ramp or self._held >= self._hold:
             self._try(goodput)
+        return reason
 
     def _try(self, goodput: float) -> None:
         if self._clock() >= self._ceiling_until:
             self._ceiling = self._maximum
-        more = min(self.target * 2 if self._ramp else self.target + 1, self._ceiling)
+        more = min(self.connections * 2 if self._ramp else self.connections + 1, self._ceiling)
         self._held = 0
-        if more > self.target:
-            self._before = (self.target, goodput)
-            self.target = more
+        if more > self.connections:
+            self._before = (self.connections, goodput)
+            self.connections = more

@@ -52,7 +52,7 @@ def check_identity(reply: Reply) -> None:
         raise TransportError(
             f"{reply.url}: the server encodes the body ({_coding(reply)[:40]!r}), though identity was asked for",
             url=reply.url,
-            final=True,
+            retryable=False,
         )
 
 

@@ -2,7 +2,7 @@
 
 aiohttp makes the connection, the request and the headers. Then this protocol takes the transport over for the announced
 bytes and gives it back, so that the connection is used again. It costs half of aiohttp's cheapest way and the loop sees
-no bytes objects (benchmarks/micro/receive.py). Only this file and ``handler`` touch aiohttp's inner parts; its
+no bytes objects (benchmarks/micro/receive.py). Only this file and ``aiohttp_protocol`` touch aiohttp's inner parts; its
 conformance test is tests/registry/http/test_direct_receiver.py.
 
 What it relies on, in aiohttp 3.14: ``response.connection.protocol`` is the transport's protocol; what that has read
@@ -25,17 +25,17 @@ from aiohttp.client_proto import ResponseHandler
 
 from fastoci._core import Buffer
 
-_PARTS: Final = (
+_INTERNALS: Final = (
     (ResponseHandler, ("pause_reading", "resume_reading", "connection_lost", "should_close", "_drop_timeout")),
     (aiohttp.StreamReader, ("read_nowait", "is_eof", "feed_eof", "exception")),
 )
-_LEAST: Final = 128 << 10  # bytes: a smaller body has mostly come with its headers
+_MIN_SIZE: Final = 128 << 10  # bytes: a smaller body has mostly come with its headers
 _SCRATCH: Final = 64 << 10
 
 
 def supported() -> bool:
-    """Whether the installed aiohttp has the parts that a takeover uses; otherwise aiohttp's reader receives."""
-    return all(hasattr(kind, name) for kind, names in _PARTS for name in names)
+    """Whether the installed aiohttp has the parts that this uses; otherwise aiohttp's reader receives."""
+    return all(hasattr(kind, name) for kind, names in _INTERNALS for name in names)
 
 
 class DirectReceiver(asyncio.BufferedProtocol):
@@ -62,7 +62,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
-        self._heard_at = self._loop.time()
+        self._received_at = self._loop.time()
         self._lost = False
 
     @classmethod
@@ -71,7 +71,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         connection = response.connection
         protocol: Any = connection and connection.protocol
         if (
-            left < _LEAST
+            left < _MIN_SIZE
             or not supported()
             or protocol is None
             or protocol.transport is None
@@ -93,7 +93,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         return self
 
     async def fill(self, buffer: Buffer, maximum: int) -> None:
-        """Receive until the buffer is full or ``most`` bytes came; less of them when the connection broke meanwhile.
+        """Receive until the buffer is full or ``maximum`` bytes came; less of them when the connection broke meanwhile.
 
         Raises:
             OSError, TimeoutError, EOFError: nothing more came before the connection broke, fell silent or ended.
@@ -116,8 +116,8 @@ class DirectReceiver(asyncio.BufferedProtocol):
     async def _receive(self, buffer: Buffer) -> None:
         self._buffer = buffer
         self._waiter = self._loop.create_future()
-        self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(self._read_s, self._look)
+        self._received_at = self._loop.time()
+        self._timer = self._loop.call_later(self._read_s, self._check_silence)
         try:
             self._transport.resume_reading()
             await self._waiter
@@ -146,7 +146,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
             ValueError: more than there was room for.
         """
         self._let_go()
-        self._heard_at = self._loop.time()
+        self._received_at = self._loop.time()
         buffer = self._into
         if buffer is None:
             self._transport.pause_reading()
@@ -183,13 +183,13 @@ class DirectReceiver(asyncio.BufferedProtocol):
         """Want no more: ``fill`` raises the error."""
         self._fail(error)
 
-    def _look(self) -> None:
+    def _check_silence(self) -> None:
         """Fail when nothing came for ``read_s``; else look again when that could be so."""
-        silent = self._loop.time() - self._heard_at
+        silent = self._loop.time() - self._received_at
         if silent >= self._read_s:
             self._fail(TimeoutError())
         else:
-            self._timer = self._loop.call_later(self._read_s - silent, self._look)
+            self._timer = self._loop.call_later(self._read_s - silent, self._check_silence)
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

@@ -42,15 +42,22 @@ async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
         reply.close()
     code, words = parsed(_words, body) or ("", "")
     words = printable(reply.masked(words))
-    told = ": ".join(
+    text = ": ".join(
         part for part in (" ".join((str(reply.status), code or _phrase(reply.status))), words, hint) if part
     )
-    message = f"{reply.method} {reply.url}: {told}"
+    message = f"{reply.method} {reply.url}: {text}"
     wait_s = None
     if reply.status in (429, 503):
         wait_s = parsed(retry_after_s, reply.header("Retry-After"), now=datetime.now(UTC))
         wait_s = parsed(retry_after_in_message_s, words) if wait_s is None else wait_s
-    return _class(reply.status)(message, url=reply.url, status=reply.status, code=code, retry_after_s=wait_s)
+    return class_of(reply.status)(
+        message,
+        url=reply.url,
+        status=reply.status,
+        code=code,
+        retry_after_s=wait_s,
+        redirected=reply.redirected,
+    )
 
 
 def printable(text: str) -> str:
@@ -58,7 +65,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_SIZE])
 
 
-def _class(status: int) -> type[RegistryError]:
+def class_of(status: int) -> type[RegistryError]:
+    """The kind of error that a status is."""
     if 500 <= status <= 599:
         return UnavailableError
     classes = {401: UnauthorizedError, 403: DeniedError, 404: NotFoundError, 429: RateLimitedError}

@@ -1,12 +1,13 @@
 """What a client learns about the servers it talks to, by scheme, host and port, for as long as it lives.
 
-A server is let alone for as long as it asked to be; one that cannot be connected to is found out once, for all who
-wait for it. Nothing is sent from here.
+A server that asked for a pause gets it; one that cannot be connected to is found out once, for all who wait for it.
+Nothing is sent from here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,41 +19,47 @@ from yarl import URL
 
 from fastoci.durations import retry_after_s
 from fastoci.errors import RateLimitedError
+from fastoci.events import ConnectionLimitChanged, Observer, QuotaSeen
 from fastoci.registry.http.connection_limit import ConnectionLimit
-from fastoci.registry.http.rate_limit_headers import Quota, quota
+from fastoci.registry.http.rate_limit_headers import quota
 from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 
+_LOG: Final = logging.getLogger(__name__)
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
-_JITTER_MOST_S: Final = 5.0
+_MAX_JITTER_S: Final = 5.0
 
 _TIMEOUTS: Final = 2  # in a row: one may be a connection's, not the server's
-_TELLING: Final = 1 << 20  # bytes of a body, or
-_TELLING_S: Final = 1.0  # seconds of it, after which its rate says something
-
-QuotaObserver = Callable[[str, Quota], None]  # host, and what it says is left
+_SAMPLE: Final = 1 << 20  # bytes of a body, or
+_SAMPLE_S: Final = 1.0  # seconds of it, after which its rate says something
 
 
 class Server:
-    """One server. Used on one event loop."""
+    """One server. Used on one event loop.
+
+    Args:
+        maximum: connections to it for blobs.
+        rng: a number in [0, 1), anew on each call.
+        job: the bodies of all servers.
+    """
 
     def __init__(
-        self, origin: Origin, on_quota: QuotaObserver | None, rng: Callable[[], float], maximum: int, job: SpeedSamples
+        self, origin: Origin, maximum: int, *, observer: Observer, rng: Callable[[], float], job: SpeedSamples
     ) -> None:
         self.origin = origin
+        self._observer = observer
         self._rng = rng
         self.answered = False  # ever
         self.ranges = True  # it has not failed to honour one
-        self.unreachable = False  # the last attempt to connect failed
+        self.connect_failed = False  # the last time
         self.unresponsive = False  # it takes connections, and has never answered on one
         self.timeouts = 0  # in a row: since a request to it came to a good end
         self.busy = 0  # connections on which blobs come
-        self.pace = ConnectionLimit(time.monotonic, maximum)
+        self.limit = ConnectionLimit(time.monotonic, maximum)
         self.peers = SpeedSamples()
         self._rates = SpeedSamples(known=1)
         self._job = job
-        self._on_quota = on_quota
         self._open_at = 0.0  # the loop's clock
         self._manifests_at = 0.0
         self._reached = False
@@ -63,12 +70,16 @@ class Server:
     @property
     def host(self) -> str:
         """``host[:port]``, for people."""
-        return str(URL.build(scheme=self.origin.scheme, host=self.origin.host, port=self.origin.port).authority)
+        return str(self._url.authority)
 
     @property
-    def doubtful(self) -> bool:
+    def _url(self) -> URL:
+        return URL.build(scheme=self.origin.scheme, host=self.origin.host, port=self.origin.port)
+
+    @property
+    def unreachable(self) -> bool:
         """Others are asked before it."""
-        return self.unreachable or self.unresponsive or self.timeouts >= _TIMEOUTS
+        return self.connect_failed or self.unresponsive or self.timeouts >= _TIMEOUTS
 
     @property
     def rate(self) -> float | None:
@@ -77,7 +88,7 @@ class Server:
 
     def measured(self, size: int, seconds: float) -> None:
         """A body that it was asked for, whoever sent it, is over or broken off."""
-        if size >= _TELLING or seconds >= _TELLING_S:
+        if size >= _SAMPLE or seconds >= _SAMPLE_S:
             self._rates.add(size, seconds)
             self._job.add(size, seconds)
 
@@ -95,15 +106,24 @@ class Server:
             self._counters.remove(counter)
             self._received += counter()
 
-    def look(self) -> None:
-        """Let the pace judge how it goes."""
+    def adjust_limit(self) -> None:
+        """Let the connection limit follow what has come."""
         received = self._received + sum(counter() for counter in self._counters)
-        self.pace.look(self.busy, len(self._counters), received)
+        previous = self.limit.connections
+        self._tell_limit(previous, self.limit.update(self.busy, len(self._counters), received))
 
-    def refused(self) -> None:
-        """It answered a request for a blob with 429 or 503. Those that were under way beyond the pace are one event."""
-        if self.busy <= self.pace.target:
-            self.pace.refused()
+    def refused(self, status: int) -> None:
+        """It answered a request for a blob with 429 or 503; those that were under way beyond the limit count once."""
+        if self.busy <= self.limit.connections:
+            previous = self.limit.connections
+            self.limit.refused()
+            self._tell_limit(previous, f"refused ({status})")
+
+    def _tell_limit(self, previous: int, reason: str) -> None:
+        connections = self.limit.connections
+        if connections != previous:
+            _LOG.debug("%s: %d connections instead of %d: %s", self._url, connections, previous, reason)
+            self._observer(ConnectionLimitChanged(str(self._url), connections, previous, reason))
 
     def pause(self, seconds: float) -> None:
         """Ask it nothing for so long."""
@@ -111,7 +131,7 @@ class Server:
 
     @property
     def closed(self) -> bool:
-        """It asked to be let alone, and that is not over."""
+        """It asked for a pause, and that is not over."""
         return self.wait_s(manifest=False) > 0
 
     def wait_s(self, *, manifest: bool) -> float:
@@ -132,8 +152,12 @@ class Server:
                     url=f"{self.origin.scheme}://{self.host}",
                     retry_after_s=wait_s,
                 )
-            # All who wait here would go on in the same moment.
-            await asyncio.sleep(wait_s + self._rng() * min(_JITTER * wait_s, _JITTER_MOST_S))
+            _LOG.debug("%s: wants no requests for %.1f s", self._url, wait_s)
+            await asyncio.sleep(self.jittered(wait_s))
+
+    def jittered(self, wait_s: float) -> float:
+        """A wait that is a bit longer for each: all would go on in the same moment."""
+        return wait_s + self._rng() * min(_JITTER * wait_s, _MAX_JITTER_S)
 
     def on_response(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
@@ -143,10 +167,9 @@ class Server:
         found = parsed(quota, header("RateLimit-Limit"), header("RateLimit-Remaining"))
         if found is None:
             return
-        # What counts is manifests, and the window is the latest moment at which there is room again.
+        # What counts is manifests, and the window is the latest moment at which they are answered again.
         self._manifests_at = _now() + found.window_s if found.remaining == 0 and found.window_s else 0.0
-        if self._on_quota is not None:
-            self._on_quota(self.host, found)
+        self._observer(QuotaSeen(self.host, found.remaining, found.limit, found.window_s))
 
     @asynccontextmanager
     async def connecting(self) -> AsyncIterator[None]:
@@ -164,10 +187,10 @@ class Server:
             trial = self._trial = asyncio.get_running_loop().create_future()
         try:
             yield
-            self._reached, self.unreachable = True, False
+            self._reached, self.connect_failed = True, False
         except Exception as error:
             failed = error
-            self._reached, self.unreachable = False, True
+            self._reached, self.connect_failed = False, True
             raise
         finally:
             if trial is not None:
@@ -179,15 +202,19 @@ class Servers:
     """All servers of a client.
 
     Args:
-        told: learns what a server says about its quota.
-        chance: a number in [0, 1), anew on each call.
-        most: connections to one of them for blobs.
+        observer: learns of quotas and connection limits.
+        rng: a number in [0, 1), anew on each call.
+        maximum: connections to one of them for blobs.
     """
 
     def __init__(
-        self, *, on_quota: QuotaObserver | None = None, rng: Callable[[], float] = random.random, maximum: int = 1
+        self,
+        *,
+        observer: Observer = lambda event: None,
+        rng: Callable[[], float] = random.random,
+        maximum: int = 1,
     ) -> None:
-        self._on_quota = on_quota
+        self._observer = observer
         self._maximum = maximum
         self._rng = rng
         self._servers: dict[Origin, Server] = {}
@@ -197,7 +224,9 @@ class Servers:
         """The server at an origin."""
         server = self._servers.get(origin)
         if server is None:
-            server = self._servers[origin] = Server(origin, self._on_quota, self._rng, self._maximum, self.job)
+            server = self._servers[origin] = Server(
+                origin, self._maximum, observer=self._observer, rng=self._rng, job=self.job
+            )
         return server
 
 

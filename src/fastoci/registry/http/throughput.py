@@ -5,8 +5,8 @@ Rules:
 2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
 3. Below a quarter (``PEERS``) of the median of the same server's parts, over ``PEERS_S`` seconds, it is starved: a new
    connection often reaches another machine, or another path.
-4. Below ``LEAST`` bytes a second, or a twentieth (``FAR``) of the median of all bodies of the job, over ``LAG_S``
-   seconds, it lags: another candidate is asked for the rest, when one would be better (``route``).
+4. Below ``MINIMUM`` bytes a second, or a twentieth (``FAR``) of the median of all bodies of the job, over ``LAG_S``
+   seconds, it lags: another candidate is asked for the rest, when one would be better (``failover``).
 5. A request is renewed for rules 2 and 3 at most ``RENEWALS`` times without a MiB of progress; then rule 2 is an error
    and rule 3 holds no more.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 FLOOR: Final = 4 << 10  # bytes a second
@@ -23,13 +24,13 @@ FLOOR_S: Final = 20.0
 PEERS: Final = 0.25  # of the median
 PEERS_S: Final = 3.0
 RENEWALS: Final = 3
-LEAST: Final = 256 << 10  # bytes a second
+MINIMUM: Final = 256 << 10  # bytes a second
 FAR: Final = 1 / 20  # of the median
 LAG_S: Final = 5.0
 BETTER: Final = 2.0  # times as fast, to be worth a change
 _KNOWN: Final = 4  # parts of a server before there is a median worth the name
 _KEPT: Final = 32
-_STEP_S: Final = 0.05  # between two judgements: whoever looks at each piece of a body has thousands a second
+_STEP_S: Final = 0.05  # between two judgements: whoever asks at each piece of a body has thousands a second
 
 
 class SpeedSamples:
@@ -61,14 +62,29 @@ def lags(rate: float, median: float | None) -> str:
     """
     if median is not None and rate < FAR * median:
         return f"slow at {rate:.0f} bytes/s, the median is {median:.0f}"
-    if rate < LEAST:
+    if rate < MINIMUM:
         return f"slow at {rate:.0f} bytes/s"
     return ""
 
 
 def drips(rate: float) -> str:
-    """Why an answer that is small anyway, a token or a refusal, is waited for no longer: the ``lag`` of its watch."""
+    """Why a small answer, a token or a refusal, is waited for no longer: the ``lag`` of its detector."""
     return lags(rate, None)
+
+
+@dataclass(frozen=True, slots=True)
+class StallPolicy:
+    """What a body is held against, beside rule 2.
+
+    ``peers``: rule 3, other bodies of the server. ``lag``: rule 4; given the rate over ``LAG_S``, says why the rest is
+    asked for elsewhere, if it is.
+    """
+
+    peers: bool = False
+    lag: Callable[[float], str] | None = None
+
+
+BY_ITSELF: Final = StallPolicy()  # held against nothing else
 
 
 class StallDetector:
@@ -77,7 +93,7 @@ class StallDetector:
     Args:
         clock: seconds, of any beginning.
         peers: the median of the server's parts; None: rule 3 does not hold.
-        lag: is told the rate over ``LAG_S``, and says why the rest is asked for elsewhere; None: rule 4 does not hold.
+        lag: as ``StallPolicy`` has it; None: rule 4 does not hold.
     """
 
     def __init__(
@@ -109,7 +125,7 @@ class StallDetector:
         self.received += size
 
     def verdict(self) -> str:
-        """Why the body is too slow, in words; empty while it is not. Look at least once a second; more is cheap."""
+        """Why the body is too slow, in words; empty while it is not. Ask at least once a second; more is cheap."""
         now = self.waited_s + (0.0 if self._since is None else self._clock() - self._since)
         if now - self._marks[-1][0] < _STEP_S:
             return ""

@@ -6,14 +6,19 @@ import errno
 import os
 import ssl
 import stat
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 from fastoci.errors import FormatError
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from fastoci.registry.config.endpoints import Tls
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities."""
+
+    verify: bool = True
+    ca: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path], ...] = ()  # certificate, key
 
 
 def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
@@ -38,18 +43,20 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
             _demand_regular(path)
             made.load_verify_locations(path)
         except OSError as error:
-            raise FormatError(f"{path}: no authority's certificate: {error.strerror or error}") from error
+            raise FormatError(f"{path}: not an authority's certificate: {error.strerror or error}") from error
     for certificate, key in tls.client:
         try:
             _demand_regular(certificate)
             _demand_regular(key)
             made.load_cert_chain(certificate, key, password="")  # a key with a password is refused, not asked for
         except OSError as error:
-            raise FormatError(f"{certificate}, {key}: no certificate and its key: {error.strerror or error}") from error
+            raise FormatError(
+                f"{certificate}, {key}: not a certificate and its key: {error.strerror or error}"
+            ) from error
     return made
 
 
 def _demand_regular(path: Path) -> None:
     """OpenSSL would wait for whoever writes to a pipe, for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "not a regular file")

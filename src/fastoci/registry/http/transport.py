@@ -2,8 +2,10 @@
 
 It holds the connections and the rules of where a request may go; it knows nothing of registries, tokens or digests.
 Credentials come with a request and end at the first change of scheme, host or port. A redirect, or another request
-that a server named, is checked against the address that is really connected to (``addresses``): so hosts that the
+that a server named, is checked against the address that is really connected to (``address_policy``): so hosts that the
 user named and hosts that a server named never share a connection.
+
+With DEBUG, the log has each request: method, URL without secrets, status, bytes, seconds.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
+import logging
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.tracing import Trace
@@ -30,13 +34,11 @@ from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.throughput import StallDetector
-from fastoci.registry.http.tls import context
+from fastoci.registry.http.tls import Tls, context
 from fastoci.registry.http.untrusted import typed, unexpected
 from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
 
-if TYPE_CHECKING:
-    from fastoci.registry.config.endpoints import Tls
-
+_LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
 _SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
@@ -45,28 +47,71 @@ _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location r
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """How one origin is asked.
+
+    ``own``: headers for that origin only, no more sent once a redirect left it; ``tls``: whom it must be trusted by;
+    ``connect_s``: how long a connection may take, when not as long as others; ``manifest``: the request is one of those
+    that registries count.
+    """
+
+    own: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: Tls | None = None
+    connect_s: float | None = None
+    manifest: bool = False
+
+
+_PLAIN: Final = RequestOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One request of those that redirects make of one."""
+
+    url: URL
+    secret: Mapping[str, str] = field(repr=False)  # headers
+    tls: Tls | None
+    connect_s: float | None
+    redirected: bool = False  # to another origin
+
+    def to(self, url: URL) -> _Hop:
+        """The next one; what is for one origin ends at its border."""
+        if Origin.of(url) == Origin.of(self.url):
+            return replace(self, url=url)
+        return _Hop(url, {}, None, None, redirected=True)
+
+
 class Reply:
-    """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it."""
+    """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it.
+
+    ``redirected``: it is from another origin than was asked first.
+    """
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        url: URL,
+        hop: _Hop,
         read_s: float,
         secrets: Callable[[], frozenset[str]],
     ) -> None:
+        url = hop.url
+        self.redirected = hop.redirected
         self.status = response.status
         self.method = response.method
         self.origin = Origin.of(url)
         self.url = redact(url)
         self.received = 0
         self._response = response
+        self._receiver: DirectReceiver | None = None
+        self._begun = time.monotonic()
+        self._logged = False
         self._secret = bool(url.raw_query_string)
         self._read_s = read_s
         self._secrets = secrets
 
     def masked(self, text: str) -> str:
-        """The server's words, without what the request had of secrets: some servers repeat it."""
+        """The server's words, without the secrets of the request: some servers repeat them."""
         for secret in sorted(self._secrets(), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -108,17 +153,17 @@ class Reply:
         """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
 
         Args:
-            lag: as ``stalls.Watch`` has it.
+            lag: as ``StallPolicy`` has it.
         Raises:
             TransportError: as ``some``; and it comes too slowly.
         """
         body = bytearray()
-        watch = StallDetector(time.monotonic, lag=lag)
-        watch.resume()
+        detector = StallDetector(time.monotonic, lag=lag)
+        detector.resume()
         while len(body) <= limit and (data := await self.some()):
             body += data
-            watch.count(len(data))
-            if slow := watch.verdict():
+            detector.count(len(data))
+            if slow := detector.verdict():
                 raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
         return bytes(body[: limit + 1])
 
@@ -126,10 +171,11 @@ class Reply:
         """Receive the ``left`` bytes of the body past aiohttp; None where that cannot be."""
         if self.length != left or self.received:
             return None
-        return DirectReceiver.begin(self._response, left, self._read_s)
+        self._receiver = DirectReceiver.begin(self._response, left, self._read_s)
+        return self._receiver
 
     def broken(self, error: Exception, received: int) -> FastociError:
-        """The error for a body that broke off in a takeover."""
+        """The error for a body that broke off in a direct receiver."""
         if isinstance(error, EOFError):
             text = f"{self.url}: the body ended after {received} of {self.length} bytes"
             return TruncatedError(text, url=self.url, received=received)
@@ -137,6 +183,11 @@ class Reply:
 
     def close(self) -> None:
         """End the transfer; the connection is used again only if the body was read to its end."""
+        if _LOG.isEnabledFor(logging.DEBUG) and not self._logged:
+            self._logged = True
+            taken = 0 if self._receiver is None else (self.length or 0) - self._receiver.left
+            elapsed = time.monotonic() - self._begun
+            _LOG.debug("%s %s: %d bytes of the body in %.3f s", self.method, self.url, self.received + taken, elapsed)
         self._response.close()
 
 
@@ -172,7 +223,7 @@ class Transport:
         self._proxy = proxy
         self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
         self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
-        self._nearness: dict[str, AddressScope] = {}
+        self._scopes: dict[str, AddressScope] = {}
         # By how near its hosts may be; None: the user named them, so they may be anywhere.
         self._sessions: dict[AddressScope | None, aiohttp.ClientSession] = {}
 
@@ -196,12 +247,9 @@ class Transport:
         *,
         headers: Mapping[str, str],
         authorization: str | None = None,
-        own: Mapping[str, str] | None = None,
         body: bytes | None = None,
         named_by: Origin | None = None,
-        tls: Tls | None = None,
-        connect_s: float | None = None,
-        manifest: bool = False,
+        options: RequestOptions = _PLAIN,
     ) -> Reply:
         """Send a request, follow its redirects, and return the last answer with its body unread.
 
@@ -209,53 +257,46 @@ class Transport:
 
         Args:
             authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
-            own: headers for the origin of ``url`` only, likewise.
             body: a form to post; such a request follows no redirect.
             named_by: the origin of the server that named ``url``; None when the user did.
-            tls: whom the origin of ``url`` must be trusted by.
-            connect_s: how long a connection may take, when not as long as others.
-            manifest: what counts where requests are counted.
         Raises:
             RateLimitedError: the server wants no request for longer than ``max_wait_s``.
             RegistryError: a redirect that may not be followed.
             TransportError: no answer.
         """
         namer = named_by or Origin.of(url)
-        if tls is not None:
-            self._trust[Origin.of(url)] = tls
-        secret = dict(own or {})
-        if authorization is not None:
-            secret = {name: value for name, value in secret.items() if name.lower() != "authorization"}
-            secret["Authorization"] = authorization
+        if options.tls is not None:
+            self._trust[Origin.of(url)] = options.tls
+        hop = _Hop(url, _secret_headers(options.own, authorization), options.tls, options.connect_s)
         begun = time.monotonic()
-        for hop in range(_HOPS + 1):
-            server = self.servers.of(Origin.of(url))
-            await server.wait_until_allowed(self._max_wait_s, manifest=manifest)
-            options = {"headers": {"Accept-Encoding": "identity", **headers, **secret}, "data": body}
-            # Another request may have said meanwhile, for another namespace, how to trust the same origin.
-            trust = self._trust.get(Origin.of(url)) if tls is None else tls
-            response = await self._send(method, url, options, namer, trust, connect_s or self._connect_s)
+        for count in range(_HOPS + 1):
+            server = self.servers.of(Origin.of(hop.url))
+            await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
+            fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
+            response = await self._send(method, hop, fields, namer)
             location = response.headers.get("Location")
-            secrets = functools.partial(secrets_of, url, tuple(secret.values()), body or b"")
-            reply = Reply(response, url, self._read_s, secrets)
+            secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
+            reply = Reply(response, hop, self._read_s, secrets)
             server.on_response(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
                 return reply
             response.release()
-            following = _redirect(url, location, response.status, body)
-            if hop >= _SLOW_HOPS and time.monotonic() - begun > self._read_s:
+            following = _redirect(hop.url, location, response.status, body)
+            if count >= _SLOW_HOPS and time.monotonic() - begun > self._read_s:
                 raise TimedOutError(f"{reply.url}: redirects without an answer for {self._read_s:g} s", url=reply.url)
-            if Origin.of(following) != Origin.of(url):
-                secret, connect_s, tls = {}, None, None
-            url = following
-        raise RegistryError(f"{redact(url)}: more than {_HOPS} redirects", url=redact(url), status=response.status)
+            hop = hop.to(following)
+        where = redact(hop.url)
+        raise RegistryError(f"{where}: more than {_HOPS} redirects", url=where, status=response.status)
 
-    async def _send(
-        self, method: str, url: URL, options: dict[str, Any], namer: Origin, trust: Tls | None, connect_s: float
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, hop: _Hop, fields: dict[str, Any], namer: Origin) -> aiohttp.ClientResponse:
+        """Send one request, and return its answer."""
+        url = hop.url
+        # Another request may have said meanwhile, for another namespace, how to trust the same origin.
+        trust = self._trust.get(Origin.of(url)) if hop.tls is None else hop.tls
         trusted = await self._context(trust) if url.scheme == "https" else True
         server = self.servers.of(Origin.of(url))
-        # Who has been silent for all that time, and is all there is, gets short looks.
+        connect_s = hop.connect_s or self._connect_s
+        # Who has been silent for all that time, and is all there is, gets little time.
         read_s = min(connect_s, self._read_s) if server.unresponsive else self._read_s
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
         proxy = self._proxy(url)
@@ -263,10 +304,11 @@ class Transport:
         if proxy is not None and reach is not None:
             _check_proxied(url, reach)
         session = self._session(reach if proxy is None else None)
+        begun = time.monotonic()
         with typed(redact(url)):
             try:
-                return await session.request(
-                    method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **options
+                response = await session.request(
+                    method, url, allow_redirects=False, ssl=trusted, timeout=timeout, proxy=proxy, **fields
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if isinstance(error, aiohttp.SocketTimeoutError):
@@ -274,7 +316,11 @@ class Transport:
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
-                raise translate(error, redact(url)) from (None if secret else error)
+                failed = translate(error, redact(url))
+                _LOG.debug("%s %s: %s, after %.3f s", method, redact(url), failed.cause, time.monotonic() - begun)
+                raise failed from (None if secret else error)
+        _log_answer(response, url, time.monotonic() - begun)
+        return response
 
     def _reach(self, url: URL, namer: Origin) -> AddressScope | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
@@ -284,7 +330,7 @@ class Transport:
         try:
             near = scope_of(namer.host)
         except ValueError:
-            near = self._nearness.get(namer.host, AddressScope.PUBLIC)
+            near = self._scopes.get(namer.host, AddressScope.PUBLIC)
         return min(near, AddressScope.LOOPBACK)
 
     def _session(self, reach: AddressScope | None) -> aiohttp.ClientSession:
@@ -296,7 +342,7 @@ class Transport:
                 notes=reach is None,
                 limit=0,
                 limit_per_host=self._connections,
-                resolver=Resolver(self._nearness if reach is None else None, self._connect_s),
+                resolver=Resolver(self._scopes if reach is None else None, self._connect_s),
                 socket_factory=None if reach is None else functools.partial(_guarded_socket, reach),
             )
             session = aiohttp.ClientSession(
@@ -325,7 +371,7 @@ class _Connector(aiohttp.TCPConnector):
     """A pool that never hands out a connection on which an answer waits that nobody asked for.
 
     Args:
-        servers: which of them want to be let alone.
+        servers: which of them want a pause.
         max_wait_s: a longer wait is an error.
         notes: whether it is noted there if a host can be connected to.
     """
@@ -368,7 +414,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
-    """A socket for an address that is about to be connected to: the last look at it, after the name service."""
+    """A socket for an address that is about to be connected to: the last check of it, after the name service."""
     family, kind, protocol, _, target = address
     if scope_of(target[0]) > reach:
         raise BlockedAddressError
@@ -376,7 +422,7 @@ def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket
 
 
 def _check_proxied(url: URL, reach: AddressScope) -> None:
-    """The look at an address that a proxy connects to: only a numeric one, in any spelling, can be judged here.
+    """Check an address that a proxy connects to: only a numeric one, in any spelling, can be judged here.
 
     Whether the server that named it is in a private network itself, only the proxy knows.
     """
@@ -386,6 +432,21 @@ def _check_proxied(url: URL, reach: AddressScope) -> None:
     with suppress(ValueError):
         if scope_of(host) > max(reach, AddressScope.PRIVATE):
             raise blocked(redact(url))
+
+
+def _secret_headers(own: Mapping[str, str], authorization: str | None) -> dict[str, str]:
+    """The headers that only the origin that was asked first may see."""
+    if authorization is None:
+        return dict(own)
+    rest = {name: value for name, value in own.items() if name.lower() != "authorization"}
+    return {**rest, "Authorization": authorization}
+
+
+def _log_answer(response: aiohttp.ClientResponse, url: URL, elapsed_s: float) -> None:
+    if _LOG.isEnabledFor(logging.DEBUG):
+        length = response.headers.get("Content-Length", "unknown")[:20]
+        words = (response.method, redact(url), response.status, length, elapsed_s)
+        _LOG.debug("%s %s: %d, %s bytes announced, after %.3f s", *words)
 
 
 def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:

@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from yarl import URL
 
-_LEAST: Final = 4  # characters of a secret: less says nothing, and would be found in any word
+_MIN_SECRET: Final = 4  # characters of a secret: less says nothing, and would be found in any word
 _OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are no secret
 
 
@@ -58,9 +58,9 @@ def secrets_of(url: URL, values: Iterable[str], body: bytes = b"") -> frozenset[
         found |= {value, words[-1]}
         if words[0].lower() == "basic":
             with suppress(ValueError):
-                told = base64.b64decode(words[-1]).decode()
-                found |= {told, told.partition(":")[2]}
-    return frozenset(each for each in found if len(each) >= _LEAST)
+                pair = base64.b64decode(words[-1]).decode()
+                found |= {pair, pair.partition(":")[2]}
+    return frozenset(each for each in found if len(each) >= _MIN_SECRET)
 
 
 def parse_url(text: str, *, base: URL | None = None) -> URL:
