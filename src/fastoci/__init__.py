@@ -1,4 +1,54 @@
-"""fastoci moves container images from registries onto machines. The public names, loaded when they are used."""
+"""fastoci moves container images from registries onto machines: verified, stored once, unpacked safely.
+
+::
+
+    import fastoci
+
+    async with fastoci.Engine("/var/lib/fastoci") as engine:
+        image = await engine.pull("docker.io/library/alpine:3")
+        await image.unpack("rootfs")
+
+    fastoci.pull("docker.io/library/alpine:3", rootfs="rootfs")  # for programs that are not async
+
+To work with a store::
+
+    Engine             one store, and the registries that fill it
+        pull fetch           bring images and blobs in
+        images image usage   show what is there
+        verify repair        hash it again; fetch what is bad or missing
+        remove pin           forget a name; keep an image whatever gc makes room for
+        plan_gc gc           find and delete what is not needed
+        export               an OCI layout for other tools
+    Image              one image of a store: its documents; unpack, export
+    RegistryOptions    how registries are asked: credentials, mirrors, certificates
+    Limits             connections, memory, threads, and every bound
+    pull               an image, without an engine
+    apply              layer files onto a directory, without a store
+
+What its methods return::
+
+    Listing                    an image in a list of them
+    Usage, RefUsage, Amount    how much disk is used, and for whom
+    Verification, BadBlob      what was hashed, and what is not what it should be
+    Repair                     what was fetched again, and what cannot be had
+    Retention                  which images may stay
+    GcPlan, GcItem             what would be deleted, and why
+
+Documents and names::
+
+    Reference Descriptor Digest Platform
+    Sha256             the hash, as fast as this machine can
+
+Beside a store::
+
+    login logout logged_in     credentials for a registry
+    info                       versions, and the kernels that run here
+    errors                     the tree of all that is raised
+    events                     what an observer is told
+
+``help(fastoci.Engine)`` has the details. ``fastoci.testing`` is for tests: a registry on loopback, its faults, images.
+Loggers are ``fastoci.*``.
+"""
 
 import importlib
 import sys

@@ -311,6 +311,8 @@ _choose_sha256()
 
 
 cdef class Sha256:
+    """SHA-256, hashlib-compatible, whose state can be saved. One task or thread at a time."""
+
     cdef sha256 _state
 
     name = "sha256"

@@ -25,31 +25,31 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.NotFoundError, "check the name and the tag; a private image may need --creds or --authfile"),
     (
         errors.UnauthorizedError,
-        "`fastoci login` keeps credentials; --creds USER and --authfile FILE give them",
+        "log in with `fastoci login`, or give --creds USER or --authfile FILE",
     ),
     (errors.DeniedError, "use credentials that may read this, with --creds USER or --authfile FILE"),
-    (errors.RateLimitedError, "wait before the next attempt, or give credentials if you came without"),
+    (errors.RateLimitedError, "wait before the next attempt; credentials may raise the limit"),
     (errors.RegistryError, "try again later; what was finished is kept"),
     (
         errors.ConnectError,
-        "check host, port and network; for a certificate nobody signed, --tls-verify=false",
+        "check host, port and network; --tls-verify=false accepts a certificate that no authority signed",
     ),
-    (errors.TransportError, "run the same command again: it goes on where this one stopped"),
+    (errors.TransportError, "run the same command again: it resumes"),
     (
         errors.IntegrityError,
-        "nothing of the wrong content was kept; try again, then ask whoever runs the source;"
-        " `fastoci repair` mends what is damaged in the store",
+        "the wrong bytes were not kept; try again, then ask the operator of the source;"
+        " `fastoci repair` replaces what is damaged in the store",
     ),
     (errors.BlobNotFoundError, "`fastoci ls` shows what is in the store, `fastoci pull` brings more"),
     (errors.StoreBusyError, "try again when the other process is done"),
-    (errors.StoreFullError, "make room, or choose another place"),
-    (errors.StoreError, "check the path, who may write there, and that it is on a local disk"),
+    (errors.StoreFullError, "free some space, or choose another directory"),
+    (errors.StoreError, "check the path and its permissions, and that it is on a local disk"),
     (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
 )
 
 
 class Stopped(BaseException):
-    """A signal ended the job, which cleaned up. No ``Exception``, so that nothing takes it for a failure."""
+    """A signal ended the job, which cleaned up. Not an ``Exception``: nothing takes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -92,7 +92,7 @@ def hint(error: BaseException) -> str:
 
 
 def table(error: BaseException) -> list[str]:
-    """What is needed and free, in columns, when there was found to be too little before anything was fetched."""
+    """What is needed and free, in columns, when a check before the fetch found too little."""
     if not isinstance(error, errors.StoreFullError) or not error.rooms:
         return []
     rows = [("", "NEEDED", "FREE", "")]

@@ -25,7 +25,7 @@ def _options(*, environment: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=lambda context, parameter, wanted: _enable("debug" if wanted else None),
             envvar="FASTOCI_DEBUG" if environment else None,
-            help="Log all that is done, and show tracebacks: --log-level debug.",
+            help="Log everything, with tracebacks: --log-level debug.",
         ),
         click.Option(
             ["--log-level"],
@@ -34,7 +34,7 @@ def _options(*, environment: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=lambda context, parameter, level: _enable(level),
             envvar="FASTOCI_LOG_LEVEL" if environment else None,
-            help="What the log on stderr has, from this level on.  [default: warning]",
+            help="Log to stderr from this level on.  [default: warning]",
         ),
     ]
 

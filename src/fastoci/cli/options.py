@@ -25,7 +25,7 @@ store = click.option(
     "--store",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where images are kept.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
+    help="Directory of the store.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
 )
 additional = click.option(
     "--additional-store",
@@ -33,7 +33,7 @@ additional = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A store that is only read, and looked into before the network; more in the store's fastoci.json.",
+    help="Search this read-only store before the network. The store's fastoci.json may name more.",
 )
 output = click.option(
     "--format",
@@ -41,17 +41,17 @@ output = click.option(
     type=click.Choice(("text", "json")),
     default="text",
     show_default=True,
-    help="On stdout: lines for people, or one JSON object.",
+    help="Print text, or one JSON object.",
 )
 platform = click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.  [default: this machine's]"
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of a multi-platform image.  [default: this machine's]"
 )
 progress = click.option(
     "--progress",
     type=click.Choice(MODES),
     default="auto",
     show_default=True,
-    help="On stderr: bars, a line now and then, or a JSON object for each event. auto is bar on a terminal.",
+    help="What stderr shows: bars, a line now and then, or each event as JSON. auto: bars on a terminal, else log.",
 )
 
 
@@ -83,31 +83,31 @@ class Duration(click.ParamType["float"]):
 
 _LIMITS: Final = {
     "connections": click.option(
-        "--connections", type=click.IntRange(1), metavar="N", help="At most, to one host.  [default: 8]"
+        "--connections", type=click.IntRange(1), metavar="N", help="Most connections to one host.  [default: 8]"
     ),
     "max_wait_s": click.option(
         "--max-wait",
         "max_wait_s",
         type=Duration(),
         metavar="TIME",
-        help="The longest that a registry may ask for.  [default: 60s]",
+        help="Longest wait that a registry may ask for.  [default: 60s]",
     ),
     "unpacked_size": click.option(
         "--max-unpacked",
         "unpacked_size",
         type=Size(),
         metavar="SIZE",
-        help="Bytes that an image may unpack to.  [default: 100G]",
+        help="Most bytes of an unpacked image.  [default: 100G]",
     ),
     "unpacked_entries": click.option(
         "--max-entries",
         "unpacked_entries",
         type=click.IntRange(0),
         metavar="N",
-        help="Files that it may unpack to.  [default: 10^7]",
+        help="Most files of an unpacked image.  [default: 10^7]",
     ),
     "memory": click.option(
-        "--memory", type=Size(), metavar="SIZE", help="For buffers and zstd windows.  [default: 64M]"
+        "--memory", type=Size(), metavar="SIZE", help="Memory for buffers and zstd windows.  [default: 64M]"
     ),
     "store_size": click.option(
         "--max-store-size",

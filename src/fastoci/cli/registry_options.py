@@ -18,10 +18,10 @@ def _path(flag: str, metavar: str, text: str, name: str | None = None) -> Callab
     return click.option(flag, *([name] if name else []), type=click.Path(path_type=Path), metavar=metavar, help=text)
 
 
-authfile = _path("--authfile", "FILE", "Credentials, as docker login writes them.")
-cert_dir = _path("--cert-dir", "DIR", "Certificates for every registry, instead of those of certs.d.")
+authfile = _path("--authfile", "FILE", "Credentials file, as docker login writes it.")
+cert_dir = _path("--cert-dir", "DIR", "Certificates for every registry, instead of certs.d.")
 tls_verify = click.option(
-    "--tls-verify", type=bool, default=True, metavar="BOOL", help="false: accept any certificate, and http."
+    "--tls-verify", type=bool, default=True, metavar="BOOL", help="false accepts any certificate, and http."
 )
 
 _OPTIONS: Final = (
@@ -31,19 +31,19 @@ _OPTIONS: Final = (
         "--creds",
         envvar="FASTOCI_CREDS",
         metavar="USER[:PASSWORD]",
-        help="Who asks the registry. The password is better asked for, on stdin, or in $FASTOCI_CREDS: "
-        "every user of the machine sees command lines.",
+        help="User for the registry. Give the password on the terminal, on stdin, or in $FASTOCI_CREDS: "
+        "every user of the machine can read command lines.",
     ),
     click.option("--password-stdin", is_flag=True, help="Read the password of --creds USER from stdin."),
     _path(
         "--image-credential-provider-config",
         "FILE",
-        "The kubelet's CredentialProviderConfig, asked after the auth files.",
+        "The kubelet's CredentialProviderConfig, used after the auth files.",
         "provider_config",
     ),
-    _path("--image-credential-provider-bin-dir", "DIR", "Where its plugins are.", "provider_bin_dir"),
-    _path("--registries-conf", "FILE", "Mirrors, as podman has them; instead of the usual files."),
-    _path("--hosts-dir", "DIR", "Mirrors, as containerd has them: HOST/hosts.toml; instead of the usual files."),
+    _path("--image-credential-provider-bin-dir", "DIR", "Directory of its plugins.", "provider_bin_dir"),
+    _path("--registries-conf", "FILE", "Mirrors in podman's form, instead of the usual files."),
+    _path("--hosts-dir", "DIR", "Mirrors in containerd's form (HOST/hosts.toml), instead of the usual files."),
     cert_dir,
 )
 

@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from fastoci import Amount, RefUsage, Usage
 
 _KINDS: Final = {
-    "unique": "of one image only",
-    "shared": "of several images",
-    "reclaimable": "of no image: gc takes them (looked at one by one)",
-    "partial": "downloads that were begun",
+    "unique": "used by one image",
+    "shared": "used by several images",
+    "reclaimable": "used by no image: gc deletes them",
+    "partial": "unfinished downloads",
     "elsewhere": "in additional stores",
-    "missing": "needed, and not here",
+    "missing": "needed, and absent",
 }
 
 
 @click.command(short_help="Show disk usage.")
-@click.option("-v", "--verbose", is_flag=True, help="For each image, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Also list each image.")
 @options.store
 @options.additional
 @options.output
 def df(verbose: bool, store: Path | None, additional: tuple[Path, ...], form: str) -> None:
-    """Show how many blobs and bytes are of one image, of several, and of none.
+    """Show how many blobs and bytes belong to one image, to several, and to none.
 
-    Sizes are those that manifests tell: only blobs of no image are looked at. Bytes are of content, not of blocks.
+    Sizes come from manifests; only blobs of no image are measured. They are bytes of content, not disk blocks.
 
     \b
     fastoci df

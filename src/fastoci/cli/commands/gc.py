@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Delete what no image in the store needs.")
-@click.option("--dry-run", is_flag=True, help="Say what would go and why, and delete nothing.")
-@click.option("--max-age", type=options.Duration(), metavar="TIME", help="Remove images not used for so long: 30d.")
-@click.option("--max-count", type=click.IntRange(0), metavar="N", help="Keep so many images, the last used.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted and why; delete nothing.")
 @click.option(
-    "--max-size", type=options.Size(), metavar="SIZE", help="If more is kept, remove the images least recently used."
+    "--max-age", type=options.Duration(), metavar="TIME", help="Remove images that were not used for TIME: 30d."
+)
+@click.option("--max-count", type=click.IntRange(0), metavar="N", help="Keep the N images used last.")
+@click.option(
+    "--max-size", type=options.Size(), metavar="SIZE", help="Above SIZE, remove the images least recently used."
 )
 @click.option(
-    "--low", type=options.Size(), metavar="SIZE", help="Then until so much is kept.  [default: 9/10 of --max-size]"
+    "--low", type=options.Size(), metavar="SIZE", help="Remove images down to SIZE.  [default: 9/10 of --max-size]"
 )
 @options.store
 def gc(
@@ -38,7 +40,7 @@ def gc(
 ) -> None:
     """Delete the blobs that no image in the store needs, and what killed pulls left.
 
-    Pulls of other processes may go on meanwhile. Pinned images stay in any case.
+    Safe while other processes pull. Pinned images stay.
 
     \b
     fastoci gc
@@ -51,7 +53,7 @@ def gc(
     try:
         retention = Retention(max_age_s=max_age, max_count=max_count, max_size=max_size, low_size=low)
     except ValueError as error:
-        raise click.UsageError("--low is at most --max-size, and goes with it") from error
+        raise click.UsageError("--low needs --max-size, and is not larger") from error
 
     async def work() -> tuple[GcPlan, Sequence[GcItem]]:
         async with options.existing(store) as engine:
@@ -64,7 +66,7 @@ def gc(
             click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
     kinds = Counter[str](item.kind for item in gone)
     nouns = {"ref": "reference", "blob": "blob", "ingest": "unfinished blob", "marker": "marker"}
-    told = ", ".join(plural(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
+    deleted = ", ".join(plural(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
     size = size_text(sum(item.size for item in gone))
     kept = f"{plural(plan.kept_blobs, 'blob')} stay"
-    click.echo(f"{'would delete' if dry_run else 'deleted'} {told}, {size}; {kept}", err=True)
+    click.echo(f"{'would delete' if dry_run else 'deleted'} {deleted}, {size}; {kept}", err=True)

@@ -7,9 +7,9 @@ import click
 from fastoci.cli.formatting import plain
 
 
-@click.command(short_help="Show versions and what the core runs on here.")
+@click.command(short_help="Show versions, and the kernels in use.")
 def info() -> None:
-    """Show versions and what the native core runs on here.
+    """Show versions, and which kernels of the native core are in use.
 
     \b
     fastoci info

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Print the manifest and config of an image in the store.")
 @click.argument("reference", metavar="REF")
-@click.option("--raw", is_flag=True, help="The manifest alone, byte for byte.")
+@click.option("--raw", is_flag=True, help="Print the manifest alone, byte for byte.")
 @options.platform
 @options.store
 @options.additional

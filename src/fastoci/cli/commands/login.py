@@ -14,9 +14,9 @@ from fastoci.cli.password import password
 
 @click.command(short_help="Check credentials at a registry and keep them.")
 @click.argument("host", metavar="HOST[:PORT]")
-@click.option("-u", "--username", metavar="USER", help="Who logs in; asked for on a terminal.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from stdin; else it is asked for.")
-@click.option("--get-login", is_flag=True, help="Only print the user that pulls from HOST log in as.")
+@click.option("-u", "--username", metavar="USER", help="User to log in as; asked for on a terminal.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")
+@click.option("--get-login", is_flag=True, help="Print the user that pulls from HOST log in as, and do nothing else.")
 @registry_options.authfile
 @registry_options.tls_verify
 @registry_options.cert_dir
@@ -47,7 +47,7 @@ def login(
         raise click.UsageError("there is no terminal to ask on: give --username and --password-stdin")
     user = username if username is not None else click.prompt("Username", err=True)
     if not user or ":" in user:
-        raise click.BadParameter("it is empty or has a colon", param_hint="--username")
+        raise click.BadParameter("a user is not empty and has no colon", param_hint="--username")
     secret = password(from_stdin=password_stdin, hint="--username and --password-stdin")
 
     import fastoci
@@ -55,7 +55,7 @@ def login(
 
     asking = fastoci.login(host, user, secret, authfile=authfile, tls_verify=tls_verify, cert_dir=cert_dir)
     if not run.run(asking):
-        click.echo(f"fastoci: warning: {plain(host)} asked for no credentials, they are not checked", err=True)
+        click.echo(f"fastoci: warning: {plain(host)} asked for no credentials: they are not checked", err=True)
     click.echo("Login succeeded")
 
 

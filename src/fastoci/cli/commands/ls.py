@@ -24,7 +24,7 @@ _HEX: Final = 12  # digits of a digest
 def ls(store: Path | None, additional: tuple[Path, ...]) -> None:
     """List the images in the store.
 
-    SIZE is what an image's blobs take, over all its platforms that are here; images may share them.
+    SIZE is the sum of an image's blobs, over all its platforms in the store. Images may share blobs.
 
     \b
     fastoci ls

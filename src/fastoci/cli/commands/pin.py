@@ -1,4 +1,4 @@
-"""``fastoci pin`` and ``fastoci unpin``: which images gc never makes room by."""
+"""``fastoci pin`` and ``fastoci unpin``: which images gc never removes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import click
 from fastoci.cli import options
 
 
-@click.command(short_help="Keep images whatever gc makes room for.")
+@click.command(short_help="Protect images from gc.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
 def pin(references: tuple[str, ...], store: Path | None) -> None:
-    """Keep images, whatever age, number or size `fastoci gc` is asked for."""
+    """Protect images from `fastoci gc`, whatever age, number or size it is given."""
     _set(references, store, True)
 
 
-@click.command(short_help="Let gc remove images again.")
+@click.command(short_help="Undo pin.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
 def unpin(references: tuple[str, ...], store: Path | None) -> None:
-    """Let `fastoci gc` remove images again that were pinned."""
+    """Let `fastoci gc` remove pinned images again."""
     _set(references, store, False)
 
 

@@ -39,9 +39,9 @@ class PullOptions:
 @options.store
 @options.additional
 @click.option(
-    "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image's files there, a new directory."
+    "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image into a new or empty DIR."
 )
-@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write an OCI image layout there, too.")
+@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Add the images to an OCI layout in DIR.")
 @registry_options.registry
 @options.limits("connections", "max_wait_s", "unpacked_size", "unpacked_entries", "memory", "store_size")
 @options.progress

@@ -35,9 +35,9 @@ class RepairOptions:
 @options.progress
 @options.gather(RepairOptions)
 def repair(asked: RepairOptions) -> int:
-    """Hash again what images need, and fetch what is bad or missing from where they were pulled; print its digests.
+    """Hash the blobs of images again, fetch the bad and missing ones from the images' registries, print their digests.
 
-    Nothing is deleted: a bad blob is replaced when the good one is here and verified. Bad blobs of no image are gc's.
+    Nothing is deleted: a bad blob is replaced when the good one is fetched and verified.
 
     \b
     fastoci repair

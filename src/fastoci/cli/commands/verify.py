@@ -1,4 +1,4 @@
-"""``fastoci verify``: is everything in the store what its name says?"""
+"""``fastoci verify``: whether each blob is what its digest says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Hash the store's blobs again.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
-@click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read no faster, to leave the disk to others.")
+@click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read at most SIZE/s.")
 @options.store
 @options.additional
 @options.output
@@ -32,8 +32,8 @@ def verify(
 ) -> int:
     """Hash blobs again and report each that is bad or missing; change nothing.
 
-    With REF, what these images need. Without, every blob of the store and what is missing of its images; when that is
-    interrupted, the next one goes on there.
+    With REF, the blobs of these images. Without, every blob in the store, and those that its images lack; after an
+    interruption the next run goes on there.
 
     \b
     fastoci verify --rate 100M/s

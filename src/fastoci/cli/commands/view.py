@@ -10,16 +10,16 @@ from fastoci.cli import options
 from fastoci.cli.formatting import plain, plural
 
 
-@click.command(short_help="Show images to other tools, as an OCI layout.")
+@click.command(short_help="Write an OCI layout that shares the store's blobs.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store
 @options.additional
 def view(directory: Path, references: tuple[str, ...], store: Path | None, additional: tuple[Path, ...]) -> None:
-    """Write an OCI image layout of some images, or of all, for tools that read those.
+    """Write images, all by default, to an OCI image layout for other tools.
 
-    Blobs are hard links to the store's, so they take no room of their own, and stay when gc takes the store's; on
-    another file system they are copied. An existing layout is extended.
+    Blobs are hard links to the store's: they use no more disk, and stay when gc deletes the store's. On another file
+    system they are copied. An existing layout is extended.
 
     \b
     fastoci view ./layout alpine redis:7
