@@ -11,6 +11,7 @@ OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostil
   tests/registry/http/test_transport.py tests/registry/test_client.py tests/registry/auth/test_kubelet.py \
   tests/cli/test_formatting.py tests/cli/progress/test_display.py tests/cli/test_startup.py tests/cli/test_errors.py \
   tests/test_engine.py tests/transfer/test_tee.py tests/transfer/test_gzip_layers.py
+CORES = -n auto --dist loadgroup
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.c' -o -name '*.h')
@@ -25,14 +26,14 @@ help: ## these lines
 demo: $(VENV)/installed ## install, then pull and unpack an image made of this machine's files
 	$(BIN)/python benchmarks/demo.py
 
-test: $(VENV)/installed-test peers ## install, then run all tests (Debian packages by apt when root)
+test: $(VENV)/installed-test peers ## install, then run all tests on all cores (Debian packages by apt when root; ARGS=FILE for some)
 	$(STEP) 'running the tests'
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(CORES) $(ARGS)
 
 oldest: peers ## a selection of tests with the oldest dependencies that pyproject.toml allows (two minutes)
 	$(MAKE) VENV=$(OLDEST) $(OLDEST)/installed-oldest
 	$(STEP) 'running tests with the oldest dependencies'
-	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) $(ARGS)
+	$(OLDEST)/bin/python -m pytest $(CORES) $(OLDEST_TESTS) $(ARGS)
 
 check: dev ## formatting, lint, types, stub, floors, docs and the names of changelog fragments
 	$(BIN)/ruff format --check .
@@ -51,7 +52,7 @@ docs: dev ## whether all that the pages link to, name and quote exists
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 cover: dev peers ## the tests, and which lines of Python they do not reach
-	$(BIN)/python -m pytest --cov=fastoci --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/python -m pytest --cov=fastoci --cov-report=term-missing:skip-covered $(CORES) $(ARGS)
 
 changelog: dev ## what the fragments of changelog.d will say in CHANGELOG.md
 	@$(BIN)/towncrier build --draft
@@ -112,7 +113,7 @@ asan: peers ## the tests but those of benchmarks, and the C unit tests, under th
 	$(MAKE) VENV=$(ASAN) $(ASAN)/installed-sanitized
 	$(STEP) 'running the tests under the sanitizers'
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 --ignore=tests/benchmarks $(ARGS)
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(ASAN)/bin/python -m pytest -o timeout=900 --ignore=tests/benchmarks $(CORES) $(ARGS)
 
 # Fixed addresses: ThreadSanitizer refuses what newer kernels' random ones can be. Python itself is not instrumented, but
 # its locks are seen, so what the GIL guards is no race.

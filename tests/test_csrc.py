@@ -13,6 +13,7 @@ import pytest
 
 from support.scratch import scratch
 
+pytestmark = pytest.mark.xdist_group("csrc")  # they build in one folder
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 
 
