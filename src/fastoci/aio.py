@@ -1,4 +1,8 @@
-"""Wait for work on another thread to end, even when the waiting task is cancelled; and for another process's lock."""
+"""Waits that a cancelled task must not cut short: for threads, for several tasks, for another process's lock.
+
+Starts nothing and knows no work: what is waited for belongs to the caller.
+Spec: asyncio, "Shielding From Cancellation".
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,11 @@ async def when_free(work: Callable[[], Awaitable[T]], *, within_s: float) -> T:
 
 
 async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
-    """Wait for all; when one fails, cancel the others, wait for them, raise its error. Integrity errors go first."""
+    """Wait for all; when one fails, cancel the others and wait for them.
+
+    Raises:
+        Exception: of the task that failed; of several, an ``IntegrityError`` first.
+    """
     tasks = list(tasks)
     try:
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,4 +1,4 @@
-"""Which versions and which tiers of the native core are live."""
+"""The versions and the tiers of the native core that are in use. Decides nothing: each tier is asked where it lives."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class _Walk:
             self._step(self._ahead.pop())
 
     def go_to_last(self, follow: bool) -> str:
-        """Go to where the last name is; the name."""
+        """Go to where the last name is; the name. Raises OSError: the path ends in no name."""
         while self._ahead:
             name = self._ahead.pop()
             if self._ahead or name == "..":

@@ -1,4 +1,7 @@
-"""A store's own few threads, which wait for the disk, so that an fsync never takes a thread from hashing."""
+"""A few threads that wait for the disk, so that an fsync never takes a thread from hashing.
+
+Knows no files: work is any function, which may call ``check`` to end early when nobody waits for it any more.
+"""
 
 from __future__ import annotations
 

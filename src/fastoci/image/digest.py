@@ -42,7 +42,11 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Read ``algorithm:hex``; raises as the constructor does."""
+        """Read ``algorithm:hex``.
+
+        Raises:
+            ReferenceSyntaxError, UnsupportedError: as the constructor.
+        """
         algorithm, colon, encoded = text.partition(":")
         if not colon:
             raise ReferenceSyntaxError(f"not a digest, which is algorithm:hex: {text[:200]!r}")

@@ -1,1 +1,1 @@
-"""Images at rest outside the store: one kind of place a module."""
+"""Images at rest outside the store: one form of archive or directory a module."""

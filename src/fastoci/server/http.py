@@ -66,7 +66,11 @@ class Peer:
         self.reader = reader
 
     async def write(self, data: bytes) -> None:
-        """Send bytes, in pieces, no faster than the client takes them."""
+        """Send bytes, in pieces, no faster than the client takes them.
+
+        Raises:
+            ConnectionResetError: the client left.
+        """
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]

@@ -1,4 +1,7 @@
-"""The data plane's one shape: buffers go in, in order, on a worker thread."""
+"""The data plane's one contract: buffers go in, in order, on a worker thread.
+
+Knows neither what a stream means nor who feeds it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Hold a stream against the digest and size that were promised. The only module that makes a ``Verified``.
 
-Only worker threads hash, and they hash through ``hash_buffers``, so that streams in flight together share lanes.
+Only worker threads hash, and they hash through ``hash_buffers``, so that streams in flight together share lanes. Knows
+no framing, no files and no servers. Spec: image-spec v1.1 descriptor.md, "Digests"; FIPS 180-4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The budget of buffers, for tasks on the event loop: first come, first served. Allocates nothing itself."""
+"""The budget of buffers, for tasks on the event loop: first come, first served. Allocates nothing itself.
+
+What is asked for in order has a reserve; what is fetched ahead of its use may hold ``ahead`` bytes and no more.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One stream through the data plane: buffers in order, each hashed, then given to a sink.
 
 The unit of work is one stage of one stream on one buffer. A buffer goes back to where it came from when the thread lets
-go of it, whatever happens to the task that waits.
+go of it, whatever happens to the task that waits. Knows no blobs, layers or files.
 """
 
 from __future__ import annotations

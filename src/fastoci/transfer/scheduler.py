@@ -2,6 +2,7 @@
 
 A flight belongs to the engine, not to the task that asked first: it ends early only when its last waiter has gone.
 What it begins in the store, it begins for one of those who still wait, so that the blob is always under a lease.
+Knows neither registries nor references: a source and a store are protocols.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 The flight feeds it and waits while it is full; it never fails the flight. A tee that the flight did not use, because
 the blob was there, or was resumed, or belongs to another's flight, says so: then the blob is read from the store.
 So does one whose bytes turned out wrong while the flight goes on with others: what was made of them is thrown away.
+Knows no digests: whether the bytes are right is the flight's to say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The running totals of one unpack over its layers: what is left of the limits, and the events about it."""
+"""The running totals of one unpack over its layers: what is left of the limits, and the events about it.
+
+Reads and extracts nothing: its writers and stagers count. Bounds that hold for every image are here, those that a user
+may set are ``Limits``.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Each layer is a pipeline that inflates, hashes and makes files. The lowest one that is not complete makes its files in
 the tree; those above it make theirs aside, and move them into the tree when all below is complete. A layer comes from a
-tee on its fetch, or from the store's file (in the page cache, as a rule).
+tee on its fetch, or from the store's file (in the page cache, as a rule). Fetches nothing and names no images.
+Spec: image-spec v1.1 layer.md, "Applying Changesets".
 """
 
 from __future__ import annotations

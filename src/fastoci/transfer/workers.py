@@ -1,6 +1,7 @@
 """Threads that run the data plane: which of the pipelines that have work goes next, and on how many threads.
 
-Whatever happens to the task that waits, nothing is closed under a thread that still works on it.
+Whatever happens to the task that waits, nothing is closed under a thread that still works on it. Knows neither what is
+hashed nor who is fed.
 """
 
 from __future__ import annotations

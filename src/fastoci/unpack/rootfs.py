@@ -3,7 +3,8 @@
 The directory beside may belong to another user, and so may what is in it. All is done by descriptors: of the parent,
 opened once, and of the private directory, which is nobody else's because its descriptor says so.
 The tree is not synced: it is never taken as a cache, so after a power cut nobody trusts it (``docs/store-format.md``).
-What a killed process left is removed by the next unpack to the same target.
+What a killed process left is removed by the next unpack to the same target. Knows no layers and no limits.
+Spec: rename(2), openat(2).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class _Staging:
 
     @classmethod
     def make(cls, parent: int, target: str) -> _Staging:
-        """Make one beside ``target``.
+        """Make one beside ``target``. Raises OSError: the disk refused, or what is made is taken away again and again.
 
         An unpack that comes between two steps may take it for abandoned and remove it, and the owner of the parent may
         put something else there: then another is made.
