@@ -39,7 +39,7 @@ check: dev ## formatting, lint, types, stub, floors, docs and the names of chang
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests benchmarks examples
-	$(BIN)/python -m mypy.stubtest fastoci._core --allowlist tests/stubtest-allowlist.txt
+	$(BIN)/python -m mypy.stubtest fastoci._core fastoci._inflate fastoci._extract --allowlist tests/stubtest-allowlist.txt
 	$(BIN)/towncrier build --draft >/dev/null
 	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_docs.py tests/test_project.py
 	$(MAKE) -C src/fastoci/csrc/tests test CFLAGS='-O2 -Wall -Wextra -Werror'
@@ -117,7 +117,8 @@ asan: peers ## the tests but those of benchmarks, and the C unit tests, under th
 
 # Fixed addresses: ThreadSanitizer refuses what newer kernels' random ones can be. Python itself is not instrumented, but
 # its locks are seen, so what the GIL guards is no race.
-TSAN_TESTS = tests/transfer tests/jobs tests/test_engine.py tests/unpack tests/stream tests/test_core.py tests/test_sha256.py
+TSAN_TESTS = tests/transfer tests/jobs tests/test_engine.py tests/unpack tests/stream tests/test_core.py tests/test_inflate.py \
+  tests/test_sha256.py
 tsan: ## the C unit tests, and the tests of pipelines, unpacking and hashing, under ThreadSanitizer
 	$(MAKE) -C src/fastoci/csrc/tests tsan BUILD=$(abspath $(TSAN))/csrc
 	$(MAKE) VENV=$(TSAN) SANITIZE='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' $(TSAN)/installed-sanitized
@@ -185,9 +186,9 @@ $(OLDEST)/installed-oldest: $(OLDEST)/created pyproject.toml setup.py $(SOURCES)
 $(VENV)/installed-sanitized: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci for the sanitizers (a minute)'
 	rm -rf $(VENV)/source && mkdir $(VENV)/source
-	tar -c --exclude='_core*.so' --exclude=_core.c pyproject.toml setup.py README.md LICENSE MANIFEST.in src | tar -x -C $(VENV)/source
+	tar -c --exclude='*.so' --exclude='src/fastoci/_*.c' pyproject.toml setup.py README.md LICENSE MANIFEST.in src | tar -x -C $(VENV)/source
 	CFLAGS='$(SANITIZE)' $(VENV)/bin/pip install --quiet --disable-pip-version-check '$(VENV)/source[test]'
 	@touch $@
 
 clean: ## remove everything that was built
-	rm -rf build dist .coverage* $(VENV) src/*.egg-info src/fastoci/_core*.so src/fastoci/_core.c
+	rm -rf build dist .coverage* $(VENV) src/*.egg-info src/fastoci/_*.so src/fastoci/_*.c

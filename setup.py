@@ -1,4 +1,4 @@
-"""The native extension; everything else is in pyproject.toml."""
+"""The native extensions; everything else is in pyproject.toml."""
 
 from glob import glob
 
@@ -7,13 +7,28 @@ from setuptools import Extension, setup
 
 CSRC = "src/fastoci/csrc"
 
-core = Extension(
-    "fastoci._core",
-    sources=["src/fastoci/_core.pyx", *sorted(set(glob(f"{CSRC}/*/*.c")) - set(glob(f"{CSRC}/tests/*.c")))],
-    include_dirs=[CSRC],
-    depends=sorted(glob(f"{CSRC}/*/*.h")),
-    extra_compile_args=["-std=gnu11", "-fvisibility=hidden"],
-    libraries=["dl"],
-)
 
-setup(ext_modules=cythonize([core]))
+def extension(name: str, *subjects: str) -> Extension:
+    """An extension and the folders of csrc that it is made of."""
+    return Extension(
+        f"fastoci.{name}",
+        sources=[
+            f"src/fastoci/{name}.pyx",
+            *(path for folder in subjects for path in sorted(glob(f"{CSRC}/{folder}/*.c"))),
+        ],
+        include_dirs=[CSRC],
+        depends=sorted(glob(f"{CSRC}/*/*.h")),
+        extra_compile_args=["-std=gnu11", "-fvisibility=hidden"],
+        libraries=["dl"],
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [
+            extension("_core", "io", "sha256"),
+            extension("_inflate", "inflate"),
+            extension("_extract", "io", "tar", "extract"),
+        ]
+    )
+)

@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # SHA-256 of the text as Apache gives it
 FRAGMENT = re.compile(r"[0-9]+(-[a-z0-9]+)*\.(feature|fix|removal)\.md")
-BUILT = re.compile(r".*(\.so|\.pyc|\.o|/_core\.c)|.*/(__pycache__|csrc/tests/build|results)/.*")
+BUILT = re.compile(r".*(\.so|\.pyc|\.o|/_(core|extract|inflate)\.c)|.*/(__pycache__|csrc/tests/build|results)/.*")
 
 
 def test_the_license_is_the_apache_license_word_for_word() -> None:
@@ -37,7 +37,7 @@ def test_what_is_installed_names_its_license_and_authors_and_holds_the_text() ->
 def test_the_source_distribution_holds_all_that_a_clone_needs(tmp_path: Path) -> None:
     pytest.importorskip("Cython", reason="Cython is one of the developer's tools: make check")
     clone = tmp_path / "clone"
-    hidden = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__", "_core.c", "results")
+    hidden = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__", "_*.c", "results")
     shutil.copytree(ROOT, clone, ignore=hidden)
     shutil.copy(ROOT / ".pre-commit-config.yaml", clone)
     make = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci import _core
+from fastoci import _extract
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 TYPES = {
@@ -62,10 +62,10 @@ def _facts(member: tarfile.TarInfo) -> Facts:
 
 
 def by_reader(archive: bytes, window: int) -> list[Facts]:
-    reader = _core.TarReader()
+    reader = _extract.TarReader()
     for at in range(0, len(archive), window):
-        assert reader.feed(archive[at : at + window]) == 0, _core.TAR_CODES[reader.code]
-    assert reader.finish() == 0, _core.TAR_CODES[reader.code]
+        assert reader.feed(archive[at : at + window]) == 0, _extract.TAR_CODES[reader.code]
+    assert reader.finish() == 0, _extract.TAR_CODES[reader.code]
     return [
         (
             entry.path.rstrip(b"/"),

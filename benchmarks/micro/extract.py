@@ -43,7 +43,7 @@ CALLS = 5.0  # system calls an entry, of OURS
 def extract(tar: Path, target: Path) -> int:
     """Make the files on a thread of their own; how many entries there are."""
     with ThreadPoolExecutor(1) as pool, _opened(target) as root_fd:
-        writer = LayerWriter(root_fd, name=tar.name, base=False, **_limits())
+        writer = LayerWriter(root_fd, name=tar.name, base=False, **_writer_limits())
         pool.submit(_feed, tar, writer).result()
         return writer.entries
 
@@ -56,7 +56,7 @@ def stage(tar: Path, target: Path, *, adopt: bool) -> None:
         stager = LayerStager(staging_fd, name=tar.name, **_limits())
         pool.submit(_feed, tar, stager).result()
         if adopt:
-            pool.submit(_adopt, stager, LayerWriter(root_fd, name=tar.name, base=True, **_limits())).result()
+            pool.submit(_adopt, stager, LayerWriter(root_fd, name=tar.name, base=True, **_writer_limits())).result()
         stager.abort()
 
 
@@ -87,6 +87,14 @@ class _Limits(TypedDict):
 def _limits() -> _Limits:
     limits = Limits()
     return {"max_entries": limits.unpacked_entries, "max_bytes": limits.unpacked_size}
+
+
+class _WriterLimits(_Limits):
+    max_directories: int
+
+
+def _writer_limits() -> _WriterLimits:
+    return {**_limits(), "max_directories": Limits().layer_directories}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as
 from benchmarks import data, report, scratch
 from benchmarks.measure import Usage, here, measure
 from benchmarks.report import Bar
-from fastoci import _core
+from fastoci import _core, _extract
 from fastoci.stream.inflate import Inflate
 from fastoci.transfer.zstd_window import FREE_WINDOW
 
@@ -39,13 +39,13 @@ def pipeline(sample: data.Sample, *, hashed: bool = True, parsed: bool = True, a
     """
     pool, produced = _core.Pool((ahead + 1) * _core.BUFFER_SIZE), 0
     for layer, diff_id in zip(sample.layers, _diff_ids(sample), strict=True):
-        state, tar = _core.Sha256(), _core.TarReader()
+        state, tar = _core.Sha256(), _extract.TarReader()
         for outs in _inflated(layer, pool, ahead):
             for out in outs:
                 if hashed:
                     _core.update_many([(state, out)])
                 if parsed:
-                    assert tar.feed(out) == 0, _core.TAR_CODES[tar.code]
+                    assert tar.feed(out) == 0, _extract.TAR_CODES[tar.code]
                     tar.entries()
                 produced += len(out)
                 out.release()

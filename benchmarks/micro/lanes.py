@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts", type=int, default=200)
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
-    tier = _core.info()["sha256"].partition(",")[0]
+    tier = _core.tier().partition(",")[0]
     if not tier.startswith("sha-"):
         print(f"{tier} hashes one stream at a time: nothing is measured at the start")
         return 0

@@ -83,7 +83,7 @@ def installed(seconds: float) -> dict[str, float]:
 
 def built(program: Driver, seconds: float) -> dict[str, float]:
     """The same of a build; its kernels for two and three streams, whichever the package would choose."""
-    tier = _core.info()["sha256"].partition(",")[0]
+    tier = _core.tier().partition(",")[0]
     return {
         "one": program.run("stream", tier, seconds),
         "masked": program.run("stream", "openssl", seconds, environment=MASK),
@@ -115,7 +115,7 @@ def bars_of(median: Mapping[str, Mapping[str, float]]) -> list[Bar]:
 
 def table(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
     """The spread of every rate, by build; prints it to stderr."""
-    print(f"SHA-256, {_core.info()['sha256']}, GB/s, median of {len(runs)}", file=sys.stderr)
+    print(f"SHA-256, {_core.tier()}, GB/s, median of {len(runs)}", file=sys.stderr)
     rates = {build: {rate: [run[build][rate] for run in runs] for rate in runs[0][build]} for build in runs[0]}
     for build, each in rates.items():
         print(build, file=sys.stderr)
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {
         "benchmark": "micro/sha256",
         **report.circumstances(),
-        "tier": _core.info()["sha256"],
+        "tier": _core.tier(),
         "lanes": _core.lanes(),
         "flags": {name: program.flags for name, program in programs.items()},
         "bytes": PIECE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from fastoci import _core
 from fastoci.stream.inflate import bind_decoders
 
 _PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
@@ -18,6 +19,7 @@ def info() -> dict[str, str]:
     return {
         **versions,
         "python": platform.python_version(),
+        "sha256": _core.tier(),
         **bind_decoders(),
         "receive": "takeover" if supported() else "aiohttp",
     }

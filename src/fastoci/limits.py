@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from fastoci._core import MAX_DIRECTORIES
-
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
 Level = Literal["commit", "batch", "none"]  # of durability
@@ -38,7 +36,7 @@ class Limits:
     documents_size: int = 16 << 20  # bytes of them together
     unpacked_size: int = 100 << 30  # bytes of files, xattrs and long names that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
-    layer_directories: int = MAX_DIRECTORIES  # that one layer makes or reaches, at about 130 bytes of memory each
+    layer_directories: int = 1_000_000  # that one layer makes or reaches, at about 130 bytes of memory each
     durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
     store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
     checkpoint: int = 8 << 20  # bytes that a killed fetch may lose

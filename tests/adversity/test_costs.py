@@ -18,7 +18,7 @@ from typing import Protocol
 import pytest
 import zstandard
 
-from fastoci import _core
+from fastoci import _extract
 from support.scratch import SOURCE, scratch
 
 EVERYTHING = os.environ.get("FASTOCI_COSTS") == "all"  # before the fixture that cleans the environment
@@ -285,7 +285,7 @@ def test_a_small_layer_costs_little_or_is_refused(
         cpu, memory = map(int, (place / "report").read_text().split())
         size, names = disk(place / "root")
         parent = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        _core.remove_tree(parent, b"root")
+        _extract.remove_tree(parent, b"root")
         os.close(parent)
     print(f"{cpu} ms, {memory >> 20} MiB, {size >> 20} MiB of disk, {names} names: {done.stderr[-200:] or 'accepted'}")
     assert done.returncode in (0, 6, 7), done.stderr  # not a tar; cannot become files

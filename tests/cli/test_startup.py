@@ -13,7 +13,8 @@ import pytest
 import fastoci
 
 SOURCE = str(Path(fastoci.__file__).parents[1])
-HEAVY = {"aiohttp", "asyncio", "isal", "msgspec", "rich", "ssl", "uvloop", "zstandard", "fastoci._core"}
+NATIVE = {"fastoci._core", "fastoci._inflate", "fastoci._extract"}
+HEAVY = NATIVE | {"aiohttp", "asyncio", "isal", "msgspec", "rich", "ssl", "uvloop", "zstandard"}
 
 PROBE = """
 import atexit, json, sys

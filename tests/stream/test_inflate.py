@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci import _core
+from fastoci import _core, _inflate
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.stream.deflate import Deflate
 from fastoci.stream.inflate import Inflate
@@ -111,9 +111,9 @@ def test_a_bomb_of_python_isal_costs_a_piece_at_a_time() -> None:
             made.append(len(result[0]) + len(source))
             return result
 
-    stream = _core.Inflate("gzip", window=0, deflate=Watched)
+    stream = _inflate.Inflate("gzip", window=0, deflate=Watched)
     stream.run(source, 0, out)
-    assert len(out) == _core.WINDOW_SIZE
+    assert len(out) == _inflate.WINDOW_SIZE
     assert 0 < max(made) <= 64 << 10
 
 
@@ -128,7 +128,7 @@ def test_an_error_of_a_decoder_that_is_not_about_the_data_is_raised_as_it_is() -
         def run(self, source: bytes, room: int) -> tuple[bytes, int]:
             raise KeyboardInterrupt
 
-    stream = _core.Inflate("gzip", window=0, deflate=Broken)
+    stream = _inflate.Inflate("gzip", window=0, deflate=Broken)
     with pytest.raises(KeyboardInterrupt):
         stream.run(source, 0, out)
 
@@ -155,7 +155,8 @@ def test_more_than_a_decoder_was_given_is_its_fault(made: int, taken: int) -> No
 
 def test_where_no_symbols_can_be_bound_gzip_goes_through_python_isal_and_zstd_is_refused() -> None:
     program = (
-        "from fastoci.stream import inflate; from fastoci.errors import UnsupportedError; from fastoci import _core\n"
+        "from fastoci.stream import inflate; from fastoci.errors import UnsupportedError\n"
+        "from fastoci import _core, _inflate\n"
         "inflate._LIBRARIES.update(gzip=('json', '/nowhere'), zstd=('json', '/nowhere'))\n"
         "print(inflate.bind_decoders()['gzip'], inflate.bind_decoders()['zstd'])\n"
         "import gzip, zstandard\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from isal import igzip
 
-from fastoci import _core
+from fastoci import _core, _inflate
 from fastoci.stream.deflate import Deflate
 from fastoci.stream.inflate import bind_decoders
 from support.inflate_pieces import inflate_pieces
@@ -26,7 +26,7 @@ Encode = Callable[[bytes], bytes]
 Tier = type[Deflate] | None
 Peer = Callable[[str], str]
 
-WINDOW, BUFFER = _core.WINDOW_SIZE, _core.BUFFER_SIZE
+WINDOW, BUFFER = _inflate.WINDOW_SIZE, _core.BUFFER_SIZE
 READ_AHEAD, TRAILER = 8, 8
 BODIES = [
     *(("zeros", size) for size in (0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW, BUFFER - 1, BUFFER, BUFFER + 1)),
@@ -125,7 +125,7 @@ def test_what_is_consumed_never_shrinks_and_is_all_in_the_end(step: int, tier: T
     assert source is not None
     assert out is not None
     bind_decoders()
-    stream = _core.Inflate("gzip", window=0, deflate=tier)
+    stream = _inflate.Inflate("gzip", window=0, deflate=tier)
     for at in range(0, len(data), step):
         source.clear()
         source.append(data[at : at + step])

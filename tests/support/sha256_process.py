@@ -98,7 +98,7 @@ def main() -> None:
         splits()
         saved_states()
         lanes()
-    print(_core.info()["sha256"].partition(",")[0])
+    print(_core.tier().partition(",")[0])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import _core
+from fastoci import _extract
 from support.scratch import SOURCE, scratch
 
 NAMES = 100_000
@@ -46,7 +46,7 @@ def interrupt_apply(place: Path, root: Path, layer: bytes, watched: Path) -> Non
 
 def remove(parent: Path, name: str) -> None:
     fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-    assert _core.remove_tree(fd, name.encode()) == 0
+    assert _extract.remove_tree(fd, name.encode()) == 0
     os.close(fd)
 
 

@@ -12,7 +12,7 @@ import pytest
 from isal import igzip
 
 import fastoci
-from fastoci import _core
+from fastoci import _inflate
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.testing.images import Image
@@ -22,7 +22,7 @@ from support.images import same
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 FRAMING = 512 + 1024  # the header of one file, and the end of the tar
-SIZES = [_core.WINDOW_SIZE * windows - less for windows in (1, 2, 4, 8, 16, 40) for less in (0, FRAMING)]
+SIZES = [_inflate.WINDOW_SIZE * windows - less for windows in (1, 2, 4, 8, 16, 40) for less in (0, FRAMING)]
 COMPRESSORS = {
     **{f"zlib-{level}": partial(gzip.compress, compresslevel=level, mtime=0) for level in (1, 6, 9)},
     **{f"igzip-{level}": partial(igzip.compress, compresslevel=level, mtime=0) for level in (0, 1)},

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastoci import _core
+from fastoci import _extract
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, differences, listing
 from support.layer_model import Model, RefusedError
@@ -24,6 +24,7 @@ from support.scratch import opened
 ROOT_USER = os.geteuid() == 0
 STACKS = int(os.environ.get("FASTOCI_STACKS", "400"))
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}
+DIRECTORIES = 100_000
 
 # Few names, so that entries meet each other.
 _names = st.sampled_from(["a", "b", "l"])
@@ -55,7 +56,7 @@ def fed(root: Path, layers: Sequence[bytes], window: int) -> int:
     """Apply layers in order; the number of the one that is refused, or -1."""
     with opened(root) as fd:
         for number, layer in enumerate(layers):
-            extractor = _core.Extractor(fd, owners=ROOT_USER, base=number > 0, **LIMITS)
+            extractor = _extract.Extractor(fd, owners=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS)
             for start in range(0, len(layer), window):
                 extractor.feed(layer[start : start + window])
             extractor.finish()
@@ -71,13 +72,13 @@ def staged(root: Path, layers: Sequence[bytes], window: int) -> int:
     with opened(root) as fd:
         for layer in reversed(layers):
             with opened(Path(tempfile.mkdtemp(dir=root.parent))) as place:
-                stagers.append(_core.Stager(place, owners=ROOT_USER, **LIMITS))
+                stagers.append(_extract.Stager(place, owners=ROOT_USER, **LIMITS))
             for start in range(0, len(layer), window):
                 stagers[-1].feed(layer[start : start + window])
             stagers[-1].finish()
         refused = -1
         for number, stager in enumerate(reversed(stagers)):
-            extractor = _core.Extractor(fd, owners=ROOT_USER, base=number > 0, **LIMITS)
+            extractor = _extract.Extractor(fd, owners=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS)
             while (more := extractor.adopt(stager, 3)) > 0:
                 pass
             if not more:

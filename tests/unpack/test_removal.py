@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import _core
+from fastoci import _extract
 from support.disks import disk, mount
 from support.scratch import scratch
 
@@ -40,7 +40,8 @@ def apply(root: Path, layer: bytes) -> tuple[int, int]:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         owners = os.geteuid() == 0
-        extractor = _core.Extractor(fd, owners=owners, base=True, max_entries=1000, max_bytes=1 << 20)
+        limits = {"max_entries": 1000, "max_bytes": 1 << 20, "max_directories": 1000}
+        extractor = _extract.Extractor(fd, owners=owners, base=True, **limits)
         code = extractor.feed(layer) or extractor.finish()
         extractor.close()
         return code, extractor.value
@@ -51,7 +52,7 @@ def apply(root: Path, layer: bytes) -> tuple[int, int]:
 def remove(parent: Path, name: str) -> int:
     fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return _core.remove_tree(fd, name.encode())
+        return _extract.remove_tree(fd, name.encode())
     finally:
         os.close(fd)
 
@@ -152,8 +153,8 @@ def test_a_layer_that_meets_a_mount_is_refused_and_the_mount_stays(layer: list[s
             mount("--bind", str(source / "kept"), str(root / "b/f"))
             try:
                 code, _ = apply(root, tar(*layer))
-                assert _core.TAR_CODES[code][0] == "unsafe", _core.TAR_CODES[code]
-                assert "mount point" in _core.TAR_CODES[code][1]
+                assert _extract.TAR_CODES[code][0] == "unsafe", _extract.TAR_CODES[code]
+                assert "mount point" in _extract.TAR_CODES[code][1]
                 assert (root / "b/f").read_text() == (root / "b/m/kept").read_text() == "kept"
                 assert os.listdir(source) == ["kept"]
                 assert source.stat().st_mode & 0o777 == 0o711
@@ -176,18 +177,18 @@ def test_a_removal_ends_at_its_deadline_and_when_it_is_stopped() -> None:
     with scratch("removal") as place:
         (place / "tree/a/b").mkdir(parents=True)
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        stop = _core.Stop()
+        stop = _extract.Stop()
         assert not stop.is_set()
         stop.set()
         assert stop.is_set()
-        assert _core.remove_tree(fd, b"tree", stop=stop) == -errno.ECANCELED
-        assert _core.remove_tree(fd, b"tree", within=0) == -errno.ETIMEDOUT
+        assert _extract.remove_tree(fd, b"tree", stop=stop) == -errno.ECANCELED
+        assert _extract.remove_tree(fd, b"tree", within=0) == -errno.ETIMEDOUT
         assert (place / "tree/a/b").is_dir()
-        assert _core.remove_tree(fd, b"tree", within=60, stop=_core.Stop()) == 0
-        assert _core.remove_tree(fd, b"tree") == 0
+        assert _extract.remove_tree(fd, b"tree", within=60, stop=_extract.Stop()) == 0
+        assert _extract.remove_tree(fd, b"tree") == 0
         assert os.listdir(place) == []
         os.close(fd)
-        assert _core.remove_tree(-1, b"tree") == -errno.EBADF
+        assert _extract.remove_tree(-1, b"tree") == -errno.EBADF
 
 
 def test_a_tree_is_removed_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import fastoci
-from fastoci import _core, locks
+from fastoci import _extract, locks
 from fastoci.errors import StoreError, UnpackError
 from fastoci.testing.layers import Entry, tar
 from fastoci.unpack.rootfs import Rootfs, open_directory
@@ -252,7 +252,7 @@ def test_another_user_does_not_choose_the_directory_that_layers_are_applied_to(k
 
 
 def test_what_a_stopped_discard_leaves_is_removed_by_the_next_unpack_that_nobody_stops(tmp_path: Path) -> None:
-    stop = _core.Stop()
+    stop = _extract.Stop()
     stop.set()
     rootfs = Rootfs.begin(tmp_path / "tree")
     os.makedirs(f"/proc/self/fd/{rootfs.fd}/directory/in")

@@ -23,7 +23,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastoci import _core
+from fastoci import _core, _extract
 from fastoci.errors import FormatError, StoreFullError, UnsafePathError
 from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import Node, listing
@@ -32,6 +32,7 @@ from support.scratch import opened
 
 ROOT_USER = os.geteuid() == 0
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}
+DIRECTORIES = 100_000
 
 Facts = tuple[object, ...]
 
@@ -45,7 +46,7 @@ def scratch() -> Iterator[Path]:
         yield work
     finally:
         with opened(work.parent) as parent:
-            assert _core.remove_tree(parent, os.fsencode(work.name)) == 0
+            assert _extract.remove_tree(parent, os.fsencode(work.name)) == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +59,22 @@ class Way:
     base: bool = False
     thread: bool = False  # feed in a thread that is not the first, stage in the first; else the other way round
 
-    def feed(self, into: _core.Extractor | _core.Stager, layer: bytes) -> int:
+    def feed(self, into: _extract.Extractor | _extract.Stager, layer: bytes) -> int:
         for start in range(0, len(layer), self.window):
             if code := into.feed(layer[start : start + self.window]):
                 return code
         return into.finish()
 
-    def fed(self, extractor: _core.Extractor, layer: bytes, work: Path) -> None:
+    def fed(self, extractor: _extract.Extractor, layer: bytes, work: Path) -> None:
         self.feed(extractor, layer)
 
-    def staged(self, extractor: _core.Extractor, layer: bytes, work: Path) -> None:
+    def staged(self, extractor: _extract.Extractor, layer: bytes, work: Path) -> None:
         place = Path(tempfile.mkdtemp(dir=work))
         if ROOT_USER:  # what a directory hands down to what is made in it must not show in the tree
             os.chown(place, 0, 7)
             os.chmod(place, 0o2700)
         with opened(place) as fd:
-            stager = _core.Stager(fd, owners=self.owners, **LIMITS)
+            stager = _extract.Stager(fd, owners=self.owners, **LIMITS)
             self.feed(stager, layer)
             while (more := extractor.adopt(stager, self.count)) > 0:
                 pass
@@ -86,7 +87,9 @@ class Way:
         found: list[Facts] = []
         with opened(root) as fd:
             for number, layer in enumerate(layers):
-                extractor = _core.Extractor(fd, owners=self.owners, base=self.base or number > 0, **LIMITS)
+                extractor = _extract.Extractor(
+                    fd, owners=self.owners, base=self.base or number > 0, max_directories=DIRECTORIES, **LIMITS
+                )
                 one(extractor, layer, root.parent)
                 extractor.close()
                 found.append(facts(extractor))
@@ -114,7 +117,7 @@ class Way:
         return expected
 
 
-def facts(native: _core.Extractor) -> Facts:
+def facts(native: _extract.Extractor) -> Facts:
     return native.code, native.path, native.offset, native.value, native.entries, native.bytes, native.skipped
 
 
@@ -363,7 +366,7 @@ def test_sinks_stage_and_adopt_in_pieces(tmp_path: Path) -> None:
             stager.feed(buffer)
         stager.finish()
         assert (stager.entries, stager.bytes, sorted(os.listdir(place))) == (4, 4, ["0", "1"])
-        writer = LayerWriter(root, name="one", base=True, **LIMITS)
+        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, **LIMITS)
         assert writer.adopt(stager, 2)
         assert sorted(os.listdir(root)) == ["d"]
         assert os.listdir(place) == ["1"]
@@ -379,7 +382,7 @@ def test_a_layer_that_is_adopted_only_in_part_is_not_finished(tmp_path: Path) ->
     disk = _Disk(tmp_path)
     with opened(disk.root) as root, opened(disk.place) as place:
         stager = LayerStager(place, name="one", **LIMITS)
-        writer = LayerWriter(root, name="one", base=True, **LIMITS)
+        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, **LIMITS)
         with disk_buffer(disk, archive([(Entry("a"), Entry("b"))])) as buffer:
             stager.feed(buffer)
         stager.finish()
@@ -393,11 +396,11 @@ def test_a_layer_that_is_adopted_only_in_part_is_not_finished(tmp_path: Path) ->
 def test_a_stager_that_is_closed_or_not_finished_cannot_be_adopted(tmp_path: Path) -> None:
     with opened(tmp_path) as place:
         for close in (False, True):
-            stager = _core.Stager(place, owners=False, **LIMITS)
+            stager = _extract.Stager(place, owners=False, **LIMITS)
             if close:
                 stager.finish()
                 stager.close()
-            extractor = _core.Extractor(place, owners=False, base=False, **LIMITS)
+            extractor = _extract.Extractor(place, owners=False, base=False, max_directories=DIRECTORIES, **LIMITS)
             assert -extractor.adopt(stager, 1) == extractor.code != 0
             extractor.close()
             stager.close()

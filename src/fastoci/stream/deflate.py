@@ -10,7 +10,7 @@ from isal import isal_zlib
 
 
 class Deflate:
-    """A ``_core.Deflate``: what a call does not make is not held, but for ISA-L's own state of 90 KB."""
+    """A ``_inflate.Deflate``: what a call does not make is not held, but for ISA-L's own state of 90 KB."""
 
     def __init__(self) -> None:
         self.crc = 0

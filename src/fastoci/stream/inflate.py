@@ -12,31 +12,33 @@ import importlib.util
 from collections.abc import Callable
 from typing import Literal
 
-from fastoci import _core
+from fastoci import _inflate
 from fastoci._core import Buffer
 from fastoci.errors import FormatError, UnsupportedError
 
 Compression = Literal["gzip", "zstd", "none"]
 
 _LIBRARIES = {"gzip": ("isal.igzip_lib", "libisal.so.2"), "zstd": ("zstandard._cffi", "libzstd.so.1")}
+_BOUND = {"gzip": "isa-l", "zstd": "libzstd"}
 _REFUSED = {b"BZh": "bzip2", b"\xfd7z": "xz", b"PK\x03": "zip"}
 
 
 def bind_decoders() -> dict[str, str]:
-    """Find the decoders of both formats; ``_core.info`` with the tier of each: gzip's may be "python-isal"."""
-    unbound = [compression for compression in _LIBRARIES if not _bind(compression)]
-    return {**_core.info(), **{name: "python-isal" for name in unbound if _deflate_of(name)}}
+    """Find the decoders of both formats: what decodes each, "isa-l", "python-isal", "libzstd" or "none"."""
+    return {
+        name: tier if _bind(name) else "python-isal" if _deflate_of(name) else "none" for name, tier in _BOUND.items()
+    }
 
 
 def _bind(compression: str) -> bool:
-    if _core.info()[compression] != "none":
+    if _inflate.bound(compression):
         return True
     module, library = _LIBRARIES[compression]
     spec = importlib.util.find_spec(module)
-    return any(_core.bind(compression, path) for path in (spec and spec.origin, library) if path)
+    return any(_inflate.bind(compression, path) for path in (spec and spec.origin, library) if path)
 
 
-def _deflate_of(compression: str) -> Callable[[], _core.Deflate] | None:
+def _deflate_of(compression: str) -> Callable[[], _inflate.Deflate] | None:
     """The stand-in for a decoder that cannot be bound."""
     if compression != "gzip" or importlib.util.find_spec("isal") is None:
         return None
@@ -67,17 +69,17 @@ class Inflate:
 
     A zstd frame may demand more than ``window``. Then ``fill`` returns early, ``demanded`` is that many bytes, and
     whoever has the memory calls ``allow(demanded)`` and fills on; else the next ``fill`` raises. The memory is that of
-    the decoder (and ``_core.WINDOW_OVERHEAD``) until ``close``, so it is set aside from the pool for that long.
+    the decoder (and ``_inflate.WINDOW_OVERHEAD``) until ``close``, so it is set aside from the pool for that long.
 
     Args:
         window: bytes that a zstd frame may demand without being asked for.
         deflate: decodes gzip's content in place of ISA-L's symbols, also where these are bound.
     """
 
-    def __init__(self, *, window: int, deflate: Callable[[], _core.Deflate] | None = None) -> None:
+    def __init__(self, *, window: int, deflate: Callable[[], _inflate.Deflate] | None = None) -> None:
         self._window = window
         self._deflate = deflate
-        self._stream: _core.Inflate | None = None
+        self._stream: _inflate.Inflate | None = None
         self._compression: Compression | None = None
         self._source: Buffer | None = None
         self._start = 0
@@ -123,7 +125,7 @@ class Inflate:
             self._start += consumed
             if self._stream.demanded:
                 return True
-            if self._start == len(self._source) and len(out) - before < _core.WINDOW_SIZE and out.room:
+            if self._start == len(self._source) and len(out) - before < _inflate.WINDOW_SIZE and out.room:
                 self._source = None
                 return False
         return True
@@ -152,10 +154,10 @@ class Inflate:
             deflate = _deflate_of(self._compression)
             if deflate is None:
                 raise UnsupportedError(f"no {self._compression} decoder on this machine: reinstall isal and zstandard")
-        self._stream = _core.Inflate(self._compression, window=self._window, deflate=deflate)
+        self._stream = _inflate.Inflate(self._compression, window=self._window, deflate=deflate)
 
-    def _error(self, stream: _core.Inflate) -> FormatError:
-        reason = _core.INFLATE_CODES[stream.code]
+    def _error(self, stream: _inflate.Inflate) -> FormatError:
+        reason = _inflate.INFLATE_CODES[stream.code]
         if stream.demanded:
             reason = f"a zstd frame demands a window of {stream.demanded} bytes, {self._window} are allowed"
         return FormatError(f"{reason} (at byte {stream.consumed} of the compressed layer)")

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from fastoci import files
-from fastoci._core import Buffer, Stop
+from fastoci._core import Buffer
+from fastoci._extract import Stop
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, UnpackError
 from fastoci.events import Observer, UnpackStarted, Warned

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from fastoci import _core
+from fastoci import _inflate
 from fastoci.errors import UnsupportedError
 from fastoci.transfer.buffers import Buffers
 
@@ -58,7 +58,7 @@ class WindowShare:
             UnsupportedError: the budget is too small for that.
         """
         capacity = self._buffers.pool.capacity
-        size = window + _core.WINDOW_OVERHEAD
+        size = window + _inflate.WINDOW_OVERHEAD
         if size + self._reserve > capacity:
             if window > _USUAL:
                 raise UnsupportedError(

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import Final
 
-from fastoci import _core
+from fastoci import _extract
 from fastoci._core import Buffer
 from fastoci.errors import (
     FastociError,
@@ -30,7 +30,7 @@ _SHOWN: Final = 512  # characters of a path in a message: a layer may name one o
 class _LayerSink:
     """What both sinks do by their native half."""
 
-    def __init__(self, native: _core.Extractor | _core.Stager, name: str) -> None:
+    def __init__(self, native: _extract.Extractor | _extract.Stager, name: str) -> None:
         self.name = name
         self._native = native
 
@@ -98,9 +98,9 @@ class LayerWriter(_LayerSink):
         base: bool,
         max_entries: int,
         max_bytes: int,
-        max_directories: int = _core.MAX_DIRECTORIES,
+        max_directories: int,
     ) -> None:
-        self._extractor = _core.Extractor(
+        self._extractor = _extract.Extractor(
             root_fd,
             owners=os.geteuid() == 0,
             base=base,
@@ -143,13 +143,13 @@ class LayerStager(_LayerSink):
 
     def __init__(self, directory_fd: int, *, name: str, max_entries: int, max_bytes: int) -> None:
         owners = os.geteuid() == 0
-        self.native = _core.Stager(directory_fd, owners=owners, max_entries=max_entries, max_bytes=max_bytes)
+        self.native = _extract.Stager(directory_fd, owners=owners, max_entries=max_entries, max_bytes=max_bytes)
         super().__init__(self.native, name)
 
 
-def _error(native: _core.Extractor | _core.Stager, name: str) -> FastociError:
+def _error(native: _extract.Extractor | _extract.Stager, name: str) -> FastociError:
     """Map code and facts to the error tree."""
-    kind, sentence = _core.TAR_CODES[native.code]
+    kind, sentence = _extract.TAR_CODES[native.code]
     path = native.path.decode("utf-8", "backslashreplace")
     offset, value = native.offset, native.value
     shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]}...{path[-_SHOWN // 2 :]}"

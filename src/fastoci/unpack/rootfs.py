@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci import _core, files, locks, path_walk
+from fastoci import _extract, files, locks, path_walk
 from fastoci.errors import StoreError
 
 _PRIVATE: Final = 0o700
@@ -39,7 +39,7 @@ class Rootfs:
         self.fd = fd
 
     @classmethod
-    def begin(cls, target: Path, *, stop: _core.Stop | None = None) -> Rootfs:
+    def begin(cls, target: Path, *, stop: _extract.Stop | None = None) -> Rootfs:
         """Make the private directory beside ``target``, which is absolute.
 
         Args:
@@ -73,9 +73,9 @@ class Rootfs:
         except OSError as error:
             raise _translate(error, self.target) from error
 
-    def unstage(self, number: int, *, stop: _core.Stop | None = None) -> None:
+    def unstage(self, number: int, *, stop: _extract.Stop | None = None) -> None:
         """Remove such a directory and what is left in it; what cannot be removed stays until the end."""
-        _core.remove_tree(self._staging.fd, b"layer%d" % number, stop=stop)
+        _extract.remove_tree(self._staging.fd, b"layer%d" % number, stop=stop)
 
     def publish(self) -> None:
         """Give the tree its final name. Closes, also on error.
@@ -97,7 +97,7 @@ class Rootfs:
         finally:
             self.discard()
 
-    def discard(self, *, within: float | None = None, stop: _core.Stop | None = None) -> str:
+    def discard(self, *, within: float | None = None, stop: _extract.Stop | None = None) -> str:
         """Remove what is left under the private name. Idempotent.
 
         Args:
@@ -200,7 +200,7 @@ class _Staging:
             raise
         return fd
 
-    def remove(self, *, within: float | None = None, stop: _core.Stop | None = None) -> str:
+    def remove(self, *, within: float | None = None, stop: _extract.Stop | None = None) -> str:
         """Remove all that is in it, and the directory if it still has its name; lets go of it.
 
         Returns:
@@ -212,7 +212,7 @@ class _Staging:
             failed = 0
             for name in set(os.listdir(self.fd)) - {_LOCK}:
                 rest = None if until is None else max(0.0, until - time.monotonic())
-                failed |= _core.remove_tree(self.fd, os.fsencode(name), within=rest, stop=stop)
+                failed |= _extract.remove_tree(self.fd, os.fsencode(name), within=rest, stop=stop)
             if not failed:  # else the lock stays: it says that this is ours
                 os.unlink(_LOCK, dir_fd=self.fd)
                 os.rmdir(self._name, dir_fd=self.parent)
@@ -323,7 +323,7 @@ def _prefix(target: str) -> str:
     return f".{target}."
 
 
-def _remove_abandoned(parent: int, target: str, stop: _core.Stop | None) -> None:
+def _remove_abandoned(parent: int, target: str, stop: _extract.Stop | None) -> None:
     """Remove the private directories of unpacks to ``target`` whose process is gone."""
     for name in os.listdir(parent):
         if name.startswith(_prefix(target)) and name.endswith(_SUFFIX):

@@ -1,0 +1,148 @@
+"""The native extractor: tar, files of a layer, their removal. It returns codes and facts and raises nothing typed."""
+
+from typing import Self, final
+
+from typing_extensions import Buffer as Readable
+
+@final
+class TarReader:
+    """Headers of a tar stream, for listings and tests: the very parser that ``Extractor`` uses."""
+
+    def __new__(cls) -> Self: ...
+    def feed(self, data: Readable, /) -> int:
+        """Parse a window of any size; 0, or a code. After a code, only the facts may be read."""
+    def finish(self) -> int:
+        """0 when the stream may end here, else a code."""
+    def entries(self) -> list[TarEntry]:
+        """The entries completed since the last call."""
+    code: int
+    offset: int
+    path: bytes
+
+@final
+class TarEntry:
+    """One entry: the header with pax and GNU extensions applied."""
+
+    path: bytes
+    link: bytes
+    type: str  # "f" file, "d", "l" symlink, "h" hard link, "p" fifo, "c", "b"
+    mode: int
+    uid: int
+    gid: int
+    size: int  # apparent size, bytes
+    mtime_ns: int
+    device: tuple[int, int]  # major, minor
+    xattrs: dict[bytes, bytes]
+    sparse: bool
+
+@final
+class Stop:
+    """A request to stop that native calls see soon; any thread may make it, and nobody can take it back."""
+
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+
+def remove_tree(parent_fd: int, name: bytes, /, *, stop: Stop | None = None, within: float | None = None) -> int:
+    """Remove one name of a directory with all below it, without the GIL; 0, or a negative errno.
+
+    However deep and wide, in linear time. No symbolic link is followed, no mount point entered or removed. All that can
+    be removed goes, and the first error is the answer: ``-EBUSY`` when a mount point is in the way, ``-ECANCELED``
+    after ``stop``, ``-ETIMEDOUT`` after ``within`` seconds. A name that is not there is removed.
+    """
+
+@final
+class Extractor:
+    """Makes the files of one layer below a directory. One thread at a time.
+
+    ``root_fd`` stays the caller's. ``owners``: apply owners, device nodes and privileged xattrs (needs root); without
+    it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
+    ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
+    names, links and attributes may ask for beside the entries' own share (``csrc/extract/context.h``).
+    """
+
+    def __new__(
+        cls,
+        root_fd: int,
+        /,
+        *,
+        owners: bool,
+        base: bool,
+        max_entries: int,
+        max_bytes: int,
+        max_directories: int,
+        max_work: int = ...,
+    ) -> Self: ...
+    def feed(self, data: Readable, /) -> int:
+        """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
+    def adopt(self, stager: Stager, count: int, /) -> int:
+        """Do with the next ``count`` entries of a stager what feeding them would do, without the GIL.
+
+        Files are moved into place. 1: there are more; 0: that was all, and ``finish`` is next; a negative number: the
+        code (then the layer is lost), of an entry, or the stager's own behind its last entry. This extractor has been
+        fed nothing and has the stager's ``owners``; the stager has finished or failed and is not closed.
+        """
+    def finish(self) -> int:
+        """Demand the end of the archive, set the times of directories; 0 or a code."""
+    def stop(self) -> None:
+        """From any thread: the call under way, and every other, ends soon with a code."""
+    def close(self) -> None:
+        """Close every descriptor; idempotent, also after an error."""
+    @property
+    def code(self) -> int: ...
+    @property
+    def offset(self) -> int:
+        """Offset in the tar of the header at fault."""
+    @property
+    def path(self) -> bytes:
+        """The entry at fault."""
+    @property
+    def value(self) -> int:
+        """errno for ``EXTRACT_IO``, else the number that was wrong."""
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Bytes of file content written."""
+    @property
+    def size(self) -> int:
+        """What counts for ``max_bytes``, holes excluded: ``bytes``, extended attributes, names that are long."""
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What could not be applied: counts for "owners", "devices", "xattrs"."""
+
+@final
+class Stager:
+    """Makes what of a layer needs no lower layers; ``Extractor.adopt`` makes the rest. One thread at a time.
+
+    Files go, whole and with their metadata, into an empty private directory on the root's file system, under numbers
+    for names; what is adopted leaves it. All entries go into a nameless file there. ``directory_fd`` stays the
+    caller's.
+    Members are as ``Extractor``'s; ``finish`` closes nothing, and ``skipped`` counts only what files could not have.
+    """
+
+    def __new__(
+        cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int, max_work: int = ...
+    ) -> Self: ...
+    def feed(self, data: Readable, /) -> int: ...
+    def finish(self) -> int: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def skipped(self) -> dict[str, int]: ...
+
+# code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit", "io" or "stopped".
+TAR_CODES: dict[int, tuple[str, str]]

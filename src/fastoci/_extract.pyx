@@ -1,0 +1,280 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False, binding=False
+"""The native extractor: tar, files of a layer, their removal. It returns codes and facts and raises nothing typed.
+
+Thin classes over ``csrc/tar/``, ``csrc/extract/`` and ``csrc/io/``; the contract of each is in ``_extract.pyi``.
+"""
+
+import time
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer, PyBuffer_Release
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fastoci.csrc.extract.code cimport EXTRACT_CODE_END, extract_code_describe
+from fastoci.csrc.extract.extract cimport (
+    extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
+    extract_new_stager,
+)
+from fastoci.csrc.extract.facts cimport extract_facts
+from fastoci.csrc.extract.options cimport extract_options
+from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
+from fastoci.csrc.io.stop cimport stop_ask, stop_asked
+from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
+from fastoci.csrc.tar.sink cimport tar_bytes, tar_entry, tar_sink
+from fastoci.csrc.tar.tar cimport tar, tar_feed, tar_finish, tar_free, tar_new, tar_offset, tar_path, tar_status
+
+cdef enum:
+    _WORK = 1 << 24  # about a second, beside what each entry may use
+
+cdef dict _tar_codes():
+    cdef const code_description *text
+    codes = {}
+    for code in range(1, EXTRACT_CODE_END):
+        text = extract_code_describe(code)
+        if text != NULL:
+            codes[code] = (text.kind.decode(), text.sentence.decode())
+    return codes
+
+
+TAR_CODES = _tar_codes()
+
+
+cdef bytes _to_bytes(tar_bytes text):
+    return PyBytes_FromStringAndSize(<const char *>text.data, text.len)
+
+
+cdef class TarEntry:
+    cdef readonly bytes path, link
+    cdef readonly str type
+    cdef readonly uint32_t mode
+    cdef readonly int64_t uid, gid
+    cdef readonly uint64_t size
+    cdef readonly object mtime_ns
+    cdef readonly tuple device
+    cdef readonly dict xattrs
+    cdef readonly bint sparse
+
+
+cdef int _list_entry(void *ctx, const tar_entry *entry) noexcept with gil:
+    cdef TarReader reader = <TarReader>ctx
+    cdef TarEntry made
+    cdef size_t i
+    try:
+        made = TarEntry.__new__(TarEntry)
+        made.path = _to_bytes(entry.path)
+        made.link = _to_bytes(entry.link)
+        made.type = chr(entry.type)
+        made.mode = entry.mode
+        made.uid = entry.uid
+        made.gid = entry.gid
+        made.size = entry.size
+        made.mtime_ns = <object>entry.mtime * 1_000_000_000 + entry.mtime_ns
+        made.device = (entry.devmajor, entry.devminor)
+        made.sparse = entry.sparse != 0
+        made.xattrs = {}
+        for i in range(entry.xattr_count):
+            made.xattrs[_to_bytes(entry.xattrs[i].key)] = _to_bytes(entry.xattrs[i].value)
+        reader._current = made
+    except MemoryError:
+        return TAR_MEMORY
+    return 0
+
+
+cdef int _list_data(void *ctx, uint64_t offset, const uint8_t *data, size_t size) noexcept with gil:
+    return 0
+
+
+cdef int _list_end(void *ctx) noexcept with gil:
+    cdef TarReader reader = <TarReader>ctx
+    reader._entries.append(reader._current)
+    return 0
+
+
+cdef class TarReader:
+    cdef tar *_reader
+    cdef list _entries
+    cdef TarEntry _current
+
+    def __cinit__(self):
+        cdef tar_sink sink
+        sink.entry = _list_entry
+        sink.data = _list_data
+        sink.entry_end = _list_end
+        self._entries = []
+        self._reader = tar_new(&sink, <void *>self)
+        if self._reader == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        tar_free(self._reader)
+
+    def feed(self, data, /):
+        cdef Py_buffer view
+        cdef int code
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            code = tar_feed(self._reader, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return code
+
+    def finish(self):
+        return tar_finish(self._reader)
+
+    def entries(self):
+        entries, self._entries = self._entries, []
+        return entries
+
+    @property
+    def code(self):
+        return tar_status(self._reader)
+
+    @property
+    def offset(self):
+        return tar_offset(self._reader)
+
+    @property
+    def path(self):
+        return _to_bytes(tar_path(self._reader))
+
+
+@cython.final
+cdef class Stop:
+    cdef int _asked
+
+    def set(self):
+        stop_ask(&self._asked)
+
+    def is_set(self):
+        return stop_asked(&self._asked)
+
+
+def remove_tree(int parent_fd, bytes name not None, /, *, Stop stop=None, within=None):
+    cdef remove_bounds bounds
+    cdef const char *path = name
+    cdef int result
+    bounds.stop = NULL if stop is None else &stop._asked
+    bounds.deadline = 0 if within is None else time.monotonic_ns() + int(within * 1e9)
+    with nogil:
+        result = c_remove_tree(parent_fd, path, &bounds)
+    return result
+
+
+cdef class _Layer:
+    """What an extractor and a stager have in common."""
+
+    cdef extract *_extract
+    cdef Stop _stop
+
+    def __cinit__(self, *args, **options):
+        self._stop = Stop()
+
+    def stop(self):
+        self._stop.set()
+
+    def __dealloc__(self):
+        extract_free(self._extract)
+
+    def feed(self, data, /):
+        cdef Py_buffer view
+        cdef int code
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                code = extract_feed(self._extract, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return code
+
+    def finish(self):
+        cdef int code
+        with nogil:
+            code = extract_finish(self._extract)
+        return code
+
+    def close(self):
+        extract_close(self._extract)
+
+    cdef extract_facts _facts(self) noexcept:
+        cdef extract_facts facts
+        extract_get_facts(self._extract, &facts)
+        return facts
+
+    @property
+    def code(self):
+        return self._facts().code
+
+    @property
+    def offset(self):
+        return self._facts().offset
+
+    @property
+    def path(self):
+        cdef extract_facts facts = self._facts()
+        return PyBytes_FromStringAndSize(facts.path, facts.path_len)
+
+    @property
+    def value(self):
+        return self._facts().value
+
+    @property
+    def entries(self):
+        return self._facts().entries
+
+    @property
+    def bytes(self):
+        return self._facts().bytes
+
+    @property
+    def size(self):
+        cdef extract_facts facts = self._facts()
+        return facts.bytes + facts.extra
+
+    @property
+    def skipped(self):
+        cdef extract_facts facts = self._facts()
+        return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
+
+
+@cython.final
+cdef class Stager(_Layer):
+    def __cinit__(
+        self, int directory_fd, /, *, bint owners, uint64_t max_entries, uint64_t max_bytes, uint64_t max_work=_WORK
+    ):
+        cdef extract_options options
+        options.max_directories = 0
+        options.max_work = max_work
+        options.owners = owners
+        options.base = False
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        options.stop = &self._stop._asked
+        self._extract = extract_new_stager(directory_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+
+@cython.final
+cdef class Extractor(_Layer):
+    def __cinit__(
+        self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes,
+        uint64_t max_directories, uint64_t max_work=_WORK,
+    ):
+        cdef extract_options options
+        options.max_directories = max_directories
+        options.max_work = max_work
+        options.owners = owners
+        options.base = base
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        options.stop = &self._stop._asked
+        self._extract = extract_new(root_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+    def adopt(self, Stager stager not None, uint64_t count, /):
+        cdef int result
+        with nogil:
+            result = extract_adopt(self._extract, stager._extract, count)
+        return result
