@@ -99,3 +99,15 @@ def test_what_nothing_writes_yet_is_marked_as_such() -> None:
     marked = {pattern.pattern for pattern, _, is_written in rows() if not is_written}
     assert {pattern.partition("/")[0] for pattern in marked} == {"layers", "ingest"}
     assert "## 9. Unpacked layers (not written yet)" in PAGE.read_text()
+
+
+async def test_gc_leaves_alone_what_nothing_writes_yet(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    async with Engine(store) as engine:
+        kept = [store / "layers" / ("0" * 64) / "done", store / "ingest" / f"layer-{'0' * 64}" / "done"]
+        for file in kept:
+            file.parent.mkdir(parents=True, mode=0o700)
+            file.write_bytes(b"{}")
+            os.utime(file.parent, (0, 0))
+        assert await engine.gc() == ()
+        assert all(file.exists() for file in kept)
