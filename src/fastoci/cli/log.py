@@ -29,6 +29,7 @@ class _Handler(logging.Handler):
         self.show: Callable[[str], None] = _on_stderr
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Show one record, escaped line by line."""
         self.show("\n".join(map(plain, self.format(record).split("\n"))))
 
 

@@ -61,6 +61,7 @@ class Size(click.ParamType["int"]):
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The value of an option's text; a usage error when it has none."""
         text = str(value).upper().removesuffix("B").removesuffix("I")
         factor = 1 << 10 * ("KMGT".find(text[-1:]) + 1) if text[-1:] in "KMGT" and text else 1
         number = text if factor == 1 else text[:-1]
@@ -75,6 +76,7 @@ class Duration(click.ParamType["float"]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The value of an option's text; a usage error when it has none."""
         try:
             return durations.duration_s(str(value), durations.LONG)
         except ValueError:
@@ -171,6 +173,7 @@ class Rate(Size):
     name = "rate"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The value of an option's text; a usage error when it has none."""
         rate = super().convert(str(value).removesuffix("/s"), param, ctx)
         return rate or self.fail("a rate is more than 0", param, ctx)
 

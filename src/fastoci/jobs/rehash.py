@@ -257,6 +257,7 @@ class _File:
         return Outcome(self.target, self._size, None)
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._fd)
 
 

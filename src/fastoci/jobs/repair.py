@@ -150,9 +150,15 @@ class _Source:
 
     @property
     def used(self) -> bool:
+        """Whether it was asked for."""
         return self._found is not None
 
     async def get(self) -> Repository:
+        """The repository; opened by the first call.
+
+        Raises:
+            ReferenceSyntaxError, FastociError: as the engine's opening.
+        """
         if self._found is None:
             self._observe(ImageStarted(self.image))
             self._found = await self._find(Reference.parse(self.image))

@@ -240,9 +240,11 @@ class _Counts:
         self._told = 0
 
     def add(self, size: int) -> None:
+        """Count bytes that were hashed."""
         self.size += size
 
     def done(self, number: int, bad: BadBlob | None) -> None:
+        """Count a digest, and move ``after`` over all that are done without a gap."""
         self.blobs += 1
         if bad is not None:
             self.bad.append(bad)
@@ -254,6 +256,7 @@ class _Counts:
             self._next += 1
 
     def bad_digests(self) -> list[str]:
+        """The digests of all bad blobs so far."""
         return [each.digest for each in list(self.bad)]
 
     def news(self) -> list[BadBlob]:

@@ -85,10 +85,12 @@ class Paths:
 
     @property
     def refs(self) -> Directory:
+        """The directory of all references."""
         return self.directory("refs")
 
     @property
     def leases(self) -> Directory:
+        """The directory of all leases."""
         return self.directory("leases")
 
     def blobs(self, algorithm: str) -> Directory:
@@ -113,6 +115,7 @@ class Paths:
         return self.blobs(digest.algorithm).open(digest.hex, files.READ)
 
     def blob(self, digest: Digest) -> str:
+        """The path of a blob, for people."""
         return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"
 
     def ingest(self, digest: Digest) -> str:
@@ -125,4 +128,5 @@ class Paths:
         return key[:2], key
 
     def ref_path(self, name: str) -> str:
+        """The path of a reference's file, for people."""
         return "/".join((self.root, "refs", *self.ref(name)))

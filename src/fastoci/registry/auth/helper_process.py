@@ -72,12 +72,14 @@ class _Output(asyncio.SubprocessProtocol):
         self.gone = gone
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Keep what fits; one piece beyond the bound ends the program."""
         if len(self.data) <= _OUTPUT:
             self.data += data
         if len(self.data) > _OUTPUT and not self.done.done():
             self.done.set_result(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is open any more."""
         if not self.done.done():
             self.done.set_result(True)
         if not self.gone.done():

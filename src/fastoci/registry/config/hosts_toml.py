@@ -85,6 +85,11 @@ class _Row:
     where: str
 
     def host(self, url: str) -> Host:
+        """The row as a value.
+
+        Raises:
+            FormatError: a key has another type or form.
+        """
         base, authority = self._base(url) if url else (None, "")
         ca = tuple(self._paths("ca"))
         return Host(

@@ -61,6 +61,7 @@ class Candidate:
 
     @property
     def origin(self) -> Origin:
+        """What credentials and trust belong to."""
         return Origin.of(self.base)
 
     @property

@@ -27,6 +27,12 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
+        """Look a name up on a thread.
+
+        Raises:
+            TimeoutError: it took too long.
+            OSError: it has no address.
+        """
         async with asyncio.timeout(self._timeout_s):
             found = await _on_a_thread(host, port, family)
         if self._seen is not None and found:

@@ -25,6 +25,7 @@ class Origin:
 
     @classmethod
     def of(cls, url: URL) -> Origin:
+        """The origin of a URL."""
         return cls(url.scheme, (url.raw_host or "").lower(), url.port or 0)
 
     @classmethod

@@ -53,6 +53,12 @@ class DataFile:
         self._reserved = large and _reserve(fd, offset, size)
 
     def feed(self, buffer: Buffer) -> None:
+        """Append; a large blob leaves the page cache alone.
+
+        Raises:
+            ValueError: it is closed.
+            StoreError: the disk refused.
+        """
         if self.fd < 0:
             raise ValueError(f"{self._path} is closed")
         code = buffer.pwrite(self.fd, self.offset, uncached=self._way is _Way.UNCACHED)
@@ -80,6 +86,7 @@ class DataFile:
         self._drop()
 
     def abort(self) -> None:
+        """Close the file and give back the space that was reserved beyond its end. Idempotent."""
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1

@@ -120,25 +120,36 @@ class StoreIngest:
 
     @property
     def blob(self) -> Descriptor:
+        """As ``interfaces.Ingest.blob``."""
         return self._blob
 
     @property
     def offset(self) -> int:
+        """As ``interfaces.Ingest.offset``."""
         return self._start.offset
 
     @property
     def hash_state(self) -> bytes:
+        """As ``interfaces.Ingest.hash_state``."""
         return self._start.hash_state
 
     @property
     def corrupt_servers(self) -> tuple[str, ...]:
+        """As ``interfaces.Ingest.corrupt_servers``."""
         return self._corrupt_servers
 
     @property
     def sink(self) -> Sink:
+        """As ``interfaces.Ingest.sink``."""
         return self._sink
 
     def checkpoint(self, offset: int, hash_state: bytes) -> None:
+        """As ``interfaces.Ingest.checkpoint``.
+
+        Raises:
+            ValueError: so many bytes are not written.
+            StoreError: the disk refused.
+        """
         if not hash_state:  # an algorithm that cannot be resumed
             return
         if self._sink.fd < 0 or not 0 <= offset <= self._sink.offset:
@@ -146,12 +157,14 @@ class StoreIngest:
         self._record.save(offset, hash_state)
 
     async def commit(self, proof: Verified) -> None:
+        """As ``interfaces.Ingest.commit``; raises as it says."""
         if type(proof) is not Verified or (proof.digest, proof.size) != (self._blob.digest, self._blob.size):
             await self.abort()
             raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
         await self._threads.run(self._commit)
 
     async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
+        """As ``interfaces.Ingest.abort``."""
         if self._held.lock >= 0:
             await self._threads.run(lambda: self.release(discard, corrupt))
 

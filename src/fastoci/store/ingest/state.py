@@ -24,6 +24,11 @@ class State:
     hash_state: bytes
 
     def encode(self) -> bytes:
+        """The record as it is on disk.
+
+        Raises:
+            ValueError: it is longer than a record may be.
+        """
         text = json.dumps(
             {
                 "boot_id": self.boot_id,
