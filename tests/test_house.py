@@ -15,9 +15,9 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 FILE_LINES = 450
 FUNCTION_LINES = 45
 PARAMETERS = 7
-DOCUMENTED = 0.96
+DOCUMENTED = 0.98
 CLONE_LINES = 8
-OWED = ("_core.pyx", "csrc/", "jobs/", "registry/")  # whose owners have not landed yet
+OWED = ("_core.pyx", "csrc/tests/", "registry/http/transport.py")  # whose owners have not landed yet
 
 PYTHON = sorted(SOURCE.rglob("*.py"))
 CYTHON = sorted(SOURCE.rglob("*.p[yx][xd]"))

@@ -75,9 +75,9 @@ if TYPE_CHECKING:
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
     from fastoci.limits import Limits as Limits
-    from fastoci.registry.auth.login import logged_in as logged_in
-    from fastoci.registry.auth.login import login as login
-    from fastoci.registry.auth.login import logout as logout
+    from fastoci.registry.login import logged_in as logged_in
+    from fastoci.registry.login import login as login
+    from fastoci.registry.login import logout as logout
     from fastoci.registry.options import RegistryOptions as RegistryOptions
     from fastoci.store.gc.collect import GcItem as GcItem
     from fastoci.store.gc.collect import GcPlan as GcPlan
@@ -110,9 +110,9 @@ _EXPORTS = {
     "errors": "",
     "events": "",
     "info": "info",
-    "logged_in": "registry.auth.login",
-    "login": "registry.auth.login",
-    "logout": "registry.auth.login",
+    "logged_in": "registry.login",
+    "login": "registry.login",
+    "logout": "registry.login",
     "pull": "engine",
 }
 

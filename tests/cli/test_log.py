@@ -17,7 +17,8 @@ import pytest
 from fastoci.cli import errors, log
 from fastoci.cli.main import program
 from fastoci.cli.progress.bars import Bars
-from fastoci.cli.progress.display import BestEffortStream, Json
+from fastoci.cli.progress.display import Json
+from fastoci.cli.progress.stream import BestEffortStream
 from fastoci.events import ImageStarted
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of

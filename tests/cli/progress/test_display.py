@@ -15,8 +15,9 @@ from rich.console import Console
 
 from fastoci import events
 from fastoci.cli.progress.bars import Bars, draw
-from fastoci.cli.progress.display import BestEffortStream, Json, Log, Quiet, choose
+from fastoci.cli.progress.display import Json, Log, Quiet, choose
 from fastoci.cli.progress.state import ProgressState, extent
+from fastoci.cli.progress.stream import BestEffortStream
 from fastoci.events import (
     BlobDone,
     BlobFailed,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from fastoci.cli.progress.display import BestEffortStream
+    from fastoci.cli.progress.stream import BestEffortStream
 
 _MARK_S: Final = 1.0  # a rate over less jumps about
 _IMAGES: Final = 6  # rows at most, so that everything fits a terminal of 24 lines

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import re
@@ -17,27 +15,10 @@ from fastoci import events
 from fastoci.cli.formatting import plain
 from fastoci.cli.progress.notes import Trouble, log_line
 from fastoci.cli.progress.state import QUIET_S, ProgressState, overview, state, summary
+from fastoci.cli.progress.stream import BestEffortStream
 
 _EVERY_S: Final = 5.0  # between the lines of a log
 _LINES: Final = 8  # images with a line of their own at a time; beyond, one line tells of all
-
-
-class BestEffortStream(io.TextIOBase):
-    """A stream that nobody needs to read: what cannot be written is dropped, and the job goes on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str, /) -> int:
-        """Write and flush."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-            self._stream.flush()
-        return len(text)
-
-    def line(self, text: str) -> None:
-        """Write one line."""
-        self.write(f"{text}\n")
 
 
 class Display(Protocol):

@@ -28,10 +28,10 @@ from fastoci.errors import (
     StoreError,
     UnauthorizedError,
 )
+from fastoci.registry.auth.auth_file_edit import edit
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import load
-from fastoci.registry.auth.login import keep, logged_in, login, logout
-from fastoci.registry.auth_edit import edit
+from fastoci.registry.login import keep, logged_in, login, logout
 from support.attacker import Attacker, scene
 from support.helper_programs import HelperProgram
 from support.scripted_server import Asked, Raw, Script, answer, as_json, serving, unauthorized

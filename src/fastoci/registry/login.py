@@ -22,11 +22,11 @@ from fastoci.image.reference import Reference
 from fastoci.path_walk import absolute
 from fastoci.registry.auth import auth_file
 from fastoci.registry.auth.auth_file import AuthFile
+from fastoci.registry.auth.auth_file_edit import edit
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credential_helpers import CredentialHelpers
 from fastoci.registry.auth.credentials import load
-from fastoci.registry.auth_edit import edit
 from fastoci.registry.config import endpoints
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, candidates
@@ -127,7 +127,7 @@ def keep(path: Path, key: str, credential: Credential, *, helper: str) -> None:
     """Write the entry for ``key``, which is ``normal``, into an auth file; an empty one when a helper has the secret.
 
     Raises:
-        FormatError, StoreError: as for ``auth_edit.edit``.
+        FormatError, StoreError: as for ``auth_file_edit.edit``.
     """
     pair = f"{credential.username}:{credential.password}"
     entry = {} if helper else {"auth": base64.b64encode(pair.encode()).decode()}
