@@ -29,6 +29,7 @@ setup(
             extension("_core", "io", "sha256"),
             extension("_inflate", "inflate"),
             extension("_extract", "io", "tar", "extract"),
-        ]
+        ],
+        include_path=["src"],
     )
 )
