@@ -16,7 +16,7 @@ import fastoci
 from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, StoreBusyError, StoreError, UnpackError
 from fastoci.registry.auth import auth_file, kubelet
-from fastoci.registry.config import certs_d
+from fastoci.registry.config import files as config_files
 from fastoci.registry.http.tls import Tls, context
 
 OTHER = 65534  # a user who is neither root nor the one of the tests
@@ -250,7 +250,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_ever(
     with pytest.raises(FormatError, match="this pipe has not ended"):
         auth_file.read(tmp_path / "pipe")
     with pytest.raises(FormatError, match="this pipe has not ended"):
-        certs_d.contents(tmp_path / "pipe")
+        config_files.read(tmp_path / "pipe", "configuration file")
     with pytest.raises(FormatError, match="this pipe has not ended"):
         kubelet.load(tmp_path / "pipe", tmp_path, {})
 
@@ -276,9 +276,9 @@ def test_what_is_written_to_a_pipe_is_read_to_its_end_or_limit(tmp_path: Path) -
 def test_a_certificate_or_layer_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(FormatError, match="is no regular file"):
+    with pytest.raises(FormatError, match="not a regular file"):
         context(Tls(ca=(pipe,)), verify=True)
-    with pytest.raises(FormatError, match="is no regular file"):
+    with pytest.raises(FormatError, match="not a regular file"):
         context(Tls(client=((pipe, pipe),)), verify=True)
     with pytest.raises(UnpackError, match="not from a pipe"):
         asyncio.run(fastoci.apply(tmp_path / "tree", [pipe]))

@@ -114,7 +114,7 @@ async def test_a_registry_that_asks_for_nothing_is_told_apart(authfile: Path) ->
 
 async def test_what_is_no_registry_gets_no_credentials(authfile: Path) -> None:
     async with serving(lambda asked: answer(404)) as server:
-        with pytest.raises(NotFoundError, match="is no registry"):
+        with pytest.raises(NotFoundError, match="is not a registry"):
             await login(server.address, "me", "hunter2", authfile=authfile)
     with pytest.raises(ConnectError):
         await login(server.address, "me", "hunter2", authfile=authfile)

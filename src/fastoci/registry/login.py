@@ -32,7 +32,8 @@ from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, candidates
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.proxy import proxy_for
-from fastoci.registry.http.transport import Reply, RequestOptions, Transport
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.urls import redact
 
 StrPath = str | os.PathLike[str]
@@ -56,11 +57,11 @@ async def login(
         authfile: where they are kept; by default ``REGISTRY_AUTH_FILE``, or where podman and skopeo keep theirs.
         cert_dir: certificates, instead of those of ``certs.d``.
     Raises:
-        ReferenceSyntaxError: ``host`` is no registry.
+        ReferenceSyntaxError: ``host`` is not a registry.
         UnauthorizedError: the registry does not take them, or they may not be told to its token service.
         RegistryError, TransportError: it cannot be asked.
         CredentialError: the file names a helper that does not keep them, or would keep them for more than ``host``.
-        FormatError, StoreError: the file is no auth file, or cannot be written; or one of ``docs/mirrors.md`` is wrong.
+        FormatError, StoreError: a file is not what it should be (docs/mirrors.md), or the auth file cannot be written.
     """
     key, there = _key(host)
     credential = Credential(user, password)
@@ -87,9 +88,9 @@ async def logout(
     Args:
         host: as for ``login``; None for all that the file has, or has in the keeping of helpers.
     Raises:
-        ReferenceSyntaxError: ``host`` is no registry.
+        ReferenceSyntaxError: ``host`` is not a registry.
         CredentialError: a helper fails.
-        FormatError, StoreError: the file is no auth file, or cannot be written.
+        FormatError, StoreError: the file is not an auth file, or cannot be written.
     """
     path = absolute(auth_file.writable(None if authfile is None else Path(authfile), environ))
     wanted = None if host is None else _key(host)[0]
@@ -153,7 +154,7 @@ def _key(text: str) -> tuple[str, Reference]:
     except ReferenceSyntaxError:
         there = None
     if there is None or there.tag != "latest" or there.domain != key.partition("/")[0]:
-        raise ReferenceSyntaxError(f"{text[:200]!r} is no registry: expected HOST[:PORT], with a dot or a port in it")
+        raise ReferenceSyntaxError(f"{text[:200]!r} is not a registry: expected HOST[:PORT], with a dot or port in it")
     return key, there
 
 
@@ -210,7 +211,7 @@ async def _ask(transport: Transport, auth: Authenticator, place: Candidate, name
 
     reply = await auth.request(place.origin, "", send, find, name=name, verified=endpoint.tls.verify)
     if reply.status != 200:
-        raise await error_of(reply, hint=f"{redact(url)} is no registry" if reply.status == 404 else "")
+        raise await error_of(reply, hint=f"{redact(url)} is not a registry" if reply.status == 404 else "")
     reply.close()
     return asked
 

@@ -158,7 +158,7 @@ def test_a_terminal_is_asked_and_does_not_show_the_password(
         (["login", "r.test", "-u", "me", "--password-stdin"], "", "stdin holds no password"),
         (["login", "r.test", "-u", "me", "--password-stdin"], "a\nb\n", "stdin holds no password"),
         (["login"], "", "Missing argument"),
-        (["login", "registry", "-u", "me", "--password-stdin"], "pw", "is no registry"),
+        (["login", "registry", "-u", "me", "--password-stdin"], "pw", "is not a registry"),
         (["logout"], "", "give HOST or --all"),
         (["logout", "r.test", "--all"], "", "give HOST or --all"),
         (["pull", "r.test/x", "--image-credential-provider-config", "f"], "", "go together"),

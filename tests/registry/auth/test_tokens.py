@@ -16,7 +16,8 @@ from fastoci.errors import CredentialError, DeniedError, RegistryError, Unauthor
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import Origin, parse_url
 from support.scripted_server import Asked, Raw, Server, answer, as_json, serving, unauthorized
 
@@ -332,7 +333,7 @@ async def test_a_token_that_ran_out_while_its_first_request_waited_is_replaced()
 @pytest.mark.parametrize("said", [b'{"token":"s3cret",', b'"s3cret"', b"s3cret"])
 async def test_what_a_token_service_answers_is_not_shown(said: bytes) -> None:
     async with asking(Realm(says=said)) as client:
-        with pytest.raises(UnauthorizedError, match="no JSON object") as caught:
+        with pytest.raises(UnauthorizedError, match="not a JSON object") as caught:
             await client.get()
     assert "s3cret" not in str(caught.value)
 

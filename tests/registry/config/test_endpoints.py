@@ -110,7 +110,7 @@ def test_docker_hub_is_the_origin_under_each_of_its_names(tmp_path: Path) -> Non
 def test_a_location_that_makes_no_name_is_an_error_that_names_the_file(tmp_path: Path, location: str) -> None:
     text = f'[[registry]]\nprefix = "r.test"\nlocation = "{location}"'
     config = load({}, 0, registries=_conf(tmp_path / "conf", text), root=tmp_path)
-    with pytest.raises(FormatError, match=r"/conf: .*'r\.test'.*no host"):
+    with pytest.raises(FormatError, match=r"/conf: .*'r\.test'.*not of the form host"):
         endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
     assert _bases("s.test/a", config) == ["https://s.test/v2"]
 
@@ -278,9 +278,9 @@ def test_one_directory_of_certificates_is_for_every_host(tmp_path: Path) -> None
 
 
 def test_a_directory_asked_for_by_name_must_be_one(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="absent: this is no directory"):
+    with pytest.raises(FormatError, match="absent: this is not a directory"):
         load({}, 0, hosts_dir=tmp_path / "absent", root=tmp_path)
-    with pytest.raises(FormatError, match="absent: this is no directory"):
+    with pytest.raises(FormatError, match="absent: this is not a directory"):
         load({}, 0, cert_dir=tmp_path / "absent", root=tmp_path)
 
 

@@ -21,7 +21,8 @@ from fastoci.image.digest import Digest
 from fastoci.registry.fetch.body import Body
 from fastoci.registry.http import servers
 from fastoci.registry.http.direct_receiver import DirectReceiver
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import parse_url
 from support.scripted_server import Buffers, drain, drain_until_error
 

@@ -17,7 +17,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.registry.fetch.body import Body
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import parse_url
 from support.scripted_server import Buffers
 

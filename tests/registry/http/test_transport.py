@@ -14,8 +14,9 @@ from yarl import URL
 
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError, TruncatedError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.tls import Tls
-from fastoci.registry.http.transport import Reply, RequestOptions, Transport
+from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.urls import Origin, parse_url, redact
 from support.scripted_server import Asked, Raw, Server, answer, serving
 

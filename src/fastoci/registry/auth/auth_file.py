@@ -15,13 +15,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from fastoci import files
 from fastoci.errors import FormatError
 from fastoci.registry.auth.credential import Credential
+from fastoci.registry.config import files
 
-FILE_SIZE: Final = 1 << 20  # bytes; a real one holds a few kilobytes
+KIND: Final = "auth file"
 HUB: Final = "docker.io"
 HUB_KEY: Final = "https://index.docker.io/v1/"  # Docker Hub's name for docker and for helpers
 _HUB_NAMES: Final = frozenset({HUB, "index.docker.io", "registry-1.docker.io"})
@@ -59,7 +59,7 @@ def read_all(authfile: Path | None, environ: Mapping[str, str]) -> tuple[AuthFil
         authfile: the only file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else ``DOCKER_AUTH_CONFIG`` holds
             the first, and the usual places the others.
     Raises:
-        FormatError: one is no auth file, or one that was asked for by name cannot be read.
+        FormatError: one is not an auth file, or one that was asked for by name cannot be read.
     """
     named = authfile or _path(environ, "REGISTRY_AUTH_FILE")
     if named is not None:
@@ -90,34 +90,14 @@ def read(path: Path) -> bytes:
     Raises:
         FormatError: it cannot be read (caused by the ``OSError``), or is too large to be one.
     """
-    try:
-        data = files.read_start(path, FILE_SIZE + 1)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
-    return _demand_size(data, path)
-
-
-def read_open(file: BinaryIO, path: Path) -> bytes:
-    """The bytes of an auth file that is open.
-
-    Raises:
-        FormatError: it is too large to be one.
-        OSError: the disk refused.
-    """
-    return _demand_size(file.read(FILE_SIZE + 1), path)
-
-
-def _demand_size(data: bytes, path: Path) -> bytes:
-    if len(data) > FILE_SIZE:
-        raise FormatError(f"{path}: larger than {FILE_SIZE} bytes, this is no auth file")
-    return data
+    return files.read(path, KIND)
 
 
 def document(data: bytes, where: str) -> dict[str, object]:
     """The JSON object of an auth file; an empty file, which tools create before the first login, is an empty one.
 
     Raises:
-        FormatError: it is no JSON object.
+        FormatError: it is not a JSON object.
     """
     if not data.strip():
         return {}
@@ -127,7 +107,7 @@ def document(data: bytes, where: str) -> dict[str, object]:
         # The cause is dropped: its text may quote the file.
         raise FormatError(f"{where}: this auth file is not JSON") from None
     if not isinstance(found, dict):
-        raise FormatError(f"{where}: this auth file is no JSON object")
+        raise FormatError(f"{where}: this auth file is not a JSON object")
     return found
 
 
@@ -163,13 +143,13 @@ def member(found: Mapping[str, object], name: str, where: str) -> dict[str, obje
     """An object in an auth file; empty when it is absent.
 
     Raises:
-        FormatError: it is no object.
+        FormatError: it is not an object.
     """
     value = found.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise FormatError(f"{where}: {name!r} of this auth file is no object")
+        raise FormatError(f"{where}: {name!r} of this auth file is not an object")
     return value
 
 

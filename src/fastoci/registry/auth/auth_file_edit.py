@@ -14,7 +14,8 @@ from pathlib import Path
 
 from fastoci import files, locks, path_walk
 from fastoci.errors import FormatError, StoreError
-from fastoci.registry.auth.auth_file import document, read_open
+from fastoci.registry.auth.auth_file import KIND, document
+from fastoci.registry.config import files as config_files
 
 
 def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
@@ -25,7 +26,7 @@ def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
     Args:
         path: absolute.
     Raises:
-        FormatError: the file is no auth file; it is left as it is.
+        FormatError: the file is not an auth file; it is left as it is.
         StoreBusyError: another process changes it; nothing was done.
         StoreError: it cannot be written, or is another user's.
     """
@@ -66,4 +67,4 @@ def _document(directory: int, name: str, path: Path) -> tuple[dict[str, object],
         if info.st_uid not in (0, os.geteuid(), above.st_uid):  # in /tmp: it would be given what is written
             text = f"{path}: this auth file belongs to user {info.st_uid}, in a directory of user {above.st_uid}"
             raise StoreError(text, path=str(path))
-        return document(read_open(file, path), str(path)), (info.st_uid, info.st_gid)
+        return document(config_files.read_open(file, path, KIND), str(path)), (info.st_uid, info.st_gid)

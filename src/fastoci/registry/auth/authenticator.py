@@ -26,7 +26,8 @@ from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.tokens import TokenServices, basic
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 

@@ -69,7 +69,7 @@ class Credentials:
         Args:
             mirror: the host is not the one that the reference names: what the user gave is not for it.
         Raises:
-            CredentialError: a helper or plugin fails; that it knows nothing is no failure.
+            CredentialError: a helper or plugin fails; that it knows nothing is not a failure.
         """
         if self._explicit is not None and not mirror:
             return self._explicit

@@ -17,17 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fastoci import files
 from fastoci.durations import duration_s
 from fastoci.errors import CredentialError, FormatError
 from fastoci.registry.auth import kubelet_match
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.helper_process import run
+from fastoci.registry.config import files
 
 _VERSIONS: Final = ("v1", "v1beta1", "v1alpha1")
 _CONFIGS: Final = frozenset(f"kubelet.config.k8s.io/{version}" for version in _VERSIONS)
 _PROTOCOLS: Final = frozenset(f"credentialprovider.kubelet.k8s.io/{version}" for version in _VERSIONS)
-_CONFIG_SIZE: Final = 1 << 20  # bytes
 _TIMEOUT_S: Final = 60.0  # the kubelet's own
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a program in the directory
 
@@ -126,7 +125,7 @@ class Providers:
             return _answer(json.loads(output), provider)
         except (ValueError, RecursionError, KeyError):
             # The cause is dropped: its text may quote the answer.
-            problem = f"its answer for {image} is no CredentialProviderResponse of {provider.protocol}"
+            problem = f"its answer for {image} is not a CredentialProviderResponse of {provider.protocol}"
             raise CredentialError(f"{where}: {problem}", program=provider.name) from None
 
 
@@ -138,16 +137,11 @@ def load(
     Args:
         bin_dir, environ, clock: as for ``Providers``.
     Raises:
-        FormatError: it cannot be read, or is no CredentialProviderConfig.
+        FormatError: it cannot be read, or is not a CredentialProviderConfig.
     """
     import yaml
 
-    try:
-        data = files.read_start(config, _CONFIG_SIZE + 1)
-    except OSError as error:
-        raise FormatError(f"{config}: cannot read this credential provider config: {error.strerror}") from error
-    if len(data) > _CONFIG_SIZE:
-        raise FormatError(f"{config}: larger than {_CONFIG_SIZE} bytes, this is no credential provider config")
+    data = files.read(config, "credential provider config")
     try:
         found = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -161,7 +155,7 @@ def load(
         raise FormatError(f"{config}: its apiVersion is not one of {', '.join(sorted(_CONFIGS))}")
     entries = found.get("providers")
     if not isinstance(entries, list) or not entries:
-        raise FormatError(f"{config}: 'providers' is no list of at least one")
+        raise FormatError(f"{config}: 'providers' is not a list of at least one")
     read = [_provider(entry, f"{config}: providers[{index}]") for index, entry in enumerate(entries)]
     providers = tuple(provider for provider in read if provider is not None)
     if len({provider.name for provider in providers}) != len(providers):
@@ -172,7 +166,7 @@ def load(
 def _provider(entry: object, where: str) -> Provider | None:
     """One entry; None for a provider that only works for a pod."""
     if not isinstance(entry, dict):
-        raise FormatError(f"{where} is no object")
+        raise FormatError(f"{where} is not an object")
     tokens = entry.get("tokenAttributes")
     if isinstance(tokens, dict) and tokens.get("requireServiceAccount"):
         return None
@@ -185,13 +179,13 @@ def _provider(entry: object, where: str) -> Provider | None:
         try:
             kubelet_match.matches(image, "host/path")
         except ValueError:
-            raise FormatError(f"{where}: 'matchImages' has {image[:80]!r}, which is no pattern") from None
+            raise FormatError(f"{where}: 'matchImages' has {image[:80]!r}, which is not a pattern") from None
     if not images:
         raise FormatError(f"{where}: 'matchImages' is empty")
     try:
         cache_s = duration_s(str(entry.get("defaultCacheDuration")))
     except ValueError:
-        raise FormatError(f"{where}: 'defaultCacheDuration' is no duration as 12h or 30m0s") from None
+        raise FormatError(f"{where}: 'defaultCacheDuration' is not a duration as 12h or 30m0s") from None
     return Provider(
         name, tuple(images), cache_s, protocol, _strings(entry.get("args"), f"{where}: 'args'"), _env(entry, where)
     )
@@ -201,7 +195,7 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
-        raise FormatError(f"{where} is no list of strings")
+        raise FormatError(f"{where} is not a list of strings")
     return tuple(value)
 
 
@@ -211,7 +205,7 @@ def _env(entry: Mapping[str, object], where: str) -> tuple[tuple[str, str], ...]
     for each in variables if isinstance(variables, list) else [None]:
         name, value = (each.get("name"), each.get("value")) if isinstance(each, dict) else (None, None)
         if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str):
-            raise FormatError(f"{where}: 'env' is no list of objects with a name and a value")
+            raise FormatError(f"{where}: 'env' is not a list of objects with a name and a value")
         pairs.append((name, value))
     return tuple(pairs)
 
@@ -222,7 +216,7 @@ def _subjects(image: str) -> dict[str, str]:
 
 
 def _answer(found: object, provider: Provider) -> _Answer:
-    """Raises ValueError or KeyError for what is no answer."""
+    """Raises ValueError or KeyError for what is not an answer."""
     if (
         not isinstance(found, dict)
         or found["kind"] != "CredentialProviderResponse"

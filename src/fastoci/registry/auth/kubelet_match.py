@@ -21,7 +21,7 @@ def matches(pattern: str, image: str) -> bool:
     """Whether ``pattern`` means ``image``, which is ``domain/path``.
 
     Raises:
-        ValueError: it is no pattern.
+        ValueError: it is not a pattern.
     """
     host, port, path = _split(pattern)
     target_host, target_port, target_path = _split(image)
@@ -35,7 +35,7 @@ def matches(pattern: str, image: str) -> bool:
 
 
 def best(patterns: Iterable[str], image: str) -> str | None:
-    """The longest of the keys of an answer that mean ``image``; those that are no patterns are passed over.
+    """The longest of the keys of an answer that mean ``image``; those that are not patterns are passed over.
 
     The old spellings of a host, ``https://host/v1/`` and ``/v2/``, mean all of it; Docker Hub has two names.
     """

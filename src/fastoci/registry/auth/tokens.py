@@ -27,8 +27,9 @@ from fastoci.errors import UnauthorizedError
 from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.http.error_response import error_of
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import drips
-from fastoci.registry.http.transport import Reply, Transport
+from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.untrusted import typed
 from fastoci.registry.http.urls import Origin, parse_url, redact
 
@@ -126,7 +127,7 @@ def _realm(challenge: Challenge, origin: Origin) -> URL:
         realm = parse_url(challenge.params["realm"])
     except ValueError:
         raise UnauthorizedError(
-            f"{registry}: names a token service that is no http(s) URL", url=registry, status=401
+            f"{registry}: names a token service that is not an http(s) URL", url=registry, status=401
         ) from None
     if origin.scheme == "https" and realm.scheme != "https":
         raise UnauthorizedError(
@@ -143,7 +144,7 @@ def _token(body: bytes, url: str) -> tuple[str, float]:
             document = json.loads(body)
     if not isinstance(document, dict):
         # None of the body is shown: it may be a token in another form, or a JSON object that was cut.
-        text = f"{url}: the token service answers with {len(body)} bytes that are no JSON object"
+        text = f"{url}: the token service answers with {len(body)} bytes that are not a JSON object"
         raise UnauthorizedError(text, url=url, status=200)
     token = document.get("token") or document.get("access_token")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):

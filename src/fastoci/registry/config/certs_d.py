@@ -8,16 +8,14 @@ Spec: containers-certs.d(5); docker "Verify repository client with certificates"
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastoci import files
 from fastoci.errors import FormatError
+from fastoci.registry.config import files
 
-_FILE_SIZE = 1 << 20  # bytes; a real one holds a few kilobytes
 _HOSTS = "hosts.toml"
 
 
@@ -86,27 +84,10 @@ def read(path: Path) -> Folder | None:
     hosts, problem = None, ""
     if _HOSTS in names:
         try:
-            hosts = contents(path / _HOSTS)
+            hosts = files.read(path / _HOSTS, "configuration file")
         except FormatError as error:
             problem = error.message
     return Folder(path, names, hosts, problem)
-
-
-def contents(path: Path, *, demanded: bool = True) -> bytes | None:
-    """A configuration file; None when it is absent and nobody demanded it.
-
-    Raises:
-        FormatError: it cannot be read, or is far too large.
-    """
-    try:
-        data = files.read_start(path, _FILE_SIZE + 1)
-    except OSError as error:
-        if not demanded and error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return None
-        raise FormatError(f"{path}: cannot read this configuration file: {error.strerror}") from error
-    if len(data) > _FILE_SIZE:
-        raise FormatError(f"{path}: larger than {_FILE_SIZE} bytes, this is no configuration file")
-    return data
 
 
 def _names(directory: Path) -> tuple[str, ...]:

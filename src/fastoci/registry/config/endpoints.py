@@ -87,7 +87,7 @@ def load(
         tables = registries_conf.load(environ, uid, root=root, only=registries)
     for named in (hosts_dir, cert_dir):
         if named is not None and not named.is_dir():
-            raise FormatError(f"{named}: this is no directory that can be read")
+            raise FormatError(f"{named}: this is not a directory that can be read")
     hosts = [hosts_dir] if hosts_dir is not None else []
     if hosts_dir is None and registries is None:
         hosts += _containerd(environ, uid, root)
@@ -190,7 +190,7 @@ class _View:
     def _no_name(self, table: Registry, name: str) -> FormatError:
         return FormatError(
             f"{table.file}: the [[registry]] with prefix {table.prefix!r} makes {name!r} of {self._reference.name!r}, "
-            "which is no host[:port]/repository; write another location, or a table for this name alone"
+            "which is not of the form host[:port]/repository; write another location, or a table for this name alone"
         )
 
     def direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:

@@ -15,7 +15,8 @@ from enum import Enum
 from pathlib import Path
 
 from fastoci.errors import FormatError
-from fastoci.registry.config.certs_d import config_home, contents
+from fastoci.registry.config import files
+from fastoci.registry.config.certs_d import config_home
 
 
 class When(Enum):
@@ -83,7 +84,7 @@ def load(environ: Mapping[str, str], uid: int, *, root: Path, only: Path | None 
     tables: dict[str, Registry] = {}
     helpers: tuple[str, ...] = ()
     for path, demanded in _files(environ, uid, root, only):
-        data = contents(path, demanded=demanded)
+        data = (files.read if demanded else files.read_if_there)(path, "configuration file")
         if data is None:
             continue
         read = parse(data, path)

@@ -12,9 +12,9 @@ from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, Tru
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry.http.content_encoding import DecodedBody
 from fastoci.registry.http.direct_receiver import DirectReceiver
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.throughput import BY_ITSELF, StallDetector, StallPolicy
-from fastoci.registry.http.transport import Reply
 
 _CHECK_S: Final = 1.0  # between two checks of how fast the bytes come
 _END_S: Final = 1.0  # for the end of a body after its last byte
@@ -116,7 +116,7 @@ class Body:
             took = buffer.append(wanted, start) if start < len(wanted) else 0
             self._rest = data[start + took :]
             self._count(took)
-            self._detector.count(start)  # what is skipped comes, too: it is no stall
+            self._detector.count(start)  # what is skipped comes, too: it is not a stall
             if self.left > stop:
                 self._check()
         if not self.left:

@@ -208,11 +208,11 @@ class Failover:
     async def failed(self, reason: Exception, candidate: Candidate) -> None:
         """Note that a candidate failed, and wait until the next may be asked.
 
-        What is broken off at a candidate that was left for another is no failure.
+        What is broken off at a candidate that was left for another is not a failure.
 
         Raises:
             FastociError: nobody is left.
-            MemoryError: that was the reason, which is no server's fault.
+            MemoryError: that was the reason, which is not the fault of a server.
         """
         if candidate is not self.candidate:
             return

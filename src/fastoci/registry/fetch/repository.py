@@ -27,7 +27,7 @@ from fastoci.registry.fetch.resuming_range import ResumingRange
 from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.content_encoding import check_identity, content_type
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.transport import Reply
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.untrusted import parsed
 
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
@@ -223,7 +223,7 @@ def _check_type(media_type: str, data: bytes, url: str) -> None:
 
     Raises:
         FormatError: they are another kind of document, or none.
-        UnsupportedError: it is no type of manifest or index.
+        UnsupportedError: it is not a type of manifest or index.
     """
     try:
         if media_type in mediatype.INDEXES:

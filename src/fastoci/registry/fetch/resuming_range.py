@@ -23,8 +23,8 @@ from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http import content_range
 from fastoci.registry.http.content_encoding import check_identity, is_gzip, is_page, is_plain
 from fastoci.registry.http.error_response import error_of
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import RENEWALS, StallPolicy
-from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 

@@ -16,8 +16,9 @@ from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
-from fastoci.registry.http.transport import Reply, RequestOptions, Transport
+from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.urls import Origin, parse_url
 
 

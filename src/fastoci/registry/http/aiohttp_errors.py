@@ -35,7 +35,7 @@ def translate(error: Exception, url: str, *, received: int = 0, answered: bool =
     if isinstance(error, aiohttp.ClientConnectorError):
         return _connect(error, url)
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
-        return RegistryError(f"{url}: this is no address to connect to", url=url)
+        return RegistryError(f"{url}: this is not an address to connect to", url=url)
     if answered:
         return _body(error, url, received)
     if isinstance(error, aiohttp.ClientResponseError):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fastoci.errors import TransportError, TruncatedError
-from fastoci.registry.http.transport import Reply
+from fastoci.registry.http.reply import Reply
 
 _PIECE: Final = 256 << 10  # bytes decoded at a time: an encoded zero is a thousand plain ones
 _BITE: Final = 16 << 10  # bytes decoded from at a time: zlib copies what is left of them at the end of each member
@@ -60,7 +60,7 @@ class DecodedBody:
     """The content of a gzip body of at most ``size`` bytes of content. Belongs to one task.
 
     Args:
-        check: called whenever bytes came that are no content, headers and members of nothing; may raise.
+        check: called whenever bytes came that are not content, headers and members of nothing; may raise.
     """
 
     def __init__(self, reply: Reply, size: int, check: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ class DecodedBody:
         """Up to 256 KiB of content that came; empty at its end.
 
         Raises:
-            TransportError: as ``Reply.some`` and ``check``; and it is no gzip, or is longer than its content can be.
+            TransportError: as ``Reply.some`` and ``check``; and it is not gzip, or is longer than its content can be.
         """
         while True:
             if not self._input:
@@ -85,7 +85,7 @@ class DecodedBody:
             try:
                 data = self._decoded()
             except zlib.error as error:
-                raise self._broken("is no gzip, though it is said to be") from error
+                raise self._broken("is not gzip, though it is said to be") from error
             if data:
                 return data
             if self._reply.received > self._maximum:

@@ -20,8 +20,8 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import drips
-from fastoci.registry.http.transport import Reply
 from fastoci.registry.http.untrusted import parsed
 
 _BODY_SIZE = 64 << 10  # bytes of an error's body that are read
@@ -29,7 +29,7 @@ _MESSAGE_SIZE = 256  # characters of the registry's own message that are shown
 
 
 async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
-    """The error for an answer that is no success. Reads the body and closes the reply.
+    """The error for an answer that is not a success. Reads the body and closes the reply.
 
     Args:
         hint: what the user can do, added to the message.

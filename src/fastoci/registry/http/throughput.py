@@ -1,7 +1,7 @@
 """When a body is too slow: judged by throughput, so that a byte now and then does not pass for life. Pure.
 
 Rules:
-1. Only time in which somebody waits for bytes counts: a reader that is busy is no fault of the sender.
+1. Only time in which somebody waits for bytes counts: a busy reader is not the sender's fault.
 2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
 3. Below a quarter (``PEERS``) of the median of the same server's parts, over ``PEERS_S`` seconds, it is starved: a new
    connection often reaches another machine, or another path.

@@ -26,16 +26,15 @@ import aiohttp
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import FastociError, RegistryError, TimedOutError, TruncatedError
+from fastoci.errors import RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, translate
 from fastoci.registry.http.aiohttp_protocol import ClientProtocol
-from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.name_lookup import Resolver
+from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
-from fastoci.registry.http.throughput import StallDetector
 from fastoci.registry.http.tls import Tls, context
-from fastoci.registry.http.untrusted import typed, unexpected
+from fastoci.registry.http.untrusted import typed
 from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
 
 _LOG: Final = logging.getLogger(__name__)
@@ -80,115 +79,6 @@ class _Hop:
         if Origin.of(url) == Origin.of(self.url):
             return replace(self, url=url)
         return _Hop(url, {}, None, None, redirected=True)
-
-
-class Reply:
-    """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it.
-
-    ``redirected``: it is from another origin than was asked first.
-    """
-
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        hop: _Hop,
-        read_s: float,
-        secrets: Callable[[], frozenset[str]],
-    ) -> None:
-        url = hop.url
-        self.redirected = hop.redirected
-        self.status = response.status
-        self.method = response.method
-        self.origin = Origin.of(url)
-        self.url = redact(url)
-        self.received = 0
-        self._response = response
-        self._receiver: DirectReceiver | None = None
-        self._begun = time.monotonic()
-        self._logged = False
-        self._secret = bool(url.raw_query_string)
-        self._read_s = read_s
-        self._secrets = secrets
-
-    def masked(self, text: str) -> str:
-        """The server's words, without the secrets of the request: some servers repeat them."""
-        for secret in sorted(self._secrets(), key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
-
-    def header(self, name: str) -> str:
-        """The header's values joined with commas, empty when there is none."""
-        return ", ".join(self._response.headers.getall(name, ()))
-
-    @property
-    def length(self) -> int | None:
-        """The announced bytes of the body; None when it is not announced."""
-        text = self.header("Content-Length")
-        return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
-
-    async def some(self) -> bytes:
-        """The bytes that arrived since; empty at the end of the body.
-
-        Raises:
-            TransportError: the body was cut, or is broken, or does not come.
-        """
-        content = self._response.content
-        try:
-            data = content.read_nowait()
-            if not data and not content.at_eof():
-                # aiohttp's own deadline is not enough: after broken framing it is gone, and no end comes.
-                async with asyncio.timeout(self._read_s):
-                    data = await content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            cause = None if self._secret else error
-            raise translate(error, self.url, received=self.received, answered=True) from cause
-        except MemoryError:
-            raise
-        except Exception as error:  # no ``typed``: this is called for each piece of a body
-            raise unexpected(error, self.url) from error
-        self.received += len(data)
-        return data
-
-    async def read(self, limit: int, lag: Callable[[float], str] | None = None) -> bytes:
-        """The body; at most ``limit`` + 1 bytes of it, by which the caller sees that it is too long.
-
-        Args:
-            lag: as ``StallPolicy`` has it.
-        Raises:
-            TransportError: as ``some``; and it comes too slowly.
-        """
-        body = bytearray()
-        detector = StallDetector(time.monotonic, lag=lag)
-        detector.resume()
-        while len(body) <= limit and (data := await self.some()):
-            body += data
-            detector.count(len(data))
-            if slow := detector.verdict():
-                raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
-        return bytes(body[: limit + 1])
-
-    def take_over(self, left: int) -> DirectReceiver | None:
-        """Receive the ``left`` bytes of the body past aiohttp; None where that cannot be."""
-        if self.length != left or self.received:
-            return None
-        self._receiver = DirectReceiver.begin(self._response, left, self._read_s)
-        return self._receiver
-
-    def broken(self, error: Exception, received: int) -> FastociError:
-        """The error for a body that broke off in a direct receiver."""
-        if isinstance(error, EOFError):
-            text = f"{self.url}: the body ended after {received} of {self.length} bytes"
-            return TruncatedError(text, url=self.url, received=received)
-        return translate(error, self.url, received=received, answered=True)
-
-    def close(self) -> None:
-        """End the transfer; the connection is used again only if the body was read to its end."""
-        if _LOG.isEnabledFor(logging.DEBUG) and not self._logged:
-            self._logged = True
-            taken = 0 if self._receiver is None else (self.length or 0) - self._receiver.left
-            elapsed = time.monotonic() - self._begun
-            _LOG.debug("%s %s: %d bytes of the body in %.3f s", self.method, self.url, self.received + taken, elapsed)
-        self._response.close()
 
 
 class Transport:
@@ -253,7 +143,7 @@ class Transport:
     ) -> Reply:
         """Send a request, follow its redirects, and return the last answer with its body unread.
 
-        Waits as long as the server asked not to be asked.
+        It waits as long as the server wants no requests.
 
         Args:
             authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
@@ -275,8 +165,7 @@ class Transport:
             fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
             response = await self._send(method, hop, fields, namer)
             location = response.headers.get("Location")
-            secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
-            reply = Reply(response, hop, self._read_s, secrets)
+            reply = self._reply(response, hop, body)
             server.on_response(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
                 return reply
@@ -321,6 +210,10 @@ class Transport:
                 raise failed from (None if secret else error)
         _log_answer(response, url, time.monotonic() - begun)
         return response
+
+    def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | None) -> Reply:
+        secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
+        return Reply(response, hop.url, self._read_s, secrets=secrets, redirected=hop.redirected)
 
     def _reach(self, url: URL, namer: Origin) -> AddressScope | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from yarl import URL
 
 _MIN_SECRET: Final = 4  # characters of a secret: less says nothing, and would be found in any word
-_OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are no secret
+_OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are not secret
 
 
 @dataclass(frozen=True, slots=True)
