@@ -140,7 +140,5 @@ static void run(void)
 int main(void)
 {
     CHECK(sha256_choose(&tier, NULL) == 0);
-    CHECK(in_sandbox(run) == 0);
-    printf("test_threads: ok\n");
-    return 0;
+    return in_sandbox("test_threads", run);
 }

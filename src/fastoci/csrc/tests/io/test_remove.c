@@ -105,7 +105,5 @@ static void run(void)
 
 int main(void)
 {
-    CHECK(in_sandbox(run) == 0);
-    printf("test_remove: ok\n");
-    return 0;
+    return in_sandbox("test_remove", run);
 }

@@ -189,15 +189,16 @@ static void run_all_ways(void (*run)(void))
     CHECK(pthread_create(&thread, NULL, call, (void *)run) == 0 && pthread_join(thread, NULL) == 0);
 }
 
-static int in_sandbox(void (*run)(void))
+/* The main of a test program: runs it in a directory of its own, as this user and as one who may do less. */
+static int in_sandbox(const char *name, void (*run)(void))
 {
     const char *temporary = getenv("TMPDIR"), *memory = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
-    char place[256];
+    char directory[256];
     int status = 0;
     pid_t child;
 
-    snprintf(place, sizeof place, "%s/fastoci-extract-XXXXXX", temporary ? temporary : memory);
-    CHECK(mkdtemp(place) && chdir(place) == 0);
+    snprintf(directory, sizeof directory, "%s/fastoci-extract-XXXXXX", temporary ? temporary : memory);
+    CHECK(mkdtemp(directory) && chdir(directory) == 0);
     signal(SIGXFSZ, SIG_IGN);
     umask(0077);
     run_all_ways(run);
@@ -213,7 +214,8 @@ static int in_sandbox(void (*run)(void))
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
     empty();
-    CHECK(unlink("outside") == 0 && chdir("/") == 0 && rmdir(place) == 0);
+    CHECK(unlink("outside") == 0 && chdir("/") == 0 && rmdir(directory) == 0);
+    printf("%s: ok\n", name);
     return 0;
 }
 
