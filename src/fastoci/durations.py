@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 GO: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONG: Final = GO | {"d": 86400.0, "w": 604800.0}
@@ -36,6 +38,7 @@ def duration_s(text: str, units: Mapping[str, float] = GO) -> float:
 
 def retry_after_s(header: str, *, now: datetime) -> float | None:
     """Seconds to wait by a ``Retry-After``, as a number or a date; None when it says nothing."""
+    from datetime import UTC
     from email.utils import parsedate_to_datetime  # takes longer to import than all of a command line
 
     header = header.strip()

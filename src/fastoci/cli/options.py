@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from fastoci import durations
-
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, RegistryOptions
     from fastoci.events import Observer
@@ -77,8 +75,10 @@ class Duration(click.ParamType["float"]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The value of an option's text; a usage error when it has none."""
+        from fastoci.durations import LONG, duration_s  # not at the start of every command
+
         try:
-            return durations.duration_s(str(value), durations.LONG)
+            return duration_s(str(value), LONG)
         except ValueError:
             self.fail(f"{value!r} is not a duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
 

@@ -72,7 +72,7 @@ def test_a_removed_image_frees_what_only_it_needs(cli: Cli, store: Path) -> None
 def test_a_dry_run_says_what_and_why_and_deletes_nothing(cli: Cli, settled: Path) -> None:
     store = settled
     names = references(cli, store)
-    done = cli("gc", "--dry-run", "--max-age", "36h", "--store", store)
+    done = cli("gc", "--dry-run", "--max-age", "1d12h", "--store", store)
     assert done.stderr.startswith("would delete 2 references, 6 blobs, ")
     lines = [line.split("  ") for line in done.stdout.splitlines()]
     assert [line[:2] for line in lines if line[0] == "ref"] == [["ref", name] for name in names[1:]]

@@ -154,7 +154,6 @@ class Transport:
             RegistryError: a redirect that may not be followed.
             TransportError: no answer.
         """
-        namer = named_by or Origin.of(url)
         if options.tls is not None:
             self._trust[Origin.of(url)] = options.tls
         hop = _Hop(url, _secret_headers(options.own, authorization), options.tls, options.connect_s)
@@ -163,7 +162,7 @@ class Transport:
             server = self.servers.of(Origin.of(hop.url))
             await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
             fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
-            response = await self._send(method, hop, fields, namer)
+            response = await self._send(method, hop, fields, named_by or Origin.of(url))
             location = response.headers.get("Location")
             reply = self._reply(response, hop, body)
             server.on_response(reply.status, reply.header)
