@@ -123,14 +123,14 @@ def bars_of(attempts: Sequence[Attempt], size: int, sent_bytes: int) -> list[Bar
     pairs = list(itertools.pairwise(attempts))
     lost = max(killed.last - following.first for killed, following in pairs)
     again = max(0, sent_bytes - size) / len(pairs)
-    # A killed process had hashed some buffers of which it had not told yet.
+    # A killed process had hashed some buffers that it had not reported yet.
     ahead = max(each.hashed - (each.last - each.first) for each in attempts)
     last, again_bytes = attempts[-1], max(each.again for each in attempts)
     return [
         Bar("progress that a restart lost at most / 8 MiB", lost / limits.checkpoint, 0.0),
         Bar("sent again for a restart / (8 MiB + reorder window)", again / (limits.checkpoint + limits.ahead), 1.0),
         Bar("hashed by the last process / what it had left", last.hashed / (size - last.first), 1.001),
-        Bar("hashed by a process beyond what it told / 8 MiB", ahead / limits.checkpoint, 1.0),
+        Bar("hashed by a process beyond what it reported / 8 MiB", ahead / limits.checkpoint, 1.0),
         Bar("hashed again from the disk for a restart / 16 MiB", again_bytes / (2 * limits.checkpoint), 1.0),
     ]
 
@@ -171,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sample = data.prepare("big", options.work, scale=options.scale)
     short = data.prepare("big", options.work, scale=_SCALE)
     size, short_size = sample.layers[0].stat().st_size, short.layers[0].stat().st_size
-    chance = random.Random(options.seed)
-    points = sorted(chance.randrange(size // 50, size * 49 // 50) for _ in range(options.kills))
+    rng = random.Random(options.seed)
+    points = sorted(rng.randrange(size // 50, size * 49 // 50) for _ in range(options.kills))
     attempts, sent_bytes = run(sample, options.work, points)
     leaders, leaders_sent = run(short, options.work, [0] * _LEADERS, step=_SHORT)
     judged = bars_of(attempts, size, sent_bytes) + judge_leaders(leaders, short_size, leaders_sent)

@@ -266,7 +266,7 @@ def replace_at(
     """Give a file new content, durable and at once; whoever opens it has the old one or the new one.
 
     Args:
-        temporary: a name that is this caller's alone, by a lock or by chance; what has it is removed.
+        temporary: a name that is this caller's alone, by a lock or because it is random; a file that has it is removed.
         owner: user and group of the file, as far as this process may give it away; None for its own.
     Raises:
         OSError: the disk refused; the old file is as it was.

@@ -33,7 +33,7 @@ words of CMD, each put in place of {word}:
 CMD is no shell command; use sh -c '...' for one. Each scenario has a server, a home and directories of its own.
 
   ok       the right bytes, or a failure with nothing wrong left behind, as the scenario wants; in bounded time,
-           memory and traffic; no secret told to another host or printed; no request before Retry-After was over
+           memory and traffic; no secret sent to another host or printed; no request before Retry-After was over
   failed   not so; the remarks say what
   error    the scenario could not be played
   skipped  not a matter of one pull, or only with --tls

@@ -20,7 +20,7 @@ def _absent(case: str, tweak: Tweak) -> Scenario:
 
 def _later(case: str, value: str, title: str, *, sure: bool = True, what: str = "manifest") -> Scenario:
     tweak = Tweak(status=429, headers=(("Retry-After", value),))
-    must = "waits as long as it is told, or says when to come back; guesses where it is told nonsense"
+    must = "waits as long as Retry-After says, or says when to come back; guesses where it is nonsense"
     rules = (Rule("layer", tweak, last=1),) if what == "layer" else (Rule("manifest", tweak, last=1),)
     return Scenario("N48", title, must, "ok" if sure else "either", case=case, rules=rules)
 

@@ -1,4 +1,4 @@
-"""Scenarios N24 to N46: redirects, other hosts, and whom credentials are told."""
+"""Scenarios N24 to N46: redirects, other hosts, and who gets credentials."""
 
 from __future__ import annotations
 
