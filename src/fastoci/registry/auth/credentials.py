@@ -1,12 +1,12 @@
 """Where the credential for a repository comes from: what the user gave, auth files, credential helpers, the kubelet's.
 
-It knows the order of these places and nothing of tokens or HTTP. ``load`` reads files, ``find`` may run programs.
+It knows the order of these sources and nothing of tokens or HTTP. ``load`` reads files, ``find`` may run programs.
 
 The order, the first that has one wins:
 
 1. what the user gave for this job;
-2. the auth files in their order (``auth_files.read_all``); in each the host's helper, then the most specific entry;
-   the machine's ``registries.conf`` may put helpers for all hosts before, behind or in place of them;
+2. the auth files in their order (``auth_file.read_all``); in each the host's helper, then the most specific entry;
+   the machine's ``registries.conf`` may put helpers for all hosts before, behind or instead of them;
 3. the kubelet's image credential providers, when they were asked for.
 
 Spec: containers-auth.json(5), containers-registries.conf(5); docker's ``config.json``.
@@ -14,6 +14,7 @@ Spec: containers-auth.json(5), containers-registries.conf(5); docker's ``config.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +25,12 @@ from fastoci.registry.auth.auth_file import AuthFile, helper_name, normal, read_
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credential_helpers import CredentialHelpers
 
+_LOG: Final = logging.getLogger(__name__)
 _FILES: Final = "containers-auth.json"  # in registries.conf's list of helpers: all auth files
 
 
 class Credentials:
-    """All places that apply to one job, in the order in which they are asked. Used on one loop.
+    """All sources that apply to one job, in the order in which they are asked. Used on one loop.
 
     Args:
         files: auth files.
@@ -71,24 +73,35 @@ class Credentials:
         Raises:
             CredentialError: a helper or plugin fails; that it knows nothing is not a failure.
         """
-        if self._explicit is not None and not mirror:
-            return self._explicit
-        for name in self._order:
-            found = await (self._in_files(domain, path) if name == _FILES else self._helpers.get(name, domain))
-            if found is not None:
-                return found
-        if self._providers is None:
-            return None
-        return await self._providers.get(f"{normal(domain)}/{path}")
+        found, source = await self._find(domain, path, mirror)
+        _LOG.debug("%s/%s: credentials: %s", domain, path, source)
+        return found
 
-    async def _in_files(self, domain: str, path: str) -> Credential | None:
+    async def _find(self, domain: str, path: str, mirror: bool) -> tuple[Credential | None, str]:
+        """The credential, and who has it, in words."""
+        if self._explicit is not None and not mirror:
+            return self._explicit, "those that were given for this job"
+        for name in self._order:
+            if name == _FILES:
+                found, source = await self._in_files(domain, path)
+            else:
+                found, source = await self._helpers.get(name, domain), f"docker-credential-{name}"
+            if found is not None:
+                return found, source
+        if self._providers is not None:
+            found = await self._providers.get(f"{normal(domain)}/{path}")
+            if found is not None:
+                return found, "a plugin of the kubelet"
+        return None, "none"
+
+    async def _in_files(self, domain: str, path: str) -> tuple[Credential | None, str]:
         for file in self._files:
             helper = file.helper(domain)
-            found = await self._helpers.get(helper, domain) if helper else None
-            found = found or file.entry(domain, path)
-            if found is not None:
-                return found
-        return None
+            if helper and (found := await self._helpers.get(helper, domain)) is not None:
+                return found, f"docker-credential-{helper}, which {file.where} names"
+            if (entry := file.entry(domain, path)) is not None:
+                return entry, file.where
+        return None, ""
 
 
 def load(

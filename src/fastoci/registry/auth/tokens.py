@@ -1,4 +1,4 @@
-"""Token services: who may be asked for a token, who is told a credential, and what an answer may hold.
+"""Token services: who may be asked for a token, who is sent a credential, and what an answer may hold.
 
 Rules:
 1. An https registry may only name an https token service.
@@ -6,7 +6,7 @@ Rules:
    verified TLS. It never follows a redirect to another origin, a refresh token no redirect at all.
 3. What a service answers is capped, typed and free of control characters before it becomes a header.
 
-When a token is needed, and how long it is kept, is ``auth``'s.
+When a token is needed, and how long it is kept, is ``authenticator``'s.
 
 Spec: distribution-spec token authentication; RFC 6749 section 6 (refresh tokens).
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import math
 import re
 from typing import Final
@@ -33,6 +34,7 @@ from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.untrusted import typed
 from fastoci.registry.http.urls import Origin, parse_url, redact
 
+_LOG: Final = logging.getLogger(__name__)
 _BODY_SIZE: Final = 1 << 20  # bytes of a token service's answer
 _LIFE_S: Final = 60.0  # of a token whose service does not say
 _LIFE_MOST_S: Final = 86400.0
@@ -44,7 +46,7 @@ class TokenServices:
 
     Args:
         tls_verify: their certificates are checked.
-        strict: none is asked without the credential, where there is one that may not be told.
+        strict: none is asked without the credential, where there is one that may not be sent.
     """
 
     def __init__(self, transport: Transport, *, tls_verify: bool, strict: bool) -> None:
@@ -77,7 +79,7 @@ class TokenServices:
         self, origin: Origin, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None, verified: bool
     ) -> tuple[str, float]:
         realm = _realm(bearer, origin)
-        sent = credential if self._may_tell(origin, Origin.of(realm), verified) else None
+        sent = credential if self._may_send(origin, Origin.of(realm), verified) else None
         hint = "" if sent is credential else "the credentials were not sent: it is not reached over verified TLS"
         if hint and self._strict:
             raise UnauthorizedError(f"{redact(realm)}: {hint}", url=redact(realm), status=401)
@@ -88,7 +90,10 @@ class TokenServices:
             body = await reply.read(_BODY_SIZE, drips)
         finally:
             reply.close()
-        return _token(body, reply.url)
+        token, life_s = _token(body, reply.url)
+        how = "without credentials" if sent is None else "with the credentials"
+        _LOG.debug("%s: token for %s from %s, %s, good for %.0f s", origin.host, scopes, reply.url, how, life_s)
+        return token, life_s
 
     async def _ask(
         self, realm: URL, service: str, scopes: tuple[str, ...], sent: Credential | None, namer: Origin
@@ -110,7 +115,7 @@ class TokenServices:
             named_by=namer,
         )
 
-    def _may_tell(self, registry: Origin, realm: Origin, verified: bool) -> bool:
+    def _may_send(self, registry: Origin, realm: Origin, verified: bool) -> bool:
         secure = verified and self._tls_verify and self._transport.verifies(realm)
         return realm == registry or (secure and registry.scheme == realm.scheme == "https")
 

@@ -8,14 +8,17 @@ Spec: containers-certs.d(5); docker "Verify repository client with certificates"
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fastoci.errors import FormatError
 from fastoci.registry.config import files
 
+_LOG: Final = logging.getLogger(__name__)
 _HOSTS = "hosts.toml"
 
 
@@ -71,9 +74,12 @@ def config_home(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".config") if home else None
 
 
-def scan(place: Path) -> Mapping[str, Folder]:
-    """The hosts' directories below a place, by their names; none when it is absent or another user's."""
-    return {name: folder for name in _names(place) if (folder := read(place / name)) is not None}
+def scan(directory: Path) -> Mapping[str, Folder]:
+    """The hosts' directories below a directory, by their names; none when it is absent or another user's."""
+    found = {name: folder for name in _names(directory) if (folder := read(directory / name)) is not None}
+    if found:
+        _LOG.debug("%s: directories of %s", directory, ", ".join(found))
+    return found
 
 
 def read(path: Path) -> Folder | None:

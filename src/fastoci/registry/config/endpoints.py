@@ -8,9 +8,11 @@ Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from yarl import URL
 
@@ -22,7 +24,9 @@ from fastoci.registry.config.hosts_toml import Host
 from fastoci.registry.config.registries_conf import Location, RegistriesConf, Registry, When
 from fastoci.registry.http.address_policy import is_loopback
 from fastoci.registry.http.tls import Tls
-from fastoci.registry.http.urls import Origin, parse_url
+from fastoci.registry.http.urls import Origin, parse_url, redact
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,9 @@ def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tup
     found = [endpoint for endpoint in view.all() if endpoint.pull or endpoint.resolve]
     if not any(e.pull for e in found) or (reference.digest is None and not any(e.resolve for e in found)):
         raise DeniedError(f"{reference.name}: blocked, {view.source} names nobody who may be asked for it", url="")
+    if _LOG.isEnabledFor(logging.DEBUG):
+        names = ", ".join(redact(endpoint.base) for endpoint in found)
+        _LOG.debug("%s: endpoints by %s: %s", reference.name, view.source or "its name", names)
     return tuple(found)
 
 

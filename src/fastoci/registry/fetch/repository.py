@@ -236,7 +236,8 @@ def _check_type(media_type: str, data: bytes, url: str) -> None:
 
 def _claimed(reply: Reply) -> Digest | None:
     """The digest that the registry claims, to hold its bytes against; None when it claims none that is known."""
-    return parsed(Digest.parse, reply.header("Docker-Content-Digest"))
+    header = reply.header("Docker-Content-Digest")
+    return parsed(Digest.parse, header) if header else None
 
 
 def _check(digest: Digest, data: bytes, url: str) -> None:

@@ -1,19 +1,20 @@
 """Reading what a server says: only typed errors leave, whatever a parser, ours or a library's, makes of it.
 
 A fault in a parser is one that a server can set off. It costs that server the request, not the user the pull: the
-next candidate is asked (``route``). Cancellation and a lack of memory are nobody's answer, and pass.
+next candidate is asked (``failover``). Cancellation and a lack of memory are nobody's answer, and pass.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, ParamSpec, TypeVar
 
 from fastoci.errors import FastociError, RegistryError
 
-_LOG: Final = logging.getLogger("fastoci.registry")
+_LOG: Final = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,13 +42,18 @@ def parsed(parse: Callable[P, T], *words: P.args, **options: P.kwargs) -> T | No
     except MemoryError:
         raise
     except Exception as error:
-        _LOG.debug("%s fails", getattr(parse, "__name__", parse), exc_info=error)
+        _LOG.debug("%s fails: %s at\n%s", getattr(parse, "__name__", parse), type(error).__name__, _trace(error))
         return None
 
 
 def unexpected(error: Exception, url: str) -> RegistryError:
-    """The error to raise for one that nobody expected; the log has that one, whatever comes of the request."""
+    """The error to raise for one that nobody expected; the log says where it was, whatever comes of the request."""
     kind = type(error).__name__
     _LOG.warning("%s: unexpected %s", url, kind)
-    _LOG.debug("%s: unexpected %s", url, kind, exc_info=error)  # its text may hold what a signed URL has of secrets
+    _LOG.debug("%s: unexpected %s at\n%s", url, kind, _trace(error))
     return RegistryError(f"{url}: the answer cannot be used (unexpected {kind})", url=url)
+
+
+def _trace(error: Exception) -> str:
+    """Where an error comes from, without its text, which may quote a secret."""
+    return "".join(traceback.format_tb(error.__traceback__)).rstrip()
