@@ -18,7 +18,7 @@ import uvloop
 
 import fastoci
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, FormatError, IntegrityError
-from fastoci.events import Event, Warned
+from fastoci.events import Event, FetchDuplicated, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
@@ -124,6 +124,8 @@ def test_a_layer_that_is_damaged_in_the_store_is_fetched_again_while_it_is_unpac
     blobs = [record.path for record in registry.log if "/blobs/" in record.path]
     assert blobs == [f"/v2/app/blobs/{IMAGE.layers[number].descriptor.digest}"]
     assert [event.message for event in events if isinstance(event, Warned)]
+    again = [(event.blob, event.reason) for event in events if isinstance(event, FetchDuplicated)]
+    assert again == [(str(IMAGE.layers[number].descriptor.digest), "damaged in the store")]
 
 
 def test_all_layers_that_are_damaged_are_fetched_again_at_once(registry: Registry, tmp_path: Path, run: Loop) -> None:

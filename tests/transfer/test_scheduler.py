@@ -10,7 +10,7 @@ import pytest
 
 from fastoci._core import Buffer
 from fastoci.errors import DigestMismatchError, IntegrityError, NotFoundError, TruncatedError
-from fastoci.events import BlobWaiting
+from fastoci.events import BlobProgress, BlobWaiting, FetchDuplicated
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
@@ -18,6 +18,7 @@ from fastoci.limits import Limits
 from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource
 from support.engine_parts import Parts, open_parts
+from support.store_shelf import Shelf
 
 DATA = b"0123456789" * 300_000
 
@@ -105,6 +106,23 @@ async def test_a_flight_whose_first_session_is_over_begins_for_one_that_still_wa
         await second
         assert parts.store.holds(blob(DATA))
     other.close()
+
+
+async def test_what_another_process_had_and_lost_is_fetched_with_an_event(tmp_path: Path) -> None:
+    other = Shelf(tmp_path)
+    held = await other.store.blobs.begin(blob(DATA))
+    assert held is not None
+    async with open_parts(tmp_path) as parts:
+        task = asyncio.create_task(parts.fetch(blob(DATA), Source(DATA)))
+        other.feed(held, DATA, until=2_000_000)
+        digest = str(blob(DATA).digest)
+        await parts.events.until(lambda: BlobProgress(digest, 2_000_000) in parts.events)
+        await held.abort(discard=True)
+        await task
+        reason = "the fetch of another process was lost"
+        again = [event for event in parts.events if isinstance(event, FetchDuplicated)]
+        assert again == [FetchDuplicated("", digest, "", 0, 2_000_000, reason)]
+    other.store.close()
 
 
 async def test_the_last_task_to_go_ends_the_flight_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
@@ -221,6 +239,8 @@ async def test_wrong_bytes_are_fetched_once_more_from_a_source_that_can_be_doubt
         source = Doubtful(bytes(len(DATA)))
         await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([0, 0], {*source.served_by(blob(DATA))})
+        digest, size = str(blob(DATA).digest), len(DATA)
+        assert FetchDuplicated("", digest, "http://mirror.test", 0, size, "wrong bytes") in parts.events
         assert await parts.store.read(blob(DATA)) == DATA
 
 
@@ -241,4 +261,7 @@ async def test_a_beginning_that_was_wrong_is_fetched_again_and_nobody_is_blamed_
         source = Doubtful(DATA)
         await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([1 << 20, 0], set())
+        again = [event for event in parts.events if isinstance(event, FetchDuplicated)]
+        reason = "what an earlier attempt left is wrong"
+        assert again == [FetchDuplicated("", str(blob(DATA).digest), "", 0, len(DATA), reason)]
         assert await parts.store.read(blob(DATA)) == DATA

@@ -23,7 +23,7 @@ from fastoci.errors import (
     UnpackError,
     UnsupportedError,
 )
-from fastoci.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
+from fastoci.events import FetchDuplicated, ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
 from fastoci.image import config as config_document
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
@@ -173,7 +173,9 @@ class PullContext:
             return await read_config(self.store, manifest, self.limits)
         except IntegrityError as error:
             self.observer(Warned(image, f"{error.message}: it is fetched again"))
-        await self.scheduler.fetch(writer, manifest.config, source, image=image)
+        config = manifest.config
+        self.observer(FetchDuplicated(image, str(config.digest), "", 0, config.size, "damaged in the store"))
+        await self.scheduler.fetch(writer, config, source, image=image)
         return await read_config(self.store, manifest, self.limits)
 
     async def _keep(self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str) -> None:

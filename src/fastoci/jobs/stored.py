@@ -19,7 +19,7 @@ from fastoci import _core
 from fastoci._core import Buffer
 from fastoci.aio import all_or_first, wait_to_end, when_free
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
-from fastoci.events import Observer, Warned
+from fastoci.events import FetchDuplicated, Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BlobStore
@@ -89,6 +89,7 @@ class Stored:
             if source is None:
                 raise error from reason
             self._observe(Warned(mending.image, f"{error.message}: it is fetched again"))
+            self._observe(FetchDuplicated(mending.image, str(blob.digest), "", 0, blob.size, "damaged in the store"))
             fetches.append((blob, source))
         async with self._store.session([blob for blob, _ in fetches]) as session, session.reserve() as writer:
             await all_or_first(

@@ -8,6 +8,7 @@ Knows neither registries nor references: a source and a store are protocols.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
 from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreError
-from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, Observer
+from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, FetchDuplicated, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, StoreWriter
@@ -151,7 +152,7 @@ class Scheduler:
                 return await self._join(flight, writer)
             except FastociError as error:
                 if flight.order.source.name == order.source.name:
-                    raise _own(error) from error
+                    raise copy.copy(error) from error  # each waiter's names its image
 
     def _start(self, order: _Order) -> _Flight:
         digest = order.blob.digest
@@ -200,6 +201,7 @@ class Scheduler:
                     raise
                 corrupt |= servers
                 source.report_corrupt(blob, servers)
+                self._duplicated(flight, 0, blob.size, "wrong bytes", server=", ".join(sorted(servers)))
             if tee is not None and tee.used:
                 tee.spoil()
                 tee = None
@@ -207,11 +209,21 @@ class Scheduler:
     async def _fetch_or_wait(self, flight: _Flight, tee: Tee | None) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""
         order, blob, source = flight.order, flight.order.blob, flight.order.source
+        elsewhere = 0  # bytes that another process had
+
+        def progressed(size: int) -> None:
+            nonlocal elsewhere
+            elsewhere = size
+            self._observe(BlobProgress(str(blob.digest), size))
+
         while True:
             with suppress(StoreBusyError):
                 async with self._connections:
                     ingest = await flight.writer.begin(blob, cached=order.cached)
                     if ingest is not None:
+                        if elsewhere > ingest.offset:
+                            lost = elsewhere - ingest.offset
+                            self._duplicated(flight, ingest.offset, lost, "the fetch of another process was lost")
                         if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
                             source.report_corrupt(blob, ingest.corrupt_servers)
                         self._observe(BlobStarted(order.image, str(blob.digest), blob.size, ingest.offset))
@@ -220,11 +232,17 @@ class Scheduler:
                         except IntegrityError:
                             if not ingest.offset:
                                 raise
+                            self._duplicated(flight, 0, blob.size, "what an earlier attempt left is wrong")
+                            elsewhere = 0
                             continue  # the bytes of an earlier attempt may be the wrong ones: no server is blamed
                 return
             self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
-            if await flight.writer.wait(blob, lambda size: self._observe(BlobProgress(str(blob.digest), size))):
+            if await flight.writer.wait(blob, progressed):
                 return
+
+    def _duplicated(self, flight: _Flight, offset: int, size: int, reason: str, *, server: str = "") -> None:
+        digest = str(flight.order.blob.digest)
+        self._observe(FetchDuplicated(flight.order.image, digest, server, offset, size, reason))
 
     async def _ingest(self, ingest: Ingest, source: BlobSource, tee: Tee | None) -> None:
         blob = ingest.blob
@@ -287,10 +305,3 @@ class Scheduler:
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
     """The servers that sent the bytes of the last fetch, as far as they are known."""
     return source.served_by(blob) if isinstance(source, CorruptionAwareSource) else ()
-
-
-def _own(error: FastociError) -> FastociError:
-    """A copy of a flight's error for one of its waiters: each names its image."""
-    own = type(error).__new__(type(error), *error.args)
-    own.__dict__.update(error.__dict__)
-    return own

@@ -1,6 +1,6 @@
 """Authorization: requests sent with Basic credentials or Bearer tokens, and again after a 401.
 
-It knows when a token is kept, fetched and given up; how one is fetched, and whom a secret may be told, is ``tokens``'.
+It knows when a token is kept, fetched and given up; how one is fetched, and who may get a secret, is ``tokens``'.
 
 Rules:
 1. A token is kept by the registry's origin and the scope. One fetch runs for each, whoever waits.
@@ -14,6 +14,7 @@ Spec: distribution-spec token authentication; RFC 6750; RFC 7617.
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -55,7 +56,7 @@ class Authenticator:
 
     Args:
         tls_verify: certificates of token services are checked.
-        strict: a token is never asked for without the credential, where there is one that may not be told.
+        strict: a token is never asked for without the credential, where there is one that may not be sent.
         clock: monotonic seconds; the loop's by default.
     """
 
@@ -188,7 +189,7 @@ class Authenticator:
         try:
             return (await asyncio.shield(task)).header
         except FastociError as error:
-            raise _twin(error) from error
+            raise copy.copy(error) from error  # each waiter may write the image it was for into its own
 
     def _settle(self, key: _Key, task: asyncio.Task[_Grant]) -> None:
         self._pending.pop(key, None)
@@ -225,10 +226,3 @@ def _own(challenges: Sequence[Challenge], credential: Credential | None) -> str 
     if credential.username and any(each.scheme == "basic" for each in challenges):
         return basic(credential)
     return None
-
-
-def _twin(error: FastociError) -> FastociError:
-    """The same error once more: each waiter gets its own, and may write the image it was for into it."""
-    twin = type(error).__new__(type(error), *error.args)
-    twin.__dict__.update(error.__dict__)
-    return twin
