@@ -167,7 +167,7 @@ async def test_an_artifact_is_pulled_and_only_refused_when_it_should_be_unpacked
     async with fastoci.Engine(tmp_path / "store") as engine:
         artifact = await engine.pull(f"{registry.address}/thing")
         assert artifact.config is None
-        with pytest.raises(UnsupportedError, match="no container image"):
+        with pytest.raises(UnsupportedError, match="not a container image"):
             await artifact.unpack(tmp_path / "root")
 
 

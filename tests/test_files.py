@@ -90,11 +90,11 @@ def test_an_absolute_path_is_by_the_working_directory_of_now(tmp_path: Path, mon
 
 @pytest.mark.parametrize("path", ["\0", "/a\0b", "\ud800", Path("x\0")], ids=ascii)
 def test_what_the_kernel_takes_for_no_path_is_a_typed_error(path: str | Path) -> None:
-    with pytest.raises(StoreError, match="is no path"):
+    with pytest.raises(StoreError, match="is not a path"):
         path_walk.absolute(path)
-    with pytest.raises(StoreError, match="is no path"):
+    with pytest.raises(StoreError, match="is not a path"):
         fastoci.Engine(path)
-    with pytest.raises(StoreError, match="is no path"):
+    with pytest.raises(StoreError, match="is not a path"):
         asyncio.run(fastoci.apply(path, []))
 
 

@@ -27,7 +27,7 @@ WINDOW_SIZE = _WINDOW
 WINDOW_OVERHEAD = INFLATE_OVERHEAD
 
 INFLATE_CODES = {
-    INFLATE_NOT_GZIP: "bytes follow the end of a gzip member that begin no other one, or it is no gzip at all",
+    INFLATE_NOT_GZIP: "bytes follow the end of a gzip member that begin no other one, or it is not gzip at all",
     INFLATE_BAD_HEADER: "a gzip header is damaged or uses reserved bits",
     INFLATE_BAD_DATA: "the compressed data is damaged",
     INFLATE_BAD_CHECKSUM: "the checksum of a gzip member does not hold",

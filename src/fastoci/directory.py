@@ -54,7 +54,7 @@ class Directory:
         return f"{self.path}/{name}"
 
     def enter(self, name: str) -> Directory:
-        """A directory in it, never through a symbolic link: that is no directory."""
+        """A directory in it, never through a symbolic link: that is not a directory."""
         return Directory(self.open(name, _HELD), self.at(name))
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:

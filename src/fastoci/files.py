@@ -81,7 +81,7 @@ def read(directory: Directory, name: str, limit: int) -> bytes | None:
         with translated("read", path):
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                raise StoreError(f"{path} is no regular file", path=path)
+                raise StoreError(f"{path} is not a regular file", path=path)
             if info.st_size > limit:
                 raise StoreError(f"{path} has {info.st_size} bytes, more than {limit}", path=path)
             return read_all(fd, info.st_size)
@@ -208,7 +208,7 @@ def open_file_at(parent: int, name: str) -> int:
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise OSError(errno.EINVAL, "is no regular file", name)
+    raise OSError(errno.EINVAL, "is not a regular file", name)
 
 
 def is_at(fd: int, parent: int, name: str) -> bool:

@@ -82,7 +82,7 @@ def _tighten(fd: int, path: str) -> None:
     """Let nobody else open the file from now on."""
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
-        raise StoreError(f"{path} is no regular file", path=path)
+        raise StoreError(f"{path} is not a regular file", path=path)
     if info.st_uid not in (0, os.geteuid()):
         raise StoreError(f"{path} belongs to user {info.st_uid}, who could hold the lock for ever", path=path)
     if stat.S_IMODE(info.st_mode) != 0o600:
@@ -114,7 +114,7 @@ def lock_at(parent: int, name: str) -> int | None:
         fd = os.open(name, _LOCK, 0o600, dir_fd=parent)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "is no regular file", name)
+                raise OSError(errno.EINVAL, "is not a regular file", name)
             if not try_lock(fd):
                 os.close(fd)
                 return None

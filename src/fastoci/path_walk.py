@@ -40,9 +40,9 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     """
     try:
         if b"\0" in os.fsencode(path):
-            raise StoreError(f"{path!r} is no path: it has a zero byte", path=repr(path))
+            raise StoreError(f"{path!r} is not a path: it has a zero byte", path=repr(path))
     except UnicodeEncodeError as error:
-        raise StoreError(f"{path!r} is no path: {error.reason}", path=repr(path)) from error
+        raise StoreError(f"{path!r} is not a path: {error.reason}", path=repr(path)) from error
     try:
         return Path(path).absolute()
     except FileNotFoundError as error:
@@ -57,7 +57,7 @@ def open_directory(path: Path, *, make: int | None = None, exact: bool = False) 
         make: the mode of what is missing on the way, each made durable; None makes nothing.
         exact: that mode whatever the umask.
     Raises:
-        OSError: it is not there, or is no directory; the disk refused.
+        OSError: it is not there, or is not a directory; the disk refused.
         StoreError: a symbolic link on the way is another user's.
     """
     with closing(_Walk(path, make, exact)) as walk:

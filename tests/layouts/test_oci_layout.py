@@ -215,14 +215,14 @@ def test_a_foreign_directory_is_refused_and_untouched(tmp_path: Path, image: Ima
 def test_a_layout_that_is_none_is_refused(tmp_path: Path, image: Image, layout: bytes) -> None:
     (tmp_path / "layout").mkdir()
     (tmp_path / "layout" / "oci-layout").write_bytes(layout)
-    with pytest.raises(StoreError, match="no OCI layout"):
+    with pytest.raises(StoreError, match="not an OCI layout"):
         _write(tmp_path / "layout", "app:1", image)
 
 
 def test_an_index_that_does_not_parse_is_left_as_it_is(tmp_path: Path, image: Image) -> None:
     _write(tmp_path / "layout", "app:1", image)
     (tmp_path / "layout" / "index.json").write_bytes(b"{")
-    with pytest.raises(StoreError, match="no index"):
+    with pytest.raises(StoreError, match="not an index"):
         _write(tmp_path / "layout", "app:2", image)
     assert (tmp_path / "layout" / "index.json").read_bytes() == b"{"
 

@@ -196,7 +196,7 @@ async def test_a_tag_that_umoci_gave_to_our_image_is_a_reference_of_its_own(
 def test_an_index_that_does_not_parse_is_left_as_it_is(shelf: Shelf, content: bytes) -> None:
     (shelf.path / "index.json").write_bytes(content)
     shelf.store.refs.set(StoredImage("example.com/one:1", AMD64, {}, ""))
-    with pytest.raises(StoreError, match="no index") as caught:
+    with pytest.raises(StoreError, match="not an index") as caught:
         _update(shelf)
     assert caught.value.path == str(shelf.path / "index.json")
     assert (shelf.path / "index.json").read_bytes() == content

@@ -126,7 +126,7 @@ def test_unknown_fields_and_files_are_ignored(tmp_path: Path) -> None:
 
 def test_a_file_and_a_link_are_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="no directory"):
+    with pytest.raises(StoreError, match="not a directory"):
         open_store(tmp_path / "file")
     open_store(tmp_path / "real")
     (tmp_path / "link").symlink_to("real")

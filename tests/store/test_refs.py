@@ -150,7 +150,7 @@ def test_a_link_or_fifo_in_a_references_place_is_not_followed(refs: Refs, shelf:
         refs.get(NAME)
     _file(shelf).unlink()
     os.mkfifo(_file(shelf))
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(StoreError, match="not a regular file"):
         refs.get(NAME)
     refs.set(REF)
     assert refs.get(NAME) == REF
@@ -166,9 +166,9 @@ def test_a_link_in_the_place_of_a_directory_of_references_is_not_followed(
     before = sorted((tmp_path / "outside").iterdir())
     assert refs.list() == ((), ())
     for change in (lambda: refs.set(REF), lambda: refs.remove(NAME), lambda: refs.pin(NAME, True)):
-        with pytest.raises(StoreError, match="no directory"):
+        with pytest.raises(StoreError, match="not a directory"):
             change()
-    with pytest.raises(StoreError, match="no directory"):
+    with pytest.raises(StoreError, match="not a directory"):
         refs.get(NAME)
     assert sorted((tmp_path / "outside").iterdir()) == before
 

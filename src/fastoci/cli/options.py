@@ -204,7 +204,7 @@ def existing(
     try:
         there = (engine.store_path / "fastoci.json").is_file()
     except OSError as error:
-        raise StoreError(f"cannot look at {where}: {error.strerror}", path=where) from error
+        raise StoreError(f"cannot open the store at {where}: {error.strerror}", path=where) from error
     if not there:
         raise BlobNotFoundError(f"there is no store at {where}: fastoci pull makes one", path=where)
     return engine

@@ -97,7 +97,7 @@ class Platform:
 
 
 def _version(architecture: str, variant: str) -> tuple[int, int] | None:
-    """``v9.2`` as (9, 2); None where variants are no numbers, or this one is none."""
+    """``v9.2`` as (9, 2); None where variants are not numbers, or this one is none."""
     default = _DEFAULTS.get(architecture)
     if default is None or not variant:
         return default

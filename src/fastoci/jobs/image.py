@@ -84,7 +84,7 @@ class Image:
 
         Raises:
             IntegrityError: a blob is damaged in the store, and no registry may be asked.
-            StoreError: ``directory`` is no layout, or cannot be written.
+            StoreError: ``directory`` is not a layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
         target = path_walk.absolute(directory)

@@ -208,7 +208,7 @@ class PullContext:
         """
         layers = resolved.manifest.layers
         if config is None:
-            raise UnsupportedError(f"{resolved.manifest.config.media_type} is no container image: nothing to unpack")
+            raise UnsupportedError(f"{resolved.manifest.config.media_type} is not a container image: nothing to unpack")
         config.check_layers(len(layers))
         for layer in layers:
             if layer.media_type not in mediatype.LAYERS:

@@ -221,7 +221,7 @@ class _File:
         try:
             info = os.fstat(self._fd)
             if not stat.S_ISREG(info.st_mode):
-                raise StoreError(f"{target.path} is no regular file", path=target.path)
+                raise StoreError(f"{target.path} is not a regular file", path=target.path)
             if target.size is not None and info.st_size != target.size:
                 raise _wrong_size(target, info.st_size)
             self._size = info.st_size

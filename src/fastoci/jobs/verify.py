@@ -36,7 +36,7 @@ class BadBlob:
     """A blob that is not what it should be.
 
     ``kind`` is "corrupt" (other bytes), "size" (too few or too many), "missing", or "unreadable" (the disk refused, or
-    it is no regular file). Sizes are None when they are not known; ``actual`` is the digest of what is there instead.
+    it is not a regular file). Sizes are None when unknown; ``actual`` is the digest of what is there instead.
     """
 
     digest: str

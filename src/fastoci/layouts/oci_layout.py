@@ -100,7 +100,7 @@ def _locked(root: int, target: Path) -> Iterator[None]:
         try:
             parse_layout(data)
         except (FormatError, UnsupportedError) as error:
-            raise StoreError(f"{target} is no OCI layout: {error}", path=str(target)) from error
+            raise StoreError(f"{target} is not an OCI layout: {error}", path=str(target)) from error
         yield
 
 
@@ -233,7 +233,7 @@ def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None
     try:
         index.parse(data, OCI_INDEX)
     except (FormatError, UnsupportedError) as error:
-        raise StoreError(f"{path} is no index of an OCI layout: {error}", path=path) from error
+        raise StoreError(f"{path} is not an index of an OCI layout: {error}", path=path) from error
     # Plain values from here on: entries of others may have fields that are unknown here, and must keep them.
     document = json.loads(data)
     names = {image.name for image in images if image.name}

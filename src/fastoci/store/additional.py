@@ -93,7 +93,7 @@ def _configured(own: Paths) -> list[Path]:
     with suppress(ValueError):  # whoever opened the store has checked that it is JSON
         value = json.loads(files.read(own.top, MARK, MARK_SIZE) or b"{}").get(_FIELD, [])
     if not isinstance(value, list) or not all(map(_is_path, value)):
-        raise StoreError(f'{path}: "{_FIELD}" is no array of absolute paths', path=path)
+        raise StoreError(f'{path}: "{_FIELD}" is not an array of absolute paths', path=path)
     return [Path(each) for each in value]
 
 

@@ -57,7 +57,7 @@ def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[St
                 raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
             found.append(ref)
         except FormatError as error:
-            broken.append(StoreError(f"{path} is no reference: {error}", path=path))
+            broken.append(StoreError(f"{path} is not a reference: {error}", path=path))
         except StoreError as error:
             broken.append(error)
     found.sort(key=lambda ref: ref.name)

@@ -71,7 +71,7 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
 
     An entry under a name that a reference has moves the name, unless it was pulled since ``index.json`` was written:
     then the entry becomes a reference by its digest. So do all but the first of several entries under one name.
-    Entries without a name, or with one that is no reference, and those whose manifest is not here, stay entries.
+    Entries without a name, or with one that is not a reference, and those whose manifest is not here, stay entries.
 
     Raises:
         StoreError: the disk refused, or ``index.json`` does not parse.
@@ -87,7 +87,7 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
 
 
 def foreign(paths: Paths) -> list[Link]:
-    """What other tools have listed and is no reference: roots of gc, too.
+    """What other tools have listed and is not a reference: roots of gc, too.
 
     Raises:
         StoreError: the file does not parse, or the disk refused.
@@ -215,7 +215,7 @@ def _read(paths: Paths) -> dict[str, object]:
         index.parse(data, OCI_INDEX)
     except (FormatError, UnsupportedError) as error:
         path = paths.top.at(INDEX)
-        raise StoreError(f"{path} is no index of an OCI layout: {error}", path=path) from error
+        raise StoreError(f"{path} is not an index of an OCI layout: {error}", path=path) from error
     # Plain values from here on: entries of others may have fields that are unknown here, and must keep them.
     document = json.loads(data)
     assert isinstance(document, dict)

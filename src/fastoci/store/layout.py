@@ -74,7 +74,7 @@ class Paths:
 
         Raises:
             FileNotFoundError: it is not there.
-            StoreError: it is no directory, or not safe to trust.
+            StoreError: it is not a directory, or not safe to trust.
         """
         return trust.enter(parent, name, self._owners)
 

@@ -184,7 +184,7 @@ class Refs:
             images = {platform: image.value(platform) for platform, image in form.images.items()}
             ref = StoredImage(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
         except (FormatError, UnsupportedError) as error:
-            raise StoreError(f"{path} is no reference: {error}", path=path) from error
+            raise StoreError(f"{path} is not a reference: {error}", path=path) from error
         if "/".join(self._paths.ref(ref.name)) != f"{os.path.basename(directory.path)}/{key}":
             raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
         return ref

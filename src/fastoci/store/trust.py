@@ -22,7 +22,7 @@ def enter(parent: Directory, name: str, owners: Collection[int]) -> Directory:
         owners: the users of whom one must be its owner.
     Raises:
         OSError: the disk refused, or it is not there.
-        StoreError: it is no directory, belongs to somebody else, or others may write it.
+        StoreError: it is not a directory, belongs to somebody else, or others may write it.
     """
     try:
         directory = parent.enter(name)
@@ -63,8 +63,8 @@ def _no_directory(parent: Directory, name: str) -> StoreError:
     with suppress(OSError):
         if stat.S_ISLNK(parent.stat(name).st_mode):
             target = os.readlink(name, dir_fd=parent.fd)
-            return StoreError(f"{path} is no directory, but a symbolic link to {target}", path=path)
-    return StoreError(f"{path} is no directory", path=path)
+            return StoreError(f"{path} is not a directory, but a symbolic link to {target}", path=path)
+    return StoreError(f"{path} is not a directory", path=path)
 
 
 def _is_private(directory: Directory, group: int, users: Collection[int]) -> bool:

@@ -49,7 +49,7 @@ class Usage:
     """What the blobs of a store are there for.
 
     ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. What other tools listed in
-    ``index.json`` and is no reference counts as one more, without a name. ``elsewhere`` are in additional
+    ``index.json`` and is not a reference counts as one more, without a name. ``elsewhere`` are in additional
     stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``broken`` are files that
     should be references, and references that lead to more than is looked at.
     """

@@ -44,8 +44,8 @@ class FileTar:
         """Fill ``out``; None at the very end, and when a larger window is demanded.
 
         Raises:
-            FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
-            UnpackError: it is no file. StoreError: the disk refused to read it.
+            FormatError, UnsupportedError: these are not compressed bytes, or damaged ones, or not all.
+            UnpackError: it is not a file. StoreError: the disk refused to read it.
         """
         while out.room and not self.ended:
             if self._left:
@@ -125,7 +125,7 @@ class ArrivingTar:
         """Append to ``out`` what there is; a plain tar's buffers come out as they are.
 
         Raises:
-            FormatError, UnsupportedError: these are no compressed bytes, or damaged ones, or not all.
+            FormatError, UnsupportedError: these are not compressed bytes, or damaged ones, or not all.
         """
         while out.room:
             if self._current is not None:

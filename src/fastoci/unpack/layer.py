@@ -58,7 +58,7 @@ class _LayerSink:
         """Parse and extract.
 
         Raises:
-            FormatError: this is no tar, or a damaged one.
+            FormatError: this is not a tar, or a damaged one.
             UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
             StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
         """

@@ -226,7 +226,7 @@ def open_directory(path: Path) -> tuple[int, bool]:
     """Open (or make) a directory, by its absolute path, to apply layers onto; and whether it holds anything.
 
     Raises:
-        StoreError: it is no directory, cannot be made or opened, or the way to it is another user's.
+        StoreError: it is not a directory, cannot be made or opened, or the way to it is another user's.
     """
     try:
         fd = _open_or_make(path)

@@ -149,5 +149,5 @@ def test_ls_goes_on_past_files_that_are_no_references(cli: Cli, registry: Regist
     (store / "refs" / "zz").mkdir()
     (store / "refs" / "zz" / ("1" * 64)).write_text("{}")
     done = cli("ls", "--store", store)
-    assert done.returncode == 0 and f"refs/zz/{'1' * 64} is no reference" in done.stderr
+    assert done.returncode == 0 and f"refs/zz/{'1' * 64} is not a reference" in done.stderr
     assert done.stdout.splitlines()[1].startswith(f"{registry.address}/app:1 ")

@@ -81,7 +81,7 @@ async def test_a_resumed_blob_in_gzip_is_decoded_from_its_beginning(buffers: Buf
     ids=[
         "cut",
         "whole, half a member",
-        "no gzip",
+        "not gzip",
         "too long",
         "a bomb",
         "too short",

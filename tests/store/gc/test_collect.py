@@ -138,9 +138,9 @@ async def test_a_broken_reference_stops_gc(shelf: Shelf) -> None:
     stray = await shelf.put(b"stray")
     plan = await shelf.store.plan_gc(Retention())
     Path(shelf.store.paths.ref_path(ref.name)).write_text("{")
-    with pytest.raises(StoreError, match="no reference"):
+    with pytest.raises(StoreError, match="not a reference"):
         await shelf.store.plan_gc(Retention())
-    with pytest.raises(StoreError, match="no reference"):
+    with pytest.raises(StoreError, match="not a reference"):
         await shelf.store.gc(plan)
     assert shelf.store.holds(stray)
 

@@ -52,7 +52,7 @@ def best(patterns: Iterable[str], image: str) -> str | None:
 def _split(text: str) -> tuple[str, str, str]:
     match = _PATTERN.fullmatch(text)
     if match is None or not (text.startswith("[") or _SETS.fullmatch(match[1])):
-        raise ValueError("no pattern of images")
+        raise ValueError("not a pattern of images")
     return match[1].lower(), match[2] or "", match[3] or ""
 
 

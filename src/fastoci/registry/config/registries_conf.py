@@ -1,6 +1,6 @@
 """``registries.conf``: which files apply, and what their ``[[registry]]`` tables say about a name.
 
-Only version 2. Short names are no business of it here: every reference is complete before it comes (``Reference``), so
+Only version 2. Short names are not resolved here: every reference is complete before it comes (``Reference``), so
 ``unqualified-search-registries`` and ``[aliases]`` are not used. Unknown keys are ignored, as other tools do.
 
 Spec: containers-registries.conf(5), containers-registries.conf.d(5).

@@ -333,7 +333,7 @@ class ParallelRanges:
         return time.monotonic(), time.thread_time()
 
     def _wait_ends(self, begun: tuple[float, float]) -> None:
-        """Time in which this thread was busy receiving was no waiting."""
+        """Time in which this thread was busy receiving does not count as waiting."""
         if self._server is not None:
             idle = time.monotonic() - begun[0] - (time.thread_time() - begun[1])
             self._server.limit.waited(max(0.0, idle))

@@ -105,7 +105,7 @@ def open_data(directory: Directory, name: str) -> int:
     """Open the file for reading and writing, made when absent.
 
     Raises:
-        OSError, StoreError: it cannot be, or is no regular file.
+        OSError, StoreError: it cannot be, or is not a regular file.
     """
     try:
         fd = directory.open(name, files.CHANGE)
@@ -115,7 +115,7 @@ def open_data(directory: Directory, name: str) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         files.close(fd)
         path = directory.at(name)
-        raise StoreError(f"{path} is no regular file", path=path)
+        raise StoreError(f"{path} is not a regular file", path=path)
     return fd
 
 

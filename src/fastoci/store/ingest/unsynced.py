@@ -135,7 +135,7 @@ class Unsynced:
         return [(boot, name) for name, boots in self._markers.items() for boot in boots]
 
     def _learn(self, boot: str) -> None:
-        """Read the markers of another boot; what is no directory is not ours."""
+        """Read the markers of another boot; what is not a directory is not ours."""
         with suppress(FileNotFoundError, NotADirectoryError), self._markers_of(boot) as directory:
             for name in filter(_MARKER.fullmatch, directory.names()):
                 self._markers.setdefault(name, []).append(boot)

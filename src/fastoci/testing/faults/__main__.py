@@ -30,7 +30,7 @@ words of CMD, each put in place of {word}:
   {authfile}  credentials; REGISTRY_AUTH_FILE and DOCKER_CONFIG are the same
   {config}    a directory with registries.conf and certs.d/HOST/hosts.toml, which name the mirror where there is one
 
-CMD is no shell command; use sh -c '...' for one. Each scenario has a server, a home and directories of its own.
+CMD is not a shell command; use sh -c '...' for one. Each scenario has a server, a home and directories of its own.
 
   ok       the right bytes, or a failure with nothing wrong left behind, as the scenario wants; in bounded time,
            memory and traffic; no secret sent to another host or printed; no request before Retry-After was over

@@ -25,7 +25,7 @@ def _framing(case: str, framing: Framing) -> Scenario:
 
 def _length(case: str, *lines: str, own: str = "") -> Scenario:
     tweak = Tweak(headers=(("Content-Length", own),) if own else (), lines=lines)
-    must = "refuses an answer whose lengths differ or are no numbers"
+    must = "refuses an answer whose lengths differ or are not numbers"
     return Scenario("N12", "lengths that disagree", must, "error", "protocol", case=case, rules=(Rule("layer", tweak),))
 
 
