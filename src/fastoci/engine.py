@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
@@ -41,6 +42,8 @@ from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
+
+_LOG: Final = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
@@ -113,6 +116,7 @@ class Engine:
         job = PullContext(store, scheduler, stored, unpacker, limits, observer)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
         self._parts = _Parts(store, worker, job, verifying, AsyncExitStack())
+        _LOG.debug("store %s, additional %s, %s", self.store_path, self._additional, limits)
         return self
 
     async def __aexit__(

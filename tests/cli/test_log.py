@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,13 +22,14 @@ from fastoci.cli.progress.bars import Bars
 from fastoci.cli.progress.display import Json
 from fastoci.cli.progress.stream import BestEffortStream
 from fastoci.events import ImageStarted
+from fastoci.testing.auth import Bearer
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of
 from support.scratch import SOURCE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-LINE = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ (DEBUG|INFO|WARNING|ERROR) fastoci[.\w]*: "
+LINE = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ (?:DEBUG|INFO|WARNING|ERROR) (?P<logger>fastoci[.\w]*): "
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +99,31 @@ def test_lines_of_the_log_stand_among_the_events_of_a_pull_as_json(run: Run, tmp
         done = run("pull", f"{registry.address}/app:1", "--store", store, "--progress", "json", "--debug")
     assert done.returncode == 0, done.stderr
     assert {"image_started", "image_done"} <= {json.loads(line)["event"] for line in done.stderr.splitlines()}
+
+
+@pytest.mark.attack
+def test_every_floor_says_what_it_does_and_no_secret(run: Run, tmp_path: Path) -> None:
+    with serve(Registry(Bearer("puller", "hunter2"))) as registry:
+        registry.add_image("app", "1", image_of(FIRST))
+        place = ("--store", str(tmp_path / "store"))
+        done = run(
+            *("pull", f"{registry.address}/app:1", *place, "--rootfs", str(tmp_path / "root"), "--debug"),
+            FASTOCI_CREDS="puller:hunter2",
+        )
+        secrets = {"hunter2", base64.b64encode(b"puller:hunter2").decode(), *registry.secrets}
+    assert done.returncode == 0, done.stderr
+    records = [match for line in done.stderr.splitlines() if (match := re.match(LINE, line))]
+    assert {
+        "fastoci.engine",
+        "fastoci.jobs.pull",
+        "fastoci.registry.http.transport",
+        "fastoci.store.session",
+        "fastoci.transfer.scheduler",
+        "fastoci.unpack.layer",
+    } <= {match["logger"] for match in records}
+    assert not [secret for secret in secrets if secret in done.stderr]
+    assert run("rm", f"{registry.address}/app:1", *place).returncode == 0
+    assert re.search(r"fastoci\.store\.gc\.collect: .*: deleted blob sha256:", run("--debug", "gc", *place).stderr)
 
 
 def test_records_have_time_level_and_logger_and_are_harmless(capsys: pytest.CaptureFixture[str]) -> None:

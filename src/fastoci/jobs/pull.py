@@ -6,12 +6,13 @@ Spec: distribution-spec v1.1 (pull), image-spec v1.1 manifest.md.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastoci.aio import all_or_first
 from fastoci.errors import (
@@ -42,6 +43,8 @@ from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
+
+_LOG: Final = logging.getLogger(__name__)
 
 _CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
 
@@ -94,6 +97,10 @@ class PullContext:
 
     def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
+        _LOG.debug(
+            "%s is %s: %d of %d blobs are missing",
+            *(image, resolved.descriptor.digest, len(plan.missing), len(resolved.blobs)),
+        )
         self.observer(
             ImagePlanned(
                 image,

@@ -6,9 +6,11 @@ begins blobs and records names. Spec: docs/store-format.md 4, 6 and 8.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from fastoci.errors import BlobNotFoundError
 from fastoci.image.descriptor import Descriptor
@@ -18,6 +20,8 @@ from fastoci.interfaces import Ingest
 from fastoci.store.blobs import Blobs
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Writer:
@@ -115,5 +119,6 @@ async def open_session(
 
 def _find(blobs: Blobs, wanted: Collection[Descriptor]) -> list[Descriptor]:
     missing = blobs.find_missing(wanted)
+    _LOG.debug("%s: lease of %d blobs, %d are missing", blobs.paths.root, len(wanted), len(missing))
     blobs.mark_pending(missing)
     return missing

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import Final
 
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
@@ -26,6 +28,8 @@ from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.pipeline import PushPipeline
 from fastoci.transfer.tee import Tee
 from fastoci.transfer.workers import WorkerPool
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,7 @@ class Scheduler:
         except asyncio.CancelledError:
             self._observe(BlobFailed(str(blob.digest), "cancelled"))
             raise
+        _LOG.debug("%s: in the store", blob.digest)
         self._observe(BlobDone(str(blob.digest), blob.size))
 
     async def _fetch_until_right(self, flight: _Flight) -> None:
@@ -197,6 +202,7 @@ class Scheduler:
                 return await self._fetch_or_wait(flight, tee)
             except IntegrityError:
                 servers = set(_served_by(source, blob))
+                _LOG.debug("%s: wrong bytes from %s", blob.digest, ", ".join(servers) or source.name)
                 if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
                     raise
                 corrupt |= servers
@@ -226,6 +232,7 @@ class Scheduler:
                             self._duplicated(flight, ingest.offset, lost, "the fetch of another process was lost")
                         if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
                             source.report_corrupt(blob, ingest.corrupt_servers)
+                        _LOG.debug("%s: fetched from %d on, of %d bytes", blob.digest, ingest.offset, blob.size)
                         self._observe(BlobStarted(order.image, str(blob.digest), blob.size, ingest.offset))
                         try:
                             await self._ingest(ingest, source, tee if ingest.offset == 0 else None)
@@ -236,6 +243,7 @@ class Scheduler:
                             elsewhere = 0
                             continue  # the bytes of an earlier attempt may be the wrong ones: no server is blamed
                 return
+            _LOG.debug("%s: another process fetches it", blob.digest)
             self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
             if await flight.writer.wait(blob, progressed):
                 return

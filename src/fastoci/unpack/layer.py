@@ -7,6 +7,7 @@ Spec: image-spec v1.1 layer.md (change sets, whiteouts).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import Final
 
@@ -21,6 +22,8 @@ from fastoci.errors import (
     UnsafePathError,
     UnsupportedEntryError,
 )
+
+_LOG: Final = logging.getLogger(__name__)
 
 # What a disk or a process at its bounds says: not the layer's fault.
 _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -69,6 +72,7 @@ class _LayerSink:
         """Demand the end of the tar. Raises: as ``feed``."""
         if self._native.finish():
             raise _error(self._native, self.name)
+        _LOG.debug("%s: %d entries, %d bytes of files", self.name, self.entries, self.bytes)
 
     def stop(self) -> None:
         """From any thread: whatever is under way ends soon, with an error."""

@@ -8,6 +8,7 @@ It can be killed anywhere. Synchronous, for one thread. Spec: docs/store-format.
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from collections import deque
@@ -29,6 +30,8 @@ from fastoci.store.layout import Paths
 from fastoci.store.marks import Marks
 from fastoci.store.refs import Refs, Stamp, stamp_of
 from fastoci.threads import Check, go_on
+
+_LOG: Final = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 0.005  # that jobs are kept waiting at a time
 _SETTLED_NS: Final = 2_000_000_000  # a file changed so shortly before may change again and look the same
@@ -127,6 +130,8 @@ def execute(
         gone += _sweep(paths, unsynced, gate, [item for item in plan.doomed if item.kind == "blob"], check)
         gone += [item for item in plan.doomed if _tidy(paths, item)]
         gate.drop_dead_leases()
+    for item in gone:
+        _LOG.debug("%s: deleted %s %s, %s", paths.root, item.kind, item.name, item.why)
     return tuple(gone)
 
 
