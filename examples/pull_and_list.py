@@ -14,7 +14,7 @@ async def main(store: str, reference: str) -> None:
         image = await engine.pull(reference)
         print(f"{image.reference} has {len(image.manifest.layers)} layers, {image.size} bytes")
         for stored in await engine.images():
-            print(stored.name, stored.digest, ", ".join(stored.platforms), stored.size)
+            print(stored.name, stored.descriptor.digest, ", ".join(stored.images), stored.size)
 
 
 if __name__ == "__main__":

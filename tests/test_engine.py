@@ -138,7 +138,7 @@ async def test_the_platform_is_chosen_from_an_index(registry: Registry, tmp_path
             assert pulled.manifest_descriptor.digest == image.descriptor.digest
             assert str(pulled.platform) == text
         (ref,) = await engine.images()
-        assert set(ref.platforms) == set(by_platform)
+        assert set(ref.images) == set(by_platform)
         assert (
             str((await engine.image(f"{registry.address}/multi", platform="linux/arm/v7")).platform) == "linux/arm/v7"
         )

@@ -27,7 +27,7 @@ To work with a store::
 
 What its methods return::
 
-    Listing                    an image in a list of them
+    StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from fastoci.image.digest import Digest as Digest
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
+    from fastoci.image.stored_image import StoredImage as StoredImage
     from fastoci.info import info as info
     from fastoci.jobs.image import Image as Image
-    from fastoci.jobs.maintenance import Listing as Listing
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
@@ -96,7 +96,6 @@ _EXPORTS = {
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",
     "Limits": "limits",
-    "Listing": "jobs.maintenance",
     "Platform": "image.platform",
     "RefUsage": "store.usage",
     "Reference": "image.reference",
@@ -104,6 +103,7 @@ _EXPORTS = {
     "Repair": "jobs.repair",
     "Retention": "store.gc.retention",
     "Sha256": "_core",
+    "StoredImage": "image.stored_image",
     "Usage": "store.usage",
     "Verification": "jobs.verify",
     "apply": "engine",

@@ -23,10 +23,10 @@ from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, load_image
-from fastoci.jobs.maintenance import Listing
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.stored import Stored
@@ -181,7 +181,7 @@ class Engine:
                 await all_or_first(fetches)
             await writer.flush()
 
-    async def images(self) -> tuple[Listing, ...]:
+    async def images(self) -> tuple[StoredImage, ...]:
         """The images in the store, by name. A reference's file that cannot be read is told as a warning.
 
         Raises:

@@ -132,7 +132,7 @@ async def test_the_first_index_that_has_the_platform_holds(documents: Documents,
         image = await engine.pull(documents.name, platform="linux/amd64")
         assert image.manifest_descriptor.digest == wanted.digest
         (ref,) = await engine.images()
-        assert list(ref.platforms) == ["linux/amd64"]
+        assert list(ref.images) == ["linux/amd64"]
         assert (await engine.plan_gc()).doomed == ()
     assert len(documents.asked) == 6
 

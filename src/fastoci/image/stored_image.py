@@ -14,6 +14,7 @@ class StoredImage:
 
     ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
     that are held, by platform. ``pulled_at`` is RFC 3339, UTC. A ``pinned`` one stays whatever gc is asked to free.
+    ``size`` is of the configs and layers of ``images``, in bytes; None where nobody added it up.
     """
 
     name: str
@@ -21,3 +22,4 @@ class StoredImage:
     images: Mapping[str, Descriptor] = field(hash=False)
     pulled_at: str
     pinned: bool = False
+    size: int | None = None

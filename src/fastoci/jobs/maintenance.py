@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fastoci.errors import StoreError
@@ -17,28 +17,16 @@ from fastoci.store.store import Store
 from fastoci.threads import Check
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A line of a list of images. ``size`` is of configs and layers, over all ``platforms`` that are here, in bytes."""
-
-    name: str
-    digest: str
-    platforms: tuple[str, ...]
-    size: int
-    pulled_at: str
-    pinned: bool
-
-
-async def images(store: Store) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
-    """All images by name, and what is wrong with the files that are not references.
+async def images(store: Store) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
+    """All images by name, with their sizes, and what is wrong with the files that are not references.
 
     Raises:
         StoreError: the disk refused.
     """
 
-    def work(read: Read, check: Check) -> tuple[tuple[Listing, ...], tuple[StoreError, ...]]:
-        refs, broken = listed(store.paths, check=check)
-        return tuple(_listing(ref, size_of(ref, read)) for ref in refs), tuple(broken)
+    def work(read: Read, check: Check) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
+        found, broken = store.refs.list(check=check)
+        return tuple(replace(image, size=size_of(listed_as(image), read)) for image in found), broken
 
     return await store.walk(work)
 
@@ -53,7 +41,7 @@ async def export(store: Store, stored: Stored, directory: Path, references: Sequ
         if references:
             refs = [store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
         else:
-            refs = list(store.refs.list()[0])
+            refs = list(store.refs.list(check=check)[0])
         return [_layout_image(ref, sound(read)) for ref in refs]
 
     found = await store.walk(work)
@@ -79,7 +67,3 @@ def _layout_image(ref: StoredImage, read: Read) -> LayoutImage:
     top = ref.descriptor if only is None else only
     blobs = [descriptor(link) for link in needed_by(listed_as(replace(ref, descriptor=top)), read)]
     return LayoutImage(ref.name, top, blobs)
-
-
-def _listing(ref: Listed, size: int) -> Listing:
-    return Listing(ref.name, ref.descriptor.digest, tuple(ref.images), size, ref.pulled_at, ref.pinned)

@@ -22,6 +22,7 @@ from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.image.stored_image import StoredImage
 from fastoci.store.layout import Paths
+from fastoci.threads import Check, go_on
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
 
@@ -82,11 +83,12 @@ class Refs:
             raise self._absent(name)
         return ref
 
-    def list(self) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
-        """All references by name, and what is wrong with the files that are none."""
+    def list(self, *, check: Check = go_on) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
+        """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
         refs: dict[str, StoredImage] = {}
         broken = []
         for directory, key in ref_files(self._paths):
+            check()
             try:
                 ref = self.load(directory, key)
             except StoreError as error:

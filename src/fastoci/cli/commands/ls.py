@@ -12,7 +12,7 @@ from fastoci.cli.formatting import aligned, plain
 from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
-    from fastoci import Listing
+    from fastoci import StoredImage
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED")
 _HEX: Final = 12  # digits of a digest
@@ -32,14 +32,14 @@ def ls(store: Path | None, additional: tuple[Path, ...]) -> None:
     """
     from fastoci.cli import run
 
-    async def work() -> tuple[Listing, ...]:
+    async def work() -> tuple[StoredImage, ...]:
         async with options.existing(store, additional) as engine:
             return await engine.images()
 
     click.echo("\n".join(aligned([_HEADER, *map(_row, run.run(work()))])))
 
 
-def _row(image: Listing) -> tuple[str, ...]:
-    platforms = plain(",".join(image.platforms)) or "-"
-    digest = plain(image.digest.partition(":")[2][:_HEX])
-    return plain(image.name), digest, platforms, size_text(image.size), plain(image.pulled_at)
+def _row(image: StoredImage) -> tuple[str, ...]:
+    platforms = plain(",".join(image.images)) or "-"
+    digest = image.descriptor.digest.hex[:_HEX]
+    return plain(image.name), digest, platforms, size_text(image.size or 0), plain(image.pulled_at)
