@@ -6,7 +6,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,4 +281,36 @@ class ImageSource(Protocol):
 
         Raises:
             NotFoundError, RegistryError, TransportError, IntegrityError
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class WholeImage:
+    """An image on its way into an ``ImageSink``.
+
+    ``name`` is empty for an image without a name. ``top`` is the manifest or index that the name stands for, ``blobs``
+    everything the image needs: ``top``, the manifests below it, configs and layers.
+    """
+
+    name: str
+    top: Descriptor
+    blobs: Sequence[Descriptor]
+
+
+class ImageSink(Protocol):
+    """A place that takes whole images out of a store: an OCI layout, an archive, a registry.
+
+    A ``BlobStore`` is filled by its sessions instead, while the bytes arrive.
+    """
+
+    async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
+        """Take over images. Each blob is hashed before; names come last, so nobody sees a part of an image.
+
+        An image replaces what has its name; all others stay, also when this fails.
+
+        Raises:
+            BlobNotFoundError: ``store`` lacks a blob of one of the images.
+            IntegrityError: it has one that is not what its name says.
+            StoreBusyError: another process extends the sink, and did not end.
+            StoreError: the sink cannot be written.
         """

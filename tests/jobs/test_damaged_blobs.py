@@ -22,8 +22,9 @@ from fastoci.events import Event, FetchDuplicated, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.interfaces import WholeImage
 from fastoci.jobs.stored import Mending
-from fastoci.layouts.oci_layout import LayoutImage
+from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
@@ -278,12 +279,13 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
 ) -> None:
     layout, reference = tmp_path / "layout", Reference.parse(f"{registry.address}/app:1")
     blobs = [IMAGE.descriptor, *(Descriptor(blob.media_type, blob.digest, blob.size) for blob, _ in IMAGE.blobs())]
-    image = LayoutImage("app:1", IMAGE.descriptor, blobs)
+    image = WholeImage("app:1", IMAGE.descriptor, blobs)
     async with open_parts(tmp_path / "store") as parts:
         repository = parts.client.repository(reference)
+        sink = OciLayout(layout, parts.job.stored.run_hashing)
         await parts.job.pull(reference, repository, image="app", platform=None, rootfs=None)
         for instant in range(12):
-            export = asyncio.create_task(parts.job.stored.export(layout, [image], Mending("app", None)))
+            export = asyncio.create_task(parts.job.stored.put(sink, [image], Mending("app", None)))
             await asyncio.sleep(0)
             await asyncio.sleep(instant * 0.0005)
             export.cancel()
@@ -291,7 +293,7 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
             assert parts.pool.in_use == 0
             assert not (layout / "blobs").exists() or sound(layout)
             assert export.cancelled() or whole(layout)
-        await parts.job.stored.export(layout, [image], Mending("app", None))
+        await parts.job.stored.put(sink, [image], Mending("app", None))
     assert whole(layout)
 
 

@@ -25,7 +25,8 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
-from fastoci.layouts.oci_layout import LayoutImage, write_images
+from fastoci.interfaces import WholeImage
+from fastoci.layouts.oci_layout import write_images
 from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier
 from support.attacker import Attacker, scene
@@ -83,7 +84,7 @@ def image(store: Store) -> Image:
     return _make(store, b"hello")
 
 
-def _wrong(sources: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
+def _find_corrupt(sources: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
     """What the engine does in lanes."""
     found: list[IntegrityError] = []
     for blob, fd in sources:
@@ -95,7 +96,7 @@ def _wrong(sources: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
 
 
 def _write(target: Path, name: str, image: Image) -> None:
-    write_images(target, [LayoutImage(name, image.top, image.blobs)], image.store, _wrong)
+    write_images(target, [WholeImage(name, image.top, image.blobs)], image.store, _find_corrupt)
 
 
 def _names(target: Path) -> list[tuple[str, str]]:
@@ -133,7 +134,9 @@ def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path)
 def test_a_full_disk_leaves_no_entry_and_no_half_blob(image: Image, small_disk: Path) -> None:
     big = _put(image.store, os.urandom(12 << 20), LAYER)
     with pytest.raises(StoreError, match="No space") as caught:
-        write_images(small_disk / "layout", [LayoutImage("app:1", image.top, (*image.blobs, big))], image.store, _wrong)
+        write_images(
+            small_disk / "layout", [WholeImage("app:1", image.top, (*image.blobs, big))], image.store, _find_corrupt
+        )
     assert caught.value.path == str(small_disk / "layout")
     assert not (small_disk / "layout" / "index.json").exists()
     assert not [name for name in _files(small_disk / "layout") if big.digest.hex in name]
@@ -241,7 +244,9 @@ def test_blobs_that_lead_out_of_the_layout_are_refused(tmp_path: Path, image: Im
 def test_a_blob_that_the_store_lacks_leaves_no_entry(tmp_path: Path, image: Image) -> None:
     absent = Descriptor.of(b"absent", LAYER)
     with pytest.raises(BlobNotFoundError):
-        write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (image.top, absent))], image.store, _wrong)
+        write_images(
+            tmp_path / "layout", [WholeImage("app:1", image.top, (image.top, absent))], image.store, _find_corrupt
+        )
     assert not (tmp_path / "layout" / "index.json").exists()
 
 
@@ -314,7 +319,7 @@ def test_sha512_blobs_have_their_own_directory(tmp_path: Path, store: Store, ima
     blob = Descriptor("a/b", verifier.digest, 7)
     (store.path / "blobs" / "sha512").mkdir()
     (store.path / "blobs" / "sha512" / blob.digest.hex).write_bytes(data)
-    write_images(tmp_path / "layout", [LayoutImage("app:1", image.top, (*image.blobs, blob))], store, _wrong)
+    write_images(tmp_path / "layout", [WholeImage("app:1", image.top, (*image.blobs, blob))], store, _find_corrupt)
     assert (tmp_path / "layout" / "blobs" / "sha512" / blob.digest.hex).read_bytes() == data
 
 

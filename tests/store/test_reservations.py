@@ -16,6 +16,7 @@ from fastoci.limits import Limits
 from fastoci.store.reservations import Reservations
 from fastoci.testing.layers import Entry
 from fastoci.testing.registry import Registry, serve
+from fastoci.transfer.scheduler import BytesSource
 from support.engine_parts import Parts, open_parts
 from support.images import image_of
 
@@ -118,6 +119,8 @@ async def test_images_that_are_fetched_at_the_same_time_share_the_space(tmp_path
             with pytest.raises(StoreFullError):
                 async with reservations.reserve([blob for blob, _ in SMALL.blobs()]):
                     pass
+            for blob, content in LARGE.blobs():
+                await parts.fetch(blob, BytesSource(content if isinstance(content, bytes) else content.read_bytes()))
         with pytest.raises(KeyError):
             async with reservations.reserve([]):
                 raise KeyError
@@ -148,7 +151,7 @@ async def test_what_replaces_corrupt_blobs_counts_once_within_the_limit(registry
 
 
 def _limited(parts: Parts, limit: int) -> Reservations:
-    return Reservations(parts.store.paths, parts.store.blobs.threads, Limits(store_size=limit), parts.store.size)
+    return Reservations(parts.store.blobs, Limits(store_size=limit), parts.store.size)
 
 
 async def test_what_a_killed_pull_left_is_not_wanted_twice(registry: Registry, disk: Callable[[str], Path]) -> None:

@@ -14,12 +14,12 @@ from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.interfaces import BlobSource
+from fastoci.interfaces import BlobSource, WholeImage
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, read_config
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.stored import Mending
-from fastoci.layouts.oci_layout import LayoutImage
+from fastoci.layouts.oci_layout import OciLayout
 
 
 class Image:
@@ -90,8 +90,9 @@ class Image:
         target = path_walk.absolute(directory)
         top = replace(self.manifest_descriptor, platform=self.platform)
         async with self._job.store.keep(self._parts, name=str(self.reference)):
-            image = LayoutImage(str(self.reference), top, self._parts)
-            await self._job.stored.export(target, [image], self._mending())
+            image = WholeImage(str(self.reference), top, self._parts)
+            sink = OciLayout(target, self._job.stored.run_hashing)
+            await self._job.stored.put(sink, [image], self._mending())
 
     def _mending(self) -> Mending:
         return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})

@@ -9,9 +9,10 @@ from pathlib import Path
 from fastoci.errors import StoreError
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
+from fastoci.interfaces import WholeImage
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.jobs.verify import sound
-from fastoci.layouts.oci_layout import LayoutImage
+from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.graph import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
 from fastoci.store.store import Store
 from fastoci.threads import Check
@@ -37,15 +38,15 @@ async def export(store: Store, stored: Stored, directory: Path, references: Sequ
     Raises: as ``Engine.export``.
     """
 
-    def work(read: Read, check: Check) -> list[LayoutImage]:
+    def work(read: Read, check: Check) -> list[WholeImage]:
         if references:
             refs = [store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
         else:
             refs = list(store.refs.list(check=check)[0])
-        return [_layout_image(ref, sound(read)) for ref in refs]
+        return [_whole_image(ref, sound(read)) for ref in refs]
 
     found = await store.walk(work)
-    await stored.export(directory, found, Mending("", None))
+    await stored.put(OciLayout(directory, stored.run_hashing), found, Mending("", None))
     return len(found)
 
 
@@ -61,9 +62,9 @@ async def listed_refs(store: Store, references: Sequence[str]) -> list[Listed]:
     return [listed_as(await store.image(name)) for name in names]
 
 
-def _layout_image(ref: StoredImage, read: Read) -> LayoutImage:
+def _whole_image(ref: StoredImage, read: Read) -> WholeImage:
     """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
     only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
     top = ref.descriptor if only is None else only
     blobs = [descriptor(link) for link in needed_by(listed_as(replace(ref, descriptor=top)), read)]
-    return LayoutImage(ref.name, top, blobs)
+    return WholeImage(ref.name, top, blobs)

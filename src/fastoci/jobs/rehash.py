@@ -59,7 +59,7 @@ class StoppedError(Exception):
     """Hashing ended because nobody waits for it any more."""
 
 
-def wrong(
+def find_corrupt(
     files: Sequence[tuple[Descriptor, int]], buffers: Sequence[Buffer], stop: threading.Event
 ) -> list[IntegrityError]:
     """Hash open files, in lanes; what is wrong with those that are not what their descriptors say, in their order.

@@ -12,26 +12,24 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Final, TypeVar
 
 from fastoci import _core
 from fastoci._core import Buffer
-from fastoci.aio import all_or_first, wait_to_end, when_free
+from fastoci.aio import all_or_first, wait_to_end
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
 from fastoci.events import FetchDuplicated, Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore
-from fastoci.jobs.rehash import StoppedError, wrong
-from fastoci.layouts.oci_layout import LayoutImage, Wrong, write_images
+from fastoci.interfaces import BlobSource, BlobStore, ImageSink, WholeImage
+from fastoci.jobs.rehash import StoppedError, find_corrupt
+from fastoci.layouts.oci_layout import FindCorrupt
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.workers import WorkerPool
 
 _OPEN: Final = 32  # files that are open at a time
-_LOCK_S: Final = 300.0  # for another process that extends a layout, and may copy some gigabytes
 
 T = TypeVar("T")
 
@@ -100,46 +98,19 @@ class Stored:
             )
             await writer.flush()
 
-    async def export(self, directory: Path, images: Sequence[LayoutImage], mending: Mending) -> None:
-        """``write_images``, of nothing but what its digest says.
+    async def put(self, sink: ImageSink, images: Sequence[WholeImage], mending: Mending) -> None:
+        """``ImageSink.put``; what turns out damaged on the way is mended first.
 
-        Raises: as ``write_images`` and ``mend``.
+        Raises: as ``ImageSink.put`` and ``mend``.
         """
         blobs = list({blob.digest: blob for image in images for blob in image.blobs}.values())
         while True:
             try:
-                return await when_free(
-                    lambda: self._run(
-                        lambda wrong, check: write_images(directory, images, self._store, wrong, check=check)
-                    ),
-                    within_s=_LOCK_S,
-                )
+                return await sink.put(images, self._store)
             except IntegrityError as error:
                 await self.mend(blobs, error, mending)
 
-    async def _damaged(self, blobs: Sequence[Descriptor]) -> list[tuple[Descriptor, IntegrityError]]:
-        """The blobs that are there and are not what their names say: the store does not have them any more."""
-        found = await self._run(lambda wrong, check: self._hash(blobs, wrong))
-        errors = {error.subject: error for error in found}
-        damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
-        for blob, _ in damaged:
-            await self._store.mark_corrupt(blob.digest)
-        return damaged
-
-    def _hash(self, blobs: Sequence[Descriptor], wrong: Wrong) -> list[IntegrityError]:
-        """On a thread: what is wrong with those that are there."""
-        found: list[IntegrityError] = []
-        for start in range(0, len(blobs), _OPEN):
-            with ExitStack() as opened:
-                files = []
-                for blob in blobs[start : start + _OPEN]:
-                    with suppress(BlobNotFoundError):  # on its way, or deleted: whoever needs it says so
-                        files.append((blob, self._store.open(blob)))
-                        opened.callback(os.close, files[-1][1])
-                found += wrong(files)
-        return found
-
-    async def _run(self, work: Callable[[Wrong, Check], T]) -> T:
+    async def run_hashing(self, work: Callable[[FindCorrupt, Check], T]) -> T:
         """Run work on a thread, with what hashes files there; it ends early when this task is cancelled."""
         stop = threading.Event()
         buffers = await self._take()
@@ -150,7 +121,7 @@ class Stored:
 
         try:
             running = asyncio.ensure_future(
-                self._worker.run(lambda: work(lambda files: wrong(files, buffers, stop), check))
+                self._worker.run(lambda: work(lambda files: find_corrupt(files, buffers, stop), check))
             )
             try:
                 return await asyncio.shield(running)
@@ -162,6 +133,28 @@ class Stored:
         finally:
             for buffer in buffers:
                 buffer.release()
+
+    async def _damaged(self, blobs: Sequence[Descriptor]) -> list[tuple[Descriptor, IntegrityError]]:
+        """The blobs that are there and are not what their names say: the store does not have them any more."""
+        found = await self.run_hashing(lambda find, check: self._hash(blobs, find))
+        errors = {error.subject: error for error in found}
+        damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
+        for blob, _ in damaged:
+            await self._store.mark_corrupt(blob.digest)
+        return damaged
+
+    def _hash(self, blobs: Sequence[Descriptor], find: FindCorrupt) -> list[IntegrityError]:
+        """On a thread: what is wrong with those that are there."""
+        found: list[IntegrityError] = []
+        for start in range(0, len(blobs), _OPEN):
+            with ExitStack() as opened:
+                files = []
+                for blob in blobs[start : start + _OPEN]:
+                    with suppress(BlobNotFoundError):  # on its way, or deleted: whoever needs it says so
+                        files.append((blob, self._store.open(blob)))
+                        opened.callback(os.close, files[-1][1])
+                found += find(files)
+        return found
 
     async def _take(self) -> list[Buffer]:
         """A buffer, and one for each lane of the hash when nobody waits for them."""

@@ -2,7 +2,7 @@
 
 Blobs are shared with the store by hard links where the file system allows it, and copied elsewhere; each is hashed
 before it has its name here, by whoever calls. Everything is durable before it has its name, and ``index.json``, which
-names the image, comes last. Synchronous, for a thread.
+names the image, comes last.
 Knows no references, registries or platforms. Spec: image-spec v1.1 image-layout.md; docs/store-format.md 10.
 """
 
@@ -12,24 +12,25 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fastoci import files, locks, path_walk
+from fastoci.aio import when_free
 from fastoci.errors import FormatError, IntegrityError, StoreError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
-from fastoci.interfaces import BlobStore
+from fastoci.interfaces import BlobStore, WholeImage
 
 _LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others may read all else in a layout
 _UNFINISHED: Final = ".oci-layout.new"
 _SIZE: Final = 64 << 20  # bytes of an index.json that is extended
 _CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
+_LOCK_S: Final = 300.0  # for another process that extends the layout, and may copy some gigabytes
 _OPEN: Final = 32  # blobs of the store that are open at a time
 # Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
@@ -37,51 +38,58 @@ _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPN
 
 
 # Hashes open files, and says what is wrong with those that are not what their descriptors promise.
-Wrong = Callable[[Sequence[tuple[Descriptor, int]]], Sequence[IntegrityError]]
+FindCorrupt = Callable[[Sequence[tuple[Descriptor, int]]], Sequence[IntegrityError]]
+# Runs work on a thread, with what hashes files there, and with what it calls now and then: that may end it.
+RunHashing = Callable[[Callable[[FindCorrupt, Callable[[], None]], None]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutImage:
-    """An image on its way into a layout.
+class OciLayout:
+    """``ImageSink`` of a directory, made when it is absent or empty. Blobs that are there and right stay.
 
-    ``name`` is for the annotation ``org.opencontainers.image.ref.name``, empty for an image without a name. ``top`` is
-    the manifest or index that the name stands for, ``blobs`` everything the image needs: ``top``, the manifests below
-    it, configs and layers.
+    Args:
+        target: absolute.
+        run: runs the work, which hashes.
     """
 
-    name: str
-    top: Descriptor
-    blobs: Sequence[Descriptor]
+    def __init__(self, target: Path, run: RunHashing) -> None:
+        self._target = target
+        self._run = run
+
+    async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
+        """Put images into the layout: ``ImageSink.put``. When it fails, the blobs so far stay.
+
+        Raises:
+            StoreError: the directory is neither empty nor an OCI layout, or cannot be written.
+            BlobNotFoundError, IntegrityError, StoreBusyError: as ``ImageSink.put``.
+        """
+        await when_free(
+            lambda: self._run(
+                lambda find_corrupt, check: write_images(self._target, images, store, find_corrupt, check=check)
+            ),
+            within_s=_LOCK_S,
+        )
 
 
 def write_images(
     target: Path,
-    images: Sequence[LayoutImage],
+    images: Sequence[WholeImage],
     store: BlobStore,
-    wrong: Wrong,
+    find_corrupt: FindCorrupt,
     *,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Put images into a layout, made when the directory is absent or empty.
+    """``OciLayout.put`` on this thread, once.
 
-    Entries of their names are replaced, all others stay. Blobs that are there and right stay too.
-
-    Args:
-        target: absolute.
-        wrong: hashes.
-        check: called now and then; what it raises ends the work. The blobs so far stay.
     Raises:
         StoreBusyError: another process extends the layout; nothing was done.
-        BlobNotFoundError: ``store`` lacks a blob of one of the images.
-        IntegrityError: it has one that is not what its name says, and that has no name in the layout.
-        StoreError: ``target`` is neither empty nor an OCI layout, or cannot be written.
+        BlobNotFoundError, IntegrityError, StoreError: as ``OciLayout.put``.
     """
     with files.translated("write the layout", str(target)):
         root = path_walk.open_directory(target, make=0o755)
         try:
             with _locked(root, target):
                 blobs = {blob.digest: blob for image in images for blob in image.blobs}
-                _add_blobs(root, list(blobs.values()), store, wrong, check)
+                _add_blobs(root, list(blobs.values()), store, find_corrupt, check)
                 _add_entries(root, images, target)
         finally:
             os.close(root)
@@ -111,7 +119,7 @@ def _demand_layout_or_nothing(root: int, target: Path) -> None:
 
 
 def _add_blobs(
-    root: int, blobs: Sequence[Descriptor], store: BlobStore, wrong: Wrong, check: Callable[[], None]
+    root: int, blobs: Sequence[Descriptor], store: BlobStore, find_corrupt: FindCorrupt, check: Callable[[], None]
 ) -> None:
     with _directory(root, "blobs") as parent, ExitStack() as opened:
         directories = {
@@ -119,7 +127,7 @@ def _add_blobs(
             for algorithm in dict.fromkeys(blob.digest.algorithm for blob in blobs)
         }
         for start in range(0, len(blobs), _OPEN):
-            _add_some(directories, blobs[start : start + _OPEN], store, wrong, check)
+            _add_some(directories, blobs[start : start + _OPEN], store, find_corrupt, check)
         for directory in directories.values():
             os.fsync(directory)
 
@@ -128,7 +136,7 @@ def _add_some(
     directories: Mapping[str, int],
     blobs: Sequence[Descriptor],
     store: BlobStore,
-    wrong: Wrong,
+    find_corrupt: FindCorrupt,
     check: Callable[[], None],
 ) -> None:
     """What is linked or copied are the files that were hashed, whatever their names lead to by then."""
@@ -137,12 +145,12 @@ def _add_some(
         for blob in blobs:
             sources.append((blob, store.open(blob)))
             opened.callback(os.close, sources[-1][1])
-        for error in wrong(sources):
+        for error in find_corrupt(sources):
             raise error
         for blob, source in sources:
             check()
             directory = directories[blob.digest.algorithm]
-            if not _has(directory, blob, source, wrong):
+            if not _has(directory, blob, source, find_corrupt):
                 _transfer(source, directory, blob, check)
 
 
@@ -157,7 +165,7 @@ def _directory(parent: int, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _has(directory: int, blob: Descriptor, source: int, wrong: Wrong) -> bool:
+def _has(directory: int, blob: Descriptor, source: int, find_corrupt: FindCorrupt) -> bool:
     """Whether the blob is there: as the store's own file, or another that is hashed."""
     try:
         fd = os.open(blob.digest.hex, files.READ, dir_fd=directory)
@@ -167,7 +175,7 @@ def _has(directory: int, blob: Descriptor, source: int, wrong: Wrong) -> bool:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size != blob.size:
             return False
-        return os.path.samestat(info, os.fstat(source)) or not wrong([(blob, fd)])
+        return os.path.samestat(info, os.fstat(source)) or not find_corrupt([(blob, fd)])
     finally:
         os.close(fd)
 
@@ -225,7 +233,7 @@ def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
     return os.sendfile(fd, source, offset, count)
 
 
-def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None:
+def _add_entries(root: int, images: Sequence[WholeImage], target: Path) -> None:
     path = str(target / "index.json")
     data = _read(root, "index.json", path, _SIZE)
     if data is None:
@@ -244,7 +252,7 @@ def _add_entries(root: int, images: Sequence[LayoutImage], target: Path) -> None
     files.replace_at(root, "index.json", new, temporary=".index.json.new")
 
 
-def _entry(image: LayoutImage) -> dict[str, object]:
+def _entry(image: WholeImage) -> dict[str, object]:
     annotations = {**image.top.annotations, REF_NAME: image.name} if image.name else dict(image.top.annotations)
     return {**encode(image.top), "annotations": annotations} if annotations else encode(image.top)
 

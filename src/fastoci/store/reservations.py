@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci.errors import Room, StoreFullError
+from fastoci.errors import Room, StoreError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.limits import Limits
+from fastoci.store.blobs import Blobs
 from fastoci.store.free_space import allocated, space
-from fastoci.store.layout import Paths
-from fastoci.threads import Threads
 
 _INGEST: Final = 3  # files of a blob under way beside its data: the directory, the lock, the state
 _BESIDE: Final = 4  # beside the blobs: a reference, its directory, a lease, a new index.json
@@ -33,9 +32,9 @@ class Reservations:
         stored: bytes in the store, as dear as ``usage``; asked once, and only when the limits have a ``store_size``.
     """
 
-    def __init__(self, paths: Paths, threads: Threads, limits: Limits, stored: Callable[[], Awaitable[int]]) -> None:
-        self._paths = paths
-        self._threads = threads
+    def __init__(self, blobs: Blobs, limits: Limits, stored: Callable[[], Awaitable[int]]) -> None:
+        self._blobs = blobs
+        self._paths = blobs.paths
         self._limit = limits.store_size
         self._connections = limits.connections
         self._stored = stored
@@ -60,23 +59,34 @@ class Reservations:
             files = None if root is None else (root, unpacked)
             if self._limit and new and self._held is None:
                 self._held = await self._stored()
-            replaced = await self._threads.run(lambda: self._check(new, files))
+            replaced = await self._blobs.threads.run(lambda: self._check(new, files))
             for blob in missing:
                 _, users = self._coming.get(blob.digest, (0, 0))
                 self._coming[blob.digest] = (blob.size, users + 1)
             self._size += sum(new.values())
         try:
             yield
-        except BaseException:
-            for blob in missing:
-                self._leave(blob.digest)
-            raise
-        for blob in missing:
-            if self._leave(blob.digest, fetched=True) and self._held is not None and blob.digest not in replaced:
-                self._held += blob.size
+        finally:
+            await self._end(missing, replaced)
 
-    def _leave(self, digest: Digest, *, fetched: bool = False) -> bool:
-        """A job is done with a blob; whether it was the one that is. Others may want it when it was given up."""
+    async def _end(self, missing: Sequence[Descriptor], replaced: frozenset[Digest]) -> None:
+        """Count what a job has brought as stored, and what it gave up as free again."""
+        if not missing:
+            return
+        absent = {blob.digest for blob in missing}
+        try:
+            with suppress(StoreError):  # a disk that refuses to tell has brought nothing
+                found = await self._blobs.threads.run(lambda: self._blobs.find_missing(missing))
+                absent = {blob.digest for blob in found}
+        finally:
+            for blob in missing:
+                fetched = blob.digest not in absent
+                first = self._leave(blob.digest, fetched=fetched)
+                if fetched and first and self._held is not None and blob.digest not in replaced:
+                    self._held += blob.size
+
+    def _leave(self, digest: Digest, *, fetched: bool) -> bool:
+        """A job is done with a blob; whether it is the first. Others may want it when it was given up."""
         size, users = self._coming.pop(digest, (0, 0))
         if users > 1 and not fetched:
             self._coming[digest] = (size, users - 1)

@@ -55,7 +55,7 @@ class Store:
         self.blobs = Blobs(paths, boot, self._additional, limits.durability)
         self._threads = self.blobs.threads
         self._leases = Leases(paths, boot, self._threads)
-        self._reservations = Reservations(paths, self._threads, limits, self.size)
+        self._reservations = Reservations(self.blobs, limits, self.size)
 
     @classmethod
     def at(cls, path: Path, additional: Sequence[Path] = (), *, limits: Limits | None = None) -> Store:

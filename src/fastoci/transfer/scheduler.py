@@ -17,7 +17,7 @@ from typing import Final
 
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
-from fastoci.errors import FastociError, IntegrityError, StoreBusyError, StoreError
+from fastoci.errors import FastociError, IntegrityError, SizeMismatchError, StoreBusyError, StoreError
 from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, FetchDuplicated, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -66,7 +66,14 @@ class BytesSource:
         self._data = data
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
-        """Yield the bytes from ``offset`` on."""
+        """Yield the bytes from ``offset`` on.
+
+        Raises:
+            SizeMismatchError: they are not as many as the descriptor says.
+        """
+        if len(self._data) != blob.size:
+            text = f"{blob.digest}: expected {blob.size} bytes, got {len(self._data)}"
+            raise SizeMismatchError(text, subject=str(blob.digest), expected=blob.size, actual=len(self._data))
         while offset < len(self._data):
             buffer = await buffers.take()
             offset += buffer.append(self._data, offset)

@@ -1,0 +1,36 @@
+"""The suite of ``BlobSource`` over every source there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.interfaces import BlobSource
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.client import Registry as Client
+from fastoci.registry.fetch.retry import RetryPolicy
+from fastoci.testing.registry import Registry
+from fastoci.testing.suites.blob_source import BlobSourceSuite
+from fastoci.transfer.scheduler import BytesSource
+
+
+class TestRepository(BlobSourceSuite):
+    @asynccontextmanager
+    async def open(self, blobs: Mapping[Descriptor, bytes]) -> AsyncIterator[BlobSource]:
+        async with (
+            Registry() as registry,
+            Client(credentials=Credentials(), retry=RetryPolicy(tries=1)) as client,
+        ):
+            for blob, data in blobs.items():
+                registry.add_blob(str(blob.digest), data)
+            yield client.repository(Reference.parse(f"{registry.address}/team/app:1"))
+
+
+class TestBytesSource(BlobSourceSuite):
+    one_blob = True
+
+    @asynccontextmanager
+    async def open(self, blobs: Mapping[Descriptor, bytes]) -> AsyncIterator[BlobSource]:
+        yield BytesSource(*blobs.values())
