@@ -56,6 +56,20 @@ def test_the_source_distribution_holds_all_that_a_clone_needs(tmp_path: Path) ->
     assert not lost
 
 
+def test_a_wheel_holds_python_stubs_and_no_source_of_the_native_core(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    hidden = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__", "_*.c")
+    shutil.copytree(ROOT / "src", clone / "src", ignore=hidden)
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    build = "import sys, setuptools; setuptools.setup(script_args=['-q', 'build_py', '--build-lib', sys.argv[1]])"
+    made = subprocess.run([sys.executable, "-c", build, tmp_path / "lib"], cwd=clone, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    kinds = {path.name if path.suffix in ("", ".typed") else path.suffix for path in tmp_path.glob("lib/**/*.*")}
+    assert kinds == {".py", ".pyi", "py.typed"}
+    assert not list(tmp_path.glob("lib/**/csrc"))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "changelog.d").iterdir()), ids=lambda path: path.name)
 def test_a_fragment_has_a_name_that_the_change_log_can_sort(path: Path) -> None:
     assert FRAGMENT.fullmatch(path.name) or path.name == "template.md", "NUMBER-WORDS.(feature|fix|removal).md"

@@ -37,7 +37,7 @@ class TarEntry:
 
 @final
 class Stop:
-    """A request to stop that native calls see soon; any thread may make it, and nobody can take it back."""
+    """A request to stop that native calls see soon; any thread may make it, and it is never taken back."""
 
     def set(self) -> None: ...
     def is_set(self) -> bool: ...

@@ -30,7 +30,7 @@ struct adoption {
     int ended;
 };
 
-/* A taken name is never replaced in one step: what has it may be on the way to a directory that is remembered. */
+/* A taken name is never replaced in one step: what has it may be on the path to a directory that is remembered. */
 static int adopt_file(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry)
 {
     const struct adoption *adoption = ex->adoption;

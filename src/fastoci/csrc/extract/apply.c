@@ -1,4 +1,4 @@
-/* From what an entry asks for to those who do it. */
+/* What an entry asks for, done by remove.c and make.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

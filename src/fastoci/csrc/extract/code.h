@@ -10,7 +10,7 @@ enum extract_code {
     EXTRACT_EMPTY_NAME = 34,
     EXTRACT_ROOT = 35,          /* the root itself as something else than a directory */
     EXTRACT_NAME_TOO_LONG = 36, /* a component above 255 bytes; value: its length */
-    EXTRACT_LINKS = 37,         /* more than 255 symbolic links on the way */
+    EXTRACT_LINKS = 37,         /* more than 255 symbolic links on the path */
     EXTRACT_NOT_DIRECTORY = 38, /* a parent is not a directory */
     EXTRACT_HARDLINK = 39,      /* the target is missing, a directory, or below what the entry replaces; value: errno or 0 */
     EXTRACT_SYMLINK = 40,       /* a target that is empty or longer than 4095 bytes; value: its length */
@@ -20,8 +20,8 @@ enum extract_code {
     EXTRACT_ENTRIES = 44,       /* value: the limit */
     EXTRACT_BYTES = 45,         /* value: the limit */
     EXTRACT_CLOSED = 46,        /* used after extract_close or after the end */
-    EXTRACT_STOPPED = 47,       /* somebody asked for it */
-    EXTRACT_MOUNT = 48,         /* a mount point is on the way, or in what would be removed */
+    EXTRACT_STOPPED = 47,       /* on request */
+    EXTRACT_MOUNT = 48,         /* a mount point is on the path, or in what would be removed */
     EXTRACT_PATH = 49,          /* a path above 4095 bytes, as it is spelled or below the root; value: its length */
     EXTRACT_DIRECTORIES = 50,   /* value: the limit */
     EXTRACT_WORK = 51,          /* value: the limit */

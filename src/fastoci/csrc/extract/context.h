@@ -1,7 +1,7 @@
 /* What the files of the extractor share. Not for other units.
  *
  * A node is a directory that this layer has touched, under its physical name: symbolic links are resolved before, so a
- * directory has one node whatever way leads to it. Nodes hold descriptors while they are recently used. */
+ * directory has one node by whatever path it is reached. Nodes hold descriptors while they are recently used. */
 #ifndef FASTOCI_EXTRACT_CONTEXT_H
 #define FASTOCI_EXTRACT_CONTEXT_H
 
@@ -15,7 +15,7 @@
 enum {
     NAME_LEN = 255,
     LINKS_MAX = 255,
-    LINK_BYTES_MAX = 16384, /* text of all links on one way: four longest paths; a bound on work, not on sense */
+    LINK_BYTES_MAX = 16384, /* text of all links on one path: four longest paths; it bounds work */
     EXTRACT_TARGET_MAX = 4095,
     PATH_LEN = 4095, /* Linux's PATH_MAX, without the NUL: what is deeper cannot be named by those who use the tree */
     XATTRS_MAX = 512,
@@ -93,7 +93,7 @@ struct extract {
     uint64_t made;        /* entries and implied directories */
     uint64_t size;        /* what counts for max_bytes; of files with their holes */
     uint64_t work;
-    uint64_t key[2];      /* of the hash: names are chosen by the enemy */
+    uint64_t key[2];      /* of the hash: an attacker chooses the names */
 
     struct node **table;
     size_t table_size, nodes;
@@ -130,10 +130,10 @@ struct extract {
 /* Work that a few bytes of an archive can ask for, in units of about 60 ns; ordinary entries need a tenth of WORK_ENTRY. */
 enum work {
     WORK_ENTRY = 512,   /* what each entry may use */
-    WORK_COMPONENT = 1, /* of a way: a look into the hash table */
+    WORK_COMPONENT = 1, /* of a path: a look-up in the hash table */
     WORK_OPEN = 16,     /* a directory that had been closed */
     WORK_SEGMENT = 16,  /* a write to a sparse file */
-    WORK_LINK = 32,     /* a symbolic link on the way */
+    WORK_LINK = 32,     /* a symbolic link on the path */
     WORK_XATTR = 64,
     WORK_IMPLIED = 256  /* a directory that no entry names */
 };

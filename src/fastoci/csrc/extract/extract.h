@@ -1,7 +1,7 @@
 /* Makes the files of one layer below a directory: tar bytes in, files out.
  *
  * Every name is walked by directory descriptors, one component at a time; the kernel never follows a symbolic link here.
- * Links on the way to a parent are resolved inside the root. It knows no compression, no digests and no Python.
+ * Symbolic links in a parent path are resolved inside the root. It knows no compression, no digests and no Python.
  * Spec: OCI image-spec v1.1 layer.md (change sets, whiteouts, opaque whiteouts). Codes are those of code.h. */
 #ifndef FASTOCI_EXTRACT_EXTRACT_H
 #define FASTOCI_EXTRACT_EXTRACT_H

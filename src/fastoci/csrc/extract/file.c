@@ -43,7 +43,7 @@ int file_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
         else
             RETRY(done, write(ex->file, data, len));
         if (done == 0)
-            errno = EIO; /* a file system that takes nothing would be asked for ever */
+            errno = EIO; /* else a file system that accepts nothing would be tried for ever */
         if (done <= 0)
             return extract_io(ex);
         data += done;

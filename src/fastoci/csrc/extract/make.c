@@ -178,7 +178,7 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
 }
 
 /* Whether what is made in a directory with this entry's metadata inherits from it. */
-static unsigned gives(const struct tar_entry *entry)
+static unsigned inherited_from(const struct tar_entry *entry)
 {
     static const char ACL[] = "system.posix_acl_default";
     unsigned found = entry->mode & S_ISGID ? NODE_SETGID : 0;
@@ -210,7 +210,7 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
     node->mtime_ns = (uint32_t)times[1].tv_nsec;
     node->mode = (uint16_t)entry->mode;
     node->flags &= (uint16_t)~(NODE_MODE | NODE_INHERITS);
-    node->flags |= NODE_NAMED | gives(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
+    node->flags |= NODE_NAMED | inherited_from(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
     tree_hold(node);
     return TAR_OK;
 }

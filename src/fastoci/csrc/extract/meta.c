@@ -75,7 +75,7 @@ static void clear_xattrs(int fd)
     free(list);
 }
 
-/* The owner of what nobody may give away; a setgid directory would have given it its group. */
+/* Without the right to give files away: take back only the group that a setgid directory gave. */
 static int keep_owner(const struct extract *ex, int fd, unsigned inherits)
 {
     return inherits & NODE_SETGID ? fchown(fd, (uid_t)-1, ex->gid) : 0;

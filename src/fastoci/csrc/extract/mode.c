@@ -1,7 +1,7 @@
-/* Making with the very mode that an entry asks for.
+/* Making with the very mode that an entry asks for, which saves a chmod.
  *
- * The umask is in the way, and it belongs to all threads of the process. A thread can leave that community, for good and without
- * privilege: from then on its umask and its working directory are its own. The first thread of the process never leaves,
+ * The umask would change that mode, and all threads of the process share it. A thread can stop sharing (unshare), for good and
+ * without privilege: from then on its umask and its working directory are its own. The first thread of the process never leaves,
  * since others expect it to share. The umask is 0 only inside one call of the extractor; no thread can be born meanwhile. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

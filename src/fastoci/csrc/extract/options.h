@@ -11,7 +11,7 @@ struct extract_options {
     uint64_t max_bytes;   /* sum of apparent file sizes, of extended attributes, and of names that are long together */
     uint64_t max_directories; /* that the layer makes or reaches; about 130 bytes of memory each */
     uint64_t max_work;    /* units of some 60 ns, as context.h counts them, beside 512 for each entry */
-    const int *stop;      /* as io/stop.h has it: the call under way ends soon; NULL: nobody asks */
+    const int *stop;      /* a request to stop, as in io/stop.h: the call under way ends soon; NULL: none */
 };
 
 #endif

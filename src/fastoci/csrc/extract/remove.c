@@ -58,15 +58,15 @@ static int keep_directory(struct extract *ex, struct node *node)
     return code;
 }
 
-/* Remove a name unless this layer made it. *deeper: a directory that stays, and whose content must be looked at. */
-static int sift(struct extract *ex, struct node *dir, const char *name, struct node **deeper)
+/* Remove a name unless this layer made it. *kept: a directory that stays, whose content must be cleared. */
+static int remove_unless_own(struct extract *ex, struct node *dir, const char *name, struct node **kept)
 {
     struct node *child = tree_find(ex, dir, name);
 
-    *deeper = NULL;
+    *kept = NULL;
     if (child && child->flags & NODE_HOLDS) {
         if (!(child->flags & NODE_BARE))
-            *deeper = child;
+            *kept = child;
         return keep_directory(ex, child);
     }
     return tree_owns(ex, dir, name) ? TAR_OK : remove_name(ex, dir, name);
@@ -89,10 +89,10 @@ static int push(struct extract *ex, struct node *node)
     return TAR_OK;
 }
 
-/* One pass over a directory. Directories to look into are pushed. */
-static int sift_pass(struct extract *ex, struct node *dir, int fd)
+/* One pass over a directory. Directories that stay are pushed. */
+static int clear_pass(struct extract *ex, struct node *dir, int fd)
 {
-    struct node *deeper;
+    struct node *kept;
     ssize_t got;
     int code;
 
@@ -104,8 +104,8 @@ static int sift_pass(struct extract *ex, struct node *dir, int fd)
                 continue;
             if (stop_asked(ex->options.stop))
                 return EXTRACT_STOPPED;
-            code = sift(ex, dir, dent->name, &deeper);
-            if (code || (deeper && (code = push(ex, deeper))))
+            code = remove_unless_own(ex, dir, dent->name, &kept);
+            if (code || (kept && (code = push(ex, kept))))
                 return code;
         }
     }
@@ -113,7 +113,7 @@ static int sift_pass(struct extract *ex, struct node *dir, int fd)
 }
 
 /* Read again until a pass removes nothing: reading a directory that shrinks may miss names. */
-static int sift_directory(struct extract *ex, struct node *dir)
+static int clear_directory(struct extract *ex, struct node *dir)
 {
     int own = walk_fd(ex, dir), fd, code;
     uint64_t before;
@@ -129,7 +129,7 @@ static int sift_directory(struct extract *ex, struct node *dir)
         return extract_io(ex);
     do {
         before = ex->removals;
-        code = lseek(fd, 0, SEEK_SET) < 0 ? extract_io(ex) : sift_pass(ex, dir, fd);
+        code = lseek(fd, 0, SEEK_SET) < 0 ? extract_io(ex) : clear_pass(ex, dir, fd);
     } while (!code && ex->removals != before);
     close(fd);
     return code;
@@ -143,14 +143,14 @@ int remove_lower(struct extract *ex, struct node *dir)
     if (!(dir->flags & NODE_BARE))
         code = push(ex, dir);
     while (!code && ex->pending_count)
-        code = sift_directory(ex, ex->pending[--ex->pending_count]);
+        code = clear_directory(ex, ex->pending[--ex->pending_count]);
     return code;
 }
 
 int remove_lower_name(struct extract *ex, struct node *dir, const char *name)
 {
-    struct node *deeper;
-    int code = sift(ex, dir, name, &deeper);
+    struct node *kept;
+    int code = remove_unless_own(ex, dir, name, &kept);
 
-    return code || !deeper ? code : remove_lower(ex, deeper);
+    return code || !kept ? code : remove_lower(ex, kept);
 }

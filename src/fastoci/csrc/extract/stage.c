@@ -1,8 +1,8 @@
 /* The stager: of a layer, all that needs no lower layers. Files are made in a flat directory, named by number; every entry goes
  * into the log, for the tree to be made from it later.
  *
- * Invariant: an entry is in the log exactly when an extractor that is fed it would have looked at the tree for it, so whoever
- * reads the log to its end and then takes the stager's own failure meets the failure that comes first. */
+ * Invariant: an entry is in the log exactly when an extractor that is fed it would have looked at the tree for it, so a
+ * reader of the whole log that then takes the stager's own failure meets the failure that comes first. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -89,8 +89,7 @@ static int begin(struct extract *ex, int directory_fd)
     return log_create(&stage->log, stage->dir);
 }
 
-/* Log what was being written, so that whoever adopts sees it. When that cannot be written, it is what failed, or the failure
- * that is there already counts. */
+/* Log what was being written, so that the adopter sees it. An error of the log is this failure, or comes after it. */
 static void on_failure(struct extract *ex)
 {
     struct stage *stage = ex->stage;

@@ -1,4 +1,4 @@
-/* From names to directories: descriptors of nodes, and the way to a directory by its spelling in the archive.
+/* From names to directories: descriptors of nodes, and the path to a directory by its spelling in the archive.
  *
  * Invariants: the kernel is asked for one component at a time and never follows a symbolic link; ".." in a link goes to the
  * node's parent and stops at the root; a node's name is physical. */
@@ -35,7 +35,7 @@ static int open_child(struct extract *ex, int dir, const char *name)
 
 int walk_fd(struct extract *ex, struct node *node)
 {
-    struct node *way[PATH_LEN / 2 + 1]; /* from an open ancestor */
+    struct node *closed[PATH_LEN / 2 + 1]; /* from an open ancestor */
     size_t left = 0;
 
     if (node->fd >= 0) {
@@ -43,13 +43,13 @@ int walk_fd(struct extract *ex, struct node *node)
         return node->fd;
     }
     for (struct node *at = node; at->fd < 0; at = at->parent)
-        way[left++] = at;
+        closed[left++] = at;
     ex->work += left * WORK_OPEN;
     while (left--) {
-        int fd = open_child(ex, way[left]->parent->fd, way[left]->name);
+        int fd = open_child(ex, closed[left]->parent->fd, closed[left]->name);
         if (fd < 0)
             return -1;
-        tree_keep_open(ex, way[left], fd);
+        tree_keep_open(ex, closed[left], fd);
     }
     return node->fd;
 }
@@ -126,8 +126,8 @@ static int reserve(struct walk_buffer *buffer, size_t len)
     return 0;
 }
 
-/* target + '/' + what is left of the way, in the buffer that does not hold the rest. */
-static int join_ways(struct extract *ex, int which, const char *target, size_t len, const char *rest, size_t rest_len)
+/* target + '/' + what is left of the path, in the buffer that does not hold the rest. */
+static int join_target(struct extract *ex, int which, const char *target, size_t len, const char *rest, size_t rest_len)
 {
     struct walk_buffer *buffer = &ex->walk[which];
 
@@ -171,7 +171,7 @@ static int walk(struct extract *ex, const char *at, size_t left, int create, str
             link_bytes += target_len;
             if (++links > LINKS_MAX || link_bytes > LINK_BYTES_MAX)
                 return extract_bad(ex, EXTRACT_LINKS, (int64_t)links);
-            if ((code = join_ways(ex, links & 1, target, target_len, at, left)))
+            if ((code = join_target(ex, links & 1, target, target_len, at, left)))
                 return code;
             at = ex->walk[links & 1].text;
             left += target_len + 1;

@@ -4,7 +4,7 @@
 
 #include "extract/context.h"
 
-/* A descriptor that holds until another node's is asked for, which may take opening all on the way to it; -1 with errno. */
+/* A descriptor that holds until another node's is asked for; opens what is closed on the path to it. -1 with errno. */
 int walk_fd(struct extract *ex, struct node *node);
 /* Make a directory and its node, with this mode (node.born) or 0700 for now. TAR_OK, EXTRACT_IO (errno EEXIST is for the
  * caller) or a code. */

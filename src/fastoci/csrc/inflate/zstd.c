@@ -143,7 +143,7 @@ static enum inflate_code run_frame(struct inflate_zstd *self, struct inflate_io 
     if (zstd.is_error(status))
         return (unsigned)-status == ZSTD_ERROR_MEMORY ? INFLATE_NO_MEMORY : INFLATE_BAD_DATA;
     if (*stuck && in.pos < in.size)
-        return INFLATE_BAD_DATA; /* there is input and room: it would be asked for ever */
+        return INFLATE_BAD_DATA; /* there is input and room: the loop would not end */
     if (status == 0 && !*stuck) {
         self->in_frame = 0;
         self->have = 0;

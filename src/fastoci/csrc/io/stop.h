@@ -7,7 +7,7 @@ static inline void stop_ask(int *stop)
     __atomic_store_n(stop, 1, __ATOMIC_RELAXED);
 }
 
-/* NULL: nobody can ask. */
+/* NULL: there is no request. */
 static inline int stop_asked(const int *stop)
 {
     return stop && __atomic_load_n(stop, __ATOMIC_RELAXED);

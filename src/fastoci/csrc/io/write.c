@@ -37,7 +37,7 @@ int write_all(int fd, const uint8_t *data, size_t size, int64_t offset, int unca
         if (n > 0)
             done += (size_t)n;
         else if (n == 0)
-            return -EIO; /* a file system that takes nothing would be asked for ever */
+            return -EIO; /* else a file system that accepts nothing would be tried for ever */
         else if (errno != EINTR)
             return -errno;
     }

@@ -1,5 +1,5 @@
 /* Writing a large file from front to back: past the page cache where the kernel can, in blocks taken beforehand. Knows no
- * Python and decides nothing: which file is written how is its caller's to say. */
+ * Python; the caller chooses the file and the way of writing. */
 #ifndef FASTOCI_IO_WRITE_H
 #define FASTOCI_IO_WRITE_H
 

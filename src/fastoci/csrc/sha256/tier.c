@@ -113,7 +113,7 @@ static double seconds(void)
  * others were interrupted. 64 times 3 turns of some 5 microseconds.
  *
  * Of kernels within 5 % of the fastest the one for most streams is taken. The more lanes, the more another thread of the
- * same core takes from them: for a whole measurement three can look like two, and they are 13 % faster when it has gone.
+ * same core takes from them: for a whole measurement three can seem like two, and they are 13 % faster when it has gone.
  * Where they are no faster they cost little, since a worker joins only streams that would wait for it anyway. */
 void sha256_measure(struct sha256_tier *tier)
 {

@@ -75,7 +75,7 @@ struct tar {
     uint64_t data_at; /* offset in the file of the next byte, unless sparse */
 
     struct tar_buffer pax_text, long_name, long_link;
-    struct tar_buffer *special; /* where the special body goes; NULL: a global header, into pax_text but for nobody */
+    struct tar_buffer *special; /* where the special body goes; NULL: a global header, which is checked in pax_text and not applied */
     struct tar_pax pax;
     struct tar_xattrs xattrs;
     struct tar_segments segments;

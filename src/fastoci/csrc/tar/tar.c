@@ -1,6 +1,6 @@
 /* The tar reader's state machine: it cuts the stream into blocks, bodies and padding, and applies extensions to headers.
  *
- * Invariant: the same number decides how far a body is read and where the next header is looked for, and it is the pax size
+ * Invariant: the same number decides how far a body is read and where the next header is expected, and it is the pax size
  * whenever there is one; types without a body never have one, whatever their size field says. Positions only grow by bytes
  * that were really consumed, so no size can overflow them. */
 #include "tar/tar.h"

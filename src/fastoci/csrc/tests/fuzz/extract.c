@@ -12,7 +12,7 @@ static void begin(void)
 {
     static const char *const NAMES[WAYS] = {"whole", "cut", "staged"};
 
-    begin_place();
+    open_fuzz_root();
     for (int way = 0; way < WAYS; way++)
         roots[way] = make_directory(NAMES[way]);
     stage = make_directory("stage");
@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
     if (len > GUARDED_MAX)
         return 0;
-    if (place < 0)
+    if (fuzz_root < 0)
         begin();
     data = aim(data, len);
     for (int base = 0; base < 2 && !facts[WHOLE].code; base++) /* as the first layer, and once more on top of itself */

@@ -46,7 +46,7 @@ static enum inflate_code step(struct inflate *self, enum inflate_format format, 
 }
 
 /* Note or compare what was made. Before an error, one run may make more than the other. */
-static void look(struct result *result, const uint8_t *out, size_t produced, int first)
+static void check_output(struct result *result, const uint8_t *out, size_t produced, int first)
 {
     uint64_t same = result->made < content_size ? content_size - result->made : 0;
 
@@ -85,7 +85,7 @@ static struct result decode(const uint8_t *data, size_t len, uint64_t *state)
         result.code = step(self, format_of(data), source, window - used, &consumed, out, room, &produced);
         memset(source, 0xDB, window - used);
         used += consumed;
-        look(&result, out, produced, !state);
+        check_output(&result, out, produced, !state);
         if (at + used == len && produced < room && !result.code)
             break;
     }

@@ -21,7 +21,7 @@ static void begin(void)
     static const char *const NAMES[WAYS] = {"fed", "staged", "mixed"};
     static const char *const STAGES[LAYERS] = {"stage0", "stage1", "stage2", "stage3"};
 
-    begin_place();
+    open_fuzz_root();
     for (int way = 0; way < WAYS; way++)
         roots[way] = make_directory(NAMES[way]);
     for (int i = 0; i < LAYERS; i++)
@@ -136,7 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
     if (len > GUARDED_MAX)
         return 0;
-    if (place < 0)
+    if (fuzz_root < 0)
         begin();
     data = aim(data, len);
     count = split(data, len, layers);

@@ -11,7 +11,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-static int place = -1; /* FUZZ_ROOT, an empty directory on a memory file system, which holds all that a target makes */
+static int fuzz_root = -1; /* FUZZ_ROOT, an empty directory on a memory file system, which holds all that a target makes */
 
 /* A sum of all that is below a directory. Times of directories count only where nothing is made below: strict. */
 static uint64_t tree_sum(int parent, const char *name, int strict)
@@ -57,25 +57,25 @@ static int make_directory(const char *name)
 {
     int fd;
 
-    DEMAND(mkdirat(place, name, 0755) == 0);
-    fd = openat(place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DEMAND(mkdirat(fuzz_root, name, 0755) == 0);
+    fd = openat(fuzz_root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DEMAND(fd >= 0);
     return fd;
 }
 
 /* FUZZ_ROOT, with a canary in it. */
-static void begin_place(void)
+static void open_fuzz_root(void)
 {
     int file;
 
-    if (!getenv("FUZZ_ROOT") || (place = open(getenv("FUZZ_ROOT"), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+    if (!getenv("FUZZ_ROOT") || (fuzz_root = open(getenv("FUZZ_ROOT"), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
         fprintf(stderr, "FUZZ_ROOT must name an empty directory on a memory file system\n");
         exit(1);
     }
     umask(022);
     close(make_directory("canary"));
     close(make_directory("canary/below"));
-    file = openat(place, "canary/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    file = openat(fuzz_root, "canary/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     DEMAND(file >= 0 && write(file, "canary", 6) == 6 && close(file) == 0);
 }
 
@@ -90,9 +90,9 @@ static uint64_t outside_sum(int beside)
     struct dirent **names;
     struct stat st;
     int count = scandir(getenv("FUZZ_ROOT"), &names, is_canary, alphasort);
-    uint64_t sum = tree_sum(place, "canary", 1);
+    uint64_t sum = tree_sum(fuzz_root, "canary", 1);
 
-    DEMAND(count == beside && fstatat(place, "canary", &st, AT_SYMLINK_NOFOLLOW) == 0);
+    DEMAND(count == beside && fstatat(fuzz_root, "canary", &st, AT_SYMLINK_NOFOLLOW) == 0);
     sum = mix(mix(sum, &st.st_mode, sizeof st.st_mode), &st.st_ctim, sizeof st.st_ctim);
     for (int i = 0; i < count; i++)
         free(names[i]);
@@ -100,7 +100,7 @@ static uint64_t outside_sum(int beside)
     return sum;
 }
 
-/* The shared hostile layers point at a fixed place: let it be FUZZ_ROOT, whose name is as long. */
+/* The shared hostile layers point at a fixed path: let it be FUZZ_ROOT, whose name is as long. */
 static const uint8_t *aim(const uint8_t *data, size_t len)
 {
     static const char PLACE[] = "/tmp/fastoci-canary";

@@ -1,4 +1,4 @@
-/* Removal: deep, wide, closed, in the way of a mount, and cut short. */
+/* Removal: deep, wide, closed, in the way of a mount, and ended early. */
 #include "support/sandbox.h"
 
 #include "io/stop.h"

@@ -125,7 +125,7 @@ static inline int layer(struct archive *a)
     return code;
 }
 
-static struct stat look(const char *name)
+static struct stat stat_of(const char *name)
 {
     struct stat st;
 
@@ -148,7 +148,7 @@ static inline int is(const char *name, const char *text)
 
 static int gone(const char *name)
 {
-    return look(name).st_mode == 0;
+    return stat_of(name).st_mode == 0;
 }
 
 static void check_outside(void)
