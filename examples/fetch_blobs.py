@@ -10,11 +10,15 @@ from pathlib import Path
 
 from fastoci import Descriptor, Digest, Engine
 from fastoci._core import Buffer
+from fastoci.errors import BlobNotFoundError, SizeMismatchError
 from fastoci.interfaces import BufferSource
 
 
 class Directory:
-    """A ``fastoci.interfaces.BlobSource``: files named by their SHA-256 in hex."""
+    """A ``fastoci.interfaces.BlobSource``: files named by their SHA-256 in hex.
+
+    It passes ``fastoci.testing.suites.blob_source``; tests/test_examples.py shows how that is run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.name = str(directory)  # for messages
@@ -22,7 +26,12 @@ class Directory:
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes from ``offset`` on; the engine verifies them and gives the buffers back."""
-        with (self.directory / blob.digest.hex).open("rb") as file:
+        path = self.directory / blob.digest.hex
+        if not path.is_file():
+            raise BlobNotFoundError(f"no file {path}", path=str(path))
+        if (size := path.stat().st_size) != blob.size:
+            raise SizeMismatchError(f"{path} has another size", subject=str(blob), expected=blob.size, actual=size)
+        with path.open("rb") as file:
             file.seek(offset)
             while piece := file.read(1 << 20):
                 (buffer := await buffers.take()).append(piece)  # waits for the memory budget

@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from examples import fetch_blobs
+from fastoci import Descriptor
+from fastoci.interfaces import BlobSource
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
+from fastoci.testing.suites.blob_source import BlobSourceSuite
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FILE = Entry("greeting", data=b"hello\n")
@@ -77,6 +83,17 @@ def test_blobs_come_from_a_source_of_another_puller(tmp_path: Path) -> None:
     assert run("fetch_blobs.py", store, source) == [f"3 blobs are in {store}"]
     for digest in digests:
         assert (store / "blobs" / "sha256" / digest.hex).read_bytes() == (source / digest.hex).read_bytes()
+
+
+class TestSourceOfAnotherPuller(BlobSourceSuite):
+    """What an implementation of a Protocol runs: the suite that fastoci ships."""
+
+    @asynccontextmanager
+    async def open(self, blobs: Mapping[Descriptor, bytes]) -> AsyncIterator[BlobSource]:
+        with tempfile.TemporaryDirectory() as directory:
+            for blob, data in blobs.items():
+                (Path(directory) / blob.digest.hex).write_bytes(data)
+            yield fetch_blobs.Directory(Path(directory))
 
 
 def test_wrong_bytes_of_such_a_source_never_get_a_name(tmp_path: Path) -> None:
