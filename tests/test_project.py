@@ -75,6 +75,11 @@ def test_a_fragment_has_a_name_that_the_change_log_can_sort(path: Path) -> None:
     assert FRAGMENT.fullmatch(path.name) or path.name == "template.md", "NUMBER-WORDS.(feature|fix|removal).md"
 
 
+def test_the_change_log_has_the_version_of_the_project_once() -> None:
+    sections = re.findall(r"^## (\S+) \(", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections.count(distribution("fastoci").version) == 1, "make changelog-build, with a new version"
+
+
 def test_the_index_of_decisions_names_each_once_by_its_own_title() -> None:
     folder = ROOT / "docs" / "decisions"
     records = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
