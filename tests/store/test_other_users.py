@@ -263,6 +263,23 @@ def test_a_wait_for_a_lock_ends_with_it_or_after_its_time(tmp_path: Path, monkey
     paths.close()
 
 
+@pytest.mark.attack
+async def test_a_wait_for_a_lock_ends_with_the_task(shelf: Shelf) -> None:
+    """Or a process that was stopped with a lock would keep all others from their end."""
+    paths = open_store(shelf.path)
+    held = locks.acquire(paths.top, ".lock", wait=True)
+    assert held is not None
+    task = asyncio.create_task(shelf.store.update_index())
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    task.cancel()
+    async with asyncio.timeout(locks.WAIT_S / 6):
+        await asyncio.wait([task])
+    assert task.cancelled()
+    os.close(held)
+    paths.close()
+
+
 @needs_root
 @pytest.mark.attack
 def test_a_lock_of_another_user_is_none(tmp_path: Path) -> None:

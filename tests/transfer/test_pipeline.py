@@ -12,7 +12,6 @@ import pytest
 
 from fastoci import _core
 from fastoci._core import Buffer
-from fastoci.aio import all_or_first
 from fastoci.errors import FormatError, StoreError, TruncatedError
 from fastoci.events import BlobFailed, Event
 from fastoci.image.descriptor import Descriptor
@@ -40,17 +39,6 @@ class Cut:
         buffer.append(DATA[:1000])
         yield buffer
         raise TruncatedError("cut", url="test", received=1000)
-
-
-async def test_a_cancellation_is_not_lost_whenever_it_comes() -> None:
-    for steps in range(12):
-        tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(3)]
-        waiting = asyncio.create_task(all_or_first(tasks))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        accepted = waiting.cancel()
-        await asyncio.wait([waiting])
-        assert waiting.cancelled() == accepted
 
 
 async def test_a_flight_that_has_just_failed_is_not_joined(tmp_path: Path) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from fastoci import locks
-from fastoci.store.opening import open_store
 from fastoci.threads import Threads, check
-from support.store_shelf import Shelf
 
 
 @pytest.fixture
@@ -67,20 +63,3 @@ async def test_work_after_cancelled_work_is_not_told_to_end(threads: Threads) ->
     await asyncio.wait([task])
     await asyncio.gather(*(threads.run(check) for _ in range(8)))
     check()  # and here nobody can be told
-
-
-@pytest.mark.attack
-async def test_a_wait_for_a_lock_ends_with_the_task(shelf: Shelf) -> None:
-    """Or a process that was stopped with a lock would keep all others from their end."""
-    paths = open_store(shelf.path)
-    held = locks.acquire(paths.top, ".lock", wait=True)
-    assert held is not None
-    task = asyncio.create_task(shelf.store.update_index())
-    await asyncio.sleep(0.1)
-    assert not task.done()
-    task.cancel()
-    async with asyncio.timeout(locks.WAIT_S / 6):
-        await asyncio.wait([task])
-    assert task.cancelled()
-    os.close(held)
-    paths.close()
