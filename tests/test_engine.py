@@ -1,4 +1,7 @@
-"""The library as others use it: images pulled from a real registry on loopback, into a shared store."""
+"""The library as others use it: images pulled from a real registry on loopback, into a shared store.
+
+Covers: jobs/image.py, jobs/plan.py, jobs/pull.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ways to directories that a user named, below ones that others can write to; and what is done there."""
+"""Ways to directories that a user named, below ones that others can write to; and what is done there.
+
+Covers: path_walk.py.
+"""
 
 from __future__ import annotations
 

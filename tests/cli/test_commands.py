@@ -1,4 +1,8 @@
-"""The program as a process, against a real registry on loopback."""
+"""The program as a process, against a real registry on loopback.
+
+Covers: __main__.py, cli/main.py, cli/options.py, cli/run.py, cli/commands/apply.py, cli/commands/info.py,
+cli/commands/inspect.py, cli/commands/ls.py, cli/commands/pull.py, info.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``--debug`` and ``--log-level``: what loggers say, on stderr, beside what is drawn there."""
+"""``--debug`` and ``--log-level``: what loggers say, on stderr, beside what is drawn there.
+
+Covers: cli/log_options.py.
+"""
 
 from __future__ import annotations
 

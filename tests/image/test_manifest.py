@@ -1,4 +1,7 @@
-"""Image manifests: what is read, what is refused, and what a body without a media type is."""
+"""Image manifests: what is read, what is refused, and what a body without a media type is.
+
+Covers: image/mediatype.py.
+"""
 
 from __future__ import annotations
 

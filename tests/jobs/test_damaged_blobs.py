@@ -1,5 +1,7 @@
 """Wrong bytes of the right size: in the store, in an additional store, and on their way. What is right takes their
 place in the same run, and where there is nothing right, the error says whose fault it is.
+
+Covers: jobs/stored.py.
 """
 
 from __future__ import annotations

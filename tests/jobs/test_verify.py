@@ -1,4 +1,7 @@
-"""Everything hashed again: what is bad is found and named, and nothing is changed; and repaired when asked for."""
+"""Everything hashed again: what is bad is found and named, and nothing is changed; and repaired when asked for.
+
+Covers: jobs/maintenance.py, jobs/rehash.py, jobs/repair.py, store/verify_cursor.py.
+"""
 
 from __future__ import annotations
 

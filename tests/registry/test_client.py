@@ -1,3 +1,8 @@
+"""Manifests, indexes and blobs of one registry that answers what a test says.
+
+Covers: registry/fetch/body.py, registry/fetch/repository.py, registry/fetch/resuming_range.py.
+"""
+
 from __future__ import annotations
 
 import asyncio

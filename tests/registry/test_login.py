@@ -1,4 +1,7 @@
-"""Login and logout: what is checked, what is written, and that a failure changes nothing."""
+"""Login and logout: what is checked, what is written, and that a failure changes nothing.
+
+Covers: registry/auth/auth_file_edit.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Other users of the machine: they swap what is on the way to a store, hold what they can lock, are in its group."""
+"""Other users of the machine: they swap what is on the way to a store, hold what they can lock, are in its group.
+
+Covers: directory.py, store/trust.py.
+"""
 
 from __future__ import annotations
 

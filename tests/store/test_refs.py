@@ -1,4 +1,7 @@
-"""References: set, merged, listed, touched, broken."""
+"""References: set, merged, listed, touched, broken.
+
+Covers: image/stored_image.py.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Space is reserved before anything is fetched; a disk that gets full all the same keeps what was finished."""
+"""Space is reserved before anything is fetched; a disk that gets full all the same keeps what was finished.
+
+Covers: store/free_space.py.
+"""
 
 from __future__ import annotations
 

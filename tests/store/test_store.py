@@ -1,4 +1,7 @@
-"""What the store says it has, and reading it."""
+"""What the store says it has, and reading it.
+
+Covers: interfaces.py, store/blobs.py.
+"""
 
 import os
 import stat

@@ -1,4 +1,7 @@
-"""Room by descriptors: unique, shared, of nobody, elsewhere, missing."""
+"""Room by descriptors: unique, shared, of nobody, elsewhere, missing.
+
+Covers: store/graph.py.
+"""
 
 import json
 import os

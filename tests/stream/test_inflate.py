@@ -1,4 +1,7 @@
-"""What a layer is compressed with is read from its bytes, and both tiers of gzip say the same of every stream."""
+"""What a layer is compressed with is read from its bytes, and both tiers of gzip say the same of every stream.
+
+Covers: stream/deflate.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``fastoci pull``'s options about registries, each seen to act."""
+"""``fastoci pull``'s options about registries, each seen to act.
+
+Covers: cli/registry_options.py, registry/options.py.
+"""
 
 from __future__ import annotations
 

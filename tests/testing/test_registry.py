@@ -1,4 +1,7 @@
-"""The loopback registry, asked over real connections by aiohttp's client."""
+"""The loopback registry, asked over real connections by aiohttp's client.
+
+Covers: server/http.py, server/pull_api.py, testing/auth.py.
+"""
 
 from __future__ import annotations
 

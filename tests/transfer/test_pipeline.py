@@ -1,4 +1,7 @@
-"""How work ends: a cancellation is never lost, the first error is the one that is told, nobody waits for nothing."""
+"""How work ends: a cancellation is never lost, the first error is the one that is told, nobody waits for nothing.
+
+Covers: stream/sink.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The first layer is unpacked while it arrives; and whatever comes between, the tree and the errors are the same."""
+"""The first layer is unpacked while it arrives; and whatever comes between, the tree and the errors are the same.
+
+Covers: transfer/layer_source.py.
+"""
 
 from __future__ import annotations
 

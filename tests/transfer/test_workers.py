@@ -1,4 +1,7 @@
-"""The budget as the loop sees it, and stages that outlive a cancelled task."""
+"""The budget as the loop sees it, and stages that outlive a cancelled task.
+
+Covers: transfer/buffers.py.
+"""
 
 from __future__ import annotations
 

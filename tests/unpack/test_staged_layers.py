@@ -1,4 +1,7 @@
-"""A layer that is staged and adopted gives what the same layer gives when it is fed: tree, facts, or failure."""
+"""A layer that is staged and adopted gives what the same layer gives when it is fed: tree, facts, or failure.
+
+Covers: _extract.pyx, unpack/layer.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``fastoci gc``, ``rm``, ``pin`` and ``unpin`` as processes."""
+"""``fastoci gc``, ``rm``, ``pin`` and ``unpin`` as processes.
+
+Covers: cli/commands/pin.py, cli/commands/rm.py.
+"""
 
 from __future__ import annotations
 

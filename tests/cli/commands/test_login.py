@@ -1,4 +1,7 @@
-"""``fastoci login`` and ``logout`` as processes, against Debian's docker-registry and beside skopeo."""
+"""``fastoci login`` and ``logout`` as processes, against Debian's docker-registry and beside skopeo.
+
+Covers: cli/commands/logout.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``ls``, ``df``, ``verify``, ``repair`` and ``view`` as processes, over a store that was pulled from a registry."""
+"""``ls``, ``df``, ``verify``, ``repair`` and ``view`` as processes, over a store that was pulled from a registry.
+
+Covers: cli/commands/df.py, cli/commands/repair.py, cli/commands/view.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Events in, text out."""
+"""Events in, text out.
+
+Covers: cli/progress/bars.py, cli/progress/state.py, cli/progress/stream.py, events.py.
+"""
 
 from __future__ import annotations
 

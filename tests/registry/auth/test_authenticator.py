@@ -1,3 +1,5 @@
+"""Who gets which token: one request for many waiters, one token a repository, no loop after a refusal."""
+
 from __future__ import annotations
 
 import asyncio

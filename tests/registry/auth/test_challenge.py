@@ -1,3 +1,5 @@
+"""WWW-Authenticate: the rows of a shared table of challenges, and any text at all."""
+
 from __future__ import annotations
 
 import json

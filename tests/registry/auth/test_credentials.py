@@ -1,3 +1,8 @@
+"""Credentials out of the files of Docker and Podman: the most specific key, and the first file that has one.
+
+Covers: registry/auth/auth_file.py, registry/auth/credential.py.
+"""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""The kubelet's patterns of images: which keys mean an image, and which is the longest."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Certificates in certs.d, by host and port."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Where an image is asked for, out of all forms of configuration, in order."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Configuration files are read whole and within a bound; one that is absent is an error only where it was named."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""containerd's hosts.toml, key by key."""
+
 from __future__ import annotations
 
 from pathlib import Path

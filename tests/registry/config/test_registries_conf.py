@@ -1,3 +1,5 @@
+"""registries.conf and its drop-ins, key by key."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

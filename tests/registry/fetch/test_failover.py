@@ -1,4 +1,7 @@
-"""Several places for one repository: in order, in mid-blob, dead ones once, wrong ones no more."""
+"""Several places for one repository: in order, in mid-blob, dead ones once, wrong ones no more.
+
+Covers: registry/fetch/session.py.
+"""
 
 from __future__ import annotations
 

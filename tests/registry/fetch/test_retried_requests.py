@@ -1,4 +1,7 @@
-"""Requests that are sent again, or not: against a server that fails as it is told to."""
+"""Requests that are sent again, or not: against a server that fails as it is told to.
+
+Covers: registry/http/servers.py, registry/http/reply.py.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from fastoci.registry.client import Registry
 from fastoci.registry.fetch import body
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryPolicy
-from fastoci.registry.http import transport
+from fastoci.registry.http import reply
 from fastoci.registry.http.throughput import StallDetector
 from support.scripted_server import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
@@ -435,7 +438,7 @@ async def test_silence_before_the_headers_is_a_timeout_and_tried_again(buffers: 
 async def test_a_manifest_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=25)  # each look at the clock takes so long
     slow = functools.partial(StallDetector, lambda: float(next(seconds)))
-    monkeypatch.setattr(transport, "StallDetector", lambda clock, lag: slow())
+    monkeypatch.setattr(reply, "StallDetector", lambda clock, lag: slow())
     async with client(lambda asked: manifest()) as (source, server, reference):
         with pytest.raises(TimedOutError, match="stalled at"):
             await source.resolve(reference)

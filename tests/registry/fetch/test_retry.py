@@ -1,3 +1,5 @@
+"""Back-off and the retry budget, by numbers alone."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""How near an address is: loopback, the same link, private, or anywhere."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Content-Range: the rows of a shared table, and any text at all."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Statuses and bodies of refusals as typed errors, with what the server says, capped and without secrets."""
+
 from __future__ import annotations
 
 import pytest

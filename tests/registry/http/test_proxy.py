@@ -1,3 +1,5 @@
+"""Which proxy a URL goes through, by the environment."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""RateLimit headers as values."""
+
 from __future__ import annotations
 
 import pytest

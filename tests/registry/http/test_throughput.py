@@ -1,3 +1,5 @@
+"""When a body is stalled, by bytes and a clock of the test."""
+
 from __future__ import annotations
 
 import time

@@ -1,4 +1,7 @@
-"""Garbage collection: what goes, what stays and why, and that a plan which is no longer true does no harm."""
+"""Garbage collection: what goes, what stays and why, and that a plan which is no longer true does no harm.
+
+Covers: store/gc/retention.py, store/gc/stale.py, store/marks.py.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Levels of durability: when a blob is synced, and what a power cut would find."""
+"""Levels of durability: when a blob is synced, and what a power cut would find.
+
+Covers: store/ingest/unsynced.py.
+"""
 
 import errno
 import os

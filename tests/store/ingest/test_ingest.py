@@ -1,4 +1,7 @@
-"""A blob's way in: resume, locks, proofs, and letting go."""
+"""A blob's way in: resume, locks, proofs, and letting go.
+
+Covers: store/ingest/checkpoint.py, store/ingest/corrupt_sources.py.
+"""
 
 import asyncio
 import errno

@@ -1,4 +1,7 @@
-"""The table, run over pullers of known virtue, and over skopeo."""
+"""The table, run over pullers of known virtue, and over skopeo.
+
+Covers: testing/faults/__main__.py.
+"""
 
 from __future__ import annotations
 

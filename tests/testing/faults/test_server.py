@@ -1,4 +1,8 @@
-"""The server of scenarios, asked byte by byte."""
+"""The server of scenarios, asked byte by byte.
+
+Covers: testing/faults/certificates.py, testing/faults/content.py, testing/faults/dead_hosts.py,
+testing/faults/proxy.py, testing/faults/wire.py.
+"""
 
 from __future__ import annotations
 

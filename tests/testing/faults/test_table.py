@@ -1,4 +1,8 @@
-"""The table of scenarios: every fault is there, and wants what the shared pages want."""
+"""The table of scenarios: every fault is there, and wants what the shared pages want.
+
+Covers: testing/faults/plans.py, testing/faults/scenario.py, testing/faults/table_answers.py,
+testing/faults/table_bodies.py, testing/faults/table_hosts.py, testing/faults/table_mirrors.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The suite of ``BlobStore`` over every store there is."""
+"""The suite of ``BlobStore`` over every store there is.
+
+Covers: testing/memory_store.py, testing/suites/filling.py.
+"""
 
 from __future__ import annotations
 

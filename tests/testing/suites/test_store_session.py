@@ -1,4 +1,7 @@
-"""The suite of ``StoreSession`` over every store there is."""
+"""The suite of ``StoreSession`` over every store there is.
+
+Covers: store/session.py.
+"""
 
 from __future__ import annotations
 
