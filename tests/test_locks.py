@@ -113,9 +113,9 @@ def test_a_lock_lets_nobody_else_open_its_file(directory: Directory) -> None:
 
 def test_what_is_no_regular_file_is_no_lock(directory: Directory) -> None:
     os.mkfifo(directory.at("lock"))
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(StoreError, match="not a regular file"):
         locks.acquire(directory, "lock", wait=False)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         locks.lock_at(directory.fd, "lock")
 
 
