@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -360,3 +361,22 @@ def test_a_pull_in_one_call_asks_as_the_options_say(registry: Registry, tmp_path
     (tmp_path / "hosts" / "gone.invalid" / "hosts.toml").write_text(text)
     options = fastoci.RegistryOptions(hosts_dir=tmp_path / "hosts")
     fastoci.pull("gone.invalid/one", store=tmp_path / "store", registry=options)
+
+
+async def test_the_log_has_the_life_of_an_image_on_every_floor(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = f"{registry.address}/one:latest"
+    options = fastoci.RegistryOptions(creds=("me", "pa55word"))
+    with caplog.at_level(logging.DEBUG, "fastoci"):
+        async with fastoci.Engine(tmp_path / "store", registry=options) as engine:
+            await asyncio.gather(*(engine.pull(reference, rootfs=tmp_path / name) for name in ("a", "b")))
+            await engine.gc()
+    said = "\n".join(f"{record.name}: {record.getMessage()}" for record in caplog.records)
+    assert ": open, on a file system of type 0x" in said
+    assert " of 4 blobs are missing" in said
+    assert f" {reference} joins the flight for {reference}" in said
+    assert "fastoci.transfer.unpacker: sha256:" in said
+    assert f"fastoci.registry.http.transport: GET http://{registry.address}/v2/one/manifests/latest: 200" in said
+    assert ": gc would delete 0 items and keep " in said
+    assert "pa55word" not in said

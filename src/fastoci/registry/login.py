@@ -58,7 +58,7 @@ async def login(
         cert_dir: certificates, instead of those of ``certs.d``.
     Raises:
         ReferenceSyntaxError: ``host`` is not a registry.
-        UnauthorizedError: the registry does not take them, or they may not be told to its token service.
+        UnauthorizedError: the registry does not take them, or they may not be sent to its token service.
         RegistryError, TransportError: it cannot be asked.
         CredentialError: the file names a helper that does not keep them, or would keep them for more than ``host``.
         FormatError, StoreError: a file is not what it should be (docs/mirrors.md), or the auth file cannot be written.
@@ -111,7 +111,7 @@ async def logout(
 async def logged_in(
     host: str, *, authfile: StrPath | None = None, environ: Mapping[str, str] = os.environ
 ) -> str | None:
-    """The user that a pull from ``host`` logs in as, found in all places of credentials; None without one.
+    """The user that a pull from ``host`` logs in as, found in all sources of credentials; None without one.
 
     Raises:
         ReferenceSyntaxError, CredentialError, FormatError: as for ``login``.
@@ -179,20 +179,22 @@ async def _check(there: Reference, credential: Credential, endpoint: Endpoint, e
         auth = Authenticator(transport, tls_verify=endpoint.tls.verify, strict=True)
         try:
             tried = candidates([endpoint], transport.servers)
-            for place in tried:
+            for candidate in tried:
                 try:
-                    return await _ask(transport, auth, place, there.domain, credential)
+                    return await _ask(transport, auth, candidate, there.domain, credential)
                 except (ConnectError, TimedOutError):
-                    if place is tried[-1]:
+                    if candidate is tried[-1]:
                         raise
             raise AssertionError
         finally:
             await auth.aclose()
 
 
-async def _ask(transport: Transport, auth: Authenticator, place: Candidate, name: str, credential: Credential) -> bool:
-    url = place.base / ""
-    endpoint = place.endpoint
+async def _ask(
+    transport: Transport, auth: Authenticator, candidate: Candidate, name: str, credential: Credential
+) -> bool:
+    url = candidate.base / ""
+    endpoint = candidate.endpoint
     asked = False
 
     async def send(authorization: str | None) -> Reply:
@@ -209,7 +211,7 @@ async def _ask(transport: Transport, auth: Authenticator, place: Candidate, name
         asked = True
         return credential
 
-    reply = await auth.request(place.origin, "", send, find, name=name, verified=endpoint.tls.verify)
+    reply = await auth.request(candidate.origin, "", send, find, name=name, verified=endpoint.tls.verify)
     if reply.status != 200:
         raise await error_of(reply, hint=f"{redact(url)} is not a registry" if reply.status == 404 else "")
     reply.close()

@@ -6,11 +6,13 @@ Spec: docs/store-format.md 2, 4, 6 and 8.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from fastoci._core import file_system
 from fastoci.errors import BlobNotFoundError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -34,6 +36,8 @@ from fastoci.store.reservations import Reservations
 from fastoci.store.session import Session, open_session
 from fastoci.store.usage import Usage, usage
 from fastoci.threads import Check
+
+_LOG: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,10 +73,14 @@ class Store:
         """
         paths = open_store(path)
         try:
-            return cls(paths, additional, limits or Limits())
+            store = cls(paths, additional, limits or Limits())
         except BaseException:
             paths.close()
             raise
+        if _LOG.isEnabledFor(logging.DEBUG):
+            kind = file_system(paths.top.fd)
+            _LOG.debug("%s: open, on a file system of type 0x%x", paths.root, kind)
+        return store
 
     def close(self) -> None:
         """End the threads and let go of the directories; no ingest is open any more. Idempotent."""

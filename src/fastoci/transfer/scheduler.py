@@ -159,6 +159,8 @@ class Scheduler:
             elif flight.task.cancelling() or flight.task.done():  # let it clean up and land, then begin anew
                 await asyncio.wait([flight.task])
                 continue
+            else:
+                _LOG.debug("%s: %s joins the flight for %s", order.blob.digest, order.image, flight.order.image)
             try:
                 return await self._join(flight, writer)
             except FastociError as error:

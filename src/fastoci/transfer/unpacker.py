@@ -9,6 +9,7 @@ Spec: image-spec v1.1 layer.md, "Applying Changesets".
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from fastoci import files
 from fastoci._core import Buffer
@@ -38,6 +40,8 @@ from fastoci.transfer.workers import WorkerPool
 from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.rootfs import Rootfs, open_directory
+
+_LOG: Final = logging.getLogger(__name__)
 
 _TAR_BUFFERS = 4  # buffers of tar that one layer may hold; at least two
 _MOVES = 4096  # entries moved into the tree at a time
@@ -171,6 +175,7 @@ class Unpacker:
         """Bring one layer into the tree."""
         async with AsyncExitStack() as slot:
             if tee is not None and await tee.begins():
+                _LOG.debug("%s: unpacked while it arrives", layer.blob.digest)
                 slot.callback(self.close_tee, tee)
                 read = partial(self._from_tee, tee, partial(ready, layer.blob))
             else:
@@ -190,8 +195,10 @@ class Unpacker:
         name = str(layer.diff_id)
         progressed = partial(totals.progress, layer.number)
         if layer.below.is_set():
+            _LOG.debug("%s: made in the tree", layer.diff_id)
             await read(totals.writer(layer.number, rootfs.fd, name), verifier, progressed)
             return
+        _LOG.debug("%s: made aside, the layers below are not complete", layer.diff_id)
         directory_fd = await self._workers.acquire(partial(rootfs.stage, layer.number), files.close)
         stager = totals.stager(layer.number, directory_fd, name)
         try:

@@ -57,7 +57,7 @@ def read_all(authfile: Path | None, environ: Mapping[str, str]) -> tuple[AuthFil
 
     Args:
         authfile: the only file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else ``DOCKER_AUTH_CONFIG`` holds
-            the first, and the usual places the others.
+            the first, and the usual files the others.
     Raises:
         FormatError: one is not an auth file, or one that was asked for by name cannot be read.
     """
@@ -123,7 +123,7 @@ def parse(data: bytes, where: str, *, bare: bool = False) -> AuthFile:
     found = document(data, where)
     auths = found if bare else member(found, "auths", where)
     entries: dict[str, Credential] = {}
-    # A key with a scheme is the old spelling: it counts where nothing else names the same place.
+    # A key with a scheme is the old spelling: it counts where no other key names the same repositories.
     for key in sorted(auths, key=lambda key: "://" in key):
         credential = _entry(auths[key], f"{where}: the entry for {key!r}")
         if credential is not None:

@@ -185,13 +185,13 @@ class Authenticator:
         if task is None:
             task = asyncio.create_task(self._fetch(key[0], bearer, scopes, credential, verified))
             self._pending[key] = task
-            task.add_done_callback(lambda done: self._settle(key, done))
+            task.add_done_callback(lambda done: self._keep_grant(key, done))
         try:
             return (await asyncio.shield(task)).header
         except FastociError as error:
             raise copy.copy(error) from error  # each waiter may write the image it was for into its own
 
-    def _settle(self, key: _Key, task: asyncio.Task[_Grant]) -> None:
+    def _keep_grant(self, key: _Key, task: asyncio.Task[_Grant]) -> None:
         self._pending.pop(key, None)
         if not task.cancelled() and task.exception() is None:
             self._grants[key] = task.result()

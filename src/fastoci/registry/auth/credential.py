@@ -1,4 +1,4 @@
-"""One credential as a value. Secrets appear in no repr; where it is from and who may be told it is not known here."""
+"""One credential as a value. Secrets appear in no repr; where it is from and who may get it is not known here."""
 
 from __future__ import annotations
 

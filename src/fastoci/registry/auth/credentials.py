@@ -115,7 +115,7 @@ def load(
     """Read the files that apply; runs nothing.
 
     Args:
-        authfile: the only auth file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else the usual places are.
+        authfile: the only auth file to read; else ``REGISTRY_AUTH_FILE`` is, when set; else the usual files are.
         explicit: what the user gave for this job; wins over every file.
         machine: ``credential-helpers`` of ``registries.conf``, where ``containers-auth.json`` stands for the files.
         providers: the kubelet's CredentialProviderConfig, and the directory of its plugins.

@@ -1,6 +1,6 @@
 """Where to ask for a repository: endpoints in the order they are asked, with the trust and the limits of each.
 
-Values and rules, no network: which endpoint answers, how long a dead one is left alone and who retries are others'.
+Values and rules, no network: which endpoint answers, how long a dead one is not asked and who retries are others'.
 Configuration files are read once, by ``load``.
 
 Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
@@ -31,7 +31,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place that may hold a repository."""
+    """A server that may hold a repository."""
 
     base: URL  # the API's root, without a slash at its end: https://mirror.local/v2
     path: str  # the repository there: dockerhub/library/redis
@@ -59,8 +59,8 @@ class Mirrors:
     """What the configuration files of a machine say about registries, as they were when they were read."""
 
     registries: RegistriesConf = field(default_factory=RegistriesConf)
-    hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's places: a host's directory by its name
-    certs: tuple[Mapping[str, Folder], ...] = ()  # the places of certs.d
+    hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's directories: a host's by its name
+    certs: tuple[Mapping[str, Folder], ...] = ()  # the directories of certs.d
     cert_dir: Folder | None = None  # the one directory for all hosts
 
 
@@ -80,7 +80,7 @@ def load(
     Args:
         registries: the only ``registries.conf``; else the environment may name one.
         hosts_dir: the only directory of ``hosts.toml`` directories.
-        cert_dir: certificates for every host, in place of those of ``certs.d``.
+        cert_dir: certificates for every host, instead of those of ``certs.d``.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
         FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
@@ -97,8 +97,8 @@ def load(
         hosts += _containerd(environ, uid, root)
     return Mirrors(
         tables,
-        tuple(certs_d.scan(place) for place in hosts),
-        tuple(certs_d.scan(place) for place in certs_d.config_directories(environ, uid, root)),
+        tuple(certs_d.scan(directory) for directory in hosts),
+        tuple(certs_d.scan(directory) for directory in certs_d.config_directories(environ, uid, root)),
         certs_d.read(cert_dir) if cert_dir is not None else None,
     )
 
@@ -112,13 +112,13 @@ def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tup
         DeniedError: the configuration blocks it.
         FormatError: a file that concerns this host does not say what it should.
     """
-    view = _View(reference, config, tls_verify)
-    found = [endpoint for endpoint in view.all() if endpoint.pull or endpoint.resolve]
+    selection = _Selection(reference, config, tls_verify)
+    found = [endpoint for endpoint in selection.all() if endpoint.pull or endpoint.resolve]
     if not any(e.pull for e in found) or (reference.digest is None and not any(e.resolve for e in found)):
-        raise DeniedError(f"{reference.name}: blocked, {view.source} names nobody who may be asked for it", url="")
+        raise DeniedError(f"{reference.name}: blocked, {selection.source} names nobody who may be asked for it", url="")
     if _LOG.isEnabledFor(logging.DEBUG):
         names = ", ".join(redact(endpoint.base) for endpoint in found)
-        _LOG.debug("%s: endpoints by %s: %s", reference.name, view.source or "its name", names)
+        _LOG.debug("%s: endpoints by %s: %s", reference.name, selection.source or "its name", names)
     return tuple(found)
 
 
@@ -128,8 +128,8 @@ def own(reference: Reference, config: Mirrors, *, tls_verify: bool) -> Endpoint:
     Raises:
         FormatError: as ``endpoints``.
     """
-    view = _View(reference, config, tls_verify)
-    return next((endpoint for endpoint in view.all() if endpoint.origin), None) or view.direct(reference)
+    selection = _Selection(reference, config, tls_verify)
+    return next((endpoint for endpoint in selection.all() if endpoint.origin), None) or selection.direct(reference)
 
 
 def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
@@ -140,7 +140,7 @@ def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Pa
     yield root / "etc/docker/certs.d"
 
 
-class _View:
+class _Selection:
     """A reference in the light of the configuration; ``source`` is the file that decides."""
 
     def __init__(self, reference: Reference, config: Mirrors, tls_verify: bool) -> None:
@@ -165,24 +165,24 @@ class _View:
                 else:
                     yield endpoint
         elif self._table is not None:
-            yield from self._places(self._table)
+            yield from self._of_table(self._table)
         else:
             yield self.direct(self._reference)
 
-    def _places(self, table: Registry) -> Iterator[Endpoint]:
+    def _of_table(self, table: Registry) -> Iterator[Endpoint]:
         digest = self._reference.digest is not None
-        for place in table.mirrors:
-            if digest and place.when is When.TAG:
+        for location in table.mirrors:
+            if digest and location.when is When.TAG:
                 continue
-            endpoint = self._place(table, place)
+            endpoint = self._at(table, location)
             if endpoint is not None:
-                yield replace(endpoint, resolve=digest or place.when is not When.DIGEST)
-        if not table.blocked and (endpoint := self._place(table, table.origin)) is not None:
+                yield replace(endpoint, resolve=digest or location.when is not When.DIGEST)
+        if not table.blocked and (endpoint := self._at(table, table.origin)) is not None:
             yield endpoint
 
-    def _place(self, table: Registry, place: Location) -> Endpoint | None:
-        """One place of a table; None when another table blocks where it leads."""
-        name = table.rewrite(self._reference.name, place)
+    def _at(self, table: Registry, location: Location) -> Endpoint | None:
+        """One location of a table; None when another table blocks where it leads."""
+        name = table.rewrite(self._reference.name, location)
         try:
             there = Reference.parse(name)
         except ReferenceSyntaxError as error:
@@ -192,7 +192,7 @@ class _View:
         final = self._config.registries.find(name)
         if final is not None and final.blocked:
             return None
-        return self.direct(there, insecure=place.insecure)
+        return self.direct(there, insecure=location.insecure)
 
     def _no_name(self, table: Registry, name: str) -> FormatError:
         return FormatError(
@@ -240,7 +240,7 @@ class _View:
     def _tls(self, domain: str, verify: bool) -> Tls:
         folder = self._config.cert_dir
         if folder is None:
-            folder = next((place[domain] for place in self._config.certs if domain in place), None)
+            folder = next((hosts[domain] for hosts in self._config.certs if domain in hosts), None)
         if folder is None:
             folder = hosts_toml.find(self._config.hosts, domain)
             folder = None if folder is None or _says(folder) else folder

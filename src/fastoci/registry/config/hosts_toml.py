@@ -47,11 +47,11 @@ class Host:
         return bool(self.ca or self.client or self.skip_verify is not None)
 
 
-def find(places: tuple[Mapping[str, Folder], ...], domain: str) -> Folder | None:
-    """The directory that is asked for a ``host[:port]``: its own, else the one for all, in the first place with any."""
+def find(directories: tuple[Mapping[str, Folder], ...], domain: str) -> Folder | None:
+    """The directory of a ``host[:port]``: its own, else the one for all, of the first ``directories`` that have any."""
     host, colon, port = domain.rpartition(":")
     names = (f"{host}_{port}_", domain, DEFAULT) if colon and host else (domain, DEFAULT)
-    return next((place[name] for place in places for name in names if name in place), None)
+    return next((hosts[name] for hosts in directories for name in names if name in hosts), None)
 
 
 def parse(folder: Folder) -> tuple[Host, ...]:

@@ -46,11 +46,11 @@ class Registry:
     blocked: bool = False
     file: Path = Path()
 
-    def rewrite(self, name: str, place: Location) -> str:
-        """What a name that the prefix matches is called at a place."""
+    def rewrite(self, name: str, location: Location) -> str:
+        """What a name that the prefix matches is called at a location."""
         end = _matched(name, self.prefix)
         assert end is not None
-        return place.location + name[end:] if place.location else name
+        return location.location + name[end:] if location.location else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _files(environ: Mapping[str, str], uid: int, root: Path, only: Path | None) 
 
 
 def _usual(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
-    """The first main file that exists, then the drop-ins of all places; the same name counts once, the user's first."""
+    """The first main file that exists, then all drop-ins; the same name counts once, the user's first."""
     bases = [root / "usr/share/containers", root / "etc/containers"]
     rights = ["registries.rootful.conf.d"] if uid == 0 else ["registries.rootless.conf.d"]
     if uid != 0:

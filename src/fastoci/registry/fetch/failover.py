@@ -289,7 +289,7 @@ class Failover:
         failed, self._at = self._at, following
         server = self._server(following)
         wanted_s = server.wait_s(manifest=self._manifest)
-        # Whoever asks is told of a wait that is too long.
+        # The request itself fails on a wait that is too long.
         wanted_s = server.jittered(wanted_s) if 0 < wanted_s <= self._policy.max_wait_s else 0.0
         wait_s = max(backoff_s or 0.0, wanted_s)
         if failed != following:

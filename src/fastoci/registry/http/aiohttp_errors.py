@@ -1,4 +1,4 @@
-"""aiohttp's, ssl's and the socket's errors as fastoci's: the one place of this folder that translates them."""
+"""aiohttp's, ssl's and the socket's errors as fastoci's: translated here and nowhere else in this folder."""
 
 from __future__ import annotations
 

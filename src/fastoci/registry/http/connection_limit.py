@@ -5,7 +5,7 @@ Additive increase, multiplicative decrease on goodput, the bytes that come from 
 1. It begins with one. While those who want bytes wait for the network, it doubles every ``RAMP_S`` seconds, as long as
    a doubling brings at least half (``GAIN``) of what it should: then each connection has a bottleneck of its own.
 2. After the first that does not it goes back, and tries one more now and then: after ``WINDOW_S`` seconds, and twice as
-   late after each trial that brought nothing (``PATIENT`` windows at most), so that a shared pipe is left alone.
+   late after each trial that brought nothing (``LONGEST_HOLD`` windows at most), so that a shared pipe is seldom tried.
 3. A server that answers 429 or 503 halves it, and the number at which it did is not reached again for ``CEILING_S``.
 4. A window begins when bytes come on that many connections: what it takes to open them is not held against them. It
    counts only when so many were busy all through it, and bytes were waited for; else a trial is taken back.
@@ -19,7 +19,7 @@ from typing import Final
 RAMP_S: Final = 0.3
 WINDOW_S: Final = 2.0
 GAIN: Final = 0.5  # of the gain in proportion to the connections
-PATIENT: Final = 32  # windows between two trials, at most
+LONGEST_HOLD: Final = 32  # windows between two trials, at most
 CEILING_S: Final = 30.0
 _WAITED: Final = 0.5  # of a window, so that the network is what is waited for
 
@@ -90,7 +90,7 @@ class ConnectionLimit:
             self._before = None
             if goodput < earlier * (1 + GAIN * (self.connections / number - 1)):
                 self.connections = number
-                self._hold, self._held = 1 if self._ramp else min(self._hold * 2, PATIENT), 0
+                self._hold, self._held = 1 if self._ramp else min(self._hold * 2, LONGEST_HOLD), 0
                 self._ramp = False
                 return "no gain"
             self._hold = 1

@@ -1,10 +1,10 @@
-"""What a body comes as: its type, and its coding.
+"""What a body comes as: its type, and its encoding.
 
-No coding is asked for, and a blob that comes as gzip all the same is decoded, once.
+No encoding is asked for, and a blob that comes as gzip all the same is decoded, once.
 
 A gzip body of a ``+gzip`` layer is gzip in gzip: what a digest is about is what is left after the outer one.
 
-Spec: RFC 9110 section 8.4; distribution-spec v1.1 knows no coding.
+Spec: RFC 9110 section 8.4; distribution-spec v1.1 knows no encoding.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 def is_plain(reply: Reply) -> bool:
     """Whether the body is the content itself."""
-    return _coding(reply) in ("", "identity")
+    return _encoding(reply) in ("", "identity")
 
 
 def is_gzip(reply: Reply) -> bool:
     """Whether the body is the content in gzip, once."""
-    return _coding(reply) in ("gzip", "x-gzip")
+    return _encoding(reply) in ("gzip", "x-gzip")
 
 
 def content_type(reply: Reply) -> str:
@@ -38,7 +38,7 @@ def content_type(reply: Reply) -> str:
 
 
 def is_page(reply: Reply) -> bool:
-    """Whether the body is for people: what proxies and portals answer in the place of the server."""
+    """Whether the body is for people: what proxies and portals answer instead of the server."""
     return content_type(reply) in _PAGES
 
 
@@ -50,7 +50,7 @@ def check_identity(reply: Reply) -> None:
     """
     if not is_plain(reply):
         raise TransportError(
-            f"{reply.url}: the server encodes the body ({_coding(reply)[:40]!r}), though identity was asked for",
+            f"{reply.url}: the server encodes the body ({_encoding(reply)[:40]!r}), though identity was asked for",
             url=reply.url,
             retryable=False,
         )
@@ -108,7 +108,7 @@ class DecodedBody:
             rest = self._member.decompress(b"", _PIECE)  # what did not fit before
             if rest:
                 return rest
-            text = f"{self._reply.url}: the body ended inside its gzip coding"
+            text = f"{self._reply.url}: the body ended inside its gzip encoding"
             raise TruncatedError(text, url=self._reply.url, received=self._reply.received)
         return b""
 
@@ -116,5 +116,5 @@ class DecodedBody:
         return TransportError(f"{self._reply.url}: the body {what}", url=self._reply.url)
 
 
-def _coding(reply: Reply) -> str:
+def _encoding(reply: Reply) -> str:
     return reply.header("Content-Encoding").strip().lower()

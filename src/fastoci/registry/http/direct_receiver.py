@@ -153,7 +153,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
             self._backlog.append(bytes(self._scratch[:nbytes]))
             return
         if not 0 < nbytes <= self.left - self._stop:
-            raise ValueError(f"{nbytes} bytes, of at most {self.left - self._stop}")
+            raise ValueError(f"{nbytes} bytes, at most {self.left - self._stop}")
         buffer.advance(nbytes)
         self.left -= nbytes
         if self.left == self._stop or not buffer.room:
@@ -184,7 +184,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         self._fail(error)
 
     def _check_silence(self) -> None:
-        """Fail when nothing came for ``read_s``; else look again when that could be so."""
+        """Fail when nothing came for ``read_s``; else check again when that could be so."""
         silent = self._loop.time() - self._received_at
         if silent >= self._read_s:
             self._fail(TimeoutError())
@@ -226,6 +226,6 @@ class DirectReceiver(asyncio.BufferedProtocol):
                 return False
             else:
                 return False
-        look = select.poll()
-        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not look.poll(0)
+        poller = select.poll()
+        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poller.poll(0)

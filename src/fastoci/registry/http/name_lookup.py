@@ -47,7 +47,7 @@ async def _on_a_thread(host: str, port: int, family: socket.AddressFamily) -> li
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[ResolveResult]] = loop.create_future()
 
-    def tell(found: list[ResolveResult], error: Exception | None) -> None:
+    def deliver(found: list[ResolveResult], error: Exception | None) -> None:
         if answer.done():
             return
         if error is None:
@@ -63,7 +63,7 @@ async def _on_a_thread(host: str, port: int, family: socket.AddressFamily) -> li
         except Exception as cause:
             error = cause
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(tell, found, error)
+            loop.call_soon_threadsafe(deliver, found, error)
 
     threading.Thread(target=work, name="fastoci-lookup", daemon=True).start()
     return await answer

@@ -3,7 +3,7 @@
 Rules:
 1. Only time in which somebody waits for bytes counts: a busy reader is not the sender's fault.
 2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
-3. Below a quarter (``PEERS``) of the median of the same server's parts, over ``PEERS_S`` seconds, it is starved: a new
+3. Below a quarter (``PEERS``) of the median of the same server's bodies, over ``PEERS_S`` seconds, it is starved: a new
    connection often reaches another machine, or another path.
 4. Below ``MINIMUM`` bytes a second, or a twentieth (``FAR``) of the median of all bodies of the job, over ``LAG_S``
    seconds, it lags: another candidate is asked for the rest, when one would be better (``failover``).
@@ -28,7 +28,7 @@ MINIMUM: Final = 256 << 10  # bytes a second
 FAR: Final = 1 / 20  # of the median
 LAG_S: Final = 5.0
 BETTER: Final = 2.0  # times as fast, to be worth a change
-_KNOWN: Final = 4  # parts of a server before there is a median worth the name
+_KNOWN: Final = 4  # bodies of a server before there is a median worth the name
 _KEPT: Final = 32
 _STEP_S: Final = 0.05  # between two judgements: whoever asks at each piece of a body has thousands a second
 
@@ -92,7 +92,7 @@ class StallDetector:
 
     Args:
         clock: seconds, of any beginning.
-        peers: the median of the server's parts; None: rule 3 does not hold.
+        peers: the median of the server's bodies; None: rule 3 does not hold.
         lag: as ``StallPolicy`` has it; None: rule 4 does not hold.
     """
 

@@ -25,7 +25,7 @@ def typed(url: str) -> Iterator[None]:
     """Around the reading of an answer of ``url`` (redacted).
 
     Raises:
-        RegistryError: in place of any exception that is none of ours; that one is its cause.
+        RegistryError: in place of any exception that is not ours; that one is its cause.
     """
     try:
         yield

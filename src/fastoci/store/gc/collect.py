@@ -107,6 +107,7 @@ def plan(
     doomed += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
     settled = int(now * 1e9) - _SETTLED_NS
     stamps = {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
+    _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(doomed), kept_blobs)
     return GcPlan(tuple(doomed), kept_blobs, marks.total, stamps)
 
 

@@ -6,10 +6,12 @@ of the network and hashes nothing: ``Verified`` is the proof. Spec: docs/store-f
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from fastoci import files, locks
 from fastoci.directory import Directory
@@ -24,6 +26,8 @@ from fastoci.store.layout import Paths
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 from fastoci.threads import Threads
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -175,6 +179,7 @@ class StoreIngest:
         try:
             self._record.settle()
             self._sink.abort()
+            _LOG.debug("%s: ingest given up, %s", self._blob.digest, "nothing kept" if discard else "to be resumed")
             if discard or self._record.lost or not self._record.offset:
                 with files.translated("delete", self._directory):
                     self._empty(dict.fromkeys((*self._corrupt_servers, *corrupt)))
