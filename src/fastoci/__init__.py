@@ -16,7 +16,7 @@ To work with a store::
         pull fetch           bring images and blobs in
         images image usage   show what is there
         verify repair        hash it again; fetch what is bad or missing
-        remove pin           forget a name; keep an image whatever gc makes room for
+        remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         export               an OCI layout for other tools
     Image              one image of a store: its documents; unpack, export
@@ -44,7 +44,7 @@ Beside a store::
     login logout logged_in     credentials for a registry
     info                       versions, and the kernels that run here
     errors                     the tree of all that is raised
-    events                     what an observer is told
+    events                     what an observer receives
 
 ``help(fastoci.Engine)`` has the details. ``fastoci.testing`` is for tests: a registry on loopback, its faults, images.
 Loggers are ``fastoci.*``.
@@ -122,7 +122,7 @@ __all__ = sorted(_EXPORTS)
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = f"{__name__}.{_EXPORTS[name]}".rstrip(".")
+    module = f"{__name__}.{_EXPORTS[name]}".rstrip(".")
     if name in ("errors", "events"):
-        return importlib.import_module(f"{place}.{name}")
-    return getattr(importlib.import_module(place), name)
+        return importlib.import_module(f"{module}.{name}")
+    return getattr(importlib.import_module(module), name)

@@ -32,7 +32,6 @@ from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
-from fastoci.registry.options import RegistryOptions
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.store import Store
@@ -47,6 +46,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
+    from fastoci.registry.options import RegistryOptions
 
 StrPath = str | os.PathLike[str]
 
@@ -57,7 +57,7 @@ class _Parts:
 
     store: Store
     worker: WorkerPool
-    job: PullContext
+    context: PullContext
     verifying: Verifying
     registries: AsyncExitStack
 
@@ -73,8 +73,8 @@ class Engine:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
         registry: how registries are asked; by default as the machine's usual files say.
         limits: connections, memory, threads and bounds.
-        additional: stores that are only read, and looked into before the network.
-        observer: is told what happens (``fastoci.events``).
+        additional: read-only stores that are searched before the network.
+        observer: receives every event (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
         RuntimeError: by every method, outside of the ``async with`` block; on entering, when it is open.
@@ -90,7 +90,7 @@ class Engine:
         observer: Observer | None = None,
     ) -> None:
         self.store_path = path_walk.absolute(default_store() if store is None else store)
-        self._options = registry or RegistryOptions()
+        self._options = registry
         self._limits = limits or Limits()
         self._additional = [path_walk.absolute(each) for each in additional]
         self._observer: Observer = observer or (lambda event: None)
@@ -113,9 +113,9 @@ class Engine:
         scheduler = Scheduler(worker, buffers, limits, observer)
         unpacker = Unpacker(worker, buffers, limits, observer)
         stored = Stored(store, scheduler, worker, buffers, observer)
-        job = PullContext(store, scheduler, stored, unpacker, limits, observer)
+        context = PullContext(store, scheduler, stored, unpacker, limits, observer)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
-        self._parts = _Parts(store, worker, job, verifying, AsyncExitStack())
+        self._parts = _Parts(store, worker, context, verifying, AsyncExitStack())
         _LOG.debug("store %s, additional %s, %s", self.store_path, self._additional, limits)
         return self
 
@@ -124,7 +124,7 @@ class Engine:
     ) -> None:
         parts, self._parts, self._registry = self._open, None, None
         try:
-            await parts.job.scheduler.close()
+            await parts.context.scheduler.close()
             await parts.registries.aclose()
         finally:
             parts.worker.close()
@@ -153,14 +153,16 @@ class Engine:
         repository = await self._repository(parsed, image=reference)
         self._pulls += 1
         try:
-            resolved, config = await parts.job.pull(parsed, repository, image=reference, platform=wanted, rootfs=target)
+            resolved, config = await parts.context.pull(
+                parsed, repository, image=reference, platform=wanted, rootfs=target
+            )
             self._index_is_old = True
         except BaseException:
             with suppress(StoreError):  # the pull's own error is the one to know of; ``index.json`` stays old
                 await self._leave_pull(parts.store)
             raise
         await self._leave_pull(parts.store)
-        return Image(parts.job, resolved, config, repository)
+        return Image(parts.context, resolved, config, repository)
 
     async def _leave_pull(self, store: Store) -> None:
         """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
@@ -175,14 +177,14 @@ class Engine:
         Raises:
             FastociError: of the first that failed; what was finished stays.
         """
-        store, scheduler = self._open.store, self._open.job.scheduler
+        store, scheduler = self._open.store, self._open.context.scheduler
         async with store.session(descriptors) as session, session.reserve() as writer:
             if fetches := [asyncio.create_task(scheduler.fetch(writer, blob, source)) for blob in session.missing]:
                 await all_or_first(fetches)
             await writer.flush()
 
     async def images(self) -> tuple[StoredImage, ...]:
-        """The images in the store, by name. A reference's file that cannot be read is told as a warning.
+        """The images in the store, by name. A reference's file that cannot be read is a ``Warned`` event.
 
         Raises:
             StoreError: the disk refused.
@@ -200,7 +202,7 @@ class Engine:
             IntegrityError: the manifest or config is damaged.
             PlatformError: it was not pulled for ``platform``.
         """
-        return await load_image(self._open.job, reference, platform)
+        return await load_image(self._open.context, reference, platform)
 
     async def usage(self) -> Usage:
         """How much disk is used, and for whom.
@@ -234,7 +236,7 @@ class Engine:
         refs = await maintenance.listed_refs(parts.store, references)
         repairing = Repairing(
             parts.store,
-            parts.job.scheduler,
+            parts.context.scheduler,
             parts.verifying,
             repository=self._repository,
             invalidate=parts.store.invalidate,
@@ -255,7 +257,7 @@ class Engine:
             StoreBusyError: another process extends the layout, and did not end.
         """
         parts = self._open
-        return await maintenance.export(parts.store, parts.job.stored, path_walk.absolute(directory), references)
+        return await maintenance.export(parts.store, parts.context.stored, path_walk.absolute(directory), references)
 
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
         """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
@@ -263,7 +265,7 @@ class Engine:
         What ``fetch`` brought is of no image. Changes nothing; the plan can be printed.
 
         Raises:
-            StoreError: a reference or a document is broken, so that nobody knows what it needs.
+            StoreError: a reference or a document is broken, so that what it needs is unknown.
         """
         return await self._open.store.plan_gc(retention or Retention())
 
@@ -295,7 +297,7 @@ class Engine:
         await self._open.store.update_index()
 
     async def pin(self, reference: str, pinned: bool = True) -> None:
-        """Keep an image whatever ``gc`` is asked to make room for, or let it go again.
+        """Protect an image from ``gc``, or let ``gc`` remove it again.
 
         Raises:
             BlobNotFoundError: the store has no such reference.
@@ -311,8 +313,9 @@ class Engine:
         async with self._opening:
             if self._registry is None:
                 from fastoci.registry.opening import open_registry
+                from fastoci.registry.options import RegistryOptions
 
-                client = await open_registry(self._options, self._limits, self._observer)
+                client = await open_registry(self._options or RegistryOptions(), self._limits, self._observer)
                 self._registry = await parts.registries.enter_async_context(client)
         return self._registry
 
@@ -359,7 +362,7 @@ def pull(
 
 
 def default_store() -> Path:
-    """Where the store is when nobody says: one for the machine when root, else one for the user."""
+    """The store by default: one for the machine when root, else one for the user."""
     if os.geteuid() == 0:
         return Path("/var/lib/fastoci")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fastoci"

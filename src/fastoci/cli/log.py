@@ -50,7 +50,7 @@ def enable(level: str = "warning") -> None:
 
 @contextmanager
 def shown_by(show: Callable[[str], None] | None) -> Iterator[None]:
-    """Have ``show`` write the log meanwhile, which draws on stderr; None is nobody. Enables the log."""
+    """Enable the log, and write it by ``show`` meanwhile, which draws on stderr; None leaves it as it is."""
     enable()
     handler = _handler()
     if show is None or handler is None:

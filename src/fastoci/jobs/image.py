@@ -30,9 +30,9 @@ class Image:
     """
 
     def __init__(
-        self, job: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
+        self, context: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
     ) -> None:
-        self._job = job
+        self._context = context
         self._resolved = resolved
         self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
         self.config = config
@@ -74,8 +74,8 @@ class Image:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
         target = path_walk.absolute(root)
-        async with self._job.store.keep(self._parts, name=str(self.reference)):
-            await self._job.unpack(self._resolved, self.config, target, mending=self._mending())
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
+            await self._context.unpack(self._resolved, self.config, target, mending=self._mending())
 
     async def export(self, directory: str | os.PathLike[str]) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
@@ -89,10 +89,10 @@ class Image:
         """
         target = path_walk.absolute(directory)
         top = replace(self.manifest_descriptor, platform=self.platform)
-        async with self._job.store.keep(self._parts, name=str(self.reference)):
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
             image = WholeImage(str(self.reference), top, self._parts)
-            sink = OciLayout(target, self._job.stored.run_hashing)
-            await self._job.stored.put(sink, [image], self._mending())
+            sink = OciLayout(target, self._context.stored.run_hashing)
+            await self._context.stored.put(sink, [image], self._mending())
 
     def _mending(self) -> Mending:
         return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})
@@ -102,7 +102,7 @@ class Image:
         return (self.manifest_descriptor, *self._resolved.blobs)
 
 
-async def load_image(job: PullContext, reference: str, platform: str | None) -> Image:
+async def load_image(context: PullContext, reference: str, platform: str | None) -> Image:
     """An image from the store alone.
 
     Raises:
@@ -111,7 +111,7 @@ async def load_image(job: PullContext, reference: str, platform: str | None) -> 
         PlatformError: it was not pulled for ``platform``.
     """
     parsed = Reference.parse(reference)
-    ref = await job.store.image(str(parsed))
+    ref = await context.store.image(str(parsed))
     held = list(ref.images.values())
     chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
     if chosen is None and platform is None and len(held) == 1:
@@ -119,8 +119,8 @@ async def load_image(job: PullContext, reference: str, platform: str | None) -> 
     if chosen is None:
         names = tuple(ref.images)
         raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
-    data = await read_document(job.store, chosen, job.limits)
+    data = await read_document(context.store, chosen, context.limits)
     manifest = manifest_document.parse(data, chosen.media_type)
     chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
     resolved = Resolved(parsed, chain, manifest, chosen.platform)
-    return Image(job, resolved, await read_config(job.store, manifest, job.limits))
+    return Image(context, resolved, await read_config(context.store, manifest, context.limits))

@@ -205,9 +205,9 @@ def summary(event: events.Event, job: ProgressState) -> str:
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {text}" + (f"; not applied: {skipped}" if skipped else "")
         case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
-            most = "" if event.limit is None else f" of {event.limit}"
+            total = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"
-            return f"{plain(event.host)}: {event.remaining}{most} requests left{window}"
+            return f"{plain(event.host)}: {event.remaining}{total} requests left{window}"
         case events.VerifyProgress():
             return f"{plural(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():

@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class BestEffortStream(io.TextIOBase):
-    """A stream that nobody needs to read: what cannot be written is dropped, and the job goes on."""
+    """A stream that may have no reader: what cannot be written is dropped, and the job goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
