@@ -134,8 +134,8 @@ class QuotaSeen:
 class Retrying:
     """A request failed in a way that may pass: it is sent again in ``wait_s`` seconds, the server's own wish included.
 
-    ``attempt`` of ``attempts`` tries without progress have failed. ``cause`` is short and holds no secret: ``503
-    Service Unavailable``, ``connection refused``.
+    ``attempt`` of ``attempts`` tries without progress have failed; 0 when the request only waits since the server asked
+    for a pause before. ``cause`` is short and holds no secret: ``503 Service Unavailable``, ``connection refused``.
     """
 
     image: str

@@ -69,6 +69,16 @@ def test_the_hint_of_a_rate_limit_says_how_long_to_wait() -> None:
     assert cli_errors.hint(errors.RateLimitedError("slow down", url="http://h/"))
 
 
+@pytest.mark.parametrize("retryable", [True, False])
+def test_only_what_may_be_tried_again_has_the_hint_to_do_so(retryable: bool) -> None:
+    again: list[errors.FastociError] = [
+        errors.TransportError("cut", url="http://h/", retryable=retryable),
+        errors.RegistryError("no", url="http://h/", status=503 if retryable else 400),
+    ]
+    for error in again:
+        assert ("again" in cli_errors.hint(error)) is retryable
+
+
 def test_each_hint_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     lost = [(name, errors.NotFoundError(f"no {name}", url="", status=404)) for name in ("a", "b")]
     cli_errors.report(lost)

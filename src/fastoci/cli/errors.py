@@ -47,6 +47,9 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
 )
 
+# Whose hint is to try again: only those errors get it that are ``retryable``.
+_AGAIN: Final = frozenset({errors.RegistryError, errors.TransportError, errors.StoreBusyError})
+
 
 class Stopped(BaseException):
     """A signal ended the job, which cleaned up. Not an ``Exception``: nothing takes it for a failure."""
@@ -88,7 +91,8 @@ def hint(error: BaseException) -> str:
         when = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
         wait = f"the registry asks to wait {error.retry_after_s:.0f} s, until {when:%Y-%m-%d %H:%M:%S} UTC"
         return f"{wait}; a pull waits longer with --max-wait {error.retry_after_s + 1:.0f}s"
-    return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
+    kind, text = next((row for row in _HINTS if isinstance(error, row[0])), (None, ""))
+    return "" if kind in _AGAIN and isinstance(error, errors.FastociError) and not error.retryable else text
 
 
 def table(error: BaseException) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from fastoci.errors import ConnectError, NotFoundError, UnavailableError
+from fastoci.errors import ConnectError, NotFoundError, RateLimitedError, UnavailableError
 from fastoci.events import CandidateSwitched, Event, FetchDuplicated, FetchResumed, Retrying
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
@@ -66,6 +66,22 @@ async def test_the_wait_that_a_server_asks_for_is_the_one_that_is_told(status: i
     (event,) = seen
     assert isinstance(event, Retrying)
     assert 1.0 < event.wait_s <= 1.125  # a second, and half of its jitter
+
+
+async def test_a_request_that_waits_since_another_was_refused_says_so() -> None:
+    seen = list[Event]()
+    answers = iter([answer(429, headers={"Retry-After": "1"})])
+    registry = Registry(credentials=Credentials(), observer=seen.append, retry=RetryPolicy(tries=1, rng=lambda: 0.0))
+    async with serving(lambda asked: next(answers, MANIFEST)) as server, registry:
+        source = registry.repository_at(REFERENCE, [endpoint(server.address, origin=True)], image=IMAGE)
+        with pytest.raises(RateLimitedError):
+            await source.resolve(REFERENCE)
+        assert seen == []
+        assert (await source.resolve(REFERENCE))[1] == INDEX
+    (event,) = seen
+    assert isinstance(event, Retrying)
+    assert (event.cause, event.attempt, event.attempts) == ("it wants no requests yet", 0, 1)
+    assert 0.5 < event.wait_s <= 1.0
 
 
 async def test_a_port_that_refuses_has_few_attempts_and_says_so() -> None:

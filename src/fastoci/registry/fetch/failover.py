@@ -149,6 +149,13 @@ class Failover:
         """Whom to ask now."""
         return self._candidates[self._at]
 
+    async def begin(self) -> None:
+        """Wait while the first to be asked wants no requests yet."""
+        wait_s = self._wanted_s(self._at)
+        if wait_s > 0:
+            self._retrying(self.candidate, "it wants no requests yet", 0, wait_s)
+            await asyncio.sleep(wait_s)
+
     def progressed(self, size: int) -> None:
         """Bytes of a body have come."""
         self._received += size
@@ -287,21 +294,25 @@ class Failover:
             backoff_s: our wait; None when not all were asked yet.
         """
         failed, self._at = self._at, following
-        server = self._server(following)
-        wanted_s = server.wait_s(manifest=self._manifest)
-        # The request itself fails on a wait that is too long.
-        wanted_s = server.jittered(wanted_s) if 0 < wanted_s <= self._policy.max_wait_s else 0.0
-        wait_s = max(backoff_s or 0.0, wanted_s)
+        wait_s = max(backoff_s or 0.0, self._wanted_s(following))
         if failed != following:
             self._switched(self._candidates[failed], error.cause)
         if failed == following or backoff_s is not None or wait_s > 0:
-            self._retrying(self._candidates[failed], error.cause, wait_s, early=backoff_s is None)
+            attempt = self._backoff.attempt + (backoff_s is None)
+            self._retrying(self._candidates[failed], error.cause, attempt, wait_s)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    def _retrying(self, candidate: Candidate, cause: str, wait_s: float, *, early: bool) -> None:
-        attempt, attempts = self._backoff.attempt + early, self._backoff.attempts
-        self._policy.observer(Retrying(self._image, self._blob, candidate.server, cause, attempt, attempts, wait_s))
+    def _wanted_s(self, index: int) -> float:
+        """Seconds for which a candidate wants no requests; 0 when they are too many: the request itself fails then."""
+        server = self._server(index)
+        wait_s = server.wait_s(manifest=self._manifest)
+        return server.jittered(wait_s) if 0 < wait_s <= self._policy.max_wait_s else 0.0
+
+    def _retrying(self, candidate: Candidate, cause: str, attempt: int, wait_s: float) -> None:
+        self._policy.observer(
+            Retrying(self._image, self._blob, candidate.server, cause, attempt, self._backoff.attempts, wait_s)
+        )
 
     def _switched(self, candidate: Candidate, reason: str) -> None:
         self._policy.observer(

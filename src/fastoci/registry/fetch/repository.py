@@ -143,6 +143,7 @@ class Repository:
         if reference is not None and reference.digest is not None:
             blob = str(reference.digest)
         failover = self._session.failover(tag=tag, manifest=not head, blob=blob)
+        await failover.begin()
         while True:
             candidate = failover.candidate
             try:
@@ -174,6 +175,7 @@ class Repository:
         failover = self._session.failover(
             tag=False, manifest=False, blob=str(blob.digest), corrupt=self._corrupt.get(blob.digest, ())
         )
+        await failover.begin()
         senders: dict[str, None] = {}
         self._senders[blob.digest] = senders
         stream = ResumingRange(
