@@ -1,4 +1,4 @@
-"""A place where pulls are hurt: on a file system with a device of its own where that can be had."""
+"""A harness for pulls that are killed or starved: on a file system with a device of its own where that can be had."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from fastoci.testing.registry import Registry, serve
 from support import disks
-from support.crash_harness import LAYERS, Place, image
+from support.crash_harness import LAYERS, CrashHarness, image
 from support.scratch import scratch
 
 SIZE = 64 << 20
@@ -27,25 +27,25 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def place(registry: Registry) -> Iterator[Place]:
+def harness(registry: Registry) -> Iterator[CrashHarness]:
     with scratch("adversity") as directory:
         if os.geteuid() != 0:
-            yield Place(directory, registry)
+            yield CrashHarness(directory, registry)
         else:
             with disks.disk(directory, "ext4", SIZE, "-F", "-m", "0") as disk:
-                yield Place(disk, registry)
+                yield CrashHarness(disk, registry)
 
 
 @pytest.fixture
-def older(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def older(harness: CrashHarness, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which ``app:1`` is another image, of the first layer alone."""
     path = tmp_path_factory.mktemp("older") / "store"
-    place.clear()
-    place.registry.add_image("app", "1", image(LAYERS[:1]))
+    harness.clear()
+    harness.registry.add_image("app", "1", image(LAYERS[:1]))
     try:
-        done = place.pull(rootfs=False)
+        done = harness.pull(rootfs=False)
         assert done.returncode == 0, done.stderr
     finally:
-        place.registry.add_image("app", "1", image())
-    shutil.move(place.store, path)
+        harness.registry.add_image("app", "1", image())
+    shutil.move(harness.store, path)
     return path

@@ -20,7 +20,7 @@ import pytest
 from fastoci.errors import FastociError
 from fastoci.events import BlobStarted
 from fastoci.testing.registry import Registry, serve
-from support.engine_parts import NAMES, Parts, add_images, open_parts, shared_images
+from support.engine_parts import NAMES, EngineParts, add_images, open_parts, shared_images
 
 PULLS = int(os.environ.get("FASTOCI_CANCELS", "300"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
@@ -65,7 +65,7 @@ async def test_pulls_cancelled_at_random_leave_nothing_wrong_and_what_they_left_
 
 
 async def storm(
-    parts: Parts, registry: Registry, directory: Path, draw: random.Random, whole_s: float
+    parts: EngineParts, registry: Registry, directory: Path, draw: random.Random, whole_s: float
 ) -> list[BaseException | None]:
     """A few pulls at once, each cancelled within the time that a whole one takes; how each ended."""
     pulls = []
@@ -107,7 +107,7 @@ def descriptors() -> tuple[list[str], int]:
     return sorted(files), sockets
 
 
-def check(parts: Parts, store: Path, files: list[str]) -> None:
+def check(parts: EngineParts, store: Path, files: list[str]) -> None:
     """Nothing is left running, open or wrong."""
     assert parts.pool.in_use == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -118,7 +118,7 @@ def check(parts: Parts, store: Path, files: list[str]) -> None:
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
 
 
-def check_resumes(parts: Parts, before: dict[str, int]) -> int:
+def check_resumes(parts: EngineParts, before: dict[str, int]) -> int:
     """The first flight of each blob went on from what had been left; how many did not begin at 0."""
     first: dict[str, int] = {}
     for event in parts.events:

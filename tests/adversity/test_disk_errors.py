@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import strace_log, syscall_injection
-from support.crash_harness import Place
+from support.crash_harness import CrashHarness
 from support.syscall_injection import Point
 
 POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "8"))  # 0: all
@@ -39,13 +39,13 @@ def _errors(point: Point) -> list[str]:
 
 @pytest.mark.timeout(7200)
 def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_completes(
-    place: Place, tmp_path: Path
+    harness: CrashHarness, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     kinds = strace_log.CHANGING | strace_log.LOOKING
-    done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=kinds)
+    done = strace_log.run(harness.command(), ["-y"], log, harness.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr
-    cases = [(point, error) for point in syscall_injection.points(log, place.root, kinds) for error in _errors(point)]
+    cases = [(point, error) for point in syscall_injection.points(log, harness.root, kinds) for error in _errors(point)]
     assert len(cases) > 400
     chosen = random.Random(SEED).sample(cases, min(POINTS or len(cases), len(cases)))
     for call, end in ALWAYS:
@@ -53,13 +53,13 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     ends: Counter[str] = Counter()
     wrong: list[tuple[Point, str, str]] = []
     for point, error in chosen:
-        place.clear()
-        struck = syscall_injection.strike(point, f"error={error}", place.command(), log, place.environment())
+        harness.clear()
+        struck = syscall_injection.strike(point, f"error={error}", harness.command(), log, harness.environment())
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
-        found = place.wrongs() if struck.code else place.incomplete()
+        found = harness.wrongs() if struck.code else harness.incomplete()
         if struck.code not in (0, DISK_REFUSED):
             found.append(f"exit code {struck.code}: {struck.output}")
-        wrong += [(point, error, line) for line in found + place.finish()]
+        wrong += [(point, error, line) for line in found + harness.finish()]
     print(f"seed {SEED}: {dict(ends)}")
     for case in wrong:
         print(*case)
@@ -69,32 +69,32 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
 
 @pytest.mark.timeout(7200)
 def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
-    place: Place, older: Path, tmp_path: Path
+    harness: CrashHarness, older: Path, tmp_path: Path
 ) -> None:
     before, log = tmp_path / "before", tmp_path / "log"
-    needed = place.collectable(older, before)
+    needed = harness.collectable(older, before)
     kinds = strace_log.CHANGING | strace_log.LOOKING
-    done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=kinds)
+    done = strace_log.run(harness.gc(), ["-y"], log, harness.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr
-    cases = [(point, error) for point in syscall_injection.points(log, place.root, kinds) for error in _errors(point)]
+    cases = [(point, error) for point in syscall_injection.points(log, harness.root, kinds) for error in _errors(point)]
     assert {"unlinkat", "getdents64", "fcntl"} <= {point.call for point, _ in cases}
     chosen = random.Random(SEED).sample(cases, min(POINTS // 2 or len(cases), len(cases)))
     ends: Counter[str] = Counter()
     untyped: list[str] = []
     for point, error in chosen:
-        place.clear(before)
-        struck = syscall_injection.strike(point, f"error={error}", place.gc(), log, place.environment())
+        harness.clear(before)
+        struck = syscall_injection.strike(point, f"error={error}", harness.gc(), log, harness.environment())
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         context = f"seed {SEED}, {point}, {error}: {struck.code} {struck.output}"
         if struck.code not in (0, DISK_REFUSED):
             untyped.append(context)
-        assert place.wrongs() == [], context
-        again = subprocess.run(place.gc(), env=place.environment(), capture_output=True, text=True, check=False)
+        assert harness.wrongs() == [], context
+        again = subprocess.run(harness.gc(), env=harness.environment(), capture_output=True, text=True, check=False)
         assert again.returncode == 0, f"{context}; then {again.stderr}"
-        left = {path.name for path in place.store.glob("blobs/*/*")}
+        left = {path.name for path in harness.store.glob("blobs/*/*")}
         assert needed <= left, context
         assert len(left) == len(needed) + 1, context  # the layer that both images have
-        assert place.finish() == [], context
+        assert harness.finish() == [], context
     print(f"seed {SEED}: {dict(ends)}")
     assert untyped == []
     assert ends["not hit"] <= 0.2 * len(chosen) + 2

@@ -17,7 +17,7 @@ import pytest
 
 from fastoci.testing.registry import Registry
 from support import disks
-from support.crash_harness import Place
+from support.crash_harness import CrashHarness
 from support.scratch import scratch
 
 LEVELS = int(os.environ.get("FASTOCI_FULL_LEVELS", "5"))
@@ -28,10 +28,10 @@ INODES = 48  # the same
 
 
 @pytest.fixture
-def place(registry: Registry) -> Iterator[Place]:
+def harness(registry: Registry) -> Iterator[CrashHarness]:
     """On an ext4 of 24 MiB and 128 inodes."""
     with scratch("full") as directory, disks.disk(directory, "ext4", 24 << 20, "-F", "-m", "0", "-N", "128") as disk:
-        yield Place(disk, registry)
+        yield CrashHarness(disk, registry)
 
 
 def _leave_bytes(root: Path, free: int) -> None:
@@ -52,8 +52,8 @@ def _leave_inodes(root: Path, free: int) -> None:
         (fillers / str(number)).unlink()
 
 
-def _blobs(place: Place) -> set[str]:
-    return {path.name for path in place.store.glob("blobs/*/*")}
+def _blobs(harness: CrashHarness) -> set[str]:
+    return {path.name for path in harness.store.glob("blobs/*/*")}
 
 
 def _fetched_whole(registry: Registry) -> set[str]:
@@ -62,30 +62,32 @@ def _fetched_whole(registry: Registry) -> set[str]:
 
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", ["bytes", "inodes"])
-def test_a_pull_onto_a_full_disk_names_the_lack_and_goes_on_when_there_is_room(place: Place, kind: str) -> None:
+def test_a_pull_onto_a_full_disk_names_the_lack_and_goes_on_when_there_is_room(
+    harness: CrashHarness, kind: str
+) -> None:
     draw = random.Random(SEED)
     most = BYTES if kind == "bytes" else INODES
     ends: Counter[str] = Counter()
     for number in range(LEVELS):
         free = int((number + draw.random()) * most / LEVELS)
-        place.clear()
+        harness.clear()
         if kind == "bytes":
-            _leave_bytes(place.root, free)
+            _leave_bytes(harness.root, free)
         else:
-            _leave_inodes(place.root, free)
-        done = place.pull()
+            _leave_inodes(harness.root, free)
+        done = harness.pull()
         context = f"seed {SEED}, {free} {kind} free: {done.returncode} {done.stderr}"
         assert done.returncode in (0, DISK_REFUSED), context
-        assert (place.wrongs() if done.returncode else place.incomplete()) == [], context
+        assert (harness.wrongs() if done.returncode else harness.incomplete()) == [], context
         if done.returncode:
             assert re.search(r"No space left on device|[0-9] inodes|[0-9] [kMG]?B", done.stderr), context
-        kept = _blobs(place)
+        kept = _blobs(harness)
         ends[f"{done.returncode}, {len(kept)} blobs"] += 1
-        _make_room(place.root)
-        place.registry.log.clear()
-        assert place.finish() == [], context
-        assert _blobs(place) >= kept
-        assert not kept & _fetched_whole(place.registry), context
+        _make_room(harness.root)
+        harness.registry.log.clear()
+        assert harness.finish() == [], context
+        assert _blobs(harness) >= kept
+        assert not kept & _fetched_whole(harness.registry), context
     print(f"seed {SEED}: {dict(ends)}")
     assert {end[0] for end in ends} == {"0", "8"}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import strace_log, syscall_injection
-from support.crash_harness import Place
+from support.crash_harness import CrashHarness
 from support.syscall_injection import Point
 
 POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
@@ -27,112 +27,112 @@ TRIES = 3  # threads share the work out in another way each time
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
 
-def _points(place: Place, log: Path, before: Path | None = None) -> list[Point]:
-    place.clear(before)
-    done = strace_log.run(place.command(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
+def _points(harness: CrashHarness, log: Path, before: Path | None = None) -> list[Point]:
+    harness.clear(before)
+    done = strace_log.run(harness.command(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
-    assert place.incomplete() == []
-    return syscall_injection.points(log, place.root, strace_log.CHANGING)
+    assert harness.incomplete() == []
+    return syscall_injection.points(log, harness.root, strace_log.CHANGING)
 
 
 def _sample(points: list[Point], count: int) -> list[Point]:
     return random.Random(SEED).sample(points, min(count or len(points), len(points)))
 
 
-def _kill_at(place: Place, points: list[Point], log: Path, before: Path | None = None) -> int:
+def _kill_at(harness: CrashHarness, points: list[Point], log: Path, before: Path | None = None) -> int:
     """Kill a run at each point; how many were hit."""
     hits: Counter[str] = Counter()
     wrong = []
     for point in points:
         for _ in range(TRIES):
-            place.clear(before)
-            struck = syscall_injection.strike(point, "signal=SIGKILL", place.command(), log, place.environment())
+            harness.clear(before)
+            struck = syscall_injection.strike(point, "signal=SIGKILL", harness.command(), log, harness.environment())
             assert struck.code == (-signal.SIGKILL if struck.hit else 0), struck
             if struck.hit:
                 break
         hits[point.call] += struck.hit
-        if before is not None and not list(place.store.glob("refs/*/*")):
+        if before is not None and not list(harness.store.glob("refs/*/*")):
             wrong.append((point, "the old reference is gone"))
-        wrong += [(point, line) for line in place.wrongs() + place.finish()]
+        wrong += [(point, line) for line in harness.wrongs() + harness.finish()]
     print(f"seed {SEED}: {hits.total()} of {len(points)} points hit: {dict(hits.most_common())}")
     assert wrong == []
     return hits.total()
 
 
 @pytest.mark.timeout(7200)
-def test_a_kill_at_any_system_call_of_a_first_pull_leaves_nothing_wrong(place: Place, tmp_path: Path) -> None:
-    points = _points(place, tmp_path / "log")
+def test_a_kill_at_any_system_call_of_a_first_pull_leaves_nothing_wrong(harness: CrashHarness, tmp_path: Path) -> None:
+    points = _points(harness, tmp_path / "log")
     kinds = Counter(point.call for point in points)
     assert {"renameat", "fsync", "fdatasync", "pwrite64", "mkdirat", "unlinkat", "renameat2", "fcntl"} <= kinds.keys()
     assert kinds.total() > 200
     chosen = _sample(points, POINTS)
-    hits = _kill_at(place, chosen, tmp_path / "log")
+    hits = _kill_at(harness, chosen, tmp_path / "log")
     assert hits >= ENOUGH * len(chosen)
 
 
 @pytest.mark.timeout(7200)
 def test_a_kill_at_any_system_call_of_a_reference_update_leaves_the_old_or_the_new(
-    place: Place, older: Path, tmp_path: Path
+    harness: CrashHarness, older: Path, tmp_path: Path
 ) -> None:
-    points = _points(place, tmp_path / "log", older)
+    points = _points(harness, tmp_path / "log", older)
     views = [point for point in points if "/refs" in point.file or "index.json" in point.file]
     assert len(views) > 15
     chosen = _sample(views, POINTS // 2)
-    assert _kill_at(place, chosen, tmp_path / "log", older) >= ENOUGH * len(chosen)
+    assert _kill_at(harness, chosen, tmp_path / "log", older) >= ENOUGH * len(chosen)
 
 
 @pytest.mark.timeout(7200)
 def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
-    place: Place, older: Path, tmp_path: Path
+    harness: CrashHarness, older: Path, tmp_path: Path
 ) -> None:
     before, log = tmp_path / "before", tmp_path / "log"
-    needed = place.collectable(older, before)
-    done = strace_log.run(place.gc(), ["-y"], log, place.environment(), calls=strace_log.CHANGING)
+    needed = harness.collectable(older, before)
+    done = strace_log.run(harness.gc(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
-    points = syscall_injection.points(log, place.root, strace_log.CHANGING)
+    points = syscall_injection.points(log, harness.root, strace_log.CHANGING)
     assert sum(point.call == "unlinkat" for point in points) >= 2
     hits = 0
     for point in (chosen := _sample(points, POINTS // 2)):
         for _ in range(TRIES):
-            place.clear(before)
-            if syscall_injection.strike(point, "signal=SIGKILL", place.gc(), log, place.environment()).hit:
+            harness.clear(before)
+            if syscall_injection.strike(point, "signal=SIGKILL", harness.gc(), log, harness.environment()).hit:
                 hits += 1
                 break
-        assert place.wrongs() == [], point
-        again = subprocess.run(place.gc(), env=place.environment(), capture_output=True, text=True, check=False)
+        assert harness.wrongs() == [], point
+        again = subprocess.run(harness.gc(), env=harness.environment(), capture_output=True, text=True, check=False)
         assert again.returncode == 0, (point, again.stderr)
-        left = {path.name for path in place.store.glob("blobs/*/*")}
+        left = {path.name for path in harness.store.glob("blobs/*/*")}
         assert needed <= left, point
         assert len(left) == len(needed) + 1, point  # the layer that both images have
-        assert list(place.store.glob("leases/[!.]*")) == []
-        assert place.finish() == [], point
+        assert list(harness.store.glob("leases/[!.]*")) == []
+        assert harness.finish() == [], point
     print(f"seed {SEED}: {hits} of {len(chosen)} points of gc hit")
     assert hits >= ENOUGH * len(chosen)
 
 
 @pytest.mark.timeout(7200)
-def test_kills_at_random_instants_leave_nothing_wrong(place: Place) -> None:
+def test_kills_at_random_instants_leave_nothing_wrong(harness: CrashHarness) -> None:
     draw = random.Random(SEED)
     killed = finished = 0
-    place.clear()
+    harness.clear()
     for number in range(INSTANTS):
-        if not place.store.exists():
+        if not harness.store.exists():
             began = time.monotonic()
-            assert place.finish() == []
+            assert harness.finish() == []
             whole_s = time.monotonic() - began
-            place.clear()
+            harness.clear()
         process = subprocess.Popen(
-            place.command(), env=place.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            harness.command(), env=harness.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         time.sleep(whole_s * draw.uniform(0.3, 1.0))  # before, it is Python that starts
         process.kill()
         code = process.wait(20)
         killed += code == -signal.SIGKILL
-        wrong = place.wrongs()
+        wrong = harness.wrongs()
         if code == 0 or draw.random() < 0.25:
-            wrong += place.finish()
+            wrong += harness.finish()
             finished += 1
-            place.clear()
+            harness.clear()
         assert wrong == [], f"seed {SEED}, kill {number}"
     print(f"seed {SEED}: {killed} of {INSTANTS} killed in time, {finished} runs to the end")
     assert killed > INSTANTS / 2

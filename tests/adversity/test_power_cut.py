@@ -24,7 +24,7 @@ from fastoci.errors import StoreError
 from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
-from support.crash_harness import LAYERS, Place, image, wrong_blobs, wrong_refs
+from support.crash_harness import LAYERS, CrashHarness, image, wrong_blobs, wrong_refs
 from support.power_cut_model import History, record
 from support.scratch import scratch
 
@@ -48,15 +48,19 @@ def after() -> Iterator[Path]:
         yield directory / "store"
 
 
-def _history(place: Place, log: Path) -> History:
+def _history(harness: CrashHarness, log: Path) -> History:
     """Of two pulls and a gc."""
-    history = History(place.root)
-    for served, command in ((OLD, place.command(rootfs=False)), (NEW, place.command(rootfs=False)), (NEW, place.gc())):
-        place.registry.add_image("app", "1", served)
-        record(command, place.environment(), log)
+    history = History(harness.root)
+    for served, command in (
+        (OLD, harness.command(rootfs=False)),
+        (NEW, harness.command(rootfs=False)),
+        (NEW, harness.gc()),
+    ):
+        harness.registry.add_image("app", "1", served)
+        record(command, harness.environment(), log)
         history.add(log)
-    assert wrong_blobs(place.store) == wrong_refs(place.store) == []
-    assert {path.name for path in place.store.glob("blobs/*/[!.]*")} == set(_sizes(NEW))
+    assert wrong_blobs(harness.store) == wrong_refs(harness.store) == []
+    assert {path.name for path in harness.store.glob("blobs/*/[!.]*")} == set(_sizes(NEW))
     return history
 
 
@@ -100,10 +104,10 @@ def _wrong(store: Path, boot: str, when: int, history: History, level: str) -> l
     return found
 
 
-async def _pull(store: Path, place: Place) -> list[str]:
+async def _pull(store: Path, harness: CrashHarness) -> list[str]:
     """A pull in the next boot; what is wrong then."""
     async with Engine(store) as engine:
-        await engine.pull(f"{place.registry.address}/app:1")
+        await engine.pull(f"{harness.registry.address}/app:1")
         await engine.gc(await engine.plan_gc())
     found = wrong_blobs(store) + wrong_refs(store)
     here = {path.name for path in store.glob("blobs/*/[!.]*")}
@@ -113,10 +117,10 @@ async def _pull(store: Path, place: Place) -> list[str]:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("level", ["commit", "batch", "none"])
 async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes_on(
-    place: Place, after: Path, next_boot: str, level: str, tmp_path: Path
+    harness: CrashHarness, after: Path, next_boot: str, level: str, tmp_path: Path
 ) -> None:
-    place.durability = level
-    history = await asyncio.to_thread(_history, place, tmp_path / "log")
+    harness.durability = level
+    history = await asyncio.to_thread(_history, harness, tmp_path / "log")
     instants = history.instants()
     draw = random.Random(SEED)
     kinds: Counter[str] = Counter()
@@ -130,7 +134,7 @@ async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes
         kinds["partial blobs"] += sum(path.stat().st_size > 0 for path in after.glob("ingest/*/data"))
         kinds["markers"] += len(list(after.glob("unsynced/*/*")))
         kinds["references"] += len(list(after.glob("refs/*/[!.]*")))
-        assert await _pull(after, place) == [], context
+        assert await _pull(after, harness) == [], context
         shutil.rmtree(after)
     print(
         f"seed {SEED}, {level}: {number + 1} cuts of {len(history.changes)} changes, {len(history.syncs)} syncs;",
@@ -144,9 +148,9 @@ async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("omitted", ["files", "directories"])
 async def test_a_store_that_did_not_sync_would_be_found_out(
-    place: Place, after: Path, next_boot: str, omitted: str, tmp_path: Path
+    harness: CrashHarness, after: Path, next_boot: str, omitted: str, tmp_path: Path
 ) -> None:
-    history = await asyncio.to_thread(_history, place, tmp_path / "log")
+    history = await asyncio.to_thread(_history, harness, tmp_path / "log")
     careless = history.without(files=omitted == "files", directories=omitted == "directories")
     assert 0 < len(careless.syncs) < len(history.syncs)
     instants = history.instants()

@@ -20,7 +20,7 @@ from fastoci.store.reservations import Reservations
 from fastoci.testing.layers import Entry
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.scheduler import BytesSource
-from support.engine_parts import Parts, open_parts
+from support.engine_parts import EngineParts, open_parts
 from support.images import image_of
 
 MB = 1_000_000
@@ -153,7 +153,7 @@ async def test_what_replaces_corrupt_blobs_counts_once_within_the_limit(registry
         assert (await engine.repair()).repaired == (str(blob.digest),)
 
 
-def _limited(parts: Parts, limit: int) -> Reservations:
+def _limited(parts: EngineParts, limit: int) -> Reservations:
     return Reservations(parts.store.blobs, Limits(store_size=limit), parts.store.size)
 
 

@@ -55,10 +55,10 @@ def tier(request: pytest.FixtureRequest) -> Tier:
 @cache
 def body(kind: str, size: int) -> bytes:
     """Zeros end with long copies, words with short ones, noise with literals or stored."""
-    chance = random.Random(size)
+    rng = random.Random(size)
     if kind == "words":
-        return b"".join(chance.choices([b"layer", b"blob", b"digest", b"\n", b"descriptor"], k=size))[:size]
-    return bytes(size) if kind == "zeros" else chance.randbytes(size)
+        return b"".join(rng.choices([b"layer", b"blob", b"digest", b"\n", b"descriptor"], k=size))[:size]
+    return bytes(size) if kind == "zeros" else rng.randbytes(size)
 
 
 def cut(data: bytes, at: int, step: int = BUFFER) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A place where pulls are hurt: a registry with a small image, a store and a tree, and what must hold in any case."""
+"""What hurt pulls run in: a registry with a small image, a store and a tree, and what must hold in any case."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image(layers: Sequence[Sequence[Entry]] = LAYERS, *, command: Sequence[str] 
 
 
 @dataclass(slots=True)
-class Place:
+class CrashHarness:
     """A store and a tree below ``root``, which ``clear`` empties. ``registry`` serves the image as ``app:1``."""
 
     root: Path

@@ -70,7 +70,7 @@ class Events(list[Event]):
 
 
 @dataclass
-class Parts:
+class EngineParts:
     """What an engine is made of, and the events so far."""
 
     store: Store
@@ -103,7 +103,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIterator[Parts]:
+async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIterator[EngineParts]:
     """The parts over a store in ``directory``; at the end every buffer must be back."""
     limits = limits or Limits(checkpoint=1 << 20, memory=24 << 20)
     store = Store.at(directory, limits=limits)
@@ -116,7 +116,7 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     job = PullContext(store, scheduler, stored, unpacker, limits, events.append)
     try:
         async with Client(credentials=load(environ={})) as client:
-            yield Parts(store, pool, buffers, worker, scheduler, job, client, events)
+            yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)
             await scheduler.close()
     finally:
         worker.close()

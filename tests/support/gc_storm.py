@@ -134,9 +134,9 @@ async def work(path: Path, seed: int, role: str, told: int) -> None:
     while True:
         if role == "gc":
             done = await collected(shelf, draw)
-        elif (chance := draw.random()) < 0.6:
+        elif (drawn := draw.random()) < 0.6:
             done = await pull(shelf, draw.choice(made), draw.choice(NAMES))
-        elif chance < 0.8:
+        elif drawn < 0.8:
             done = await look(shelf, draw.choice(NAMES))
         else:
             done = "rm" if await shelf.store.forget(draw.choice(NAMES)) else "rm of nothing"

@@ -17,7 +17,7 @@ from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.store.store import Store
 from fastoci.transfer.scheduler import BytesSource
-from support.engine_parts import Parts, open_parts
+from support.engine_parts import EngineParts, open_parts
 from support.store_shelf import Shelf
 
 DATA = b"0123456789" * 300_000
@@ -210,7 +210,7 @@ async def test_an_empty_blob_and_a_blob_in_memory_are_stored(tmp_path: Path) -> 
 
 
 async def test_more_blobs_than_buffers_all_arrive(tmp_path: Path) -> None:
-    async def fetch(parts: Parts, number: int) -> None:
+    async def fetch(parts: EngineParts, number: int) -> None:
         data = number.to_bytes(2, "big") * 1_000_000
         await parts.fetch(blob(data), Source(data))
 
@@ -218,7 +218,7 @@ async def test_more_blobs_than_buffers_all_arrive(tmp_path: Path) -> None:
         await asyncio.gather(*(fetch(parts, number) for number in range(20)))
 
 
-class Doubtful(Source):
+class WrongMirrorFirst(Source):
     """A source with a wrong mirror in front, until that is reported."""
 
     def __init__(self, data: bytes) -> None:
@@ -236,7 +236,7 @@ class Doubtful(Source):
 
 async def test_wrong_bytes_are_fetched_once_more_from_a_source_that_can_be_doubted(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
-        source = Doubtful(bytes(len(DATA)))
+        source = WrongMirrorFirst(bytes(len(DATA)))
         await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([0, 0], {*source.served_by(blob(DATA))})
         digest, size = str(blob(DATA).digest), len(DATA)
@@ -247,7 +247,7 @@ async def test_wrong_bytes_are_fetched_once_more_from_a_source_that_can_be_doubt
 async def test_bytes_that_stay_wrong_are_an_error_after_the_second_time(tmp_path: Path) -> None:
     other = DATA + b"x"
     async with open_parts(tmp_path) as parts:
-        source = Doubtful(bytes(len(other)))
+        source = WrongMirrorFirst(bytes(len(other)))
         with pytest.raises(IntegrityError):
             await parts.fetch(blob(other), source)
         assert source.offsets == [0, 0]
@@ -258,7 +258,7 @@ async def test_a_beginning_that_was_wrong_is_fetched_again_and_nobody_is_blamed_
     async with open_parts(tmp_path) as parts:
         with pytest.raises(TruncatedError):
             await parts.fetch(blob(DATA), Source(bytes(len(DATA)), cut=1 << 20))
-        source = Doubtful(DATA)
+        source = WrongMirrorFirst(DATA)
         await parts.fetch(blob(DATA), source)
         assert (source.offsets, source.reported) == ([1 << 20, 0], set())
         again = [event for event in parts.events if isinstance(event, FetchDuplicated)]

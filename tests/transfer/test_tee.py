@@ -25,7 +25,7 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.tee import Tee
-from support.engine_parts import Parts, open_parts
+from support.engine_parts import EngineParts, open_parts
 from support.images import FIRST, SECOND, THIRD, Slow, image_of, made, same
 
 
@@ -151,7 +151,11 @@ def registry() -> Iterator[Registry]:
 
 
 async def pull(
-    parts: Parts, registry: Registry, blob: Descriptor, pause: Callable[[int], Awaitable[object]], rootfs: Path | None
+    parts: EngineParts,
+    registry: Registry,
+    blob: Descriptor,
+    pause: Callable[[int], Awaitable[object]],
+    rootfs: Path | None,
 ) -> None:
     """Pull ``image:latest``, with ``pause`` after each buffer of ``blob``."""
     reference = Reference.parse(f"{registry.address}/image")
@@ -159,7 +163,7 @@ async def pull(
     await parts.job.pull(reference, source, image="image", platform=None, rootfs=rootfs)
 
 
-def index(parts: Parts, kind: type, blob: Descriptor | None = None) -> int:
+def index(parts: EngineParts, kind: type, blob: Descriptor | None = None) -> int:
     """Where the first event of this kind is, of this blob if one is given."""
     return next(
         number

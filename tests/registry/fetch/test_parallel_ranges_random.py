@@ -32,7 +32,7 @@ DATA = random.Random(1).randbytes(12 * MIB)
 FAULTS = ("429", "500", "503", "cut", "stall", "whole", "other range")
 
 
-class Chance:
+class Rng:
     """What happens, by a seed."""
 
     def __init__(self, seed: int) -> None:
@@ -49,7 +49,7 @@ class Chance:
 class Moody:
     """A server of blobs, each a part of ``DATA``, that refuses, cuts, stalls, and answers other ranges than asked."""
 
-    def __init__(self, rng: Chance, blobs: dict[str, bytes]) -> None:
+    def __init__(self, rng: Rng, blobs: dict[str, bytes]) -> None:
         self.rng = rng
         self.blobs = blobs
         self.answers = 0
@@ -126,7 +126,7 @@ async def client(server: Moody, buffers: Buffers) -> AsyncIterator[tuple[Reposit
     buffers.pool.on_release = None
 
 
-async def meddle(server: Server, buffers: Buffers, rng: Chance) -> None:
+async def meddle(server: Server, buffers: Buffers, rng: Rng) -> None:
     """Let more connections be worth having, and less, at any time; and more bytes be held ahead, and less."""
     while True:
         await asyncio.sleep(rng.random.random() * MIB / rng.rate)
@@ -139,7 +139,7 @@ async def meddle(server: Server, buffers: Buffers, rng: Chance) -> None:
                 buffers.ahead = 8 * MIB  # before those that were given up have ended
 
 
-async def read(source: Repository, blob: Descriptor, offset: int, buffers: Buffers, rng: Chance) -> bytes:
+async def read(source: Repository, blob: Descriptor, offset: int, buffers: Buffers, rng: Rng) -> bytes:
     data = bytearray()
     async for buffer in source.fetch(blob, offset, buffers):
         data += buffer
@@ -153,7 +153,7 @@ async def read(source: Repository, blob: Descriptor, offset: int, buffers: Buffe
 def test_whatever_a_server_does_the_bytes_are_right_after_bounded_steps(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = Chance(seed)
+    rng = Rng(seed)
     monkeypatch.setattr(parallel_ranges, "RANGE_SIZE", rng.random.choice([MIB, MIB + 4321, 2 * MIB, 3 * MIB]))
 
     async def work() -> None:

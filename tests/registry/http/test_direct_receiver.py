@@ -1,4 +1,4 @@
-"""The takeover against the aiohttp that is installed, on both loops, plain and over TLS."""
+"""The direct receiver against the aiohttp that is installed, on both loops, plain and over TLS."""
 
 from __future__ import annotations
 
@@ -203,10 +203,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[DirectReceiver]:
     real = DirectReceiver.begin
 
     def begin(response: aiohttp.ClientResponse, left: int, read_s: float) -> DirectReceiver | None:
-        takeover = real(response, left, read_s)
-        if takeover is not None:
-            found.append(takeover)
-        return takeover
+        receiver = real(response, left, read_s)
+        if receiver is not None:
+            found.append(receiver)
+        return receiver
 
     monkeypatch.setattr(DirectReceiver, "begin", begin)
     return found

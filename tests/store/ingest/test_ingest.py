@@ -415,17 +415,17 @@ async def test_a_digest_that_another_process_holds_is_waited_for_until_it_lets_g
 
 
 async def test_begin_cancelled_at_any_instant_leaks_nothing(shelf: Shelf) -> None:
-    chance = random.Random(7)
+    rng = random.Random(7)
     blob = shelf.describe(DATA)
     before = sorted(os.listdir("/proc/self/fd"))
     for number in range(200):
         other = await shelf.begin(blob) if number % 2 else None
         task = asyncio.create_task(shelf.begin(blob))
-        for _ in range(chance.randrange(8)):
+        for _ in range(rng.randrange(8)):
             await asyncio.sleep(0)
-        if chance.random() < 0.5:
-            await asyncio.sleep(chance.random() * 0.001)
-        if other is not None and chance.random() < 0.5:
+        if rng.random() < 0.5:
+            await asyncio.sleep(rng.random() * 0.001)
+        if other is not None and rng.random() < 0.5:
             await other.abort()
         task.cancel()
         try:
