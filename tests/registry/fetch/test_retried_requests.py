@@ -480,9 +480,16 @@ async def test_a_digest_that_is_held_costs_nothing() -> None:
         (200, "sha256:" + "0" * 64),
         (200, "nonsense"),
         (200, ""),
+        (204, ""),
+        (400, ""),
+        (401, ""),
+        (403, ""),
         (404, str(HELD[0].digest)),
         (405, ""),
+        (406, ""),
+        (500, ""),
         (501, ""),
+        (503, ""),
     ],
 )
 async def test_without_a_useful_head_the_manifest_is_fetched(status: int, digest: str) -> None:
@@ -492,17 +499,39 @@ async def test_without_a_useful_head_the_manifest_is_fetched(status: int, digest
         assert [asked.method for asked in server.asked] == ["HEAD", "GET"]
 
 
-async def test_a_head_that_fails_for_a_while_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Raw(b"", "close"),
+        Raw(b"", "reset"),
+        Raw(b"", "hold"),
+        Raw(b"nonsense\r\n\r\n", "close"),
+        Raw(b"HTTP/1.1 307 X\r\nLocation: ftp://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"),
+        Raw(b"HTTP/1.1 307 X\r\nLocation: /signed-for-get\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+async def test_a_manifest_is_fetched_where_a_head_has_no_answer(refusal: Raw) -> None:
+    def script(asked: Asked) -> Raw:
+        if asked.path == "/signed-for-get":
+            return Raw(b"HTTP/1.1 403 X\r\n\r\n")
+        return refusal if asked.method == "HEAD" else manifest()
+
+    async with client(script, read_s=0.3) as (source, server, reference):
+        descriptor, data = await source.resolve(reference, (HELD[0], b"old"))
+        assert (descriptor.digest, data) == (HELD[0].digest, INDEX)
+        methods = [asked.method for asked in server.asked if asked.path != "/signed-for-get"]
+        assert list(dict.fromkeys(methods)) == ["HEAD", "GET"]  # aiohttp itself sends again what a closed one got
+
+
+async def test_a_head_that_comes_too_often_is_tried_again() -> None:
     heads = 0
 
     def script(asked: Asked) -> Raw:
         nonlocal heads
         heads += 1
-        return (
-            Raw(b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n")
-            if heads == 1
-            else heading(200, str(HELD[0].digest))(asked)
-        )
+        if heads == 1:
+            return Raw(b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n")
+        return heading(200, str(HELD[0].digest))(asked)
 
     async with client(script) as (source, server, reference):
         assert await source.resolve(reference, HELD) == HELD

@@ -8,13 +8,23 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
 from fastoci._core import Buffer
-from fastoci.errors import DigestMismatchError, FormatError, IntegrityError, UnsupportedError
+from fastoci.errors import (
+    ConnectError,
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    RateLimitedError,
+    RegistryError,
+    TransportError,
+    UnsupportedError,
+)
 from fastoci.image import index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -30,10 +40,10 @@ from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.untrusted import parsed
 
+_LOG: Final = logging.getLogger(__name__)
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
 # What servers say that do not know the type: the body decides.
 _GENERIC: Final = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream"})
-_NO_HEAD: Final = frozenset({400, 404, 405, 501})  # what registries say that know no HEAD, or not here
 
 T = TypeVar("T")
 Lag = Callable[[float], str]  # of a rate: why the answer is asked for elsewhere, if it is
@@ -81,14 +91,26 @@ class Repository:
         return await self._from_any(reference, lambda candidate, lag: self._resolve(candidate, reference, lag))
 
     async def _head(self, candidate: Candidate, reference: Reference) -> Digest | None:
-        """The digest that a tag names, as the registry claims; None when it does not say."""
-        reply = await self._session.ask(candidate, f"manifests/{reference.target}", {"Accept": _ACCEPT}, method="HEAD")
+        """The digest that a tag names, as the registry claims; None when it does not say.
+
+        Whatever refuses a HEAD may answer a GET: old registries know none, and an address may be signed for GET alone.
+
+        Raises:
+            ConnectError, RateLimitedError: what a GET would meet as well, and had better wait for.
+            CredentialError: as ``RepositorySession.ask``.
+        """
+        path = f"manifests/{reference.target}"
         try:
-            if reply.status in _NO_HEAD:
-                return None
-            if reply.status != 200:
+            reply = await self._session.ask(candidate, path, {"Accept": _ACCEPT}, method="HEAD")
+        except (ConnectError, RateLimitedError):
+            raise
+        except (RegistryError, TransportError) as error:
+            _LOG.debug("%s: no HEAD, a GET instead: %s", candidate.server, error.cause)
+            return None
+        try:
+            if reply.status == 429:
                 raise await error_of(reply)
-            return _claimed(reply)
+            return _claimed(reply) if reply.status == 200 else None
         finally:
             reply.close()
 
