@@ -223,7 +223,7 @@ class Engine:
         """
         parts = self._open
         if references:
-            return await parts.verifying.needed(await maintenance.listed_refs(parts.store, references), rate)
+            return await parts.verifying.needed(await maintenance.named_images(parts.store, references), rate)
         return await parts.verifying.everything(rate)
 
     async def repair(self, references: Sequence[str] = ()) -> Repair:
@@ -233,7 +233,7 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
         """
         parts = self._open
-        refs = await maintenance.listed_refs(parts.store, references)
+        refs = await maintenance.named_images(parts.store, references)
         repairing = Repairing(
             parts.store,
             parts.context.scheduler,

@@ -22,7 +22,7 @@ from fastoci.events import BlobStarted, Event, VerifyProgress
 from fastoci.image.digest import Digest
 from fastoci.jobs.rehash import Outcome, Rate, Rehash, Target
 from fastoci.store.opening import existing_store
-from fastoci.store.verify_cursor import VerifyRound
+from fastoci.store.verify_cursor import CursorFile
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, SECOND, image_of
 
@@ -161,7 +161,7 @@ async def test_a_cancelled_round_goes_on_behind_what_was_hashed_and_remembers_wh
 
 async def test_two_rounds_at_once_are_one_too_many(filled: Path) -> None:
     paths = existing_store(str(filled))
-    turn = VerifyRound(paths)
+    turn = CursorFile(paths)
     async with fastoci.Engine(filled) as engine:
         with pytest.raises(StoreBusyError):
             await engine.verify()

@@ -13,7 +13,7 @@ from fastoci.directory import Directory
 from fastoci.errors import StoreError, StoreFullError
 from fastoci.image.layout import OCI_LAYOUT
 from fastoci.store import filesystem_probe
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.store.opening import open_store
 from support.store_shelf import Shelf
 
@@ -21,12 +21,12 @@ TMPFS, EXT4 = 0x01021994, 0xEF53
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Iterator[Paths]:
+def paths(tmp_path: Path) -> Iterator[StoreLayout]:
     with closing(open_store(tmp_path / "store")) as paths:
         yield paths
 
 
-def _between(paths: Paths) -> list[Path]:
+def _between(paths: StoreLayout) -> list[Path]:
     """The directories between which blobs move."""
     return [Path(paths.root, "ingest"), Path(paths.root, "blobs", "sha256")]
 
@@ -39,7 +39,9 @@ def test_the_kind_of_a_file_system_is_told(tmp_path: Path) -> None:
     assert _core.file_system(fd) == -errno.EBADF
 
 
-def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_file_system_is_asked_once_and_nothing_is_left(
+    paths: StoreLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filesystem_probe.check(paths)
     assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
     monkeypatch.setattr(filesystem_probe, "_NETWORK", {})
@@ -47,7 +49,7 @@ def test_a_good_file_system_is_asked_once_and_nothing_is_left(paths: Paths, monk
     filesystem_probe.check(paths)
 
 
-def test_a_link_in_the_probes_place_is_not_followed(paths: Paths, tmp_path: Path) -> None:
+def test_a_link_in_the_probes_place_is_not_followed(paths: StoreLayout, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     for directory in _between(paths):
         (directory / ".probe").symlink_to(tmp_path / "mine")
@@ -56,7 +58,7 @@ def test_a_link_in_the_probes_place_is_not_followed(paths: Paths, tmp_path: Path
     assert [os.listdir(directory) for directory in _between(paths)] == [[], []]
 
 
-def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -> None:
+def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: StoreLayout) -> None:
     filesystem_probe.check(paths)
     probed = Path(paths.root, "leases", ".probed")
     probed.write_text("1 1")
@@ -64,20 +66,20 @@ def test_a_store_that_was_copied_to_another_mount_is_asked_again(paths: Paths) -
     assert probed.read_text() != "1 1"
 
 
-def test_a_network_file_system_is_refused_by_name(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_file_system_is_refused_by_name(paths: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem_probe, "file_system", lambda fd: 0x6969)
     for _ in range(2):
         with pytest.raises(StoreError, match=r"network file system \(NFS\)"):
             filesystem_probe.check(paths)
 
 
-def test_one_that_grants_a_lock_twice_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_grants_a_lock_twice_is_refused(paths: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastoci.locks.try_lock", lambda fd, *, byte=None: True)
     with pytest.raises(StoreError, match="does not keep locks"):
         filesystem_probe.check(paths)
 
 
-def test_one_without_locks_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_without_locks_is_refused(paths: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     real = locks.acquire
 
     def acquire(directory: Directory, name: str, *, wait: bool) -> int | None:
@@ -105,7 +107,7 @@ def test_blobs_on_another_mount_than_ingests_are_refused(tmp_path: Path, small_d
         os.system(f"umount {blobs}")
 
 
-def test_a_full_disk_is_no_verdict(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_no_verdict(paths: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -26,7 +26,7 @@ from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.image.stored_image import StoredImage
 from fastoci.store.gc.retention import Retention
 from fastoci.store.opening import open_store
-from fastoci.store.verify_cursor import VerifyRound
+from fastoci.store.verify_cursor import CursorFile
 from support.attacker import UID, Attacker, scene
 from support.scratch import SOURCE, scratch
 from support.store_shelf import Shelf
@@ -63,7 +63,7 @@ async def collect(shelf: Shelf) -> None:
 
 
 async def verify(shelf: Shelf) -> None:
-    turn = VerifyRound(shelf.store.paths)
+    turn = CursorFile(shelf.store.paths)
     turn.save("sha256:00", [])
     turn.close()
 

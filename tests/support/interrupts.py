@@ -28,7 +28,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.server.pull_api import Content, Document
-from fastoci.store.ingest.state import State
+from fastoci.store.ingest.checkpoint import State
 from fastoci.store.ingest.unsynced import boot_id
 from fastoci.store.store import Store
 from fastoci.testing.auth import Basic

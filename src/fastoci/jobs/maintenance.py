@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastoci.errors import StoreError
+from fastoci.image.graph import tops_of
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import WholeImage
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.jobs.verify import sound
 from fastoci.layouts.oci_layout import OciLayout
-from fastoci.store.graph import Listed, Read, descriptor, listed, listed_as, needed_by, size_of
+from fastoci.store.graph import Read, descriptor, needed_by, size_of
 from fastoci.store.store import Store
 from fastoci.threads import Check
 
@@ -27,7 +28,7 @@ async def images(store: Store) -> tuple[tuple[StoredImage, ...], tuple[StoreErro
 
     def work(read: Read, check: Check) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
         found, broken = store.refs.list(check=check)
-        return tuple(replace(image, size=size_of(listed_as(image), read)) for image in found), broken
+        return tuple(replace(image, size=size_of(image, read)) for image in found), broken
 
     return await store.walk(work)
 
@@ -50,21 +51,21 @@ async def export(store: Store, stored: Stored, directory: Path, references: Sequ
     return len(found)
 
 
-async def listed_refs(store: Store, references: Sequence[str]) -> list[Listed]:
+async def named_images(store: Store, references: Sequence[str]) -> Sequence[StoredImage]:
     """The images that are named, all without ``references``.
 
     Raises:
         BlobNotFoundError: the store has no such reference.
     """
     if not references:
-        return (await store.walk(lambda _, check: listed(store.paths, check=check)))[0]
+        return (await store.walk(lambda _, check: store.refs.list(check=check)))[0]
     names = dict.fromkeys(str(Reference.parse(each)) for each in references)
-    return [listed_as(await store.image(name)) for name in names]
+    return [await store.image(name) for name in names]
 
 
 def _whole_image(ref: StoredImage, read: Read) -> WholeImage:
     """As in ``index.json``: of one platform its manifest, which every tool can read, of several what was named."""
     only = next(iter(ref.images.values())) if len(ref.images) == 1 else None
     top = ref.descriptor if only is None else only
-    blobs = [descriptor(link) for link in needed_by(listed_as(replace(ref, descriptor=top)), read)]
+    blobs = [descriptor(link) for link in needed_by(tops_of(replace(ref, descriptor=top)), read)]
     return WholeImage(ref.name, top, blobs)

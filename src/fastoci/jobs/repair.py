@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from fastoci.errors import FastociError, FormatError, IntegrityError, StoreError
 from fastoci.events import ImageDone, ImageFailed, ImageStarted, Observer
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.graph import tops_of
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.mediatype import INDEXES
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore
 from fastoci.jobs.pull import Repository
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
-from fastoci.store.graph import Listed, descriptor
+from fastoci.store.graph import descriptor
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 
 
@@ -63,23 +65,23 @@ class Repairing:
         self._good: set[str] = set()
         self._repaired: list[str] = []
 
-    async def repair(self, refs: Sequence[Listed]) -> Repair:
+    async def repair(self, refs: Sequence[StoredImage]) -> Repair:
         """Repair all that these references need; what cannot be had is told, and the others go on."""
         failed: list[tuple[str, FastociError]] = []
         for ref in refs:
             try:
                 if await self._one(ref):
-                    self._observe(ImageDone(ref.name, ref.descriptor.digest))
+                    self._observe(ImageDone(ref.name, str(ref.descriptor.digest)))
             except FastociError as error:
                 self._observe(ImageFailed(ref.name, str(error)))
                 failed.append((ref.name, error))
         return Repair(tuple(self._repaired), tuple(failed))
 
-    async def _one(self, ref: Listed) -> bool:
+    async def _one(self, ref: StoredImage) -> bool:
         """Whether anything was to be done."""
         source = _Source(ref.name, self._repository, self._observe)
         needed: dict[str, Link] = {}
-        images = (ref.descriptor, *ref.images.values())
+        images = tops_of(ref)
         async with self._store.keep(list(map(descriptor, images))):
             for image in images:
                 await self._documents(image, source, needed)
@@ -89,7 +91,7 @@ class Repairing:
                 await self._blobs(ref, source, needed)
         return source.used
 
-    async def _blobs(self, ref: Listed, source: _Source, needed: dict[str, Link]) -> None:
+    async def _blobs(self, ref: StoredImage, source: _Source, needed: dict[str, Link]) -> None:
         """Bring what the documents need into order, as far as it can be had; then the first error is raised."""
         found = await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)])
         bad = [descriptor(needed[each.digest]) for each in found]

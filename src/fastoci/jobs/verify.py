@@ -17,12 +17,14 @@ from fastoci.aio import wait_to_end
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, SizeMismatchError, StoreError
 from fastoci.events import Observer, VerifyProgress, Warned
 from fastoci.image.digest import Digest
+from fastoci.image.graph import tops_of
 from fastoci.image.links import Link
+from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.rehash import OPEN, Outcome, Rehash, Target
-from fastoci.store.graph import Listed, Read, descriptor, listed, names, needed_by
-from fastoci.store.layout import Paths
+from fastoci.store.graph import Read, descriptor, names, needed_by
+from fastoci.store.layout import StoreLayout
 from fastoci.store.store import Store
-from fastoci.store.verify_cursor import VerifyRound
+from fastoci.store.verify_cursor import CursorFile
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.workers import WorkerPool
@@ -63,7 +65,7 @@ class BadBlob:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted round had reached."""
+    """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted verification had reached."""
 
     blobs: int
     size: int
@@ -82,29 +84,29 @@ class Verifying:
         self._observe = observer
 
     async def everything(self, rate: int | None) -> Verification:
-        """All blobs of the store itself; goes on where an earlier round was interrupted.
+        """All blobs of the store itself; goes on where an earlier verification was interrupted.
 
         Raises:
             StoreBusyError: another process does this.
             StoreError: the disk refused.
         """
         own = self._store.paths
-        turn = await self._worker.acquire(lambda: VerifyRound(own), VerifyRound.close)
+        cursor_file = await self._worker.acquire(lambda: CursorFile(own), CursorFile.close)
         try:
-            digests, cursor = await self._worker.run(lambda: (names(own), turn.load()))
+            digests, cursor = await self._worker.run(lambda: (names(own), cursor_file.load()))
             there = set(cursor.bad)
             again = [digest for digest in digests if digest > cursor.after or digest in there]
             parsed = map(Digest.parse, again)
             targets = (_target(number, own, digest, None) for number, digest in enumerate(parsed))
             counts = _Counts(again, cursor.after)
-            await self._hash(targets, counts, rate, turn)
+            await self._hash(targets, counts, rate, cursor_file)
             bad = await self._explained(counts.bad, set(digests))
-            await self._worker.run(turn.end)
+            await self._worker.run(cursor_file.end)
         finally:
-            turn.close()
+            cursor_file.close()
         return Verification(counts.blobs, counts.size, bad, cursor.after)
 
-    async def needed(self, refs: Sequence[Listed], rate: int | None) -> Verification:
+    async def needed(self, refs: Sequence[StoredImage], rate: int | None) -> Verification:
         """What some references need, wherever it is."""
         links = await self._store.walk(lambda read, _: _needs(refs, sound(read)))
         targets = [self._target(number, link) for number, link in enumerate(links)]
@@ -125,16 +127,16 @@ class Verifying:
         return _target(number, place, blob.digest, blob.size)
 
     async def _hash(
-        self, targets: Iterator[Target], counts: _Counts, rate: int | None, turn: VerifyRound | None
+        self, targets: Iterator[Target], counts: _Counts, rate: int | None, cursor_file: CursorFile | None
     ) -> None:
-        """All targets, on all threads, until the last; ``turn`` keeps how far that is."""
+        """All targets, on all threads, until the last; ``cursor_file`` keeps how far that is."""
         lanes = _core.lanes()
         capacity = self._buffers.pool.capacity // _core.BUFFER_SIZE
         threads = max(1, min(self._threads, capacity // 2 // lanes))
         each = max(1, min(OPEN, capacity // 2 // threads))
         rehash = Rehash(targets, rate=rate, done=lambda outcome: self._seen(counts, outcome), read=counts.add)
         buffers = []
-        ticking = asyncio.create_task(self._tick(counts, turn))
+        ticking = asyncio.create_task(self._tick(counts, cursor_file))
         try:
             for _ in range(threads * each):
                 buffers.append(await self._buffers.take())
@@ -145,8 +147,8 @@ class Verifying:
             await asyncio.wait([ticking])
             for buffer in buffers:
                 buffer.release()
-            if turn is not None:
-                await self._worker.finish(lambda: _save(turn, counts))
+            if cursor_file is not None:
+                await self._worker.finish(lambda: _save(cursor_file, counts))
         self._observe(VerifyProgress(counts.blobs, counts.size))
 
     async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Buffer]]) -> None:
@@ -162,7 +164,7 @@ class Verifying:
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _tick(self, counts: _Counts, turn: VerifyRound | None) -> None:
+    async def _tick(self, counts: _Counts, cursor_file: CursorFile | None) -> None:
         while True:
             await asyncio.sleep(_SAVE_S)
             self._observe(VerifyProgress(counts.blobs, counts.size))
@@ -171,9 +173,9 @@ class Verifying:
                 self._observe(Warned("", bad.message))
             if len(news) > _WARNINGS:
                 self._observe(Warned("", f"and {len(news) - _WARNINGS} more bad blobs"))
-            if turn is not None:
+            if cursor_file is not None:
                 _, cancelled = await wait_to_end(
-                    asyncio.to_thread(_save, turn, counts)
+                    asyncio.to_thread(_save, cursor_file, counts)
                 )  # all other threads are at work
                 if cancelled:
                     return
@@ -193,8 +195,8 @@ class Verifying:
     ) -> tuple[BadBlob, ...]:
         users: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
-        for ref in listed(self._store.paths, check=check)[0]:
-            for link in needed_by(ref, read):
+        for ref in self._store.refs.list(check=check)[0]:
+            for link in needed_by(tops_of(ref), read):
                 if there is not None and link.digest not in there and link.digest not in bad:
                     if any(_is_in(place, link) for place in self._store.additional):
                         continue
@@ -221,14 +223,14 @@ def sound(read: Read) -> Read:
     return read_sound
 
 
-def _needs(refs: Sequence[Listed], read: Read) -> list[Link]:
+def _needs(refs: Sequence[StoredImage], read: Read) -> list[Link]:
     """What the references need, each digest once, in order."""
-    found = {link.digest: link for ref in refs for link in needed_by(ref, read)}
+    found = {link.digest: link for ref in refs for link in needed_by(tops_of(ref), read)}
     return [found[digest] for digest in sorted(found)]
 
 
 class _Counts:
-    """What is hashed so far. Changed by one thread at a time; others look."""
+    """What is hashed so far. Changed by one thread at a time, read by others."""
 
     def __init__(self, digests: Sequence[str], after: str) -> None:
         self.blobs = self.size = 0
@@ -266,14 +268,14 @@ class _Counts:
         return new
 
 
-def _target(number: int, place: Paths, digest: Digest, size: int | None) -> Target:
+def _target(number: int, place: StoreLayout, digest: Digest, size: int | None) -> Target:
     return Target(number, place.blob(digest), digest, size, lambda: place.open_blob(digest))
 
 
-def _save(turn: VerifyRound, counts: _Counts) -> None:
+def _save(cursor_file: CursorFile, counts: _Counts) -> None:
     with suppress(StoreError):  # a full disk costs hashing again, and no more
         if counts.after:
-            turn.save(counts.after, counts.bad_digests())
+            cursor_file.save(counts.after, counts.bad_digests())
 
 
 def _bad(outcome: Outcome) -> BadBlob:
@@ -291,12 +293,12 @@ def _bad(outcome: Outcome) -> BadBlob:
     return BadBlob(str(target.digest), kind, target.path, target.size, found, actual, message)
 
 
-def _missing(paths: Paths, link: Link) -> BadBlob:
+def _missing(paths: StoreLayout, link: Link) -> BadBlob:
     path = paths.blob(descriptor(link).digest)
     return BadBlob(link.digest, "missing", path, link.size, None, "", f"{link.digest} is not there")
 
 
-def _is_in(place: Paths, link: Link) -> bool:
+def _is_in(place: StoreLayout, link: Link) -> bool:
     return place.holds(descriptor(link).digest)
 
 

@@ -1,1 +1,1 @@
-"""The shared disk: verified blobs, references and the view for other tools. ``docs/store-format.md`` is its law."""
+"""The shared disk: verified blobs, references, and index.json for other tools. ``docs/store-format.md`` is its law."""

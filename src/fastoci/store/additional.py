@@ -21,7 +21,7 @@ from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import has_links
 from fastoci.store.ingest.unsynced import Unsynced
-from fastoci.store.layout import MARK, Paths
+from fastoci.store.layout import MARK, StoreLayout
 from fastoci.store.opening import MARK_SIZE, existing_store
 
 _FIELD: Final = "additional"  # of fastoci.json
@@ -30,7 +30,7 @@ _FIELD: Final = "additional"  # of fastoci.json
 class Additional:
     """The blobs of one additional store."""
 
-    def __init__(self, paths: Paths, boot: str) -> None:
+    def __init__(self, paths: StoreLayout, boot: str) -> None:
         self.paths = paths
         self._unsynced = Unsynced(paths, boot)
 
@@ -58,7 +58,7 @@ class Additional:
 
 
 def open_additional(
-    own: Paths, directories: Sequence[Path], boot: str
+    own: StoreLayout, directories: Sequence[Path], boot: str
 ) -> tuple[tuple[Additional, ...], tuple[StoreError, ...]]:
     """The additional stores that can be used, those given before those that the store itself names, and why others not.
 
@@ -87,7 +87,7 @@ def _open(path: str, boot: str) -> Additional:
         raise
 
 
-def _configured(own: Paths) -> list[Path]:
+def _configured(own: StoreLayout) -> list[Path]:
     path = own.top.at(MARK)
     value: object = []
     with suppress(ValueError):  # whoever opened the store has checked that it is JSON

@@ -24,7 +24,7 @@ from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.ingest.waiting import Waiting
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.threads import Threads
 
 
@@ -35,7 +35,7 @@ class Blobs:
     after a power cut; ``threads`` wait for the disk.
     """
 
-    def __init__(self, paths: Paths, boot_id: str, additional: Sequence[Additional], level: Level) -> None:
+    def __init__(self, paths: StoreLayout, boot_id: str, additional: Sequence[Additional], level: Level) -> None:
         self.paths = paths
         self.unsynced = Unsynced(paths, boot_id)
         self.threads = Threads()

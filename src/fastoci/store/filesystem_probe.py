@@ -16,7 +16,7 @@ from fastoci import files, locks
 from fastoci._core import file_system
 from fastoci.directory import Directory
 from fastoci.errors import StoreError
-from fastoci.store.layout import LOCK, PROBED, Paths
+from fastoci.store.layout import LOCK, PROBED, StoreLayout
 
 # f_type, from linux/magic.h and the file systems' own sources. FUSE is not here: it is asked like a local one.
 _NETWORK: Final = {
@@ -43,7 +43,7 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _UNABLE: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.EPERM})
 
 
-def check(paths: Paths) -> None:
+def check(paths: StoreLayout) -> None:
     """Refuse a file system on which the store's promises would not hold.
 
     Raises:

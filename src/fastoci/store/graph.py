@@ -1,27 +1,32 @@
-"""What references reach: the blobs that each needs, by descriptors, without a look at any blob but documents.
+"""What references reach, by descriptors, without reading any blob but documents: for df, verify, repair and gc.
 
-Reads references and documents lightly, for walks over all of them; ``refs`` and ``image.manifest`` read one strictly.
-Synchronous, for threads. Spec: docs/store-format.md 6.
+The walk is ``image.graph``'s; here documents are read from the store, lightly, for walks over all references.
+``Marks`` is the first half of mark and sweep. What it costs is bounded by what the store holds, whatever the documents
+say: each is read once, none beyond the limit, and below an index only what is present is remembered, by the size that
+it has. Its digests are raw bytes, 32 or 64 of them: a million as text would take twice the memory.
+Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 from fastoci import files
+from fastoci.directory import Directory
 from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import HEX_DIGITS
-from fastoci.image.links import Link, has_links, links
+from fastoci.image.graph import walk
+from fastoci.image.links import Link, links
 from fastoci.image.mediatype import INDEXES, MANIFESTS
 from fastoci.image.stored_image import StoredImage
 from fastoci.limits import DOCUMENT
-from fastoci.store.layout import Paths
-from fastoci.store.refs import REF_SIZE, ref_files
+from fastoci.store.layout import StoreLayout
 from fastoci.threads import Check, go_on
 
 _OTHERS: Final = 100_000  # what one reference may lead to beside what it needs
@@ -30,47 +35,7 @@ _HEX: Final = "0123456789abcdef"
 Read = Callable[[Link], bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A reference as its file has it; ``pulled_at`` is RFC 3339."""
-
-    name: str
-    descriptor: Link
-    images: dict[str, Link] = field(default_factory=dict)
-    pulled_at: str = ""
-    pinned: bool = False
-
-
-def listed(paths: Paths, *, check: Check = go_on) -> tuple[list[Listed], list[StoreError]]:
-    """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
-    found: list[Listed] = []
-    broken: list[StoreError] = []
-    for directory, key in ref_files(paths):
-        path = directory.at(key)
-        try:
-            check()
-            data = files.read_small(directory, key, REF_SIZE)
-            if data is None:
-                continue
-            ref = document.peek(data, Listed, what="reference")
-            if paths.ref(ref.name)[1] != key:
-                raise StoreError(f"{path} is the file of another reference than {ref.name}", path=path)
-            found.append(ref)
-        except FormatError as error:
-            broken.append(StoreError(f"{path} is not a reference: {error}", path=path))
-        except StoreError as error:
-            broken.append(error)
-    found.sort(key=lambda ref: ref.name)
-    return found, broken
-
-
-def listed_as(ref: StoredImage) -> Listed:
-    """A reference that was read strictly, for the same walks."""
-    images = {platform: Link.of(image) for platform, image in ref.images.items()}
-    return Listed(ref.name, Link.of(ref.descriptor), images, ref.pulled_at, ref.pinned)
-
-
-def reader(places: Sequence[Paths], *, limit: int = DOCUMENT, check: Check = go_on) -> Read:
+def reader(places: Sequence[StoreLayout], *, limit: int = DOCUMENT, check: Check = go_on) -> Read:
     """Reads documents from the first of these stores that has one of the right size; None when none has.
 
     Args:
@@ -95,61 +60,45 @@ def reader(places: Sequence[Paths], *, limit: int = DOCUMENT, check: Check = go_
     return read
 
 
-def needed_by(ref: Listed, read: Read) -> Iterator[Link]:
-    """Each blob that a reference needs, once: what its images need, and the document that its name leads to.
+def needed_by(tops: Sequence[Link], read: Read) -> Iterator[Link]:
+    """Each blob that an image needs, once: what its manifests name, and the document that its name leads to."""
 
-    What a manifest names are a config and layers, whatever types it gives them.
-    """
+    def children(link: Link, top: bool) -> Sequence[Link] | None:
+        data = read(link) if link.media_type in MANIFESTS else None
+        return None if data is None else _children(data, link)
+
     seen: set[str] = set()
-    for top in (*ref.images.values(), ref.descriptor):
-        if top.digest in seen:
-            continue
-        seen.add(top.digest)
-        yield top
-        data = read(top) if top.media_type in MANIFESTS else None
-        for child in _children(data, top) if data is not None else ():
-            if child.digest not in seen:
-                seen.add(child.digest)
-                yield child
-
-
-def reached(ref: Listed, read: Read) -> Iterator[tuple[Link, bool]]:
-    """Each blob that a reference reaches, once, and whether the reference needs it; first what it needs.
-
-    What else its indexes name belongs to platforms that were not asked for, and is reached as far as its documents are
-    there.
-
-    Raises:
-        FormatError: that leads to more than is looked at; what came before is right.
-    """
-    seen: set[str] = set()
-    for link in needed_by(ref, read):
-        seen.add(link.digest)
-        yield link, True
-    left = _OTHERS
-    stack = [link for link in (*ref.images.values(), ref.descriptor) if link.media_type in INDEXES]
-    read_as: set[tuple[str, str]] = set()  # a document may be called several things, and one of them is right
-    while stack:
-        link = stack.pop()
-        data = None if (link.digest, link.media_type) in read_as else read(link)
-        read_as.add((link.digest, link.media_type))
-        if data is None:
-            continue
+    for link, _ in walk(tops, children, lambda link: None):
         if link.digest not in seen:
             seen.add(link.digest)
-            yield link, False
-        children = _children(data, link)
-        left -= len(children)
-        if left < 0:
-            raise FormatError(f"{ref.name} leads to more than {_OTHERS} blobs that it does not need")
-        for child in children:
-            if child.digest in seen:
-                continue
-            if link.media_type in INDEXES and has_links(child.media_type):
-                stack.append(child)
-            else:
-                seen.add(child.digest)
-                yield child, False
+            yield link
+
+
+def reached(tops: Sequence[Link], read: Read, holds: Callable[[Link], bool]) -> Iterator[tuple[Link, bool]]:
+    """Each blob that an image reaches, once, and whether the image needs it; first what it needs.
+
+    Args:
+        holds: whether a blob is there that the image does not need.
+    Raises:
+        FormatError: that leads to more than is followed; what came before is right.
+    """
+    left = _OTHERS
+
+    def children(link: Link, top: bool) -> Sequence[Link] | None:
+        nonlocal left
+        data = read(link)
+        found = () if data is None else _children(data, link)
+        if not top or link.media_type in INDEXES:
+            left -= len(found)
+            if left < 0:
+                raise FormatError(f"leads to more than {_OTHERS} blobs that it does not need")
+        return found
+
+    seen: set[str] = set()
+    for link, needed in walk(tops, children, lambda link: link if holds(link) else None):
+        if link.digest not in seen:
+            seen.add(link.digest)
+            yield link, needed
 
 
 def _children(data: bytes, link: Link) -> tuple[Link, ...]:
@@ -158,13 +107,12 @@ def _children(data: bytes, link: Link) -> tuple[Link, ...]:
     return ()
 
 
-def size_of(ref: Listed, read: Read) -> int:
-    """Bytes of the configs and layers of a reference's images, as far as their manifests are there."""
+def size_of(image: StoredImage, read: Read) -> int:
+    """Bytes of the configs and layers of an image's manifests, as far as these are there."""
     sizes: dict[str, int] = {}
-    for image in ref.images.values():
-        with suppress(FormatError):
-            if (data := read(image)) is not None:
-                sizes.update((link.digest, link.size) for link in links(data, image.media_type))
+    for manifest in map(Link.of, image.images.values()):
+        if (data := read(manifest)) is not None:
+            sizes.update((link.digest, link.size) for link in _children(data, manifest))
     return sum(sizes.values())
 
 
@@ -177,7 +125,7 @@ def descriptor(link: Link) -> Descriptor:
     return Descriptor(link.media_type, document.digest(link.digest, what="digest"), link.size)
 
 
-def names(paths: Paths) -> list[str]:
+def names(paths: StoreLayout) -> list[str]:
     """The digests of all blobs that are there, by name alone, in order; foreign files are left out."""
     found: list[str] = []
     for algorithm, digits in HEX_DIGITS.items():
@@ -186,3 +134,121 @@ def names(paths: Paths) -> list[str]:
             found += [f"{algorithm}:{name}" for name in entries if len(name) == digits and not name.strip(_HEX)]
     found.sort()
     return found
+
+
+class Marks:
+    """The digests that were reached so far, in that order, with their sizes as descriptors say; ``total`` of them.
+
+    Args:
+        counted: the digests that ``total`` counts, when not all.
+        limit: bytes of one document.
+        check: called now and then; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        paths: StoreLayout,
+        counted: Collection[bytes] | None = None,
+        *,
+        limit: int = DOCUMENT,
+        check: Check = go_on,
+    ) -> None:
+        self._counted = counted
+        self.sizes: dict[bytes, int] = {}
+        self.total = 0
+        self._followed: set[bytes] = set()
+        self._paths = paths
+        self._limit = limit
+        self._check = check
+
+    def follow(self, tops: Iterable[Link], *, strict: bool = False) -> None:
+        """Mark these and all that can be reached from them, as far as it is present.
+
+        Nobody may stop gc, or hide what another image needs, by lying about the types of what an index names.
+
+        Args:
+            strict: what the indexes name counts as ``tops`` do: nobody has said which of it is needed.
+        Raises:
+            StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
+        """
+        for link, _ in walk(tops, self._children, self._present, strict=strict):
+            self._mark(link)
+
+    def drop_after(self, count: int) -> dict[bytes, int]:
+        """Forget all but the first ``count`` that were reached; the others, with their sizes."""
+        dropped = dict(list(self.sizes.items())[count:])
+        for digest in dropped:
+            size = self.sizes.pop(digest)
+            self.total -= size if self._counts(digest) else 0
+            self._followed.discard(digest)
+        return dropped
+
+    def _counts(self, digest: bytes) -> bool:
+        return self._counted is None or digest in self._counted
+
+    def _mark(self, link: Link) -> None:
+        digest = _raw(link)
+        if digest is not None and digest not in self.sizes:
+            self.sizes[digest] = link.size
+            self.total += link.size if self._counts(digest) else 0
+
+    def _children(self, link: Link, top: bool) -> tuple[Link, ...] | None:
+        digest = _raw(link)
+        if digest is None or digest in self._followed:
+            return None
+        found = self._links(link, digest, top)
+        if found is not None:
+            self._followed.add(digest)
+        return found
+
+    def _present(self, link: Link) -> Link | None:
+        """The link with the size of what has its name in the store: an index may claim any."""
+        digest = _raw(link)
+        with suppress(OSError):
+            if digest is not None:
+                directory = self._paths.blobs(link.digest.partition(":")[0])
+                return Link(link.media_type, link.digest, directory.stat(digest.hex()).st_size)
+        return None
+
+    def _blobs(self, link: Link) -> Directory | None:
+        """Where the blobs of its algorithm are; None when there are none."""
+        with files.translated("stat", self._paths.root), suppress(FileNotFoundError):
+            return self._paths.blobs(link.digest.partition(":")[0])
+        return None
+
+    def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:
+        """What a document names; None when it is no such document."""
+        self._check()
+        directory, name = self._blobs(link), digest.hex()
+        if directory is None:
+            return None
+        try:
+            data = files.read(directory, name, self._limit)
+        except StoreError:
+            if self._may_be_document(directory, name, top):
+                raise
+            return None
+        if data is None:
+            return None
+        try:
+            return links(data, link.media_type)
+        except FormatError as error:
+            if not top or hashlib.new(link.digest.partition(":")[0], data).digest() != digest:
+                return None  # a damaged blob is as good as absent: the image has to be fetched again in any case
+            path = directory.at(name)
+            raise StoreError(f"{path}: what it needs cannot be told: {error}", path=path) from error
+
+    def _may_be_document(self, directory: Directory, name: str, top: bool) -> bool:
+        """Of a file that could not be read: a link or device counts as absent, and only a top may be too large."""
+        with suppress(OSError):
+            info = directory.stat(name)
+            return stat.S_ISREG(info.st_mode) and (top or info.st_size <= self._limit)
+        return True
+
+
+def _raw(link: Link) -> bytes | None:
+    """The digest as bytes; None for one that no blob here is named by."""
+    algorithm, _, digits = link.digest.partition(":")
+    with suppress(ValueError):
+        return bytes.fromhex(digits) if algorithm in HEX_DIGITS else None
+    return None

@@ -1,6 +1,6 @@
 """``index.json``: the references as other tools see them; and what those tools write there becomes references.
 
-A view, never the truth: it can be made again from the references. Synchronous, for threads.
+A copy, never the truth: it can be made again from the references. Synchronous, for threads.
 Spec: docs/store-format.md 7; image-spec v1.1 image-layout.md, "index.json file".
 """
 
@@ -25,20 +25,20 @@ from fastoci.image.links import Link
 from fastoci.image.mediatype import INDEXES, MANIFESTS, OCI_INDEX
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.store.layout import INDEX, LOCK, Paths
+from fastoci.store.layout import INDEX, LOCK, StoreLayout
 from fastoci.store.refs import Refs
 
 # An entry is ours when this annotation repeats its name, the reference's and its digest: tools carry annotations along
 # to entries that they change or copy.
 OURS: Final = "io.fastoci.ref"
-_REFS: Final = 1000  # from here on, reading them all for every job costs more than the view is worth
+_REFS: Final = 1000  # from here on, reading them all for every job costs more than the file is worth
 _SIZE: Final = 64 << 20  # bytes of an index.json that is read
 _DOCUMENT: Final = 4 << 20  # bytes of a manifest or config that is read
 
 Entry = dict[str, object]
 
 
-def update_index(paths: Paths, refs: Refs) -> bool:
+def update_index(paths: StoreLayout, refs: Refs) -> bool:
     """Adopt what other tools wrote into ``index.json``, then bring it up to date, under a lock; whether it changed.
 
     With many references only what was adopted is listed, under the names that the other tools gave it.
@@ -66,7 +66,7 @@ def update_index(paths: Paths, refs: Refs) -> bool:
     return True
 
 
-def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
+def adopt(paths: StoreLayout, refs: Refs) -> tuple[str, ...]:
     """Make references of the entries that other tools wrote; the names of the new or changed ones.
 
     An entry under a name that a reference has moves the name, unless it was pulled since ``index.json`` was written:
@@ -86,7 +86,7 @@ def adopt(paths: Paths, refs: Refs) -> tuple[str, ...]:
     return ()
 
 
-def foreign(paths: Paths) -> list[Link]:
+def foreign(paths: StoreLayout) -> list[Link]:
     """What other tools have listed and is not a reference: roots of gc, too.
 
     Raises:
@@ -101,7 +101,7 @@ def _parsed(entries: Sequence[Entry]) -> tuple[Descriptor, ...]:
     return index.parse(json.dumps(document).encode(), OCI_INDEX).manifests
 
 
-def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str, taken: set[str]) -> str:
+def _adopt(entry: Entry, paths: StoreLayout, refs: Refs, written: str, taken: set[str]) -> str:
     """The name under which an entry became a reference; empty when it did not, or was one.
 
     Args:
@@ -127,7 +127,7 @@ def _adopt(entry: Entry, paths: Paths, refs: Refs, written: str, taken: set[str]
     return str(reference)
 
 
-def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
+def _images(blob: Descriptor, paths: StoreLayout) -> Mapping[str, Descriptor]:
     """The manifests that are here, by platform.
 
     Raises:
@@ -153,7 +153,7 @@ def _images(blob: Descriptor, paths: Paths) -> Mapping[str, Descriptor]:
     return {str(platform) if platform else "unknown": image}
 
 
-def _document(blob: Descriptor, paths: Paths) -> bytes:
+def _document(blob: Descriptor, paths: StoreLayout) -> bytes:
     path = paths.blob(blob.digest)
     data = None
     with files.translated("read", path), suppress(FileNotFoundError):
@@ -163,7 +163,7 @@ def _document(blob: Descriptor, paths: Paths) -> bytes:
     return data
 
 
-def _kept(entry: Entry, paths: Paths, refs: Refs) -> Entry | None:
+def _kept(entry: Entry, paths: StoreLayout, refs: Refs) -> Entry | None:
     """An entry of another tool, marked when it became a reference; None for one that is made again, or is over."""
     mark = _mark_of(entry)
     annotations = _annotations(entry)
@@ -207,7 +207,7 @@ def _is_of(ref: StoredImage | None, digest: str) -> bool:
     return digest in {str(ref.descriptor.digest), *(str(image.digest) for image in ref.images.values())}
 
 
-def _read(paths: Paths) -> dict[str, object]:
+def _read(paths: StoreLayout) -> dict[str, object]:
     data = files.read(paths.top, INDEX, _SIZE)
     if data is None:
         data = encode_index(())

@@ -23,7 +23,7 @@ GATE: Final = ".gate"  # in ``leases``; two bytes are locked: 0 while a collecto
 PROBED: Final = ".probed"  # in ``leases``; what is known of the file system
 
 
-class Paths:
+class StoreLayout:
     """Where everything is in one store. Its directories are opened once, checked, and held until ``close``.
 
     What is done in one of them stays there, whatever somebody does to the path that led to the store. Used from any

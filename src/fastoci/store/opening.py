@@ -16,7 +16,7 @@ from fastoci.directory import Directory
 from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image.layout import OCI_LAYOUT, encode_index, parse_layout
 from fastoci.store import trust
-from fastoci.store.layout import INDEX, LOCK, MARK, Paths
+from fastoci.store.layout import INDEX, LOCK, MARK, StoreLayout
 
 FORMAT: Final = 1
 MARK_SIZE: Final = 1 << 16  # bytes of fastoci.json and oci-layout
@@ -27,18 +27,18 @@ _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 
 _CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "verify")
 
 
-def open_store(path: Path) -> Paths:
+def open_store(path: Path) -> StoreLayout:
     """Check a store's directory; make it when absent or empty, adopt it when it is a plain OCI layout.
 
     An existing, complete store is only looked at, so one that is read-only opens.
 
     Raises:
         StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
-        StoreFullError: no room to make it.
+        StoreFullError: no space to make it.
     """
     root = os.path.abspath(path)
     with files.translated("open the store", root):
-        paths = Paths(_top(root, make=True))
+        paths = StoreLayout(_top(root, make=True))
         try:
             if not _is_marked(paths.top) or not _is_complete(paths):
                 _complete(paths)
@@ -49,7 +49,7 @@ def open_store(path: Path) -> Paths:
     return paths
 
 
-def existing_store(path: str) -> Paths:
+def existing_store(path: str) -> StoreLayout:
     """Check a store's directory, or an OCI layout's, that is only read and stays as it is.
 
     Raises:
@@ -57,7 +57,7 @@ def existing_store(path: str) -> Paths:
     """
     root = os.path.abspath(path)
     with files.translated("open the store", root):
-        paths = Paths(_top(root, make=False))
+        paths = StoreLayout(_top(root, make=False))
         try:
             if not _is_marked(paths.top) and not paths.top.has(_LAYOUT):
                 raise StoreError(f"{root} is not a store: it is empty", path=root)
@@ -81,7 +81,7 @@ def _top(root: str, *, make: bool) -> Directory:
         return trust.enter(parent, name, (0, os.geteuid()))
 
 
-def _check(paths: Paths) -> None:
+def _check(paths: StoreLayout) -> None:
     for name in _CHECKED:
         with suppress(FileNotFoundError):
             paths.directory(name)
@@ -117,7 +117,7 @@ def _check_format(mark: bytes, path: str) -> None:
         raise StoreError(f"{path}: format {version} is newer than {FORMAT}, the newest known here", path=path)
 
 
-def _is_complete(paths: Paths) -> bool:
+def _is_complete(paths: StoreLayout) -> bool:
     try:
         for name in _MADE:
             paths.directory(name)
@@ -126,7 +126,7 @@ def _is_complete(paths: Paths) -> bool:
     return paths.top.has(_LAYOUT) and paths.top.has(INDEX)
 
 
-def _complete(paths: Paths) -> None:
+def _complete(paths: StoreLayout) -> None:
     """Make what is missing. The mark comes first: without it, a half-made store would look like foreign files."""
     top = paths.top
     held = locks.acquire(top, LOCK, wait=True)

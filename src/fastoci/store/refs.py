@@ -21,7 +21,7 @@ from fastoci.errors import BlobNotFoundError, FormatError, StoreError, Unsupport
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.image.stored_image import StoredImage
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.threads import Check, go_on
 
 Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has another one was written or used since
@@ -45,7 +45,7 @@ class _Form:
 class Refs:
     """The references of a store. Holds nothing, so any thread or process may use one."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: StoreLayout) -> None:
         self._paths = paths
 
     def set(self, ref: StoredImage) -> StoredImage:
@@ -76,8 +76,8 @@ class Refs:
         """
         prefix, key = self._paths.ref(name)
         ref = None
-        looking = files.translated("look at", self._paths.ref_path(name))
-        with looking, suppress(FileNotFoundError), self._paths.enter(self._paths.refs, prefix) as directory:
+        checking = files.translated("stat", self._paths.ref_path(name))
+        with checking, suppress(FileNotFoundError), self._paths.enter(self._paths.refs, prefix) as directory:
             ref = self.load(directory, key)
         if ref is None:
             raise self._absent(name)
@@ -168,7 +168,7 @@ class Refs:
         The directory is open until the next one is asked for.
         """
         for directory, key in ref_files(self._paths):
-            with files.translated("look at", directory.at(key)), suppress(FileNotFoundError):
+            with files.translated("stat", directory.at(key)), suppress(FileNotFoundError):
                 yield directory, key, directory.stat(key)
 
     def load(self, directory: Directory, key: str) -> StoredImage | None:
@@ -218,7 +218,7 @@ class Refs:
         return BlobNotFoundError(f"the store has no reference {name}", path=self._paths.ref_path(name))
 
 
-def ref_files(paths: Paths) -> Iterator[tuple[Directory, str]]:
+def ref_files(paths: StoreLayout) -> Iterator[tuple[Directory, str]]:
     """The files of all references, in no order: where and under which key. What has another name is none, and not ours.
 
     A directory is open until the next one's files are asked for.

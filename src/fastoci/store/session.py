@@ -110,7 +110,7 @@ async def open_session(
     lease: AbstractAsyncContextManager[None],
     reservations: Reservations,
 ) -> AsyncIterator[Session]:
-    """Lease, then look, then announce: ``BlobStore.session``."""
+    """Lease, then see what is missing, then mark it pending: ``BlobStore.session``."""
     leased = frozenset(blob.digest for blob in wanted)
     async with lease:
         missing = await blobs.threads.run(lambda: _find(blobs, wanted))

@@ -29,7 +29,7 @@ from fastoci.store.graph import Read, reader
 from fastoci.store.index_json import update_index
 from fastoci.store.ingest import status
 from fastoci.store.ingest.unsynced import boot_id
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
@@ -49,7 +49,7 @@ class Store:
     stores cannot be used, and why.
     """
 
-    def __init__(self, paths: Paths, additional: Sequence[Path], limits: Limits) -> None:
+    def __init__(self, paths: StoreLayout, additional: Sequence[Path], limits: Limits) -> None:
         self.path = Path(paths.root)
         self.refs = Refs(paths)
         self._paths = paths
@@ -216,12 +216,12 @@ class Store:
         return found.total.size
 
     @property
-    def paths(self) -> Paths:
+    def paths(self) -> StoreLayout:
         """Where everything is."""
         return self._paths
 
     @property
-    def additional(self) -> tuple[Paths, ...]:
+    def additional(self) -> tuple[StoreLayout, ...]:
         """The additional stores that are in use."""
         return tuple(other.paths for other in self._additional)
 

@@ -1,4 +1,4 @@
-"""How much room a store takes, and for whom: from descriptors, without a stat of each blob.
+"""How much disk a store uses, and for whom: from descriptors, without a stat of each blob.
 
 Only blobs that no reference reaches are looked at, because nothing else says how large they are. A blob counts as there
 when its name is. Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
@@ -13,11 +13,13 @@ from typing import Final
 
 from fastoci.errors import FastociError, FormatError, StoreError
 from fastoci.image.digest import Digest
+from fastoci.image.graph import tops_of
 from fastoci.image.links import Link
 from fastoci.limits import DOCUMENT
-from fastoci.store.graph import Listed, Read, listed, names, reached, reader
+from fastoci.store.graph import Read, names, reached, reader
 from fastoci.store.index_json import foreign
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
+from fastoci.store.refs import Refs
 from fastoci.threads import Check, go_on
 
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
@@ -99,7 +101,7 @@ class _Count:
 class _Walk:
     """Where each blob is that a reference reaches. ``unreached`` are those of the store that none has so far."""
 
-    def __init__(self, own: Paths, additional: Sequence[Paths], read: Read) -> None:
+    def __init__(self, own: StoreLayout, additional: Sequence[StoreLayout], read: Read) -> None:
         self.unreached = set(names(own))
         self.broken: list[StoreError] = []
         self.count = _Count()
@@ -109,11 +111,11 @@ class _Walk:
         self._additional = additional
         self._read = read
 
-    def follow(self, ref: Listed, user: int) -> tuple[Amount, Amount]:
-        """Count what the reference reaches; what of it is here, and what it needs and is nowhere."""
+    def follow(self, tops: Sequence[Link], user: int, *, name: str = "") -> tuple[Amount, Amount]:
+        """Count what a reference reaches; what of it is here, and what it needs and is nowhere."""
         blobs = size = 0
         lacking = Amount()
-        for link, needed in self._reached(ref):
+        for link, needed in self._reached(tops, name):
             digest = link.digest
             if digest in self.unreached or digest in self.count:
                 self.unreached.discard(digest)
@@ -128,11 +130,17 @@ class _Walk:
                 lacking += Amount(1, link.size)
         return Amount(blobs, size), lacking
 
-    def _reached(self, ref: Listed) -> Iterator[tuple[Link, bool]]:
+    def _reached(self, tops: Sequence[Link], name: str) -> Iterator[tuple[Link, bool]]:
         try:
-            yield from reached(ref, self._read)
+            yield from reached(tops, self._read, self._holds)
         except FormatError as error:
-            self.broken.append(StoreError(error.message, path=self._own.root))
+            self.broken.append(StoreError(f"{name or 'index.json'} {error.message}", path=self._own.root))
+
+    def _holds(self, link: Link) -> bool:
+        digest = link.digest
+        if digest in self.unreached or digest in self.count or digest in self.elsewhere:
+            return True
+        return _is_in(self._additional, digest)
 
     def follow_foreign(self, user: int) -> None:
         """Count what other tools listed, which gc keeps."""
@@ -143,11 +151,13 @@ class _Walk:
             return
         missing = dict(self.missing)
         for top in tops:
-            self.follow(Listed("", top), user)
+            self.follow([top], user)
         self.missing = missing  # what they lack, nobody here was asked for
 
 
-def usage(own: Paths, additional: Sequence[Paths] = (), *, limit: int = DOCUMENT, check: Check = go_on) -> Usage:
+def usage(
+    own: StoreLayout, additional: Sequence[StoreLayout] = (), *, limit: int = DOCUMENT, check: Check = go_on
+) -> Usage:
     """Add up what is there.
 
     Args:
@@ -156,9 +166,9 @@ def usage(own: Paths, additional: Sequence[Paths] = (), *, limit: int = DOCUMENT
     Raises:
         StoreError: the disk refused.
     """
-    refs, broken = listed(own, check=check)
+    refs, broken = Refs(own).list(check=check)
     walk = _Walk(own, additional, reader((own, *additional), limit=limit, check=check))
-    each = [(ref.name, *walk.follow(ref, user)) for user, ref in enumerate(refs, start=1)]
+    each = [(ref.name, *walk.follow(tops_of(ref), user, name=ref.name)) for user, ref in enumerate(refs, start=1)]
     walk.follow_foreign(len(refs) + 1)
     shared, *alone = walk.count.sums(len(refs) + 1)
     return Usage(
@@ -180,20 +190,20 @@ def _sum(sizes: dict[str, int]) -> Amount:
     return Amount(len(sizes), sum(sizes.values()))
 
 
-def _is_in(places: Sequence[Paths], digest: str) -> bool:
+def _is_in(places: Sequence[StoreLayout], digest: str) -> bool:
     with suppress(FastociError):  # no digest that a blob is named by
         return any(place.holds(Digest.parse(digest)) for place in places)
     return False
 
 
-def _stat(paths: Paths, digest: str) -> int:
+def _stat(paths: StoreLayout, digest: str) -> int:
     algorithm, _, name = digest.partition(":")
     with suppress(OSError):  # gone meanwhile
         return paths.blobs(algorithm).stat(name).st_size
     return 0
 
 
-def _stat_all(paths: Paths, digests: set[str], check: Check) -> Amount:
+def _stat_all(paths: StoreLayout, digests: set[str], check: Check) -> Amount:
     blobs = size = 0
     for digest in digests:
         check()
@@ -204,7 +214,7 @@ def _stat_all(paths: Paths, digests: set[str], check: Check) -> Amount:
     return Amount(blobs, size)
 
 
-def _partial(paths: Paths) -> Amount:
+def _partial(paths: StoreLayout) -> Amount:
     blobs = size = 0
     with suppress(OSError):  # another user's store: nobody else sees its downloads
         for name in paths.ingests.names():

@@ -1,7 +1,7 @@
 """How far a verification of the whole store has come, so that the next one goes on there.
 
 One small file, replaced now and then under a lock; losing it costs hashing again. Where the store cannot be written
-there is none, and every round begins at the start. Synchronous, for threads. Spec: docs/store-format.md 13.
+there is none, and each verification begins at the start. Synchronous, for threads. Spec: docs/store-format.md 13.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 
 _CURSOR: Final = "cursor"
 _SIZE: Final = 16 << 20  # bytes of the file
@@ -25,13 +25,13 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """All digests up to ``after`` are hashed, in the order of ``reach.names``; ``bad`` are those of them to look at."""
+    """All digests up to ``after`` are hashed, by name; ``bad`` are those of them to hash again."""
 
     after: str = ""
     bad: tuple[str, ...] = ()
 
 
-class VerifyRound:
+class CursorFile:
     """The cursor of one verification; ``close`` lets the next one begin.
 
     Raises:
@@ -39,7 +39,7 @@ class VerifyRound:
         StoreError: the disk refused.
     """
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: StoreLayout) -> None:
         path = f"{paths.root}/verify"
         self._lock: int | None = None
         try:
@@ -53,7 +53,7 @@ class VerifyRound:
                 raise StoreBusyError(f"{path} is locked: another verification is at work", path=path)
 
     def load(self) -> Cursor:
-        """Where an earlier round stopped; a cursor that cannot be read is the beginning."""
+        """Where an earlier verification stopped; a cursor that cannot be read is the beginning."""
         if self._lock is not None:
             with suppress(StoreError, ValueError, TypeError, KeyError, RecursionError):
                 fields = json.loads(files.read(self._directory, _CURSOR, _SIZE) or b"")
@@ -72,7 +72,7 @@ class VerifyRound:
                 files.replace(self._directory, _CURSOR, data, temporary="cursor.new", mode=0o600)
 
     def end(self) -> None:
-        """The round is over: the next one begins at the start."""
+        """The verification is over: the next one begins at the start."""
         if self._lock is not None:
             with files.translated("delete", self._directory.at(_CURSOR)), suppress(FileNotFoundError):
                 self._directory.unlink(_CURSOR)

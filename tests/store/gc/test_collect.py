@@ -1,6 +1,6 @@
 """Garbage collection: what goes, what stays and why, and that a plan which is no longer true does no harm.
 
-Covers: store/gc/retention.py, store/gc/stale.py, store/marks.py.
+Covers: store/gc/retention.py, store/gc/stale.py.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.store.gc import collect
 from fastoci.store.gc.collect import GcPlan
 from fastoci.store.gc.retention import Retention
-from fastoci.store.marks import Marks
+from fastoci.store.graph import Marks
 from support.store_shelf import Shelf
 
 DAY = 86400.0
@@ -400,7 +400,7 @@ async def test_an_unfinished_blob_that_is_gone_on_with_stays_however_old(shelf: 
 async def test_an_unfinished_blob_of_another_boot_stays_if_some_of_it_was_synced(
     shelf: Shelf, synced: int, left: int
 ) -> None:
-    from fastoci.store.ingest.state import State
+    from fastoci.store.ingest.checkpoint import State
 
     directory = await partial(shelf, bytes(1000))
     state = State.decode((directory / "state").read_bytes())

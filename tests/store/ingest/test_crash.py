@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastoci.store import filesystem_probe
-from fastoci.store.ingest.state import State
+from fastoci.store.ingest.checkpoint import State
 from fastoci.store.opening import open_store
 from support import ingest_process
 

@@ -18,8 +18,8 @@ from fastoci._core import Sha256
 from fastoci.errors import DigestMismatchError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.interfaces import Ingest
+from fastoci.store.ingest.checkpoint import State
 from fastoci.store.ingest.ingest import StoreIngest
-from fastoci.store.ingest.state import State
 from fastoci.stream.verify import Verified, Verifier
 from support.store_shelf import Shelf
 

@@ -1,8 +1,8 @@
 """Garbage collection: a plan of what nothing needs any more, and its execution beside running jobs.
 
-``plan`` holds nothing and changes nothing, so it may be shown and thought about. ``execute`` looks again at all that
-has happened since: at references that were written, used or pinned, and at the leases of jobs. Then it goes blob by
-blob, in moments in which no job is between its lease and its look at what is there (``leases``).
+``plan`` holds nothing and changes nothing, so it may be shown and thought about. ``execute`` reads again what
+has changed since: references that were written, used or pinned, and the leases of jobs. Then it goes blob by
+blob, in moments in which no job is between its lease and its check of what is there (``leases``).
 It can be killed anywhere. Synchronous, for one thread. Spec: docs/store-format.md 8.
 """
 
@@ -19,15 +19,15 @@ from typing import Final, Literal
 
 from fastoci import files
 from fastoci.image.digest import HEX_DIGITS, Digest
-from fastoci.image.links import Link
+from fastoci.image.graph import tops_of
 from fastoci.limits import DOCUMENT
 from fastoci.store.gc import stale
 from fastoci.store.gc.leases import Collecting, collecting
 from fastoci.store.gc.retention import Retention, Root, divide
+from fastoci.store.graph import Marks
 from fastoci.store.index_json import foreign
 from fastoci.store.ingest.unsynced import Unsynced, boot_id
-from fastoci.store.layout import Paths
-from fastoci.store.marks import Marks
+from fastoci.store.layout import StoreLayout
 from fastoci.store.refs import Refs, Stamp, stamp_of
 from fastoci.threads import Check, go_on
 
@@ -75,7 +75,7 @@ class GcPlan:
 
 
 def plan(
-    paths: Paths, unsynced: Unsynced, retention: Retention, *, limit: int = DOCUMENT, check: Check = go_on
+    paths: StoreLayout, unsynced: Unsynced, retention: Retention, *, limit: int = DOCUMENT, check: Check = go_on
 ) -> GcPlan:
     """Find what no reference and no running job needs, and which references retention lets go.
 
@@ -85,7 +85,7 @@ def plan(
     Raises:
         StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
     """
-    # What is only in additional stores, or missing, takes no room here.
+    # What is only in additional stores, or missing, takes no space here.
     bounded = retention.max_size is not None
     counted = frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None
     marks = Marks(paths, counted, limit=limit, check=check)
@@ -95,7 +95,7 @@ def plan(
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
     gate.read(living=True)
-    doomed = [GcItem("ref", root.name, 0, why) for root, why in going]
+    doomed = [GcItem("ref", root.image.name, 0, why) for root, why in going]
     kept_blobs = 0
     for algorithm, digest in _blobs(paths, check):
         if digest in marks.sizes or digest in gate.leased:
@@ -112,7 +112,7 @@ def plan(
 
 
 def execute(
-    paths: Paths, unsynced: Unsynced, plan: GcPlan, *, limit: int = DOCUMENT, check: Check = go_on
+    paths: StoreLayout, unsynced: Unsynced, plan: GcPlan, *, limit: int = DOCUMENT, check: Check = go_on
 ) -> tuple[GcItem, ...]:
     """Delete what the plan says and is still not needed; what was deleted.
 
@@ -126,7 +126,7 @@ def execute(
         marks = Marks(paths, limit=limit, check=check)
         marks.follow(foreign(paths), strict=True)
         for root in _roots(paths, check, known=plan.stamps):
-            marks.follow(root.tops)
+            marks.follow(tops_of(root.image))
         gate.leased.update(marks.sizes)
         gone += _sweep(paths, unsynced, gate, [item for item in plan.doomed if item.kind == "blob"], check)
         gone += [item for item in plan.doomed if _tidy(paths, item)]
@@ -136,7 +136,7 @@ def execute(
     return tuple(gone)
 
 
-def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = None) -> Iterator[Root]:
+def _roots(paths: StoreLayout, check: Check, *, known: Mapping[str, Stamp] | None = None) -> Iterator[Root]:
     """The references, those left out that still have the stamp that is known of them."""
     refs = Refs(paths)
     for directory, key, info in refs.scan():
@@ -146,17 +146,16 @@ def _roots(paths: Paths, check: Check, *, known: Mapping[str, Stamp] | None = No
         check()
         ref = refs.load(directory, key)
         if ref is not None:
-            tops = tuple(map(Link.of, (ref.descriptor, *ref.images.values())))
-            yield Root(ref.name, path, stamp, info.st_mtime, ref.pinned, tops)
+            yield Root(ref, path, stamp, info.st_mtime)
 
 
-def _forget(paths: Paths, item: GcItem, plan: GcPlan) -> bool:
+def _forget(paths: StoreLayout, item: GcItem, plan: GcPlan) -> bool:
     """Delete a reference that nobody has written or used since it was read."""
     stamp = plan.stamps.get(paths.ref_path(item.name))
     return stamp is not None and Refs(paths).remove(item.name, stamp=stamp)
 
 
-def _tidy(paths: Paths, item: GcItem) -> bool:
+def _tidy(paths: StoreLayout, item: GcItem) -> bool:
     """Delete what a dead process left, if it is still of no use."""
     match item.kind:
         case "ingest":
@@ -166,7 +165,9 @@ def _tidy(paths: Paths, item: GcItem) -> bool:
     return False
 
 
-def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[GcItem], check: Check) -> list[GcItem]:
+def _sweep(
+    paths: StoreLayout, unsynced: Unsynced, gate: Collecting, items: Sequence[GcItem], check: Check
+) -> list[GcItem]:
     """Delete the blobs that no lease names, a few at a time; those that were deleted."""
     gone = []
     left = deque(items)
@@ -185,7 +186,7 @@ def _sweep(paths: Paths, unsynced: Unsynced, gate: Collecting, items: Sequence[G
     return gone
 
 
-def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
+def _unlink(paths: StoreLayout, digest: Digest, size: int, freed: ExitStack) -> bool:
     """Delete a blob's name; a large one's blocks are freed when ``freed`` ends."""
     with files.translated("delete", paths.blob(digest)), suppress(FileNotFoundError, IsADirectoryError):
         directory = paths.blobs(digest.algorithm)
@@ -196,7 +197,7 @@ def _unlink(paths: Paths, digest: Digest, size: int, freed: ExitStack) -> bool:
     return False
 
 
-def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
+def _blobs(paths: StoreLayout, check: Check) -> Iterator[tuple[str, bytes]]:
     """Everything with the name of a blob, by names alone."""
     for algorithm, digits in HEX_DIGITS.items():
         listed = files.translated("list", f"{paths.root}/blobs/{algorithm}")
@@ -209,10 +210,10 @@ def _blobs(paths: Paths, check: Check) -> Iterator[tuple[str, bytes]]:
                         yield algorithm, bytes.fromhex(entry.name)
 
 
-def _size(paths: Paths, algorithm: str, digest: bytes) -> int | None:
+def _size(paths: StoreLayout, algorithm: str, digest: bytes) -> int | None:
     """Bytes of a blob; None when it is none: something foreign, or deleted meanwhile."""
     directory = paths.blobs(algorithm)
-    with files.translated("look at", directory.path), suppress(FileNotFoundError):
+    with files.translated("stat", directory.path), suppress(FileNotFoundError):
         info = directory.stat(digest.hex())
         return info.st_size if stat.S_ISREG(info.st_mode) else None
     return None

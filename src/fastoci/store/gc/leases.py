@@ -2,8 +2,8 @@
 
 How a job and a collector cannot miss each other, without a lock held by either for long:
 
-1. A job writes its digests into its lease, **then** waits until no sweep is under way, then looks which blobs are
-   there. A sweep that began before the write is over by the look; one that begins after it reads the lease first.
+1. A job writes its digests into its lease, **then** waits until no sweep is under way, then checks which blobs are
+   there. A sweep that began before the write is over by the check; one that begins after it reads the lease first.
 2. A job records its references, **then** asks whether a collector is at work, and deletes its lease only if none is.
    A collector that comes later finds the references; one that is at work finds the lease, also of a job that ended.
 3. A lease is alive while its file is locked. Only a collector that is alone, and before it reads the references, takes
@@ -31,7 +31,7 @@ from typing import Final
 from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
 from fastoci.image.digest import Digest
-from fastoci.store.layout import GATE, Paths
+from fastoci.store.layout import GATE, StoreLayout
 from fastoci.threads import Threads
 
 _COLLECTING, _SWEEPING = 0, 1  # bytes of the gate that a collector locks
@@ -54,7 +54,7 @@ class _File:
 class Leases:
     """The leases of one process on a store. Jobs that overlap share a file, so that a thousand need one descriptor."""
 
-    def __init__(self, paths: Paths, boot_id: str, threads: Threads) -> None:
+    def __init__(self, paths: StoreLayout, boot_id: str, threads: Threads) -> None:
         self._paths = paths
         self._boot_id = boot_id
         self._threads = threads
@@ -139,17 +139,17 @@ class Leases:
 
     def _is_swept(self) -> bool:
         leases = self._paths.leases
-        with files.translated("look at", leases.at(GATE)):
+        with files.translated("stat", leases.at(GATE)):
             return locks.is_held(leases, GATE, byte=_SWEEPING)
 
 
 class Collecting:
     """The collector's side: at most one at a time holds the store's gate. Made by ``collecting``.
 
-    ``spared`` are the digests that leases name, as raw bytes, as of the last ``sweeping`` or ``read``.
+    ``leased`` are the digests that leases name, as raw bytes, as of the last ``sweeping`` or ``read``.
     """
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: StoreLayout) -> None:
         self.leased: set[bytes] = set()
         self._paths = paths
         self._read: dict[str, int] = {}  # bytes of each lease that are known
@@ -194,7 +194,7 @@ class Collecting:
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:
-        """Keep jobs between the writing of their lease and their look at the blobs; ``spared`` is up to date."""
+        """Keep jobs between the writing of their lease and their check of the blobs; ``leased`` is up to date."""
         leases = self._paths.leases
         with files.translated("lock", leases.at(GATE)):
             held = locks.acquire(leases, GATE, wait=True, byte=_SWEEPING)
@@ -205,12 +205,12 @@ class Collecting:
             yield
         finally:
             files.close(held)
-        # Jobs look now and then whether the gate is open: half of the time it is.
+        # Jobs check now and then whether the gate is open: half of the time it is.
         time.sleep(time.monotonic() - began)
 
 
 @contextmanager
-def collecting(paths: Paths) -> Iterator[Collecting]:
+def collecting(paths: StoreLayout) -> Iterator[Collecting]:
     """Be the only collector of a store.
 
     Raises:
@@ -228,7 +228,7 @@ def collecting(paths: Paths) -> Iterator[Collecting]:
         files.close(held)
 
 
-def _names(paths: Paths) -> list[str]:
+def _names(paths: StoreLayout) -> list[str]:
     with suppress(FileNotFoundError):
         return list(filter(_NAME.fullmatch, paths.leases.names()))
     return []

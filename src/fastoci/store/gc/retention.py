@@ -1,4 +1,4 @@
-"""Which references stay, by age, number and room: the least recently used go first, pinned ones never.
+"""Which references stay, by age, number and size: the least recently used go first, pinned ones never.
 
 Spec: docs/store-format.md 8.
 """
@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fastoci.errors import StoreError
-from fastoci.image.links import Link
-from fastoci.store.marks import Marks
+from fastoci.image.graph import tops_of
+from fastoci.image.stored_image import StoredImage
+from fastoci.store.graph import Marks
 from fastoci.store.refs import Stamp
 
 
@@ -36,14 +37,12 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A reference as gc sees it: a name with a last use, and what it reaches first."""
+    """A reference as gc sees it: an image with its file and its last use."""
 
-    name: str
+    image: StoredImage
     path: str
     stamp: Stamp
     used: float  # POSIX time
-    pinned: bool
-    tops: tuple[Link, ...]
 
 
 def divide(
@@ -54,11 +53,11 @@ def divide(
     Returns:
         them, and the sizes of what they alone reach.
     """
-    line = sorted(roots, key=lambda root: (not root.pinned, -root.used, root.name))
+    line = sorted(roots, key=lambda root: (not root.image.pinned, -root.used, root.image.name))
     staying: list[Root] = []
     going: list[tuple[Root, str]] = []
     for number, root in enumerate(line):
-        if root.pinned:
+        if root.image.pinned:
             staying.append(root)
         elif retention.max_age_s is not None and now - root.used > retention.max_age_s:
             going.append((root, f"not used for {retention.max_age_s:.0f} s"))
@@ -67,10 +66,10 @@ def divide(
         else:
             staying.append(root)
     boundary = len(marks.sizes)
-    fits = 0  # references that leave room enough
+    fits = 0  # references that leave space enough
     for number, root in enumerate(staying):
-        marks.follow(root.tops)
-        if number == fits and (root.pinned or retention.target is None or marks.total <= retention.target):
+        marks.follow(tops_of(root.image))
+        if number == fits and (root.image.pinned or retention.target is None or marks.total <= retention.target):
             fits, boundary = number + 1, len(marks.sizes)
     dropped: dict[bytes, int] = {}
     if retention.max_size is not None and marks.total > retention.max_size:
@@ -79,5 +78,5 @@ def divide(
     before = len(marks.sizes)
     for root, _ in going:
         with suppress(StoreError):  # broken, and not needed
-            marks.follow(root.tops)
+            marks.follow(tops_of(root.image))
     return going, dropped | marks.drop_after(before)

@@ -15,17 +15,17 @@ from fastoci import files, locks
 from fastoci.directory import Directory
 from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.store.ingest import unsynced as boot
+from fastoci.store.ingest.checkpoint import STATE_SIZE, State
 from fastoci.store.ingest.ingest import remove
-from fastoci.store.ingest.state import STATE_SIZE, State
 from fastoci.store.ingest.unsynced import Unsynced
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 
 _IDLE_S: Final = 24 * 3600.0  # an ingest that was not written for so long is not gone on with
 _INGEST: Final = re.compile("|".join(f"[0-9a-f]{{{digits}}}" for digits in HEX_DIGITS.values()))
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 
 
-def stale_ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
+def stale_ingests(paths: StoreLayout, boot_id: str, now: float) -> Iterator[tuple[str, int, str]]:
     """Ingests that can go: digest, bytes and why. Those that are locked are at work."""
     with files.translated("list", f"{paths.root}/ingest"):
         for name in filter(_INGEST.fullmatch, paths.ingests.names()):
@@ -36,7 +36,7 @@ def stale_ingests(paths: Paths, boot_id: str, now: float) -> Iterator[tuple[str,
                     yield f"{_ALGORITHMS[len(name)]}:{name}", _size(directory), why
 
 
-def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
+def remove_ingest(paths: StoreLayout, digest: str, boot_id: str, now: float) -> bool:
     """Delete one that ``stale_ingests`` found, unless somebody goes on with it; whether it did."""
     name = digest.partition(":")[2]
     deleting, gone = files.translated("delete", paths.ingests.at(name)), (FileNotFoundError, NotADirectoryError)
@@ -55,7 +55,7 @@ def remove_ingest(paths: Paths, digest: str, boot_id: str, now: float) -> bool:
     return False
 
 
-def stale_markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
+def stale_markers(paths: StoreLayout, unsynced: Unsynced) -> Iterator[str]:
     """Markers of other boots whose blob is not there, by path."""
     for other, name in unsynced.others():
         algorithm, _, digits = name.partition("-")
@@ -63,14 +63,14 @@ def stale_markers(paths: Paths, unsynced: Unsynced) -> Iterator[str]:
             yield f"{paths.root}/unsynced/{other}/{name}"
 
 
-def remove_marker(paths: Paths, path: str) -> bool:
+def remove_marker(paths: StoreLayout, path: str) -> bool:
     """Delete one that ``stale_markers`` found: nobody adds to those of other boots."""
     _, other, name = path.rsplit("/", 2)
     with files.translated("delete", path):
         return boot.remove_marker(paths, other, name)
 
 
-def _why(paths: Paths, directory: Directory, name: str, boot_id: str, now: float) -> str:
+def _why(paths: StoreLayout, directory: Directory, name: str, boot_id: str, now: float) -> str:
     """Why the ingest of a digest can go; empty when it stays."""
     written = os.fstat(directory.fd).st_mtime
     for file in ("data", "state"):

@@ -132,12 +132,12 @@ def _reserve(fd: int, offset: int, size: int) -> bool:
     """Take the blocks of a file beforehand; whether it has them.
 
     Not on a file system without a device of its own: on tmpfs it costs half as much as the writing. Not where it would
-    take half of what is free: a disk that gets full must show in a write, and until then others need room too.
+    take half of what is free: a disk that gets full must show in a write, and until then others need space too.
     """
     if not os.major(os.fstat(fd).st_dev):
         return False
-    room = os.fstatvfs(fd)
-    if size - offset > room.f_bavail * room.f_frsize // 2:
+    found = os.fstatvfs(fd)
+    if size - offset > found.f_bavail * found.f_frsize // 2:
         return False
     if reserve(fd, offset, size - offset):
         with suppress(OSError):

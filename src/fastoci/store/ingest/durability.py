@@ -17,7 +17,7 @@ from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
 from fastoci.limits import Level
 from fastoci.store.ingest.unsynced import Unsynced
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 
 _SMALL: Final = 1 << 20  # bytes: above, the disk is busy with the data, and one sync more costs nothing
 
@@ -25,7 +25,7 @@ _SMALL: Final = 1 << 20  # bytes: above, the disk is busy with the data, and one
 class Durability:
     """One store's way with syncs. Used from any thread that may wait for the disk."""
 
-    def __init__(self, level: Level, paths: Paths, unsynced: Unsynced) -> None:
+    def __init__(self, level: Level, paths: StoreLayout, unsynced: Unsynced) -> None:
         if level not in ("commit", "batch", "none"):
             raise ValueError(f"no level of durability: {level}")
         self.level = level

@@ -22,7 +22,7 @@ from fastoci.store.ingest import corrupt_sources
 from fastoci.store.ingest.checkpoint import Record, begin, trusted
 from fastoci.store.ingest.data_file import DataFile, open_data
 from fastoci.store.ingest.durability import Durability
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 from fastoci.threads import Threads
@@ -50,7 +50,7 @@ class Held:
             self.lock = -1
 
 
-def hold(paths: Paths, digest: Digest) -> Held | None:
+def hold(paths: StoreLayout, digest: Digest) -> Held | None:
     """Take the lock of a digest's ingest, both made when absent; None while another task or process has it."""
     with files.translated("begin", paths.ingest(digest)):
         while True:
@@ -87,7 +87,7 @@ class StoreIngest:
     def __init__(
         self,
         blob: Descriptor,
-        paths: Paths,
+        paths: StoreLayout,
         *,
         boot_id: str,
         held: Held,

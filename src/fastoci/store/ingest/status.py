@@ -16,14 +16,14 @@ from fastoci.errors import StoreBusyError
 from fastoci.image.digest import Digest
 from fastoci.interfaces import IngestStatus
 from fastoci.store.ingest.ingest import remove
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 _ALGORITHMS: Final = {64: "sha256", 128: "sha512"}
 _GONE: Final = (FileNotFoundError, NotADirectoryError)  # deleted meanwhile; no directory, least of all a link: not ours
 
 
-def ingest_directories(paths: Paths) -> Iterator[tuple[Digest, Directory]]:
+def ingest_directories(paths: StoreLayout) -> Iterator[tuple[Digest, Directory]]:
     """The directories of all ingests, in no order; each is open until the next is asked for.
 
     Raises:
@@ -35,7 +35,7 @@ def ingest_directories(paths: Paths) -> Iterator[tuple[Digest, Directory]]:
                 yield Digest(_ALGORITHMS[len(name)], name), directory
 
 
-def statuses(paths: Paths) -> list[IngestStatus]:
+def statuses(paths: StoreLayout) -> list[IngestStatus]:
     """All ingests that are under way, or were left half-way.
 
     Raises:
@@ -45,7 +45,7 @@ def statuses(paths: Paths) -> list[IngestStatus]:
     return [status for status in found if status is not None]
 
 
-def status(paths: Paths, digest: Digest) -> IngestStatus | None:
+def status(paths: StoreLayout, digest: Digest) -> IngestStatus | None:
     """One of them; None when there is none.
 
     Raises:
@@ -57,7 +57,7 @@ def status(paths: Paths, digest: Digest) -> IngestStatus | None:
     return None
 
 
-def discard(paths: Paths, digest: Digest) -> bool:
+def discard(paths: StoreLayout, digest: Digest) -> bool:
     """Delete what an earlier attempt left of a blob; whether there was anything.
 
     Raises:

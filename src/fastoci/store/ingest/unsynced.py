@@ -17,7 +17,7 @@ from typing import Final
 from fastoci import files
 from fastoci.directory import Directory
 from fastoci.image.digest import HEX_DIGITS, Digest
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 
 _NAME: Final = "unsynced"
 _CORRUPT: Final = "corrupt"  # no boot's: of blobs that were hashed and found bad
@@ -42,7 +42,7 @@ class Unsynced:
         StoreError: the markers cannot be listed.
     """
 
-    def __init__(self, paths: Paths, boot: str) -> None:
+    def __init__(self, paths: StoreLayout, boot: str) -> None:
         self._paths = paths
         self._boot = boot
         self._guard = threading.Lock()
@@ -74,7 +74,7 @@ class Unsynced:
         self._treated_as_absent.add(_name(digest))
 
     def mark_corrupt(self, digest: Digest) -> None:
-        """``condemn`` for all who open the store from now on: a marker as of another boot says so.
+        """``treat_as_absent`` for all who open the store from now on: a marker as of another boot says so.
 
         Raises:
             OSError: the disk refused.
@@ -152,7 +152,7 @@ class Unsynced:
         return False
 
 
-def remove_marker(paths: Paths, boot: str, name: str) -> bool:
+def remove_marker(paths: StoreLayout, boot: str, name: str) -> bool:
     """Delete a marker of another boot, and its directory when that is empty; whether it was there."""
     with suppress(FileNotFoundError):
         unsynced = paths.directory(_NAME)

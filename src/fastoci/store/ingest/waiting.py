@@ -1,7 +1,7 @@
 """Waiting for digests that other processes hold: one task for all of them, without locks, threads or descriptors.
 
-Now and then it looks at some of those waited for, in turn: is the blob there, is the lock free, how far is the other.
-A look takes nothing, so whoever finds a lock free tries for it like everybody else, and looks again at what it guards.
+Now and then it polls some of those waited for, in order: is the blob there, is the lock free, how far is the other.
+A poll takes nothing, so whoever finds a lock free tries for it like everybody else, and checks again what it guards.
 No watch on directories: the death of a holder shows in none, and 3 % of a core pay for 3,000 digests.
 Spec: docs/store-format.md 4, "Begin".
 """
@@ -19,7 +19,7 @@ from typing import Final
 from fastoci import files, locks
 from fastoci.aio import wait_to_end
 from fastoci.image.descriptor import Descriptor
-from fastoci.store.layout import Paths
+from fastoci.store.layout import StoreLayout
 from fastoci.threads import Threads
 
 _SHORTEST_S: Final = 0.005  # a manifest takes another process a few milliseconds
@@ -49,7 +49,7 @@ class Waiting:
         holds: whether a blob is there.
     """
 
-    def __init__(self, paths: Paths, holds: Callable[[Descriptor], bool], threads: Threads) -> None:
+    def __init__(self, paths: StoreLayout, holds: Callable[[Descriptor], bool], threads: Threads) -> None:
         self._paths = paths
         self._holds = holds
         self._threads = threads
@@ -94,7 +94,7 @@ class Waiting:
             self._line = self._line[_BATCH:] + some
             try:
                 seen = await self._threads.run(partial(self._look_at, some))
-            except Exception as error:  # each who waits is told; the next look is theirs to ask for
+            except Exception as error:  # each who waits is told; the next poll is theirs to ask for
                 for waiter in some:
                     if not waiter.ended.done():
                         waiter.ended.set_exception(error)
@@ -119,8 +119,8 @@ class Waiting:
             return _Seen(True, False, blob.size)
         held = False
         offset = 0
-        looking, name = files.translated("look at", self._paths.ingest(blob.digest)), blob.digest.hex
-        with looking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
+        checking, name = files.translated("stat", self._paths.ingest(blob.digest)), blob.digest.hex
+        with checking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
             held = locks.is_held(directory, "lock")
             offset = min(directory.stat("data").st_size, blob.size)
         return _Seen(not held and self._holds(blob), held, offset)

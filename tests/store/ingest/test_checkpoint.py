@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoci.store.ingest.state import STATE_SIZE, State
+from fastoci.store.ingest.checkpoint import STATE_SIZE, State
 
 BOOT = "0a1b2c3d-0000-4000-8000-0123456789ab"
 STATE = State(BOOT, 0, 12345, bytes(range(104)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.store import free_space, quota
+from fastoci.store import free_space
 
 BOTH = 1 | 2 | 4 | 8  # all limits and uses count
 USER, GROUP = 0, 1
@@ -40,7 +40,10 @@ def ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_left_is_the_limit_without_what_is_used(
     tmp_path: Path, user: bytes | None, left: tuple[int | None, int | None]
 ) -> None:
-    assert quota.left(str(tmp_path), ask=lambda fd, command, who: None if command & 0xFF == GROUP else user) == left
+    assert (
+        free_space.quota_left(str(tmp_path), ask=lambda fd, command, who: None if command & 0xFF == GROUP else user)
+        == left
+    )
 
 
 def test_the_tighter_of_user_and_group_counts(tmp_path: Path) -> None:
@@ -52,17 +55,17 @@ def test_the_tighter_of_user_and_group_counts(tmp_path: Path) -> None:
         asked.append((command & 0xFF, who))
         return answers[command & 0xFF]
 
-    assert quota.left(str(tmp_path), ask=ask) == (70 << 10, 50)
+    assert free_space.quota_left(str(tmp_path), ask=ask) == (70 << 10, 50)
     assert asked == [(USER, 1000), (GROUP, os.getegid())]
 
 
 def test_a_quota_is_the_most_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = free_space.space(str(tmp_path / "not" / "there"))  # the kernel is really asked
     assert before.size > 0 and before.inodes > 0
-    monkeypatch.setattr(quota, "left", lambda path: (5, 6))
+    monkeypatch.setattr(free_space, "quota_left", lambda path: (5, 6))
     assert free_space.space(str(tmp_path / "not" / "there")) == free_space.Space(before.device, 5, 6)
 
 
 def test_root_has_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert quota.left(str(tmp_path), ask=lambda fd, command, who: answer(1, 1, 0, (1, 1, 0))) == (None, None)
+    assert free_space.quota_left(str(tmp_path), ask=lambda fd, command, who: answer(1, 1, 0, (1, 1, 0))) == (None, None)
