@@ -205,7 +205,7 @@ async def test_a_file_that_is_none_is_left_as_it_is_and_nobody_is_asked(authfile
     assert authfile.read_text() == '{"auths": hunter2'
 
 
-async def test_a_place_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     async with serving(basic) as server:
         for place in (tmp_path / "file" / "auth.json", Path("/proc/none/auth.json")):
@@ -237,7 +237,7 @@ def test_a_link_stays_and_what_it_leads_to_is_changed(tmp_path: Path) -> None:
     assert json.loads(target.read_text()) == {"auths": {}}
 
 
-async def test_a_helper_keeps_the_secret_in_place_of_the_file(
+async def test_a_helper_keeps_the_secret_instead_of_the_file(
     authfile: Path, helper_program: Callable[..., HelperProgram]
 ) -> None:
     async with serving(basic) as server:

@@ -325,7 +325,7 @@ async def test_the_host_of_a_redirect_gets_no_credentials_whatever_it_asks_for()
         assert "authorization" not in evil.asked[0].headers
 
 
-async def test_credentials_are_not_told_to_a_token_service_elsewhere_over_http() -> None:
+async def test_credentials_are_not_sent_to_a_token_service_elsewhere_over_http() -> None:
     async with serving(lambda asked: as_json({"token": "t0"})) as elsewhere:
         guard = Guarded(lambda asked: answer(404), realm=f"http://{elsewhere.address}/token")
         guard.good = {"t0"}

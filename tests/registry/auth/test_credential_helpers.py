@@ -49,7 +49,7 @@ async def test_each_server_is_asked_about_once_whoever_wants_to_know(helper_prog
     assert sorted(helper.calls()) == [("get", "other.test"), ("get", "r.test")]
 
 
-async def test_a_failure_is_told_to_all_and_the_helper_is_not_asked_again(helper_program: Make) -> None:
+async def test_a_failure_is_raised_to_all_and_the_helper_is_not_asked_again(helper_program: Make) -> None:
     helper = helper_program("test", fails="hunter2: keychain locked")
     helpers = CredentialHelpers(helper.environ)
     results = await asyncio.gather(*(helpers.get("test", "r.test") for _ in range(5)), return_exceptions=True)

@@ -24,7 +24,7 @@ def test_half_a_pair_is_an_error_that_names_the_other_half(name: str, missing: s
     assert "*.crt" in str(caught.value)
 
 
-def test_the_places_depend_on_who_asks() -> None:
+def test_the_directories_depend_on_who_asks() -> None:
     root = Path("/")
     assert [str(place) for place in config_directories({"HOME": "/home/u"}, 1000, root)] == [
         "/home/u/.config/containers/certs.d",

@@ -254,7 +254,7 @@ def test_a_broken_hosts_toml_concerns_its_host_alone(tmp_path: Path) -> None:
         endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
 
 
-def test_certificates_come_from_the_first_place_that_has_the_host(tmp_path: Path) -> None:
+def test_certificates_come_from_the_first_directory_that_has_the_host(tmp_path: Path) -> None:
     def found(name: str) -> list[str]:
         (endpoint,) = endpoints(Reference.parse(name), load({}, 0, root=tmp_path), tls_verify=True)
         return [str(path.relative_to(tmp_path)) for path in endpoint.tls.ca]

@@ -158,7 +158,7 @@ def test_header_values_are_in_no_repr() -> None:
     assert "hunter2" not in repr(_parse('[header]\nx = "hunter2"'))
 
 
-def test_the_directory_of_a_port_has_two_names_and_a_place_may_have_one_for_all(tmp_path: Path) -> None:
+def test_the_directory_of_a_port_has_two_names_and_one_may_be_for_all(tmp_path: Path) -> None:
     for name in ("r.test_5000_", "r.test:5000", "s.test:5000", "[fd00::1]_5000_", "r.test"):
         (tmp_path / "one" / name).mkdir(parents=True)
     for name in ("_default", "s.test", "r.test"):

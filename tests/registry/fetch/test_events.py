@@ -56,7 +56,7 @@ async def test_a_registry_that_answers_503_always_is_retried_visibly_and_the_err
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_the_wait_that_a_server_asks_for_is_the_one_that_is_told(status: int) -> None:
+async def test_the_wait_that_a_server_asks_for_is_the_one_of_the_event(status: int) -> None:
     seen = list[Event]()
     answers = iter([answer(status, headers={"Retry-After": "1"})])
     registry = Registry(credentials=Credentials(), observer=seen.append, retry=RetryPolicy(rng=lambda: 0.5))

@@ -53,7 +53,7 @@ async def test_what_a_mirror_refuses_the_origin_is_asked_for_at_once(status: int
         assert (len(mirror.asked), len(origin.asked)) == (1, 1)
 
 
-async def test_a_mirror_that_wants_to_be_let_alone_for_a_day_costs_no_wait() -> None:
+async def test_a_mirror_that_wants_a_pause_of_a_day_costs_no_wait() -> None:
     busy = answer(429, headers={"Retry-After": "86400"})
     async with between(lambda asked: busy, lambda asked: MANIFEST) as (source, mirror, origin):
         for _ in range(3):
@@ -68,7 +68,7 @@ async def test_a_mirror_with_other_bytes_than_the_digest_is_passed_by(wrong: byt
         assert len(origin.asked) == 1
 
 
-async def test_the_origins_own_error_is_the_one_that_is_told() -> None:
+async def test_the_origins_own_error_is_the_one_that_is_raised() -> None:
     async with between(lambda asked: answer(503), lambda asked: answer(404)) as (source, mirror, origin):
         with pytest.raises(NotFoundError, match=origin.address):
             await source.resolve(REFERENCE)
@@ -360,7 +360,7 @@ async def test_a_mirror_whose_manifest_is_something_else_is_passed_by(media_type
 
 @pytest.mark.attack
 @pytest.mark.parametrize("framing", ["chunked", "close", "gzip", "length"])
-async def test_a_page_in_the_place_of_a_blob_is_no_part_of_it(framing: str, buffers: Buffers) -> None:
+async def test_a_page_instead_of_a_blob_is_not_a_part_of_it(framing: str, buffers: Buffers) -> None:
     body, end = PAGE, "keep"
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
     if framing == "chunked":
@@ -421,7 +421,7 @@ async def test_a_manifest_that_stays_wrong_is_an_error_after_the_second_time() -
 
 
 @pytest.mark.attack
-async def test_a_mirror_that_wants_to_be_let_alone_for_a_minute_costs_no_wait(buffers: Buffers) -> None:
+async def test_a_mirror_that_wants_a_pause_of_a_minute_costs_no_wait(buffers: Buffers) -> None:
     def mirror(asked: Asked) -> Raw:
         return answer(429, headers={"Retry-After": "50"})
 

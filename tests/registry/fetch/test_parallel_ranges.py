@@ -146,7 +146,7 @@ async def test_a_server_that_is_slow_on_each_connection_soon_has_several(monkeyp
     assert {event.reason for event in changes[1:]} <= {"faster", "no gain", "not needed", "trial"}
 
 
-async def test_parts_are_closed_and_the_bytes_come_in_order() -> None:
+async def test_ranges_are_closed_and_the_bytes_come_in_order() -> None:
     server = Throttled()
     async with fetching(server) as (source, buffers):
         assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
@@ -228,7 +228,7 @@ async def test_parts_that_fail_leave_their_bytes_to_the_stream(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_parts_that_are_refused_at_once_halve_the_connections_once(
+async def test_ranges_that_are_refused_at_once_halve_the_connections_once(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halved: list[int] = []
@@ -251,7 +251,7 @@ async def test_parts_that_are_refused_at_once_halve_the_connections_once(
     assert seen == [ConnectionLimitChanged(f"http://{server.address}", 2, 4, f"refused ({status})")]
 
 
-async def test_a_part_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_range_that_starves_is_renewed_from_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "PEERS_S", 0.5)
     monkeypatch.setattr("fastoci.registry.fetch.body._CHECK_S", 0.1)
     server = Throttled()
@@ -323,7 +323,7 @@ async def test_when_less_may_be_held_what_is_farthest_ahead_is_given_up_and_fetc
 
 
 @pytest.mark.attack
-async def test_a_part_that_may_begin_late_begins_where_the_range_under_way_ends(
+async def test_a_range_that_may_begin_late_begins_where_the_one_under_way_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parallel_ranges, "RANGE_SIZE", 3 * MIB)

@@ -280,7 +280,7 @@ async def test_a_wait_that_makes_no_sense_is_as_none(header: str) -> None:
         assert len(server.asked) == 2
 
 
-async def test_a_quota_is_told_and_obeyed_when_nothing_is_left() -> None:
+async def test_a_quota_is_an_event_and_obeyed_when_nothing_is_left() -> None:
     seen: list[Event] = []
     left = iter([2, 1, 0])
 
@@ -394,7 +394,7 @@ async def test_a_signed_address_that_expired_is_asked_for_again_and_never_kept(b
     assert len(server.asked) == 3
 
 
-async def test_an_address_that_is_always_expired_is_final_and_its_signature_is_not_told(buffers: Buffers) -> None:
+async def test_an_address_that_is_always_expired_is_final_and_its_signature_is_not_shown(buffers: Buffers) -> None:
     async with serving(lambda asked: answer(403)) as cdn:
         to = answer(307, headers={"Location": f"http://{cdn.address}/x?sig=secret"})
         async with client(lambda asked: to) as (source, server, _):

@@ -298,7 +298,9 @@ async def test_a_rest_that_is_here_soon_is_worth_no_change() -> None:
 
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)
 @given(st.integers(1, 5), st.lists(st.tuples(st.floats(1, 1e6), st.integers(0, 4)), max_size=80))
-def test_however_fast_they_are_places_are_not_changed_without_end(count: int, looks: list[tuple[float, int]]) -> None:
+def test_however_fast_they_are_candidates_are_not_changed_without_end(
+    count: int, looks: list[tuple[float, int]]
+) -> None:
     async def run() -> None:
         lefts = Lefts()
         chosen = failover(count, Servers(), lefts)

@@ -1,6 +1,6 @@
 """Credential helpers: the programs ``docker-credential-NAME`` that keep secrets in a keychain or get them from a cloud.
 
-Knows their protocol; which helper is asked about which host is ``auth_files``' to say. What a helper writes is never
+Knows their protocol; which helper is asked about which host is ``auth_file``' to say. What a helper writes is never
 shown.
 
 Spec: docker-credential-helpers, "Development" (get, store, erase).
