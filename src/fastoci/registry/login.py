@@ -211,7 +211,7 @@ async def _ask(
         asked = True
         return credential
 
-    reply = await auth.request(candidate.origin, "", send, find, name=name, verified=endpoint.tls.verify)
+    reply = await auth.request(candidate.origin, "", send, find, name=name, verified=endpoint.tls.verify, ping=None)
     if reply.status != 200:
         raise await error_of(reply, hint=f"{redact(url)} is not a registry" if reply.status == 404 else "")
     reply.close()

@@ -15,6 +15,7 @@ from yarl import URL
 from fastoci.errors import (
     DeniedError,
     FastociError,
+    NotFoundError,
     RateLimitedError,
     RegistryError,
     UnauthorizedError,
@@ -301,7 +302,115 @@ async def test_without_a_way_in_the_error_says_what_is_missing(challenge: str) -
     async with serving(lambda asked: unauthorized(challenge)) as server, client() as registry:
         with pytest.raises(UnauthorizedError, match=r"authentication required: no credentials for 127\.0\.0\.1"):
             await resolve(registry, server.address)
-        assert len(server.asked) == 1
+        asked_how = ["/v2/"] * (challenge != 'Basic realm="x"')
+        assert server.paths() == ["/v2/team/app/manifests/1", *asked_how]
+
+
+def hidden(refusal: Raw, challenge: str, token: Raw | None = None) -> Callable[[Asked], Raw]:
+    """A registry that shows an image to those with a credential, and says only at /v2/ that it takes any."""
+
+    def script(asked: Asked) -> Raw:
+        if asked.path == "/token":
+            return token or answer(404)
+        if asked.headers.get("authorization") in (BASIC, "Bearer t0"):
+            return OK
+        return unauthorized(challenge) if asked.path == "/v2/" else refusal
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer(400),
+        answer(401),
+        answer(403),
+        answer(404),
+        unauthorized("Negotiate"),
+        answer(404, b"x" * (1 << 20)),
+        answer(404, end="close"),
+    ],
+)
+async def test_credentials_are_offered_to_a_registry_that_hides_from_strangers(refusal: Raw) -> None:
+    script = hidden(refusal, 'Basic realm="x"')
+    async with serving(script) as server, client(ME, connections=1) as registry:
+        for path in ("team/app", "team/app", "team/other"):
+            assert await resolve(registry, server.address, path) == MANIFEST
+        app, other = "/v2/team/app/manifests/1", "/v2/team/other/manifests/1"
+        assert server.paths() == [app, "/v2/", app, app, other, other]  # /v2/ once
+
+
+async def test_a_refusal_that_names_the_way_in_is_enough() -> None:
+    refusal = answer(403, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    async with serving(hidden(refusal, "Negotiate")) as server, client(ME) as registry:
+        assert await resolve(registry, server.address) == MANIFEST
+        assert "/v2/" not in server.paths()
+
+
+@pytest.mark.parametrize("credential", [None, ME])
+async def test_a_token_is_asked_for_where_only_v2_names_the_service(credential: Credential | None) -> None:
+    address = ""
+
+    def script(asked: Asked) -> Raw:
+        challenge = f'Bearer realm="http://{address}/token",service="svc"'
+        return hidden(answer(404), challenge, as_json({"token": "t0"}))(asked)
+
+    async with serving(script) as server, client(credential) as registry:
+        address = server.address
+        assert await resolve(registry, server.address) == MANIFEST
+        (token,) = (asked for asked in server.asked if asked.path == "/token")
+        assert ("scope", "repository:team/app:pull") in token.query
+        assert token.headers.get("authorization") == (None if credential is None else BASIC)
+
+
+@pytest.mark.parametrize("credential", [None, ME])
+@pytest.mark.parametrize(
+    "top", [answer(200), answer(404), unauthorized(""), unauthorized("Negotiate"), Raw(b"", "close")]
+)
+async def test_what_is_not_there_stays_so_where_nobody_asks_for_credentials(
+    credential: Credential | None, top: Raw
+) -> None:
+    async with serving(lambda asked: top if asked.path == "/v2/" else answer(404)) as server:
+        async with client(credential) as registry:
+            with pytest.raises(NotFoundError):
+                await resolve(registry, server.address)
+        assert all("authorization" not in asked.headers for asked in server.asked)
+
+
+async def test_a_stranger_without_a_token_is_told_what_the_registry_said() -> None:
+    address = ""
+
+    def script(asked: Asked) -> Raw:
+        return hidden(answer(404), f'Bearer realm="http://{address}/token"', answer(401))(asked)
+
+    async with serving(script) as server, client() as registry:
+        address = server.address
+        with pytest.raises(NotFoundError):
+            await resolve(registry, server.address)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_credentials_are_offered_on_no_word_of_another_host(status: int) -> None:
+    async with serving(lambda asked: unauthorized('Basic realm="x"')) as evil:
+
+        def redirected(asked: Asked) -> Raw:
+            return answer(307, headers={"Location": f"http://{evil.address}{asked.path}"})
+
+        async with serving(lambda asked: redirected(asked) if asked.path == "/v2/" else answer(status)) as server:
+            async with client(ME) as registry:
+                with pytest.raises(RegistryError):
+                    await resolve(registry, server.address)
+            assert all("authorization" not in asked.headers for asked in (*server.asked, *evil.asked))
+
+        async with serving(lambda asked: answer(status)) as other:
+
+            def moved(asked: Asked) -> Raw:
+                return answer(307, headers={"Location": f"http://{other.address}/x"})
+
+            async with serving(moved) as server, client(ME) as registry:
+                with pytest.raises(RegistryError):
+                    await resolve(registry, server.address)
+                assert [asked.path for asked in (*server.asked, *other.asked)] == ["/v2/team/app/manifests/1", "/x"]
 
 
 async def test_wrong_basic_credentials_are_sent_once() -> None:

@@ -79,7 +79,7 @@ class Client:
         async def send(authorization: str | None) -> Reply:
             return await self.transport.request("GET", url, headers={}, authorization=authorization)
 
-        reply = await self.auth.request(Origin.of(url), scope, send, self.find, name="r.test")
+        reply = await self.auth.request(Origin.of(url), scope, send, self.find, name="r.test", verified=True, ping=None)
         if reply.status != 200:
             raise await error_of(reply)
         body = await reply.read(100)
@@ -269,7 +269,7 @@ async def test_a_search_for_credentials_that_fails_ends_the_request() -> None:
             return await client.transport.request("GET", url, headers={}, authorization=authorization)
 
         with pytest.raises(CredentialError):
-            await client.auth.request(Origin.of(url), SCOPE, send, fail, name="r.test")
+            await client.auth.request(Origin.of(url), SCOPE, send, fail, name="r.test", verified=True, ping=None)
 
 
 async def test_a_strict_one_asks_nobody_for_a_token_without_the_credential() -> None:
@@ -324,7 +324,9 @@ async def test_a_token_that_ran_out_while_its_first_request_waited_is_replaced()
                 realm.now += 3.0
             return await client.transport.request("GET", url, headers={}, authorization=authorization)
 
-        reply = await client.auth.request(Origin.of(url), SCOPE, send, client.find, name="r.test")
+        reply = await client.auth.request(
+            Origin.of(url), SCOPE, send, client.find, name="r.test", verified=True, ping=None
+        )
         assert await reply.read(10) == b"ok"
         reply.close()
     assert len(realm.tokens()) == 2

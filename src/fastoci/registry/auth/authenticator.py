@@ -7,6 +7,8 @@ Rules:
 2. A token that was never good is not fetched again: only one that is due, one that was good before, or one for a wider
    scope is.
 3. A credential, and a token, goes to the registry's own origin. Whoever a redirect leads to gets none.
+4. Some registries hide from strangers what needs a login (400, 403, 404), or do not say how to log in. They are asked
+   once, at ``/v2/``, and what they ask for there is offered.
 
 Spec: distribution-spec token authentication; RFC 6750; RFC 7617.
 """
@@ -21,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from fastoci.errors import FastociError
+from fastoci.errors import FastociError, RegistryError, TransportError
 from fastoci.registry.auth import challenge
 from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
@@ -35,10 +37,12 @@ from fastoci.registry.http.urls import Origin
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
 _SCOPES: Final = 8  # of one token
 _SENDS: Final = 4  # of one request: short lives may end while it waits for a connection
+_HIDING: Final = frozenset({400, 403, 404})  # what registries say to strangers of that which needs a login
 
 _Key = tuple[Origin, str]
 Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this Authorization header if there is one
 Find = Callable[[], Awaitable[Credential | None]]
+Ping = Callable[[], Awaitable[Reply]]  # asks for /v2/, without credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Authenticator:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._grants: dict[_Key, _Grant] = {}
         self._pending: dict[_Key, asyncio.Task[_Grant]] = {}
+        self._pinged: dict[Origin, tuple[Challenge, ...]] = {}  # what /v2/ asks for
+        self._pings: dict[Origin, asyncio.Lock] = {}
 
     async def aclose(self) -> None:
         """End token requests that are under way."""
@@ -81,7 +87,7 @@ class Authenticator:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def request(
-        self, origin: Origin, scope: str, send: Send, find: Find, *, name: str, verified: bool = True
+        self, origin: Origin, scope: str, send: Send, find: Find, *, name: str, verified: bool, ping: Ping | None
     ) -> Reply:
         """Send a request until it is authorized; the answer has any status but 401.
 
@@ -92,38 +98,75 @@ class Authenticator:
             find: the credential; called only when it is asked for.
             name: the registry as the user knows it, for messages.
             verified: certificates of ``origin`` are checked.
+            ping: asks how to log in, when a refusal does not say it.
         Raises:
-            UnauthorizedError: 401, and nothing or nothing more to try; or the token service may not be asked, or
-                answers nonsense.
+            UnauthorizedError: 401, and nothing more to try; or the token service may not be asked, or answers nonsense.
             CredentialError: a helper or plugin fails.
-            RegistryError, TransportError: no answer, or none that is useful, of registry or token service.
+            RegistryError, TransportError: no answer, or none that is useful, of registry or token service; it hides.
         """
         key = (origin, scope)
         sent = await self._first(key, verified)
         credential: Credential | None = None
         for count in itertools.count(1):
             reply = await send(sent)
-            asks = reply.header("WWW-Authenticate") if reply.status in (401, 403) else ""
-            challenges = parsed(challenge.parse, asks) or ()
+            challenges = _challenges(reply) if reply.status in (401, *_HIDING) else ()
             wider = self._wider(key, challenges) if reply.origin == origin else ()
-            if reply.status != 401 and not (reply.status == 403 and wider and count < _SENDS):
+            hides = ping is not None and sent is None and reply.status in _HIDING and reply.origin == origin
+            if reply.status != 401 and not hides and not (reply.status == 403 and wider and count < _SENDS):
                 self._prove(key, sent)
                 return reply
             if reply.origin != origin:
                 # Whoever the registry redirects to gets no credential, whatever it asks for.
                 raise await error_of(reply, hint="asked by the host of a redirect")
-            if count == 1:
+            if count == 1 and not hides:
                 credential = await _found(find, reply)
-            hint = (
-                f"no credentials for {name}" if credential is None else f"the credentials for {name} were not accepted"
-            )
-            refused = await error_of(reply, hint=hint)
-            if count == _SENDS:
-                raise refused
-            sent = await self._answer(key, challenges, credential, rejected=sent, wider=wider, verified=verified)
+            refused = await error_of(reply, hint="" if hides else _why(name, credential, sent))
+            if sent is None and ping is not None:
+                challenges = await self._ask_how(origin, ping, challenges)
+            if hides:
+                credential, sent = await self._offer(key, challenges, find, refused, verified)
+                continue
+            again = count < _SENDS
+            sent = await self._answer(key, challenges, credential, sent, wider, verified) if again else None
             if sent is None:
                 raise refused
         raise AssertionError
+
+    async def _ask_how(self, origin: Origin, ping: Ping, known: Sequence[Challenge]) -> Sequence[Challenge]:
+        """The ``known`` challenges if they can be answered, else what ``/v2/`` asks for, which is asked once."""
+        if _usable(known):
+            return known
+        async with self._pings.setdefault(origin, asyncio.Lock()):
+            if origin not in self._pinged:
+                try:
+                    reply = await ping()
+                except (RegistryError, TransportError):
+                    return known
+                reply.close()
+                asks = reply.status == 401 and reply.origin == origin
+                self._pinged[origin] = _challenges(reply) if asks else ()
+        return self._pinged[origin] or known
+
+    async def _offer(
+        self, key: _Key, challenges: Sequence[Challenge], find: Find, refused: FastociError, verified: bool
+    ) -> tuple[Credential | None, str]:
+        """The credential, and the header to send, where a registry hides something from strangers.
+
+        Raises:
+            RegistryError: ``refused``, when nothing is asked for, or there is nothing to offer.
+        """
+        if not _usable(challenges):
+            raise refused
+        credential = await find()
+        try:
+            header = await self._answer(key, challenges, credential, None, (), verified)
+        except (RegistryError, TransportError) as error:
+            if credential is None:
+                raise refused from error  # a token for strangers was worth a try
+            raise
+        if header is None:
+            raise refused
+        return credential, header
 
     async def _first(self, key: _Key, verified: bool) -> str | None:
         """The header to send first: None when the registry has not asked for one yet."""
@@ -154,7 +197,6 @@ class Authenticator:
         key: _Key,
         challenges: Sequence[Challenge],
         credential: Credential | None,
-        *,
         rejected: str | None,
         wider: tuple[str, ...],
         verified: bool,
@@ -211,6 +253,23 @@ async def _found(find: Find, reply: Reply) -> Credential | None:
     except BaseException:
         reply.close()
         raise
+
+
+def _challenges(reply: Reply) -> Sequence[Challenge]:
+    return parsed(challenge.parse, reply.header("WWW-Authenticate")) or ()
+
+
+def _why(name: str, credential: Credential | None, sent: str | None) -> str:
+    """What to say of a 401."""
+    if credential is None:
+        return f"no credentials for {name}"
+    if sent is None:
+        return f"the credentials for {name} were not sent: it does not ask for such"
+    return f"the credentials for {name} were not accepted"
+
+
+def _usable(challenges: Sequence[Challenge]) -> bool:
+    return _bearer(challenges) is not None or any(each.scheme == "basic" for each in challenges)
 
 
 def _bearer(challenges: Sequence[Challenge]) -> Challenge | None:

@@ -8,6 +8,7 @@ Spec: distribution-spec v1.1, token authentication.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 
 from fastoci.errors import RegistryError
@@ -88,20 +89,15 @@ class RepositorySession:
             RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
         """
         endpoint = candidate.endpoint
-        url = parse_url(f"{candidate.base}/{endpoint.path}/{path}")
+        own = {**self._credentials.headers, **endpoint.fields}
+        plain = RequestOptions(own=own, tls=endpoint.tls, connect_s=endpoint.connect_s)
+        options = replace(plain, manifest=method == "GET" and path.startswith("manifests/"))
+        url = parse_url(f"{candidate.base}/{endpoint.path}/{path}").extend_query(endpoint.query)
+        top = parse_url(f"{candidate.base}/").extend_query(endpoint.query)
 
         async def send(authorization: str | None) -> Reply:
             return await self._transport.request(
-                method,
-                url.extend_query(endpoint.query) if endpoint.query else url,
-                headers=headers,
-                authorization=authorization,
-                options=RequestOptions(
-                    own={**self._credentials.headers, **endpoint.fields},
-                    tls=endpoint.tls,
-                    connect_s=endpoint.connect_s,
-                    manifest=method == "GET" and path.startswith("manifests/"),
-                ),
+                method, url, headers=headers, authorization=authorization, options=options
             )
 
         return await self._auth.request(
@@ -111,4 +107,5 @@ class RepositorySession:
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
             name=endpoint.domain,
             verified=endpoint.tls.verify,
+            ping=lambda: self._transport.request("GET", top, headers={}, options=plain),
         )

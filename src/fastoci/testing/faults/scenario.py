@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 Host = Literal["registry", "cdn", "mirror", "evil", "plain", "metadata"]
-What = Literal["any", "api", "bare", "head", "reused", "token", "manifest", "config", "layer", "first", "later"]
+What = Literal[
+    "any", "api", "bare", "hidden", "head", "reused", "token", "manifest", "config", "layer", "first", "later"
+]
 Framing = Literal[
     "length", "close", "chunked", "tiny", "unended", "overflow", "negative", "linefeed", "overrun", "both"
 ]
@@ -68,8 +70,8 @@ class Rule:
 
     ``layer`` is any GET of the image's big layer; ``first`` one without a Range or with one from byte 0; ``later`` one
     from another byte; ``manifest`` and ``config`` are GETs too, ``head`` is any HEAD, ``reused`` any request but the
-    first of a connection, ``api`` any request but for a token, ``bare`` one of these without credentials. Each rule
-    counts for itself; the first rule that applies wins.
+    first of a connection, ``api`` any request but for a token, ``bare`` one of these without credentials, ``hidden``
+    one of those that is not for ``/v2/``. Each rule counts for itself; the first rule that applies wins.
     """
 
     what: What

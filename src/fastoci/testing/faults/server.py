@@ -283,6 +283,8 @@ class FaultServer:
             kinds.add("api")
             if "authorization" not in request.headers:
                 kinds.add("bare")
+                if path != "/v2/":
+                    kinds.add("hidden")
         if request.method == "HEAD":
             kinds.add("head")
             return kinds

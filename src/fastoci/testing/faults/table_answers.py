@@ -100,7 +100,7 @@ ANSWERS: Final = (
             case=str(status),
             rules=(Rule("head", Tweak(status=status)),),
         )
-        for status in (405, 404, 501)
+        for status in (405, 404, 501, 401, 403, 406, 500, 503)
     ),
     _digest("wrong", "sha256:" + "0" * 64),
     _digest("missing", ""),

@@ -1,13 +1,14 @@
-"""Scenarios N24 to N46: redirects, other hosts, and who gets credentials."""
+"""Scenarios N24 to N46 and N77: redirects, other hosts, and who gets credentials."""
 
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, Literal
 
 from fastoci.testing.faults.scenario import ENDLESS, Expect, Host, Rule, Scenario, Tweak
 
 _METADATA: Final = "http://169.254.169.254/fastoci-canary"
+_LOGINS: Final[tuple[Literal["basic", "bearer"], ...]] = ("basic", "bearer")
 _STRAY: Final[tuple[Host, ...]] = ("metadata", "plain")
 
 
@@ -55,6 +56,13 @@ def _challenge(case: str, *lines: str) -> Scenario:
     rules = (Rule("bare", tweak),)
     title = "a challenge in another form"
     return Scenario("N43", title, must, "either", case=case, rules=rules, auth="bearer")
+
+
+def _hidden(status: int, auth: Literal["basic", "bearer"]) -> Scenario:
+    must = "asks at /v2/ how to log in"
+    rules = (Rule("hidden", Tweak(status=status)),)
+    title = "a registry that shows strangers nothing"
+    return Scenario("N77", title, must, "ok", case=f"{status}-{auth}", rules=rules, auth=auth)
 
 
 _BEARER: Final = 'Bearer realm="$registry/token",service="fastoci.testing",scope="repository:$name:pull"'
@@ -307,4 +315,5 @@ HOSTS: Final = (
         cdn_uses=0,
         proxy=True,
     ),
+    *(_hidden(status, auth) for status in (400, 401, 403, 404) for auth in _LOGINS),
 )
