@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
-from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.errors import BlobNotFoundError, ConfigError, StoreError
 from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
@@ -362,7 +362,16 @@ def pull(
 
 
 def default_store() -> Path:
-    """The store by default: one for the machine when root, else one for the user."""
+    """The store by default: one for the machine when root, else one for the user.
+
+    Raises:
+        ConfigError: the user has no home directory.
+    """
     if os.geteuid() == 0:
         return Path("/var/lib/fastoci")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fastoci"
+    if given := os.environ.get("XDG_DATA_HOME"):
+        return Path(given, "fastoci")
+    home = path_walk.home(os.environ)
+    if home is None:
+        raise ConfigError(f"HOME is not set, and no user has the number {os.geteuid()}: name the store's directory")
+    return home / ".local" / "share" / "fastoci"

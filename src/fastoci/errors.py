@@ -5,6 +5,7 @@
     FastociError
       FormatError                 these bytes are not what their type says
         ReferenceSyntaxError        a reference does not parse
+        ConfigError                 a file that configures this, or what a variable says, cannot be used
       UnsupportedError            well formed, but nothing here can act on it
         PlatformError               the index holds no such platform
       CredentialError             credentials cannot be had, or not kept    .program
@@ -106,6 +107,12 @@ class FormatError(FastociError):
 
 class ReferenceSyntaxError(FormatError):
     """A reference, digest or platform does not parse."""
+
+    exit_code = 2
+
+
+class ConfigError(FormatError):
+    """A configuration, auth or certificate file, or what the environment names or says, cannot be used as it is."""
 
     exit_code = 2
 

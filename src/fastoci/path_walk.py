@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -47,6 +49,16 @@ def absolute(path: str | os.PathLike[str]) -> Path:
         return Path(path).absolute()
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the working directory has been removed", path=str(path)) from error
+
+
+def home(environ: Mapping[str, str]) -> Path | None:
+    """The user's home directory: ``HOME``, else what the user database says; None where neither says any."""
+    if environ.get("HOME"):
+        return Path(environ["HOME"])
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
 
 
 def open_directory(path: Path, *, make: int | None = None, exact: bool = False) -> int:

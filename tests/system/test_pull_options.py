@@ -86,7 +86,7 @@ def test_mirrors_are_those_of_the_option(
 @pytest.mark.parametrize("option", ["--registries-conf", "--hosts-dir", "--cert-dir"])
 def test_what_an_option_names_must_be_there(cli: Cli, tmp_path: Path, option: str) -> None:
     done = cli("pull", "127.0.0.1:1/app", "--store", tmp_path / "store", option, tmp_path / "absent")
-    assert done.returncode == 7, done.stderr
+    assert done.returncode == 2, done.stderr
     assert str(tmp_path / "absent") in done.stderr
 
 
@@ -118,3 +118,13 @@ def test_one_connection_is_enough(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--connections", "0"], ["--max-wait", "soon"]])
 def test_what_cannot_be_is_a_wrong_usage(cli: Cli, arguments: list[str]) -> None:
     assert cli("pull", "app", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"auths": []}'])
+def test_a_wrong_auth_file_is_a_usage_error(cli: Cli, tmp_path: Path, content: str | None) -> None:
+    auth = tmp_path / "auth.json"
+    if content is not None:
+        auth.write_text(content)
+    for command in (("pull", "127.0.0.1:1/app", "--store", tmp_path / "store"), ("login", "--get-login", "r.test")):
+        done = cli(*command, "--authfile", auth)
+        assert (done.returncode, str(auth) in done.stderr) == (2, True), done.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci.aio import when_free
-from fastoci.errors import ConnectError, CredentialError, FormatError, ReferenceSyntaxError, TimedOutError
+from fastoci.errors import ConfigError, ConnectError, CredentialError, ReferenceSyntaxError, TimedOutError
 from fastoci.image.reference import Reference
 from fastoci.path_walk import absolute
 from fastoci.registry.auth import auth_file
@@ -61,7 +61,7 @@ async def login(
         UnauthorizedError: the registry does not take them, or they may not be sent to its token service.
         RegistryError, TransportError: it cannot be asked.
         CredentialError: the file names a helper that does not keep them, or would keep them for more than ``host``.
-        FormatError, StoreError: a file is not what it should be (docs/mirrors.md), or the auth file cannot be written.
+        ConfigError, StoreError: a file is not what it should be (docs/mirrors.md), or the auth file cannot be written.
     """
     key, there = _key(host)
     credential = Credential(user, password)
@@ -90,7 +90,7 @@ async def logout(
     Raises:
         ReferenceSyntaxError: ``host`` is not a registry.
         CredentialError: a helper fails.
-        FormatError, StoreError: the file is not an auth file, or cannot be written.
+        ConfigError, StoreError: the file is not an auth file, or cannot be written.
     """
     path = absolute(auth_file.writable(None if authfile is None else Path(authfile), environ))
     wanted = None if host is None else _key(host)[0]
@@ -101,7 +101,7 @@ async def logout(
     removing = partial(edit, path, lambda found: _remove(found, wanted, path, gone))
     await when_free(lambda: asyncio.to_thread(removing), within_s=_LOCK_S)
     helpers = CredentialHelpers(environ)
-    for domain in dict.fromkeys([*gone, *file.helpers] if wanted is None else [wanted]):
+    for domain in dict.fromkeys([*gone, *_hosts(file)] if wanted is None else [wanted]):
         helper = "" if "/" in domain else file.helper(domain)
         if helper and await helpers.erase(helper, domain):
             gone.append(domain)
@@ -114,7 +114,7 @@ async def logged_in(
     """The user that a pull from ``host`` logs in as, found in all sources of credentials; None without one.
 
     Raises:
-        ReferenceSyntaxError, CredentialError, FormatError: as for ``login``.
+        ReferenceSyntaxError, CredentialError, ConfigError: as for ``login``.
     """
     key, there = _key(host)
     machine = (await asyncio.to_thread(endpoints.load, environ, os.geteuid())).registries.credential_helpers
@@ -128,7 +128,7 @@ def keep(path: Path, key: str, credential: Credential, *, helper: str) -> None:
     """Write the entry for ``key``, which is ``normal``, into an auth file; an empty one when a helper has the secret.
 
     Raises:
-        FormatError, StoreError: as for ``auth_file_edit.edit``.
+        ConfigError, StoreError: as for ``auth_file_edit.edit``.
     """
     pair = f"{credential.username}:{credential.password}"
     entry = {} if helper else {"auth": base64.b64encode(pair.encode()).decode()}
@@ -158,10 +158,15 @@ def _key(text: str) -> tuple[str, Reference]:
     return key, there
 
 
+def _hosts(file: AuthFile) -> list[str]:
+    """The hosts that a file names a helper for; which hosts a wildcard means, only a registry's name tells."""
+    return [host for host in file.helpers if "*" not in host]
+
+
 def _file(path: Path) -> AuthFile:
     try:
         return auth_file.parse(auth_file.read(path), str(path))
-    except FormatError as error:
+    except ConfigError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return AuthFile(str(path))
         raise

@@ -22,8 +22,7 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
     """The client that asks registries as ``options`` say, within ``limits``.
 
     Raises:
-        FormatError, StoreError: a configuration is wrong, or one that was named is not there.
-        CredentialError: an auth file that was named is not there.
+        ConfigError, StoreError: a configuration or auth file is wrong, or one that was named is not there.
     """
     mirrors = await asyncio.to_thread(_mirrors, options)
     return Registry(

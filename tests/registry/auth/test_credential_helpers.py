@@ -85,6 +85,20 @@ async def test_an_answer_that_is_none_is_an_error_without_its_text(helper_progra
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"username":"me","secret":"hunter2"}',
+        '{"SERVERURL":"r.test","USERNAME":"me","SECRET":"hunter2"}',
+        '\n {"Username":"me","Secret":"hunter2"}\nan update is available: {"Username":"you"}',
+        '{"Username":"me","Secret":"hunter2"}{"Username":"you","Secret":"x"}',
+    ],
+)
+async def test_an_answer_is_taken_in_any_case_and_with_text_behind_it(helper_program: Make, answer: str) -> None:
+    helper = helper_program("test", answers=answer)
+    assert await CredentialHelpers(helper.environ).get("test", "r.test") == Credential("me", "hunter2")
+
+
 async def test_a_helper_that_is_not_on_the_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(CredentialError, match="docker-credential-desktop: not found"):
         await CredentialHelpers({"PATH": str(tmp_path)}).get("desktop", "r.test")

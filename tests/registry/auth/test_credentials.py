@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.errors import CredentialError, FormatError
+from fastoci.errors import ConfigError, CredentialError
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credentials import Credentials, load
 from support.helper_programs import HelperProgram, plugin
@@ -134,10 +134,6 @@ async def test_empty_files_and_empty_entries_are_no_credentials(tmp_path: Path) 
         "[]",
         '"x"',
         '{"auths":[]}',
-        '{"auths":{"r.test":[]}}',
-        '{"auths":{"r.test":{"auth":"***hunter2***"}}}',
-        '{"auths":{"r.test":{"auth":"aHVudGVyMg=="}}}',
-        '{"auths":{"r.test":{"auth":5}}}',
         "[" * 100_000,
         '{"auths":{"r.test":{"auth":"hunter2"}',
         " " * (2 << 20),
@@ -146,15 +142,114 @@ async def test_empty_files_and_empty_entries_are_no_credentials(tmp_path: Path) 
 def test_a_broken_file_is_named_and_its_secrets_are_not(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.json"
     path.write_text(text)
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(ConfigError) as caught:
         _load(path)
     assert str(path) in str(caught.value)
     assert "hunter2" not in str(caught.value)
-    assert "aHVudGVyMg" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        "aHVudGVyMg==",
+        {"auth": "***hunter2***"},
+        {"auth": "aHVudGVyMg=="},  # a bare token
+        {"auth": "aHVudGVyMjp4e"},  # cut
+        {"auth": "aHVudGVyMjpw_w=="},  # the alphabet of URLs
+        {"auth": 5},
+        {"password": ["hunter2"]},
+    ],
+)
+async def test_a_broken_entry_fails_for_its_own_host_alone_and_shows_no_secret(tmp_path: Path, entry: object) -> None:
+    path = _write(tmp_path / "a.json", {"r.test": _auth("me", "pw"), "broken.test/team": entry})
+    credentials = _load(path)
+    assert await credentials.find("r.test", "a") == Credential("me", "pw")
+    assert await credentials.find("broken.test", "other/app") is None
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"'broken\.test/team'") as caught:
+            await credentials.find("broken.test", "team/app")
+        assert str(path) in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+        assert "aHVudGVyMg" not in str(caught.value)
+
+
+async def test_null_is_an_empty_entry(tmp_path: Path) -> None:
+    credentials = _load(_write(tmp_path / "a.json", {"r.test/team": None, "r.test": _auth("me", "pw")}))
+    assert await credentials.find("r.test", "team/app") == Credential("me", "pw")
+
+
+@pytest.mark.parametrize("width", [1, 4, 76, 77])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_line_ends_in_base64_are_as_absent(tmp_path: Path, width: int, end: str) -> None:
+    secret = "x" * 200
+    text = _auth("AWS", secret)["auth"]
+    wrapped = "".join(text[start : start + width] + end for start in range(0, len(text), width))
+    credentials = _load(_write(tmp_path / "a.json", {"r.test": {"auth": wrapped}}))
+    assert await credentials.find("r.test", "a") == Credential("AWS", secret)
+
+
+@pytest.mark.parametrize("password", ["p", "pw", "pwd"])
+async def test_base64_may_have_no_padding(tmp_path: Path, password: str) -> None:
+    text = _auth("me", password)["auth"].rstrip("=") + "\n"
+    credentials = _load(_write(tmp_path / "a.json", {"r.test": {"auth": text}}))
+    assert await credentials.find("r.test", "a") == Credential("me", password)
+
+
+async def test_the_case_of_a_member_s_name_counts_as_little_as_for_docker(
+    tmp_path: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    helper = helper_program("one", {"h.test": ("helper", "x")})
+    file = _config(
+        tmp_path / "a.json",
+        Auths={"r.test": {"Username": "me", "PASSWORD": "pw", "IdentityToken": "refresh"}, "t.test": {"Auth": "bTpw"}},
+        CREDHELPERS={"h.test": "one"},
+    )
+    credentials = load(file, environ=helper.environ)
+    assert await credentials.find("r.test", "a") == Credential("me", "pw", "refresh")
+    assert await credentials.find("t.test", "a") == Credential("m", "p")
+    assert await credentials.find("h.test", "a") == Credential("helper", "x")
+
+
+async def test_a_wildcard_in_a_host_means_whole_labels_and_comes_after_every_other_key(tmp_path: Path) -> None:
+    keys = ("*.r.test", "own.r.test", "*.r.test/team", "*.*.r.test", "*.p.test:5000", "https://*.old.test/v1/")
+    credentials = _load(_write(tmp_path / "a.json", {key: _auth(str(keys.index(key)), "x") for key in keys}))
+
+    async def user(domain: str, path: str) -> str | None:
+        found = await credentials.find(domain, path)
+        return None if found is None else keys[int(found.username)]
+
+    assert await user("a.r.test", "app") == "*.r.test"
+    assert await user("A.R.test", "team") == "*.r.test/team"
+    assert await user("a.r.test", "team/app") == "*.r.test/team"
+    assert await user("a.r.test", "teammate") == "*.r.test"
+    assert await user("own.r.test", "team/app") == "own.r.test"
+    assert await user("a.b.r.test", "app") == "*.*.r.test"
+    assert await user("a.p.test:5000", "app") == "*.p.test:5000"
+    assert await user("a.old.test", "app") == "https://*.old.test/v1/"
+    for other in ("r.test", "a.r.test.evil", "a.r.test:443", "a.p.test", "a.p.test:5001", "ar.test", "a.b.c.r.test"):
+        assert await user(other, "app") is None
+
+
+async def test_a_helper_may_be_for_all_hosts_of_a_wildcard(
+    tmp_path: Path, helper_program: Callable[..., HelperProgram]
+) -> None:
+    hosts = ("1.dkr.ecr.eu-west-1.amazonaws.com", "2.dkr.ecr.eu-west-1.amazonaws.com", "dkr.ecr.test")
+    ecr = helper_program("ecr", {host: ("AWS", host) for host in hosts})
+    helper_program("own", {hosts[1]: ("own", "x")})
+    file = _config(
+        tmp_path / "a.json", credHelpers={"*.dkr.ecr.*.amazonaws.com": "ecr", hosts[1]: "own", "*.bad.test": "../x"}
+    )
+    credentials = load(file, environ=ecr.environ)
+    assert await credentials.find(hosts[0], "app") == Credential("AWS", hosts[0])
+    assert await credentials.find(hosts[1], "app") == Credential("own", "x")
+    assert await credentials.find(hosts[2], "app") is None
+    with pytest.raises(ConfigError, match="not the name of a credential helper"):
+        await credentials.find("a.bad.test", "app")
 
 
 def test_a_named_file_that_is_absent_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="No such file"):
+    with pytest.raises(ConfigError, match="No such file"):
         _load(tmp_path / "absent.json")
 
 
@@ -188,8 +283,9 @@ async def test_a_key_without_a_scheme_wins_over_its_old_spelling(tmp_path: Path)
 async def test_a_registry_token_is_read(tmp_path: Path) -> None:
     credentials = _load(_write(tmp_path / "a.json", {"r.test": {"registrytoken": "bearer.me"}}))
     assert await credentials.find("r.test", "a") == Credential("", registry_token="bearer.me")
-    with pytest.raises(FormatError, match="'registrytoken'"):
-        _load(_write(tmp_path / "b.json", {"r.test": {"registrytoken": "a\r\nX-Evil: 1"}}))
+    broken = _load(_write(tmp_path / "b.json", {"r.test": {"registrytoken": "a\r\nX-Evil: 1"}}))
+    with pytest.raises(ConfigError, match="'registrytoken'"):
+        await broken.find("r.test", "a")
 
 
 async def test_the_variable_comes_before_the_files_and_after_a_named_one(tmp_path: Path) -> None:
@@ -203,7 +299,7 @@ async def test_the_variable_comes_before_the_files_and_after_a_named_one(tmp_pat
 
 
 def test_a_broken_variable_is_named_and_its_secrets_are_not() -> None:
-    with pytest.raises(FormatError, match="DOCKER_AUTH_CONFIG: this auth file is not JSON") as caught:
+    with pytest.raises(ConfigError, match="DOCKER_AUTH_CONFIG: this auth file is not JSON") as caught:
         load(environ={"DOCKER_AUTH_CONFIG": '{"auths": hunter2'})
     assert "hunter2" not in str(caught.value)
 
@@ -265,16 +361,19 @@ async def test_a_helper_that_fails_is_an_error_and_not_an_anonymous_pull(
 
 @pytest.mark.parametrize("name", ["../../bin/sh", "a/b", "", "-x", "a b", "a;b", "x" * 65, "a\n", 5, None])
 @pytest.mark.parametrize("place", ["credHelpers", "credsStore"])
-def test_a_helper_has_a_plain_name(tmp_path: Path, place: str, name: object) -> None:
+async def test_a_helper_has_a_plain_name(tmp_path: Path, place: str, name: object) -> None:
     if place == "credsStore" and not name:
         assert load(_config(tmp_path / "a.json", credsStore=name), environ={})  # docker writes it so
         return
     file = _config(tmp_path / "a.json", **{place: {"r.test": name} if place == "credHelpers" else name})
+    credentials = load(file, environ={})
     if name == "":
-        assert load(file, environ={})  # for docker: this host has none
+        assert await credentials.find("r.test", "a") is None  # for docker: this host has none
         return
-    with pytest.raises(FormatError, match="not the name of a credential helper"):
-        load(file, environ={})
+    with pytest.raises(ConfigError, match="not the name of a credential helper"):
+        await credentials.find("r.test", "a")
+    if place == "credHelpers":
+        assert await credentials.find("other.test", "a") is None
 
 
 def test_of_docker_s_headers_those_for_registries_are_kept(tmp_path: Path) -> None:
@@ -329,5 +428,5 @@ async def test_helpers_of_the_machine_are_asked_in_their_order_with_the_files_am
     assert users == ["first", "file", "last", None]
     alone = load(file, machine=("last",), environ=first.environ)
     assert await alone.find("file.test", "a") == Credential("last", "x")  # a list without the files leaves them out
-    with pytest.raises(FormatError, match="not the name of a credential helper"):
+    with pytest.raises(ConfigError, match="not the name of a credential helper"):
         load(file, machine=("../x",), environ={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from fastoci.errors import FastociError, FormatError, UnsupportedError
+from fastoci.errors import ConfigError
 from fastoci.registry.http.proxy import proxy_for
 
 HTTP, HTTPS, ALL = "http://plain:1", "http://tls:2", "http://all:3"
@@ -101,18 +101,18 @@ def test_a_proxy_has_its_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
+    "value",
     [
-        ("http://me:hunter2@", FormatError),
-        ("http://me:hunter2@[::1", FormatError),
-        ("http://me:hunter2@proxy.test:99999", FormatError),
-        ("me:hunter2:x:y", FormatError),
-        ("socks5://me:hunter2@proxy.test:1080", UnsupportedError),
-        ("file:///hunter2", FormatError),
+        "http://me:hunter2@",
+        "http://me:hunter2@[::1",
+        "http://me:hunter2@proxy.test:99999",
+        "me:hunter2:x:y",
+        "socks5://me:hunter2@proxy.test:1080",
+        "file:///hunter2",
     ],
 )
-def test_a_broken_proxy_is_named_by_its_variable_only(value: str, kind: type[FastociError]) -> None:
-    with pytest.raises(kind, match="HTTPS_PROXY") as caught:
+def test_a_broken_proxy_is_named_by_its_variable_only(value: str) -> None:
+    with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
         proxy_for(URL("https://r.test/"), {"HTTPS_PROXY": value})
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None

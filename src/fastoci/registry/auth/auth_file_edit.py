@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fastoci import files, locks, path_walk
-from fastoci.errors import FormatError, StoreError
+from fastoci.errors import ConfigError, StoreError
 from fastoci.registry.auth.auth_file import KIND, document
 from fastoci.registry.config import files as config_files
 
@@ -26,7 +26,7 @@ def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
     Args:
         path: absolute.
     Raises:
-        FormatError: the file is not an auth file; it is left as it is.
+        ConfigError: the file is not an auth file; it is left as it is.
         StoreBusyError: another process changes it; nothing was done.
         StoreError: it cannot be written, or is another user's.
     """
@@ -61,7 +61,7 @@ def _document(directory: int, name: str, path: Path) -> tuple[dict[str, object],
     except FileNotFoundError:
         return {}, None
     except PermissionError as error:
-        raise FormatError(f"{path}: cannot read this auth file: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot read this auth file: {error.strerror}") from error
     with open(fd, "rb") as file:
         info, above = os.fstat(fd), os.fstat(directory)
         if info.st_uid not in (0, os.geteuid(), above.st_uid):  # in /tmp: it would be given what is written

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from fastoci.errors import CredentialError
-from fastoci.registry.auth.auth_file import HUB, HUB_KEY, normal
+from fastoci.registry.auth.auth_file import HUB, HUB_KEY, named, normal
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.helper_process import run
 
 _NONE: Final = b"credentials not found in native keychain"
+_FIELDS: Final = ("Username", "Secret")
 _TOKEN_USER: Final = "<token>"  # whose secret is an identity token
 _TIMEOUT_S: Final = 30.0  # some open a dialog, or ask a cloud
 
@@ -92,12 +93,7 @@ class CredentialHelpers:
             raise CredentialError(
                 f"{program}: it failed for {where}; `echo {where} | {program} get` shows why", program=program
             )
-        try:
-            answer = json.loads(output)
-        except (ValueError, RecursionError):
-            answer = None
-        fields = [answer.get(name) for name in ("Username", "Secret")] if isinstance(answer, dict) else []
-        user, secret = fields if len(fields) == 2 else (None, None)
+        user, secret = _answer(output)
         if not isinstance(user, str) or not isinstance(secret, str):
             raise CredentialError(f"{program}: its answer for {where} has no Username and Secret", program=program)
         if user == _TOKEN_USER:
@@ -116,6 +112,16 @@ def server(domain: str) -> str:
     """A host as helpers know it."""
     host = normal(domain)
     return HUB_KEY if host == HUB else host
+
+
+def _answer(output: bytes) -> tuple[object, object]:
+    """The Username and Secret of the JSON object that an answer begins with; Go's reader wants no more of it."""
+    try:
+        found, _ = json.JSONDecoder().raw_decode(output.decode().lstrip(" \t\r\n"))
+    except (ValueError, RecursionError):
+        return None, None
+    answer = named(found, _FIELDS) if isinstance(found, dict) else {}
+    return answer.get("Username"), answer.get("Secret")
 
 
 def _program(name: str) -> str:

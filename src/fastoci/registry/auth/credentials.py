@@ -120,7 +120,7 @@ def load(
         machine: ``credential-helpers`` of ``registries.conf``, where ``containers-auth.json`` stands for the files.
         providers: the kubelet's CredentialProviderConfig, and the directory of its plugins.
     Raises:
-        FormatError: a file is not what it should be, or one that was asked for by name cannot be read.
+        ConfigError: a file is not what it should be, or one that was asked for by name cannot be read.
     """
     files = read_all(authfile, environ)
     plugins = None if providers is None else kubelet.load(*providers, environ)

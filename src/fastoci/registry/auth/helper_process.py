@@ -46,8 +46,9 @@ async def run(
         raise CredentialError(f"{program}: cannot be run: {reason}", program=program) from error
     try:
         stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop has a class of its own
-        stdin.write(given)
-        stdin.close()
+        if not stdin.is_closing():  # a program that reads nothing may be gone
+            stdin.write(given)
+            stdin.close()
         async with asyncio.timeout(timeout_s):
             whole = await output.done
     except TimeoutError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci.durations import duration_s
-from fastoci.errors import CredentialError, FormatError
+from fastoci.errors import ConfigError, CredentialError
 from fastoci.registry.auth import kubelet_match
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.helper_process import run
@@ -137,7 +137,7 @@ def load(
     Args:
         bin_dir, environ, clock: as for ``Providers``.
     Raises:
-        FormatError: it cannot be read, or is not a CredentialProviderConfig.
+        ConfigError: it cannot be read, or is not a CredentialProviderConfig.
     """
     import yaml
 
@@ -148,44 +148,44 @@ def load(
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
         # The cause is dropped: its text quotes the file, which may hold secrets in env.
-        raise FormatError(f"{config}{line}: this credential provider config is not YAML") from None
+        raise ConfigError(f"{config}{line}: this credential provider config is not YAML") from None
     if not isinstance(found, dict) or found.get("kind") != "CredentialProviderConfig":
-        raise FormatError(f"{config}: its kind is not CredentialProviderConfig")
+        raise ConfigError(f"{config}: its kind is not CredentialProviderConfig")
     if found.get("apiVersion") not in _CONFIGS:
-        raise FormatError(f"{config}: its apiVersion is not one of {', '.join(sorted(_CONFIGS))}")
+        raise ConfigError(f"{config}: its apiVersion is not one of {', '.join(sorted(_CONFIGS))}")
     entries = found.get("providers")
     if not isinstance(entries, list) or not entries:
-        raise FormatError(f"{config}: 'providers' is not a list of at least one")
+        raise ConfigError(f"{config}: 'providers' is not a list of at least one")
     read = [_provider(entry, f"{config}: providers[{index}]") for index, entry in enumerate(entries)]
     providers = tuple(provider for provider in read if provider is not None)
     if len({provider.name for provider in providers}) != len(providers):
-        raise FormatError(f"{config}: two providers have the same name")
+        raise ConfigError(f"{config}: two providers have the same name")
     return Providers(providers, bin_dir, environ, clock=clock)
 
 
 def _provider(entry: object, where: str) -> Provider | None:
     """One entry; None for a provider that only works for a pod."""
     if not isinstance(entry, dict):
-        raise FormatError(f"{where} is not an object")
+        raise ConfigError(f"{where} is not an object")
     tokens = entry.get("tokenAttributes")
     if isinstance(tokens, dict) and tokens.get("requireServiceAccount"):
         return None
     name, protocol, images = entry.get("name"), entry.get("apiVersion"), entry.get("matchImages")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise FormatError(f"{where}: 'name' is not the name of a program")
+        raise ConfigError(f"{where}: 'name' is not the name of a program")
     if protocol not in _PROTOCOLS:
-        raise FormatError(f"{where}: 'apiVersion' is not one of {', '.join(sorted(_PROTOCOLS))}")
+        raise ConfigError(f"{where}: 'apiVersion' is not one of {', '.join(sorted(_PROTOCOLS))}")
     for image in _strings(images, f"{where}: 'matchImages'"):
         try:
             kubelet_match.matches(image, "host/path")
         except ValueError:
-            raise FormatError(f"{where}: 'matchImages' has {image[:80]!r}, which is not a pattern") from None
+            raise ConfigError(f"{where}: 'matchImages' has {image[:80]!r}, which is not a pattern") from None
     if not images:
-        raise FormatError(f"{where}: 'matchImages' is empty")
+        raise ConfigError(f"{where}: 'matchImages' is empty")
     try:
         cache_s = duration_s(str(entry.get("defaultCacheDuration")))
     except ValueError:
-        raise FormatError(f"{where}: 'defaultCacheDuration' is not a duration as 12h or 30m0s") from None
+        raise ConfigError(f"{where}: 'defaultCacheDuration' is not a duration as 12h or 30m0s") from None
     return Provider(
         name, tuple(images), cache_s, protocol, _strings(entry.get("args"), f"{where}: 'args'"), _env(entry, where)
     )
@@ -195,7 +195,7 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
-        raise FormatError(f"{where} is not a list of strings")
+        raise ConfigError(f"{where} is not a list of strings")
     return tuple(value)
 
 
@@ -205,7 +205,7 @@ def _env(entry: Mapping[str, object], where: str) -> tuple[tuple[str, str], ...]
     for each in variables if isinstance(variables, list) else [None]:
         name, value = (each.get("name"), each.get("value")) if isinstance(each, dict) else (None, None)
         if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str):
-            raise FormatError(f"{where}: 'env' is not a list of objects with a name and a value")
+            raise ConfigError(f"{where}: 'env' is not a list of objects with a name and a value")
         pairs.append((name, value))
     return tuple(pairs)
 

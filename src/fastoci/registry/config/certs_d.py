@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastoci.errors import FormatError
+from fastoci.errors import ConfigError
 from fastoci.registry.config import files
 
 _LOG: Final = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class Folder:
         """The authorities, and the client's pairs of certificate and key.
 
         Raises:
-            FormatError: a certificate without its key, or a key without its certificate.
+            ConfigError: a certificate without its key, or a key without its certificate.
         """
         ca, client = [], []
         for name in self.names:
             stem, _, kind = name.rpartition(".")
             other = {"cert": f"{stem}.key", "key": f"{stem}.cert"}.get(kind)
             if other is not None and other not in self.names:
-                raise FormatError(
+                raise ConfigError(
                     f"{self.path / name}: {other} is missing beside it (an authority's file is named *.crt)"
                 )
             if kind == "crt":
@@ -74,30 +74,36 @@ def config_home(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".config") if home else None
 
 
-def scan(directory: Path) -> Mapping[str, Folder]:
-    """The hosts' directories below a directory, by their names; none when it is absent or another user's."""
-    found = {name: folder for name in _names(directory) if (folder := read(directory / name)) is not None}
+def scan(directory: Path, *, own: bool = False) -> Mapping[str, Folder]:
+    """The hosts' directories below a directory, by their names; none when it is absent or another user's.
+
+    Args:
+        own: as for ``read``.
+    """
+    names = files.names(directory) or ()
+    found = {name: folder for name in names if (folder := read(directory / name, own=own)) is not None}
     if found:
         _LOG.debug("%s: directories of %s", directory, ", ".join(found))
     return found
 
 
-def read(path: Path) -> Folder | None:
-    """One host's directory; None when it is none, or another user's."""
-    names = _names(path)
-    if not names and not path.is_dir():
+def read(path: Path, *, own: bool = False) -> Folder | None:
+    """One host's directory; None when it is none, or another user's.
+
+    Args:
+        own: it is below the user's home: what may not be read there is another user's, and as absent.
+    """
+    names = files.names(path)
+    if names is None:
         return None
+    if own:
+        hidden = {name for name in names if not os.access(path / name, os.R_OK)}
+        hidden |= {name.removesuffix(".key") + ".cert" for name in hidden}  # without its key it is none
+        names = tuple(name for name in names if name not in hidden)
     hosts, problem = None, ""
     if _HOSTS in names:
         try:
             hosts = files.read(path / _HOSTS, "configuration file")
-        except FormatError as error:
+        except ConfigError as error:
             problem = error.message
     return Folder(path, names, hosts, problem)
-
-
-def _names(directory: Path) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(os.listdir(directory)))
-    except OSError:
-        return ()  # as other tools do: what this user may not list is as if it were not there

@@ -9,16 +9,16 @@ Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from yarl import URL
 
-from fastoci.errors import DeniedError, FormatError, ReferenceSyntaxError
+from fastoci.errors import ConfigError, DeniedError, ReferenceSyntaxError
 from fastoci.image.reference import Reference
-from fastoci.registry.config import certs_d, hosts_toml, registries_conf
+from fastoci.registry.config import certs_d, files, hosts_toml, registries_conf
 from fastoci.registry.config.certs_d import Folder
 from fastoci.registry.config.hosts_toml import Host
 from fastoci.registry.config.registries_conf import Location, RegistriesConf, Registry, When
@@ -83,22 +83,29 @@ def load(
         cert_dir: certificates for every host, instead of those of ``certs.d``.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
-        FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
+        ConfigError: a file does not say what it should, or one that was asked for by name cannot be read.
     """
     registries = registries or registries_conf.named(environ)
     tables = RegistriesConf()
     if registries is not None or hosts_dir is None:
         tables = registries_conf.load(environ, uid, root=root, only=registries)
     for named in (hosts_dir, cert_dir):
-        if named is not None and not named.is_dir():
-            raise FormatError(f"{named}: this is not a directory that can be read")
-    hosts = [hosts_dir] if hosts_dir is not None else []
-    if hosts_dir is None and registries is None:
-        hosts += _containerd(environ, uid, root)
+        if named is not None and files.names(named) is None:
+            raise ConfigError(f"{named}: this is not a directory that can be read")
+    home = certs_d.config_home(environ)
+
+    def scanned(directories: Iterable[Path]) -> tuple[Mapping[str, Folder], ...]:
+        return tuple(certs_d.scan(each, own=home is not None and each.is_relative_to(home)) for each in directories)
+
+    hosts: tuple[Mapping[str, Folder], ...] = ()
+    if hosts_dir is not None:
+        hosts = (certs_d.scan(hosts_dir),)
+    elif registries is None:
+        hosts = scanned(_containerd(environ, uid, root))
     return Mirrors(
         tables,
-        tuple(certs_d.scan(directory) for directory in hosts),
-        tuple(certs_d.scan(directory) for directory in certs_d.config_directories(environ, uid, root)),
+        hosts,
+        scanned(certs_d.config_directories(environ, uid, root)),
         certs_d.read(cert_dir) if cert_dir is not None else None,
     )
 
@@ -110,7 +117,7 @@ def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tup
         tls_verify: False accepts any certificate, and plain http where https does not answer.
     Raises:
         DeniedError: the configuration blocks it.
-        FormatError: a file that concerns this host does not say what it should.
+        ConfigError: a file that concerns this host does not say what it should.
     """
     selection = _Selection(reference, config, tls_verify)
     found = [endpoint for endpoint in selection.all() if endpoint.pull or endpoint.resolve]
@@ -126,7 +133,7 @@ def own(reference: Reference, config: Mirrors, *, tls_verify: bool) -> Endpoint:
     """The registry that a reference names, whether or not it is asked for images.
 
     Raises:
-        FormatError: as ``endpoints``.
+        ConfigError: as ``endpoints``.
     """
     selection = _Selection(reference, config, tls_verify)
     return next((endpoint for endpoint in selection.all() if endpoint.origin), None) or selection.direct(reference)
@@ -194,8 +201,8 @@ class _Selection:
             return None
         return self.direct(there, insecure=location.insecure)
 
-    def _no_name(self, table: Registry, name: str) -> FormatError:
-        return FormatError(
+    def _no_name(self, table: Registry, name: str) -> ConfigError:
+        return ConfigError(
             f"{table.file}: the [[registry]] with prefix {table.prefix!r} makes {name!r} of {self._reference.name!r}, "
             "which is not of the form host[:port]/repository; write another location, or a table for this name alone"
         )

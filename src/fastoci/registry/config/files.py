@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from fastoci import files
-from fastoci.errors import FormatError
+from fastoci.errors import ConfigError
 
 FILE_SIZE: Final = 1 << 20  # bytes; a real one holds a few kilobytes
 
@@ -25,25 +26,33 @@ def read(path: Path, kind: str) -> bytes:
     Args:
         kind: what it should be, for messages: ``auth file``.
     Raises:
-        FormatError: it cannot be read (caused by the ``OSError``), or is too large to be one.
+        ConfigError: it cannot be read (caused by the ``OSError``), or is too large to be one.
     """
     try:
         data = files.read_start(path, FILE_SIZE + 1)
     except OSError as error:
         _LOG.debug("%s: not read: %s", path, error.strerror)
-        raise FormatError(f"{path}: cannot read this {kind}: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot read this {kind}: {error.strerror}") from error
     return _whole(data, path, kind)
+
+
+def names(directory: Path) -> tuple[str, ...] | None:
+    """The names in a directory, in order; None where there is none that this user may list."""
+    try:
+        return tuple(sorted(os.listdir(directory)))
+    except OSError:
+        return None
 
 
 def read_if_there(path: Path, kind: str) -> bytes | None:
     """The bytes of a file that nobody asked for by name; None when it is absent.
 
     Raises:
-        FormatError: as ``read``.
+        ConfigError: as ``read``.
     """
     try:
         return read(path, kind)
-    except FormatError as error:
+    except ConfigError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise
@@ -53,7 +62,7 @@ def read_open(file: BinaryIO, path: Path, kind: str) -> bytes:
     """The bytes of a file that is open.
 
     Raises:
-        FormatError: it is too large to be one.
+        ConfigError: it is too large to be one.
         OSError: the disk refused.
     """
     return _whole(file.read(FILE_SIZE + 1), path, kind)
@@ -61,6 +70,6 @@ def read_open(file: BinaryIO, path: Path, kind: str) -> bytes:
 
 def _whole(data: bytes, path: Path, kind: str) -> bytes:
     if len(data) > FILE_SIZE:
-        raise FormatError(f"{path}: this {kind} is larger than {FILE_SIZE} bytes")
+        raise ConfigError(f"{path}: this {kind} is larger than {FILE_SIZE} bytes")
     _LOG.debug("%s: read this %s, %d bytes", path, kind, len(data))
     return data

@@ -18,7 +18,7 @@ from typing import Final
 from yarl import URL
 
 from fastoci.durations import duration_s
-from fastoci.errors import FormatError
+from fastoci.errors import ConfigError
 from fastoci.registry.config.certs_d import Folder
 from fastoci.registry.config.registries_conf import toml
 from fastoci.registry.http.urls import parse_url
@@ -58,21 +58,21 @@ def parse(folder: Folder) -> tuple[Host, ...]:
     """The hosts in the order they are asked; the last is the server.
 
     Raises:
-        FormatError: the file cannot be read, is not TOML, or a key holds what it may not.
+        ConfigError: the file cannot be read, is not TOML, or a key holds what it may not.
     """
     if folder.problem:
-        raise FormatError(folder.problem)
+        raise ConfigError(folder.problem)
     file = folder.path / "hosts.toml"
     document = toml(folder.hosts or b"", file)
     hosts = document.get("host", {})
     if not isinstance(hosts, dict) or not all(isinstance(row, dict) for row in hosts.values()):
-        raise FormatError(f"{file}: 'host' is not a table of tables; write [host.\"https://mirror.example\"]")
+        raise ConfigError(f"{file}: 'host' is not a table of tables; write [host.\"https://mirror.example\"]")
     found = [
         _Row(row, folder.path, f"{file}: host number {n}").host(url) for n, (url, row) in enumerate(hosts.items(), 1)
     ]
     server = document.get("server", "")
     if not isinstance(server, str):
-        raise FormatError(f"{file}: server is not a string")
+        raise ConfigError(f"{file}: server is not a string")
     return *found, _Row(document, folder.path, f"{file}: the server").host(server)
 
 
@@ -88,7 +88,7 @@ class _Row:
         """The row as a value.
 
         Raises:
-            FormatError: a key has another type or form.
+            ConfigError: a key has another type or form.
         """
         base, authority = self._base(url) if url else (None, "")
         ca = tuple(self._paths("ca"))
@@ -166,5 +166,5 @@ class _Row:
             raise self._error(key, "true or false")
         return value
 
-    def _error(self, key: str, wanted: str) -> FormatError:
-        return FormatError(f"{self.where}: {key} is not {wanted}")
+    def _error(self, key: str, wanted: str) -> ConfigError:
+        return ConfigError(f"{self.where}: {key} is not {wanted}")

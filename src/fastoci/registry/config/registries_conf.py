@@ -8,13 +8,14 @@ Spec: containers-registries.conf(5), containers-registries.conf.d(5).
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from fastoci.errors import FormatError
+from fastoci.errors import ConfigError
 from fastoci.registry.config import files
 from fastoci.registry.config.certs_d import config_home
 
@@ -79,7 +80,7 @@ def load(environ: Mapping[str, str], uid: int, *, root: Path, only: Path | None 
         root: what ``/etc`` and ``/usr`` are below.
         only: the only file to read; what ``CONTAINERS_REGISTRIES_CONF_OVERRIDE`` names comes after it all the same.
     Raises:
-        FormatError: a file does not say what it should, or one that was asked for by name cannot be read.
+        ConfigError: a file does not say what it should, or one that was asked for by name cannot be read.
     """
     tables: dict[str, Registry] = {}
     helpers: tuple[str, ...] = ()
@@ -100,12 +101,12 @@ def parse(data: bytes, file: Path) -> RegistriesConf:
     """One file's tables, in its order.
 
     Raises:
-        FormatError: it is not TOML, is in the form of version 1, or a key holds what it may not.
+        ConfigError: it is not TOML, is in the form of version 1, or a key holds what it may not.
     """
     document = toml(data, file)
     old = document.get("registries")
     if isinstance(old, dict) and any(isinstance(part, dict) and part.get("registries") for part in old.values()):
-        raise FormatError(
+        raise ConfigError(
             f"{file}: [registries.search], [registries.insecure] and [registries.block] are the old form of this file; "
             "write [[registry]] tables instead, see containers-registries.conf(5)"
         )
@@ -114,7 +115,7 @@ def parse(data: bytes, file: Path) -> RegistriesConf:
     _check_conflicts(tables)
     helpers = document.get("credential-helpers", [])
     if not isinstance(helpers, list) or not all(isinstance(helper, str) for helper in helpers):
-        raise FormatError(f"{file}: credential-helpers is not a list of strings")
+        raise ConfigError(f"{file}: credential-helpers is not a list of strings")
     return RegistriesConf(tables, tuple(helpers))
 
 
@@ -122,13 +123,13 @@ def toml(data: bytes, file: Path) -> dict[str, object]:
     """The document in a TOML file.
 
     Raises:
-        FormatError: it is not TOML; says where.
+        ConfigError: it is not TOML; says where.
     """
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         problem = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
-        raise FormatError(f"{file}: not TOML: {problem}") from error
+        raise ConfigError(f"{file}: not TOML: {problem}") from error
 
 
 def _files(environ: Mapping[str, str], uid: int, root: Path, only: Path | None) -> Iterator[tuple[Path, bool]]:
@@ -148,21 +149,29 @@ def _usual(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
     if uid != 0:
         rights.append(f"registries.rootless.conf.d/{uid}")
     folders = [base / name for base in bases for name in ("registries.conf.d", *rights)]
+    found = [path for base in reversed(bases) if os.path.exists(path := base / "registries.conf")]
+    dropped = {path.name: path for folder in folders for path in _drop_ins(folder)}
     if home := config_home(environ):
-        bases.append(home / "containers")
-        folders.append(home / "containers/registries.conf.d")
-    mains = [base / "registries.conf" for base in reversed(bases)]
-    yield from [path for path in mains if path.exists()][:1]
-    dropped = {path.name: path for folder in folders for path in folder.glob("*.conf") if path.is_file()}
+        # What this user may not read there is another user's, whose HOME was kept: it is as absent.
+        own = home / "containers/registries.conf"
+        found = [own, *found] if os.access(own, os.R_OK) else found
+        own_drop_ins = _drop_ins(home / "containers/registries.conf.d")
+        dropped |= {path.name: path for path in own_drop_ins if os.access(path, os.R_OK)}
+    yield from found[:1]
     yield from (dropped[name] for name in sorted(dropped))
+
+
+def _drop_ins(folder: Path) -> Iterator[Path]:
+    names = files.names(folder) or ()
+    return (folder / name for name in names if name.endswith(".conf") and os.path.isfile(folder / name))
 
 
 def _table(row: Mapping[str, object], where: str, file: Path) -> Registry:
     prefix, location = _location(row, "prefix", where), _location(row, "location", where)
     if not location and not prefix.startswith("*."):
-        raise FormatError(f"{where} has no location")
+        raise ConfigError(f"{where} has no location")
     if "pull-from-mirror" in row:
-        raise FormatError(f"{where}: pull-from-mirror belongs to a [[registry.mirror]] table")
+        raise ConfigError(f"{where}: pull-from-mirror belongs to a [[registry.mirror]] table")
     digest_only = _flag(row, "mirror-by-digest-only", where)
     mirrors = tuple(
         _mirror(each, f"{where}, [[registry.mirror]] number {number}", digest_only)
@@ -175,14 +184,14 @@ def _table(row: Mapping[str, object], where: str, file: Path) -> Registry:
 def _mirror(row: Mapping[str, object], where: str, digest_only: bool) -> Location:
     location = _location(row, "location", where)
     if not location:
-        raise FormatError(f"{where} has no location")
+        raise ConfigError(f"{where} has no location")
     text = _string(row, "pull-from-mirror", where)
     if text and digest_only:
-        raise FormatError(f"{where}: pull-from-mirror and the registry's mirror-by-digest-only exclude each other")
+        raise ConfigError(f"{where}: pull-from-mirror and the registry's mirror-by-digest-only exclude each other")
     try:
         when = When(text or "all")
     except ValueError:
-        raise FormatError(f"{where}: pull-from-mirror is {text!r}; write all, digest-only or tag-only") from None
+        raise ConfigError(f"{where}: pull-from-mirror is {text!r}; write all, digest-only or tag-only") from None
     return Location(location, _flag(row, "insecure", where), When.DIGEST if digest_only else when)
 
 
@@ -192,7 +201,7 @@ def _check_conflicts(tables: tuple[Registry, ...]) -> None:
     for table in tables:
         first = seen.setdefault(table.origin.location or table.prefix, table)
         if (first.origin.insecure, first.blocked) != (table.origin.insecure, table.blocked):
-            raise FormatError(
+            raise ConfigError(
                 f"{table.file}: the registries {first.prefix!r} (in {first.file}) and {table.prefix!r} have the same "
                 "location, but 'insecure' or 'blocked' differ; make them alike"
             )
@@ -218,26 +227,26 @@ def _matched(name: str, prefix: str) -> int | None:
 def _rows(row: Mapping[str, object], key: str, where: str) -> list[Mapping[str, object]]:
     rows = row.get(key, [])
     if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
-        raise FormatError(f"{where}: {key!r} is not an array of tables; write [[...]] with two brackets")
+        raise ConfigError(f"{where}: {key!r} is not an array of tables; write [[...]] with two brackets")
     return rows
 
 
 def _location(row: Mapping[str, object], key: str, where: str) -> str:
     text = _string(row, key, where).rstrip("/")
     if "://" in text:
-        raise FormatError(f"{where}: {key} has a scheme; write host[:port][/path] (and insecure = true for plain http)")
+        raise ConfigError(f"{where}: {key} has a scheme; write host[:port][/path] (and insecure = true for plain http)")
     return text
 
 
 def _string(row: Mapping[str, object], key: str, where: str) -> str:
     value = row.get(key, "")
     if not isinstance(value, str):
-        raise FormatError(f"{where}: {key} is not a string")
+        raise ConfigError(f"{where}: {key} is not a string")
     return value
 
 
 def _flag(row: Mapping[str, object], key: str, where: str) -> bool:
     value = row.get(key, False)
     if not isinstance(value, bool):
-        raise FormatError(f"{where}: {key} is neither true nor false")
+        raise ConfigError(f"{where}: {key} is neither true nor false")
     return value

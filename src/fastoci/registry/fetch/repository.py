@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from fastoci._core import Buffer
 from fastoci.errors import (
+    ConfigError,
     ConnectError,
     DigestMismatchError,
     FormatError,
@@ -171,7 +172,7 @@ class Repository:
             try:
                 found = await ask(candidate, partial(failover.slow, candidate))
             except Exception as error:
-                if isinstance(error, (FormatError, IntegrityError)):
+                if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error, ConfigError):
                     error.retryable = True  # a byte may have been lost on the way
                 await failover.failed(error, candidate)
             else:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from yarl import URL
 
-from fastoci.errors import FormatError, UnsupportedError
+from fastoci.errors import ConfigError
 from fastoci.registry.http.address_policy import is_loopback
 
 
@@ -20,8 +20,7 @@ def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
     """The proxy for a request, with its credentials; None for a direct connection. This machine has no proxy.
 
     Raises:
-        FormatError: the variable that applies is not a URL.
-        UnsupportedError: its proxy speaks neither http nor https.
+        ConfigError: the variable that applies is not the URL of a proxy that speaks http or https.
     """
     host = (url.raw_host or "").lower().rstrip(".")
     own = f"{url.scheme}_proxy"
@@ -45,9 +44,9 @@ def _proxy(name: str, text: str) -> URL:
         known = False
     if not known:
         # The cause is dropped: its text may hold the proxy's credentials.
-        raise FormatError(f"{name} is not the URL of a proxy; write http://host:port") from None
+        raise ConfigError(f"{name} is not the URL of a proxy; write http://host:port") from None
     if proxy.scheme not in ("http", "https"):
-        raise UnsupportedError(f"{name} names a proxy of scheme {proxy.scheme!r}; only http and https are supported")
+        raise ConfigError(f"{name} names a proxy of scheme {proxy.scheme!r}; only http and https are supported")
     return proxy
 
 

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastoci.errors import FormatError
+from fastoci.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
         tls: whom to trust; None for the system's authorities alone.
         verify: without ``tls``, whether to check certificates.
     Raises:
-        FormatError: a file of ``tls`` cannot be used; names it.
+        ConfigError: a file of ``tls`` cannot be used; names it.
     """
     made = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
     made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -43,14 +43,14 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
             _demand_regular(path)
             made.load_verify_locations(path)
         except OSError as error:
-            raise FormatError(f"{path}: not an authority's certificate: {error.strerror or error}") from error
+            raise ConfigError(f"{path}: not an authority's certificate: {error.strerror or error}") from error
     for certificate, key in tls.client:
         try:
             _demand_regular(certificate)
             _demand_regular(key)
             made.load_cert_chain(certificate, key, password="")  # a key with a password is refused, not asked for
         except OSError as error:
-            raise FormatError(
+            raise ConfigError(
                 f"{certificate}, {key}: not a certificate and its key: {error.strerror or error}"
             ) from error
     return made
