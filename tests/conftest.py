@@ -24,6 +24,7 @@ from typing import Protocol
 import hypothesis
 import pytest
 
+from support import wait_watchdog
 from support.loop_watchdog import LIMIT_S, Watchdog
 from support.scratch import SOURCE, scratch
 
@@ -237,9 +238,10 @@ async def _tasks_end() -> AsyncIterator[None]:
 _WATCHDOG = Watchdog()
 
 
-def pytest_configure() -> None:
-    """From here on all loops are watched."""
+def pytest_configure(config: pytest.Config) -> None:
+    """From here on all loops and tests are watched."""
     _WATCHDOG.install()
+    config.pluginmanager.register(wait_watchdog.Watchdog())
 
 
 @pytest.fixture

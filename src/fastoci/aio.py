@@ -38,8 +38,8 @@ async def wait_to_end(work: Awaitable[T], *, stop: Callable[[], object] | None =
             cancelled = True
             if stop is not None:
                 stop()
-        except BaseException:  # read from the future below
-            break
+        except BaseException:  # mostly the work's own, which is read from the future below
+            cancelled = cancelled or not future.done()
     if cancelled and (future.cancelled() or future.exception() is not None):
         raise asyncio.CancelledError from (None if future.cancelled() else future.exception())
     return future.result(), cancelled
@@ -68,6 +68,7 @@ async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
 
     Raises:
         Exception: of the task that failed; of several, an ``IntegrityError`` first.
+        asyncio.CancelledError: this task was cancelled, or one of them by somebody else.
     """
     tasks = list(tasks)
     try:
@@ -80,7 +81,7 @@ async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
     errors.sort(key=lambda error: not isinstance(error, IntegrityError))
     if errors:
         raise errors[0]
-    if cancelled:
+    if cancelled or any(task.cancelled() for task in done):
         raise asyncio.CancelledError
 
 

@@ -108,8 +108,12 @@ class Engine:
         store = await Threads.acquire(open_store, Store.close)
         for refused in store.left_out:
             observer(Warned("", str(refused)))
-        worker = WorkerPool(limits.workers)
-        buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
+        try:
+            buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
+            worker = WorkerPool(limits.workers)
+        except BaseException:
+            store.close()
+            raise
         scheduler = Scheduler(worker, buffers, limits, observer)
         unpacker = Unpacker(worker, buffers, limits, observer)
         stored = Stored(store, scheduler, worker, buffers, observer)

@@ -1,4 +1,4 @@
-"""A few threads that wait for the disk, so that an fsync never takes a thread from hashing.
+"""Threads, and a few of them that wait for the disk, so that an fsync never takes a thread from hashing.
 
 Knows no files: work is any function, which may call ``check`` to end early when nobody waits for it any more.
 """
@@ -42,11 +42,59 @@ def check() -> None:
         raise _StoppedError
 
 
+class Executor(ThreadPoolExecutor):
+    """Threads up to a number; where the machine allows no more, those that are there do all the work.
+
+    Raises:
+        RuntimeError: not even the first thread can be started.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, thread_name_prefix=name)
+        self.closed = False
+        self.submit(_nothing)
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Run ``work`` after all that was started before. Whatever it raises is the future's.
+
+        Raises:
+            RuntimeError: the threads have ended; ``work`` never runs.
+        """
+        outcome: Future[T] = Future()
+
+        def run() -> None:
+            if not outcome.set_running_or_notify_cancel():
+                return
+            try:
+                outcome.set_result(work())
+            except StopIteration as error:  # asyncio's futures take none, and would stay without an end
+                outcome.set_exception(RuntimeError(f"{error!r} on a thread"))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        try:
+            self.submit(run)
+        except RuntimeError:
+            if self.closed and outcome.cancel():
+                raise
+            # else no further thread could be started: it waits for one of those that are there
+        return outcome
+
+    def close(self) -> None:
+        """End the threads, after all that was started. Idempotent."""
+        self.closed = True
+        self.shutdown()
+
+
+def _nothing() -> None:
+    """Work that is over at once."""
+
+
 class Threads:
     """Runs functions for tasks of one event loop. ``start`` may be called from any thread."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fastoci-store")
+        self._executor = Executor(_THREADS, "fastoci-store")
 
     async def run(self, work: Callable[[], T]) -> T:
         """What ``work`` returns. Once started it is waited for, also by a task that is cancelled meanwhile.
@@ -73,7 +121,7 @@ class Threads:
             finally:
                 _work.stopped = None
 
-        future = asyncio.get_running_loop().run_in_executor(self._pool, stoppable)
+        future = asyncio.wrap_future(self._executor.start(stoppable))
         try:
             return await asyncio.shield(future), False
         except asyncio.CancelledError:
@@ -103,8 +151,8 @@ class Threads:
 
     def start(self, work: Callable[[], T]) -> Future[T]:
         """Run ``work`` after all that was started before."""
-        return self._pool.submit(work)
+        return self._executor.start(work)
 
     def close(self) -> None:
         """End the threads; nothing is started any more. Idempotent."""
-        self._pool.shutdown()
+        self._executor.close()

@@ -143,12 +143,14 @@ class Verifying:
             shares = [buffers[start : start + each] for start in range(0, len(buffers), each)]
             await self._all(rehash, shares)
         finally:
-            ticking.cancel()
-            await asyncio.wait([ticking])
             for buffer in buffers:
                 buffer.release()
+            ticking.cancel()
+            _, cancelled = await wait_to_end(asyncio.wait([ticking]))
             if cursor_file is not None:
                 await self._worker.finish(lambda: _save(cursor_file, counts))
+        if cancelled:
+            raise asyncio.CancelledError
         self._observe(VerifyProgress(counts.blobs, counts.size))
 
     async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Buffer]]) -> None:

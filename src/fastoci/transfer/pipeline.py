@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
-from fastoci.errors import IntegrityError
 from fastoci.stream.sink import Sink, StoppableSink
 from fastoci.stream.verify import Verified, Verifier, hash_buffers
 
@@ -52,7 +52,7 @@ class Pipeline:
         self.busy = False  # is queued, or at work; changed under the workers' lock
         self.sink = sink
         self.verifier = verifier
-        self.error: Exception | None = None  # set by a thread; nothing follows
+        self.error: BaseException | None = None  # whatever a thread raised first; nothing follows
         self.proof: Verified | None = None  # after ``finish``
         self._workers = workers
         self._progressed = progressed
@@ -64,12 +64,17 @@ class Pipeline:
         """All buffers are through: close the sink, and hold the stream against what was promised."""
         self._raise()
         await self._workers.run(self.sink.finish, stop=stop)
+        self._raise()  # what ``progressed`` said meanwhile
         if self.verifier is not None:
             self.proof = self.verifier.proof()
 
     def _raise(self) -> None:
         if self.error is not None:
             raise self.error
+
+    def fail(self, error: BaseException) -> None:
+        """On any thread: nothing more may be used; whoever waits for this pipeline gets the error."""
+        self.error = self.error or error
 
     def take(self) -> Buffer | None:
         """On a thread: the next buffer, None when ``abort`` took it away."""
@@ -82,9 +87,18 @@ class Pipeline:
         """On a thread: the stage is done with a buffer."""
         buffer.release()
 
-    def passed(self, size: int) -> None:
-        """On a thread: ``size`` bytes are through."""
-        self._through += size
+    def use(self, buffer: Buffer) -> None:
+        """On a thread: give a buffer that was hashed to the sink, and let go of it."""
+        try:
+            if self.error is None:
+                self.sink.feed(buffer)
+                self._through += len(buffer)
+        except BaseException as error:
+            self.fail(error)
+        try:
+            self.let_go(buffer)
+        except BaseException as error:  # it was released before, or is still lent to somebody
+            self.fail(error)
 
     def wants_more(self) -> bool:
         """Under the workers' lock: there is another buffer to work on."""
@@ -99,7 +113,10 @@ class Pipeline:
         self._changed.set()
         if self._through > self._reported:
             size, self._reported = self._through - self._reported, self._through
-            self._progressed(size)
+            try:
+                self._progressed(size)
+            except BaseException as error:
+                self.fail(error)
 
     async def _wait_while(self, condition: Callable[[], bool]) -> None:
         while condition():
@@ -127,12 +144,20 @@ class PushPipeline(Pipeline):
         super().__init__(workers, sink, verifier, progressed=progressed)
         self._depth = depth
 
+    def let_go(self, buffer: Buffer) -> None:
+        """On a thread: the stage is done with a buffer."""
+        buffer.release()
+        super().let_go(buffer)
+
     async def feed(self, buffer: Buffer) -> None:
         """Hand a buffer over, with its reference; waits while ``depth`` buffers are queued.
 
         Raises: what the stage raised on an earlier buffer; ``abort`` gives this one back.
+            ValueError: it was released before.
         """
-        self._queue.append(buffer)
+        # A reference of its own: else, when a source releases what it gave away, the memory is another's between the
+        # hash and the sink.
+        self._queue.append(buffer.retain())
         self._workers.schedule(self)
         await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
         self._raise()
@@ -159,7 +184,8 @@ class PushPipeline(Pipeline):
 
     def _drop(self) -> None:
         while (buffer := self.take()) is not None:
-            buffer.release()
+            with suppress(ValueError):  # the source has released it, too
+                self.let_go(buffer)
 
 
 class BufferMaker(Protocol):
@@ -213,7 +239,7 @@ class PullPipeline(Pipeline):
         self._own = frozenset(buffers)
         self._free = list(buffers)
         self._partial: Buffer | None = None  # begun, and waits for more input
-        self._failure: Exception | None = None  # of the maker; counts when what it made before is through
+        self._failure: BaseException | None = None  # of the maker; counts when what it made before is through
         self._stopped = False
         self._steps = 0
         workers.count_maker(1)
@@ -252,9 +278,9 @@ class PullPipeline(Pipeline):
         self._give_back()
         await self._workers.finish(self.sink.abort)
 
-    def fail(self, error: Exception) -> None:
-        """On the loop: nothing more may be made or used."""
-        self.error = self.error or error
+    def fail(self, error: BaseException) -> None:
+        """On any thread: nothing more may be made or used; whoever waits for this pipeline gets the error."""
+        super().fail(error)
         self._stop_sink()
 
     def make(self) -> None:
@@ -263,7 +289,7 @@ class PullPipeline(Pipeline):
         self._partial = None
         try:
             made = None if self._stopped else self._maker.make(out)
-        except Exception as error:
+        except BaseException as error:
             self._failure = error
             made = out if len(out) else None
         if made is not None:
@@ -336,21 +362,24 @@ class PullPipeline(Pipeline):
 
 
 def advance(pipelines: list[Pipeline]) -> None:
-    """On a thread: hash one buffer of each pipeline, all in lanes, then give each to its sink, and let go of it."""
-    work = [(pipeline, buffer) for pipeline in pipelines if (buffer := pipeline.take()) is not None]
+    """On a thread: hash one buffer of each pipeline, all in lanes, then give each to its sink, and let go of it.
+
+    Whatever is raised meanwhile becomes the error of the pipeline that it is of, and of all when that cannot be told.
+    """
+    work = []
+    for pipeline in pipelines:
+        try:
+            if (buffer := pipeline.take()) is not None:
+                work.append((pipeline, buffer))
+        except BaseException as error:
+            pipeline.fail(error)
     try:
         _hash(work)
-        for pipeline, buffer in work:
-            if pipeline.error is not None:
-                continue
-            try:
-                pipeline.sink.feed(buffer)
-                pipeline.passed(len(buffer))
-            except Exception as error:
-                pipeline.error = pipeline.error or error
-    finally:
-        for pipeline, buffer in work:
-            pipeline.let_go(buffer)
+    except BaseException as error:  # no memory: nobody knows which hashes went on
+        for pipeline, _ in work:
+            pipeline.fail(error)
+    for pipeline, buffer in work:
+        pipeline.use(buffer)
 
 
 def _hash(work: list[tuple[Pipeline, Buffer]]) -> None:
@@ -362,6 +391,6 @@ def _hash(work: list[tuple[Pipeline, Buffer]]) -> None:
         try:
             pipeline.verifier.expect(buffer)
             pairs.append((pipeline.verifier, buffer))
-        except IntegrityError as error:
-            pipeline.error = error
+        except BaseException as error:
+            pipeline.fail(error)
     hash_buffers(pairs)

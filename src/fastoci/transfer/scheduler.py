@@ -140,7 +140,8 @@ class Scheduler:
             tee: gets the buffers too, when this call starts the flight and the blob comes from its beginning; ended in
                 any case.
             cached: it is read back soon, so its file stays in the page cache.
-        When another task's flight fails and it used another source, this one's source is tried as well.
+        When another task's flight fails and it used another source, or fails in a way that nobody expected, this one's
+        source is tried as well.
 
         Raises:
             FastociError: the blob could not be fetched, verified or stored.
@@ -166,6 +167,10 @@ class Scheduler:
             except FastociError as error:
                 if flight.order.source.name == order.source.name:
                     raise copy.copy(error) from error  # each waiter's names its image
+            except Exception:
+                if flight.order is order:
+                    raise
+                # of another's source or observer, or a fault: it harms none but its own job
 
     def _start(self, order: _Order) -> _Flight:
         digest = order.blob.digest
@@ -196,8 +201,10 @@ class Scheduler:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error)))
             raise
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             self._observe(BlobFailed(str(blob.digest), "cancelled"))
+            if not flight.task.cancelling():  # but something that the source waited for was
+                raise RuntimeError(f"{flight.order.source.name} ended the fetch of {blob.digest} by itself") from error
             raise
         _LOG.debug("%s: in the store", blob.digest)
         self._observe(BlobDone(str(blob.digest), blob.size))
@@ -283,18 +290,23 @@ class Scheduler:
             if ingest.offset < blob.size:
                 async with aclosing(source.fetch(blob, ingest.offset, self._buffers)) as arriving:
                     async for buffer in arriving:
+                        if not isinstance(buffer, Buffer):
+                            text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
+                            raise TypeError(text)
                         if tee is None:
                             await pipeline.feed(buffer)
                         else:
                             await self._feed_both(buffer, pipeline, tee)
             await pipeline.finish()
         except BaseException as error:
-            await pipeline.abort(keep=True)
-            with suppress(StoreError):  # the first error is the reason; what is left on the disk is swept later
-                # bytes that are not the promised ones must not be resumed from
-                wrong = isinstance(error, IntegrityError)
-                servers = _served_by(source, blob) if wrong and not ingest.offset else ()
-                await wait_to_end(ingest.abort(discard=wrong, corrupt=servers))
+            # bytes that are not the promised ones must not be resumed from
+            wrong = isinstance(error, IntegrityError)
+            servers = _served_by(source, blob) if wrong and not ingest.offset else ()
+            try:
+                await pipeline.abort(keep=True)
+            finally:
+                with suppress(StoreError):  # the first error is the reason; what is left on the disk is swept later
+                    await wait_to_end(ingest.abort(discard=wrong, corrupt=servers))
             raise
         assert pipeline.proof is not None
         _, cancelled = await wait_to_end(ingest.commit(pipeline.proof))

@@ -10,11 +10,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fastoci import _core
 from fastoci.aio import wait_to_end
+from fastoci.threads import Executor
 from fastoci.transfer.pipeline import Pipeline, PullPipeline, advance
 
 T = TypeVar("T")
@@ -30,8 +30,8 @@ class WorkerPool:
     """
 
     def __init__(self, threads: int) -> None:
-        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="fastoci")
         self._loop = asyncio.get_running_loop()
+        self._executor = Executor(threads, "fastoci")
         self._threads = threads
         self._lock = threading.Lock()
         self._to_make: deque[PullPipeline] = deque()  # can make a buffer
@@ -43,8 +43,8 @@ class WorkerPool:
         self._running = 0  # other work, on a thread or about to be
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        future = asyncio.wrap_future(self._executor.start(work))
         self._running += 1  # changed by the loop, read by threads
-        future = self._loop.run_in_executor(self.executor, work)
         future.add_done_callback(self._ran)
         return future
 
@@ -78,10 +78,16 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
-        self.executor.shutdown(wait=True)
+        self._executor.close()
 
     def schedule(self, pipeline: Pipeline) -> None:
-        """Let a thread work on the pipeline's next buffer, unless one does already."""
+        """Let a thread work on the pipeline's next buffer, unless one does already.
+
+        Raises:
+            RuntimeError: the threads have ended.
+        """
+        if self._executor.closed:
+            raise RuntimeError("the engine is closed: no thread works for it any more")
         with self._lock:
             self._enqueue(pipeline)
             self._wake(0)
@@ -92,12 +98,15 @@ class WorkerPool:
             self._makers += change
 
     def _enqueue(self, pipeline: Pipeline) -> None:
-        if not pipeline.busy and pipeline.wants_more():
-            pipeline.busy = True
-            self._to_use.append(pipeline)
-        if isinstance(pipeline, PullPipeline) and not pipeline.making and pipeline.can_make():
-            pipeline.making = True
-            self._to_make.append(pipeline)
+        try:
+            if not pipeline.busy and pipeline.wants_more():
+                pipeline.busy = True
+                self._to_use.append(pipeline)
+            if isinstance(pipeline, PullPipeline) and not pipeline.making and pipeline.can_make():
+                pipeline.making = True
+                self._to_make.append(pipeline)
+        except BaseException as error:  # of a maker
+            pipeline.fail(error)
 
     def _wake(self, taken: int) -> None:
         """Under the lock: start threads for the queued work, but for what the caller takes itself."""
@@ -106,44 +115,62 @@ class WorkerPool:
             if ours and ours + self._running >= self._threads:
                 return
             self._starting += 1
-            self.executor.submit(self._serve)
+            self._executor.start(self._serve)
 
     def _serve(self) -> None:
         """On a thread: one piece of work after the other, while nobody else waits for a thread."""
         with self._lock:
             self._starting -= 1
             self._serving += 1
-        again = True
-        while again:
-            with self._lock:
-                maker, batch = self._choose()
+        while self._serve_once():
+            pass
+
+    def _serve_once(self) -> bool:
+        """On a thread: make one buffer, or use some; whether the thread goes on.
+
+        Whatever is raised reaches each pipeline that was worked on: nobody else would tell who waits for it.
+        """
+        with self._lock:
+            maker, batch = self._choose()
+        try:
             if maker is not None:
                 maker.make()
             else:
                 advance(batch)
-            with self._lock:
-                if maker is not None:
-                    maker.making = False
-                    batch = [maker]
-                else:
-                    for pipeline in batch:
-                        pipeline.busy = False
-                for pipeline in batch:
-                    self._enqueue(pipeline)
-                again = bool(self._to_use or self._to_make) and self._serving + self._running <= self._threads
-                self._serving -= not again
-                self._wake(int(again))
+        except BaseException as error:
             for pipeline in batch:
-                if pipeline.has_news():
-                    self._loop.call_soon_threadsafe(pipeline.advanced)
+                pipeline.fail(error)
+        with self._lock:
+            for pipeline in batch:
+                if maker is None:
+                    pipeline.busy = False
+                else:
+                    maker.making = False
+                self._enqueue(pipeline)
+            again = bool(self._to_use or self._to_make) and self._serving + self._running <= self._threads
+            self._serving -= not again
+            self._wake(int(again))
+        for pipeline in batch:
+            if _has_news(pipeline):
+                self._loop.call_soon_threadsafe(pipeline.advanced)
+        return again
 
     def _choose(self) -> tuple[PullPipeline | None, list[Pipeline]]:
-        """Under the lock: a pipeline that makes a buffer, or some that use theirs."""
+        """Under the lock: the pipelines to work on; the first makes a buffer, or all of them use theirs."""
         lanes = _core.lanes()
         if self._to_make and (self._make_next or len(self._to_use) < min(lanes, max(1, self._makers))):
             self._make_next = False
-            return self._to_make.popleft(), []
+            maker = self._to_make.popleft()
+            return maker, [maker]
         self._make_next = True
         idle = max(0, self._threads - self._serving - self._running)
         count = 1 + min(max(0, len(self._to_use) - 1 - idle), lanes - 1)
         return None, [self._to_use.popleft() for _ in range(min(count, len(self._to_use)))]
+
+
+def _has_news(pipeline: Pipeline) -> bool:
+    try:
+        return pipeline.has_news()
+    except BaseException as error:  # of a maker
+        pipeline.fail(error)
+        return True

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import zlib
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,9 +127,9 @@ class Record:
             self._syncing = self._threads.start(self._sync)
 
     def settle(self) -> None:
-        """Wait for a sync under way. Its thread was there first, so a thread of the store may wait."""
+        """Wait for a sync under way, however it ends. Its thread was there first, so a thread of the store may wait."""
         if self._syncing is not None:
-            self._syncing.result()
+            wait([self._syncing])
 
     def close(self) -> None:
         """Close the record; idempotent."""
@@ -155,8 +155,10 @@ class Record:
             if first:
                 for directory in self._directories:
                     directory.sync()
-        except OSError:
-            self.lost = True
+        except BaseException as error:
+            self.lost = True  # or nobody knows what became of it
+            if not isinstance(error, OSError):
+                raise
 
 
 def trusted(data_fd: int, state_fd: int, blob: Descriptor, boot_id: str) -> State:

@@ -236,6 +236,8 @@ class StoreIngest:
 
     def _close(self) -> None:
         """Close everything, the lock last."""
-        self._record.close()
-        self._sink.abort()
-        self._held.close()
+        try:
+            self._record.close()
+            self._sink.abort()
+        finally:
+            self._held.close()
