@@ -277,16 +277,7 @@ def test_a_stdout_that_nobody_reads_is_no_traceback(registry: Registry, tmp_path
     with os.fdopen(writing, "wb") as stdout, started(["ls", "--store", tmp_path / "s"], stdout=stdout) as process:
         _, err = process.communicate()
     assert process.returncode == 1
-    assert err == ""
-
-
-def test_an_unexpected_exception_is_one_line(tmp_path: Path) -> None:
-    Store.at(tmp_path / "s").close()
-    with open("/dev/full", "wb") as full, started(["ls", "--store", tmp_path / "s"], stdout=full) as process:
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert len(err.splitlines()) == 1
-    assert "run with --debug" in err
+    assert err == "fastoci: cannot write to stdout: Broken pipe\n"
 
 
 @pytest.mark.parametrize("command", [["ls"], ["inspect", "alpine"]])

@@ -51,14 +51,6 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
 _AGAIN: Final = frozenset({errors.RegistryError, errors.TransportError, errors.StoreBusyError})
 
 
-class Stopped(BaseException):
-    """A signal ended the job, which cleaned up. Not an ``Exception``: nothing takes it for a failure."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def code(error: BaseException) -> int:
     """The exit code for an error."""
     return error.exit_code if isinstance(error, errors.FastociError) else _UNEXPECTED

@@ -5,14 +5,14 @@ Nothing that a command needs is imported before that command runs.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
 import click
 
-from fastoci.cli import errors, log_options
+from fastoci.cli import errors, log_options, standard_streams
 from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
+from fastoci.cli.signals import Signals, Stopped
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -75,20 +75,18 @@ log_options.add_to(program)
 
 def main() -> None:
     """Run the program on ``sys.argv`` and exit."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = _run(sys.argv[1:])
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nothing is left to be let go of
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    stdout = standard_streams.never_fail()
+    signals = Signals()
+    signals.catch(ignored=False)
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        if not code:
-            errors.report([("", error)])
-            code = errors.code(error)
-        # What is still in the buffer can go nowhere; Python would try once more at its end, and exit with 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+        code = _run(sys.argv[1:])
+        signals.release(signal.SIG_DFL)  # nothing is left to be let go of
+    except Stopped as stop:
+        code = _stopped(stop.number)
+    sys.stdout.flush()
+    if stdout.failed is not None:
+        click.echo(f"fastoci: cannot write to stdout: {stdout.failed.strerror}", err=True)
+    sys.exit(code or (1 if stdout.failed is not None else 0))
 
 
 def _run(arguments: list[str]) -> int:
@@ -99,8 +97,6 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except errors.Stopped as stop:
-        return _stopped(stop.number)
     except Exception as error:
         errors.report([("", error)])
         return errors.code(error)

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from fastoci.cli.signals import Stopped
+
 _SIZE: Final = 1 << 16  # bytes; no header holds as much
 
 
@@ -22,7 +24,11 @@ def password(*, from_stdin: bool, hint: str) -> str:
         return _read()
     if not sys.stdin.isatty():
         raise click.UsageError(f"there is no terminal to ask on: give {hint}")
-    return str(click.prompt("Password", hide_input=True, err=True))
+    try:
+        return str(click.prompt("Password", hide_input=True, err=True))
+    except Stopped:
+        click.echo(err=True)  # the line of the prompt ends here
+        raise
 
 
 def _read() -> str:

@@ -5,8 +5,10 @@ rich is imported with the first drawing, so that work that is over at once never
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from fastoci import events
@@ -66,6 +68,12 @@ class Bars:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def abandon(self) -> None:
+        """Show the cursor, below the bars, past rich and the stream: they may be at work, and hold their locks."""
+        if self._live is not None:
+            with suppress(OSError):
+                os.write(self._stream.fileno(), b"\n\x1b[?25h")
 
     def log(self, text: str) -> None:
         """Write lines, above the bars when there are any."""

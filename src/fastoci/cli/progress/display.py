@@ -36,6 +36,9 @@ class Display(Protocol):
     def close(self) -> None:
         """The job is over."""
 
+    def abandon(self) -> None:
+        """Leave the terminal as it was, at once: the process is killed. Called while something else is being drawn."""
+
 
 class Quiet:
     """Shows warnings only."""
@@ -53,6 +56,9 @@ class Quiet:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def abandon(self) -> None:
+        """Nothing to leave."""
 
 
 class Json:
@@ -74,6 +80,9 @@ class Json:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def abandon(self) -> None:
+        """Nothing to leave."""
 
 
 class Log:
@@ -108,6 +117,9 @@ class Log:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def abandon(self) -> None:
+        """Nothing to leave."""
 
     def _due(self, name: str, started: float, now: float) -> bool:
         last = self._written.get(name)

@@ -20,6 +20,10 @@ class BestEffortStream(io.TextIOBase):
             self._stream.flush()
         return len(text)
 
+    def fileno(self) -> int:
+        """The descriptor behind it."""
+        return self._stream.fileno()
+
     def line(self, text: str) -> None:
         """Write one line."""
         self.write(f"{text}\n")

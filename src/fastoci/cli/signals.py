@@ -1,0 +1,84 @@
+"""SIGINT and SIGTERM: one clean end, whatever comes during it.
+
+The first signal asks for the end. Whoever sends one often sends it twice (``timeout`` does: to the process and to its
+group), so the following ones change nothing. A third, two seconds or more after the first, kills: somebody waits who
+wants no more than an end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S: Final = 2.0  # of whoever waits for a clean end
+_KILLS: Final = 3  # the signal that kills, when the patience is over
+
+
+class Stopped(BaseException):
+    """A signal ended the work, which cleaned up. Not an ``Exception``: nothing takes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Signals:
+    """Catches both signals from ``catch`` on. Belongs to the main thread.
+
+    Args:
+        stop: what the first signal does, between two bytecodes of the main thread; by default it raises ``Stopped``.
+        abandon: called before a third one kills.
+    """
+
+    def __init__(self, stop: Callable[[int], None] | None = None, abandon: Callable[[], None] | None = None) -> None:
+        self.first: int | None = None
+        self._stop = stop or _raise
+        self._abandon = abandon
+        self._came = 0
+        self._first_at = 0.0
+        self._before: dict[int, Any] = {}
+
+    def catch(self, *, ignored: bool = True) -> None:
+        """Catch them; ``ignored`` says whether also one that whoever started the program ignores."""
+        for number in _SIGNALS:
+            before = signal.getsignal(number)
+            if ignored or before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._handle)
+
+    def release(self, handler: signal.Handlers | None = None) -> None:
+        """Let others have them, unless one came: what follows it is of the same end.
+
+        Args:
+            handler: of both from now on; by default what there was before.
+        """
+        if self.first is None:
+            for number, before in self._before.items():
+                signal.signal(number, before if handler is None else handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self._came += 1
+        if self.first is None:
+            self.first, self._first_at = number, time.monotonic()
+            atexit.register(_ignore)
+            self._stop(number)
+        elif self._came >= _KILLS and time.monotonic() - self._first_at >= _PATIENCE_S:
+            if self._abandon is not None:
+                self._abandon()
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+def _ignore() -> None:
+    """Python gives the default handlers back before the process has its exit status."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _raise(number: int) -> None:
+    raise Stopped(number)
