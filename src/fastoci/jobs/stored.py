@@ -61,11 +61,11 @@ class Stored:
     """Hashes and mends the blobs of one engine's store."""
 
     def __init__(
-        self, store: BlobStore, scheduler: Scheduler, worker: WorkerPool, buffers: Buffers, observer: Observer
+        self, store: BlobStore, scheduler: Scheduler, workers: WorkerPool, buffers: Buffers, observer: Observer
     ) -> None:
         self._store = store
         self._scheduler = scheduler
-        self._worker = worker
+        self._workers = workers
         self._buffers = buffers
         self._observe = observer
 
@@ -121,7 +121,7 @@ class Stored:
 
         try:
             running = asyncio.ensure_future(
-                self._worker.run(lambda: work(lambda files: find_corrupt(files, buffers, stop), check))
+                self._workers.run(lambda: work(lambda files: find_corrupt(files, buffers, stop), check))
             )
             try:
                 return await asyncio.shield(running)

@@ -76,9 +76,11 @@ class Verification:
 class Verifying:
     """Verifies a store on the engine's threads."""
 
-    def __init__(self, store: Store, worker: WorkerPool, buffers: Buffers, *, threads: int, observer: Observer) -> None:
+    def __init__(
+        self, store: Store, workers: WorkerPool, buffers: Buffers, *, threads: int, observer: Observer
+    ) -> None:
         self._store = store
-        self._worker = worker
+        self._workers = workers
         self._buffers = buffers
         self._threads = threads
         self._observe = observer
@@ -91,9 +93,9 @@ class Verifying:
             StoreError: the disk refused.
         """
         own = self._store.paths
-        cursor_file = await self._worker.acquire(lambda: CursorFile(own), CursorFile.close)
+        cursor_file = await self._workers.acquire(lambda: CursorFile(own), CursorFile.close)
         try:
-            digests, cursor = await self._worker.run(lambda: (names(own), cursor_file.load()))
+            digests, cursor = await self._workers.run(lambda: (names(own), cursor_file.load()))
             there = set(cursor.bad)
             again = [digest for digest in digests if digest > cursor.after or digest in there]
             parsed = map(Digest.parse, again)
@@ -101,7 +103,7 @@ class Verifying:
             counts = _Counts(again, cursor.after)
             await self._hash(targets, counts, rate, cursor_file)
             bad = await self._explained(counts.bad, set(digests))
-            await self._worker.run(cursor_file.end)
+            await self._workers.run(cursor_file.end)
         finally:
             cursor_file.close()
         return Verification(counts.blobs, counts.size, bad, cursor.after)
@@ -148,14 +150,14 @@ class Verifying:
             ticking.cancel()
             _, cancelled = await wait_to_end(asyncio.wait([ticking]))
             if cursor_file is not None:
-                await self._worker.finish(lambda: _save(cursor_file, counts))
+                await self._workers.finish(lambda: _save(cursor_file, counts))
         if cancelled:
             raise asyncio.CancelledError
         self._observe(VerifyProgress(counts.blobs, counts.size))
 
     async def _all(self, rehash: Rehash, shares: Sequence[Sequence[_core.Buffer]]) -> None:
         """A thread for each share of the buffers, to their end; they end early when this task is cancelled."""
-        runs = [asyncio.create_task(self._worker.run(partial(rehash.run, share))) for share in shares]
+        runs = [asyncio.create_task(self._workers.run(partial(rehash.run, share))) for share in shares]
         try:
             await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION)
         finally:

@@ -92,3 +92,27 @@ async def test_no_task_is_left_when_the_last_has_stopped_waiting(shelf: Shelf) -
             await waiter
         assert asyncio.all_tasks() == {asyncio.current_task()}
     await ingest.abort()
+
+
+async def test_a_holder_that_deletes_its_data_before_its_lock_is_not_told_as_progress(
+    shelf: Shelf, open_shelf: OpenShelf
+) -> None:
+    other = open_shelf(shelf.path)
+    data = shelf.random(1000)
+    ingest = await other.begin(shelf.describe(data))
+    assert ingest is not None
+    other.feed(ingest, data, until=400)
+    told: list[int] = []
+    came = asyncio.Event()
+
+    def progressed(offset: int) -> None:
+        told.append(offset)
+        came.set()
+
+    waiter = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, progressed))
+    await came.wait()
+    (other.ingest(ingest.blob) / "data").unlink()
+    await asyncio.sleep(0.3)  # some polls
+    assert told == [400] and not waiter.done()
+    await ingest.abort(discard=True)
+    assert await waiter is False

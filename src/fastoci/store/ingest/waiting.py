@@ -39,7 +39,7 @@ class _Waiter:
 class _Seen:
     there: bool
     held: bool
-    offset: int  # bytes that the holder has written
+    offset: int  # bytes that the holder has written; -1 when nobody can tell
 
 
 class Waiting:
@@ -107,7 +107,7 @@ class Waiting:
                 continue
             if sight.there or not sight.held:
                 waiter.ended.set_result(sight.there)
-            elif sight.offset != waiter.offset:
+            elif sight.offset not in (-1, waiter.offset):
                 waiter.offset = sight.offset
                 waiter.progressed(sight.offset)
 
@@ -118,7 +118,7 @@ class Waiting:
         if self._holds(blob):
             return _Seen(True, False, blob.size)
         held = False
-        offset = 0
+        offset = -1  # also of a holder that is giving up, and has deleted the data before its lock
         checking, name = files.translated("stat", self._paths.ingest(blob.digest)), blob.digest.hex
         with checking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
             held = locks.is_held(directory, "lock")
