@@ -26,6 +26,7 @@ import pytest
 
 from support import wait_watchdog
 from support.loop_watchdog import LIMIT_S, Watchdog
+from support.scheduling import Scheduling
 from support.scratch import SOURCE, scratch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,6 +243,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """From here on all loops and tests are watched."""
     _WATCHDOG.install()
     config.pluginmanager.register(wait_watchdog.Watchdog())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+    """With ``-n``, tests that share what is dear to set up have one worker."""
+    return Scheduling(config)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 
 from support.scratch import scratch
 
-pytestmark = pytest.mark.xdist_group("csrc")  # they build in one folder
 CSRC = Path(__file__).resolve().parent.parent / "src" / "fastoci" / "csrc"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.scheduling import TOGETHER, group
 from support.scratch import TESTS
 
 PACKAGE = TESTS.parent / "src" / "fastoci"
@@ -59,6 +60,12 @@ def test_a_test_file_does_not_repeat_its_folder() -> None:
 def test_helpers_are_in_the_folder_support() -> None:
     files = [file.relative_to(TESTS) for file in TESTS.rglob("*.py") if not file.name.startswith("test_")]
     assert {str(file) for file in files if file.parts[0] != "support" and file.name != "conftest.py"} == set()
+
+
+def test_tests_that_share_what_is_dear_to_set_up_have_one_worker() -> None:
+    assert [file for file in TOGETHER if not (TESTS.parent / file).is_file()] == []
+    assert {group(f"{file}::test_{number}[a::b]") for file in TOGETHER for number in range(3)} == set(TOGETHER)
+    assert group("tests/test_layout.py::test_x") != group("tests/test_layout.py::test_y")
 
 
 @pytest.mark.parametrize(

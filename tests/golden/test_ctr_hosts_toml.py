@@ -15,8 +15,6 @@ from fastoci.image.reference import Reference
 from fastoci.registry.config.endpoints import endpoints, load
 from support.request_recorder import CONFIG, LAYER, MANIFEST, Recorder, askable, once, recording
 
-pytestmark = pytest.mark.xdist_group("containerd")  # one daemon for all
-
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:

@@ -41,7 +41,6 @@ SLACK = 8 << 20  # bytes of a large blob that may be sent twice
 TWICE = "zstd-skippable-first"  # its layer is zstd inside gzip, and its diff_id that of the tar: umoci refuses it too
 KINDS = {"f": "file", "d": "directory", "l": "symlink", "p": "fifo", "c": "character", "b": "block", "s": "socket"}
 AMD64 = ("--platform", "linux/amd64")
-pytestmark = pytest.mark.xdist_group("images")  # each is pushed to one docker-registry once
 
 
 class Access(Protocol):

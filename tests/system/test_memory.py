@@ -67,9 +67,6 @@ asyncio.run(main())
 """
 
 
-pytestmark = pytest.mark.xdist_group("memory")  # large images, built once
-
-
 @contextmanager
 def _in_memory() -> Iterator[Path]:
     """A directory in memory where there is one: a test writes a gigabyte."""

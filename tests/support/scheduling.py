@@ -1,0 +1,30 @@
+"""Which tests pytest-xdist gives to one worker: those of a file that share what is dear to set up; all others to any.
+
+By files, not by marks of ``--dist loadgroup``: pytest-xdist 3.8 does not see these under pytest 9.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+TOGETHER: Final = {
+    "tests/golden/test_ctr_hosts_toml.py": "one containerd",
+    "tests/interop/test_pull.py": "images that are pushed to docker-registry once",
+    "tests/system/test_memory.py": "large images, and the memory of a pull of them",
+    "tests/test_csrc.py": "objects of one build",
+}
+
+
+def group(nodeid: str) -> str:
+    """What is run by one worker, in the order of the files: a whole file, or one test."""
+    file = nodeid.partition("::")[0]
+    return file if file in TOGETHER else nodeid
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out the next group as soon as a worker has none left; the largest first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
