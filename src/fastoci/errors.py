@@ -17,6 +17,7 @@
         UnavailableError            5xx
       TransportError              the bytes did not arrive        .url .received
         ConnectError                no connection: refused, unknown host, TLS
+          ProxyError                  the proxy cannot be reached, or refuses   .status
         TimedOutError               a deadline passed
         TruncatedError              the body ended early
       IntegrityError              the bytes are not the promised ones   .subject .expected .actual
@@ -216,6 +217,14 @@ class TransportError(FastociError):
 
 class ConnectError(TransportError):
     """No connection: refused, unknown host, or TLS failed."""
+
+
+class ProxyError(ConnectError):
+    """The proxy cannot be reached, or refuses: nobody else was asked. ``status`` is its answer, 0 when it gave none."""
+
+    def __init__(self, message: str, *, url: str, status: int = 0, retryable: bool = True) -> None:
+        super().__init__(message, url=url, retryable=retryable)
+        self.status = status
 
 
 class TimedOutError(TransportError):

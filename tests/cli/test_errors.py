@@ -79,6 +79,22 @@ def test_only_what_may_be_tried_again_has_the_hint_to_do_so(retryable: bool) -> 
         assert ("again" in cli_errors.hint(error)) is retryable
 
 
+def test_a_hint_says_the_cause_and_not_what_it_is_not() -> None:
+    lost = errors.NotFoundError("404", url="http://h/v2/a/blobs/sha256:aa", status=404)
+    assert "tag" in cli_errors.hint(lost)
+    lost.blob = "sha256:aa"
+    assert "tag" not in cli_errors.hint(lost)
+    assert "not this part" in cli_errors.hint(lost)
+    proxy = errors.ProxyError("407", url="https://h/", status=407, retryable=False)
+    assert "HTTPS_PROXY" in cli_errors.hint(proxy)
+    assert "registry" not in cli_errors.hint(proxy)
+    assert cli_errors.hint(errors.DeniedError("blocked by registries.conf", url="")) == ""
+    assert "credentials" in cli_errors.hint(errors.DeniedError("403", url="http://h/", status=403))
+    assert cli_errors.hint(errors.ConnectError("certificate", url="https://h/", retryable=False)) == ""
+    assert "network" in cli_errors.hint(errors.ConnectError("refused", url="https://h/"))
+    assert cli_errors.hint(errors.ConfigError("auth.json: not JSON")) == ""
+
+
 def test_each_hint_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     lost = [(name, errors.NotFoundError(f"no {name}", url="", status=404)) for name in ("a", "b")]
     cli_errors.report(lost)

@@ -22,7 +22,7 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
         "references are [HOST[:PORT]/]NAME[:TAG][@sha256:HEX], platforms OS/ARCH[/VARIANT]",
     ),
     (errors.PlatformError, "choose another platform with --platform"),
-    (errors.NotFoundError, "check the name and the tag; a private image may need --creds or --authfile"),
+    (errors.NotFoundError, "check the name and the tag or digest; a private image may need --creds or --authfile"),
     (
         errors.UnauthorizedError,
         "log in with `fastoci login`, or give --creds USER or --authfile FILE",
@@ -30,10 +30,8 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.DeniedError, "use credentials that may read this, with --creds USER or --authfile FILE"),
     (errors.RateLimitedError, "wait before the next attempt; credentials may raise the limit"),
     (errors.RegistryError, "try again later; what was finished is kept"),
-    (
-        errors.ConnectError,
-        "check host, port and network; --tls-verify=false accepts a certificate that no authority signed",
-    ),
+    (errors.ProxyError, "HTTPS_PROXY and HTTP_PROXY name the proxy, NO_PROXY the hosts that are asked without it"),
+    (errors.ConnectError, "check host, port and network"),
     (errors.TransportError, "run the same command again: it resumes"),
     (
         errors.IntegrityError,
@@ -47,8 +45,9 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
 )
 
-# Whose hint is to try again: only those errors get it that are ``retryable``.
-_AGAIN: Final = frozenset({errors.RegistryError, errors.TransportError, errors.StoreBusyError})
+# Whose hint is for what may pass: only those errors get it that are ``retryable``. The messages of others say more.
+_PASSING: Final = frozenset({errors.RegistryError, errors.ConnectError, errors.TransportError, errors.StoreBusyError})
+_LOST_BLOB: Final = "the registry has the image, but not this part of it: tell its operator, or push the image again"
 
 
 def code(error: BaseException) -> int:
@@ -83,8 +82,12 @@ def hint(error: BaseException) -> str:
         when = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
         wait = f"the registry asks to wait {error.retry_after_s:.0f} s, until {when:%Y-%m-%d %H:%M:%S} UTC"
         return f"{wait}; a pull waits longer with --max-wait {error.retry_after_s + 1:.0f}s"
+    if isinstance(error, errors.NotFoundError) and error.blob:
+        return _LOST_BLOB
+    if isinstance(error, errors.DeniedError) and not error.status:
+        return ""  # by the configuration, which the message names
     kind, text = next((row for row in _HINTS if isinstance(error, row[0])), (None, ""))
-    return "" if kind in _AGAIN and isinstance(error, errors.FastociError) and not error.retryable else text
+    return "" if kind in _PASSING and isinstance(error, errors.FastociError) and not error.retryable else text
 
 
 def table(error: BaseException) -> list[str]:

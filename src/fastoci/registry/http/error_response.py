@@ -20,6 +20,7 @@ from fastoci.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from fastoci.registry.http.aiohttp_errors import CLIENT_CERTIFICATE
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import drips
 from fastoci.registry.http.untrusted import parsed
@@ -42,6 +43,10 @@ async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
         reply.close()
     code, words = parsed(_words, body) or ("", "")
     words = printable(reply.masked(words))
+    if reply.status == 400 and b"SSL certificate" in body:  # nginx says so of none, and of one that it does not accept
+        hint = f"it wants a client certificate: {CLIENT_CERTIFICATE}"
+    if reply.proxy:
+        hint = ", ".join(filter(None, [hint, f"asked through the proxy {reply.proxy}"]))
     text = ": ".join(
         part for part in (" ".join((str(reply.status), code or _phrase(reply.status))), words, hint) if part
     )

@@ -27,7 +27,7 @@ _LOG: Final = logging.getLogger(__name__)
 class Reply:
     """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it.
 
-    ``redirected``: it is from another origin than was asked first.
+    ``redirected``: it is from another origin than was asked first. ``proxy``: who could have changed it on the way.
     """
 
     def __init__(
@@ -38,8 +38,10 @@ class Reply:
         *,
         secrets: Callable[[], frozenset[str]],
         redirected: bool,
+        proxy: str = "",
     ) -> None:
         self.redirected = redirected
+        self.proxy = proxy
         self.status = response.status
         self.method = response.method
         self.origin = Origin.of(url)

@@ -1,15 +1,24 @@
-"""TLS contexts: which authorities are trusted, and which certificate is shown. Reads files; call it off the loop."""
+"""TLS contexts: which authorities are trusted, and which certificate is shown. Reads files; call it off the loop.
+
+Each certificate that a user or the system trusts is an anchor, as for Go's programs: an intermediate authority's, a
+server's own, and an authority's without the extensions that RFC 5280 asks for. Python 3.13 and later refuse the last by
+default, earlier ones the others.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fastoci.errors import ConfigError
+
+_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
     """
     made = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.verify_flags = (made.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     made.set_alpn_protocols(["http/1.1"])
     if not (verify if tls is None else tls.verify):
         made.check_hostname = False
@@ -41,7 +51,7 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
     for path in tls.ca:
         try:
             _demand_regular(path)
-            made.load_verify_locations(path)
+            _trust(made, path)
         except OSError as error:
             raise ConfigError(f"{path}: not an authority's certificate: {error.strerror or error}") from error
     for certificate, key in tls.client:
@@ -54,6 +64,29 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
                 f"{certificate}, {key}: not a certificate and its key: {error.strerror or error}"
             ) from error
     return made
+
+
+def _trust(made: ssl.SSLContext, path: Path) -> None:
+    """Make each certificate in a file an anchor. Like Go's, the reader passes over those that it cannot read.
+
+    Raises:
+        OSError: there is none that can be read.
+    """
+    try:
+        made.load_verify_locations(path)  # OpenSSL takes all of the file, or nothing
+    except ssl.SSLError:
+        found = _CERTIFICATE.findall(path.read_text("ascii", "replace"))
+        if not any([_trusted(made, certificate) for certificate in found]):
+            raise
+
+
+def _trusted(made: ssl.SSLContext, certificate: str) -> bool:
+    """Whether one certificate could be made an anchor."""
+    try:
+        made.load_verify_locations(cadata=ssl.PEM_cert_to_DER_cert(certificate))
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _demand_regular(path: Path) -> None:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -28,7 +29,7 @@ from yarl import URL
 
 from fastoci.errors import RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
-from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, translate
+from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, refused_by_proxy, translate
 from fastoci.registry.http.aiohttp_protocol import ClientProtocol
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.reply import Reply
@@ -204,15 +205,20 @@ class Transport:
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
-                failed = translate(error, redact(url))
+                failed = translate(error, redact(url), proxy=proxy)
                 _LOG.debug("%s %s: %s, after %.3f s", method, redact(url), failed.cause, time.monotonic() - begun)
                 raise failed from (None if secret else error)
         _log_answer(response, url, time.monotonic() - begun)
+        if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            response.close()
+            raise refused_by_proxy(response.status, redact(url), proxy)
         return response
 
     def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | None) -> Reply:
         secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
-        return Reply(response, hop.url, self._read_s, secrets=secrets, redirected=hop.redirected)
+        proxy = self._proxy(hop.url) if hop.url.scheme == "http" else None  # none changes what a tunnel carries
+        where = "" if proxy is None else redact(proxy.origin())
+        return Reply(response, hop.url, self._read_s, secrets=secrets, redirected=hop.redirected, proxy=where)
 
     def _reach(self, url: URL, namer: Origin) -> AddressScope | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
