@@ -17,7 +17,7 @@ PURE = {"errors", "events", "limits", "durations", "_core", "image"}  # no I/O, 
 DISK = {"directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
-PUBLIC = MEDIA | {"transfer", "jobs", "engine", "info"}
+PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "info"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -45,6 +45,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "jobs": (MEDIA | {"transfer"}, set()),
     "info": ({"_core", "registry", "stream"}, set()),
     "engine": (PUBLIC, set()),
+    "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, set()),
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),

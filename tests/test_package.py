@@ -5,15 +5,17 @@ from __future__ import annotations
 import pydoc
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 import fastoci
 
 
-def test_help_is_a_page_that_names_all_that_is_public() -> None:
-    page = pydoc.plain(pydoc.render_doc(fastoci))
-    assert len(page.splitlines()) <= 120
+def test_help_begins_with_a_page_that_names_all_that_is_public() -> None:
+    page, _, _ = pydoc.plain(pydoc.render_doc(fastoci)).partition("PACKAGE CONTENTS")
+    assert len(page.splitlines()) <= 80
     words = set((fastoci.__doc__ or "").replace(",", " ").split())
     verbs = {name for name in vars(fastoci.Engine) if not name.startswith("_")}
     assert set(fastoci.__all__) | verbs <= words
@@ -22,6 +24,21 @@ def test_help_is_a_page_that_names_all_that_is_public() -> None:
 @pytest.mark.parametrize("name", fastoci.__all__)
 def test_a_public_name_says_what_it_is(name: str) -> None:
     assert (getattr(fastoci, name).__doc__ or "").strip()
+
+
+def test_dir_and_the_version_are_there() -> None:
+    assert set(fastoci.__all__) <= set(dir(fastoci))
+    assert fastoci.__version__ == version("fastoci")
+
+
+def test_a_type_checker_finds_a_name_that_is_not_public(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import fastoci\n\nfastoci.pulll\nfastoci.pull('x', additional=['/y'])\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if "No module named mypy" in done.stderr:
+        pytest.skip("mypy is not installed")
+    assert 'program.py:3: error: Module has no attribute "pulll"' in done.stdout
+    assert "Found 1 error" in done.stdout
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:

@@ -13,8 +13,11 @@
 To work with a store::
 
     Engine             one store, and the registries that fill it
-        pull fetch           bring images and blobs in
+        pull                 bring an image in
+        hold fetch record    bring blobs in, and name an image of them
+        resolve tags         ask a registry
         images image usage   show what is there
+        open path read       a blob, by its digest
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
@@ -22,11 +25,16 @@ To work with a store::
     Image              one image of a store: its documents; unpack, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
     Limits             connections, memory, threads, and every bound
+    BlobSource         where blobs come from: a registry's repository, or one's own
+        Buffer BufferSource  its bytes, and where empty buffers come from
+    RetryingSource     a source that is asked again, as a RetryPolicy says
+    Observer           is called with each event
     pull               an image, without an engine
     apply              layer files onto a directory, without a store
 
 What its methods return::
 
+    Resolved                   a name, followed to a manifest
     StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
@@ -52,7 +60,7 @@ Loggers are ``fastoci.*``.
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError("fastoci runs on Linux only")
@@ -60,35 +68,47 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from fastoci import errors as errors
     from fastoci import events as events
+    from fastoci._core import Buffer as Buffer
     from fastoci._core import Sha256 as Sha256
     from fastoci.engine import Engine as Engine
-    from fastoci.engine import apply as apply
-    from fastoci.engine import pull as pull
+    from fastoci.events import Observer as Observer
     from fastoci.image.descriptor import Descriptor as Descriptor
     from fastoci.image.digest import Digest as Digest
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
     from fastoci.image.stored_image import StoredImage as StoredImage
     from fastoci.info import info as info
+    from fastoci.interfaces import BlobSource as BlobSource
+    from fastoci.interfaces import BufferSource as BufferSource
     from fastoci.jobs.image import Image as Image
+    from fastoci.jobs.plan import Resolved as Resolved
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
     from fastoci.limits import Limits as Limits
+    from fastoci.registry.fetch.retry import RetryPolicy as RetryPolicy
     from fastoci.registry.login import logged_in as logged_in
     from fastoci.registry.login import login as login
     from fastoci.registry.login import logout as logout
     from fastoci.registry.options import RegistryOptions as RegistryOptions
+    from fastoci.shortcuts import apply as apply
+    from fastoci.shortcuts import pull as pull
     from fastoci.store.gc.collect import GcItem as GcItem
     from fastoci.store.gc.collect import GcPlan as GcPlan
     from fastoci.store.gc.retention import Retention as Retention
     from fastoci.store.usage import Amount as Amount
     from fastoci.store.usage import RefUsage as RefUsage
     from fastoci.store.usage import Usage as Usage
+    from fastoci.transfer.retrying_source import RetryingSource as RetryingSource
+
+    __version__: str
 
 _EXPORTS = {
     "Amount": "store.usage",
     "BadBlob": "jobs.verify",
+    "BlobSource": "interfaces",
+    "Buffer": "_core",
+    "BufferSource": "interfaces",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "GcItem": "store.gc.collect",
@@ -96,33 +116,47 @@ _EXPORTS = {
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",
     "Limits": "limits",
+    "Observer": "events",
     "Platform": "image.platform",
     "RefUsage": "store.usage",
     "Reference": "image.reference",
     "RegistryOptions": "registry.options",
     "Repair": "jobs.repair",
+    "Resolved": "jobs.plan",
     "Retention": "store.gc.retention",
+    "RetryPolicy": "registry.fetch.retry",
+    "RetryingSource": "transfer.retrying_source",
     "Sha256": "_core",
     "StoredImage": "image.stored_image",
     "Usage": "store.usage",
     "Verification": "jobs.verify",
-    "apply": "engine",
+    "apply": "shortcuts",
     "errors": "",
     "events": "",
     "info": "info",
     "logged_in": "registry.login",
     "login": "registry.login",
     "logout": "registry.login",
-    "pull": "engine",
+    "pull": "shortcuts",
 }
 
 __all__ = sorted(_EXPORTS)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = f"{__name__}.{_EXPORTS[name]}".rstrip(".")
-    if name in ("errors", "events"):
-        return importlib.import_module(f"{module}.{name}")
-    return getattr(importlib.import_module(module), name)
+if not TYPE_CHECKING:  # else a type checker takes every name for one that there is
+
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("fastoci")
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = f"{__name__}.{_EXPORTS[name]}".rstrip(".")
+        if name in ("errors", "events"):
+            return importlib.import_module(f"{module}.{name}")
+        return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -107,6 +107,8 @@ cdef class Pool:
 
 @cython.no_gc_clear  # a collector must not take the pool away before the memory is back
 cdef class Buffer:
+    """A reference-counted piece of a pool: ``len(buffer)`` bytes of ``BUFFER_SIZE`` are filled."""
+
     def __dealloc__(self):
         if self._memory != NULL:  # a reference was lost: the memory is not
             self._pool._give_back(self._memory)

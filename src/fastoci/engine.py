@@ -1,15 +1,12 @@
-"""The engine: one store, one scheduler, one set of connections; images and blobs on demand.
-
-``Engine`` for asyncio, ``pull`` and ``apply`` beside it.
-"""
+"""The engine: one store, one scheduler, one set of connections; images and blobs on demand."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,22 +15,27 @@ from typing import TYPE_CHECKING, Final
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
-from fastoci.errors import BlobNotFoundError, ConfigError, StoreError
-from fastoci.events import Observer, Warned
+from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.events import Event, Observer, Warned
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, load_image
+from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, Repository
+from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
+from fastoci.jobs.resolve import read_document, resolve
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
+from fastoci.store.opening import default_store
 from fastoci.store.store import Store
 from fastoci.store.usage import Usage
 from fastoci.threads import Threads
@@ -65,9 +67,10 @@ class _Parts:
 class Engine:
     """One store, and the registries that fill it. An async context manager, used on one event loop.
 
-    Brings images and blobs in (``pull``, ``fetch``), shows what is there (``images``, ``image``, ``usage``), keeps it
-    in order (``verify``, ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and
-    ``unpack`` and ``export`` of an ``Image``). References are taken as ``docker pull`` takes them.
+    Brings images and blobs in (``pull``; ``hold``, ``fetch``, ``record``), asks registries (``resolve``, ``tags``),
+    shows what is there (``images``, ``image``, ``usage``, ``open``, ``path``, ``read``), keeps it in order (``verify``,
+    ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and ``unpack`` and ``export`` of
+    an ``Image``). References are taken as ``docker pull`` takes them.
 
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
@@ -77,7 +80,8 @@ class Engine:
         observer: receives every event (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
-        RuntimeError: by every method, outside of the ``async with`` block; on entering, when it is open.
+        RuntimeError: by every method, outside of the ``async with`` block; on entering, when it is open; on leaving,
+            when the observer raised: it was not called again, and the work went on.
     """
 
     def __init__(
@@ -93,7 +97,8 @@ class Engine:
         self._options = registry
         self._limits = limits or Limits()
         self._additional = [path_walk.absolute(each) for each in additional]
-        self._observer: Observer = observer or (lambda event: None)
+        self._watch = _Watch(observer)
+        self._observer: Observer = (lambda event: None) if observer is None else self._watch
         self._parts: _Parts | None = None
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
@@ -133,6 +138,11 @@ class Engine:
         finally:
             parts.worker.close()
             parts.store.close()
+        if kind is None:
+            self._watch.check()
+
+    def __repr__(self) -> str:
+        return f"<fastoci.Engine of {self.store_path}, {'open' if self._parts else 'not open'}>"
 
     @property
     def _open(self) -> _Parts:
@@ -186,6 +196,85 @@ class Engine:
             if fetches := [asyncio.create_task(scheduler.fetch(writer, blob, source)) for blob in session.missing]:
                 await all_or_first(fetches)
             await writer.flush()
+
+    @asynccontextmanager
+    async def hold(self, digests: Collection[Digest]) -> AsyncIterator[None]:
+        """Keep blobs from gc inside the ``async with`` block, those that are there and those to come.
+
+        Around ``fetch`` and ``record``, or while a path is in use.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        async with self._open.store.keep([Descriptor("", _checked(digest), 0) for digest in digests]):
+            yield
+
+    async def record(self, reference: str, manifest: bytes, *, media_type: str = "") -> Image:
+        """Give a name to an image whose blobs are in the store: from then on gc keeps them.
+
+        Args:
+            manifest: its exact bytes.
+            media_type: of the manifest; by default what it says itself.
+        Raises:
+            BlobNotFoundError: the store lacks a blob of it.
+            FormatError, UnsupportedError: it is not a manifest.
+            IntegrityError: the config is damaged.
+            StoreError: the disk refused.
+        """
+        parts = self._open
+        image = await record(parts.context, Reference.parse(reference), manifest, media_type)
+        await parts.store.update_index()
+        return image
+
+    async def resolve(self, reference: str, *, platform: str | None = None) -> Resolved:
+        """Ask a registry what a name leads to. Fetches no blob, and leaves the store as it is.
+
+        Raises:
+            FastociError: as ``pull``.
+        """
+        context, parsed = self._open.context, Reference.parse(reference)
+        wanted = None if platform is None else Platform.parse(platform)
+        repository = await self._repository(parsed, image=reference)
+        return await resolve(parsed, repository, wanted, context.store, self._limits)
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        """Ask a registry for the tags of a repository, in its order.
+
+        Raises:
+            NotFoundError, RegistryError, TransportError, FormatError: the list cannot be had.
+        """
+        self._open  # noqa: B018 (raises)
+        return await (await self._open_registry()).repository(Reference.parse(repository)).tags()
+
+    async def open(self, digest: Digest) -> int:
+        """A read-only descriptor of a blob's file, which the caller closes. Its bytes were verified when they came.
+
+        Raises:
+            BlobNotFoundError: the store does not have it.
+        """
+        store = self._open.store
+        blob, _ = await store.find(_checked(digest))
+        return store.open(blob)
+
+    async def path(self, digest: Digest) -> Path:
+        """The path of a blob's file, which must not be written. Inside ``hold``, gc leaves it there.
+
+        Raises:
+            BlobNotFoundError: the store does not have it.
+        """
+        return (await self._open.store.find(_checked(digest)))[1]
+
+    async def read(self, digest: Digest) -> bytes:
+        """All bytes of a small blob (a manifest or config), verified again.
+
+        Raises:
+            BlobNotFoundError: the store does not have it.
+            DigestMismatchError: it is damaged.
+            FormatError: it is larger than ``Limits.manifest_size``.
+        """
+        store = self._open.store
+        blob, _ = await store.find(_checked(digest))
+        return await read_document(store, blob, self._limits, what="blob")
 
     async def images(self) -> tuple[StoredImage, ...]:
         """The images in the store, by name. A reference's file that cannot be read is a ``Warned`` event.
@@ -324,58 +413,29 @@ class Engine:
         return self._registry
 
 
-async def apply(
-    directory: StrPath, layers: Sequence[StrPath], *, limits: Limits | None = None, observer: Observer | None = None
-) -> None:
-    """Apply layer files (tar, gzip or zstd) in order onto a directory, in place.
+class _Watch:
+    """An observer that may raise: it is told nothing from then on, and ``check`` raises why."""
 
-    Raises:
-        UnpackError, FormatError, StoreError: the directory holds what was extracted before.
-    """
-    limits = limits or Limits()
-    target, paths = path_walk.absolute(directory), [path_walk.absolute(layer) for layer in layers]
-    worker = WorkerPool(limits.workers)
-    try:
-        unpacker = Unpacker(worker, Buffers(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
-        await unpacker.apply(target, paths)
-    finally:
-        worker.close()
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._error: Exception | None = None
 
+    def __call__(self, event: Event) -> None:
+        if self._observer is not None and self._error is None:
+            try:
+                self._observer(event)
+            except Exception as error:
+                self._error = error
+                _LOG.exception("the observer raised: it is not called again")
 
-def pull(
-    reference: str,
-    *,
-    store: StrPath | None = None,
-    platform: str | None = None,
-    rootfs: StrPath | None = None,
-    registry: RegistryOptions | None = None,
-    limits: Limits | None = None,
-) -> Path:
-    """Pull one image, for programs that are not async; the store's directory.
-
-    Raises:
-        FastociError: as ``Engine.pull``.
-    """
-
-    async def run() -> Path:
-        async with Engine(store, registry=registry, limits=limits) as engine:
-            await engine.pull(reference, platform=platform, rootfs=rootfs)
-            return engine.store_path
-
-    return asyncio.run(run())
+    def check(self) -> None:
+        """Raise what the observer raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise RuntimeError(f"the observer raised {type(error).__name__}: {error}") from error
 
 
-def default_store() -> Path:
-    """The store by default: one for the machine when root, else one for the user.
-
-    Raises:
-        ConfigError: the user has no home directory.
-    """
-    if os.geteuid() == 0:
-        return Path("/var/lib/fastoci")
-    if given := os.environ.get("XDG_DATA_HOME"):
-        return Path(given, "fastoci")
-    home = path_walk.home(os.environ)
-    if home is None:
-        raise ConfigError(f"HOME is not set, and no user has the number {os.geteuid()}: name the store's directory")
-    return home / ".local" / "share" / "fastoci"
+def _checked(digest: Digest) -> Digest:
+    if not isinstance(digest, Digest):
+        raise TypeError(f"expected a Digest, got {type(digest).__name__} {digest!r}; Digest.parse makes one of text")
+    return digest

@@ -6,8 +6,8 @@ times are seconds of ``time.monotonic``. ``image`` is the reference as it was as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +233,9 @@ Event = (
     | Warned
 )
 
-Observer = Callable[[Event], None]
+
+class Observer(Protocol):
+    """Is called with each event, on the event loop, in order; must be quick, and must not raise."""
+
+    def __call__(self, event: Event, /) -> object:
+        """Take note of one event."""

@@ -95,6 +95,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._executor = Executor(_THREADS, "fastoci-store")
+        self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
         """What ``work`` returns. Once started it is waited for, also by a task that is cancelled meanwhile.
@@ -111,7 +112,10 @@ class Threads:
 
         Raises:
             asyncio.CancelledError: it was cancelled, and there is nothing to undo.
+            RuntimeError: the threads have ended.
         """
+        if self._closed:
+            raise RuntimeError("the store is closed: an engine and its images are used inside `async with Engine(...)`")
         stopped = threading.Event()
 
         def stoppable() -> T:
@@ -155,4 +159,5 @@ class Threads:
 
     def close(self) -> None:
         """End the threads; nothing is started any more. Idempotent."""
+        self._closed = True
         self._executor.close()

@@ -39,6 +39,11 @@ class Descriptor:
     platform: Platform | None = None
     artifact_type: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.digest, Digest):
+            kind = type(self.digest).__name__
+            raise TypeError(f"digest: expected a Digest, got {kind} {self.digest!r}; Digest.parse makes one of text")
+
     @classmethod
     def of(cls, data: bytes, media_type: str) -> Descriptor:
         """Describe these bytes, by sha256."""

@@ -37,6 +37,9 @@ class Image:
         self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
         self.config = config
 
+    def __repr__(self) -> str:
+        return f"<fastoci.Image {self.reference} {self.manifest_descriptor.digest}>"
+
     @property
     def reference(self) -> Reference:
         """The name, in full."""

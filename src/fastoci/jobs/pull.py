@@ -148,9 +148,9 @@ class PullContext:
             if tee is not None:
                 self.unpacker.close_tee(tee)
         for descriptor, raw in resolved.chain:
-            await self._keep(writer, descriptor, raw, image)
+            await self.keep_document(writer, descriptor, raw, image)
         config = following.result()
-        await writer.record(_stored(resolved, config))
+        await writer.record(stored_image(resolved, config))
         return config
 
     def _start(
@@ -185,7 +185,7 @@ class PullContext:
         await self.scheduler.fetch(writer, config, source, image=image)
         return await read_config(self.store, manifest, self.limits)
 
-    async def _keep(self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str) -> None:
+    async def keep_document(self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str) -> None:
         """Have a document in the store, whatever is there under its name."""
         if not await self.store.missing([descriptor]):
             with suppress(StoreError):
@@ -277,7 +277,7 @@ def _plan(resolved: Resolved, session: StoreSession) -> PullPlan:
     return PullPlan(resolved, tuple(blob for blob in session.missing if blob.digest not in documents))
 
 
-def _stored(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
+def stored_image(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
     platform = resolved.platform or (config.platform if config and config.os else None)
     return StoredImage(
         name=str(resolved.reference),

@@ -100,6 +100,20 @@ class Blobs:
         why = "was found damaged" if self.unsynced.treats_as_absent(blob.digest) else f"is not its {blob.size} bytes"
         raise BlobNotFoundError(f"the store has no {blob.digest}: {path} {why}, or was not synced", path=path)
 
+    def find(self, digest: Digest) -> tuple[Descriptor, str]:
+        """A blob whose size nobody knows: its descriptor, without a media type, and the path of its file.
+
+        Raises:
+            BlobNotFoundError: it is neither here nor in an additional store.
+            StoreError: the disk refused to tell.
+        """
+        for paths in (self.paths, *(other.paths for other in self._additional)):
+            with files.translated("stat", paths.blob(digest)), suppress(FileNotFoundError):
+                blob = Descriptor("", digest, paths.blobs(digest.algorithm).stat(digest.hex).st_size)
+                files.close(self.open(blob))
+                return blob, paths.blob(digest)
+        raise BlobNotFoundError(f"the store has no {digest}", path=self.paths.blob(digest))
+
     async def read(self, blob: Descriptor) -> bytes:
         """All bytes of a small blob: ``BlobStore.read``."""
         return await self.threads.run(lambda: self._read(blob))

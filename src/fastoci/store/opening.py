@@ -13,7 +13,7 @@ from typing import Final
 
 from fastoci import files, locks, path_walk
 from fastoci.directory import Directory
-from fastoci.errors import FormatError, StoreError, UnsupportedError
+from fastoci.errors import ConfigError, FormatError, StoreError, UnsupportedError
 from fastoci.image.layout import OCI_LAYOUT, encode_index, parse_layout
 from fastoci.store import trust
 from fastoci.store.layout import INDEX, LOCK, MARK, StoreLayout
@@ -25,6 +25,22 @@ _LAYOUT: Final = "oci-layout"
 _NOTHING: Final = frozenset({LOCK, f".{MARK}.new", "lost+found"})
 _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 0o755, "leases": 0o700}
 _CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "verify")
+
+
+def default_store() -> Path:
+    """The store by default: one for the machine when root, else one for the user.
+
+    Raises:
+        ConfigError: the user has no home directory.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/fastoci")
+    if given := os.environ.get("XDG_DATA_HOME"):
+        return Path(given, "fastoci")
+    home = path_walk.home(os.environ)
+    if home is None:
+        raise ConfigError(f"HOME is not set, and no user has the number {os.geteuid()}: name the store's directory")
+    return home / ".local" / "share" / "fastoci"
 
 
 def open_store(path: Path) -> StoreLayout:

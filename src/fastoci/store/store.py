@@ -130,6 +130,11 @@ class Store:
         """
         return self.blobs.holds(blob)
 
+    async def find(self, digest: Digest) -> tuple[Descriptor, Path]:
+        """A blob whose size nobody knows: ``Blobs.find``."""
+        blob, path = await self._threads.run(lambda: self.blobs.find(digest))
+        return blob, Path(path)
+
     async def read(self, blob: Descriptor) -> bytes:
         """All bytes of a small blob: ``BlobStore.read``."""
         return await self.blobs.read(blob)

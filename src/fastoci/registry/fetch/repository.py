@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
+from urllib.parse import urlencode
 
 from fastoci._core import Buffer
 from fastoci.errors import (
@@ -26,7 +27,7 @@ from fastoci.errors import (
     TransportError,
     UnsupportedError,
 )
-from fastoci.image import index, manifest, mediatype
+from fastoci.image import index, manifest, mediatype, tag_list
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
@@ -38,6 +39,7 @@ from fastoci.registry.fetch.resuming_range import ResumingRange
 from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.content_encoding import check_identity, content_type
 from fastoci.registry.http.error_response import error_of
+from fastoci.registry.http.link_header import next_page
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.untrusted import parsed
 
@@ -45,6 +47,8 @@ _LOG: Final = logging.getLogger(__name__)
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
 # What servers say that do not know the type: the body decides.
 _GENERIC: Final = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream"})
+_PAGE: Final = 1000  # tags
+_TAGS: Final = 1_000_000  # of one repository: a list that goes on for ever is not held
 
 T = TypeVar("T")
 Lag = Callable[[float], str]  # of a rate: why the answer is asked for elsewhere, if it is
@@ -178,6 +182,43 @@ class Repository:
             else:
                 failover.done()
                 return found
+
+    async def tags(self) -> tuple[str, ...]:
+        """All tags of the repository, in the registry's order, each once.
+
+        Raises:
+            FormatError: an answer is not a list of tags, is too large, or the list does not end.
+            NotFoundError, RegistryError, TransportError: it cannot be had.
+        Spec: distribution-spec v1.1, listing tags.
+        """
+        found: dict[str, None] = {}
+        last: str | None = ""
+        while last is not None:
+            page, last = await self._from_any(
+                self._session.reference, partial(self._tags, str(last), len(found)), head=True
+            )
+            if len(found) + len(page) > _TAGS or (last is not None and not page):
+                raise FormatError(f"{self.name}: the list of tags does not end after {len(found)}")
+            found |= dict.fromkeys(page)
+        return tuple(found)
+
+    async def _tags(self, last: str, before: int, candidate: Candidate, lag: Lag) -> tuple[list[str], str | None]:
+        """One page of tags, and what the next begins after; None when it is the last."""
+        query = urlencode({"n": _PAGE, "last": last} if last else {"n": _PAGE})
+        reply = await self._session.ask(candidate, f"tags/list?{query}", {"Accept": "application/json"})
+        try:
+            if reply.status != 200:
+                raise await error_of(reply)
+            data = await reply.read(self._manifest_size, lag)
+            if len(data) > self._manifest_size:
+                raise FormatError(f"{reply.url}: a page of tags is larger than {self._manifest_size} bytes")
+            try:
+                page = tag_list.parse(data)
+            except FormatError as error:
+                raise FormatError(f"{reply.url}: {error}") from error
+            return page, next_page(reply.header("Link"))
+        finally:
+            reply.close()
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before an error comes first.

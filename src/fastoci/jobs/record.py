@@ -1,0 +1,39 @@
+"""An image by its manifest alone: for pullers that brought its blobs with ``fetch``, or share layers between images."""
+
+from __future__ import annotations
+
+from fastoci.errors import BlobNotFoundError, UnsupportedError
+from fastoci.image import manifest as manifest_document
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.jobs.image import Image
+from fastoci.jobs.plan import Resolved
+from fastoci.jobs.pull import PullContext, read_config, stored_image
+
+
+async def record(context: PullContext, reference: Reference, data: bytes, media_type: str) -> Image:
+    """Store a manifest and give it a name; its blobs are in the store already.
+
+    Raises:
+        BlobNotFoundError: one of them is not.
+        FormatError, UnsupportedError: ``data`` is not a manifest.
+        IntegrityError: the config is damaged.
+        StoreError: the disk refused.
+    """
+    media_type = media_type or manifest_document.sniff(data)
+    if media_type in mediatype.INDEXES:
+        raise UnsupportedError("a name is recorded of a manifest, not of an index: of one platform")
+    manifest = manifest_document.parse(data, media_type)
+    top = Descriptor.of(data, media_type)
+    resolved = Resolved(reference, ((top, data),), manifest, None)
+    async with context.store.session([top, *resolved.blobs]) as session:
+        absent = [blob for blob in session.missing if blob.digest != top.digest]
+        if absent:
+            text = f"{reference} needs {len(absent)} blobs that the store does not have, as {absent[0].digest}"
+            raise BlobNotFoundError(text, path=str(absent[0].digest))
+        async with session.reserve() as writer:
+            await context.keep_document(writer, top, data, str(reference))
+            config = await read_config(context.store, manifest, context.limits)
+            await writer.record(stored_image(resolved, config))
+    return Image(context, resolved, config)

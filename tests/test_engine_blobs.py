@@ -1,0 +1,166 @@
+"""An engine for another puller: blobs by digest, names of one's own, and what is said to a program that errs.
+
+Covers: jobs/record.py, shortcuts.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+import fastoci
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, FormatError, UnsupportedError
+from fastoci.image import mediatype
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Layer, from_seed
+from fastoci.testing.registry import Registry
+
+ABSENT = fastoci.Digest.of(b"absent")
+
+
+def image() -> Image:
+    return Image.build([Layer.build(from_seed(n, files=3, size=5000, at=f"l{n}"), "gzip") for n in range(2)])
+
+
+class FromImage:
+    """A ``BlobSource`` over an image in memory."""
+
+    name = "memory"
+
+    def __init__(self, image: Image) -> None:
+        self.blobs = {descriptor.digest: content for descriptor, content in image.blobs()}
+
+    async def fetch(
+        self, blob: fastoci.Descriptor, offset: int, buffers: fastoci.BufferSource
+    ) -> AsyncGenerator[fastoci.Buffer, None]:
+        data = self.blobs[blob.digest]
+        assert isinstance(data, bytes)
+        while offset < len(data):
+            buffer = await buffers.take()
+            offset += buffer.append(data, offset)
+            yield buffer
+
+
+async def test_another_puller_holds_fetches_and_records_an_image(tmp_path: Path) -> None:
+    built = image()
+    async with fastoci.Engine(tmp_path) as engine:
+        blobs = [descriptor for descriptor, _ in built.blobs()]
+        async with engine.hold([blob.digest for blob in blobs]):
+            await engine.fetch(blobs, FromImage(built))
+            assert await engine.gc() == ()
+            named = await engine.record("registry.example/app:1", built.manifest)
+        assert str(named.platform) == "linux/amd64"
+        assert await engine.gc() == ()
+        assert [each.name for each in await engine.images()] == ["registry.example/app:1"]
+        await (await engine.image("registry.example/app:1")).unpack(tmp_path / "root")
+        assert (tmp_path / "root" / "l0").is_dir()
+
+
+async def test_blobs_that_are_not_held_are_garbage(tmp_path: Path) -> None:
+    built = image()
+    async with fastoci.Engine(tmp_path) as engine:
+        blobs = [descriptor for descriptor, _ in built.blobs()]
+        await engine.fetch(blobs, FromImage(built))
+        assert {item.name for item in await engine.gc()} == {str(blob.digest) for blob in blobs}
+        with pytest.raises(BlobNotFoundError, match="registry.example/app:1 needs 3 blobs"):
+            await engine.record("registry.example/app:1", built.manifest)
+        assert await engine.images() == ()
+
+
+async def test_only_a_manifest_gets_a_name(tmp_path: Path) -> None:
+    index = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(UnsupportedError, match="not of an index"):
+            await engine.record("registry.example/app:1", index)
+        with pytest.raises(FormatError):
+            await engine.record("registry.example/app:1", b"{}", media_type=mediatype.OCI_MANIFEST)
+
+
+async def test_a_blob_is_opened_found_and_read_by_its_digest_alone(tmp_path: Path) -> None:
+    built = image()
+    config = fastoci.Descriptor.of(built.config, built.config_type)
+    async with fastoci.Engine(tmp_path) as engine:
+        await engine.fetch([config], FromImage(built))
+        data = built.config
+        assert await engine.read(config.digest) == data
+        assert (await engine.path(config.digest)).read_bytes() == data
+        fd = await engine.open(config.digest)
+        try:
+            assert os.read(fd, 1 << 20) == data
+        finally:
+            os.close(fd)
+        for ask in (engine.read, engine.path, engine.open):
+            with pytest.raises(BlobNotFoundError):
+                await ask(ABSENT)
+            with pytest.raises(TypeError, match=r"Digest\.parse"):
+                await ask(str(config.digest))  # type: ignore[arg-type]
+
+
+async def test_a_blob_of_an_additional_store_is_found_too(tmp_path: Path) -> None:
+    built = image()
+    layer = built.layers[0].descriptor
+    async with fastoci.Engine(tmp_path / "other") as engine:
+        await engine.fetch([layer], FromImage(built))
+    async with fastoci.Engine(tmp_path / "own", additional=[tmp_path / "other"]) as engine:
+        assert await engine.path(layer.digest) == tmp_path / "other" / "blobs" / "sha256" / layer.digest.hex
+
+
+async def test_a_damaged_blob_is_not_read(tmp_path: Path) -> None:
+    built = image()
+    config = fastoci.Descriptor.of(built.config, built.config_type)
+    async with fastoci.Engine(tmp_path) as engine:
+        await engine.fetch([config], FromImage(built))
+        path = await engine.path(config.digest)
+        path.chmod(0o644)
+        path.write_bytes(b"x" * config.size)
+        with pytest.raises(DigestMismatchError):
+            await engine.read(config.digest)
+
+
+async def test_a_name_is_resolved_without_a_blob(tmp_path: Path) -> None:
+    built = image()
+    async with Registry() as registry, fastoci.Engine(tmp_path) as engine:
+        registry.add_image("app", "1", built)
+        resolved = await engine.resolve(f"{registry.address}/app:1")
+        assert resolved.manifest.raw == built.manifest
+        assert await engine.images() == ()
+        assert not [record for record in registry.log if "/blobs/" in record.path]
+
+
+def test_a_descriptor_takes_no_text_for_a_digest() -> None:
+    with pytest.raises(TypeError, match=r"expected a Digest, got str 'sha256:.*Digest\.parse"):
+        fastoci.Descriptor("", str(ABSENT), 1)  # type: ignore[arg-type]
+
+
+async def test_an_image_after_its_engine_says_so(tmp_path: Path) -> None:
+    async with Registry() as registry:
+        registry.add_image("app", "1", image())
+        async with fastoci.Engine(tmp_path / "store") as engine:
+            pulled = await engine.pull(f"{registry.address}/app:1")
+            assert repr(pulled).startswith(f"<fastoci.Image {registry.address}/app:1 sha256:")
+    with pytest.raises(RuntimeError, match="the store is closed"):
+        await pulled.unpack(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+async def test_an_observer_that_raises_stops_nothing_and_is_said_at_the_end(tmp_path: Path) -> None:
+    def observe(event: fastoci.events.Event) -> None:
+        calls.append(event)
+        raise ValueError("a fault of mine")
+
+    calls: list[fastoci.events.Event] = []
+    async with Registry() as registry:
+        registry.add_image("app", "1", image())
+        with pytest.raises(RuntimeError, match="the observer raised ValueError: a fault of mine") as raised:
+            async with fastoci.Engine(tmp_path, observer=observe) as engine:
+                await engine.pull(f"{registry.address}/app:1")
+                assert len(await engine.images()) == 1
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert len(calls) == 1
+
+
+def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
+    assert repr(fastoci.Engine(tmp_path)) == f"<fastoci.Engine of {tmp_path}, not open>"
