@@ -8,14 +8,12 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from fastoci import Descriptor, Digest, Engine
-from fastoci._core import Buffer
+from fastoci import Buffer, BufferSource, Descriptor, Digest, Engine
 from fastoci.errors import BlobNotFoundError, SizeMismatchError
-from fastoci.interfaces import BufferSource
 
 
 class Directory:
-    """A ``fastoci.interfaces.BlobSource``: files named by their SHA-256 in hex.
+    """A ``fastoci.BlobSource``: files named by their SHA-256 in hex.
 
     It passes ``fastoci.testing.suites.blob_source``; tests/test_examples.py shows how that is run.
     """

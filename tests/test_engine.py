@@ -303,6 +303,13 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "plan_gc": lambda engine: engine.plan_gc(),
     "gc": lambda engine: engine.gc(),
     "export": lambda engine: engine.export("layout"),
+    "hold": lambda engine: engine.hold([]).__aenter__(),
+    "record": lambda engine: engine.record("h/app", b"{}"),
+    "resolve": lambda engine: engine.resolve("h/app"),
+    "tags": lambda engine: engine.tags("h/app"),
+    "open": lambda engine: engine.open(fastoci.Digest.of(b"")),
+    "path": lambda engine: engine.path(fastoci.Digest.of(b"")),
+    "read": lambda engine: engine.read(fastoci.Digest.of(b"")),
 }
 
 

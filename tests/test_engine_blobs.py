@@ -65,7 +65,7 @@ async def test_blobs_that_are_not_held_are_garbage(tmp_path: Path) -> None:
         blobs = [descriptor for descriptor, _ in built.blobs()]
         await engine.fetch(blobs, FromImage(built))
         assert {item.name for item in await engine.gc()} == {str(blob.digest) for blob in blobs}
-        with pytest.raises(BlobNotFoundError, match="registry.example/app:1 needs 3 blobs"):
+        with pytest.raises(BlobNotFoundError, match=r"registry\.example/app:1 needs 3 blobs"):
             await engine.record("registry.example/app:1", built.manifest)
         assert await engine.images() == ()
 

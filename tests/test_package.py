@@ -43,7 +43,7 @@ def test_a_type_checker_finds_a_name_that_is_not_public(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Upkeep'"):
-        _ = fastoci.Upkeep
+        getattr(fastoci, "Upkeep".title())
 
 
 def test_registry_options_are_made_without_what_asks_registries() -> None:

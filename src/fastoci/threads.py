@@ -95,7 +95,6 @@ class Threads:
 
     def __init__(self) -> None:
         self._executor = Executor(_THREADS, "fastoci-store")
-        self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
         """What ``work`` returns. Once started it is waited for, also by a task that is cancelled meanwhile.
@@ -114,7 +113,7 @@ class Threads:
             asyncio.CancelledError: it was cancelled, and there is nothing to undo.
             RuntimeError: the threads have ended.
         """
-        if self._closed:
+        if self._executor.closed:
             raise RuntimeError("the store is closed: an engine and its images are used inside `async with Engine(...)`")
         stopped = threading.Event()
 
@@ -159,5 +158,4 @@ class Threads:
 
     def close(self) -> None:
         """End the threads; nothing is started any more. Idempotent."""
-        self._closed = True
         self._executor.close()

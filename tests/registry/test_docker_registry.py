@@ -113,3 +113,8 @@ async def test_basic_authentication_lets_in_who_is_known(
         async with Registry(credentials=Credentials(explicit=credential)) as registry:
             with pytest.raises(UnauthorizedError, match=words):
                 await registry.repository(image).resolve(image)
+
+
+async def test_the_tags_of_a_repository_are_listed(image: Reference) -> None:
+    async with Registry(credentials=Credentials()) as registry:
+        assert await registry.repository(image).tags() == ("1",)
