@@ -15,6 +15,7 @@ from typing import Final, cast
 from fastoci.errors import CredentialError
 
 _OUTPUT: Final = 1 << 20  # bytes; a real answer has a few kilobytes
+_GONE_S: Final = 5.0  # for a program that was killed; one that runs as another user cannot be, and is left alone
 
 
 async def run(
@@ -58,7 +59,7 @@ async def run(
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
-        await asyncio.wait([output.gone])
+        await asyncio.wait([output.gone], timeout=_GONE_S)
     if not whole:
         raise CredentialError(f"{program}: answers with more than {_OUTPUT} bytes", program=program)
     return transport.get_returncode() or 0, bytes(output.data)

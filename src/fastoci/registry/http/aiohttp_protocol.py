@@ -1,14 +1,15 @@
 """aiohttp's protocol of one connection, with the bounds that it lacks.
 
 1. Interim answers (1xx) are counted: without end they are an error, not memory.
-2. The headers of an answer have a deadline: a byte or an interim answer now and then does not put it off.
+2. The headers of an answer have a deadline: a byte or an interim answer now and then does not put it off. So has a
+   proxy's answer to CONNECT.
 3. Framing that breaks in mid-body ends the body: aiohttp closes the connection and leaves its reader waiting.
 4. The reader of a body that has ended lets go of the connection. aiohttp's own resumes reading whenever it is emptied,
    also when the connection has long been another request's.
 
-What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, messages come by
-``feed_data``, ``set_exception`` is told of broken framing while ``_payload`` is the body that is being read, and a
-reader reaches its connection by ``_protocol`` alone.
+What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, without ``read_timeout``
+before CONNECT alone, messages come by ``feed_data``, ``set_exception`` is told of broken framing while ``_payload`` is
+the body that is being read, and a reader reaches its connection by ``_protocol`` alone.
 """
 
 from __future__ import annotations
@@ -41,18 +42,24 @@ _NO_CONNECTION: Final = _NoConnection()
 
 
 class ClientProtocol(ResponseHandler):
-    """One connection. Belongs to aiohttp."""
+    """One connection. Belongs to aiohttp.
+
+    Args:
+        proxy_s: the deadline of a proxy's answer to CONNECT.
+    """
 
     _interim = 0
     _deadline: asyncio.TimerHandle | None = None
 
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, proxy_s: float) -> None:
+        super().__init__(loop)
+        self._proxy_s = proxy_s
+
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be sent."""
-        read_s: float | None = options.get("read_timeout")
         self._interim = 0
         self._drop_deadline()
-        if read_s:
-            self._deadline = self._loop.call_later(read_s, self._miss)
+        self._deadline = self._loop.call_later(options.get("read_timeout") or self._proxy_s, self._miss)
         super().set_response_params(**options)
 
     def feed_data(self, data: Any, size: int = 0) -> None:

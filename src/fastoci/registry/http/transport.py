@@ -42,6 +42,7 @@ _LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
 _SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
+_CONNECTS: Final = 3  # times ``connect_s`` for the name, and two addresses that do not speak TLS
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
 
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
@@ -238,6 +239,7 @@ class Transport:
                 self.servers,
                 self._max_wait_s,
                 notes=reach is None,
+                read_s=self._read_s,
                 limit=0,
                 limit_per_host=self._connections,
                 resolver=Resolver(self._scopes if reach is None else None, self._connect_s),
@@ -272,15 +274,18 @@ class _Connector(aiohttp.TCPConnector):
         servers: which of them want a pause.
         max_wait_s: a longer wait is an error.
         notes: whether it is noted there if a host can be connected to.
+        read_s: how long a proxy may take to reach a host.
     """
 
-    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, **options: Any) -> None:
+    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, read_s: float, **options: Any) -> None:
         super().__init__(**options)
         self._servers = servers
         self._max_wait_s = max_wait_s
         self._notes = notes
-        factory: functools.partial[Any] = functools.partial(ClientProtocol, loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        factory: functools.partial[Any] = functools.partial(ClientProtocol, loop=loop, proxy_s=read_s)
         self._factory = factory
+        self._read_s = read_s
 
     async def connect(
         self,
@@ -309,6 +314,17 @@ class _Connector(aiohttp.TCPConnector):
                 await server.wait_until_allowed(self._max_wait_s, manifest=False)
             else:
                 return connection
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.client_proto.ResponseHandler:
+        """Look a name up and connect, with a deadline for all of it: a name may have any number of addresses."""
+        within_s = _CONNECTS * (timeout.sock_connect or 0.0) + (self._read_s if req.proxy else 0.0)
+        async with asyncio.timeout(within_s):
+            return await super()._create_connection(req, traces, timeout)
 
 
 def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
