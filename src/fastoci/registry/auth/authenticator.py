@@ -132,7 +132,7 @@ class Authenticator:
                 raise refused
         raise AssertionError
 
-    async def _ask_how(self, origin: Origin, ping: Ping, known: Sequence[Challenge]) -> Sequence[Challenge]:
+    async def _ask_how(self, origin: Origin, ping: Ping, known: tuple[Challenge, ...]) -> tuple[Challenge, ...]:
         """The ``known`` challenges if they can be answered, else what ``/v2/`` asks for, which is asked once."""
         if _usable(known):
             return known
@@ -255,7 +255,7 @@ async def _found(find: Find, reply: Reply) -> Credential | None:
         raise
 
 
-def _challenges(reply: Reply) -> Sequence[Challenge]:
+def _challenges(reply: Reply) -> tuple[Challenge, ...]:
     return parsed(challenge.parse, reply.header("WWW-Authenticate")) or ()
 
 

@@ -100,6 +100,9 @@ class RepositorySession:
                 method, url, headers=headers, authorization=authorization, options=options
             )
 
+        async def ping() -> Reply:
+            return await self._transport.request("GET", top, headers={}, options=plain)
+
         return await self._auth.request(
             candidate.origin,
             f"repository:{endpoint.path}:pull",
@@ -107,5 +110,5 @@ class RepositorySession:
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
             name=endpoint.domain,
             verified=endpoint.tls.verify,
-            ping=lambda: self._transport.request("GET", top, headers={}, options=plain),
+            ping=ping if method == "GET" else None,
         )
