@@ -77,7 +77,7 @@ async def test_the_origins_own_error_is_the_one_that_is_raised() -> None:
     async with between(lambda asked: answer(404), lambda asked: answer(503)) as (source, mirror, origin):
         with pytest.raises(UnavailableError, match=origin.address):
             await source.resolve(REFERENCE)
-        assert (len(mirror.asked), len(origin.asked)) == (1, 3)
+        assert (mirror.paths(), len(origin.asked)) == (["/v2/team/app/manifests/1", "/v2/"], 3)
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "hold"])
@@ -464,4 +464,5 @@ async def test_a_mirror_that_has_no_manifests_left_for_a_minute_costs_no_wait() 
         async with asyncio.timeout(25):
             assert (await source.resolve(REFERENCE))[1] == INDEX
             assert (await source.resolve(REFERENCE))[1] == INDEX
-        assert (len(mirror.asked), len(origin.asked)) == (1, 2)
+        assert [path for path in mirror.paths() if path != "/v2/"] == ["/v2/team/app/manifests/1"]
+        assert len(origin.asked) == 2
