@@ -76,7 +76,7 @@ class Authenticator:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._grants: dict[_Key, _Grant] = {}
         self._pending: dict[_Key, asyncio.Task[_Grant]] = {}
-        self._pinged: dict[Origin, Sequence[Challenge]] = {}  # what /v2/ asks for
+        self._pinged: dict[Origin, tuple[Challenge, ...]] = {}  # what /v2/ asks for
         self._pings: dict[Origin, asyncio.Lock] = {}
 
     async def aclose(self) -> None:
