@@ -45,10 +45,16 @@ _OPTIONS: Final = (
     _path("--registries-conf", "FILE", "Mirrors in podman's form, instead of the usual files."),
     _path("--hosts-dir", "DIR", "Mirrors in containerd's form (HOST/hosts.toml), instead of the usual files."),
     cert_dir,
+    click.option(
+        "--allow-private-redirects",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="Follow this registry or mirror into private networks. Repeatable.",
+    ),
 )
 
 
-_AS_GIVEN: Final = ("tls_verify", "authfile", "registries_conf", "hosts_dir", "cert_dir")
+_AS_GIVEN: Final = ("tls_verify", "authfile", "registries_conf", "hosts_dir", "cert_dir", "allow_private_redirects")
 
 
 def registry(command: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -208,7 +208,12 @@ async def _ask(
             url,
             headers={},
             authorization=authorization,
-            options=RequestOptions(own=endpoint.fields, tls=endpoint.tls, connect_s=endpoint.connect_s),
+            options=RequestOptions(
+                own=endpoint.fields,
+                tls=endpoint.tls,
+                connect_s=endpoint.connect_s,
+                private_redirects=endpoint.private_redirects,
+            ),
         )
 
     async def find() -> Credential:

@@ -42,6 +42,7 @@ def _mirrors(options: RegistryOptions) -> Mirrors:
         registries=_path(options.registries_conf),
         hosts_dir=_path(options.hosts_dir),
         cert_dir=_path(options.cert_dir),
+        private_redirects=options.allow_private_redirects,
     )
 
 

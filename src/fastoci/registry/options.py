@@ -25,6 +25,7 @@ class RegistryOptions:
         registries_conf: mirrors in podman's form, instead of the usual files.
         hosts_dir: mirrors in containerd's form, instead of the usual files.
         cert_dir: certificates for every registry, instead of those of ``certs.d``.
+        allow_private_redirects: ``HOST[:PORT]`` of registries and mirrors that may lead into private networks.
     Raises:
         StoreError: one of the paths cannot be a path.
     """
@@ -36,6 +37,7 @@ class RegistryOptions:
     registries_conf: StrPath | None = None
     hosts_dir: StrPath | None = None
     cert_dir: StrPath | None = None
+    allow_private_redirects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("authfile", "registries_conf", "hosts_dir", "cert_dir"):

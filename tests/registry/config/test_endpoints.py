@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.errors import DeniedError, FormatError
+from fastoci.errors import DeniedError, FormatError, ReferenceSyntaxError
 from fastoci.image.reference import Reference
 from fastoci.registry.config.endpoints import Mirrors, endpoints, load
 from fastoci.registry.http.tls import Tls
@@ -41,6 +41,43 @@ def test_without_verification_plain_http_is_the_second_try(name: str, plain_too:
     (endpoint,) = endpoints(Reference.parse(name), Mirrors(), tls_verify=False)
     assert endpoint.plain_too == plain_too
     assert not endpoint.tls.verify
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("r.test", ["r.test/a", "R.test/a", "r.test:5000/a", "r.test:443/a"]),
+        ("R.test:5000", ["r.test:5000/a"]),
+        ("r.test:443", ["r.test:443/a"]),
+        ("docker.io", ["redis"]),
+        ("index.docker.io", ["redis"]),
+        ("registry-1.docker.io", ["redis"]),
+        ("[fd00::1]:5000", ["[fd00::1]:5000/a"]),
+        ("other.test", []),
+    ],
+)
+def test_a_host_may_lead_into_private_networks_by_the_name_that_the_user_gives_it(
+    tmp_path: Path, host: str, names: list[str]
+) -> None:
+    config = load({}, 0, root=tmp_path, private_redirects=[host])
+    asked = ("r.test/a", "R.test/a", "r.test:5000/a", "r.test:443/a", "redis", "[fd00::1]:5000/a", "xr.test/a")
+    found = [name for name in asked if endpoints(Reference.parse(name), config, tls_verify=True)[0].private_redirects]
+    assert found == names
+
+
+@pytest.mark.parametrize("host", ["https://r.test", "r.test/a", "host", "", "*.r.test", "r.test:x"])
+def test_what_may_lead_into_private_networks_is_a_host(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ReferenceSyntaxError, match="is not a registry"):
+        load({}, 0, root=tmp_path, private_redirects=[host])
+
+
+def test_a_mirror_and_its_registry_lead_into_private_networks_each_by_itself(tmp_path: Path) -> None:
+    text = '[host."https://m.test"]\nallow_private_redirects = true\n[host."https://n.test:5000"]\n'
+    _hosts(tmp_path / "etc/containerd/certs.d", "r.test", text)
+    for hosts, expected in (((), [True, False, False]), (("n.test",), [True, True, False])):
+        config = load({}, 0, root=tmp_path, private_redirects=hosts)
+        found = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
+        assert [each.private_redirects for each in found] == expected
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -58,6 +58,7 @@ def test_all_keys_are_read() -> None:
         client = [["c.cert", "/keys/c.key"], "both.pem"]
         skip_verify = false
         dial_timeout = "1m1.5s"
+        allow_private_redirects = true
         [host."https://m.test".header]
         x-one = "1"
         x-two = ["2", "3"]
@@ -69,9 +70,9 @@ def test_all_keys_are_read() -> None:
         (FOLDER / "c.cert", Path("/keys/c.key")),
         (FOLDER / "both.pem", FOLDER / "both.pem"),
     )
-    assert (host.skip_verify, host.connect_s) == (False, 61.5)
+    assert (host.skip_verify, host.connect_s, host.private_redirects) == (False, 61.5, True)
     assert host.headers == (("x-one", "1"), ("x-two", "2"), ("x-two", "3"))
-    assert (server.skip_verify, server.capabilities) == (True, EVERYTHING)
+    assert (server.skip_verify, server.capabilities, server.private_redirects) == (True, EVERYTHING, False)
 
 
 def test_the_capability_for_referrers_is_none_for_pulls() -> None:

@@ -44,6 +44,7 @@ class Endpoint:
     resolve: bool = True  # may be asked for tags
     pull: bool = True  # may be asked for blobs, and for manifests by digest
     plain_too: bool = False  # where https does not answer, http is tried
+    private_redirects: bool = False  # its redirects and token service may be in a private network
 
     @property
     def fields(self) -> dict[str, str]:
@@ -62,6 +63,7 @@ class Mirrors:
     hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's directories: a host's by its name
     certs: tuple[Mapping[str, Folder], ...] = ()  # the directories of certs.d
     cert_dir: Folder | None = None  # the one directory for all hosts
+    private_redirects: frozenset[str] = frozenset()  # host[:port] of those that may lead into private networks
 
 
 def load(
@@ -71,6 +73,7 @@ def load(
     registries: Path | None = None,
     hosts_dir: Path | None = None,
     cert_dir: Path | None = None,
+    private_redirects: Iterable[str] = (),
     root: Path = Path("/"),
 ) -> Mirrors:
     """Read the configuration that applies to a user; blocks on the disk.
@@ -81,10 +84,13 @@ def load(
         registries: the only ``registries.conf``; else the environment may name one.
         hosts_dir: the only directory of ``hosts.toml`` directories.
         cert_dir: certificates for every host, instead of those of ``certs.d``.
+        private_redirects: ``host[:port]`` of those that may lead into private networks; without a port, at any.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
         ConfigError: a file does not say what it should, or one that was asked for by name cannot be read.
+        ReferenceSyntaxError: one of ``private_redirects`` is not a host.
     """
+    private = frozenset(map(_host_name, private_redirects))
     registries = registries or registries_conf.named(environ)
     tables = RegistriesConf()
     if registries is not None or hosts_dir is None:
@@ -92,21 +98,17 @@ def load(
     for named in (hosts_dir, cert_dir):
         if named is not None and files.names(named) is None:
             raise ConfigError(f"{named}: this is not a directory that can be read")
-    home = certs_d.config_home(environ)
-
-    def scanned(directories: Iterable[Path]) -> tuple[Mapping[str, Folder], ...]:
-        return tuple(certs_d.scan(each, own=home is not None and each.is_relative_to(home)) for each in directories)
-
     hosts: tuple[Mapping[str, Folder], ...] = ()
     if hosts_dir is not None:
         hosts = (certs_d.scan(hosts_dir),)
     elif registries is None:
-        hosts = scanned(_containerd(environ, uid, root))
+        hosts = _scanned(_containerd(environ, uid, root), environ)
     return Mirrors(
         tables,
         hosts,
-        scanned(certs_d.config_directories(environ, uid, root)),
+        _scanned(certs_d.config_directories(environ, uid, root), environ),
         certs_d.read(cert_dir) if cert_dir is not None else None,
+        private,
     )
 
 
@@ -137,6 +139,11 @@ def own(reference: Reference, config: Mirrors, *, tls_verify: bool) -> Endpoint:
     """
     selection = _Selection(reference, config, tls_verify)
     return next((endpoint for endpoint in selection.all() if endpoint.origin), None) or selection.direct(reference)
+
+
+def _scanned(directories: Iterable[Path], environ: Mapping[str, str]) -> tuple[Mapping[str, Folder], ...]:
+    home = certs_d.config_home(environ)
+    return tuple(certs_d.scan(each, own=home is not None and each.is_relative_to(home)) for each in directories)
 
 
 def _containerd(environ: Mapping[str, str], uid: int, root: Path) -> Iterator[Path]:
@@ -214,7 +221,15 @@ class _Selection:
         origin = there.domain == self._reference.domain or there.host == self._reference.host
         domain = self._reference.domain if origin else there.domain
         tls = self._tls(domain, verify)
-        return Endpoint(base, there.path, domain, origin, tls, plain_too=not verify and not loopback)
+        return Endpoint(
+            base,
+            there.path,
+            domain,
+            origin,
+            tls,
+            plain_too=not verify and not loopback,
+            private_redirects=self._trusted_inside(domain, base),
+        )
 
     def _host(self, host: Host) -> Endpoint:
         """One host of hosts.toml."""
@@ -242,7 +257,16 @@ class _Selection:
             resolve={"pull", "resolve"} <= host.capabilities,
             pull="pull" in host.capabilities,
             plain_too=plain_too,
+            private_redirects=host.private_redirects or self._trusted_inside(domain, base),
         )
+
+    def _trusted_inside(self, domain: str, base: URL) -> bool:
+        """Whether the user lets a server lead into private networks, under its own name or the one that is asked."""
+        names = {domain.lower(), (base.raw_host or "").lower(), base.raw_authority.lower()}
+        host, colon, port = domain.lower().rpartition(":")
+        if colon and port.isdecimal():
+            names.add(host)
+        return not names.isdisjoint(self._config.private_redirects)
 
     def _tls(self, domain: str, verify: bool) -> Tls:
         folder = self._config.cert_dir
@@ -257,6 +281,17 @@ class _Selection:
 def _says(folder: Folder) -> bool:
     """Whether a host's directory has a hosts.toml that says something; an empty one is as if it were not there."""
     return bool(folder.hosts or folder.problem)
+
+
+def _host_name(text: str) -> str:
+    """``host[:port]`` as references have it, in lower case."""
+    try:
+        found = Reference.parse(f"{text}/x")
+    except ReferenceSyntaxError:
+        found = None
+    if found is None or found.path not in ("x", "library/x"):
+        raise ReferenceSyntaxError(f"{text[:200]!r} is not a registry: expected HOST[:PORT], with a dot or port in it")
+    return found.domain.lower()
 
 
 def _spoken(host: str) -> tuple[URL, bool]:

@@ -40,6 +40,7 @@ class Host:
     skip_verify: bool | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     connect_s: float | None = None
+    private_redirects: bool = False
 
     @property
     def tls(self) -> bool:
@@ -102,6 +103,7 @@ class _Row:
             self._flag("skip_verify") if "skip_verify" in self.row else None,
             tuple(self._headers()),
             self._connect_s(),
+            self._flag("allow_private_redirects"),  # a key of ours: containerd passes over it
         )
 
     def _base(self, text: str) -> tuple[URL, str]:

@@ -90,7 +90,12 @@ class RepositorySession:
         """
         endpoint = candidate.endpoint
         own = {**self._credentials.headers, **endpoint.fields}
-        plain = RequestOptions(own=own, tls=endpoint.tls, connect_s=endpoint.connect_s)
+        plain = RequestOptions(
+            own=own,
+            tls=endpoint.tls,
+            connect_s=endpoint.connect_s,
+            private_redirects=endpoint.private_redirects,
+        )
         options = replace(plain, manifest=method == "GET" and path.startswith("manifests/"))
         url = parse_url(f"{candidate.base}/{endpoint.path}/{path}").extend_query(endpoint.query)
         top = parse_url(f"{candidate.base}/").extend_query(endpoint.query)

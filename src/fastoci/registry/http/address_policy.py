@@ -2,7 +2,8 @@
 
 The user's word reaches every address. A server's word (a redirect, a token realm) leads at most as near as that server
 itself is: a public registry may not point into a private network or at loopback, one on loopback may point anywhere.
-Link-local, multicast and cloud metadata addresses are never reached on a server's word.
+The user may say of a server that it counts as in a private network (``private_redirects``): one with a public name and
+a private bucket. Link-local, multicast and cloud metadata addresses are never reached on a server's word.
 """
 
 from __future__ import annotations

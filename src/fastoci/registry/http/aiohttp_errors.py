@@ -21,6 +21,7 @@ from fastoci.errors import (
     TransportError,
     TruncatedError,
 )
+from fastoci.registry.http.address_policy import AddressScope
 from fastoci.registry.http.urls import redact
 
 # TLS alerts about a client's certificate, as OpenSSL calls them; with TLS 1.3 they come in place of the first answer.
@@ -42,12 +43,19 @@ CLIENT_CERTIFICATE: Final = "put NAME.cert and NAME.key into its directory of ce
 class BlockedAddressError(OSError):
     """A server's word led to an address that it may not name. All are equal, so that the connector keeps the class."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: AddressScope) -> None:
         super().__init__("this address may not be reached on a server's word")
+        self.scope = scope
 
 
 def translate(
-    error: Exception, url: str, *, received: int = 0, answered: bool = False, proxy: URL | None = None
+    error: Exception,
+    url: str,
+    *,
+    received: int = 0,
+    answered: bool = False,
+    proxy: URL | None = None,
+    namer: str = "",
 ) -> FastociError:
     """The error to raise for one of aiohttp's or the system's.
 
@@ -56,6 +64,7 @@ def translate(
         received: bytes of the body that had arrived.
         answered: the headers had arrived, so this happened in the body.
         proxy: by which the request went.
+        namer: who named the URL, ``host[:port]``.
     """
     if isinstance(error, TimeoutError):
         if answered or isinstance(error, aiohttp.SocketTimeoutError):
@@ -66,6 +75,8 @@ def translate(
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _unconnected(error, url, proxy, _certificate(error.certificate_error), retryable=False)
     if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, BlockedAddressError):
+            return blocked(url, error.os_error.scope, namer)
         return _connect(error, url, proxy)
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
         return RegistryError(f"{url}: this is not an address to connect to", url=url)
@@ -90,19 +101,26 @@ def refused_by_proxy(status: int, url: str, proxy: URL) -> ProxyError:
     return ProxyError(f"{url}: {text}", url=url, status=status, retryable=status in RETRYABLE_STATUSES)
 
 
-def blocked(url: str) -> RegistryError:
-    """The error for a URL that a server named and that may not be asked."""
-    return RegistryError(
-        f"{url}: refused, the server sends this request to a local, private or metadata address", url=url
-    )
+def blocked(url: str, scope: AddressScope, namer: str = "") -> RegistryError:
+    """The error for a URL that a server named and that may not be asked.
+
+    Args:
+        namer: that server, ``host[:port]``.
+    """
+    if scope is AddressScope.PRIVATE:
+        text = (
+            f"{namer} sends this request to a private address; if that is meant, allow it by "
+            f"--allow-private-redirects {namer}, or allow_private_redirects = true in its hosts.toml"
+        )
+    else:
+        text = "the server sends this request to a loopback, link-local or metadata address"
+    return RegistryError(f"{url}: refused, {text}", url=url)
 
 
 def _connect(error: aiohttp.ClientConnectorError, url: str, proxy: URL | None) -> FastociError:
     where = f"{error.host}:{error.port}"
     cause = error.os_error
     retryable, advice = True, ""
-    if isinstance(cause, BlockedAddressError):
-        return blocked(url)
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
         text = f"the name server does not answer for {error.host}"
     elif isinstance(cause, socket.gaierror):

@@ -54,13 +54,14 @@ class RequestOptions:
 
     ``own``: headers for that origin only, no more sent once a redirect left it; ``tls``: whom it must be trusted by;
     ``connect_s``: how long a connection may take, when not as long as others; ``manifest``: the request is one of those
-    that registries count.
+    that registries count; ``private_redirects``: what the origin names, now and later, may be in a private network.
     """
 
     own: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: Tls | None = None
     connect_s: float | None = None
     manifest: bool = False
+    private_redirects: bool = False
 
 
 _PLAIN: Final = RequestOptions()
@@ -116,6 +117,7 @@ class Transport:
         self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
         self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
         self._scopes: dict[str, AddressScope] = {}
+        self._trusted_inside: set[Origin] = set()  # by the user: what these name may be in a private network
         # By how near its hosts may be; None: the user named them, so they may be anywhere.
         self._sessions: dict[AddressScope | None, aiohttp.ClientSession] = {}
 
@@ -156,8 +158,7 @@ class Transport:
             RegistryError: a redirect that may not be followed.
             TransportError: no answer.
         """
-        if options.tls is not None:
-            self._trust[Origin.of(url)] = options.tls
+        self._note_trust(Origin.of(url), options)
         hop = _Hop(url, _secret_headers(options.own, authorization), options.tls, options.connect_s)
         begun = time.monotonic()
         for count in range(_HOPS + 1):
@@ -177,6 +178,13 @@ class Transport:
             hop = hop.to(following)
         where = redact(hop.url)
         raise RegistryError(f"{where}: more than {_HOPS} redirects", url=where, status=response.status)
+
+    def _note_trust(self, origin: Origin, options: RequestOptions) -> None:
+        """Remember what the user says of a server, for when another one names it, or it names another one."""
+        if options.tls is not None:
+            self._trust[origin] = options.tls
+        if options.private_redirects:
+            self._trusted_inside.add(origin)
 
     async def _send(self, method: str, hop: _Hop, fields: dict[str, Any], namer: Origin) -> aiohttp.ClientResponse:
         """Send one request, and return its answer."""
@@ -206,7 +214,7 @@ class Transport:
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
-                failed = translate(error, redact(url), proxy=proxy)
+                failed = translate(error, redact(url), proxy=proxy, namer=self.servers.of(namer).host)
                 _LOG.debug("%s %s: %s, after %.3f s", method, redact(url), failed.cause, time.monotonic() - begun)
                 raise failed from (None if secret else error)
         _log_answer(response, url, time.monotonic() - begun)
@@ -230,6 +238,8 @@ class Transport:
             near = scope_of(namer.host)
         except ValueError:
             near = self._scopes.get(namer.host, AddressScope.PUBLIC)
+        if namer in self._trusted_inside:
+            near = max(near, AddressScope.PRIVATE)
         return min(near, AddressScope.LOOPBACK)
 
     def _session(self, reach: AddressScope | None) -> aiohttp.ClientSession:
@@ -330,8 +340,8 @@ class _Connector(aiohttp.TCPConnector):
 def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
     """A socket for an address that is about to be connected to: the last check of it, after the name service."""
     family, kind, protocol, _, target = address
-    if scope_of(target[0]) > reach:
-        raise BlockedAddressError
+    if (scope := scope_of(target[0])) > reach:
+        raise BlockedAddressError(scope)
     return socket.socket(family, kind, protocol)
 
 
@@ -344,8 +354,8 @@ def _check_proxied(url: URL, reach: AddressScope) -> None:
     with suppress(OSError):
         host = socket.inet_ntoa(socket.inet_aton(host))
     with suppress(ValueError):
-        if scope_of(host) > max(reach, AddressScope.PRIVATE):
-            raise blocked(redact(url))
+        if (scope := scope_of(host)) > max(reach, AddressScope.PRIVATE):
+            raise blocked(redact(url), scope)
 
 
 def _secret_headers(own: Mapping[str, str], authorization: str | None) -> dict[str, str]:
