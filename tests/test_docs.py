@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fastoci.cli import environment
 from fastoci.cli.main import program
 from fastoci.limits import Limits
 from fastoci.testing import faults
@@ -157,6 +158,15 @@ def test_every_limit_is_a_field(page: Path) -> None:
 def test_every_make_target_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {line.split()[1] for line in [*quoted(page), *shown(page)] if line.startswith("make ")} <= targets
+
+
+def test_the_page_of_the_configuration_has_each_option_and_its_variable_once() -> None:
+    assert isinstance(program, click.Group)
+    options = {option for option in environment.options_of(program) if not option.is_eager}
+    rows = re.findall(
+        r"^\| `(--[^`]+)` \| `([^`]+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE
+    )
+    assert rows == sorted({(environment.flag(option), str(option.envvar)) for option in options})
 
 
 def test_the_scenario_on_the_page_of_faults_is_one_of_the_table() -> None:

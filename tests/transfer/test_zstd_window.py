@@ -59,7 +59,7 @@ async def test_a_larger_window_than_zstd_makes_is_refused_with_the_memory_that_w
     buffers = Buffers(Pool(64 * MIB))
     with (
         WindowBudget(buffers, reserve=RESERVE).share() as share,
-        pytest.raises(UnsupportedError, match=r"demands a window of 1073741824 bytes.*--memory 102[0-9]M would do"),
+        pytest.raises(UnsupportedError, match=r"demands a window of 1073741824 bytes.*--memory 102[0-9]MiB would do"),
     ):
         await share.take(1 << 30)
     assert buffers.pool.aside == 0

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from fastoci.cli import errors, log_options, standard_streams
+from fastoci.cli import environment, errors, log_options, standard_streams
 from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
 from fastoci.cli.signals import Signals, Stopped
 
@@ -66,10 +66,11 @@ def program() -> None:
     fastoci pull alpine --rootfs ./alpine     and its files into a directory
     fastoci pull alpine --oci ./layout        and into an OCI image layout
 
-    Results go to stdout, everything else to stderr.
+    Results go to stdout, everything else to stderr. Each option has a variable: FASTOCI_STORE is --store.
     """
 
 
+environment.add_to(program)
 log_options.add_to(program)
 
 
@@ -95,6 +96,7 @@ def _run(arguments: list[str]) -> int:
     except click.Abort:
         return _stopped(signal.SIGINT)
     except click.ClickException as error:
+        environment.blame(error)
         error.show()
         return error.exit_code
     except Exception as error:

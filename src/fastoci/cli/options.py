@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,6 +18,8 @@ V = TypeVar("V")
 Command = Callable[..., int | None]
 
 MODES: Final = ("auto", "bar", "log", "json", "none")
+_UNITS: Final = "KMGTP"
+_SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?B?")
 
 
 store = click.option(
@@ -54,18 +57,19 @@ progress = click.option(
 
 
 class Size(click.ParamType["int"]):
-    """Bytes: a number, with K, M, G or T for powers of 1024."""
+    """Bytes: a number, with a unit of powers of 1000 (K, MB, G) or of 1024 (KiB, MiB, GiB), in any case."""
 
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The value of an option's text; a usage error when it has none."""
-        text = str(value).upper().removesuffix("B").removesuffix("I")
-        factor = 1 << 10 * ("KMGT".find(text[-1:]) + 1) if text[-1:] in "KMGT" and text else 1
-        number = text if factor == 1 else text[:-1]
-        if not number.isdecimal():
-            self.fail(f"{value!r} is not a size: 512M, 10G or a number of bytes", param, ctx)
-        return int(number) * factor
+        match = _SIZE.fullmatch(str(value).strip().upper())
+        if match is None:
+            self.fail(f"{value!r} is not a size: 512MB, 10G, 64MiB or a number of bytes", param, ctx)
+        whole, part, unit, binary = match.groups(default="")
+        factor = (1024 if binary else 1000) ** (_UNITS.index(unit) + 1) if unit else 1
+        count: int = int(whole + part) * factor // 10 ** len(part)
+        return count
 
 
 class Duration(click.ParamType["float"]):
@@ -80,6 +84,8 @@ class Duration(click.ParamType["float"]):
         try:
             return duration_s(str(value), LONG)
         except ValueError:
+            if re.fullmatch(r"[0-9]+", str(value)):  # 30 was meant as seconds for one option, as days for another
+                self.fail(f"{value} has no unit: {value}s, {value}m, {value}h or {value}d", param, ctx)
             self.fail(f"{value!r} is not a duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
 
 
@@ -99,7 +105,7 @@ _LIMITS: Final = {
         "unpacked_size",
         type=Size(),
         metavar="SIZE",
-        help="Most bytes of an unpacked image.  [default: 100G]",
+        help="Most bytes of an unpacked image.  [default: 100GiB]",
     ),
     "unpacked_entries": click.option(
         "--max-entries",
@@ -109,7 +115,7 @@ _LIMITS: Final = {
         help="Most files of an unpacked image.  [default: 10^7]",
     ),
     "memory": click.option(
-        "--memory", type=Size(), metavar="SIZE", help="Memory for buffers and zstd windows.  [default: 64M]"
+        "--memory", type=Size(), metavar="SIZE", help="Memory for buffers and zstd windows.  [default: 64MiB]"
     ),
     "store_size": click.option(
         "--max-store-size",

@@ -29,7 +29,6 @@ _OPTIONS: Final = (
     authfile,
     click.option(
         "--creds",
-        envvar="FASTOCI_CREDS",
         metavar="USER[:PASSWORD]",
         help="User for the registry. Give the password on the terminal, on stdin, or in $FASTOCI_CREDS: "
         "every user of the machine can read command lines.",

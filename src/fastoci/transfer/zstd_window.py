@@ -63,7 +63,7 @@ class WindowShare:
             if window > _USUAL:
                 raise UnsupportedError(
                     f"a zstd frame demands a window of {window} bytes, for which the memory budget of {capacity} bytes "
-                    f"is too small: --memory {(size + self._reserve + (1 << 20) - 1) >> 20}M would do"
+                    f"is too small: --memory {(size + self._reserve + (1 << 20) - 1) >> 20}MiB would do"
                 )
             size = max(0, capacity - self._reserve)
         if not self._taken:

@@ -27,11 +27,11 @@ async def run(
 
     Args:
         command: the program's path, and its arguments.
+        environ: what it sees, but ``FASTOCI_*``.
     Raises:
         CredentialError: it cannot be run, takes longer than ``timeout_s``, or writes more than 1 MiB.
     """
-    program = os.path.basename(command[0])
-    loop = asyncio.get_running_loop()
+    program, loop = os.path.basename(command[0]), asyncio.get_running_loop()
     try:
         transport, output = await loop.subprocess_exec(
             lambda: _Output(loop.create_future(), loop.create_future()),
@@ -39,7 +39,7 @@ async def run(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=dict(environ),
+            env=_without_ours(environ),
             start_new_session=True,  # so that all it starts can be ended together
         )
     except (OSError, ValueError) as error:
@@ -63,6 +63,11 @@ async def run(
     if not whole:
         raise CredentialError(f"{program}: answers with more than {_OUTPUT} bytes", program=program)
     return transport.get_returncode() or 0, bytes(output.data)
+
+
+def _without_ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """All but this program's own settings, which may be secret."""
+    return {name: value for name, value in environ.items() if not name.startswith("FASTOCI_")}
 
 
 class _Output(asyncio.SubprocessProtocol):

@@ -1,0 +1,81 @@
+"""``FASTOCI_*``: each option has its variable; a value that cannot be used is blamed on it; helpers see none.
+
+Covers: cli/environment.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from conftest import Cli
+from fastoci.cli import environment
+from fastoci.cli.main import program
+from fastoci.registry.auth import helper_process
+
+assert isinstance(program, click.Group)
+OPTIONS = list(environment.options_of(program))
+
+
+def test_every_option_that_is_not_eager_has_the_variable_of_its_name() -> None:
+    assert [
+        option.opts for option in OPTIONS if not option.is_eager and option.envvar != environment.variable(option)
+    ] == []
+    assert {str(option.envvar) for option in OPTIONS} > {
+        "FASTOCI_STORE",
+        "FASTOCI_CREDS",
+        "FASTOCI_MAX_WAIT",
+        "FASTOCI_LOW",
+    }
+
+
+def test_a_store_named_by_the_environment_is_used_and_an_option_wins(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTOCI_STORE", str(tmp_path / "named"))
+    assert f"there is no store at {tmp_path / 'named'}" in cli("ls").stderr
+    assert f"there is no store at {tmp_path / 'given'}" in cli("ls", "--store", tmp_path / "given").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "command", "text"),
+    [
+        ("FASTOCI_MEMORY", "lots", ("pull", "a"), "Invalid value for FASTOCI_MEMORY: 'lots' is not a size"),
+        ("FASTOCI_MAX_AGE", "30", ("gc",), "Invalid value for FASTOCI_MAX_AGE: 30 has no unit: 30s, 30m, 30h or 30d"),
+        ("FASTOCI_DRY_RUN", "perhaps", ("gc",), "Invalid value for FASTOCI_DRY_RUN: 'perhaps' is not a valid boolean"),
+        ("FASTOCI_PROGRESS", "loud", ("verify",), "Invalid value for FASTOCI_PROGRESS: 'loud' is not one of"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_a_usage_error_that_names_the_variable(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str, command: tuple[str, ...], text: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = cli(*command)
+    assert done.returncode == 2
+    assert text in done.stderr
+
+
+def test_several_values_are_separated_as_the_shell_separates_paths(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTOCI_ADDITIONAL_STORE", f"{tmp_path}/one:{tmp_path}/two")
+    done = cli("df", "--store", tmp_path / "none", "--additional-store", tmp_path)
+    assert f"there is no store at {tmp_path / 'none'}" in done.stderr
+    command = program.commands["df"]
+    with command.make_context("df", []) as context:
+        assert context.params["additional"] == (tmp_path / "one", tmp_path / "two")
+
+
+async def test_a_helper_program_inherits_none_of_them(tmp_path: Path) -> None:
+    environ = {"FASTOCI_CREDS": "me:hunter2", "FASTOCI_STORE": "/s", "PATH": "/usr/bin:/bin"}
+    status, output = await helper_process.run(["/usr/bin/env"], b"", environ=environ, timeout_s=30)
+    assert status == 0
+    assert b"PATH=" in output
+    assert b"FASTOCI_" not in output
+
+
+def test_help_does_not_show_the_value_of_a_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTOCI_CREDS", "me:hunter2")
+    assert "hunter2" not in cli("pull", "--help").stdout

@@ -1,0 +1,68 @@
+"""Values of options: sizes and durations in one system, read as they are shown.
+
+Covers: cli/options.py.
+"""
+
+from __future__ import annotations
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastoci.cli.formatting import size
+from fastoci.cli.options import Duration, Rate, Size
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("1500", 1500),
+        ("512B", 512),
+        ("10K", 10_000),
+        ("10kB", 10_000),
+        ("10M", 10_000_000),
+        ("10MB", 10_000_000),
+        ("10mb", 10_000_000),
+        ("1.5G", 1_500_000_000),
+        ("2TB", 2 * 10**12),
+        ("1P", 10**15),
+        ("10KiB", 10_240),
+        ("64MiB", 64 << 20),
+        ("64Mi", 64 << 20),
+        ("0.5GiB", 1 << 29),
+        ("1.2 MB", 1_200_000),
+        ("4tib", 4 << 40),
+    ],
+)
+def test_a_size_is_decimal_unless_its_unit_is_binary(text: str, count: int) -> None:
+    assert Size().convert(text, None, None) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "B", "M", "-1", "1e6", "10MM", "10iB", "10I", "1.M", ".5M", "1,5M", "\u0663M", "10 MB s"]
+)
+def test_what_is_no_size_is_refused_with_the_forms(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a size: 512MB, 10G, 64MiB or a number of bytes"):
+        Size().convert(text, None, None)
+
+
+@given(st.integers(0, 10**17))
+def test_a_size_is_read_as_it_is_shown(count: int) -> None:
+    assert abs(Size().convert(size(count), None, None) - count) <= 0.05 * count
+
+
+def test_a_rate_is_a_size_a_second() -> None:
+    assert [Rate().convert(text, None, None) for text in ("100M/s", "100M", "1MiB/s")] == [10**8, 10**8, 1 << 20]
+
+
+@pytest.mark.parametrize("text", ["5", "30", "0030"])
+def test_a_duration_without_a_unit_is_refused_with_the_units(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=f"{text} has no unit: {text}s, {text}m, {text}h or {text}d"):
+        Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("90s", 90.0), ("1h30m", 5400.0), ("30d", 2592000.0)])
+def test_a_duration_has_units(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
