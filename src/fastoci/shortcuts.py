@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from fastoci import _core, path_walk
 from fastoci.engine import Engine
 from fastoci.events import Observer
+from fastoci.image.platform import Platform
+from fastoci.image.reference import Reference
 from fastoci.limits import Limits
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.unpacker import Unpacker
@@ -62,8 +64,11 @@ def pull(
     Args:
         options: as ``Engine`` takes them.
     Raises:
-        FastociError: as ``Engine.pull``.
+        FastociError: as ``Engine.pull``; where the reference or platform does not parse, before a store is made.
     """
+    Reference.parse(reference)
+    if platform is not None:
+        Platform.parse(platform)
 
     async def run() -> Path:
         async with Engine(store, **options) as engine:

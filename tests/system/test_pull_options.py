@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import fastoci
+from fastoci.errors import ReferenceSyntaxError
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of
 
@@ -118,6 +120,25 @@ def test_one_connection_is_enough(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--connections", "0"], ["--max-wait", "soon"]])
 def test_what_cannot_be_is_a_wrong_usage(cli: Cli, arguments: list[str]) -> None:
     assert cli("pull", "app", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("words", [["team/UPPER"], ["a:b:c", "b@sha256:ff"], ["app", "--platform", "a/b/c/d/e"]])
+def test_what_does_not_parse_creates_nothing(cli: Cli, tmp_path: Path, words: list[str]) -> None:
+    made = ("--store", tmp_path / "store", "--oci", tmp_path / "oci")
+    done = cli("pull", *words, *made)
+    assert done.returncode == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ReferenceSyntaxError):
+        fastoci.pull(words[0], store=tmp_path / "store", platform="a/b/c/d/e")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reference_that_does_not_parse_keeps_no_other_from_being_pulled(cli: Cli, tmp_path: Path) -> None:
+    with registry() as served:
+        done = cli("pull", "team/UPPER", f"{served.address}/team/app:v1", "--store", tmp_path / "store")
+    assert done.returncode == 9, done.stderr
+    assert done.stdout.startswith(f"{served.address}/team/app@sha256:")
+    assert "team/UPPER" in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"auths": []}'])

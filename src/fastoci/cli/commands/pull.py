@@ -62,8 +62,8 @@ def pull(asked: PullOptions) -> int:
     from fastoci.cli import run
     from fastoci.cli.progress.display import choose
 
+    outcomes: dict[str, str | Exception] = {**_syntax_errors(references, asked.platform)}
     display = choose(asked.progress)
-    outcomes: dict[str, str | Exception] = {}
 
     async def work() -> None:
         engine = Engine(
@@ -73,10 +73,27 @@ def pull(asked: PullOptions) -> int:
             await _pull_all(engine, references, asked, outcomes)
 
     try:
-        run.run(work(), display)
+        if len(outcomes) < len(references):  # else nothing is asked of a store, and none is made
+            run.run(work(), display)
     finally:
         _print(references, outcomes)
     return errors.merge([errors.code(each) if isinstance(each, Exception) else 0 for each in outcomes.values()])
+
+
+def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str, Exception]:
+    """The references that do not parse, or all when the platform does not."""
+    from fastoci import Platform, Reference
+    from fastoci.errors import FastociError
+
+    found: dict[str, Exception] = {}
+    for reference in references:
+        try:
+            Reference.parse(reference)
+            if platform is not None:
+                Platform.parse(platform)
+        except FastociError as error:
+            found[reference] = error
+    return found
 
 
 async def _pull_all(
@@ -99,7 +116,8 @@ async def _pull_all(
 
     async with asyncio.TaskGroup() as group:
         for reference in references:
-            group.create_task(one(reference))
+            if reference not in outcomes:
+                group.create_task(one(reference))
 
 
 def _print(references: Sequence[str], outcomes: dict[str, str | Exception]) -> None:
