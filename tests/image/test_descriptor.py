@@ -79,8 +79,9 @@ def test_absent_and_null_mean_the_same() -> None:
 
 
 def test_a_platform_keeps_the_spelling_of_its_document() -> None:
-    platform = decode(platform={"os": "Windows", "architecture": "x86_64", "os.version": "10.0.1", "os.features": []})
-    assert platform.platform == Platform("Windows", "x86_64", "", "10.0.1")
+    form = {"os": "Windows", "architecture": "x86_64", "os.version": "10.0.1", "os.features": ["win32k"]}
+    assert decode(platform=form).platform == Platform("Windows", "x86_64", "", "10.0.1", ("win32k",))
+    assert decode(platform={**form, "os.features": None}).platform == Platform("Windows", "x86_64", "", "10.0.1")
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
@@ -116,7 +117,7 @@ _DESCRIPTORS = st.builds(
     st.booleans(),
     urls=st.lists(_TEXT, max_size=2).map(tuple),
     annotations=st.dictionaries(_TEXT, _TEXT, max_size=3),
-    platform=st.none() | st.builds(Platform, _TEXT, _TEXT, _TEXT, _TEXT),
+    platform=st.none() | st.builds(Platform, _TEXT, _TEXT, _TEXT, _TEXT, st.lists(_TEXT, max_size=2).map(tuple)),
     artifact_type=_TEXT,
 )
 

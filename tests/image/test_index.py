@@ -38,7 +38,7 @@ def test_an_index_of_the_specification_is_read_in_full() -> None:
 def test_a_docker_list_is_read_with_all_its_fields(shared: Path) -> None:
     data = (shared / "corpora/containers-image/internal/manifest/testdata/v2list.everything.json").read_bytes()
     (row,) = index.parse(data, mediatype.DOCKER_LIST).manifests
-    assert row.platform == Platform("b", "a", "e", "c")
+    assert row.platform == Platform("b", "a", "e", "c", ("d",))
     assert row.urls == ("https://some.example/manifest",)
 
 

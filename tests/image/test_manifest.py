@@ -16,6 +16,7 @@ from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import config, index, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.links import links
 
 CONFIG = {"mediaType": mediatype.OCI_CONFIG, "digest": "sha256:" + "c" * 64, "size": 7023}
 LAYER = {"mediaType": mediatype.OCI_LAYER_GZIP, "digest": "sha256:" + "1" * 64, "size": 32654}
@@ -60,15 +61,40 @@ def test_docker_schema_2_is_read_alike() -> None:
     assert len(manifest.parse(data, mediatype.DOCKER_MANIFEST).layers) == 2
 
 
-def test_a_manifest_without_layers_has_an_empty_list_of_them() -> None:
-    assert manifest.parse(body(layers=[]), mediatype.OCI_MANIFEST).layers == ()
+@pytest.mark.parametrize("layers", [[], None])
+def test_a_manifest_without_layers_has_an_empty_list_of_them(layers: object) -> None:
+    data = body(layers=layers)
+    assert manifest.parse(data, mediatype.OCI_MANIFEST).layers == ()
+    assert [link.digest for link in links(data, mediatype.OCI_MANIFEST)] == [CONFIG["digest"]]
+
+
+def test_an_annotation_that_is_null_is_an_empty_one() -> None:
+    found = manifest.parse(body(annotations={"a": None, "b": "c"}), mediatype.OCI_MANIFEST)
+    assert found.annotations == {"a": "", "b": "c"}
+
+
+@pytest.mark.parametrize(
+    ("config_type", "is_image"),
+    [
+        (mediatype.OCI_CONFIG, True),
+        (mediatype.DOCKER_CONFIG, True),
+        ("application/octet-stream", True),
+        ("application/json", True),
+        ("text/html", True),
+        ("application/vnd.oci.empty.v1+json", False),
+        ("application/vnd.cncf.helm.config.v1+json", False),
+        (mediatype.OCI_LAYER_GZIP, False),
+    ],
+)
+def test_the_type_of_the_config_tells_an_image_from_an_artifact(config_type: str, is_image: bool) -> None:
+    data = body(config={**CONFIG, "mediaType": config_type})
+    assert manifest.parse(data, mediatype.OCI_MANIFEST).is_image is is_image
 
 
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [
         ({"layers": "absent"}, "layers"),
-        ({"layers": None}, "layers"),
         ({"layers": {}}, "layers"),
         ({"layers": [None]}, r"layers\[0\]"),
         ({"layers": [LAYER, {**LAYER2, "size": -1}]}, r"layers\[1\].size"),

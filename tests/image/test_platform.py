@@ -115,6 +115,19 @@ def test_an_os_version_matches_by_whole_parts() -> None:
     assert select(rows, Platform.parse("windows/amd64")) is rows[0]
 
 
+def test_an_entry_that_demands_a_feature_is_chosen_only_where_that_is_asked_for() -> None:
+    rows = [
+        Descriptor(mediatype.OCI_MANIFEST, Digest.of(text.encode()), 1, platform=Platform.parse(text))
+        for text in ("linux(+erofs+x)/amd64", "linux(+erofs)/amd64", "linux/amd64", "windows(10.0.1+win32k)/amd64")
+    ]
+    assert select(rows[:2], Platform.parse("linux/amd64")) is None
+    assert select(rows, Platform.parse("linux/amd64")) is rows[2]
+    assert select(rows, Platform.parse("linux(+erofs)/amd64")) is rows[1]
+    assert select(rows, Platform.parse("linux(+x+erofs)/amd64")) is rows[0]
+    assert select(rows, Platform.parse("windows/amd64")) is rows[3]  # of Windows, image-spec has all understand it
+    assert str(rows[0].platform) == "linux(+erofs+x)/amd64" and str(rows[3].platform) == "windows(10.0.1+win32k)/amd64"
+
+
 def test_an_entry_with_an_unknown_variant_is_left_alone(shared: Path) -> None:
     folder = shared / "corpora/containers-image/internal/manifest/testdata"
     data = (folder / "ocilist-variants.json").read_bytes()

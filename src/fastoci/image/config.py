@@ -52,7 +52,7 @@ class _RootFs(msgspec.Struct, frozen=True):
 
 
 class _Form(msgspec.Struct, frozen=True):
-    rootfs: _RootFs
+    rootfs: _RootFs | None = None  # absent in ``{}``, which stands for the config of what is no container
     os: str | None = None  # old builders leave out what nothing here depends on
     architecture: str | None = None
     variant: str | None = None
@@ -63,7 +63,7 @@ def parse(data: bytes) -> ImageConfig:
     """Parse an image config exactly as its digest covers it.
 
     Raises:
-        FormatError: not strict JSON, no ``rootfs``, or a field of another type.
+        FormatError: not strict JSON, or a field of another type.
         UnsupportedError: a diff_id's algorithm is not supported.
     """
     form = document.decode(data, _Form, what=_WHAT)
@@ -73,7 +73,7 @@ def parse(data: bytes) -> ImageConfig:
         variant=form.variant or "",
         diff_ids=tuple(
             document.digest(text, what=f"{_WHAT}: diff_ids[{index}]")
-            for index, text in enumerate(form.rootfs.diff_ids or ())
+            for index, text in enumerate((form.rootfs and form.rootfs.diff_ids) or ())
         ),
         created=form.created or "",
         raw=data,

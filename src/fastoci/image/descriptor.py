@@ -23,6 +23,7 @@ from fastoci.image.platform import Platform
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # Media types end in request headers: printable ASCII. What the type means is not judged, and some have no slash.
 MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x20-\x7e]{1,255}\Z")]
+AnnotationsForm = dict[str, str | None]  # Go reads null as an empty string
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,12 @@ class PlatformForm(msgspec.Struct, frozen=True):
     architecture: str | None = None
     variant: str | None = None
     os_version: str | None = msgspec.field(default=None, name="os.version")
+    os_features: tuple[str, ...] | None = msgspec.field(default=None, name="os.features")
 
     def value(self) -> Platform:
         """The platform, spelled as it is here."""
-        return Platform(self.os or "", self.architecture or "", self.variant or "", self.os_version or "")
+        version, features = self.os_version or "", self.os_features or ()
+        return Platform(self.os or "", self.architecture or "", self.variant or "", version, features)
 
 
 class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
@@ -70,7 +73,7 @@ class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
     digest: str
     size: Size
     urls: tuple[str, ...] | None = None
-    annotations: dict[str, str] | None = None
+    annotations: AnnotationsForm | None = None
     data: bytes | None = None
     platform: PlatformForm | None = None
     artifact_type: str | None = None
@@ -90,11 +93,16 @@ class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
             digest,
             self.size,
             urls=self.urls or (),
-            annotations=self.annotations or {},
+            annotations=annotations_of(self.annotations),
             data=data,
             platform=None if self.platform is None else self.platform.value(),
             artifact_type=self.artifact_type or "",
         )
+
+
+def annotations_of(form: AnnotationsForm | None) -> dict[str, str]:
+    """The annotations of a document."""
+    return {key: value or "" for key, value in (form or {}).items()}
 
 
 def values(forms: Iterable[DescriptorForm], what: str) -> tuple[Descriptor, ...]:
@@ -136,10 +144,11 @@ def encode(descriptor: Descriptor) -> dict[str, object]:
     return {key: value for key, value in form.items() if value or (key in required and value is not None)}
 
 
-def _encode_platform(platform: Platform) -> dict[str, str]:
-    form = {
+def _encode_platform(platform: Platform) -> dict[str, str | list[str]]:
+    form: dict[str, str | list[str]] = {
         "architecture": platform.architecture,
         "os": platform.os,
+        "os.features": list(platform.os_features),
         "os.version": platform.os_version,
         "variant": platform.variant,
     }

@@ -15,11 +15,12 @@ import msgspec
 
 from fastoci.errors import UnsupportedError
 from fastoci.image import document, mediatype
-from fastoci.image.descriptor import Descriptor, DescriptorForm, check_sizes, values
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, check_sizes, values
 from fastoci.image.manifest import check_kind
 from fastoci.image.platform import Platform
 
 _WHAT: Final = "index"
+_UNDERSTOOD: Final = {"windows": frozenset({"win32k"})}  # features that every machine has, by operating system
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class _Form(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: Literal[2]
     manifests: tuple[DescriptorForm, ...] | None  # umoci writes null for none
     media_type: str | None = None
-    annotations: dict[str, str] | None = None
+    annotations: AnnotationsForm | None = None
     # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.
     config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -60,27 +61,39 @@ def parse(data: bytes, media_type: str) -> Index:
     form = document.decode(data, _Form, what=_WHAT)
     manifests = values(form.manifests or (), f"{_WHAT}: manifests")
     check_sizes(manifests, _WHAT)
-    return Index(media_type=media_type, manifests=manifests, annotations=form.annotations or {}, raw=data)
+    return Index(media_type=media_type, manifests=manifests, annotations=annotations_of(form.annotations), raw=data)
 
 
 def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
-    """Choose the manifest that runs best on ``wanted``: the best rank wins, and the first of that rank.
+    """Choose the manifest that runs best on ``wanted``, as ``ranked`` has it."""
+    return next(iter(ranked(candidates, wanted)), None)
 
-    Entries without a platform never match, nor does ``unknown/unknown``, which marks attestations.
+
+def ranked(candidates: Sequence[Descriptor], wanted: Platform) -> list[Descriptor]:
+    """What runs on ``wanted``, best first, and in the order of the index among equals.
+
+    Entries without a platform never match, nor does ``unknown/unknown``, which marks attestations, nor what demands a
+    feature (``os.features``) that ``wanted`` does not name.
     """
     wanted = wanted.normalised()
     order = {row: rank for rank, row in enumerate(wanted.fallbacks())}
-    best: Descriptor | None = None
-    best_rank = len(order)
+    features = _UNDERSTOOD.get(wanted.os, frozenset()) | frozenset(wanted.os_features)
+    found: list[tuple[int, Descriptor]] = []
     for candidate in candidates:
-        if candidate.platform is None:
+        if not has_platform(candidate):
             continue
+        assert candidate.platform is not None
         offered = candidate.platform.normalised()
         if offered.os != wanted.os or "unknown" in (offered.os, offered.architecture):
             continue
         if wanted.os_version and not f"{offered.os_version}.".startswith(f"{wanted.os_version}."):
             continue
-        rank = order.get((offered.architecture, offered.variant), best_rank)
-        if rank < best_rank:
-            best, best_rank = candidate, rank
-    return best
+        rank = order.get((offered.architecture, offered.variant))
+        if rank is not None and features.issuperset(offered.os_features):
+            found.append((rank, candidate))
+    return [candidate for _, candidate in sorted(found, key=lambda each: each[0])]
+
+
+def has_platform(entry: Descriptor) -> bool:
+    """Whether an entry says what it runs on; one without words says nothing."""
+    return entry.platform is not None and bool(entry.platform.os or entry.platform.architecture)

@@ -27,7 +27,7 @@ class Link(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 class _Manifest(msgspec.Struct, frozen=True):
     config: Link
-    layers: tuple[Link, ...]
+    layers: tuple[Link, ...] | None
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -49,5 +49,5 @@ def links(data: bytes, media_type: str) -> tuple[Link, ...]:
         return document.peek(data, _Index, what="index").manifests or ()
     if media_type in mediatype.MANIFESTS:
         form = document.peek(data, _Manifest, what="manifest")
-        return (form.config, *form.layers)
+        return (form.config, *(form.layers or ()))
     return ()

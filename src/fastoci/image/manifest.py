@@ -16,7 +16,7 @@ import msgspec
 
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import document, mediatype
-from fastoci.image.descriptor import Descriptor, DescriptorForm, check_sizes, values
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, check_sizes, values
 
 _WHAT: Final = "manifest"
 
@@ -33,13 +33,18 @@ class Manifest:
     artifact_type: str
     raw: bytes
 
+    @property
+    def is_image(self) -> bool:
+        """Whether the config is of an image, by its type; else the manifest is an artifact."""
+        return self.config.media_type in mediatype.CONFIGS
+
 
 class _Form(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: Literal[2]
     config: DescriptorForm
-    layers: tuple[DescriptorForm, ...]
+    layers: tuple[DescriptorForm, ...] | None  # Go writes null for none
     media_type: str | None = None
-    annotations: dict[str, str] | None = None
+    annotations: AnnotationsForm | None = None
     subject: DescriptorForm | None = None
     artifact_type: str | None = None
     # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.
@@ -94,14 +99,14 @@ def parse(data: bytes, media_type: str) -> Manifest:
     check_kind(data, media_type, what=_WHAT, refused=frozenset({"manifests", "fsLayers"}))
     form = document.decode(data, _Form, what=_WHAT)
     config = form.config.value(f"{_WHAT}: config")
-    layers = values(form.layers, f"{_WHAT}: layers")
+    layers = values(form.layers or (), f"{_WHAT}: layers")
     subject = None if form.subject is None else form.subject.value(f"{_WHAT}: subject")
     check_sizes((config, *layers) if subject is None else (config, *layers, subject), _WHAT)
     return Manifest(
         media_type=media_type,
         config=config,
         layers=layers,
-        annotations=form.annotations or {},
+        annotations=annotations_of(form.annotations),
         subject=subject,
         artifact_type=form.artifact_type or "",
         raw=data,

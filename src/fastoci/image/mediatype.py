@@ -30,8 +30,22 @@ DOCKER_LAYER_ZSTD: Final = "application/vnd.docker.image.rootfs.diff.tar.zstd"  
 DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 DOCKER_FOREIGN_GZIP: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
+# What pushers wrote for the config or a layer of an image before there were types, or by mistake. The bytes tell.
+_UNTYPED_CONFIGS: Final = ("application/octet-stream", "application/json", "text/html")
+_UNTYPED_LAYERS: Final = (
+    "application/octet-stream",
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-tar",
+    "application/zstd",
+    "application/vnd.docker.container.image.rootfs.diff+x-gtar",
+    "application/vnd.oci.image.layer.v1.tar.gzip",
+    "application/vnd.oci.image.layer.v1.tar.zstd",
+)
+
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG, *_UNTYPED_CONFIGS})
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 LAYERS: Final = frozenset(
     {
@@ -46,6 +60,7 @@ LAYERS: Final = frozenset(
         DOCKER_LAYER_ZSTD,
         DOCKER_FOREIGN,
         DOCKER_FOREIGN_GZIP,
+        *_UNTYPED_LAYERS,
     }
 )
 

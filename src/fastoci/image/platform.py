@@ -16,7 +16,7 @@ from typing import Final
 from fastoci.errors import ReferenceSyntaxError
 
 _WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_TEXT: Final = re.compile(rf"({_WORD})(?:\(([A-Za-z0-9_.-]+)\))?/({_WORD})(?:/({_WORD}))?")
+_TEXT: Final = re.compile(rf"({_WORD})(?:\(([A-Za-z0-9_.-]*)((?:\+{_WORD})*)\))?/({_WORD})(?:/({_WORD}))?")
 _VARIANT: Final = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")
 
 _ALIASES: Final = {  # architecture -> architecture, and the variant that the name implies
@@ -42,10 +42,11 @@ class Platform:
     architecture: str
     variant: str = ""
     os_version: str = ""
+    os_features: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read ``os[(version)]/architecture[/variant]``, normalised.
+        """Read ``os[(version[+feature]...)]/architecture[/variant]``, normalised.
 
         Raises:
             ReferenceSyntaxError: another form.
@@ -53,8 +54,8 @@ class Platform:
         match = _TEXT.fullmatch(text)
         if match is None:
             raise ReferenceSyntaxError(f"not a platform, which is os/architecture[/variant]: {text[:200]!r}")
-        system, version, architecture, variant = match.groups(default="")
-        return cls(system, architecture, variant, version).normalised()
+        system, version, features, architecture, variant = match.groups(default="")
+        return cls(system, architecture, variant, version, tuple(features.split("+")[1:])).normalised()
 
     @classmethod
     def host(cls) -> Platform:
@@ -68,7 +69,7 @@ class Platform:
         version = _version(architecture, variant)
         if version is not None:
             variant = _spell(architecture, version)
-        return Platform(self.os.lower(), architecture, variant, self.os_version)
+        return Platform(self.os.lower(), architecture, variant, self.os_version, self.os_features)
 
     def fallbacks(self) -> list[tuple[str, str]]:
         """What the processor of a normalised platform runs, best first: architectures and variants."""
@@ -91,7 +92,8 @@ class Platform:
         return rows
 
     def __str__(self) -> str:
-        version = f"({self.os_version})" if self.os_version else ""
+        version = "+".join((self.os_version, *self.os_features))
+        version = f"({version})" if version else ""
         variant = f"/{self.variant}" if self.variant else ""
         return f"{self.os}{version}/{self.architecture}{variant}"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from fastoci import path_walk
-from fastoci.errors import PlatformError
+from fastoci.errors import FormatError, PlatformError, UnsupportedError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -26,7 +27,8 @@ class Image:
     """One image that is in the store whole. Usable while its engine is open.
 
     ``descriptor`` is what the name points to (an index or a manifest), ``manifest_descriptor`` the manifest's;
-    ``config`` is None for an artifact; ``platform`` is None when neither index nor config name one.
+    ``config`` is None for an artifact, and where it cannot be read; ``platform`` is None when neither index nor config
+    name one.
     """
 
     def __init__(
@@ -126,4 +128,7 @@ async def load_image(context: PullContext, reference: str, platform: str | None)
     manifest = manifest_document.parse(data, chosen.media_type)
     chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
     resolved = Resolved(parsed, chain, manifest, chosen.platform)
-    return Image(context, resolved, await read_config(context.store, manifest, context.limits))
+    config = None
+    with suppress(FormatError, UnsupportedError):  # as after a pull: ``unpack`` says what is wrong with it
+        config = await read_config(context.store, manifest, context.limits)
+    return Image(context, resolved, config)

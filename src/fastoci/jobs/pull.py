@@ -46,8 +46,6 @@ from fastoci.transfer.unpacker import Unpacker
 
 _LOG: Final = logging.getLogger(__name__)
 
-_CONFIGS = frozenset({mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG})
-
 
 class Repository(ImageSource, BlobSource, Protocol):
     """A place that has both the manifests of an image and its blobs."""
@@ -134,7 +132,13 @@ class PullContext:
 
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
-            config = await self._config(writer, resolved.manifest, source, image)
+            try:
+                config = await self._config(writer, resolved.manifest, source, image)
+            except (FormatError, UnsupportedError) as error:
+                if rootfs is not None:
+                    raise
+                self.observer(Warned(image, f"{error.message}: the image cannot be unpacked"))
+                return None
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
                 mending = Mending(image, source)
@@ -215,11 +219,13 @@ class PullContext:
         """
         layers = resolved.manifest.layers
         if config is None:
+            config = await read_config(self.store, resolved.manifest, self.limits)  # raises what is wrong with it
+        if config is None:
             raise UnsupportedError(f"{resolved.manifest.config.media_type} is not a container image: nothing to unpack")
-        config.check_layers(len(layers))
         for layer in layers:
             if layer.media_type not in mediatype.LAYERS:
                 raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
+        config.check_layers(len(layers))
         pairs = list(zip(layers, config.diff_ids, strict=True))
         while True:
             try:
@@ -239,13 +245,13 @@ class PullContext:
     def _check_platform(
         self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str
     ) -> None:
-        """A lone manifest has a platform only in its config: hold it against what was asked for."""
+        """Where no index says what a manifest is for, its config does: hold it against what was asked for."""
         if config is None or resolved.platform is not None or not config.os:
             return
         alone = replace(resolved.descriptor, platform=config.platform)
         if select([alone], wanted or Platform.host()) is not None:
             return
-        if wanted is not None:
+        if wanted is not None or len(resolved.chain) > 1:
             raise PlatformError(f"the image is for {config.platform} only", available=(str(config.platform),))
         self.observer(Warned(image, f"the image is for {config.platform}, this machine is {Platform.host()}"))
 
@@ -267,7 +273,7 @@ async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> I
         FormatError: too large, or no config.
     """
     descriptor = manifest.config
-    if descriptor.media_type not in _CONFIGS:
+    if not manifest.is_image:
         return None
     return config_document.parse(await read_document(store, descriptor, limits, what="config"))
 

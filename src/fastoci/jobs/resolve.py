@@ -8,7 +8,6 @@ Spec: image-spec v1.1 image-index.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -25,7 +24,8 @@ from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.index import Index, select
+from fastoci.image.index import Index, has_platform, ranked
+from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobStore, ImageSource
@@ -34,8 +34,11 @@ from fastoci.limits import Limits
 
 _NAMED: Final = 32  # platforms in a message; an index may have ten thousand
 
+_FOLLOWED: Final = mediatype.MANIFESTS | mediatype.INDEXES  # of other types an index may have entries, for others
+
 Link = tuple[Descriptor, bytes]
 Chain = tuple[Link, ...]
+Found = tuple[Chain, Manifest]
 
 
 async def resolve(
@@ -51,12 +54,11 @@ async def resolve(
     """
     top, data = await source.resolve(reference, await _held(reference, store, limits))
     descent = _Descent(source, platform or Platform.host(), store, limits)
-    chain = await descent.follow(top, data)
-    descriptor, raw = chain[-1]
-    manifest = manifest_document.parse(raw, descriptor.media_type)
+    chain, manifest = await descent.follow(top, data)
     if len(manifest.layers) > limits.layers:
         raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
-    return Resolved(reference, chain, manifest, descriptor.platform)
+    platforms = (descriptor.platform for descriptor, _ in reversed(chain) if has_platform(descriptor))
+    return Resolved(reference, chain, manifest, next(platforms, None))
 
 
 async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
@@ -100,6 +102,16 @@ async def _held(reference: Reference, store: BlobStore, limits: Limits) -> Link 
         return None
 
 
+def _is_artifact(entry: Descriptor) -> bool:
+    """Whether an entry says so; an image may say the type of its config there."""
+    return bool(entry.artifact_type) and entry.artifact_type not in mediatype.CONFIGS
+
+
+def _manifest(chain: Chain) -> Manifest:
+    descriptor, data = chain[-1]
+    return manifest_document.parse(data, descriptor.media_type)
+
+
 class _Descent:
     """The way down from one name: what was read so far, and which platforms were seen."""
 
@@ -111,44 +123,76 @@ class _Descent:
         self._seen: set[Digest] = set()
         self._size = 0
         self._available: dict[str, None] = {}
+        self._skipped: dict[str, None] = {}  # media types
+        self._unmarked: list[tuple[Chain, Descriptor]] = []  # entries without a platform, and where they are
+        self._artifact: Found | None = None  # the first that is for the platform
 
-    async def follow(self, top: Descriptor, data: bytes) -> Chain:
-        """The documents down to the first manifest for the platform, depth first in the order of the indexes.
+    async def follow(self, top: Descriptor, data: bytes) -> Found:
+        """The documents down to the best manifest for the platform, depth first in the order of the indexes.
+
+        An image goes before an artifact. When none says that it is for the platform, the first that says nothing is it.
 
         Raises:
             PlatformError, FormatError, UnsupportedError: as ``resolve``.
         """
         self._count(top)
-        chain: Chain = ((top, data),)
-        left: list[tuple[Chain, Iterator[Descriptor]]] = []  # of each index on the way, what was not tried
-        while chain[-1][0].media_type in mediatype.INDEXES:
-            left.append((chain, iter(self._below(chain))))
-            chain = await self._next(left)
-        return chain
-
-    async def _next(self, left: list[tuple[Chain, Iterator[Descriptor]]]) -> Chain:
-        while left:
-            chain, entries = left[-1]
-            for entry in entries:
-                if entry.digest not in self._seen:
-                    self._count(entry)
-                    return (*chain, (entry, await self._read(entry)))
-            left.pop()
+        chain = ((top, data),)
+        if top.media_type not in mediatype.INDEXES:
+            return chain, _manifest(chain)
+        found = await self._search(chain) or await self._search_unmarked() or self._artifact
+        if found is not None:
+            return found
         names = [*self._available][:_NAMED]
         more = f" and {len(self._available) - _NAMED} more" if len(self._available) > _NAMED else ""
+        skipped = f"; not followed: {', '.join([*self._skipped][:_NAMED])}" if self._skipped else ""
         raise PlatformError(
-            f"the index has no manifest for {self._wanted}; it has {', '.join(names) or 'none'}{more}",
+            f"the index has no manifest for {self._wanted}; it has {', '.join(names) or 'none'}{more}{skipped}",
             available=tuple(self._available),
         )
 
+    async def _search(self, chain: Chain) -> Found | None:
+        """The image for the platform in an index, or in the indexes below it."""
+        for entry in self._below(chain):
+            if entry.digest in self._seen:
+                continue
+            below = await self._step(chain, entry)
+            if entry.media_type in mediatype.INDEXES:
+                found = await self._search(below)
+            else:
+                manifest = _manifest(below)
+                found = (below, manifest) if manifest.is_image else None
+                self._artifact = self._artifact or (below, manifest)
+            if found is not None:
+                return found
+        return None
+
+    async def _search_unmarked(self) -> Found | None:
+        for chain, entry in self._unmarked:
+            if entry.digest not in self._seen:
+                below = await self._step(chain, entry)
+                manifest = _manifest(below)
+                if manifest.is_image:
+                    return below, manifest
+        return None
+
+    async def _step(self, chain: Chain, entry: Descriptor) -> Chain:
+        self._count(entry)
+        return (*chain, (entry, await self._read(entry)))
+
     def _below(self, chain: Chain) -> list[Descriptor]:
-        """What of an index may lead to the platform: the manifest that is for it, else the indexes that do not say."""
+        """What of an index may lead to the platform: images for it, best first, indexes that do not say, artifacts."""
         index = self._parse(chain)
         self._available |= {str(entry.platform)[:100]: None for entry in index.manifests if entry.platform}
-        found = select(index.manifests, self._wanted)
-        if found is not None:
-            return [found]
-        return [entry for entry in index.manifests if entry.media_type in mediatype.INDEXES and not entry.platform]
+        known = [entry for entry in index.manifests if entry.media_type in _FOLLOWED]
+        self._skipped |= {entry.media_type: None for entry in index.manifests if entry.media_type not in _FOLLOWED}
+        entries = [entry for entry in known if not _is_artifact(entry)]
+        silent = [entry for entry in entries if not has_platform(entry)]
+        self._unmarked += [(chain, entry) for entry in silent if entry.media_type not in mediatype.INDEXES]
+        return [
+            *ranked(entries, self._wanted),
+            *(entry for entry in silent if entry.media_type in mediatype.INDEXES),
+            *ranked([entry for entry in known if _is_artifact(entry)], self._wanted),
+        ]
 
     def _parse(self, chain: Chain) -> Index:
         descriptor, data = chain[-1]
