@@ -25,7 +25,7 @@
         SizeMismatchError
       StoreError                  the disk refused                .path
         BlobNotFoundError
-        StoreBusyError              another process holds it
+        StoreBusyError              another process holds it        .pids
         StoreFullError              no space, no inodes or no quota left    .rooms
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
@@ -272,9 +272,13 @@ class BlobNotFoundError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """Another process holds what is needed here."""
+    """Another process holds what is needed here; ``pids`` are those that are seen to, as far as that was looked up."""
 
     retryable = True
+
+    def __init__(self, message: str, *, path: str, pids: tuple[int, ...] = ()) -> None:
+        super().__init__(message, path=path)
+        self.pids = pids
 
 
 @dataclass(frozen=True, slots=True)

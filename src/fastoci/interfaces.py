@@ -240,6 +240,7 @@ class StoreWriter(Protocol):
         Args:
             progressed: is told how many bytes the other has, now and then, when that changes.
         Raises:
+            StoreBusyError: the other makes no progress for longer than any fetch waits.
             StoreError: the disk refused.
         """
 

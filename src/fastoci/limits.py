@@ -43,6 +43,7 @@ class Limits:
     connect_s: float = 10.0
     read_s: float = 30.0  # silence on a connection
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
+    holder_s: float = 1800.0  # without progress of another process that fetches a blob: longer than any wait of it
 
     @property
     def layers_at_once(self) -> int:

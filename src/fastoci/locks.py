@@ -78,6 +78,32 @@ def is_held(directory: Directory, name: str, *, byte: int | None = None) -> bool
     return False
 
 
+def holders(directory: Directory, name: str) -> tuple[int, ...]:
+    """The processes that hold the lock, as far as this one may see them; in no hurry, for an error.
+
+    Spec: proc_pid_fdinfo(5), "lock".
+    """
+    found = []
+    with suppress(OSError):
+        info = directory.stat(name)
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            if _holds(pid, info):
+                found.append(int(pid))
+    return tuple(sorted(found))
+
+
+def _holds(pid: str, info: os.stat_result) -> bool:
+    with suppress(OSError):  # gone by now, or another user's
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                open_file = os.stat(f"/proc/{pid}/fd/{number}")
+                if (open_file.st_dev, open_file.st_ino) == (info.st_dev, info.st_ino):
+                    with open(f"/proc/{pid}/fdinfo/{number}") as lines:
+                        if any(line.startswith("lock:") for line in lines):
+                            return True
+    return False
+
+
 def _tighten(fd: int, path: str) -> None:
     """Let nobody else open the file from now on."""
     info = os.fstat(fd)

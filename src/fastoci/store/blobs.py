@@ -16,7 +16,7 @@ from fastoci import files
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import HEX_DIGITS, Digest
-from fastoci.limits import Level
+from fastoci.limits import Limits
 from fastoci.store import filesystem_probe
 from fastoci.store.additional import Additional
 from fastoci.store.ingest import ingest
@@ -35,14 +35,14 @@ class Blobs:
     after a power cut; ``threads`` wait for the disk.
     """
 
-    def __init__(self, paths: StoreLayout, boot_id: str, additional: Sequence[Additional], level: Level) -> None:
+    def __init__(self, paths: StoreLayout, boot_id: str, additional: Sequence[Additional], limits: Limits) -> None:
         self.paths = paths
         self.unsynced = Unsynced(paths, boot_id)
         self.threads = Threads()
         self._boot_id = boot_id
         self._additional = additional
-        self._durability = Durability(level, paths, self.unsynced)
-        self._waiting = Waiting(paths, self.holds, self.threads)
+        self._durability = Durability(limits.durability, paths, self.unsynced)
+        self._waiting = Waiting(paths, self.holds, self.threads, holder_s=limits.holder_s)
         self._probing = threading.Lock()
         self._probed = False
 

@@ -56,7 +56,7 @@ class Store:
         self._manifest_size = limits.manifest_size
         boot = boot_id()
         self._additional, self.left_out = open_additional(paths, additional, boot)
-        self.blobs = Blobs(paths, boot, self._additional, limits.durability)
+        self.blobs = Blobs(paths, boot, self._additional, limits)
         self._threads = self.blobs.threads
         self._leases = Leases(paths, boot, self._threads)
         self._reservations = Reservations(self.blobs, limits, self.size)
@@ -67,7 +67,8 @@ class Store:
 
         Args:
             additional: stores that are asked before the network, beside those that ``fastoci.json`` names.
-            limits: its durability, how large it may become, and how large a document that is followed may be.
+            limits: its durability, how large it may become, how large a document that is followed may be, and how long
+                another process may make no progress with a blob.
         Raises:
             StoreError: no store, of a newer format, not safe to trust, or it cannot be made.
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Final
 
 from fastoci import files, locks
 from fastoci.aio import wait_to_end
+from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store.layout import StoreLayout
 from fastoci.threads import Threads
@@ -32,7 +34,16 @@ class _Waiter:
     blob: Descriptor
     progressed: Callable[[int], None]
     ended: asyncio.Future[bool]
+    since: float  # of the last progress that was seen
     offset: int = -1
+
+    def fail(self, error: BaseException) -> None:
+        if self.ended.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.ended.cancel()
+        else:
+            self.ended.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class _Seen:
     there: bool
     held: bool
     offset: int  # bytes that the holder has written; -1 when nobody can tell
+    stuck: StoreBusyError | None = None  # when the holder made no progress for too long, but for this
 
 
 class Waiting:
@@ -47,12 +59,16 @@ class Waiting:
 
     Args:
         holds: whether a blob is there.
+        holder_s: how long a holder may make no progress; it may be stopped, and then it never lets go.
     """
 
-    def __init__(self, paths: StoreLayout, holds: Callable[[Descriptor], bool], threads: Threads) -> None:
+    def __init__(
+        self, paths: StoreLayout, holds: Callable[[Descriptor], bool], threads: Threads, *, holder_s: float
+    ) -> None:
         self._paths = paths
         self._holds = holds
         self._threads = threads
+        self._holder_s = holder_s
         self._line: list[_Waiter] = []
         self._poller: asyncio.Task[None] | None = None
         self._pause_s = _SHORTEST_S
@@ -63,12 +79,13 @@ class Waiting:
         Args:
             progressed: is told how many bytes the other process has, whenever that is seen to change.
         Raises:
+            StoreBusyError: the other process makes no progress.
             StoreError: the disk refused to tell.
         """
-        waiter = _Waiter(blob, progressed, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(blob, progressed, asyncio.get_running_loop().create_future(), time.monotonic())
         self._line.append(waiter)
         self._pause_s = _SHORTEST_S
-        if self._poller is None:
+        if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
         try:
             return await waiter.ended
@@ -87,40 +104,66 @@ class Waiting:
                 raise asyncio.CancelledError
 
     async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
-            self._pause_s = min(self._pause_s * 1.5, _LONGEST_S)
-            some = self._line[:_BATCH]
-            self._line = self._line[_BATCH:] + some
-            try:
-                seen = await self._threads.run(partial(self._look_at, some))
-            except Exception as error:  # each who waits is told; the next poll is theirs to ask for
-                for waiter in some:
-                    if not waiter.ended.done():
-                        waiter.ended.set_exception(error)
-                continue
-            self._tell(some, seen)
+        try:
+            while True:
+                await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
+                self._pause_s = min(self._pause_s * 1.5, _LONGEST_S)
+                await self._poll_some()
+        except BaseException as error:  # nobody polls any more
+            for waiter in self._line:
+                waiter.fail(error)
+            raise
 
-    def _tell(self, waiters: Sequence[_Waiter], seen: Sequence[_Seen]) -> None:
-        for waiter, sight in zip(waiters, seen, strict=True):
-            if waiter.ended.done():
-                continue
-            if sight.there or not sight.held:
-                waiter.ended.set_result(sight.there)
-            elif sight.offset not in (-1, waiter.offset):
-                waiter.offset = sight.offset
-                waiter.progressed(sight.offset)
+    async def _poll_some(self) -> None:
+        some = self._line[:_BATCH]
+        self._line = self._line[_BATCH:] + some
+        try:
+            seen = await self._threads.run(partial(self._look_at, some))
+        except Exception as error:  # each who waits is told; the next poll is theirs to ask for
+            for waiter in some:
+                waiter.fail(error)
+            return
+        for waiter, sight in zip(some, seen, strict=True):
+            try:
+                self._tell(waiter, sight)
+            except Exception as error:  # of its observer
+                waiter.fail(error)
+
+    def _tell(self, waiter: _Waiter, sight: _Seen) -> None:
+        if waiter.ended.done():
+            return
+        if sight.there or not sight.held:
+            waiter.ended.set_result(sight.there)
+        elif sight.offset not in (-1, waiter.offset):
+            waiter.offset, waiter.since = sight.offset, time.monotonic()
+            waiter.progressed(sight.offset)
+        elif sight.stuck is not None:
+            waiter.fail(sight.stuck)
 
     def _look_at(self, waiters: Sequence[_Waiter]) -> list[_Seen]:
-        return [self._look(waiter.blob) for waiter in waiters]
+        late = time.monotonic() - self._holder_s
+        return [self._look(waiter.blob, late=waiter.since < late) for waiter in waiters]
 
-    def _look(self, blob: Descriptor) -> _Seen:
+    def _look(self, blob: Descriptor, *, late: bool) -> _Seen:
         if self._holds(blob):
             return _Seen(True, False, blob.size)
         held = False
+        stuck = None
         offset = -1  # also of a holder that is giving up, and has deleted the data before its lock
         checking, name = files.translated("stat", self._paths.ingest(blob.digest)), blob.digest.hex
         with checking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
             held = locks.is_held(directory, "lock")
+            if held and late:
+                stuck = self._stuck(blob, locks.holders(directory, "lock"))
             offset = min(directory.stat("data").st_size, blob.size)
-        return _Seen(not held and self._holds(blob), held, offset)
+        return _Seen(not held and self._holds(blob), held, offset, stuck)
+
+    def _stuck(self, blob: Descriptor, pids: tuple[int, ...]) -> StoreBusyError:
+        """The error for a holder without progress. Its lock is never taken away: it may go on at any time."""
+        path = f"{self._paths.ingest(blob.digest)}/lock"
+        who = f"process {' and '.join(map(str, pids))}" if pids else "a process that this one may not see"
+        text = (
+            f"{who} fetches {blob.digest}, and made no progress for {self._holder_s:g} s (it holds {path}): "
+            "end it, or let it go on if it is stopped"
+        )
+        return StoreBusyError(text, path=path, pids=pids)
