@@ -230,7 +230,7 @@ class Scheduler:
 
     async def _fetch_or_wait(self, flight: _Flight, tee: Tee | None) -> None:
         """Fetch the blob, or wait while another process does: that takes no connection."""
-        order, blob, source = flight.order, flight.order.blob, flight.order.source
+        order, blob = flight.order, flight.order.blob
         elsewhere = 0  # bytes that another process had
 
         def progressed(size: int) -> None:
@@ -239,64 +239,44 @@ class Scheduler:
             self._observe(BlobProgress(str(blob.digest), size))
 
         while True:
-            with suppress(StoreBusyError):
-                async with self._connections:
+            busy = False
+            async with self._connections:
+                try:
                     ingest = await flight.writer.begin(blob, cached=order.cached)
-                    if ingest is not None:
-                        if elsewhere > ingest.offset:
-                            lost = elsewhere - ingest.offset
-                            self._duplicated(flight, ingest.offset, lost, "the fetch of another process was lost")
-                        if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
-                            source.report_corrupt(blob, ingest.corrupt_servers)
-                        _LOG.debug("%s: fetched from %d on, of %d bytes", blob.digest, ingest.offset, blob.size)
-                        self._observe(BlobStarted(order.image, str(blob.digest), blob.size, ingest.offset))
-                        try:
-                            await self._ingest(ingest, source, tee if ingest.offset == 0 else None)
-                        except IntegrityError:
-                            if not ingest.offset:
-                                raise
-                            self._duplicated(flight, 0, blob.size, "what an earlier attempt left is wrong")
-                            elsewhere = 0
-                            continue  # the bytes of an earlier attempt may be the wrong ones: no server is blamed
-                return
-            _LOG.debug("%s: another process fetches it", blob.digest)
-            self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
-            if await flight.writer.wait(blob, progressed):
-                return
+                except StoreBusyError:
+                    busy = True
+                else:
+                    if ingest is None or await self._ingest(flight, ingest, tee, elsewhere):
+                        return
+                    elsewhere = 0
+            if busy:
+                _LOG.debug("%s: another process fetches it", blob.digest)
+                self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
+                if await flight.writer.wait(blob, progressed):
+                    return
 
     def _duplicated(self, flight: _Flight, offset: int, size: int, reason: str, *, server: str = "") -> None:
         digest = str(flight.order.blob.digest)
         self._observe(FetchDuplicated(flight.order.image, digest, server, offset, size, reason))
 
-    async def _ingest(self, ingest: Ingest, source: BlobSource, tee: Tee | None) -> None:
-        blob = ingest.blob
-        offset = ingest.offset
+    async def _ingest(self, flight: _Flight, ingest: Ingest, tee: Tee | None, elsewhere: int) -> bool:
+        """Fetch what is left of a blob; False when it became wrong on what an earlier attempt had left.
 
-        def progressed(size: int) -> None:
-            nonlocal offset
-            offset += size
-            self._observe(BlobProgress(str(blob.digest), offset))
+        Then nobody knows whose bytes are the wrong ones, and no server is blamed.
 
+        Args:
+            elsewhere: bytes that another process had.
+        """
+        blob, source = ingest.blob, flight.order.source
         try:
-            verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
-            sink = _Resumable(ingest, verifier, self._limits.checkpoint)
-            pipeline = PushPipeline(
-                self._workers, sink, verifier, depth=self._limits.buffer_queue, progressed=progressed
-            )
+            pipeline = self._pipeline(ingest)
         except BaseException:
             await wait_to_end(ingest.abort(discard=True))
             raise
         try:
+            self._begun(flight, ingest, elsewhere)
             if ingest.offset < blob.size:
-                async with aclosing(source.fetch(blob, ingest.offset, self._buffers)) as arriving:
-                    async for buffer in arriving:
-                        if not isinstance(buffer, Buffer):
-                            text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
-                            raise TypeError(text)
-                        if tee is None:
-                            await pipeline.feed(buffer)
-                        else:
-                            await self._feed_both(buffer, pipeline, tee)
+                await self._receive(ingest, source, pipeline, tee if ingest.offset == 0 else None)
             await pipeline.finish()
         except BaseException as error:
             # bytes that are not the promised ones must not be resumed from
@@ -307,11 +287,50 @@ class Scheduler:
             finally:
                 with suppress(StoreError):  # the first error is the reason; what is left on the disk is swept later
                     await wait_to_end(ingest.abort(discard=wrong, corrupt=servers))
+            if wrong and ingest.offset:
+                self._duplicated(flight, 0, blob.size, "what an earlier attempt left is wrong")
+                return False
             raise
         assert pipeline.proof is not None
         _, cancelled = await wait_to_end(ingest.commit(pipeline.proof))
         if cancelled:
             raise asyncio.CancelledError
+        return True
+
+    def _begun(self, flight: _Flight, ingest: Ingest, elsewhere: int) -> None:
+        """Tell what is known of a blob before its first byte comes."""
+        blob, source = ingest.blob, flight.order.source
+        if elsewhere > ingest.offset:
+            lost = elsewhere - ingest.offset
+            self._duplicated(flight, ingest.offset, lost, "the fetch of another process was lost")
+        if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
+            source.report_corrupt(blob, ingest.corrupt_servers)
+        _LOG.debug("%s: fetched from %d on, of %d bytes", blob.digest, ingest.offset, blob.size)
+        self._observe(BlobStarted(flight.order.image, str(blob.digest), blob.size, ingest.offset))
+
+    def _pipeline(self, ingest: Ingest) -> PushPipeline:
+        blob, offset = ingest.blob, ingest.offset
+
+        def progressed(size: int) -> None:
+            nonlocal offset
+            offset += size
+            self._observe(BlobProgress(str(blob.digest), offset))
+
+        verifier = Verifier(blob.digest, blob.size, offset=offset, state=ingest.hash_state)
+        sink = _Resumable(ingest, verifier, self._limits.checkpoint)
+        return PushPipeline(self._workers, sink, verifier, depth=self._limits.buffer_queue, progressed=progressed)
+
+    async def _receive(self, ingest: Ingest, source: BlobSource, pipeline: PushPipeline, tee: Tee | None) -> None:
+        """Feed what the source yields to the pipeline and the tee."""
+        async with aclosing(source.fetch(ingest.blob, ingest.offset, self._buffers)) as arriving:
+            async for buffer in arriving:
+                if not isinstance(buffer, Buffer):
+                    text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
+                    raise TypeError(text)
+                if tee is None:
+                    await pipeline.feed(buffer)
+                else:
+                    await self._feed_both(buffer, pipeline, tee)
 
     async def _feed_both(self, buffer: Buffer, pipeline: PushPipeline, tee: Tee) -> None:
         again = buffer.retain()
