@@ -40,6 +40,9 @@ class Digest:
         if len(self.hex) != digits or not _HEX.fullmatch(self.hex):
             raise ReferenceSyntaxError(f"{self.algorithm} has {digits} lower-case hex digits, not {self.hex[:200]!r}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Digest, (self.algorithm, self.hex)  # checked again: it may come from elsewhere
+
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Read ``algorithm:hex``.

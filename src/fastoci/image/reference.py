@@ -39,6 +39,9 @@ class Reference:
     tag: str | None
     digest: Digest | None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Reference.parse, (str(self),)  # checked again: it may come from elsewhere
+
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Read and complete a reference.

@@ -30,6 +30,9 @@ class Verified:
         if self._seal is not _SEAL:
             raise TypeError("only Verifier.proof makes a Verified")
 
+    def __reduce__(self) -> str:
+        raise TypeError("a Verified is a proof where it was made, and nowhere else")
+
 
 class Verifier:
     """The running digest and count of one stream. Belongs to one thread at a time.

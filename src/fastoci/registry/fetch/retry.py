@@ -18,6 +18,11 @@ from typing import Final
 _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 
 
+def _random() -> float:
+    """A number of this process's own: a pickle of ``random.random`` would give each process the same ones."""
+    return random.random()
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often one client tries. Times are seconds, ``progress`` bytes."""
@@ -28,7 +33,7 @@ class RetryPolicy:
     maximum_s: float = 20.0
     progress: int = 1 << 20
     budget: int = 100  # retries over all requests
-    rng: Callable[[], float] = random.random  # a number in [0, 1), anew on each call
+    rng: Callable[[], float] = _random  # a number in [0, 1), anew on each call
 
 
 class RetryBudget:

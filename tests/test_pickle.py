@@ -1,0 +1,154 @@
+"""Values cross processes: results, plans and options survive pickle and copy whole, and names are checked again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import typing
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastoci
+from fastoci import events
+from fastoci.errors import NotFoundError, ReferenceSyntaxError, StoreError
+from fastoci.image import manifest
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.platform import Platform
+from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
+from fastoci.jobs.plan import PullPlan, Resolved
+from fastoci.jobs.repair import Repair
+from fastoci.jobs.verify import BadBlob, Verification
+from fastoci.limits import Limits
+from fastoci.registry.fetch.retry import RetryPolicy
+from fastoci.registry.options import RegistryOptions
+from fastoci.store.gc.collect import GcItem, GcPlan
+from fastoci.store.gc.retention import Retention
+from fastoci.store.usage import Amount, RefUsage, Usage
+from fastoci.stream.verify import Verifier
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Layer, from_seed
+
+BAD = NotFoundError("no such blob", url="https://r.test/v2/", status=404)
+BROKEN = StoreError("it does not parse", path="/s/refs/x")
+AMOUNT = Amount(3, 4)
+DIGEST = Digest.of(b"content")
+BLOB = Descriptor(
+    "a/b", DIGEST, 7, urls=("u",), annotations={"k": "v"}, data=b"content", platform=Platform("linux", "arm64", "v8")
+)
+REFERENCE = Reference.parse(f"redis:7@{DIGEST}")
+_IMAGE = Image.build([Layer.build(from_seed(1, files=1, size=10), "gzip")])
+RESOLVED = Resolved(
+    REFERENCE,
+    ((_IMAGE.descriptor, _IMAGE.manifest),),
+    manifest.parse(_IMAGE.manifest, _IMAGE.descriptor.media_type),
+    Platform("linux", "amd64"),
+)
+BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
+VALUES: list[object] = [
+    DIGEST,
+    Digest.of(b"", "sha512"),
+    Platform("linux", "amd64", "v3", "1.0"),
+    BLOB,
+    REFERENCE,
+    Reference.parse("[::1]:5000/a/b"),
+    Reference.parse("localhost/x:tag"),
+    Limits(memory=32 << 20, holder_s=5.0),
+    RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
+    RetryPolicy(tries=2),
+    Retention(max_age_s=1.0, max_size=100),
+    RESOLVED,
+    PullPlan(RESOLVED, (BLOB,)),
+    StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
+    GcItem("blob", str(DIGEST), 7, "nobody needs it"),
+    GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),
+    AMOUNT,
+    RefUsage("redis", AMOUNT, AMOUNT, Amount()),
+    Usage(AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT, (RefUsage("redis", AMOUNT, AMOUNT, Amount()),), (BROKEN,)),
+    BAD_BLOB,
+    Verification(3, 4, (BAD_BLOB,), "sha256:1"),
+    Repair((str(DIGEST),), (("redis", BAD),)),
+    events.UnpackDone("redis", "/root", 3, 4, {"xattr": 1}),
+]
+
+
+def pickled(protocol: int, value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value, protocol))
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    **{f"pickle {number}": partial(pickled, number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+def shown(value: object) -> object:
+    """What a value is made of, errors included, which are equal to themselves alone."""
+    if isinstance(value, BaseException):
+        return type(value), value.args, vars(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value), [shown(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, tuple):
+        return tuple(map(shown, value))
+    return value
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_value_survives_with_all_that_it_has(value: object, way: Callable[[object], object]) -> None:
+    again = way(value)
+    assert type(again) is type(value)
+    assert shown(again) == shown(value)
+
+
+def test_every_public_value_and_event_is_among_those_that_are_tried() -> None:
+    public = [getattr(fastoci, name) for name in fastoci.__all__]
+    values = {each for each in public if inspect.isclass(each) and dataclasses.is_dataclass(each)}
+    assert values <= {type(value) for value in VALUES}
+    for event in typing.get_args(events.Event):
+        made = event(*(f.name for f in dataclasses.fields(event)))
+        assert pickle.loads(pickle.dumps(made)) == made
+
+
+def forged(value: object, **fields: object) -> bytes:
+    """The pickle of a value whose fields were written past its constructor."""
+    made = copy.copy(value)
+    for name, it in fields.items():
+        object.__setattr__(made, name, it)
+    return pickle.dumps(made)
+
+
+def test_a_digest_that_comes_from_elsewhere_is_checked_again() -> None:
+    for text in ("../../../etc/passwd", "A" * 64, "0" * 63):
+        with pytest.raises(ReferenceSyntaxError):
+            pickle.loads(forged(DIGEST, hex=text))
+        with pytest.raises(ReferenceSyntaxError):
+            pickle.loads(pickle.dumps([BLOB, 1]).replace(DIGEST.hex.encode(), text.ljust(64, "x").encode()))
+
+
+def test_a_reference_that_comes_from_elsewhere_is_checked_again() -> None:
+    for fields in ({"path": "../x"}, {"domain": "a b"}, {"tag": "a/b"}, {"path": "UP"}):
+        with pytest.raises(ReferenceSyntaxError):
+            pickle.loads(forged(REFERENCE, **fields))
+
+
+def test_a_proof_stays_where_it_was_made() -> None:
+    proof = Verifier(Digest.of(b""), 0).proof()
+    for way in WAYS.values():
+        with pytest.raises(TypeError, match="a proof where it was made"):
+            way(proof)
+
+
+def test_options_keep_the_paths_of_where_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps(RegistryOptions(authfile="auth.json"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(data).authfile == tmp_path / "auth.json"
