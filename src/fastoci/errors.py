@@ -147,8 +147,8 @@ class CredentialError(FastociError):
 class RegistryError(FastociError):
     """The registry answered no. ``status`` is HTTP's, ``code`` the distribution-spec's (may be empty).
 
-    ``retry_after_s`` is the wait that it asked for, None when it did not. ``expired``: a redirect led to an address
-    that is not valid any more; its registry may name a new one.
+    ``retry_after_s`` is the wait that it asked for, None when it did not. ``proxy``: whose answer it may be instead.
+    ``expired``: a redirect led to an address that is not valid any more; its registry may name a new one.
     """
 
     exit_code = 5
@@ -162,9 +162,11 @@ class RegistryError(FastociError):
         code: str = "",
         retry_after_s: float | None = None,
         redirected: bool = False,
+        proxy: str = "",
     ) -> None:
         super().__init__(message)
         self.url = url
+        self.proxy = proxy
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s

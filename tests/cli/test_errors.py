@@ -88,6 +88,8 @@ def test_a_hint_says_the_cause_and_not_what_it_is_not() -> None:
     proxy = errors.ProxyError("407", url="https://h/", status=407, retryable=False)
     assert "HTTPS_PROXY" in cli_errors.hint(proxy)
     assert "registry" not in cli_errors.hint(proxy)
+    refused = errors.DeniedError("403", url="http://h/", status=403, proxy="http://p:3128")
+    assert "the proxy may say so" in cli_errors.hint(refused)
     assert cli_errors.hint(errors.DeniedError("blocked by registries.conf", url="")) == ""
     assert "credentials" in cli_errors.hint(errors.DeniedError("403", url="http://h/", status=403))
     assert cli_errors.hint(errors.ConnectError("certificate", url="https://h/", retryable=False)) == ""

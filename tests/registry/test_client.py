@@ -189,6 +189,15 @@ async def test_a_missing_manifest_is_not_found() -> None:
         with pytest.raises(NotFoundError, match="404 MANIFEST_UNKNOWN") as caught:
             await source.resolve(reference(server))
     assert caught.value.code == "MANIFEST_UNKNOWN"
+    assert caught.value.blob is None
+
+
+async def test_a_missing_manifest_that_an_index_names_is_a_blob_at_fault() -> None:
+    wanted = Descriptor(media_type=mediatype.OCI_MANIFEST, digest=Digest.of(b"{}"), size=2)
+    async with repository(lambda asked: answer(404)) as (source, _):
+        with pytest.raises(NotFoundError) as caught:
+            await source.manifest(wanted)
+    assert caught.value.blob == str(wanted.digest)
 
 
 @pytest.mark.parametrize("status", [204, 206, 302, 304, 400])

@@ -15,6 +15,9 @@ from fastoci.cli.formatting import aligned, plain, size
 SOME_FAILED: Final = 9
 _UNEXPECTED: Final = 1
 
+_PROXIES: Final = "HTTPS_PROXY and HTTP_PROXY name the proxy, NO_PROXY the hosts that are asked without it"
+_OF_PROXIES: Final = frozenset({403, 502, 503, 504})  # what proxies say of themselves, too
+
 # The first class that matches holds.
 _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (
@@ -30,7 +33,7 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.DeniedError, "use credentials that may read this, with --creds USER or --authfile FILE"),
     (errors.RateLimitedError, "wait before the next attempt; credentials may raise the limit"),
     (errors.RegistryError, "try again later; what was finished is kept"),
-    (errors.ProxyError, "HTTPS_PROXY and HTTP_PROXY name the proxy, NO_PROXY the hosts that are asked without it"),
+    (errors.ProxyError, _PROXIES),
     (errors.ConnectError, "check host, port and network"),
     (errors.TransportError, "run the same command again: it resumes"),
     (
@@ -84,6 +87,8 @@ def hint(error: BaseException) -> str:
         return f"{wait}; a pull waits longer with --max-wait {error.retry_after_s + 1:.0f}s"
     if isinstance(error, errors.NotFoundError) and error.blob:
         return _LOST_BLOB
+    if isinstance(error, errors.RegistryError) and error.proxy and error.status in _OF_PROXIES:
+        return f"the proxy may say so, not the registry; {_PROXIES}"
     if isinstance(error, errors.DeniedError) and not error.status:
         return ""  # by the configuration, which the message names
     kind, text = next((row for row in _HINTS if isinstance(error, row[0])), (None, ""))

@@ -20,6 +20,7 @@ from fastoci.errors import (
     ConfigError,
     ConnectError,
     DigestMismatchError,
+    FastociError,
     FormatError,
     IntegrityError,
     RateLimitedError,
@@ -146,9 +147,14 @@ class Repository:
         carried = _carried(descriptor)
         if carried is not None:
             return carried
-        return await self._from_any(
-            None, lambda candidate, lag: self._promised(candidate, descriptor, lag), blob=str(descriptor.digest)
-        )
+        digest = str(descriptor.digest)
+        try:
+            return await self._from_any(
+                None, lambda candidate, lag: self._promised(candidate, descriptor, lag), blob=digest
+            )
+        except FastociError as error:
+            error.blob = digest  # an index names it: the reference that was asked for is there
+            raise
 
     async def _promised(self, candidate: Candidate, descriptor: Descriptor, lag: Lag) -> bytes:
         reply, data = await self._manifest(candidate, str(descriptor.digest), descriptor.size, lag)

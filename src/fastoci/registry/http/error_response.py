@@ -62,6 +62,7 @@ async def error_of(reply: Reply, *, hint: str = "") -> RegistryError:
         code=code,
         retry_after_s=wait_s,
         redirected=reply.redirected,
+        proxy=reply.proxy,
     )
 
 
