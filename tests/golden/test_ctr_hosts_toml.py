@@ -145,7 +145,7 @@ def test_ctr_asks_where_endpoints_say(
         recorder.asked.clear()
         full = str(Reference.parse(f"{reference}:1"))  # ctr completes nothing
         said = containerd("content", "fetch", "--hosts-dir", str(hosts), full)
-        expected = [e for e in askable(full, config) if e.base.scheme == "http" or e.plain_too]
+        expected = [e for e in askable(full, config) if e.base.scheme == "http" or e.either_scheme]
         assert expected, said
         assert once(recorder.asked) == once(recorder.expect(tuple(expected), "manifests", "1")), said
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from fastoci.aio import when_free
-from fastoci.errors import ConfigError, ConnectError, CredentialError, ReferenceSyntaxError, TimedOutError
+from fastoci.errors import (
+    ConfigError,
+    CredentialError,
+    FastociError,
+    ReferenceSyntaxError,
+    RegistryError,
+    TransportError,
+)
 from fastoci.image.reference import Reference
 from fastoci.path_walk import absolute
 from fastoci.registry.auth import auth_file
@@ -183,14 +190,16 @@ async def _check(there: Reference, credential: Credential, endpoint: Endpoint, e
     async with aclosing(transport):
         auth = Authenticator(transport, tls_verify=endpoint.tls.verify, strict=True)
         try:
-            tried = candidates([endpoint], transport.servers)
-            for candidate in tried:
+            failed: FastociError | None = None
+            for candidate in candidates([endpoint], transport.servers):
                 try:
                     return await _ask(transport, auth, candidate, there.domain, credential)
-                except (ConnectError, TimedOutError):
-                    if candidate is tried[-1]:
+                except (RegistryError, TransportError) as error:
+                    if transport.servers.of(candidate.origin).speaks_scheme:
                         raise
-            raise AssertionError
+                    failed = failed or error
+            assert failed is not None
+            raise failed
         finally:
             await auth.aclose()
 

@@ -31,16 +31,25 @@ def test_without_configuration_the_registry_itself_is_asked(name: str, base: str
     assert endpoint.resolve
     assert endpoint.pull
     assert endpoint.tls.verify
-    assert not endpoint.plain_too
+    assert endpoint.either_scheme == base.startswith("http:")  # this machine may speak TLS as well
+
+
+@pytest.mark.parametrize("name", ["r.test/a", "127.0.0.1:443/a", "localhost/a"])
+def test_without_verification_the_other_scheme_is_the_second_try(name: str) -> None:
+    (endpoint,) = endpoints(Reference.parse(name), Mirrors(), tls_verify=False)
+    assert endpoint.either_scheme
+    assert not endpoint.tls.verify
 
 
 @pytest.mark.parametrize(
-    ("name", "plain_too"), [("r.test/a", True), ("127.0.0.1:443/a", False), ("localhost/a", False)]
+    ("name", "first"), [("localhost/a", "https://localhost/v2"), ("[::1]:5/a", "https://[::1]:5/v2")]
 )
-def test_without_verification_plain_http_is_the_second_try(name: str, plain_too: bool) -> None:
-    (endpoint,) = endpoints(Reference.parse(name), Mirrors(), tls_verify=False)
-    assert endpoint.plain_too == plain_too
-    assert not endpoint.tls.verify
+def test_where_there_are_certificates_for_this_machine_tls_is_the_first_try(
+    name: str, first: str, tmp_path: Path
+) -> None:
+    _touch(tmp_path, "ca.crt")
+    (endpoint,) = endpoints(Reference.parse(name), load({}, 0, cert_dir=tmp_path, root=tmp_path), tls_verify=True)
+    assert (str(endpoint.base), endpoint.either_scheme) == (first, True)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +127,9 @@ def test_a_table_gives_mirrors_and_then_its_location(tmp_path: Path) -> None:
     config = load({}, 0, registries=_conf(tmp_path / "conf", MIRRORED), root=tmp_path)
     first, second, last = endpoints(Reference.parse("r.test/team/app"), config, tls_verify=True)
     assert (str(first.base), first.path, first.domain) == ("https://m.test/v2", "team/app", "m.test")
-    assert (first.origin, first.tls.verify, first.plain_too) == (False, False, True)
+    assert (first.origin, first.tls.verify, first.either_scheme) == (False, False, True)
     assert (str(second.base), second.path, second.domain) == ("https://r.test/v2", "copies/team/app", "r.test")
-    assert (second.origin, second.resolve, second.pull, second.tls.verify, second.plain_too) == (
+    assert (second.origin, second.resolve, second.pull, second.tls.verify, second.either_scheme) == (
         True,
         False,
         True,
@@ -197,11 +206,11 @@ def test_a_host_of_hosts_toml_is_an_endpoint(tmp_path: Path) -> None:
     config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
     first, second, server = endpoints(Reference.parse("r.test/team/app"), config, tls_verify=True)
     # Written with http, but told how to speak TLS: TLS comes first.
-    assert (str(first.base), first.plain_too) == ("https://m.test:5000/x/v2", True)
+    assert (str(first.base), first.either_scheme) == ("https://m.test:5000/x/v2", True)
     assert (first.resolve, first.pull, first.connect_s) == (False, True, 2.0)
     assert (first.query, first.origin, first.domain) == ((("ns", "r.test"),), False, "m.test:5000")
     assert first.tls == Tls(True, (tmp_path / "r.test/ca.pem",))
-    assert (str(second.base), second.tls, second.plain_too) == ("https://n.test", Tls(False), False)
+    assert (str(second.base), second.tls, second.either_scheme) == ("https://n.test", Tls(False), False)
     # The same place as the namespace, though not the same text: its credentials, and the query as containerd sends it.
     assert (str(server.base), server.origin, server.domain) == ("https://r.test/v2", True, "r.test")
     assert server.query == (("ns", "r.test"),)
@@ -212,15 +221,15 @@ def test_without_verification_no_endpoint_verifies(tmp_path: Path) -> None:
     _hosts(tmp_path / "hosts", "r.test", '[host."https://m.test"]\nskip_verify = false')
     config = load({}, 0, hosts_dir=tmp_path / "hosts", root=tmp_path)
     mirror, server = endpoints(Reference.parse("r.test/a"), config, tls_verify=False)
-    assert (mirror.tls.verify, mirror.plain_too) == (False, False)
-    assert (server.tls.verify, server.plain_too) == (False, True)
+    assert (mirror.tls.verify, mirror.either_scheme) == (False, False)
+    assert (server.tls.verify, server.either_scheme) == (False, True)
 
 
 def test_a_server_whose_certificate_is_not_checked_is_not_asked_in_plain(tmp_path: Path) -> None:
     _hosts(tmp_path, "r.test", "skip_verify = true")
     config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
     (server,) = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
-    assert (server.tls.verify, server.plain_too, str(server.base)) == (False, False, "https://r.test/v2")
+    assert (server.tls.verify, server.either_scheme, str(server.base)) == (False, False, "https://r.test/v2")
 
 
 def test_a_host_s_own_file_wins_then_a_table_then_the_default_file(tmp_path: Path) -> None:
@@ -327,7 +336,7 @@ def test_port_80_speaks_http_whatever_is_said_of_tls(tmp_path: Path) -> None:
     _hosts(tmp_path, "r.test", '[host."http://m.test:80"]\nskip_verify = true')
     config = load({}, 0, hosts_dir=tmp_path, root=tmp_path)
     mirror, _ = endpoints(Reference.parse("r.test/a"), config, tls_verify=True)
-    assert (mirror.base.scheme, mirror.base.port, mirror.plain_too) == ("http", 80, False)
+    assert (mirror.base.scheme, mirror.base.port, mirror.either_scheme) == ("http", 80, False)
 
 
 def test_the_namespace_by_http_is_still_the_origin(tmp_path: Path) -> None:

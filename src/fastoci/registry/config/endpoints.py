@@ -43,7 +43,7 @@ class Endpoint:
     connect_s: float | None = None  # None: the client's own
     resolve: bool = True  # may be asked for tags
     pull: bool = True  # may be asked for blobs, and for manifests by digest
-    plain_too: bool = False  # where https does not answer, http is tried
+    either_scheme: bool = False  # where the one of ``base`` does not answer, the other is tried
     private_redirects: bool = False  # its redirects and token service may be in a private network
 
     @property
@@ -216,31 +216,23 @@ class _Selection:
 
     def direct(self, there: Reference, *, insecure: bool = False) -> Endpoint:
         """The registry that a name itself speaks of."""
-        base, loopback = _spoken(there.host)
-        verify = self._verify and not insecure
         origin = there.domain == self._reference.domain or there.host == self._reference.host
         domain = self._reference.domain if origin else there.domain
-        tls = self._tls(domain, verify)
-        return Endpoint(
-            base,
-            there.path,
-            domain,
-            origin,
-            tls,
-            plain_too=not verify and not loopback,
-            private_redirects=self._trusted_inside(domain, base),
-        )
+        tls = self._tls(domain, self._verify and not insecure)
+        base, either_scheme = _spoken(there.host, tls)
+        inside = self._trusted_inside(domain, base)
+        return Endpoint(base, there.path, domain, origin, tls, either_scheme=either_scheme, private_redirects=inside)
 
     def _host(self, host: Host) -> Endpoint:
         """One host of hosts.toml."""
-        own, loopback = _spoken(self._reference.host)
+        own, own_either = _spoken(self._reference.host, Tls(self._verify))
         if host.base is None:
-            base, plain_too, proxied = own, not self._verify and not loopback, False
+            base, either_scheme, proxied = own, own_either, False
         else:
-            base, plain_too = host.base, False
+            base, either_scheme = host.base, False
             # One that is to speak TLS and is written with http is asked for TLS first, except on port 80.
             if base.scheme == "http" and host.tls and not host.authority.endswith(":80"):
-                base, plain_too = base.with_scheme("https"), True
+                base, either_scheme = base.with_scheme("https"), True
             proxied = host.authority not in (self._reference.domain, self._reference.host)
         origin = not proxied or Origin.of(host.base or own) == Origin.of(own)
         domain = self._reference.domain if origin else host.authority
@@ -256,7 +248,7 @@ class _Selection:
             connect_s=host.connect_s,
             resolve={"pull", "resolve"} <= host.capabilities,
             pull="pull" in host.capabilities,
-            plain_too=plain_too,
+            either_scheme=either_scheme,
             private_redirects=host.private_redirects or self._trusted_inside(domain, base),
         )
 
@@ -294,11 +286,13 @@ def _host_name(text: str) -> str:
     return found.domain.lower()
 
 
-def _spoken(host: str) -> tuple[URL, bool]:
-    """The API of ``host[:port]`` when nobody says what it speaks, and whether it is this machine.
+def _spoken(host: str, tls: Tls) -> tuple[URL, bool]:
+    """The API of ``host[:port]`` when nobody says what it speaks, and whether the other scheme is tried as well.
 
-    This machine speaks http, unless on port 443; all others https.
+    This machine speaks either, unless on port 443: http is tried first, which costs less, and https where there are
+    certificates for it. All others speak https, and http too only for those who want no certificate checked.
     """
     url = parse_url(f"https://{host}/v2")
-    loopback = is_loopback(url.raw_host or "")
-    return (parse_url(f"http://{host}/v2") if loopback and url.explicit_port != 443 else url), loopback
+    if not is_loopback(url.raw_host or "") or url.explicit_port == 443:
+        return url, not tls.verify
+    return (url if tls.ca or tls.client else parse_url(f"http://{host}/v2")), True

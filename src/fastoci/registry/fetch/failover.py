@@ -71,17 +71,17 @@ class Candidate:
 
 
 def candidates(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Candidate, ...]:
-    """The endpoints in order; those that may be asked by plain http too, twice, until they have answered by one."""
+    """The endpoints in order; those that may speak either scheme, twice, until it is known which."""
     found = []
     for endpoint in endpoints:
-        secure = Candidate(endpoint, endpoint.base)
-        plain = Candidate(endpoint, endpoint.base.with_scheme("http"))
-        if not endpoint.plain_too or endpoint.base.scheme != "https" or servers.of(secure.origin).answered:
-            found.append(secure)
-        elif servers.of(plain.origin).answered:
-            found.append(plain)
+        first = Candidate(endpoint, endpoint.base)
+        other = Candidate(endpoint, endpoint.base.with_scheme("http" if endpoint.base.scheme == "https" else "https"))
+        if not endpoint.either_scheme or servers.of(first.origin).speaks_scheme:
+            found.append(first)
+        elif servers.of(other.origin).speaks_scheme:
+            found.append(other)
         else:
-            found += [secure, plain]
+            found += [first, other]
     return tuple(found)
 
 
@@ -228,6 +228,7 @@ class Failover:
         fresh = self._received  # since the last MiB: cuts that come a bit sooner are progress, too
         if fresh >= enough:
             self._received = 0
+        self._drop_twins(error)
         if self._rules_out(error):
             self._out.add(self._at)
         elif fresh >= enough and not isinstance(error, RegistryError):
@@ -344,18 +345,35 @@ class Failover:
     def _server(self, index: int) -> Server:
         return self._servers.of(self._candidates[index].origin)
 
-    def _final_error(self) -> FastociError:
-        """The error that says most: the origin's, one of a server that answered before one that did not.
+    def _drop_twins(self, error: FastociError) -> None:
+        """Ask an endpoint by no other scheme when it speaks this one, or when its silence to http says nothing."""
+        if self._server(self._at).speaks_scheme:
+            self._out |= self._twins(self._at)
+        elif isinstance(error, TimedOutError) and self.candidate.base.scheme == "http":
+            self._out |= self._twins(self._at) - self._errors.keys()
 
-        It says what the others said, and one of these is its cause when it has none of its own.
+    def _twins(self, index: int) -> set[int]:
+        """The same endpoint by another scheme."""
+        endpoint = self._candidates[index].endpoint
+        return {i for i, each in enumerate(self._candidates) if i != index and each.endpoint is endpoint}
+
+    def _final_error(self) -> FastociError:
+        """The error that says most: the origin's, by its own scheme, one of a server that answered before one that did
+        not.
+
+        It says what the others said, and one of these is its cause when it has none of its own. That a server does not
+        speak the other scheme is no news.
         """
 
-        def weight(index: int) -> tuple[bool, bool]:
-            return (not self._candidates[index].endpoint.origin, isinstance(self._errors[index], TransportError))
+        def weight(index: int) -> tuple[bool, bool, bool]:
+            twins = any(self._server(twin).speaks_scheme for twin in self._twins(index))
+            silent = isinstance(self._errors[index], TransportError)
+            return (not self._candidates[index].endpoint.origin, twins, silent)
 
         chosen = min(self._errors, key=weight)
         error = self._errors[chosen]
-        others = {index: each for index, each in self._errors.items() if each is not error}
+        mute = {twin for twin in self._twins(chosen) if not self._server(twin).speaks_scheme}
+        others = {index: each for index, each in self._errors.items() if index != chosen and index not in mute}
         error.tries = self._tries[chosen]
         error.elapsed_s = time.monotonic() - self._begun
         error.others = tuple(f"{self._candidates[index].server}: {each.cause}" for index, each in others.items())

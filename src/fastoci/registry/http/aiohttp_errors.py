@@ -101,6 +101,14 @@ def refused_by_proxy(status: int, url: str, proxy: URL) -> ProxyError:
     return ProxyError(f"{url}: {text}", url=url, status=status, retryable=status in RETRYABLE_STATUSES)
 
 
+def speaks_tls(error: Exception) -> bool:
+    """Whether a connection failed on the word of a server that speaks TLS: by an alert, or for its certificate."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return True
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    return isinstance(cause, ssl.SSLError) and "_ALERT_" in (cause.reason or "")
+
+
 def blocked(url: str, scope: AddressScope, namer: str = "") -> RegistryError:
     """The error for a URL that a server named and that may not be asked.
 

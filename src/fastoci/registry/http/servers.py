@@ -51,6 +51,7 @@ class Server:
         self._observer = observer
         self._rng = rng
         self.answered = False  # ever
+        self.speaks_scheme = False  # it has shown that it speaks TLS, or HTTP without, as its origin says
         self.ranges = True  # it has not failed to honour one
         self.connect_failed = False  # the last time
         self.unresponsive = False  # it takes connections, and has never answered on one
@@ -162,6 +163,8 @@ class Server:
     def on_response(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
         self.answered, self.unresponsive = True, False
+        if status != 400:  # servers that speak TLS say 400 to a request without
+            self.speaks_scheme = True
         if status in (429, 503) and (wait_s := parsed(retry_after_s, header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
         found = parsed(quota, header("RateLimit-Limit"), header("RateLimit-Remaining"))

@@ -29,7 +29,7 @@ from yarl import URL
 
 from fastoci.errors import RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
-from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, refused_by_proxy, translate
+from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, refused_by_proxy, speaks_tls, translate
 from fastoci.registry.http.aiohttp_protocol import ClientProtocol
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.reply import Reply
@@ -183,6 +183,7 @@ class Transport:
         """Remember what the user says of a server, for when another one names it, or it names another one."""
         if options.tls is not None:
             self._trust[origin] = options.tls
+            self._trust[replace(origin, scheme="https")] = options.tls  # where http may redirect to
         if options.private_redirects:
             self._trusted_inside.add(origin)
 
@@ -211,6 +212,7 @@ class Transport:
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if isinstance(error, aiohttp.SocketTimeoutError):
                     server.on_timeout()
+                server.speaks_scheme |= speaks_tls(error)
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
@@ -309,6 +311,7 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             async with server.connecting() if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
+            server.speaks_scheme |= req.url.scheme == "https"
             if connection.protocol is not None and connection.protocol.should_close:
                 connection.close()
                 spoiled += 1
