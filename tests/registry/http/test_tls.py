@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -226,6 +227,22 @@ async def test_an_anchor_makes_no_other_name_trusted(tmp_path: Path) -> None:
     async with serving(ok, tls=served(tmp_path, server)) as registry:
         with pytest.raises(ConnectError, match="certificate not trusted"):
             await status(f"localhost:{registry.port}", Tls(ca=(tmp_path / "ca.crt",)))
+
+
+@pytest.mark.parametrize("case", [intermediate, second_of_a_file, behind_one_that_cannot_be_read])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_any_certificate_that_the_environment_names_is_an_anchor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, case: Case
+) -> None:
+    anchors, server = case()
+    names = tmp_path / "certs"
+    names.mkdir()
+    (names / "ours.crt").write_bytes(anchors)
+    (names / "notes.txt").write_text("no certificate")
+    os.mkfifo(names / "pipe")
+    monkeypatch.setenv(variable, str(names / "ours.crt") if variable == "SSL_CERT_FILE" else f"/absent:{names}")
+    async with serving(ok, tls=served(tmp_path, server)) as registry:
+        assert await status(registry.address, Tls()) == 200
 
 
 def test_the_system_s_authorities_are_anchors_in_the_same_way_on_every_python() -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from typing import Final
 from fastoci.errors import ConfigError
 
 _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # of c_rehash
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
     Raises:
         ConfigError: a file of ``tls`` cannot be used; names it.
     """
-    made = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
+    made = ssl.create_default_context()
+    _trust_environment(made)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.verify_flags = (made.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     made.set_alpn_protocols(["http/1.1"])
@@ -64,6 +67,23 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
                 f"{certificate}, {key}: not a certificate and its key: {error.strerror or error}"
             ) from error
     return made
+
+
+def _trust_environment(made: ssl.SSLContext) -> None:
+    """Trust what Go's programs do of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+
+    OpenSSL takes nothing of a file with a certificate that it cannot read, and of a directory only files whose names
+    are hashes. What is not there is nobody's anchor, and no error.
+    """
+    file, directories = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    paths = [Path(file)] if file and not made.cert_store_stats()["x509"] else []
+    for directory in filter(None, (directories or "").split(":")):
+        with suppress(OSError):
+            paths += (Path(directory, name) for name in os.listdir(directory) if not _HASHED.fullmatch(name))
+    for path in paths:
+        with suppress(OSError):
+            _demand_regular(path)
+            _trust(made, path)
 
 
 def _trust(made: ssl.SSLContext, path: Path) -> None:
