@@ -155,7 +155,7 @@ class Engine:
 
         Args:
             reference: as ``docker pull`` takes it.
-            platform: ``os/arch[/variant]``; this machine's by default.
+            platform: ``os/arch[/variant]``, or one of both; this machine's by default.
             rootfs: unpack there too, while the layers arrive; must not exist or be an empty directory.
         Raises:
             FastociError: what was finished stays, and the next pull goes on from there.

@@ -33,6 +33,7 @@ from fastoci.cli.options import Duration, Rate, Size
         ("64Mi", 64 << 20),
         ("0.5GiB", 1 << 29),
         ("1.2 MB", 1_200_000),
+        ("512 bytes", 512),
         ("4tib", 4 << 40),
     ],
 )

@@ -60,7 +60,29 @@ def test_a_platform_is_normalised(text: str, normalised: str) -> None:
     assert Platform.parse(normalised) == Platform.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "linux/arm64/v8/x", "linux amd64", "linux/amd64\n"])
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("arm64", "linux/arm64"),
+        ("aarch64", "linux/arm64"),
+        ("AMD64", "linux/amd64"),
+        ("armhf", "linux/arm/v7"),
+        ("arm", "linux/arm/v7"),
+        ("386", "linux/386"),
+        ("s390x", "linux/s390x"),
+        ("linux", str(Platform.host())),
+        ("Linux", str(Platform.host())),
+        ("windows", f"windows/{Platform.host().architecture}"),
+        ("windows(10.0.17763)", f"windows(10.0.17763)/{Platform.host().architecture}"),
+    ],
+)
+def test_a_system_or_a_processor_alone_is_completed_as_docker_does(text: str, whole: str) -> None:
+    assert str(Platform.parse(text)) == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["", "linus", "linux/", "(1)", "/amd64", "linux/arm64/v8/x", "linux amd64", "linux/amd64\n"]
+)
 def test_another_form_raises_reference_syntax_error(text: str) -> None:
     with pytest.raises(ReferenceSyntaxError, match="not a platform"):
         Platform.parse(text)

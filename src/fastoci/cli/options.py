@@ -19,7 +19,7 @@ Command = Callable[..., int | None]
 
 MODES: Final = ("auto", "bar", "log", "json", "none")
 _UNITS: Final = "KMGTP"
-_SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?B?")
+_SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?(?:B|BYTES?)?")
 
 
 store = click.option(
@@ -45,7 +45,9 @@ output = click.option(
     help="Print text, or one JSON object.",
 )
 platform = click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of a multi-platform image.  [default: this machine's]"
+    "--platform",
+    metavar="OS/ARCH[/VARIANT]",
+    help="Platform of a multi-platform image, or OS or ARCH alone.  [default: this machine's]",
 )
 progress = click.option(
     "--progress",

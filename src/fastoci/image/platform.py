@@ -30,6 +30,14 @@ _ALIASES: Final = {  # architecture -> architecture, and the variant that the na
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
+_SYSTEMS: Final = frozenset(  # of Go, for a name alone: it is an operating system's or a processor's
+    {"aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd", "openbsd"}
+    | {"plan9", "solaris", "wasip1", "windows"}
+)
+_PROCESSORS: Final = frozenset(
+    {"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64"}
+    | {"s390x", "sparc64", "wasm"}
+)
 _DEFAULTS: Final = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}  # the variant meant by none
 _UNWRITTEN: Final = frozenset({"amd64", "arm64"})  # where the default variant is left out
 
@@ -46,12 +54,14 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read ``os[(version[+feature]...)]/architecture[/variant]``, normalised.
+        """Read ``os[(version[+feature]...)]/architecture[/variant]``, or one of the first two alone, normalised.
+
+        Of an operating system alone the processor is this machine's; of a processor alone the system is Linux.
 
         Raises:
             ReferenceSyntaxError: another form.
         """
-        match = _TEXT.fullmatch(text)
+        match = _TEXT.fullmatch(_completed(text))
         if match is None:
             raise ReferenceSyntaxError(f"not a platform, which is os/architecture[/variant]: {text[:200]!r}")
         system, version, features, architecture, variant = match.groups(default="")
@@ -96,6 +106,15 @@ class Platform:
         version = f"({version})" if version else ""
         variant = f"/{self.variant}" if self.variant else ""
         return f"{self.os}{version}/{self.architecture}{variant}"
+
+
+def _completed(text: str) -> str:
+    """A name alone with its other half; any other text as it is."""
+    name = text.lower()
+    if name.partition("(")[0] in _SYSTEMS and "/" not in name:
+        host = Platform.host()
+        return f"{text}/{host.architecture}" + (f"/{host.variant}" if host.variant else "")
+    return f"linux/{text}" if name in _PROCESSORS or name in _ALIASES else text
 
 
 def _version(architecture: str, variant: str) -> tuple[int, int] | None:
