@@ -166,7 +166,15 @@ def test_ls_shows_name_digest_platforms_size_and_time(cli: Cli, registry: Regist
     assert done.returncode == 0, done.stderr
     header, *rows = (line.split("  ") for line in done.stdout.splitlines())
     rows = [[cell.strip() for cell in row if cell] for row in rows]
-    assert [cell.strip() for cell in header if cell] == ["NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED"]
+    assert [cell.strip() for cell in header if cell] == [
+        "NAME",
+        "DIGEST",
+        "PLATFORMS",
+        "SIZE",
+        "PULLED",
+        "USED",
+        "PINNED",
+    ]
     assert [row[:3] for row in rows] == [
         [f"{registry.address}/app:latest", IMAGE.descriptor.digest.hex[:12], "linux/amd64"],
         [f"{registry.address}/team/both:1", BOTH.descriptor.digest.hex[:12], "linux/amd64,linux/arm64"],
@@ -177,7 +185,7 @@ def test_ls_shows_name_digest_platforms_size_and_time(cli: Cli, registry: Regist
 def test_ls_of_an_empty_store_is_a_header(cli: Cli, tmp_path: Path) -> None:
     Store.at(tmp_path / "s").close()
     done = cli("ls", "--store", tmp_path / "s")
-    assert done.stdout.split() == ["NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED"]
+    assert done.stdout.split() == ["NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINNED"]
 
 
 def test_inspect_prints_manifest_and_config_and_raw_the_exact_bytes(

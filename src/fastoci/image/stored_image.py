@@ -14,6 +14,7 @@ class StoredImage:
 
     ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
     that are held, by platform. ``pulled_at`` is RFC 3339, UTC. A ``pinned`` one stays whatever gc is asked to free.
+    ``used_at`` is when it was used last, known to the hour; empty where nobody looked.
     ``size`` is of the configs and layers of ``images``, in bytes; None where nobody added it up.
     """
 
@@ -23,3 +24,4 @@ class StoredImage:
     pulled_at: str
     pinned: bool = False
     size: int | None = None
+    used_at: str = field(default="", compare=False)

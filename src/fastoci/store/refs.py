@@ -84,7 +84,11 @@ class Refs:
         return ref
 
     def list(self, *, check: Check = go_on) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
-        """All references by name, and what is wrong with the files that are none; ``check`` is called now and then."""
+        """All references by name, with their last use, and what is wrong with the files that are none.
+
+        Args:
+            check: called now and then.
+        """
         refs: dict[str, StoredImage] = {}
         broken = []
         for directory, key in ref_files(self._paths):
@@ -95,7 +99,7 @@ class Refs:
                 broken.append(error)
             else:
                 if ref is not None:
-                    refs[ref.name] = ref
+                    refs[ref.name] = replace(ref, used_at=_used_at(directory, key))
         return tuple(refs[name] for name in sorted(refs)), tuple(broken)
 
     def more_than(self, count: int) -> bool:
@@ -233,6 +237,12 @@ def ref_files(paths: StoreLayout) -> Iterator[tuple[Directory, str]]:
 def stamp_of(info: os.stat_result) -> Stamp:
     """What changes whenever the file is replaced or touched."""
     return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _used_at(directory: Directory, key: str) -> str:
+    with suppress(OSError):  # gone since it was read
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(directory.stat(key).st_mtime))
+    return ""
 
 
 def _merge(old: StoredImage | None, new: StoredImage) -> StoredImage:

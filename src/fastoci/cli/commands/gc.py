@@ -40,7 +40,7 @@ def gc(
 ) -> None:
     """Delete the blobs that no image in the store needs, and what killed pulls left.
 
-    Safe while other processes pull. Pinned images stay.
+    Prints what it deletes, of what size, and why. Safe while other processes pull. Pinned images stay.
 
     \b
     fastoci gc
@@ -62,8 +62,7 @@ def gc(
 
     plan, gone = run.run(work())
     for item in gone:
-        if dry_run or item.kind == "ref":
-            click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
+        click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
     kinds = Counter[str](item.kind for item in gone)
     nouns = {"ref": "reference", "blob": "blob", "ingest": "unfinished blob", "marker": "marker"}
     deleted = ", ".join(plural(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"

@@ -12,25 +12,24 @@ from fastoci.cli import options
 @click.command(short_help="Protect images from gc.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
-def pin(references: tuple[str, ...], store: Path | None) -> None:
+def pin(references: tuple[str, ...], store: Path | None) -> int:
     """Protect images from `fastoci gc`, whatever age, number or size it is given."""
-    _set(references, store, True)
+    return _set(references, store, True)
 
 
 @click.command(short_help="Undo pin.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
-def unpin(references: tuple[str, ...], store: Path | None) -> None:
+def unpin(references: tuple[str, ...], store: Path | None) -> int:
     """Let `fastoci gc` remove pinned images again."""
-    _set(references, store, False)
+    return _set(references, store, False)
 
 
-def _set(references: tuple[str, ...], store: Path | None, pinned: bool) -> None:
-    from fastoci.cli import run
+def _set(references: tuple[str, ...], store: Path | None, pinned: bool) -> int:
+    from fastoci.cli import each, run
 
-    async def work() -> None:
+    async def work() -> int:
         async with options.existing(store) as engine:
-            for reference in references:
-                await engine.pin(reference, pinned)
+            return await each.each(references, lambda reference: engine.pin(reference, pinned))
 
-    run.run(work())
+    return run.run(work())

@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from fastoci.cli import options
+from fastoci.cli.formatting import plain
+from fastoci.errors import FastociError
+
+
+class PinnedError(FastociError):
+    """The image is pinned, and nobody said that it may go all the same."""
+
+    exit_code = 2
 
 
 @click.command(short_help="Remove images from the store, by name.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Remove pinned images, too, without asking.")
 @options.store
-def rm(references: tuple[str, ...], store: Path | None) -> None:
+def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
     """Remove images from the store, by name. `fastoci gc` then frees what only they needed.
+
+    Of a pinned image it asks on the terminal. The failure of one image does not stop the others.
 
     \b
     fastoci rm alpine redis:7
     fastoci rm alpine && fastoci gc
     """
-    from fastoci.cli import run
+    from fastoci.cli import each, run
 
-    async def work() -> None:
+    async def find_pinned() -> set[str]:
         async with options.existing(store) as engine:
-            for reference in references:
+            return {image.name for image in await engine.images() if image.pinned}
+
+    kept = set[str]() if yes else _kept(references, run.run(find_pinned()))
+
+    async def work() -> int:
+        async with options.existing(store) as engine:
+
+            async def remove(reference: str) -> None:
+                if reference in kept:
+                    raise PinnedError("this image is pinned, and stays: --yes removes it, too")
                 await engine.remove(reference)
 
-    run.run(work())
+            return await each.each(references, remove)
+
+    return run.run(work())
+
+
+def _kept(references: Iterable[str], pinned: set[str]) -> set[str]:
+    """The references of pinned images that the user, asked on the terminal, does not want to go."""
+    from fastoci import Reference
+
+    kept = set()
+    for reference in dict.fromkeys(references):
+        try:
+            name = str(Reference.parse(reference))
+        except FastociError:
+            continue  # is told when it is to be removed
+        terminal = sys.stdin.isatty()
+        if name in pinned and not (terminal and click.confirm(f"{plain(name)} is pinned: remove it?", err=True)):
+            kept.add(reference)
+    return kept
