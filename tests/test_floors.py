@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract"}
 PURE = {"errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
-DISK = {"directory", "files", "path_walk", "locks"}
+DISK = {"boot", "directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "info"}
@@ -28,6 +28,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "_extract": (set(), set()),
     "limits": (set(), set()),
     "durations": (set(), set()),
+    "boot": (set(), set()),
     "directory": (set(), set()),
     "files": ({"errors", "directory"}, set()),
     "path_walk": ({"errors", "files"}, set()),

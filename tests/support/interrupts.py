@@ -24,12 +24,12 @@ from typing import Final
 
 import pytest
 
+from fastoci.boot import boot_id
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.server.pull_api import Content, Document
 from fastoci.store.ingest.checkpoint import State
-from fastoci.store.ingest.unsynced import boot_id
 from fastoci.store.store import Store
 from fastoci.testing.auth import Basic
 from fastoci.testing.images import Image

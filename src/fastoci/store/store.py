@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastoci._core import file_system
+from fastoci.boot import boot_id
 from fastoci.errors import BlobNotFoundError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -28,7 +29,6 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.graph import Read, reader
 from fastoci.store.index_json import update_index
 from fastoci.store.ingest import status
-from fastoci.store.ingest.unsynced import boot_id
 from fastoci.store.layout import StoreLayout
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Refs

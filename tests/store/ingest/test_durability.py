@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from fastoci.boot import boot_id
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
 from fastoci.limits import Level
-from fastoci.store.ingest.unsynced import Unsynced, boot_id
+from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.opening import open_store
 from support.store_shelf import Shelf
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fastoci import files
+from fastoci.boot import boot_id
 from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.image.graph import tops_of
 from fastoci.limits import DOCUMENT
@@ -26,7 +27,7 @@ from fastoci.store.gc.leases import Collecting, collecting
 from fastoci.store.gc.retention import Retention, Root, divide
 from fastoci.store.graph import Marks
 from fastoci.store.index_json import foreign
-from fastoci.store.ingest.unsynced import Unsynced, boot_id
+from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import StoreLayout
 from fastoci.store.refs import Refs, Stamp, stamp_of
 from fastoci.threads import Check, go_on

@@ -1,4 +1,4 @@
-"""What is not synced: the boot's id, and the markers of blobs that were named before their data was synced.
+"""What is not synced: the markers of blobs that were named before their data was synced.
 
 Of other boots only what is there when the store is opened matters: nobody adds to those markers, so they are read once.
 Spec: docs/store-format.md 5.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -22,15 +21,6 @@ from fastoci.store.layout import StoreLayout
 _NAME: Final = "unsynced"
 _CORRUPT: Final = "corrupt"  # no boot's: of blobs that were hashed and found bad
 _MARKER: Final = re.compile("|".join(f"{algorithm}-[0-9a-f]{{{digits}}}" for algorithm, digits in HEX_DIGITS.items()))
-
-
-def boot_id() -> str:
-    """This boot's id; where the kernel tells none, a new one, so that nobody trusts what is not synced."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return str(uuid.UUID(file.read().decode().strip()))
-    except (OSError, ValueError):
-        return str(uuid.uuid4())
 
 
 class Unsynced:
