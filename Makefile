@@ -18,7 +18,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -80,6 +80,9 @@ gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operati
 kills: $(VENV)/installed-test peers ## kills and errors at every system call of pulls and gc, full disks (an hour, as root)
 	FASTOCI_KILL_POINTS=0 FASTOCI_KILL_INSTANTS=500 FASTOCI_ERROR_POINTS=0 FASTOCI_FULL_LEVELS=50 $(BIN)/python -m pytest -s \
 	  -o timeout=6000 tests/adversity/test_kills.py tests/adversity/test_disk_errors.py tests/adversity/test_full_disk.py $(ARGS)
+
+rootfs-kills: $(VENV)/installed-test peers ## 200 kills of `pull --rootfs` at random instants, for each way of making a tree (ten minutes)
+	FASTOCI_ROOTFS_KILLS=200 $(BIN)/python -m pytest -s -o timeout=6000 tests/adversity/test_kills.py -k right_tree $(ARGS)
 
 faults: $(VENV)/installed-test ## fastoci over the whole table of registry faults, http and TLS (ten minutes; CMD= for another puller)
 	@status=0; for tls in '' --tls; do \

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -25,9 +26,11 @@ from fastoci.errors import (
     NotFoundError,
     PlatformError,
     ReferenceSyntaxError,
+    RootfsOccupiedError,
     StoreError,
     UnsupportedError,
 )
+from fastoci.events import Event, UnpackDone, UnpackSkipped
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.registry.auth.credentials import load
@@ -117,6 +120,45 @@ async def test_a_wrong_diff_id_leaves_no_rootfs(registry: Registry, tmp_path: Pa
             await engine.pull(f"{registry.address}/bad", rootfs=tmp_path / "root")
     assert caught.value.image == f"{registry.address}/bad"
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "reference", "store"])
+async def test_a_second_pull_to_a_finished_rootfs_leaves_it_and_brings_the_rest(
+    registry: Registry, tmp_path: Path, lost: str
+) -> None:
+    seen: list[Event] = []
+    for number in range(2):
+        async with fastoci.Engine(tmp_path / "store", observer=seen.append) as engine:
+            image = await engine.pull(f"{registry.address}/one", rootfs=tmp_path / "root")
+            assert [ref.name for ref in await engine.images()] == [str(image.reference)]
+            await image.unpack(tmp_path / "root")
+        if number == 0:
+            first = (tmp_path / "root").stat().st_ino
+            if lost == "store":
+                shutil.rmtree(tmp_path / "store")
+            elif lost == "reference":  # as after a kill between the tree's name and the reference's record
+                shutil.rmtree(tmp_path / "store" / "refs")
+    assert (tmp_path / "root").stat().st_ino == first
+    assert [type(event) for event in seen if isinstance(event, UnpackDone | UnpackSkipped)] == [
+        UnpackDone,
+        *[UnpackSkipped] * 3,
+    ]
+    assert set(os.listdir(tmp_path)) == {"root", "store"}
+
+
+async def test_a_rootfs_of_another_image_is_refused_before_a_layer_is_fetched(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_image("alone", "latest", Image.build([Layer.build([Entry("a", "file", b"1")])]))
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        image = await engine.pull(f"{registry.address}/one", rootfs=tmp_path / "root")
+        before = len(blob_requests(registry))
+        with pytest.raises(RootfsOccupiedError, match=str(image.manifest_descriptor.digest)) as caught:
+            await engine.pull(f"{registry.address}/alone", rootfs=tmp_path / "root")
+        assert caught.value.held == str(image.manifest_descriptor.digest)
+        assert len(blob_requests(registry)) == before
+        with pytest.raises(RootfsOccupiedError, match="owners"):
+            await image.unpack(tmp_path / "root", same_owner=os.geteuid() != 0)
 
 
 async def test_a_rootfs_is_not_unpacked_over_what_is_there(registry: Registry, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ FACTS = {
     "actual": 2,
     "retry_after_s": 30.0,
     "status": 418,
+    "held": "sha256:cc",
+    "uid": 1000,
+    "gid": 100,
     "available": ("linux/arm64",),
     "rooms": (errors.Room("bytes", "/", 2, 1),),
 }

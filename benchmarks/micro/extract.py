@@ -38,12 +38,13 @@ OURS, STAGE, ADOPT, APPLY = "extractor", "stager", "stager, adopted", "fastoci a
 TAR, BSDTAR, BARE = "tar -xf", "bsdtar -xf", "bare calls"
 LIMITS = {"small": {BSDTAR: 0.3, TAR: 0.6, BARE: 1.2}, "big": {TAR: 1.0}}  # CPU of OURS, times theirs
 CALLS = 5.0  # system calls an entry, of OURS
+OWNERS = os.geteuid() == 0
 
 
 def extract(tar: Path, target: Path) -> int:
     """Make the files on a thread of their own; how many entries there are."""
     with ThreadPoolExecutor(1) as pool, _opened(target) as root_fd:
-        writer = LayerWriter(root_fd, name=tar.name, base=False, **_writer_limits())
+        writer = LayerWriter(root_fd, name=tar.name, base=False, owners=OWNERS, **_writer_limits())
         pool.submit(_feed, tar, writer).result()
         return writer.entries
 
@@ -53,10 +54,11 @@ def stage(tar: Path, target: Path, *, adopt: bool) -> None:
     staging = target / "stage"
     staging.mkdir()
     with ThreadPoolExecutor(1) as pool, _opened(target) as root_fd, _opened(staging) as staging_fd:
-        stager = LayerStager(staging_fd, name=tar.name, **_limits())
+        stager = LayerStager(staging_fd, name=tar.name, owners=OWNERS, **_limits())
         pool.submit(_feed, tar, stager).result()
         if adopt:
-            pool.submit(_adopt, stager, LayerWriter(root_fd, name=tar.name, base=True, **_writer_limits())).result()
+            writer = LayerWriter(root_fd, name=tar.name, base=True, owners=OWNERS, **_writer_limits())
+            pool.submit(_adopt, stager, writer).result()
         stager.abort()
 
 

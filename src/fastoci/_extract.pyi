@@ -50,12 +50,22 @@ def remove_tree(parent_fd: int, name: bytes, /, *, stop: Stop | None = None, wit
     after ``stop``, ``-ETIMEDOUT`` after ``within`` seconds. A name that is not there is removed.
     """
 
+def is_mount_point(parent_fd: int, name: bytes, /) -> bool:
+    """Whether something is mounted on this directory of another, a bind mount included. Raises OSError."""
+
+def birth_time_ns(fd: int, /) -> int:
+    """When an open file or directory was made, in nanoseconds since 1970; 0 where that is not known."""
+
+def sync_filesystem(fd: int, /) -> None:
+    """Wait, without the GIL, until all of a file system is on its disk, whoever wrote it. Raises OSError."""
+
 @final
 class Extractor:
     """Makes the files of one layer below a directory. One thread at a time.
 
-    ``root_fd`` stays the caller's. ``owners``: apply owners, device nodes and privileged xattrs (needs root); without
-    it they are skipped and counted. ``base``: the root already holds lower layers, so whiteouts have work to do.
+    ``root_fd`` stays the caller's. ``owners``: give files to the owners that entries name. ``privileged``: make device
+    nodes and privileged xattrs (needs root). What is left out is counted as skipped. ``base``: the root already holds
+    lower layers, so whiteouts have work to do.
     ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
     names, links and attributes may ask for beside the entries' own share (``csrc/extract/context.h``).
     """
@@ -66,6 +76,7 @@ class Extractor:
         /,
         *,
         owners: bool,
+        privileged: bool,
         base: bool,
         max_entries: int,
         max_bytes: int,
@@ -79,7 +90,7 @@ class Extractor:
 
         Files are moved into place. 1: there are more; 0: that was all, and ``finish`` is next; a negative number: the
         code (then the layer is lost), of an entry, or the stager's own behind its last entry. This extractor has been
-        fed nothing and has the stager's ``owners``; the stager has finished or failed and is not closed.
+        fed nothing and has the stager's options; the stager has finished or failed and is not closed.
         """
     def finish(self) -> int:
         """Demand the end of the archive, set the times of directories; 0 or a code."""
@@ -97,7 +108,7 @@ class Extractor:
         """The entry at fault."""
     @property
     def value(self) -> int:
-        """errno for ``EXTRACT_IO``, else the number that was wrong."""
+        """errno for ``EXTRACT_IO``, else the number that was wrong; of an owner, uid << 32 | gid."""
     @property
     def entries(self) -> int: ...
     @property
@@ -121,7 +132,15 @@ class Stager:
     """
 
     def __new__(
-        cls, directory_fd: int, /, *, owners: bool, max_entries: int, max_bytes: int, max_work: int = ...
+        cls,
+        directory_fd: int,
+        /,
+        *,
+        owners: bool,
+        privileged: bool,
+        max_entries: int,
+        max_bytes: int,
+        max_work: int = ...,
     ) -> Self: ...
     def feed(self, data: Readable, /) -> int: ...
     def finish(self) -> int: ...

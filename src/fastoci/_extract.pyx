@@ -4,6 +4,7 @@
 Thin classes over ``csrc/tar/``, ``csrc/extract/`` and ``csrc/io/``; the contract of each is in ``_extract.pyi``.
 """
 
+import os
 import time
 
 cimport cython
@@ -18,6 +19,7 @@ from fastoci.csrc.extract.extract cimport (
 )
 from fastoci.csrc.extract.facts cimport extract_facts
 from fastoci.csrc.extract.options cimport extract_options
+from fastoci.csrc.io.filesystem cimport birth_time, c_is_mount_point, c_sync_filesystem
 from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
 from fastoci.csrc.io.stop cimport stop_ask, stop_asked
 from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
@@ -161,6 +163,28 @@ def remove_tree(int parent_fd, bytes name not None, /, *, Stop stop=None, within
     return result
 
 
+def is_mount_point(int parent_fd, bytes name not None, /):
+    cdef const char *path = name
+    cdef int result
+    with nogil:
+        result = c_is_mount_point(parent_fd, path)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result > 0
+
+
+def birth_time_ns(int fd, /):
+    return birth_time(fd)
+
+
+def sync_filesystem(int fd, /):
+    cdef int failed
+    with nogil:
+        failed = c_sync_filesystem(fd)
+    if failed:
+        raise OSError(-failed, os.strerror(-failed))
+
+
 cdef class _Layer:
     """What an extractor and a stager have in common."""
 
@@ -240,12 +264,14 @@ cdef class _Layer:
 @cython.final
 cdef class Stager(_Layer):
     def __cinit__(
-        self, int directory_fd, /, *, bint owners, uint64_t max_entries, uint64_t max_bytes, uint64_t max_work=_WORK
+        self, int directory_fd, /, *, bint owners, bint privileged, uint64_t max_entries, uint64_t max_bytes,
+        uint64_t max_work=_WORK,
     ):
         cdef extract_options options
         options.max_directories = 0
         options.max_work = max_work
         options.owners = owners
+        options.privileged = privileged
         options.base = False
         options.max_entries = max_entries
         options.max_bytes = max_bytes
@@ -258,13 +284,14 @@ cdef class Stager(_Layer):
 @cython.final
 cdef class Extractor(_Layer):
     def __cinit__(
-        self, int root_fd, /, *, bint owners, bint base, uint64_t max_entries, uint64_t max_bytes,
+        self, int root_fd, /, *, bint owners, bint privileged, bint base, uint64_t max_entries, uint64_t max_bytes,
         uint64_t max_directories, uint64_t max_work=_WORK,
     ):
         cdef extract_options options
         options.max_directories = max_directories
         options.max_work = max_work
         options.owners = owners
+        options.privileged = privileged
         options.base = base
         options.max_entries = max_entries
         options.max_bytes = max_bytes

@@ -150,14 +150,23 @@ class Engine:
             raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
         return self._parts
 
-    async def pull(self, reference: str, *, platform: str | None = None, rootfs: StrPath | None = None) -> Image:
+    async def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | None = None,
+        rootfs: StrPath | None = None,
+        same_owner: bool | None = None,
+    ) -> Image:
         """Bring an image into the store; what is there already is not fetched.
 
         Args:
             reference: as ``docker pull`` takes it.
             platform: ``os/arch[/variant]``, or one of both; this machine's by default.
-            rootfs: unpack there too, while the layers arrive; must not exist or be an empty directory.
+            rootfs: unpack there too, unless the image is there, finished; must not exist or be an empty directory.
+            same_owner: give files to the owners that layers name; by default as root only.
         Raises:
+            RootfsOccupiedError: something else is at ``rootfs``.
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         parts = self._open
@@ -168,7 +177,7 @@ class Engine:
         self._pulls += 1
         try:
             resolved, config = await parts.context.pull(
-                parsed, repository, image=reference, platform=wanted, rootfs=target
+                parsed, repository, image=reference, platform=wanted, rootfs=target, same_owner=same_owner
             )
             self._index_is_old = True
         except BaseException:

@@ -301,6 +301,23 @@ class StoreFullError(StoreError):
         self.rooms = rooms
 
 
+class RootfsOccupiedError(StoreError):
+    """Something else is where a tree should be. ``held`` is the manifest digest of the tree that is there, if known."""
+
+    def __init__(self, message: str, *, path: str, held: str = "") -> None:
+        super().__init__(message, path=path)
+        self.held = held
+
+
+class OwnerError(StoreError):
+    """A file cannot be given to the owner that its layer names, ``uid`` and ``gid``. ``path`` is the entry."""
+
+    def __init__(self, message: str, *, path: str, uid: int, gid: int) -> None:
+        super().__init__(message, path=path)
+        self.uid = uid
+        self.gid = gid
+
+
 class UnpackError(FastociError):
     """The layer cannot become files. ``path`` is the entry, ``layer`` the diff_id or file, ``offset`` in the tar."""
 

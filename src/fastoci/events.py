@@ -105,6 +105,15 @@ class UnpackDone:
 
 
 @dataclass(frozen=True, slots=True)
+class UnpackSkipped:
+    """A finished tree of the image with this manifest ``digest`` was there; its files were not looked at."""
+
+    image: str
+    root: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageDone:
     """All blobs are there and the reference is recorded; ``digest`` is what the name points to, index or manifest."""
 
@@ -221,6 +230,7 @@ Event = (
     | UnpackStarted
     | UnpackProgress
     | UnpackDone
+    | UnpackSkipped
     | ImageDone
     | ImageFailed
     | QuotaSeen

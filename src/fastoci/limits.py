@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
-Level = Literal["commit", "batch", "none"]  # of durability
+Level = Literal["commit", "blobs", "batch", "none"]  # of durability
 DOCUMENT: Final = 4 << 20  # bytes of one manifest, index or config
 
 
@@ -37,7 +37,9 @@ class Limits:
     unpacked_size: int = 100 << 30  # bytes of files, xattrs and long names that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     layer_directories: int = 1_000_000  # that one layer makes or reaches, at about 130 bytes of memory each
-    durability: Level = "commit"  # when blobs are synced: before their names, "batch" once a job, "none" never
+    # What is synced before it has its name: blobs and trees ("commit"), blobs, large blobs and the others once a job
+    # ("batch"), nothing.
+    durability: Level = "blobs"
     store_size: int = 0  # bytes that the store may hold for a pull to begin; 0 is no limit
     checkpoint: int = 8 << 20  # bytes that a killed fetch may lose
     connect_s: float = 10.0

@@ -25,10 +25,17 @@ StrPath = str | os.PathLike[str]
 
 
 async def apply(
-    directory: StrPath, layers: Sequence[StrPath], *, limits: Limits | None = None, observer: Observer | None = None
+    directory: StrPath,
+    layers: Sequence[StrPath],
+    *,
+    same_owner: bool | None = None,
+    limits: Limits | None = None,
+    observer: Observer | None = None,
 ) -> None:
     """Apply layer files (tar, gzip or zstd) in order onto a directory, in place.
 
+    Args:
+        same_owner: give files to the owners that layers name; by default as root only.
     Raises:
         UnpackError, FormatError, StoreError: the directory holds what was extracted before.
     """
@@ -37,7 +44,7 @@ async def apply(
     worker = WorkerPool(limits.workers)
     try:
         unpacker = Unpacker(worker, Buffers(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
-        await unpacker.apply(target, paths)
+        await unpacker.apply(target, paths, owners=os.geteuid() == 0 if same_owner is None else same_owner)
     finally:
         worker.close()
 
@@ -57,11 +64,13 @@ def pull(
     store: StrPath | None = None,
     platform: str | None = None,
     rootfs: StrPath | None = None,
+    same_owner: bool | None = None,
     **options: Unpack[EngineOptions],
 ) -> Path:
     """Pull one image, for programs that are not async; the store's directory.
 
     Args:
+        platform, rootfs, same_owner: as ``Engine.pull`` takes them.
         options: as ``Engine`` takes them.
     Raises:
         FastociError: as ``Engine.pull``; where the reference or platform does not parse, before a store is made.
@@ -72,7 +81,7 @@ def pull(
 
     async def run() -> Path:
         async with Engine(store, **options) as engine:
-            await engine.pull(reference, platform=platform, rootfs=rootfs)
+            await engine.pull(reference, platform=platform, rootfs=rootfs, same_owner=same_owner)
             return engine.store_path
 
     return asyncio.run(run())

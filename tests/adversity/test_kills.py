@@ -23,6 +23,7 @@ from support.syscall_injection import Point
 POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "8"))  # 0: all
 ENOUGH = 0.5 if POINTS else 0.9  # of the points; another order of threads may leave some out, of few many
 INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "10"))
+ROOTFS_INSTANTS = int(os.environ.get("FASTOCI_ROOTFS_KILLS", "4"))  # for each way of making a tree
 TRIES = 3  # threads share the work out in another way each time
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
@@ -136,3 +137,29 @@ def test_kills_at_random_instants_leave_nothing_wrong(harness: CrashHarness) -> 
         assert wrong == [], f"seed {SEED}, kill {number}"
     print(f"seed {SEED}: {killed} of {INSTANTS} killed in time, {finished} runs to the end")
     assert killed > INSTANTS / 2
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("is_inside", [False, True], ids=["beside", "inside"])
+def test_the_same_command_after_a_kill_at_any_instant_ends_well_with_the_right_tree(
+    harness: CrashHarness, is_inside: bool
+) -> None:
+    draw = random.Random(SEED)
+    harness.is_inside = is_inside
+    harness.clear()
+    began = time.monotonic()
+    assert harness.finish() == []
+    whole_s = time.monotonic() - began
+    killed = there = 0
+    for number in range(ROOTFS_INSTANTS):
+        harness.clear()
+        process = subprocess.Popen(
+            harness.command(), env=harness.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(whole_s * draw.uniform(0.3, 1.0))
+        process.kill()
+        killed += process.wait(20) == -signal.SIGKILL
+        there += harness.tree.exists()
+        assert harness.wrongs() + harness.finish() == [], f"seed {SEED}, kill {number}"
+    print(f"seed {SEED}: {killed} of {ROOTFS_INSTANTS} killed in time, a tree was there after {there}")
+    assert killed > 0

@@ -38,11 +38,16 @@ def image(layers: Sequence[Sequence[Entry]] = LAYERS, *, command: Sequence[str] 
 
 @dataclass(slots=True)
 class CrashHarness:
-    """A store and a tree below ``root``, which ``clear`` empties. ``registry`` serves the image as ``app:1``."""
+    """A store and a tree below ``root``, which ``clear`` empties. ``registry`` serves the image as ``app:1``.
+
+    Attributes:
+        is_inside: the tree is made in a directory that cannot be replaced.
+    """
 
     root: Path
     registry: Registry
     durability: str = "commit"
+    is_inside: bool = False
     _tokens: int = field(default=0, init=False)
 
     @property
@@ -60,6 +65,8 @@ class CrashHarness:
                 shutil.rmtree(path)
         if before is not None:
             shutil.copytree(before, self.store, symlinks=True)
+        if self.is_inside:
+            (self.tree / "lost+found").mkdir(parents=True)
         self._tokens = 0
 
     def collectable(self, older: Path, to: Path) -> set[str]:
@@ -76,10 +83,10 @@ class CrashHarness:
         return {path.name for path in to.glob("blobs/*/*")} - garbage
 
     def command(self, *, rootfs: bool = True) -> list[str]:
-        """A pull; with the tree, unless it is there."""
+        """A pull; with the tree."""
         command = [sys.executable, deterministic_cli.__file__, "pull", f"{self.registry.address}/app:1"]
         command += ["--store", str(self.store), "--progress", "none"]
-        return command + (["--rootfs", str(self.tree)] if rootfs and not self.tree.exists() else [])
+        return command + (["--rootfs", str(self.tree)] if rootfs else [])
 
     def gc(self) -> list[str]:
         """A collection of the store."""
@@ -99,13 +106,21 @@ class CrashHarness:
     def wrongs(self) -> list[str]:
         """What no crash of processes may leave: a wrong blob or tree under its name, a reference to what is absent."""
         found = wrong_blobs(self.store) + wrong_refs(self.store)
-        if self.tree.exists():
-            found += [f"tree: {line}" for line in differences(TREE, listing(self.tree))]
+        if not self.is_inside:  # else a part may be there, which the next run removes
+            found += self._wrong_tree()
         return found
+
+    def _wrong_tree(self) -> list[str]:
+        if not self.tree.exists():
+            return []
+        return [
+            f"tree: {line}"
+            for line in differences(TREE, [node for node in listing(self.tree) if node.path != "lost+found"])
+        ]
 
     def incomplete(self) -> list[str]:
         """What is wrong after a pull that says it is done."""
-        found = self.wrongs()
+        found = self.wrongs() + (self._wrong_tree() if self.is_inside else [])
         if not self.tree.exists():
             found.append("no tree")
         if not list(self.store.glob("refs/*/*")):
@@ -114,13 +129,11 @@ class CrashHarness:
 
     def finish(self) -> list[str]:
         """Run again, without being hurt: what is wrong then, or left behind beyond what waits for gc."""
-        published = self.tree.exists()
         done = self.pull()
         if done.returncode:
             return [f"the next run ends with {done.returncode}: {done.stderr}"]
         found = self.incomplete()
-        if not published:  # else there was no unpack, which would have removed it
-            found += [f"left: {path.name}" for path in self.root.glob(".*")]
+        found += [f"left: {path.name}" for path in self.root.glob(".*")]
         # after its rename a blob is never begun again: what is left of its ingest waits for the sweep
         found += [f"left: {path}" for path in self.store.glob("ingest/*/*") if path.name not in ("state", "lock")]
         found += [f"left: {path}" for path in self.store.rglob("*.new") if path.name != ".new"]

@@ -22,6 +22,16 @@ def mount(*arguments: str) -> None:
 
 
 @contextmanager
+def mounted(directory: Path, *arguments: str) -> Iterator[Path]:
+    """Something that ``mount`` mounts on a directory."""
+    mount(*arguments, str(directory))
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)  # a failed test may have a file open
+
+
+@contextmanager
 def disk(place: Path, kind: str, size: int, *options: str) -> Iterator[Path]:
     """A file system of this kind below ``place``, of ``size`` bytes, made with these options of mkfs."""
     image, directory = place / "image", place / "disk"
@@ -34,8 +44,5 @@ def disk(place: Path, kind: str, size: int, *options: str) -> Iterator[Path]:
     made = subprocess.run([make, "-q", *options, image], capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"cannot make a file system: {made.stderr.strip()}")
-    mount("-o", "loop", str(image), str(directory))
-    try:
+    with mounted(directory, "-o", "loop", str(image)):
         yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)  # a failed test may have a file open

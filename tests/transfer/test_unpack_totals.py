@@ -22,7 +22,7 @@ ENTRIES = 250_000 + READ // 8
 
 @pytest.fixture
 def tree() -> UnpackTotals:
-    return UnpackTotals(Limits(), "image", lambda event: None, base=False)
+    return UnpackTotals(Limits(), "image", lambda event: None, base=False, owners=True)
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ def fed(root: Path, layers: Sequence[bytes], window: int) -> int:
     """Apply layers in order; the number of the one that is refused, or -1."""
     with opened(root) as fd:
         for number, layer in enumerate(layers):
-            extractor = _extract.Extractor(fd, owners=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS)
+            extractor = _extract.Extractor(
+                fd, owners=ROOT_USER, privileged=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS
+            )
             for start in range(0, len(layer), window):
                 extractor.feed(layer[start : start + window])
             extractor.finish()
@@ -72,13 +74,15 @@ def staged(root: Path, layers: Sequence[bytes], window: int) -> int:
     with opened(root) as fd:
         for layer in reversed(layers):
             with opened(Path(tempfile.mkdtemp(dir=root.parent))) as place:
-                stagers.append(_extract.Stager(place, owners=ROOT_USER, **LIMITS))
+                stagers.append(_extract.Stager(place, owners=ROOT_USER, privileged=ROOT_USER, **LIMITS))
             for start in range(0, len(layer), window):
                 stagers[-1].feed(layer[start : start + window])
             stagers[-1].finish()
         refused = -1
         for number, stager in enumerate(reversed(stagers)):
-            extractor = _extract.Extractor(fd, owners=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS)
+            extractor = _extract.Extractor(
+                fd, owners=ROOT_USER, privileged=ROOT_USER, base=number > 0, max_directories=DIRECTORIES, **LIMITS
+            )
             while (more := extractor.adopt(stager, 3)) > 0:
                 pass
             if not more:

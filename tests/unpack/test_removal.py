@@ -41,7 +41,7 @@ def apply(root: Path, layer: bytes) -> tuple[int, int]:
     try:
         owners = os.geteuid() == 0
         limits = {"max_entries": 1000, "max_bytes": 1 << 20, "max_directories": 1000}
-        extractor = _extract.Extractor(fd, owners=owners, base=True, **limits)
+        extractor = _extract.Extractor(fd, owners=owners, privileged=owners, base=True, **limits)
         code = extractor.feed(layer) or extractor.finish()
         extractor.close()
         return code, extractor.value

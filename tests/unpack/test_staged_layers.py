@@ -77,7 +77,7 @@ class Way:
             os.chown(place, 0, 7)
             os.chmod(place, 0o2700)
         with opened(place) as fd:
-            stager = _extract.Stager(fd, owners=self.owners, **LIMITS)
+            stager = _extract.Stager(fd, owners=self.owners, privileged=self.owners, **LIMITS)
             self.feed(stager, layer)
             while (more := extractor.adopt(stager, self.count)) > 0:
                 pass
@@ -91,7 +91,12 @@ class Way:
         with opened(root) as fd:
             for number, layer in enumerate(layers):
                 extractor = _extract.Extractor(
-                    fd, owners=self.owners, base=self.base or number > 0, max_directories=DIRECTORIES, **LIMITS
+                    fd,
+                    owners=self.owners,
+                    privileged=self.owners,
+                    base=self.base or number > 0,
+                    max_directories=DIRECTORIES,
+                    **LIMITS,
                 )
                 one(extractor, layer, root.parent)
                 extractor.close()
@@ -341,7 +346,7 @@ def test_a_stager_says_what_is_wrong_before_the_tree_is_touched(tmp_path: Path) 
     disk = _Disk(tmp_path)
     with opened(disk.place) as place:
         for entry, error in ((Entry("../x"), UnsafePathError), (b"nonsense" * 64, FormatError)):
-            stager = LayerStager(place, name="one", **LIMITS)
+            stager = LayerStager(place, name="one", owners=ROOT_USER, **LIMITS)
             data = archive([(Entry("a"),), (entry,) if isinstance(entry, Entry) else entry])
             with disk_buffer(disk, data) as buffer, pytest.raises(error, match="layer one"):
                 stager.feed(buffer)
@@ -364,12 +369,12 @@ def test_sinks_stage_and_adopt_in_pieces(tmp_path: Path) -> None:
     disk = _Disk(tmp_path)
     data = archive([(directory("d"), Entry("d/f", data=b"text"), Entry("d/g"), hardlink("h", "d/f"))])
     with opened(disk.root) as root, opened(disk.place) as place:
-        stager = LayerStager(place, name="one", **LIMITS)
+        stager = LayerStager(place, name="one", owners=ROOT_USER, **LIMITS)
         with disk_buffer(disk, data) as buffer:
             stager.feed(buffer)
         stager.finish()
         assert (stager.entries, stager.bytes, sorted(os.listdir(place))) == (4, 4, ["0", "1"])
-        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, **LIMITS)
+        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, owners=ROOT_USER, **LIMITS)
         assert writer.adopt(stager, 2)
         assert sorted(os.listdir(root)) == ["d"]
         assert os.listdir(place) == ["1"]
@@ -384,8 +389,8 @@ def test_sinks_stage_and_adopt_in_pieces(tmp_path: Path) -> None:
 def test_a_layer_that_is_adopted_only_in_part_is_not_finished(tmp_path: Path) -> None:
     disk = _Disk(tmp_path)
     with opened(disk.root) as root, opened(disk.place) as place:
-        stager = LayerStager(place, name="one", **LIMITS)
-        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, **LIMITS)
+        stager = LayerStager(place, name="one", owners=ROOT_USER, **LIMITS)
+        writer = LayerWriter(root, name="one", base=True, max_directories=DIRECTORIES, owners=ROOT_USER, **LIMITS)
         with disk_buffer(disk, archive([(Entry("a"), Entry("b"))])) as buffer:
             stager.feed(buffer)
         stager.finish()
@@ -399,11 +404,13 @@ def test_a_layer_that_is_adopted_only_in_part_is_not_finished(tmp_path: Path) ->
 def test_a_stager_that_is_closed_or_not_finished_cannot_be_adopted(tmp_path: Path) -> None:
     with opened(tmp_path) as place:
         for close in (False, True):
-            stager = _extract.Stager(place, owners=False, **LIMITS)
+            stager = _extract.Stager(place, owners=False, privileged=False, **LIMITS)
             if close:
                 stager.finish()
                 stager.close()
-            extractor = _extract.Extractor(place, owners=False, base=False, max_directories=DIRECTORIES, **LIMITS)
+            extractor = _extract.Extractor(
+                place, owners=False, privileged=False, base=False, max_directories=DIRECTORIES, **LIMITS
+            )
             assert -extractor.adopt(stager, 1) == extractor.code != 0
             extractor.close()
             stager.close()
@@ -425,7 +432,7 @@ def test_a_log_that_finds_no_space_is_told(tmp_path: Path, small_disk: Path) -> 
     disk = _Disk(tmp_path)
     layer = archive([tuple(symlink(f"l{number}", "t" * 4000) for number in range(100))])
     with opened(small_disk) as place:
-        stager = LayerStager(place, name="one", **LIMITS)
+        stager = LayerStager(place, name="one", owners=ROOT_USER, **LIMITS)
         with disk_buffer(disk, layer) as buffer, pytest.raises(StoreFullError, match="entry 'l"):
             stager.feed(buffer)
         stager.abort()

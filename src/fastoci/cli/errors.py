@@ -42,6 +42,8 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
         " `fastoci repair` replaces what is damaged in the store",
     ),
     (errors.BlobNotFoundError, "`fastoci ls` shows what is in the store, `fastoci pull` brings more"),
+    (errors.RootfsOccupiedError, ""),  # the message says what to do
+    (errors.OwnerError, ""),
     (errors.StoreBusyError, "try again when the other process is done"),
     (errors.StoreFullError, "free some space, or choose another directory"),
     (errors.StoreError, "check the path and its permissions, and that it is on a local disk"),

@@ -49,6 +49,11 @@ platform = click.option(
     metavar="OS/ARCH[/VARIANT]",
     help="Platform of a multi-platform image, or OS or ARCH alone.  [default: this machine's]",
 )
+same_owner = click.option(
+    "--same-owner/--no-same-owner",
+    default=None,
+    help="Give files to the owners that layers name, or leave all to this user.  [default: the former for root]",
+)
 progress = click.option(
     "--progress",
     type=click.Choice(MODES),
@@ -92,6 +97,12 @@ class Duration(click.ParamType["float"]):
 
 
 _LIMITS: Final = {
+    "durability": click.option(
+        "--durability",
+        type=click.Choice(("commit", "blobs", "batch", "none")),
+        help="What is synced before it has its name. commit: blobs of the store and the tree of --rootfs; blobs: blobs;"
+        " batch: large blobs, small ones at the end; none: nothing.  [default: blobs]",
+    ),
     "connections": click.option(
         "--connections", type=click.IntRange(1), metavar="N", help="Most connections to one host.  [default: 8]"
     ),

@@ -17,7 +17,7 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, WholeImage
 from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import PullContext, read_config
+from fastoci.jobs.pull import PullContext, contents, read_config
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
@@ -72,15 +72,22 @@ class Image:
         """Bytes of config and layers."""
         return sum(blob.size for blob in self._resolved.blobs)
 
-    async def unpack(self, root: str | os.PathLike[str]) -> None:
+    async def unpack(self, root: str | os.PathLike[str], *, same_owner: bool | None = None) -> None:
         """Make a rootfs under ``root``, which must not exist or be an empty directory.
 
+        A finished tree of this image is left as it is; its files are not looked at.
+
+        Args:
+            same_owner: give files to the owners that layers name; by default as root only.
         Raises:
+            RootfsOccupiedError: something else is there.
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
-        target = path_walk.absolute(root)
+        target, tree = path_walk.absolute(root), contents(self.manifest_descriptor, same_owner)
+        if await self._context.unpacker.holds(target, tree, image=str(self.reference)):
+            return
         async with self._context.store.keep(self._parts, name=str(self.reference)):
-            await self._context.unpack(self._resolved, self.config, target, mending=self._mending())
+            await self._context.unpack(self._resolved, self.config, target, tree, mending=self._mending())
 
     async def export(self, directory: str | os.PathLike[str]) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.

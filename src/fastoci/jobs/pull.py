@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
+from fastoci.unpack.marker import Contents
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -63,26 +65,38 @@ class PullContext:
     observer: Observer
 
     async def pull(
-        self, reference: Reference, source: Repository, *, image: str, platform: Platform | None, rootfs: Path | None
+        self,
+        reference: Reference,
+        source: Repository,
+        *,
+        image: str,
+        platform: Platform | None,
+        rootfs: Path | None,
+        same_owner: bool | None = None,
     ) -> tuple[Resolved, ImageConfig | None]:
         """Bring one image into the store, and onto disk when ``rootfs`` is given.
 
         Args:
             image: the reference as it was asked for, in events and errors.
             platform: as the user asked; None for this machine's.
+            rootfs: where a finished tree of the image may be already.
+            same_owner: as ``contents``.
         Raises:
             FastociError: with ``image`` set; what was finished stays.
         """
         self.observer(ImageStarted(image))
         try:
             resolved = await resolve(reference, source, platform, self.store, self.limits)
+            tree = None if rootfs is None else (rootfs, contents(resolved.descriptor, same_owner))
+            if tree is not None and await self.unpacker.holds(*tree, image=image):
+                rootfs = tree = None
             documents = [descriptor for descriptor, _ in resolved.chain]
             async with self.store.session([*documents, *resolved.blobs]) as session:
                 plan = _plan(resolved, session)
                 self._announce(plan, image)
                 unpacked = estimate_unpacked(resolved.manifest.layers)
                 async with session.reserve(root=rootfs, unpacked=unpacked) as writer:
-                    config = await self._execute(writer, plan, source, image=image, platform=platform, rootfs=rootfs)
+                    config = await self._execute(writer, plan, source, image=image, platform=platform, rootfs=tree)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error)))
@@ -119,7 +133,7 @@ class PullContext:
         *,
         image: str,
         platform: Platform | None,
-        rootfs: Path | None,
+        rootfs: tuple[Path, Contents] | None,
     ) -> ImageConfig | None:
         resolved = plan.resolved
         first = resolved.manifest.layers[:1]
@@ -142,7 +156,7 @@ class PullContext:
             self._check_platform(resolved, config, platform, image)
             if rootfs is not None:
                 mending = Mending(image, source)
-                await self.unpack(resolved, config, rootfs, mending=mending, ready=ready, tee=tee)
+                await self.unpack(resolved, config, *rootfs, mending=mending, ready=ready, tee=tee)
             return config
 
         following = asyncio.create_task(follow())
@@ -203,6 +217,7 @@ class PullContext:
         resolved: Resolved,
         config: ImageConfig | None,
         root: Path,
+        tree: Contents,
         *,
         mending: Mending,
         ready: Ready | None = None,
@@ -230,7 +245,7 @@ class PullContext:
         while True:
             try:
                 await self.unpacker.rootfs(
-                    root, pairs, self.store, image=mending.image, ready=ready or _at_once, tee=tee
+                    root, tree, pairs, self.store, image=mending.image, ready=ready or _at_once, tee=tee
                 )
                 return
             except SpoiledError:
@@ -276,6 +291,15 @@ async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> I
     if not manifest.is_image:
         return None
     return config_document.parse(await read_document(store, descriptor, limits, what="config"))
+
+
+def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:
+    """Which tree an image gives.
+
+    Args:
+        same_owner: files are given to the owners that layers name; None: as root they are.
+    """
+    return Contents(manifest.digest, os.geteuid() == 0 if same_owner is None else same_owner)
 
 
 def _plan(resolved: Resolved, session: StoreSession) -> PullPlan:

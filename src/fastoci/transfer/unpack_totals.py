@@ -24,10 +24,12 @@ class UnpackTotals:
 
     Args:
         base: the root holds something already, below the lowest layer.
+        owners: files are given to the owners that entries name.
     """
 
-    def __init__(self, limits: Limits, image: str, observer: Observer, *, base: bool) -> None:
+    def __init__(self, limits: Limits, image: str, observer: Observer, *, base: bool, owners: bool) -> None:
         self._base = base
+        self._owners = owners
         self._limits = limits
         self._image = image
         self._observe = observer
@@ -44,6 +46,7 @@ class UnpackTotals:
             root_fd,
             name=name,
             base=base,
+            owners=self._owners,
             max_entries=entries,
             max_bytes=size,
             max_directories=self._limits.layer_directories,
@@ -54,7 +57,7 @@ class UnpackTotals:
     def stager(self, number: int, directory_fd: int, name: str) -> LayerStager:
         """What makes a layer's files aside, with what the limits leave it now."""
         entries, size = self._left(number)
-        stager = LayerStager(directory_fd, name=name, max_entries=entries, max_bytes=size)
+        stager = LayerStager(directory_fd, name=name, owners=self._owners, max_entries=entries, max_bytes=size)
         self._sinks[number] = stager
         return stager
 

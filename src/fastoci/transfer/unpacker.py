@@ -24,7 +24,7 @@ from fastoci._core import Buffer
 from fastoci._extract import Stop
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, UnpackError
-from fastoci.events import Observer, UnpackStarted, Warned
+from fastoci.events import Observer, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobStore
@@ -39,6 +39,7 @@ from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.transfer.workers import WorkerPool
 from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 from fastoci.unpack.layer import LayerStager, LayerWriter
+from fastoci.unpack.marker import Contents
 from fastoci.unpack.rootfs import Rootfs, open_directory
 
 _LOG: Final = logging.getLogger(__name__)
@@ -91,9 +92,22 @@ class Unpacker:
             tee.close()
             self._slots.release()
 
+    async def holds(self, target: Path, contents: Contents, *, image: str) -> bool:
+        """Whether the rootfs is at ``target`` already, finished. Its files are not looked at.
+
+        Raises:
+            RootfsOccupiedError: something else is there. StoreError: the disk refused.
+        """
+        stop = Stop()
+        found = await self._workers.run(partial(Rootfs.find, target, contents, stop=stop), stop=stop.set)
+        if found:
+            self._observe(UnpackSkipped(image, str(target), str(contents.manifest)))
+        return found
+
     async def rootfs(
         self,
         target: Path,
+        contents: Contents,
         layers: Sequence[tuple[Descriptor, Digest]],
         store: BlobStore,
         *,
@@ -104,6 +118,7 @@ class Unpacker:
         """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
 
         Args:
+            contents: what the layers are together.
             ready: returns when a layer is in the store, or raises why it will not be.
             tee: on the first layer while it is fetched.
         Raises:
@@ -111,10 +126,8 @@ class Unpacker:
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
-        totals = UnpackTotals(self._limits, image, self._observe, base=False)
-        stop = Stop()
-        begin = partial(Rootfs.begin, target, stop=stop)
-        rootfs = await self._workers.acquire(begin, Rootfs.discard, stop=stop.set)
+        totals = UnpackTotals(self._limits, image, self._observe, base=False, owners=contents.owners)
+        rootfs = await self._begin(target, contents, image)
         done = [asyncio.Event() for _ in range(len(layers) + 1)]
         done[0].set()
         tasks = []
@@ -125,7 +138,7 @@ class Unpacker:
                 tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, store, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
-            await self._workers.run(rootfs.publish)
+            await self._workers.run(partial(rootfs.publish, sync=self._limits.durability == "commit"))
         except asyncio.CancelledError:
             await self._discard(rootfs, image, within=_DISCARD_S)
             raise
@@ -134,17 +147,28 @@ class Unpacker:
             raise
         totals.done(str(target))
 
+    async def _begin(self, target: Path, contents: Contents, image: str) -> Rootfs:
+        stop = Stop()
+        begin = partial(Rootfs.begin, target, contents, stop=stop)
+        rootfs = await self._workers.acquire(begin, Rootfs.discard, stop=stop.set)
+        if rootfs.replaces:
+            text = f"{target} was not synced before the machine was started anew: it is unpacked again"
+            self._observe(Warned(image, text))
+        return rootfs
+
     async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
         left: list[str] = []
         stop = Stop()
         await self._workers.finish(lambda: left.append(rootfs.discard(within=within, stop=stop)), stop=stop.set)
         if any(left):
-            text = f"{rootfs.target.parent / left[0]} is left; the next unpack to {rootfs.target} removes it"
+            text = f"{rootfs.area / left[0]} is left; the next unpack to {rootfs.target} removes it"
             self._observe(Warned(image, text))
 
-    async def apply(self, directory: Path, layers: Sequence[Path]) -> None:
+    async def apply(self, directory: Path, layers: Sequence[Path], *, owners: bool) -> None:
         """Apply layer files in order onto a directory, in place.
 
+        Args:
+            owners: files are given to the owners that entries name.
         Raises:
             UnpackError, FormatError, StoreError: the directory holds what was extracted before.
         """
@@ -153,7 +177,7 @@ class Unpacker:
         root_fd, base = await self._workers.acquire(
             lambda: open_directory(directory), lambda opened: files.close(opened[0])
         )
-        totals = UnpackTotals(self._limits, str(directory), self._observe, base=base)
+        totals = UnpackTotals(self._limits, str(directory), self._observe, base=base, owners=owners)
         try:
             for number, path in enumerate(layers):
                 writer = totals.writer(number, root_fd, str(path))

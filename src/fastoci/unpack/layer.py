@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from contextlib import suppress
 from typing import Final
 
 from fastoci import _extract
@@ -16,6 +17,7 @@ from fastoci._core import Buffer
 from fastoci.errors import (
     FastociError,
     FormatError,
+    OwnerError,
     StoreError,
     StoreFullError,
     UnpackError,
@@ -27,6 +29,8 @@ _LOG: Final = logging.getLogger(__name__)
 
 # What a disk or a process at its bounds says: not the layer's fault.
 _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_ALL_IDS: Final = 0xFFFFFFFF  # of the first user namespace
+_ID: Final = 0xFFFFFFFF  # bits of a uid or gid
 _SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
 
@@ -90,6 +94,7 @@ class LayerWriter(_LayerSink):
         root_fd: the directory; stays the caller's and must outlive this object.
         name: the layer in messages: a diff_id or a file.
         base: lower layers are there, so whiteouts have work to do.
+        owners: give files to the owners that entries name.
         max_entries, max_bytes: what this layer may still make.
         max_directories: what it may make or reach.
     """
@@ -100,13 +105,15 @@ class LayerWriter(_LayerSink):
         *,
         name: str,
         base: bool,
+        owners: bool,
         max_entries: int,
         max_bytes: int,
         max_directories: int,
     ) -> None:
         self._extractor = _extract.Extractor(
             root_fd,
-            owners=os.geteuid() == 0,
+            owners=owners,
+            privileged=os.geteuid() == 0,
             base=base,
             max_entries=max_entries,
             max_bytes=max_bytes,
@@ -142,12 +149,15 @@ class LayerStager(_LayerSink):
         directory_fd: an empty private directory on the file system of the root; stays the caller's, who removes it
             with what is left in it.
         name: the layer in messages: a diff_id or a file.
+        owners: as the adopting ``LayerWriter`` has it.
         max_entries, max_bytes: what this layer may make; the adopting ``LayerWriter`` counts again.
     """
 
-    def __init__(self, directory_fd: int, *, name: str, max_entries: int, max_bytes: int) -> None:
-        owners = os.geteuid() == 0
-        self.native = _extract.Stager(directory_fd, owners=owners, max_entries=max_entries, max_bytes=max_bytes)
+    def __init__(self, directory_fd: int, *, name: str, owners: bool, max_entries: int, max_bytes: int) -> None:
+        privileged = os.geteuid() == 0
+        self.native = _extract.Stager(
+            directory_fd, owners=owners, privileged=privileged, max_entries=max_entries, max_bytes=max_bytes
+        )
         super().__init__(self.native, name)
 
 
@@ -164,8 +174,27 @@ def _error(native: _extract.Extractor | _extract.Stager, name: str) -> FastociEr
         if value in _DISK:
             return StoreError(f"{subject}: {os.strerror(value)}", path=path)
         return UnpackError(f"{subject}: {os.strerror(value)}", path=path, layer=name, offset=offset)
+    if kind == "owner":
+        return _owner_error(f"{subject}: {sentence}", path, value >> 32 & _ID, value & _ID)
     message = f"{subject}: {sentence} (header at byte {offset} of the tar, value {value})"
     if kind == "format":
         return FormatError(message)
     error = {"unsafe": UnsafePathError, "unsupported": UnsupportedEntryError}.get(kind, UnpackError)
     return error(message, path=path, layer=name, offset=offset)
+
+
+def _owner_error(problem: str, path: str, uid: int, gid: int) -> OwnerError:
+    """Say what is missing: ids in the user namespace, or the right to use them."""
+    users, groups = _ids("/proc/self/uid_map"), _ids("/proc/self/gid_map")
+    advice = "unpack with --no-same-owner"
+    if (users or _ALL_IDS) < _ALL_IDS or (groups or _ALL_IDS) < _ALL_IDS:
+        problem += f", which has {users} user and {groups} group ids"
+        advice = f"give its user more of them in /etc/subuid and /etc/subgid, or {advice}"
+    return OwnerError(f"{problem}: uid {uid}, gid {gid}: {advice}", path=path, uid=uid, gid=gid)
+
+
+def _ids(path: str) -> int:
+    """How many ids this process's user namespace has; 0 where that is not known."""
+    with suppress(OSError, ValueError, IndexError), open(path) as file:
+        return sum(int(line.split()[2]) for line in file)
+    return 0

@@ -40,6 +40,7 @@ from fastoci.events import (
     Retrying,
     UnpackDone,
     UnpackProgress,
+    UnpackSkipped,
     UnpackStarted,
     VerifyProgress,
     Warned,
@@ -183,6 +184,12 @@ def test_layers_of_no_image_are_told_too(stage: Stage) -> None:
     stage.now += 10
     log.tick()
     assert stage.lines() == ["/d: unpacking 5.0 MB, 0 of 2 layers", "/d: 9 entries, 6.0 MB unpacked into /d"]
+
+
+def test_a_tree_that_is_there_is_told_with_what_was_not_checked(stage: Stage) -> None:
+    log = stage.log()
+    log(UnpackSkipped(NAME, "/r", "sha256:aa"))
+    assert stage.lines() == [f"{NAME}: nothing to unpack, /r holds this image already (its files were not looked at)"]
 
 
 def test_many_images_share_one_line(stage: Stage) -> None:
@@ -407,6 +414,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         UnpackStarted(NAME, "/r", 1, MB),
         UnpackProgress(NAME, 0, 5, 1),
         UnpackDone(NAME, "/r", 1, 5, {}),
+        UnpackSkipped(NAME, "/r", "sha256:aa"),
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no"),
         QuotaSeen("registry.test", 3, 100, 21600),

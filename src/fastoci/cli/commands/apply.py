@@ -18,9 +18,10 @@ _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all a
 @click.command(short_help="Apply layer files onto a directory.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
+@options.same_owner
 @options.limits("unpacked_size", "unpacked_entries", "memory")
 @options.progress
-def apply(directory: Path, layers: tuple[Path, ...], limits: Limits, progress: str) -> None:
+def apply(directory: Path, layers: tuple[Path, ...], same_owner: bool | None, limits: Limits, progress: str) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
     Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
@@ -33,4 +34,5 @@ def apply(directory: Path, layers: tuple[Path, ...], limits: Limits, progress: s
     from fastoci.cli.progress.display import choose
 
     display = choose(progress)
-    run.run(fastoci.apply(directory, layers, limits=limits, observer=display), display)
+    applying = fastoci.apply(directory, layers, same_owner=same_owner, limits=limits, observer=display)
+    run.run(applying, display)

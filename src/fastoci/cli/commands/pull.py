@@ -24,6 +24,7 @@ class PullOptions:
     store: Path | None
     additional: tuple[Path, ...]
     rootfs: Path | None
+    same_owner: bool | None
     oci: Path | None
     registry: RegistryOptions
     limits: Limits
@@ -39,11 +40,15 @@ class PullOptions:
 @options.store
 @options.additional
 @click.option(
-    "--rootfs", type=click.Path(path_type=Path), metavar="DIR", help="Unpack the image into a new or empty DIR."
+    "--rootfs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Unpack the image into a new or empty DIR, unless it is there already.",
 )
+@options.same_owner
 @click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Add the images to an OCI layout in DIR.")
 @registry_options.registry
-@options.limits("connections", "max_wait_s", "unpacked_size", "unpacked_entries", "memory", "store_size")
+@options.limits("connections", "max_wait_s", "unpacked_size", "unpacked_entries", "memory", "store_size", "durability")
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:
@@ -106,7 +111,9 @@ async def _pull_all(
 
     async def one(reference: str) -> None:
         try:
-            image = await engine.pull(reference, platform=asked.platform, rootfs=asked.rootfs)
+            image = await engine.pull(
+                reference, platform=asked.platform, rootfs=asked.rootfs, same_owner=asked.same_owner
+            )
             if asked.oci is not None:
                 async with exporting:
                     await image.export(asked.oci)

@@ -204,6 +204,9 @@ def summary(event: events.Event, job: ProgressState) -> str:
             text = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
             skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {text}" + (f"; not applied: {skipped}" if skipped else "")
+        case events.UnpackSkipped():
+            there = f"{plain(event.root)} holds this image already (its files were not looked at)"
+            return f"{plain(event.image)}: nothing to unpack, {there}"
         case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
             total = "" if event.limit is None else f" of {event.limit}"
             window = "" if event.window_s is None else f" in {event.window_s} s"

@@ -24,6 +24,8 @@ static const struct code_description DESCRIPTIONS[] = {
     [EXTRACT_DIRECTORIES] = {"limit", "the layer reaches too many directories"},
     [EXTRACT_WORK] = {"limit", "the names, links and attributes of the layer ask for too much work"},
     [EXTRACT_XATTRS] = {"limit", "the entry has more than 512 extended attributes"},
+    [EXTRACT_UNMAPPED] = {"owner", "the owner has no number in this user namespace"},
+    [EXTRACT_CHOWN] = {"owner", "this process may not give files away"},
     [EXTRACT_MOUNT] = {"unsafe", "a mount point is in the way: nothing below it is written, and it is not removed"},
 };
 

@@ -26,7 +26,9 @@ enum extract_code {
     EXTRACT_DIRECTORIES = 50,   /* value: the limit */
     EXTRACT_WORK = 51,          /* value: the limit */
     EXTRACT_XATTRS = 52,        /* more than 512 extended attributes; value: their number */
-    EXTRACT_CODE_END = 53
+    EXTRACT_UNMAPPED = 53,      /* an owner without a number in this user namespace; value: uid << 32 | gid */
+    EXTRACT_CHOWN = 54,         /* this process may not give files away; value: uid << 32 | gid */
+    EXTRACT_CODE_END = 55
 };
 
 /* As tar_code_describe, for the reader's codes and for these. */

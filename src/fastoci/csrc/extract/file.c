@@ -16,7 +16,7 @@
 
 int file_make(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry)
 {
-    mode_t born = mode_at_birth(ex, (mode_t)entry->mode, inherits, entry->xattr_count);
+    mode_t born = mode_at_birth(ex, meta_mode(ex, entry), inherits, entry->xattr_count);
 
     RETRY(ex->file, openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, born ? born : 0600));
     if (ex->file < 0)
@@ -62,7 +62,7 @@ static int set_metadata(struct extract *ex, int fd)
         RETRY(failed, ftruncate(fd, (off_t)ex->entry->size));
     if (failed)
         return extract_io(ex);
-    code = meta_open(ex, fd, ex->entry, (struct origin){1, ex->file_inherits, ex->file_born}, (mode_t)ex->entry->mode);
+    code = meta_open(ex, fd, ex->entry, (struct origin){1, ex->file_inherits, ex->file_born}, meta_mode(ex, ex->entry));
     if (code)
         return code;
     meta_time(ex->entry, times);

@@ -22,7 +22,7 @@
 enum { MAJOR_MAX = 0xfff, MINOR_MAX = 0xfffff };
 
 /* We must get into it until the end. */
-#define DIRECTORY_MODE(entry) ((mode_t)(entry)->mode | 0700)
+#define DIRECTORY_MODE(ex, entry) (meta_mode(ex, entry) | 0700)
 
 static int make_closed(int dir, const char *name, const struct tar_entry *entry)
 {
@@ -78,7 +78,7 @@ static int make_device(struct extract *ex, struct node *dir, const char *name, c
     if (entry->devmajor < 0 || entry->devmajor > MAJOR_MAX || entry->devminor < 0 || entry->devminor > MINOR_MAX ||
         (entry->type == 'c' && entry->devmajor == 0 && entry->devminor == 0)) /* overlay reads 0:0 as a whiteout */
         return extract_bad(ex, EXTRACT_DEVICE, entry->devmajor);
-    if (ex->options.owners)
+    if (ex->options.privileged)
         return make(ex, dir, name, entry);
     ex->facts.skipped_devices++;
     return remove_name(ex, dir, name); /* a lower file must not show in its place */
@@ -202,13 +202,13 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
 
     if (fd < 0)
         return extract_io(ex);
-    if ((code = meta_open(ex, fd, entry, origin, DIRECTORY_MODE(entry))))
+    if ((code = meta_open(ex, fd, entry, origin, DIRECTORY_MODE(ex, entry))))
         return code;
     node->born = 0;
     meta_time(entry, times);
     node->mtime = times[1].tv_sec;
     node->mtime_ns = (uint32_t)times[1].tv_nsec;
-    node->mode = (uint16_t)entry->mode;
+    node->mode = (uint16_t)meta_mode(ex, entry);
     node->flags &= (uint16_t)~(NODE_MODE | NODE_INHERITS);
     node->flags |= NODE_NAMED | inherited_from(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
     tree_hold(node);
@@ -218,7 +218,7 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
 static int make_directory(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
     struct node *node;
-    int code = directory_node(ex, dir, name, DIRECTORY_MODE(entry), &node);
+    int code = directory_node(ex, dir, name, DIRECTORY_MODE(ex, entry), &node);
 
     return code ? code : set_directory(ex, node, entry);
 }

@@ -23,13 +23,14 @@ static int starts(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* What an image may set. Labels and integrity hashes are the host's; overlay's own attributes would redirect a mount. */
+/* What an image may set. Labels and integrity hashes are the host's; overlay's own attributes would redirect a mount, and ours say
+ * which image a tree is (unpack/marker.py). */
 static int allowed(const char *key)
 {
     if (starts(key, "user."))
-        return !starts(key, "user.overlay.");
+        return !starts(key, "user.overlay.") && !starts(key, "user.fastoci.");
     if (starts(key, "trusted."))
-        return !starts(key, "trusted.overlay.");
+        return !starts(key, "trusted.overlay.") && !starts(key, "trusted.fastoci.");
     return strcmp(key, "security.capability") == 0 || strcmp(key, "system.posix_acl_access") == 0 ||
            strcmp(key, "system.posix_acl_default") == 0;
 }
@@ -53,7 +54,7 @@ static void set_xattrs(struct extract *ex, int fd, const char *path, const struc
         if (!allowed(key))
             continue;
         ex->work += WORK_XATTR + xattr->value.len / 256;
-        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.owners || !privileged(key)))
+        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.privileged || !privileged(key)))
             failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
                              : setxattr(path, key, xattr->value.data, xattr->value.len, 0);
         ex->facts.skipped_xattrs += failed != 0;
@@ -86,6 +87,27 @@ static int differs(const struct extract *ex, const struct tar_entry *entry)
     return entry->uid != (int64_t)ex->uid || entry->gid != (int64_t)ex->gid;
 }
 
+mode_t meta_mode(const struct extract *ex, const struct tar_entry *entry)
+{
+    mode_t mode = (mode_t)entry->mode;
+
+    if (ex->options.owners || !ex->options.privileged)
+        return mode;
+    if (entry->uid != (int64_t)ex->uid)
+        mode &= ~(mode_t)S_ISUID;
+    return entry->gid != (int64_t)ex->gid ? mode & ~(mode_t)S_ISGID : mode;
+}
+
+/* Failure of a system call that gives something to the entry's owner. */
+static int owner_refused(struct extract *ex, const struct tar_entry *entry)
+{
+    int64_t owner = (int64_t)((uint64_t)entry->uid << 32 | (uint64_t)entry->gid);
+
+    if (errno == EINVAL || errno == EOVERFLOW) /* of a user namespace; of an ID-mapped mount */
+        return extract_bad(ex, EXTRACT_UNMAPPED, owner);
+    return errno == EPERM ? extract_bad(ex, EXTRACT_CHOWN, owner) : extract_io(ex);
+}
+
 int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode)
 {
     int other = differs(ex, entry), failed = 0;
@@ -93,8 +115,8 @@ int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct 
     if (!ex->options.owners) {
         ex->facts.skipped_owners += (uint64_t)other;
         failed = keep_owner(ex, fd, origin.inherits);
-    } else if (other || !origin.fresh || origin.inherits & NODE_SETGID) {
-        failed = fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid);
+    } else if ((other || !origin.fresh || origin.inherits & NODE_SETGID) && fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid)) {
+        return owner_refused(ex, entry);
     }
     if (failed)
         return extract_io(ex);
@@ -131,18 +153,18 @@ static int set_pinned(struct extract *ex, int fd, const struct tar_entry *entry,
     char path[64];
 
     if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
-        return -1;
+        return ex->options.owners ? owner_refused(ex, entry) : extract_io(ex);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (inherits & NODE_ACL)
         (void)removexattr(path, "system.posix_acl_access");
     if (entry->xattr_count)
         set_xattrs(ex, -1, path, entry);
-    return entry->type == 'l' ? 0 : chmod(path, (mode_t)entry->mode);
+    return entry->type == 'l' || chmod(path, meta_mode(ex, entry)) == 0 ? TAR_OK : extract_io(ex);
 }
 
 int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits)
 {
-    int other = differs(ex, entry), given = ex->options.owners && (other || inherits & NODE_SETGID), fd, failed;
+    int other = differs(ex, entry), given = ex->options.owners && (other || inherits & NODE_SETGID), fd, code;
     uid_t uid = given ? (uid_t)entry->uid : (uid_t)-1;
     gid_t gid = given ? (gid_t)entry->gid : inherits & NODE_SETGID ? ex->gid : (gid_t)-1;
     struct timespec times[2];
@@ -152,10 +174,10 @@ int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_
     if (entry->type != 'l' || given || inherits || entry->xattr_count) { /* most links have nothing to be set */
         if ((fd = pin(dir, name, kind_of(entry))) < 0)
             return extract_io(ex);
-        failed = set_pinned(ex, fd, entry, uid, gid, inherits) ? errno : 0;
+        code = set_pinned(ex, fd, entry, uid, gid, inherits);
         close(fd);
-        if ((errno = failed))
-            return extract_io(ex);
+        if (code)
+            return code;
     }
     meta_time(entry, times);
     return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;

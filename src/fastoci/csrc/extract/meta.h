@@ -13,6 +13,8 @@ struct origin {
     mode_t born;       /* the mode it certainly has; 0: unknown */
 };
 
+/* The mode of an entry. Of root, who leaves owners alone, without the set-id bits that meant another: they would be root's. */
+mode_t meta_mode(const struct extract *ex, const struct tar_entry *entry);
 /* Owner, xattrs, mode of an open file or directory. */
 int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode);
 /* Owner, xattrs, mode and time of what cannot be opened. */

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 struct extract_options {
-    int owners;           /* apply owners, device nodes and privileged xattrs; else they are skipped and counted */
+    int owners;           /* give files to the owners that entries name; else all is this user's, and set-id bits for others go */
+    int privileged;       /* make device nodes and privileged xattrs; else they are skipped and counted, as owners are */
     int base;             /* the root holds lower layers, so whiteouts have work to do */
     uint64_t max_entries; /* entries of this layer, whiteouts included */
     uint64_t max_bytes;   /* sum of apparent file sizes, of extended attributes, and of names that are long together */

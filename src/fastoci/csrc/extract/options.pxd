@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 cdef extern from "extract/options.h" nogil:
     struct extract_options:
         int owners
+        int privileged
         int base
         uint64_t max_entries
         uint64_t max_bytes

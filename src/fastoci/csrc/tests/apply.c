@@ -63,7 +63,7 @@ static int apply(int root, const char *layer, const struct extract_options *opti
 int main(int argc, char **argv)
 {
     const char *window = getenv("APPLY_WINDOW");
-    struct extract_options options = {.owners = geteuid() == 0, .max_entries = 10000000, .max_bytes = 100ull << 30, .max_directories = 1000000, .max_work = 1 << 24};
+    struct extract_options options = {.owners = geteuid() == 0, .privileged = geteuid() == 0, .max_entries = 10000000, .max_bytes = 100ull << 30, .max_directories = 1000000, .max_work = 1 << 24};
     int root = argc > 1 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
     if (root < 0) {

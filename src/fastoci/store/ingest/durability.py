@@ -26,9 +26,10 @@ class Durability:
     """One store's way with syncs. Used from any thread that may wait for the disk."""
 
     def __init__(self, level: Level, paths: StoreLayout, unsynced: Unsynced) -> None:
-        if level not in ("commit", "batch", "none"):
+        if level not in ("commit", "blobs", "batch", "none"):
             raise ValueError(f"no level of durability: {level}")
         self.level = level
+        self._at_once = level in ("commit", "blobs")
         self._paths = paths
         self._unsynced = unsynced
         self._guard = threading.Lock()
@@ -41,7 +42,7 @@ class Durability:
         Raises:
             OSError: the disk refused.
         """
-        if self.level != "commit":
+        if not self._at_once:
             self._unsynced.mark(digests)
 
     def name(self, digest: Digest, size: int, *, sync: Callable[[], None], rename: Callable[[], None]) -> None:
@@ -50,7 +51,7 @@ class Durability:
         Raises:
             OSError, StoreError: the disk refused.
         """
-        if self.level == "commit" or (self.level == "batch" and size > _SMALL):
+        if self._at_once or (self.level == "batch" and size > _SMALL):
             sync()
             rename()
             self._paths.blobs(digest.algorithm).sync()

@@ -36,7 +36,7 @@ static int adopt(struct extract *ex, const struct extract_options *options, cons
 
 static struct extract_facts extract_by(enum way way, const uint8_t *data, size_t len, int base)
 {
-    struct extract_options options = {.owners = geteuid() == 0, .base = base, .max_entries = 500, .max_bytes = 1 << 22, .max_directories = 400, .max_work = 1 << 20};
+    struct extract_options options = {.owners = geteuid() == 0, .privileged = geteuid() == 0, .base = base, .max_entries = 500, .max_bytes = 1 << 22, .max_directories = 400, .max_work = 1 << 20};
     int fd = next_fd(), code;
     struct extract *ex = extract_new(roots[way], &options);
     uint64_t state = mix(len, data, len);

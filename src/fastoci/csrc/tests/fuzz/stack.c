@@ -31,7 +31,7 @@ static void begin(void)
 
 static struct extract_options options_of(int base)
 {
-    return (struct extract_options){.owners = geteuid() == 0, .base = base, .max_entries = 500, .max_bytes = 1 << 22, .max_directories = 400, .max_work = 1 << 20};
+    return (struct extract_options){.owners = geteuid() == 0, .privileged = geteuid() == 0, .base = base, .max_entries = 500, .max_bytes = 1 << 22, .max_directories = 400, .max_work = 1 << 20};
 }
 
 /* Cut the input at its marks; how many layers. */

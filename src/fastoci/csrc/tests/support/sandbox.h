@@ -44,7 +44,7 @@ static void fresh(void)
     root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
     options = (struct extract_options){
-        .owners = geteuid() == 0, .max_entries = 100000, .max_bytes = 1 << 30, .max_directories = 100000, .max_work = 1 << 24};
+        .owners = geteuid() == 0, .privileged = geteuid() == 0, .max_entries = 100000, .max_bytes = 1 << 30, .max_directories = 100000, .max_work = 1 << 24};
 }
 
 static int fds(void)
