@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fastoci.cli import environment
+from fastoci.cli import config_file, environment
 from fastoci.cli.main import program
 from fastoci.limits import Limits
 from fastoci.testing import faults
@@ -160,13 +160,23 @@ def test_every_make_target_exists(page: Path) -> None:
     assert {line.split()[1] for line in [*quoted(page), *shown(page)] if line.startswith("make ")} <= targets
 
 
-def test_the_page_of_the_configuration_has_each_option_and_its_variable_once() -> None:
+def test_the_page_of_the_configuration_has_each_option_with_its_variable_and_key_once() -> None:
     assert isinstance(program, click.Group)
-    options = {option for option in environment.options_of(program) if not option.is_eager}
-    rows = re.findall(
-        r"^\| `(--[^`]+)` \| `([^`]+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE
-    )
-    assert rows == sorted({(environment.flag(option), str(option.envvar)) for option in options})
+    keys: dict[tuple[str, str], set[str]] = {}
+    for command in environment.commands_of(program):
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_eager:
+                key = config_file.key_of(command, option)
+                keys.setdefault((environment.flag(option), str(option.envvar)), set()).add(shown_key(key))
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `(--[^`]+)` \| `([^`]+)` \| (.*?) ?\|$", text, re.MULTILINE)
+    assert rows == [(*name, " ".join(sorted(keys[name]))) for name in sorted(keys)]
+
+
+def shown_key(key: str | None) -> str:
+    """``[gc] max-age``, of ``gc.max-age``."""
+    table, dot, name = (key or "").rpartition(".")
+    return f"`[{table}] {name}`" if dot else name and f"`{name}`"
 
 
 def test_the_scenario_on_the_page_of_faults_is_one_of_the_table() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
-from click.core import ParameterSource
 
 
 def add_to(program: click.Group) -> None:
@@ -19,13 +18,19 @@ def add_to(program: click.Group) -> None:
             option.envvar = variable(option)
 
 
-def options_of(program: click.Group) -> Iterator[click.Option]:
-    """Each option of the program and of all commands below it."""
-    for command in (program, *program.commands.values()):
-        if command is not program and isinstance(command, click.Group):
-            yield from options_of(command)
+def commands_of(program: click.Group) -> Iterator[click.Command]:
+    """Each command that does something, also those of a group."""
+    for command in program.commands.values():
+        if isinstance(command, click.Group):
+            yield from commands_of(command)
         else:
-            yield from (option for option in command.params if isinstance(option, click.Option))
+            yield command
+
+
+def options_of(program: click.Group) -> Iterator[click.Option]:
+    """Each option of the program and of its commands."""
+    for command in (program, *commands_of(program)):
+        yield from (option for option in command.params if isinstance(option, click.Option))
 
 
 def flag(option: click.Option) -> str:
@@ -36,12 +41,3 @@ def flag(option: click.Option) -> str:
 def variable(option: click.Option) -> str:
     """``FASTOCI_MAX_WAIT``, of ``--max-wait``."""
     return "FASTOCI_" + flag(option).removeprefix("--").replace("-", "_").upper()
-
-
-def blame(error: click.ClickException) -> None:
-    """Let a usage error name the variable whose value cannot be used."""
-    if not isinstance(error, click.BadParameter) or error.ctx is None or not isinstance(error.param, click.Option):
-        return
-    name = error.param.name
-    if name is not None and error.ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-        error.param_hint = str(error.param.envvar)

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from fastoci.cli import environment, errors, log_options, standard_streams
+from fastoci.cli import config_file, environment, errors, log_options, sections, standard_streams
 from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
 from fastoci.cli.signals import Signals, Stopped
 
@@ -37,6 +37,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
+    cls=sections.Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
     commands=[
@@ -71,6 +72,7 @@ def program() -> None:
 
 
 environment.add_to(program)
+config_file.add_to(program)
 log_options.add_to(program)
 
 
@@ -96,7 +98,7 @@ def _run(arguments: list[str]) -> int:
     except click.Abort:
         return _stopped(signal.SIGINT)
     except click.ClickException as error:
-        environment.blame(error)
+        config_file.blame(error)
         error.show()
         return error.exit_code
     except Exception as error:

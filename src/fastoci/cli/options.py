@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from fastoci.cli import sections
+
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, RegistryOptions
     from fastoci.events import Observer
@@ -36,13 +38,16 @@ additional = click.option(
     metavar="DIR",
     help="Search this read-only store before the network. The store's fastoci.json may name more.",
 )
-output = click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-    help="Print text, or one JSON object.",
+output = sections.under(
+    sections.OUTPUT,
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        help="Print text, or one JSON object.",
+    ),
 )
 platform = click.option(
     "--platform",
@@ -54,12 +59,15 @@ same_owner = click.option(
     default=None,
     help="Give files to the owners that layers name, or leave all to this user.  [default: the former for root]",
 )
-progress = click.option(
-    "--progress",
-    type=click.Choice(MODES),
-    default="auto",
-    show_default=True,
-    help="What stderr shows: bars, a line now and then, or each event as JSON. auto: bars on a terminal, else log.",
+progress = sections.under(
+    sections.OUTPUT,
+    click.option(
+        "--progress",
+        type=click.Choice(MODES),
+        default="auto",
+        show_default=True,
+        help="What stderr shows: bars, a line now and then, or each event as JSON. auto: bars on a terminal, else log.",
+    ),
 )
 
 
@@ -153,7 +161,7 @@ def limits(*names: str) -> Callable[[Command], Command]:
             return command(limits=limits_of(asked), **given)
 
         for name in reversed(names):
-            gathered = _LIMITS[name](gathered)
+            gathered = sections.under(sections.LIMITS, _LIMITS[name])(gathered)
         return gathered
 
     return decorate

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from fastoci.cli import sections
 from fastoci.cli.password import password
 
 C = TypeVar("C", bound=Callable[..., object])
@@ -18,10 +19,16 @@ def _path(flag: str, metavar: str, text: str, name: str | None = None) -> Callab
     return click.option(flag, *([name] if name else []), type=click.Path(path_type=Path), metavar=metavar, help=text)
 
 
-authfile = _path("--authfile", "FILE", "Credentials file, as docker login writes it.")
-cert_dir = _path("--cert-dir", "DIR", "Certificates for every registry, instead of certs.d.")
-tls_verify = click.option(
-    "--tls-verify", type=bool, default=True, metavar="BOOL", help="false accepts any certificate, and http."
+def _shared(option: Callable[[C], C]) -> Callable[[C], C]:
+    return sections.under(sections.REGISTRY, option)
+
+
+authfile = _shared(_path("--authfile", "FILE", "Credentials file, as docker login writes it."))
+cert_dir = _shared(_path("--cert-dir", "DIR", "Certificates for every registry, instead of certs.d."))
+tls_verify = _shared(
+    click.option(
+        "--tls-verify", type=bool, default=True, metavar="BOOL", help="false accepts any certificate, and http."
+    )
 )
 
 _OPTIONS: Final = (
@@ -71,7 +78,7 @@ def registry(command: Callable[..., int | None]) -> Callable[..., int | None]:
         return command(registry=asked, **given)
 
     for option in reversed(_OPTIONS):
-        gathered = option(gathered)
+        gathered = _shared(option)(gathered)
     return gathered
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import errors, options, registry_options
+from fastoci.cli import errors, options, registry_options, sections
 
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, RegistryOptions
@@ -32,6 +32,7 @@ class PullOptions:
 
 
 @click.command(
+    cls=sections.Command,
     short_help="Pull images into the store, and into files.",
     epilog="With several images, the failure of one does not stop the others.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import errors, options, registry_options
+from fastoci.cli import errors, options, registry_options, sections
 
 if TYPE_CHECKING:
     from fastoci import Limits, RegistryOptions, Repair
@@ -26,7 +26,7 @@ class RepairOptions:
     progress: str
 
 
-@click.command(short_help="Fetch bad and missing blobs again.")
+@click.command(cls=sections.Command, short_help="Fetch bad and missing blobs again.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store
 @options.additional
