@@ -91,7 +91,7 @@ def test_a_gzip_header_of_an_unknown_kind_is_refused(byte: tuple[int, int]) -> N
     assert "header" in inflate(bytes(body), "gzip", 100)
 
 
-def test_a_zstd_frame_may_not_demand_more_history_than_allowed() -> None:
+def test_a_zstd_frame_may_not_demand_a_larger_window_than_allowed() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     frame = stream.compress(TEXT) + stream.flush()

@@ -6,7 +6,7 @@ from typing import Protocol, Self, final, type_check_only
 from fastoci._core import Buffer
 
 WINDOW_SIZE: int  # bytes that one Inflate.run appends at most
-WINDOW_OVERHEAD: int  # bytes that libzstd takes at most beside the history of its frames
+WINDOW_OVERHEAD: int  # bytes that libzstd takes at most beside the windows of its frames
 
 @type_check_only
 class Deflate(Protocol):
@@ -31,10 +31,10 @@ class Inflate:
     ``format`` is "gzip" or "zstd", bound before. ``run`` consumes from ``source[start:]`` and appends to ``out`` at
     most ``WINDOW_SIZE``; it returns the bytes consumed, or -1 with ``code`` set. The source is used up when all of it
     is consumed and less than ``WINDOW_SIZE`` (and than the room) was made. ``finish`` returns 0 when the input ended
-    where a member ends, else a code. ``window``: bytes of history that a zstd frame may demand.
+    where a member ends, else a code. ``window``: bytes of a window that a zstd frame may demand.
 
     When ``demanded`` is not 0 after a ``run``, a zstd frame waits for ``allow`` of as much; without it the next
-    ``run`` fails. Of the history, no more than what is allowed is ever allocated, beside ``WINDOW_OVERHEAD``; it is
+    ``run`` fails. Of the window, no more than what is allowed is ever allocated, beside ``WINDOW_OVERHEAD``; it is
     freed by ``close``.
 
     ``deflate`` makes a decoder for each gzip member, in place of the one that is bound; it is called with the GIL.
@@ -44,7 +44,7 @@ class Inflate:
     def run(self, source: Buffer, start: int, out: Buffer, /) -> int: ...
     @property
     def demanded(self) -> int:
-        """Bytes of history that the next frame demands, when that is more than is allowed; else 0."""
+        """Bytes of window that the next frame demands, when that is more than is allowed; else 0."""
     def allow(self, window: int, /) -> None:
         """Let frames demand ``window`` bytes from now on; it never shrinks, and 2 GiB are the most."""
     def finish(self) -> int: ...

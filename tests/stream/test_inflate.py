@@ -177,7 +177,7 @@ def test_where_no_symbols_can_be_bound_gzip_goes_through_python_isal_and_zstd_is
 
 
 @pytest.mark.parametrize("step", [4, 9, MIB])
-def test_a_zstd_frame_that_demands_more_history_waits_until_it_is_allowed(step: int) -> None:
+def test_a_zstd_frame_that_demands_a_larger_window_waits_until_it_is_allowed(step: int) -> None:
     small, large = zstd(b"small" * 50, 20), zstd(BODY, 24)
     assert inflate(small + large + small, step, allow=True) == b"small" * 50 + BODY + b"small" * 50
     with pytest.raises(FormatError, match=f"demands a window of {16 * MIB} bytes, {8 * MIB} are allowed"):

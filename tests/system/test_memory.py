@@ -27,7 +27,7 @@ SOURCE = Path(fastoci.__file__).resolve().parents[1]
 MIB = 1 << 20
 ZEROS = 512 * MIB
 
-# Beside the budget: the 8 MiB of history that a frame has without asking, libzstd's 1 MiB, ISA-L's 90 KB, and what
+# Beside the budget: the window of 8 MiB that a frame has without asking, libzstd's 1 MiB, ISA-L's 90 KB, and what
 # Python, aiohttp and the tables of the extractor grow by.
 MARGIN = 12 * MIB
 
@@ -87,7 +87,7 @@ def _zstd_layer(window_log: int, entries: list[Entry]) -> Layer:
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, Image]:
-    """``bombs``: two layers of 512 MiB of zeros; ``window``: zstd with 8 MiB of history; ``more``: with 32 MiB."""
+    """``bombs``: two layers of 512 MiB of zeros; ``window``: zstd with a window of 8 MiB; ``more``: of 32 MiB."""
     with _in_memory() as directory:
         zeros = directory / "zeros"
         zeros.touch()
@@ -137,7 +137,7 @@ def test_layers_far_larger_than_the_budget_are_unpacked_within_it(registry: Regi
 
 
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizers map terabytes")
-def test_history_beyond_8_mib_is_part_of_the_budget(registry: Registry) -> None:
+def test_a_window_beyond_8_mib_is_part_of_the_budget(registry: Registry) -> None:
     assert _pull(registry, 64 * MIB, ["window", "more"]) == ["limited", "window done", "more done"]
     refused = _pull(registry, 4 * MIB, ["window", "more"])
     assert refused[:-1] == ["limited", "window done"]

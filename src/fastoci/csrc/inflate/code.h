@@ -10,7 +10,7 @@ enum inflate_code {
     INFLATE_BAD_CHECKSUM,  /* CRC-32 of the content */
     INFLATE_BAD_LENGTH,    /* ISIZE of the content */
     INFLATE_CUT,           /* the input ended inside a member or frame, or before the first */
-    INFLATE_WINDOW,        /* a zstd frame demands more history than allowed */
+    INFLATE_WINDOW,        /* a zstd frame demands a larger window than allowed */
     INFLATE_NO_MEMORY,
 };
 

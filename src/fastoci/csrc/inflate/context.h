@@ -55,7 +55,7 @@ struct inflate_backend {
 struct inflate {
     const struct inflate_backend *backend;
     enum inflate_code failed;
-    uint64_t demanded; /* bytes of history, beyond what is allowed */
+    uint64_t demanded; /* bytes of window, beyond what is allowed */
     union {
         struct inflate_gzip gzip;
         struct inflate_zstd zstd;

@@ -29,7 +29,7 @@ struct inflate_decoder {
     enum inflate_code (*run)(void *ctx, struct inflate_step *step);
 };
 
-/* Bytes beside the history: libzstd's context of 160 KiB, and three blocks of 128 KiB. */
+/* Bytes beside the window: libzstd's context of 160 KiB, and three blocks of 128 KiB. */
 #define INFLATE_OVERHEAD (1 << 20)
 
 #endif

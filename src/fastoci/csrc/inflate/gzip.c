@@ -194,7 +194,7 @@ enum inflate_code gzip_finish(const struct inflate *stream)
     return stream->gzip.next == BETWEEN && !stream->gzip.again ? INFLATE_OK : INFLATE_CUT;
 }
 
-/* Deflate's history is 32 KiB. */
+/* Deflate's window is 32 KiB. */
 void gzip_allow(struct inflate *stream, size_t window)
 {
     (void)stream, (void)window;

@@ -3,8 +3,8 @@
  * The decoders are ISA-L and libzstd, called through the symbols that the wheels of `isal` and `zstandard` export; they
  * are looked up once with inflate_bind, which also tries them. Framing of gzip is ours: a header of any length passes
  * through a fixed state, reserved bits are refused, trailers are checked; another decoder of raw deflate data can stand
- * in for ISA-L. The head of a zstd frame is read here before libzstd has it: it says how much history the frame demands.
- * Knows no Python. */
+ * in for ISA-L. The head of a zstd frame is read here before libzstd has it: it says how large a
+ * window the frame demands. Knows no Python. */
 #ifndef FASTOCI_INFLATE_INFLATE_H
 #define FASTOCI_INFLATE_INFLATE_H
 
@@ -22,7 +22,7 @@ int inflate_bound(enum inflate_format format);
 
 struct inflate; /* opaque */
 
-/* NULL without memory or without a bound decoder. window: bytes of history that a zstd frame may demand. */
+/* NULL without memory or without a bound decoder. window: bytes that a zstd frame may demand for its own. */
 struct inflate *inflate_new(enum inflate_format format, size_t window);
 /* gzip over another decoder, which stays the caller's and must outlive the stream. NULL: no memory. */
 struct inflate *inflate_new_over(const struct inflate_decoder *decoder, void *ctx);
@@ -34,7 +34,7 @@ void inflate_free(struct inflate *self);
  * without it the next call is INFLATE_WINDOW. */
 enum inflate_code inflate_run(struct inflate *self, const uint8_t *source, size_t size, size_t *consumed, uint8_t *out,
                               size_t room, size_t *produced);
-/* Bytes of history that the frame whose head was just read demands beyond what is allowed; 0: it may go on. */
+/* Bytes of window that the frame whose head was just read demands beyond what is allowed; 0: it may go on. */
 uint64_t inflate_demanded(const struct inflate *self);
 /* Frames may demand window bytes from now on, 2 GiB at most; it never shrinks. libzstd never allocates more than that and
  * INFLATE_OVERHEAD. */

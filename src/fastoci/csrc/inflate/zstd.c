@@ -1,4 +1,5 @@
-/* libzstd in memory of its own, which is bounded by what was allowed. The head of a frame is gathered and read here, so that the history it demands is known before libzstd allocates it.
+/* libzstd in memory of its own, which is bounded by what was allowed. The head of a frame is gathered and read here, so
+ * that the window it demands is known before libzstd allocates it.
  * Spec: RFC 8878 section 3.1.1.1 (frame headers), 3.1.2 (skippable frames); dictionaries and the formats before 1.0 are
  * refused. */
 #include "inflate/zstd.h"
@@ -90,7 +91,7 @@ static size_t head_size(const uint8_t *head)
     return 5 + !single + DICTIONARY[head[4] & 3] + (single && head[4] < 0x40 ? 1 : CONTENT[head[4] >> 6]);
 }
 
-/* Bytes of history that a frame with this head demands. */
+/* Bytes of window that a frame with this head demands. */
 static uint64_t head_window(const uint8_t *head, size_t size)
 {
     static const size_t CONTENT[4] = {1, 2, 4, 8};

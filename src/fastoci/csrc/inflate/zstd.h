@@ -6,7 +6,7 @@
 
 /* Look libzstd's symbols up: whether all are there. */
 int zstd_bind(void *library);
-/* A stream whose frames may demand window bytes of history: 1, or 0 without memory. */
+/* A stream whose frames may demand windows of that many bytes: 1, or 0 without memory. */
 int zstd_begin(struct inflate *stream, size_t window);
 
 #endif
