@@ -423,7 +423,7 @@ class Engine:
 
 
 class _Watch:
-    """An observer that may raise: it is told nothing from then on, and ``check`` raises why."""
+    """An observer that may raise: it is not called from then on, and ``check`` raises why."""
 
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer

@@ -21,7 +21,7 @@ def info() -> dict[str, str]:
         "python": platform.python_version(),
         "sha256": _core.tier(),
         **bind_decoders(),
-        "receive": "takeover" if supported() else "aiohttp",
+        "receive": "direct" if supported() else "aiohttp",
     }
 
 

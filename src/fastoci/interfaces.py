@@ -60,7 +60,7 @@ class BlobSource(Protocol):
 
 @runtime_checkable
 class CorruptionAwareSource(Protocol):
-    """A ``BlobSource`` over several servers, which can be told that bytes they sent were wrong.
+    """A ``BlobSource`` over several servers, to which wrong bytes can be reported.
 
     A server is a text without secrets that means the same in another process, so it can be kept on disk.
     """
@@ -238,7 +238,7 @@ class StoreWriter(Protocol):
         """Return when nobody else holds the digest any more; whether the blob is there. Holds no thread or descriptor.
 
         Args:
-            progressed: is told how many bytes the other has, now and then, when that changes.
+            progressed: is called with the number of bytes that the other has, now and then, when that changes.
         Raises:
             StoreBusyError: the other makes no progress for longer than any fetch waits.
             StoreError: the disk refused.

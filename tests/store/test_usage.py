@@ -1,4 +1,4 @@
-"""Room by descriptors: unique, shared, of nobody, elsewhere, missing.
+"""Disk usage by descriptors: unique, shared, of nobody, elsewhere, missing.
 
 Covers: store/graph.py.
 """

@@ -76,9 +76,9 @@ class Watchdog:
             time.sleep(_LOOK_S)
             with self._lock:
                 for running in self._running:
-                    self._look(running)
+                    self._inspect(running)
 
-    def _look(self, running: _Running) -> None:
+    def _inspect(self, running: _Running) -> None:
         now = time.clock_gettime(running.clock)
         if running.asked_at is None:
             running.asked_at = now

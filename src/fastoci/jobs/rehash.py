@@ -119,7 +119,7 @@ class Rehash:
 
     Args:
         rate: bytes a second, None for no limit.
-        done: told of each file, as ``read`` is of the bytes read since; by one thread at a time.
+        done: called with each file, as ``read`` is with the bytes read since; by one thread at a time.
         stop: set from outside, as ``stop`` does.
     """
 

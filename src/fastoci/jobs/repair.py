@@ -66,7 +66,7 @@ class Repairing:
         self._repaired: list[str] = []
 
     async def repair(self, refs: Sequence[StoredImage]) -> Repair:
-        """Repair all that these references need; what cannot be had is told, and the others go on."""
+        """Repair all that these references need; what cannot be had is reported, and the others go on."""
         failed: list[tuple[str, FastociError]] = []
         for ref in refs:
             try:

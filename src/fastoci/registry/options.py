@@ -19,7 +19,7 @@ class RegistryOptions:
 
     Args:
         tls_verify: False accepts any certificate, and plain http.
-        authfile: credentials, before the usual files.
+        authfile: the only auth file, instead of the usual ones.
         creds: a user and password, for the registries that references name.
         credential_providers: the kubelet's CredentialProviderConfig and the directory of its plugins.
         registries_conf: mirrors in podman's form, instead of the usual files.

@@ -71,7 +71,7 @@ def allocated(paths: StoreLayout, digest: Digest) -> int:
 
 
 def quota_left(place: str | Directory, *, ask: Ask | None = None) -> tuple[int | None, int | None]:
-    """The bytes and inodes that quotas leave to this process in a place; None is no limit, or none that is told.
+    """The bytes and inodes that quotas leave to this process in a place; None is no limit, or an unknown one.
 
     Root, whom no quota stops, has none.
 

@@ -236,7 +236,7 @@ class Marks:
             if not top or hashlib.new(link.digest.partition(":")[0], data).digest() != digest:
                 return None  # a damaged blob is as good as absent: the image has to be fetched again in any case
             path = directory.at(name)
-            raise StoreError(f"{path}: what it needs cannot be told: {error}", path=path) from error
+            raise StoreError(f"{path}: what it needs is unknown: {error}", path=path) from error
 
     def _may_be_document(self, directory: Directory, name: str, top: bool) -> bool:
         """Of a file that could not be read: a link or device counts as absent, and only a top may be too large."""

@@ -364,7 +364,7 @@ class PullPipeline(Pipeline):
 def advance(pipelines: list[Pipeline]) -> None:
     """On a thread: hash one buffer of each pipeline, all in lanes, then give each to its sink, and let go of it.
 
-    Whatever is raised meanwhile becomes the error of the pipeline that it is of, and of all when that cannot be told.
+    Whatever is raised meanwhile becomes the error of the pipeline that it is of, and of all when nobody can know which.
     """
     work = []
     for pipeline in pipelines:

@@ -198,7 +198,7 @@ def tls(
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[DirectReceiver]:
-    """The takeovers so far."""
+    """The direct receivers so far."""
     found: list[DirectReceiver] = []
     real = DirectReceiver.begin
 

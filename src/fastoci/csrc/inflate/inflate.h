@@ -3,8 +3,8 @@
  * The decoders are ISA-L and libzstd, called through the symbols that the wheels of `isal` and `zstandard` export; they
  * are looked up once with inflate_bind, which also tries them. Framing of gzip is ours: a header of any length passes
  * through a fixed state, reserved bits are refused, trailers are checked; another decoder of raw deflate data can stand
- * in for ISA-L. The head of a zstd frame is read here before libzstd has it: it says how large a
- * window the frame demands. Knows no Python. */
+ * in for ISA-L. The head of a zstd frame is read here before libzstd has it: it says how large a window the frame
+ * demands. Knows no Python. */
 #ifndef FASTOCI_INFLATE_INFLATE_H
 #define FASTOCI_INFLATE_INFLATE_H
 

@@ -77,7 +77,7 @@ class Waiting:
         """Return once no other process holds the digest; whether the blob is there.
 
         Args:
-            progressed: is told how many bytes the other process has, whenever that is seen to change.
+            progressed: is called with the number of bytes that the other process has, whenever that is seen to change.
         Raises:
             StoreBusyError: the other process makes no progress.
             StoreError: the disk refused to tell.
@@ -118,8 +118,8 @@ class Waiting:
         some = self._line[:_BATCH]
         self._line = self._line[_BATCH:] + some
         try:
-            seen = await self._threads.run(partial(self._look_at, some))
-        except Exception as error:  # each who waits is told; the next poll is theirs to ask for
+            seen = await self._threads.run(partial(self._inspect_all, some))
+        except Exception as error:  # an error of each waiter; the next poll is theirs to ask for
             for waiter in some:
                 waiter.fail(error)
             return
@@ -140,11 +140,11 @@ class Waiting:
         elif sight.stuck is not None:
             waiter.fail(sight.stuck)
 
-    def _look_at(self, waiters: Sequence[_Waiter]) -> list[_Seen]:
+    def _inspect_all(self, waiters: Sequence[_Waiter]) -> list[_Seen]:
         late = time.monotonic() - self._holder_s
-        return [self._look(waiter.blob, late=waiter.since < late) for waiter in waiters]
+        return [self._inspect(waiter.blob, late=waiter.since < late) for waiter in waiters]
 
-    def _look(self, blob: Descriptor, *, late: bool) -> _Seen:
+    def _inspect(self, blob: Descriptor, *, late: bool) -> _Seen:
         if self._holds(blob):
             return _Seen(True, False, blob.size)
         held = False
