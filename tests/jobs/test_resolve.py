@@ -133,7 +133,7 @@ async def test_the_first_index_that_has_the_platform_holds(documents: Documents,
         assert image.manifest_descriptor.digest == wanted.digest
         (ref,) = await engine.images()
         assert list(ref.images) == ["linux/amd64"]
-        assert (await engine.plan_gc()).doomed == ()
+        assert (await engine.plan_gc()).items == ()
     assert len(documents.asked) == 6
 
 

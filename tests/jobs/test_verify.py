@@ -216,7 +216,7 @@ async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
 
     async with fastoci.Engine(filled, observer=look) as engine:
         plan = await engine.plan_gc()
-        assert str(LAYER.digest) in {item.name for item in plan.doomed}
+        assert str(LAYER.digest) in {item.name for item in plan.items}
         await engine.repair([app])
         assert all(str(blob.digest) in leases[-1] for blob in (IMAGE.descriptor, LAYER, SHARED))
         await engine.gc(plan)

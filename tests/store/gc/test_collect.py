@@ -80,16 +80,16 @@ async def test_what_no_reference_reaches_goes_and_the_rest_stays(shelf: Shelf) -
     kept = blobs(shelf)
     stray = [await shelf.put(b"stray"), await shelf.put(b"other", "sha512")]
     plan = await shelf.store.plan_gc(Retention())
-    assert {(item.kind, item.name, item.size, item.why) for item in plan.doomed} == {
+    assert {(item.kind, item.name, item.size, item.why) for item in plan.items} == {
         ("blob", str(blob.digest), 5, "in no image") for blob in stray
     }
     assert (plan.size, plan.kept_blobs) == (10, len(kept))
     assert plan.kept_size == sum(path.stat().st_size for path in (shelf.path / "blobs" / "sha256").iterdir()) - 5
     assert all(str(blob.digest) in str(plan) for blob in stray)
-    assert await shelf.store.gc(plan) == plan.doomed
+    assert await shelf.store.gc(plan) == plan.items
     assert blobs(shelf) == kept
     assert os.listdir(shelf.path / "blobs" / "sha512") == []
-    assert (await shelf.store.plan_gc(Retention())).doomed == ()
+    assert (await shelf.store.plan_gc(Retention())).items == ()
 
 
 async def test_a_plan_changes_nothing(shelf: Shelf) -> None:
@@ -109,14 +109,14 @@ async def test_an_index_keeps_all_that_is_present_below_it(shelf: Shelf) -> None
     kept = blobs(shelf)
     await shelf.record(StoredImage("registry.test/index:1", top, {}, "2023-11-14T22:13:20Z"))
     await shelf.store.forget(ref.name)
-    assert (await collected(shelf)).doomed == ()
+    assert (await collected(shelf)).items == ()
     assert blobs(shelf) == kept
 
 
 async def test_what_is_of_an_unknown_type_is_kept_and_not_looked_into(shelf: Shelf) -> None:
     odd = await shelf.put(b'{"manifests": "no"}', media_type="application/x-odd+json")
     await shelf.record(StoredImage("registry.test/odd:1", odd, {}, "2023-11-14T22:13:20Z"))
-    assert (await collected(shelf)).doomed == ()
+    assert (await collected(shelf)).items == ()
 
 
 async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> None:
@@ -124,16 +124,16 @@ async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> Non
     foreign = {**encode(ref.descriptor), "annotations": {"org.opencontainers.image.ref.name": "theirs"}}
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [foreign]}))
     await shelf.store.forget(ref.name)
-    assert (await collected(shelf)).doomed == ()
+    assert (await collected(shelf)).items == ()
     (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": []}))
-    assert len((await collected(shelf)).doomed) == 3
+    assert len((await collected(shelf)).items) == 3
 
 
 async def test_an_entry_of_our_own_is_no_root(shelf: Shelf) -> None:
     ref = await image(shelf, "one", b"layer")
     await shelf.store.update_index()
     await shelf.store.forget(ref.name)
-    assert len((await collected(shelf)).doomed) == 3
+    assert len((await collected(shelf)).items) == 3
 
 
 async def test_a_broken_reference_stops_gc(shelf: Shelf) -> None:
@@ -156,7 +156,7 @@ async def test_a_document_that_nobody_can_read_stops_gc_and_a_damaged_one_does_n
     file = shelf.file(manifest)
     file.unlink()
     file.write_bytes(b"{}")
-    assert (await shelf.store.plan_gc(Retention())).doomed == ()  # its name is kept, whatever it is
+    assert (await shelf.store.plan_gc(Retention())).items == ()  # its name is kept, whatever it is
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ async def test_the_least_recently_used_images_go_and_pinned_ones_never(
         await image(shelf, name, b"shared", name.encode() * 10, used=age * DAY, pinned=name == "d")
     plan = await collected(shelf, retention)
     assert names(shelf) == left
-    gone = [item for item in plan.doomed if item.kind == "blob"]
+    gone = [item for item in plan.items if item.kind == "blob"]
     assert len(gone) == 3 * (4 - len(left))  # manifest, config and a layer each
     assert {item.why for item in gone} <= {"only in images that go"}
     for ref in shelf.store.refs.list()[0]:
@@ -203,7 +203,7 @@ async def test_no_image_stops_gc_by_what_it_says_of_types(shelf: Shelf) -> None:
     index = await shelf.put(document, media_type=mediatype.OCI_INDEX)
     await shelf.record(StoredImage("registry.test/a:1", index, {"linux/amd64": manifest}, "2023-11-14T22:13:20Z"))
     await shelf.put(b"stray")
-    assert len((await collected(shelf)).doomed) == 1
+    assert len((await collected(shelf)).items) == 1
     assert await shelf.store.missing([*await needed(shelf, plain), index, manifest, config, layer]) == []
 
 
@@ -217,7 +217,7 @@ async def test_what_is_no_file_in_a_manifests_place_counts_as_absent(
         os.mkfifo(shelf.file(ref.descriptor))
     else:
         shelf.file(ref.descriptor).symlink_to(tmp_path / "elsewhere")
-    assert len((await collected(shelf)).doomed) == 2
+    assert len((await collected(shelf)).items) == 2
     assert os.path.lexists(shelf.file(ref.descriptor))
 
 
@@ -269,7 +269,7 @@ async def test_an_image_that_was_used_after_the_plan_stays(shelf: Shelf, change:
     ref = await image(shelf, "one", b"layer", used=10 * DAY)
     before = blobs(shelf)
     plan = await shelf.store.plan_gc(Retention(max_age_s=DAY))
-    assert len(plan.doomed) == 4
+    assert len(plan.items) == 4
     if change == "used":
         shelf.store.refs.touch(ref.name)
     elif change == "pinned":
@@ -285,7 +285,7 @@ async def test_a_reference_recorded_after_the_plan_keeps_its_blobs(shelf: Shelf)
     ref = await image(shelf, "one", b"layer")
     await shelf.store.forget(ref.name)
     plan = await shelf.store.plan_gc(Retention())
-    assert len(plan.doomed) == 3
+    assert len(plan.items) == 3
     await shelf.record(ref)
     assert await shelf.store.gc(plan) == ()
     assert await shelf.store.missing(await needed(shelf, ref)) == []
@@ -311,7 +311,7 @@ async def test_foreign_files_among_the_blobs_stay(shelf: Shelf, tmp_path: Path) 
     (directory / ("Z" * 64)).write_text("no digest")
     os.mkfifo(directory / ("2" * 64))
     before = sorted(os.listdir(directory))
-    assert (await collected(shelf)).doomed == ()
+    assert (await collected(shelf)).items == ()
     assert sorted(os.listdir(directory)) == before
 
 
@@ -327,7 +327,7 @@ async def test_nothing_is_deleted_through_a_link_out_of_the_store(shelf: Shelf, 
         link.symlink_to(outside)
         os.utime(link, (0, 0), follow_symlinks=False)
     again = Shelf(shelf.path)
-    assert (await collected(again)).doomed == ()
+    assert (await collected(again)).items == ()
     again.store.close()
     assert len(os.listdir(outside)) == 4
 
@@ -345,7 +345,7 @@ async def test_files_that_are_no_markers_leases_or_references_stay_and_stop_noth
         (shelf.path / directory / "notes").mkdir()
     before = set(shelf.path.rglob("*"))
     again = Shelf(shelf.path)
-    assert (await collected(again)).doomed == ()
+    assert (await collected(again)).items == ()
     again.store.close()
     assert before <= set(shelf.path.rglob("*"))
 
@@ -379,7 +379,7 @@ async def test_an_unfinished_blob_stays_for_a_day(shelf: Shelf) -> None:
     age(young, 23)
     age(old, 25)
     plan = await collected(shelf)
-    assert [(item.kind, item.name, item.size) for item in plan.doomed] == [("ingest", f"sha256:{old.name}", 1000)]
+    assert [(item.kind, item.name, item.size) for item in plan.items] == [("ingest", f"sha256:{old.name}", 1000)]
     assert os.listdir(shelf.path / "ingest") == [young.name]
 
 
@@ -387,11 +387,11 @@ async def test_an_unfinished_blob_that_is_gone_on_with_stays_however_old(shelf: 
     directory = await partial(shelf, bytes(1000))
     age(directory, 25)
     plan = await shelf.store.plan_gc(Retention())
-    assert len(plan.doomed) == 1
+    assert len(plan.items) == 1
     ingest = await shelf.begin(shelf.describe(bytes(1000)))
     assert ingest is not None
     age(directory, 25)
-    assert (await shelf.store.plan_gc(Retention())).doomed == ()
+    assert (await shelf.store.plan_gc(Retention())).items == ()
     assert await shelf.store.gc(plan) == ()
     await ingest.commit(shelf.feed(ingest, bytes(1000)).proof())
 
@@ -417,7 +417,7 @@ async def test_what_a_kill_after_the_rename_leaves_goes(shelf: Shelf) -> None:
     (directory / "lock").touch()
     (directory / "state").touch()
     plan = await collected(shelf)
-    assert [item.why for item in plan.doomed] == ["a rest of one that is done"]
+    assert [item.why for item in plan.items] == ["a rest of one that is done"]
     assert os.listdir(shelf.path / "ingest") == []
 
 
@@ -430,7 +430,7 @@ async def test_markers_go_with_their_blobs_and_those_of_no_blob_go_too(shelf: Sh
     again = Shelf(shelf.path)
     try:
         plan = await again.store.plan_gc(Retention())
-        assert {item.kind for item in plan.doomed} == {"blob", "marker"}
+        assert {item.kind for item in plan.items} == {"blob", "marker"}
         await again.store.gc(plan)
     finally:
         again.store.close()
@@ -490,7 +490,7 @@ async def test_a_blob_too_large_for_a_document_stops_no_gc_when_an_index_calls_i
     top = await index_of(shelf, plain.descriptor, large)
     ref = StoredImage("registry.test/a:1", top, {"linux/amd64": plain.descriptor}, "2023-11-14T22:13:20Z")
     await shelf.record(ref)
-    assert [item.name for item in (await collected(shelf)).doomed] == [str(Digest.of(b"{}"))]
+    assert [item.name for item in (await collected(shelf)).items] == [str(Digest.of(b"{}"))]
     assert shelf.store.holds(large)
 
 
@@ -526,5 +526,5 @@ async def test_an_index_cannot_make_another_images_blobs_larger(shelf: Shelf) ->
     needed = Descriptor(mediatype.OCI_LAYER, Digest.of(b"needed"), 1 << 60)
     top = await index_of(shelf, needed)
     await shelf.record(StoredImage("registry.test/a:1", top, {}, "2023-11-14T22:13:20Z"))
-    assert (await collected(shelf, Retention(max_size=1 << 20))).doomed == ()
+    assert (await collected(shelf, Retention(max_size=1 << 20))).items == ()
     assert (await shelf.store.usage()).total.size < 1 << 20

@@ -71,7 +71,7 @@ async def test_a_leased_blob_stays_and_goes_when_the_lease_has_ended(shelf: Shel
 async def test_a_blob_that_comes_under_a_lease_stays_though_the_plan_is_older(shelf: Shelf) -> None:
     blob = await shelf.put(b"content")
     plan = await shelf.store.plan_gc(Retention())
-    assert [item.name for item in plan.doomed] == [str(blob.digest)]
+    assert [item.name for item in plan.items] == [str(blob.digest)]
     async with shelf.store.lease([blob]):
         assert await shelf.store.gc(plan) == ()
         assert shelf.store.holds(blob)

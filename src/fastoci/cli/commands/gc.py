@@ -58,7 +58,7 @@ def gc(
     async def work() -> tuple[GcPlan, Sequence[GcItem]]:
         async with options.existing(store) as engine:
             plan = await engine.plan_gc(retention)
-            return plan, plan.doomed if dry_run else await engine.gc(plan)
+            return plan, plan.items if dry_run else await engine.gc(plan)
 
     plan, gone = run.run(work())
     for item in gone:

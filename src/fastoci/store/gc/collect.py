@@ -60,7 +60,7 @@ class GcPlan:
     size is bounded.
     """
 
-    doomed: tuple[GcItem, ...]
+    items: tuple[GcItem, ...]
     kept_blobs: int
     kept_size: int
     stamps: Mapping[str, Stamp] = field(repr=False, hash=False)  # of the references' files that were read, by path
@@ -68,10 +68,10 @@ class GcPlan:
     @property
     def size(self) -> int:
         """Bytes that are freed."""
-        return sum(item.size for item in self.doomed)
+        return sum(item.size for item in self.items)
 
     def __str__(self) -> str:
-        lines = [f"{item.kind} {item.name} {item.size} ({item.why})" for item in self.doomed]
+        lines = [f"{item.kind} {item.name} {item.size} ({item.why})" for item in self.items]
         return "\n".join([*lines, f"{self.size} bytes go, {self.kept_size} in {self.kept_blobs} blobs stay"])
 
 
@@ -96,20 +96,20 @@ def plan(
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
     gate.read(living=True)
-    doomed = [GcItem("ref", root.image.name, 0, why) for root, why in going]
+    items = [GcItem("ref", root.image.name, 0, why) for root, why in going]
     kept_blobs = 0
     for algorithm, digest in _blobs(paths, check):
         if digest in marks.sizes or digest in gate.leased:
             kept_blobs += 1
         elif (size := _size(paths, algorithm, digest)) is not None:
             why = "only in images that go" if digest in dropped else "in no image"
-            doomed.append(GcItem("blob", f"{algorithm}:{digest.hex()}", size, why))
-    doomed += [GcItem("ingest", name, size, why) for name, size, why in stale.stale_ingests(paths, boot_id(), now)]
-    doomed += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
+            items.append(GcItem("blob", f"{algorithm}:{digest.hex()}", size, why))
+    items += [GcItem("ingest", name, size, why) for name, size, why in stale.stale_ingests(paths, boot_id(), now)]
+    items += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
     settled = int(now * 1e9) - _SETTLED_NS
     stamps = {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
-    _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(doomed), kept_blobs)
-    return GcPlan(tuple(doomed), kept_blobs, marks.total, stamps)
+    _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(items), kept_blobs)
+    return GcPlan(tuple(items), kept_blobs, marks.total, stamps)
 
 
 def execute(
@@ -123,14 +123,14 @@ def execute(
     """
     with collecting(paths) as gate:
         gate.drop_dead_leases()
-        gone = [item for item in plan.doomed if item.kind == "ref" and _forget(paths, item, plan)]
+        gone = [item for item in plan.items if item.kind == "ref" and _forget(paths, item, plan)]
         marks = Marks(paths, limit=limit, check=check)
         marks.follow(foreign(paths), strict=True)
         for root in _roots(paths, check, known=plan.stamps):
             marks.follow(tops_of(root.image))
         gate.leased.update(marks.sizes)
-        gone += _sweep(paths, unsynced, gate, [item for item in plan.doomed if item.kind == "blob"], check)
-        gone += [item for item in plan.doomed if _tidy(paths, item)]
+        gone += _sweep(paths, unsynced, gate, [item for item in plan.items if item.kind == "blob"], check)
+        gone += [item for item in plan.items if _tidy(paths, item)]
         gate.drop_dead_leases()
     for item in gone:
         _LOG.debug("%s: deleted %s %s, %s", paths.root, item.kind, item.name, item.why)
