@@ -25,6 +25,7 @@ DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+LOST_AND_FOUND: Final = "lost+found"  # of the file system itself, in the root of a new one
 PIPE_S: Final = 5.0  # that a pipe may take to bring a configuration file
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole

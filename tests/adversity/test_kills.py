@@ -151,15 +151,19 @@ def test_the_same_command_after_a_kill_at_any_instant_ends_well_with_the_right_t
     assert harness.finish() == []
     whole_s = time.monotonic() - began
     killed = there = 0
-    for number in range(ROOTFS_INSTANTS):
+    for number in range(4 * ROOTFS_INSTANTS):
+        if killed == ROOTFS_INSTANTS:
+            break
         harness.clear()
         process = subprocess.Popen(
             harness.command(), env=harness.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         time.sleep(whole_s * draw.uniform(0.3, 1.0))
         process.kill()
-        killed += process.wait(20) == -signal.SIGKILL
-        there += harness.tree.exists()
+        is_killed = process.wait(20) == -signal.SIGKILL
+        killed += is_killed
+        whole_s *= 1 if is_killed else 0.95  # the machine has become faster
+        there += is_killed and any(path.name != "lost+found" for path in harness.tree.glob("[!.]*"))
         assert harness.wrongs() + harness.finish() == [], f"seed {SEED}, kill {number}"
-    print(f"seed {SEED}: {killed} of {ROOTFS_INSTANTS} killed in time, a tree was there after {there}")
-    assert killed > 0
+    print(f"seed {SEED}: {killed} kills, files of a tree were there after {there}")
+    assert killed == ROOTFS_INSTANTS

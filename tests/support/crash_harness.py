@@ -113,10 +113,8 @@ class CrashHarness:
     def _wrong_tree(self) -> list[str]:
         if not self.tree.exists():
             return []
-        return [
-            f"tree: {line}"
-            for line in differences(TREE, [node for node in listing(self.tree) if node.path != "lost+found"])
-        ]
+        found = [node for node in listing(self.tree) if node.path != "lost+found"]
+        return [f"tree: {line}" for line in differences(TREE, found, owners=os.geteuid() == 0)]
 
     def incomplete(self) -> list[str]:
         """What is wrong after a pull that says it is done."""

@@ -6,19 +6,22 @@ import asyncio
 import json
 import os
 import shutil
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import fastoci
 from fastoci import _extract
-from fastoci.errors import RootfsOccupiedError
+from fastoci.errors import RootfsOccupiedError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.testing.layers import Entry, directory, tar
 from fastoci.unpack import marker
 from fastoci.unpack.marker import Contents
 from fastoci.unpack.rootfs import Rootfs
 from support import disks
+from support.attacker import Attacker, scene
 from support.scratch import opened
 
 ONE, OTHER = Contents(Digest.of(b"one"), owners=True), Contents(Digest.of(b"other"), owners=True)
@@ -195,3 +198,58 @@ def test_a_killed_publish_has_left_a_mode_that_the_next_run_sets(tmp_path: Path,
     (tmp_path / "root").chmod(mode | 0o200)
     assert Rootfs.find(tmp_path / "root", ONE)
     assert (tmp_path / "root").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_takes_the_place_of_an_old_tree_meanwhile_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    monkeypatch.setattr(marker, "boot_id", lambda: str(uuid.uuid4()))
+    root = tmp_path / "root"
+    unpack(root)
+    rootfs = Rootfs.begin(root, ONE)
+    rootfs._target.look()
+    root.rename(tmp_path / "old")
+    (root / "mine").mkdir(parents=True)
+    if is_taken:  # after it was taken away, and before it is put back
+        rename = os.rename
+
+        def rename_and_take(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+            rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+            monkeypatch.setattr(os, "rename", rename)
+            (root / "theirs").mkdir(parents=True)
+
+        monkeypatch.setattr(os, "rename", rename_and_take)
+    with pytest.raises(FileExistsError):
+        rootfs._set_aside()
+    rootfs.discard()
+    kept = [path for path in tmp_path.glob("root*") if (path / "mine").is_dir()]
+    assert len(kept) == 1
+    assert (kept[0] == root) is not is_taken
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["sticky", "theirs"])
+def test_another_user_who_acts_while_a_tree_is_replaced_leads_nothing_elsewhere(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marker, "boot_id", lambda: str(uuid.uuid4()))
+    replaced = 0
+
+    def attempt(target: Path) -> None:
+        nonlocal replaced
+        with suppress(StoreError):
+            Rootfs.find(target, ONE)
+            rootfs = Rootfs.begin(target, ONE)
+            replaced += rootfs.replaces
+            rootfs.publish()
+
+    with scene(kind) as at:
+
+        def prepare() -> None:
+            with suppress(StoreError):
+                unpack(at.target)
+
+        assert Attacker(at).between(attempt, prepare=prepare) > 100
+    assert replaced > 50

@@ -13,6 +13,7 @@ from fastoci.errors import RootfsOccupiedError, StoreBusyError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.unpack import marker
 from fastoci.unpack.marker import Contents
+from fastoci.unpack.move import move
 from fastoci.unpack.rootfs import Rootfs
 from fastoci.unpack.staging import Staging
 from support import disks
@@ -97,7 +98,7 @@ def test_what_a_killed_move_left_is_removed_and_other_names_are_not(target: Path
     rootfs._staging.begin_move(["etc", "usr"])
     for name in ["etc", "usr"][:moved]:
         with opened(target) as fd:
-            os.rename(name, name, src_dir_fd=rootfs.fd, dst_dir_fd=fd)
+            move(name, rootfs.fd, fd)
     for fd in (rootfs.fd, rootfs._staging._lock, rootfs._staging.fd):  # as the kernel does it for a dead process
         os.close(fd)
     rootfs._target.close()
@@ -105,6 +106,22 @@ def test_what_a_killed_move_left_is_removed_and_other_names_are_not(target: Path
     with pytest.raises(RootfsOccupiedError):
         Rootfs.find(target, ONE)
     (target / "mine").rmdir()
+    assert not Rootfs.find(target, ONE)
+    assert set(os.listdir(target)) <= {"lost+found"}
+
+
+def test_what_is_left_of_a_move_is_removed_by_the_run_that_can(target: Path) -> None:
+    """A file system that somebody mounted on a directory of the tree is in the way."""
+    rootfs = Rootfs.begin(target, ONE)
+    fill(rootfs)
+    rootfs._staging.begin_move(["etc", "usr"])
+    for name in ("etc", "usr"):
+        move(name, rootfs.fd, rootfs._target.fd)
+    with disks.mounted(target / "usr", "-t", "tmpfs", "none"):
+        rootfs._target.undo_move(rootfs._staging)
+        rootfs.discard()
+        with pytest.raises(RootfsOccupiedError):
+            Rootfs.find(target, ONE)
     assert not Rootfs.find(target, ONE)
     assert set(os.listdir(target)) <= {"lost+found"}
 
@@ -130,8 +147,9 @@ def test_a_tree_takes_the_place_of_an_empty_lost_and_found(target: Path) -> None
 
 def test_while_one_process_unpacks_into_it_another_is_refused(target: Path) -> None:
     rootfs = Rootfs.begin(target, ONE)
-    with pytest.raises(StoreBusyError, match="another process unpacks into it"):
-        Rootfs.begin(target, ONE)
+    for attempt in (Rootfs.find, Rootfs.begin):
+        with pytest.raises(StoreBusyError, match="another process unpacks into it"):
+            attempt(target, ONE)
     fill(rootfs)
     rootfs.publish()
     assert Rootfs.find(target, ONE)

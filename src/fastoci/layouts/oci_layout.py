@@ -113,7 +113,7 @@ def _locked(root: int, target: Path) -> Iterator[None]:
 
 
 def _demand_layout_or_nothing(root: int, target: Path) -> None:
-    names = set(os.listdir(root)) - {"lost+found", _LOCK, _UNFINISHED}
+    names = set(os.listdir(root)) - {files.LOST_AND_FOUND, _LOCK, _UNFINISHED}
     if names and "oci-layout" not in names:
         raise StoreError(f"{target} is neither empty nor an OCI layout", path=str(target))
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from fastoci import _extract
+from fastoci import _extract, files
 from fastoci.boot import boot_id
 from fastoci.errors import FastociError
 from fastoci.image.digest import Digest
@@ -34,7 +34,6 @@ _LOG: Final = logging.getLogger(__name__)
 _NAMES: Final = ("trusted.fastoci.rootfs", "user.fastoci.rootfs")
 # What a file system says that has no extended attributes, or none for this user.
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS})
-LOST_AND_FOUND: Final = "lost+found"  # of the file system itself, in the root of a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +132,5 @@ def _is_ours(fd: int) -> bool:
         return False
     with os.scandir(fd) as entries:
         return all(
-            entry.stat(follow_symlinks=False).st_uid == user for entry in entries if entry.name != LOST_AND_FOUND
+            entry.stat(follow_symlinks=False).st_uid == user for entry in entries if entry.name != files.LOST_AND_FOUND
         )

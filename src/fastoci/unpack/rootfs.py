@@ -20,7 +20,7 @@ from typing import Final
 from fastoci import _extract, files, path_walk
 from fastoci.errors import StoreError
 from fastoci.unpack import marker, move
-from fastoci.unpack.marker import LOST_AND_FOUND, Contents
+from fastoci.unpack.marker import Contents
 from fastoci.unpack.staging import PRIVATE, Staging, make_plain
 from fastoci.unpack.target import Target, occupied
 
@@ -59,6 +59,7 @@ class Rootfs:
         try:
             with ExitStack() as undo:
                 held = undo.enter_context(closing(Target.open(target, stop=stop, make=0o755)))
+                held.demand_alone()
                 replaces = held.held(contents) is not None
                 own = Staging.make(held.area, held.name)
                 undo.callback(own.remove)
@@ -76,10 +77,11 @@ class Rootfs:
         Its files are not looked at.
 
         Raises:
-            RootfsOccupiedError, StoreError: as ``begin``.
+            RootfsOccupiedError, StoreBusyError, StoreError: as ``begin``.
         """
         try:
             with closing(Target.open(target, stop=stop)) as held:
+                held.demand_alone()
                 found = held.held(contents)
                 if found is None or not found.is_trusted:
                     return False
@@ -190,8 +192,8 @@ class Rootfs:
         if (held := target.held(self._contents)) is not None and held.is_trusted:
             return
         info = os.fstat(self.fd)
-        old, new = target.names(), sorted(os.listdir(self.fd), key=lambda name: name != LOST_AND_FOUND)
-        self._staging.begin_move((old | set(new)) - {LOST_AND_FOUND})
+        old, new = target.names(), sorted(os.listdir(self.fd), key=lambda name: name != files.LOST_AND_FOUND)
+        self._staging.begin_move((old | set(new)) - {files.LOST_AND_FOUND})
         try:
             marker.clear(root)
             aside = self._staging.make_directory(_OLD, PRIVATE)

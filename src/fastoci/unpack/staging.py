@@ -141,14 +141,17 @@ class Staging:
     def remove(self, *, within: float | None = None, stop: _extract.Stop | None = None) -> str:
         """Remove all that is in it, and the directory if it still has its name; lets go of it.
 
+        A move that did not end, and was not undone, keeps it as it is.
+
         Returns:
             its name, when something stays.
         """
         left = self.name
         until = None if within is None else time.monotonic() + within
         with suppress(OSError):
-            failed = 0
-            for name in set(os.listdir(self.fd)) - {_LOCK}:
+            held = set(os.listdir(self.fd)) - {_LOCK}
+            failed = int(_MOVING in held)
+            for name in held if not failed else ():
                 rest = None if until is None else max(0.0, until - time.monotonic())
                 failed |= _extract.remove_tree(self.fd, os.fsencode(name), within=rest, stop=stop)
             if not failed:  # else the lock stays: it says that this is ours

@@ -17,7 +17,7 @@ from pathlib import Path
 from fastoci import _extract, files, path_walk
 from fastoci.errors import RootfsOccupiedError, StoreBusyError
 from fastoci.unpack import marker, staging
-from fastoci.unpack.marker import LOST_AND_FOUND, Contents, Marker
+from fastoci.unpack.marker import Contents, Marker
 from fastoci.unpack.staging import Staging
 
 
@@ -86,7 +86,7 @@ class Target:
         """What is in the directory, but for ``lost+found`` and what is being unpacked there."""
         if self.fd < 0:
             return set()
-        return set(os.listdir(self.fd)) - {LOST_AND_FOUND} - set(staging.names(self.fd, self.name))
+        return set(os.listdir(self.fd)) - {files.LOST_AND_FOUND} - set(staging.names(self.fd, self.name))
 
     def held(self, contents: Contents | None) -> Marker | None:
         """The marker of a finished tree with these contents; None when nothing is there.
@@ -104,14 +104,14 @@ class Target:
             raise RootfsOccupiedError(text, path=str(self.path), held=str(held.contents.manifest))
         return held
 
-    def demand_alone(self, own: Staging) -> None:
+    def demand_alone(self, own: Staging | None = None) -> None:
         """Refuse to unpack into a directory that another process unpacks into.
 
         Raises:
             StoreBusyError: there is such a process. Of two that begin at once, perhaps each is told so.
         """
         for name in staging.names(self.fd, self.name) if self.is_inside else ():
-            if name == own.name:
+            if own is not None and name == own.name:
                 continue
             left = Staging.abandoned(self.fd, name)
             if left is None:
@@ -119,18 +119,21 @@ class Target:
             left.remove(stop=self._stop)
 
     def undo_move(self, left: Staging) -> None:
-        """Remove from the directory what was being moved there."""
-        if names := left.moving():
-            marker.clear(self.fd)
-            for name in names:
-                _extract.remove_tree(self.fd, os.fsencode(name), stop=self._stop)
+        """Remove from the directory what was being moved there; when some of it stays, the next unpack goes on."""
+        if not (names := left.moving()):
+            return
+        marker.clear(self.fd)
+        if not any([_extract.remove_tree(self.fd, os.fsencode(name), stop=self._stop) for name in names]):
+            left.end_move()
 
     def _remove_abandoned(self) -> None:
         """Remove the private directories of unpacks whose process is gone, in the directory and beside it."""
         if self.fd >= 0:
             for left in staging.abandoned(self.fd, self.name):
-                self.undo_move(left)
-                left.remove(stop=self._stop)
+                try:
+                    self.undo_move(left)
+                finally:
+                    left.remove(stop=self._stop)
         with suppress(OSError):  # a directory that may not be listed
             for left in staging.abandoned(self.parent, self.name):
                 left.remove(stop=self._stop)
@@ -141,7 +144,9 @@ class Target:
             return False
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=self.parent, effective_ids=True):
             return True
-        return LOST_AND_FOUND in os.listdir(self.fd) or _extract.is_mount_point(self.parent, os.fsencode(self.name))
+        return files.LOST_AND_FOUND in os.listdir(self.fd) or _extract.is_mount_point(
+            self.parent, os.fsencode(self.name)
+        )
 
 
 def occupied(path: Path) -> RootfsOccupiedError:
