@@ -23,6 +23,7 @@ from typing import Protocol
 
 import hypothesis
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
 
 from support import wait_watchdog
 from support.loop_watchdog import LIMIT_S, Watchdog
@@ -246,9 +247,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """With ``-n``, tests that share what is dear to set up have one worker."""
-    return Scheduling(config)
+    return Scheduling(config, log)
 
 
 @pytest.fixture
