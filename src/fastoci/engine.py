@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
-from fastoci.errors import BlobNotFoundError, StoreError
-from fastoci.events import Event, Observer, Warned
+from fastoci.errors import StoreError
+from fastoci.events import Observer, Warned, Watch
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
@@ -25,6 +25,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, load_image
+from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.record import record
@@ -35,6 +36,7 @@ from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
+from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
 from fastoci.store.store import Store
 from fastoci.store.usage import Usage
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from fastoci.registry.options import RegistryOptions
 
 StrPath = str | os.PathLike[str]
+Policy = Literal["always", "missing", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Engine:
         self._options = registry
         self._limits = limits or Limits()
         self._additional = [path_walk.absolute(each) for each in additional]
-        self._watch = _Watch(observer)
+        self._watch = Watch(observer)
         self._observer: Observer = (lambda event: None) if observer is None else self._watch
         self._parts: _Parts | None = None
         self._registry: Registry | None = None
@@ -157,22 +160,29 @@ class Engine:
         platform: str | None = None,
         rootfs: StrPath | None = None,
         same_owner: bool | None = None,
+        policy: Policy = "always",
     ) -> Image:
         """Bring an image into the store; what is there already is not fetched.
 
         Args:
-            reference: as ``docker pull`` takes it.
+            reference: as ``docker pull`` takes it; with ``policy`` "never" as ``image`` takes it.
             platform: ``os/arch[/variant]``, or one of both; this machine's by default.
             rootfs: unpack there too, unless the image is there, finished; must not exist or be an empty directory.
             same_owner: give files to the owners that layers name; by default as root only.
+            policy: whether the registry is asked: "missing" is when the store does not have the image whole.
         Raises:
             RootfsOccupiedError: something else is at ``rootfs``.
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         parts = self._open
-        parsed = Reference.parse(reference)
         target = None if rootfs is None else path_walk.absolute(rootfs)
         wanted = None if platform is None else Platform.parse(platform)
+        if policy != "always":
+            found = partial(find_one, parts.store, reference)
+            job = StoredPull(parts.context, reference, platform=wanted, rootfs=target, same_owner=same_owner)
+            if (image := await job.run(found, strict=policy == "never")) is not None:
+                return image
+        parsed = Reference.parse(reference)
         repository = await self._repository(parsed, image=reference)
         self._pulls += 1
         try:
@@ -285,13 +295,14 @@ class Engine:
         blob, _ = await store.find(_checked(digest))
         return await read_document(store, blob, self._limits, what="blob")
 
-    async def images(self) -> tuple[StoredImage, ...]:
-        """The images in the store, by name. A reference's file that cannot be read is a ``Warned`` event.
+    async def images(self, references: Sequence[str] = ()) -> tuple[StoredImage, ...]:
+        """The images in the store, all by default. A reference's file that cannot be read is a ``Warned`` event.
 
         Raises:
+            BlobNotFoundError: the store has no such reference.
             StoreError: the disk refused.
         """
-        found, broken = await maintenance.images(self._open.store)
+        found, broken = await maintenance.images(self._open.store, references)
         for error in broken:
             self._observer(Warned("", str(error)))
         return found
@@ -299,12 +310,16 @@ class Engine:
     async def image(self, reference: str, *, platform: str | None = None) -> Image:
         """An image from the store alone.
 
+        Args:
+            reference: its name, ``NAME@DIGEST``, its digest, or the first digits of that; so by all methods below.
         Raises:
             BlobNotFoundError: the store has no such reference, or lost a part of it.
+            AmbiguousReferenceError: a digest's first digits are those of several images; so by all methods below.
             IntegrityError: the manifest or config is damaged.
             PlatformError: it was not pulled for ``platform``.
         """
-        return await load_image(self._open.context, reference, platform)
+        parts, wanted = self._open, None if platform is None else Platform.parse(platform)
+        return await load_image(parts.context, await find_one(parts.store, reference), wanted, asked=reference)
 
     async def usage(self) -> Usage:
         """How much disk is used, and for whom.
@@ -388,15 +403,13 @@ class Engine:
         return deleted
 
     async def remove(self, reference: str) -> None:
-        """Forget an image's name; what only it needs is deleted by the next ``gc``.
+        """Forget an image's name, by its digest all in one repository; the next ``gc`` deletes what only it needs.
 
         Raises:
             BlobNotFoundError: the store has no such reference.
+            AmbiguousReferenceError: the digest has names in several repositories; so by ``pin``.
         """
-        name = str(Reference.parse(reference))
-        if not await self._open.store.forget(name):
-            raise BlobNotFoundError(f"the store has no reference {name}", path=str(self.store_path))
-        await self._open.store.update_index()
+        await maintenance.remove(self._open.store, reference)
 
     async def pin(self, reference: str, pinned: bool = True) -> None:
         """Protect an image from ``gc``, or let ``gc`` remove it again.
@@ -404,7 +417,7 @@ class Engine:
         Raises:
             BlobNotFoundError: the store has no such reference.
         """
-        await self._open.store.pin(str(Reference.parse(reference)), pinned)
+        await maintenance.pin(self._open.store, reference, pinned)
 
     async def _repository(self, reference: Reference, *, image: str = "") -> Repository:
         return (await self._open_registry()).repository(reference, image=image or str(reference))
@@ -420,28 +433,6 @@ class Engine:
                 client = await open_registry(self._options or RegistryOptions(), self._limits, self._observer)
                 self._registry = await parts.registries.enter_async_context(client)
         return self._registry
-
-
-class _Watch:
-    """An observer that may raise: it is not called from then on, and ``check`` raises why."""
-
-    def __init__(self, observer: Observer | None) -> None:
-        self._observer = observer
-        self._error: Exception | None = None
-
-    def __call__(self, event: Event) -> None:
-        if self._observer is not None and self._error is None:
-            try:
-                self._observer(event)
-            except Exception as error:
-                self._error = error
-                _LOG.exception("the observer raised: it is not called again")
-
-    def check(self) -> None:
-        """Raise what the observer raised, once."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise RuntimeError(f"the observer raised {type(error).__name__}: {error}") from error
 
 
 def _checked(digest: Digest) -> Digest:

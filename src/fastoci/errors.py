@@ -5,6 +5,7 @@
     FastociError
       FormatError                 these bytes are not what their type says
         ReferenceSyntaxError        a reference does not parse
+          AmbiguousReferenceError     several images of the store are meant   .candidates
         ConfigError                 a file that configures this, or what a variable says, cannot be used
       UnsupportedError            well formed, but nothing here can act on it
         PlatformError               the index holds no such platform
@@ -110,6 +111,14 @@ class ReferenceSyntaxError(FormatError):
     """A reference, digest or platform does not parse."""
 
     exit_code = 2
+
+
+class AmbiguousReferenceError(ReferenceSyntaxError):
+    """What was asked for could be several images of the store; ``candidates`` are their names or digests."""
+
+    def __init__(self, message: str, *, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.candidates = candidates
 
 
 class ConfigError(FormatError):

@@ -6,6 +6,7 @@ times are seconds of ``time.monotonic``. ``image`` is the reference as it was as
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -249,3 +250,25 @@ class Observer(Protocol):
 
     def __call__(self, event: Event, /) -> object:
         """Take note of one event."""
+
+
+class Watch:
+    """An observer that may raise: it is not called from then on, and ``check`` raises why."""
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._observer is not None and self._error is None:
+            try:
+                self._observer(event)
+            except Exception as error:
+                self._error = error
+                logging.getLogger(__name__).exception("the observer raised: it is not called again")
+
+    def check(self) -> None:
+        """Raise what the observer raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise RuntimeError(f"the observer raised {type(error).__name__}: {error}") from error

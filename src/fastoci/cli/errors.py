@@ -20,6 +20,7 @@ _OF_PROXIES: Final = frozenset({403, 502, 503, 504})  # what proxies say of them
 
 # The first class that matches holds.
 _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
+    (errors.AmbiguousReferenceError, "write more digits, or the name: `fastoci ls` shows both"),
     (
         errors.ReferenceSyntaxError,
         "references are [HOST[:PORT]/]NAME[:TAG][@sha256:HEX], platforms OS/ARCH[/VARIANT]",

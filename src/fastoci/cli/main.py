@@ -11,7 +11,23 @@ import sys
 import click
 
 from fastoci.cli import config_file, environment, errors, log_options, sections, standard_streams
-from fastoci.cli.commands import apply, df, gc, info, inspect, login, logout, ls, pin, pull, repair, rm, verify, view
+from fastoci.cli.commands import (
+    apply,
+    df,
+    gc,
+    info,
+    inspect,
+    login,
+    logout,
+    ls,
+    pin,
+    pull,
+    repair,
+    rm,
+    unpack,
+    verify,
+    view,
+)
 from fastoci.cli.signals import Signals, Stopped
 
 _EXIT_CODES = """\b
@@ -44,6 +60,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         pull.pull,
         ls.ls,
         inspect.inspect,
+        unpack.unpack,
         apply.apply,
         view.view,
         rm.rm,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from fastoci import path_walk
-from fastoci.errors import FormatError, PlatformError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, UnsupportedError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -15,6 +15,7 @@ from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, WholeImage
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, contents, read_config
@@ -32,9 +33,16 @@ class Image:
     """
 
     def __init__(
-        self, context: PullContext, resolved: Resolved, config: ImageConfig | None, source: BlobSource | None = None
+        self,
+        context: PullContext,
+        resolved: Resolved,
+        config: ImageConfig | None,
+        source: BlobSource | None = None,
+        *,
+        asked: str = "",
     ) -> None:
         self._context = context
+        self._asked = asked or str(resolved.reference)  # in events and errors
         self._resolved = resolved
         self._source = source  # of blobs that are damaged in the store; None when no registry may be asked
         self.config = config
@@ -89,6 +97,17 @@ class Image:
         async with self._context.store.keep(self._parts, name=str(self.reference)):
             await self._context.unpack(self._resolved, self.config, target, tree, mending=self._mending())
 
+    async def check(self) -> None:
+        """Hold the store against what the image needs, and note that the image is used.
+
+        Raises:
+            BlobNotFoundError: a part of it is not there.
+        """
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
+            if missing := await self._context.store.missing(self._parts):
+                text = f"the store lacks {len(missing)} blobs of {self.reference}, as {missing[0].digest}"
+                raise BlobNotFoundError(text, path=str(missing[0].digest))
+
     async def export(self, directory: str | os.PathLike[str]) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
 
@@ -107,35 +126,35 @@ class Image:
             await self._context.stored.put(sink, [image], self._mending())
 
     def _mending(self) -> Mending:
-        return Mending(str(self.reference), self._source, {self.manifest_descriptor.digest: self.manifest.raw})
+        return Mending(self._asked, self._source, {self.manifest_descriptor.digest: self.manifest.raw})
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
         return (self.manifest_descriptor, *self._resolved.blobs)
 
 
-async def load_image(context: PullContext, reference: str, platform: str | None) -> Image:
+async def load_image(context: PullContext, ref: StoredImage, platform: Platform | None, *, asked: str) -> Image:
     """An image from the store alone.
 
+    Args:
+        asked: what the user called it, in events and errors.
     Raises:
-        BlobNotFoundError: the store has no such reference, or lost a part of it.
+        BlobNotFoundError: the store lost a part of it.
         IntegrityError: the manifest or config is damaged.
         PlatformError: it was not pulled for ``platform``.
     """
-    parsed = Reference.parse(reference)
-    ref = await context.store.image(str(parsed))
     held = list(ref.images.values())
-    chosen = select(held, Platform.host() if platform is None else Platform.parse(platform))
+    chosen = select(held, platform or Platform.host())
     if chosen is None and platform is None and len(held) == 1:
         chosen = held[0]
     if chosen is None:
         names = tuple(ref.images)
-        raise PlatformError(f"{reference} was pulled for {', '.join(names)} only", available=names)
+        raise PlatformError(f"{ref.name} was pulled for {', '.join(names)} only", available=names)
     data = await read_document(context.store, chosen, context.limits)
     manifest = manifest_document.parse(data, chosen.media_type)
     chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))
-    resolved = Resolved(parsed, chain, manifest, chosen.platform)
+    resolved = Resolved(Reference.parse(ref.name), chain, manifest, chosen.platform)
     config = None
     with suppress(FormatError, UnsupportedError):  # as after a pull: ``unpack`` says what is wrong with it
         config = await read_config(context.store, manifest, context.limits)
-    return Image(context, resolved, config)
+    return Image(context, resolved, config, asked=asked)

@@ -6,28 +6,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fastoci.errors import StoreError
+from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.graph import tops_of
-from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import WholeImage
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.jobs.verify import sound
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.graph import Read, descriptor, needed_by, size_of
+from fastoci.store.lookup import find_all, find_names
 from fastoci.store.store import Store
 from fastoci.threads import Check
 
 
-async def images(store: Store) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
-    """All images by name, with their sizes, and what is wrong with the files that are not references.
+async def images(
+    store: Store, references: Sequence[str] = ()
+) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
+    """Images, all by default, with their sizes, and what is wrong with the files that are not references.
 
     Raises:
+        BlobNotFoundError: the store has no such reference.
         StoreError: the disk refused.
     """
 
+    asked = tuple(await find_all(store, references))
+
     def work(read: Read, check: Check) -> tuple[tuple[StoredImage, ...], tuple[StoreError, ...]]:
-        found, broken = store.refs.list(check=check)
+        found, broken = (asked, ()) if references else store.refs.list(check=check)
         return tuple(replace(image, size=size_of(image, read)) for image in found), broken
 
     return await store.walk(work)
@@ -39,14 +44,8 @@ async def export(store: Store, stored: Stored, directory: Path, references: Sequ
     Raises: as ``Engine.export``.
     """
 
-    def work(read: Read, check: Check) -> list[WholeImage]:
-        if references:
-            refs = [store.refs.get(str(Reference.parse(each))) for each in dict.fromkeys(references)]
-        else:
-            refs = list(store.refs.list(check=check)[0])
-        return [_whole_image(ref, sound(read)) for ref in refs]
-
-    found = await store.walk(work)
+    refs = await named_images(store, references)
+    found = await store.walk(lambda read, check: [_whole_image(ref, sound(read)) for ref in refs])
     await stored.put(OciLayout(directory, stored.run_hashing), found, Mending("", None))
     return len(found)
 
@@ -56,11 +55,34 @@ async def named_images(store: Store, references: Sequence[str]) -> Sequence[Stor
 
     Raises:
         BlobNotFoundError: the store has no such reference.
+        AmbiguousReferenceError: a digest's first digits are those of several images.
     """
     if not references:
         return (await store.walk(lambda _, check: store.refs.list(check=check)))[0]
-    names = dict.fromkeys(str(Reference.parse(each)) for each in references)
-    return [await store.image(name) for name in names]
+    return await find_all(store, references)
+
+
+async def remove(store: Store, reference: str) -> None:
+    """Forget an image by its name, or all its names in one repository by its digest.
+
+    Raises:
+        BlobNotFoundError: the store has no such reference.
+        AmbiguousReferenceError: the digest has names in several repositories.
+    """
+    gone = [await store.forget(name) for name in await find_names(store, reference)]
+    if not any(gone):
+        raise BlobNotFoundError(f"the store has no reference {reference}", path=str(store.path))
+    await store.update_index()
+
+
+async def pin(store: Store, reference: str, pinned: bool) -> None:
+    """Pin, or no longer, what ``remove`` would forget.
+
+    Raises:
+        BlobNotFoundError, AmbiguousReferenceError: as ``remove``.
+    """
+    for name in await find_names(store, reference):
+        await store.pin(name, pinned)
 
 
 def _whole_image(ref: StoredImage, read: Read) -> WholeImage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -21,6 +21,7 @@ class PullOptions:
 
     references: tuple[str, ...]
     platform: str | None
+    policy: Literal["always", "missing", "never"]
     store: Path | None
     additional: tuple[Path, ...]
     rootfs: Path | None
@@ -38,6 +39,15 @@ class PullOptions:
 )
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.platform
+@click.option(
+    "--pull",
+    "policy",
+    type=click.Choice(("always", "missing", "never")),
+    default="always",
+    show_default=True,
+    help="When to ask the registry what REF is now: always, when the store does not have the image, or never.",
+)
+@click.option("--offline", "policy", flag_value="never", help="The same as --pull never.")
 @options.store
 @options.additional
 @click.option(
@@ -59,6 +69,7 @@ def pull(asked: PullOptions) -> int:
     fastoci pull redis:7 alpine
     fastoci pull registry.example.com/app@sha256:0d2c... --platform linux/arm64
     fastoci pull 127.0.0.1:5000/app --rootfs ./app --progress log
+    fastoci pull 0d2c4e6f8a10 --offline --oci ./layout
     """
     references = tuple(dict.fromkeys(asked.references))
     if asked.rootfs is not None and len(references) > 1:
@@ -68,11 +79,14 @@ def pull(asked: PullOptions) -> int:
     from fastoci.cli import run
     from fastoci.cli.progress.display import choose
 
-    outcomes: dict[str, str | Exception] = {**_syntax_errors(references, asked.platform)}
+    outcomes: dict[str, str | Exception] = {
+        **_syntax_errors(() if asked.policy == "never" else references, asked.platform)
+    }
     display = choose(asked.progress)
 
     async def work() -> None:
-        engine = Engine(
+        make = options.existing if asked.policy == "never" else Engine
+        engine = make(
             asked.store, registry=asked.registry, limits=asked.limits, additional=asked.additional, observer=display
         )
         async with engine:
@@ -113,7 +127,11 @@ async def _pull_all(
     async def one(reference: str) -> None:
         try:
             image = await engine.pull(
-                reference, platform=asked.platform, rootfs=asked.rootfs, same_owner=asked.same_owner
+                reference,
+                platform=asked.platform,
+                rootfs=asked.rootfs,
+                same_owner=asked.same_owner,
+                policy=asked.policy,
             )
             if asked.oci is not None:
                 async with exporting:

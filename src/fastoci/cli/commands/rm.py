@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -34,11 +35,15 @@ def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
     """
     from fastoci.cli import each, run
 
-    async def find_pinned() -> set[str]:
+    async def find_pinned() -> dict[str, list[str]]:
         async with options.existing(store) as engine:
-            return {image.name for image in await engine.images() if image.pinned}
+            found = {}
+            for reference in references:
+                with suppress(FastociError):  # is told when it is to be removed
+                    found[reference] = [image.name for image in await engine.images([reference]) if image.pinned]
+            return found
 
-    kept = set[str]() if yes else _kept(references, run.run(find_pinned()))
+    kept = set[str]() if yes else _kept(run.run(find_pinned()))
 
     async def work() -> int:
         async with options.existing(store) as engine:
@@ -53,17 +58,12 @@ def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
     return run.run(work())
 
 
-def _kept(references: Iterable[str], pinned: set[str]) -> set[str]:
-    """The references of pinned images that the user, asked on the terminal, does not want to go."""
-    from fastoci import Reference
-
-    kept = set()
-    for reference in dict.fromkeys(references):
-        try:
-            name = str(Reference.parse(reference))
-        except FastociError:
-            continue  # is told when it is to be removed
-        terminal = sys.stdin.isatty()
-        if name in pinned and not (terminal and click.confirm(f"{plain(name)} is pinned: remove it?", err=True)):
-            kept.add(reference)
-    return kept
+def _kept(pinned: Mapping[str, Sequence[str]]) -> set[str]:
+    """The references that the user, asked on the terminal, does not want to go: of pinned names, by reference."""
+    terminal = sys.stdin.isatty()
+    return {
+        reference
+        for reference, names in pinned.items()
+        for name in names
+        if not (terminal and click.confirm(f"{plain(name)} is pinned: remove it?", err=True))
+    }

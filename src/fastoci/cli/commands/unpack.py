@@ -1,0 +1,65 @@
+"""``fastoci unpack``: an image of the store becomes files, and no registry is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import options
+
+if TYPE_CHECKING:
+    from fastoci import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackOptions:
+    """What was asked for."""
+
+    reference: str
+    directory: Path
+    platform: str | None
+    store: Path | None
+    additional: tuple[Path, ...]
+    same_owner: bool | None
+    limits: Limits
+    progress: str
+
+
+@click.command(short_help="Unpack an image of the store into a directory.")
+@click.argument("reference", metavar="REF")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@options.platform
+@options.store
+@options.additional
+@options.same_owner
+@options.limits("unpacked_size", "unpacked_entries", "memory", "durability")
+@options.progress
+@options.gather(UnpackOptions)
+def unpack(asked: UnpackOptions) -> None:
+    """Unpack an image of the store into DIR, new or empty, unless it is there already. No registry is asked.
+
+    REF is a name, NAME@DIGEST, a digest, or its first digits as `fastoci ls` shows them.
+
+    \b
+    fastoci unpack alpine ./alpine
+    fastoci unpack 0d2c4e6f8a10 ./app --platform linux/arm64
+    """
+    from fastoci.cli import run
+    from fastoci.cli.progress.display import choose
+
+    display = choose(asked.progress)
+
+    async def work() -> None:
+        async with options.existing(asked.store, asked.additional, limits=asked.limits, observer=display) as engine:
+            await engine.pull(
+                asked.reference,
+                platform=asked.platform,
+                rootfs=asked.directory,
+                same_owner=asked.same_owner,
+                policy="never",
+            )
+
+    run.run(work(), display)
