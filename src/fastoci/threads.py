@@ -74,9 +74,10 @@ class Executor(ThreadPoolExecutor):
 
         try:
             self.submit(run)
-        except RuntimeError:
+        except RuntimeError as error:
             if self.closed and outcome.cancel():
-                raise
+                text = "the store is closed: an engine and its images are used inside `async with Engine(...)`"
+                raise RuntimeError(text) from error
             # else no further thread could be started: it waits for one of those that are there
         return outcome
 
@@ -113,8 +114,6 @@ class Threads:
             asyncio.CancelledError: it was cancelled, and there is nothing to undo.
             RuntimeError: the threads have ended.
         """
-        if self._executor.closed:
-            raise RuntimeError("the store is closed: an engine and its images are used inside `async with Engine(...)`")
         stopped = threading.Event()
 
         def stoppable() -> T:

@@ -1,4 +1,7 @@
-"""A finished tree says which image it is: it is found again, made anew, or refused, and nothing else passes for one."""
+"""A finished tree says which image it is: it is found again, made anew, or refused, and nothing else passes for one.
+
+Covers: boot.py, unpack/marker.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A directory that cannot be replaced gets its tree inside: mount points, new file systems, parents that are closed."""
+"""A directory that cannot be replaced gets its tree inside: mount points, new file systems, parents that are closed.
+
+Covers: unpack/move.py, unpack/staging.py, unpack/target.py.
+"""
 
 from __future__ import annotations
 
