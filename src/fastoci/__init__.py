@@ -50,6 +50,7 @@ Documents and names::
 Beside a store::
 
     login logout logged_in     credentials for a registry
+    access Access              where an image would be asked for, with which credentials
     info                       versions, and the kernels that run here
     errors                     the tree of all that is raised
     events                     what an observer receives
@@ -86,6 +87,8 @@ if TYPE_CHECKING:
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
     from fastoci.limits import Limits as Limits
+    from fastoci.registry.access import Access as Access
+    from fastoci.registry.access import access as access
     from fastoci.registry.fetch.retry import RetryPolicy as RetryPolicy
     from fastoci.registry.login import logged_in as logged_in
     from fastoci.registry.login import login as login
@@ -104,6 +107,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _EXPORTS = {
+    "Access": "registry.access",
     "Amount": "store.usage",
     "BadBlob": "jobs.verify",
     "BlobSource": "interfaces",
@@ -130,6 +134,7 @@ _EXPORTS = {
     "StoredImage": "image.stored_image",
     "Usage": "store.usage",
     "Verification": "jobs.verify",
+    "access": "registry.access",
     "apply": "shortcuts",
     "errors": "",
     "events": "",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.cli import errors, log
+from fastoci.cli import environment, errors, log
 from fastoci.cli.main import program
 from fastoci.cli.progress.bars import Bars
 from fastoci.cli.progress.display import Json
@@ -90,7 +90,7 @@ def test_a_level_that_is_unknown_is_a_wrong_usage(run: Run) -> None:
 
 
 def test_every_command_takes_the_options_of_the_log() -> None:
-    for command in (program, *program.commands.values()):
+    for command in (program, *environment.commands_of(program)):
         flags = {option for parameter in command.params for option in parameter.opts}
         assert {"--debug", "--log-level"} <= flags, command.name
 

@@ -203,7 +203,13 @@ def test_every_registry_option_has_a_setting(tmp_path: Path) -> None:
 
 def test_the_commands_that_ask_registries_have_the_same_options() -> None:
     only_pull = {option for option in _flags(pull) if option not in _flags(repair)}
-    assert only_pull == {"--platform", "--rootfs", "--oci", "--max-unpacked", "--max-entries", "--max-store-size"}
+    assert only_pull == {"--platform", "--rootfs", "--oci", "--same-owner", "--durability"} | {
+        "--pull",
+        "--offline",
+        "--max-unpacked",
+        "--max-entries",
+        "--max-store-size",
+    }
 
 
 def _flags(command: click.Command) -> set[str]:

@@ -21,6 +21,7 @@ from fastoci.cli import environment, sections
 
 MACHINE: Final = Path("/etc/fastoci/config.toml")
 ENTRIES: Final = "fastoci.cli.config_file"  # where click's context keeps what was read
+NAMED: Final = "fastoci.cli.config_file.named"  # and the file that was named
 _SIZE: Final = 1 << 20  # bytes; a real one has a few hundred
 _COMMON: Final = frozenset({"--store", "--additional-store", "--platform", "--progress"})
 _SECRET: Final = frozenset({"--creds", "--password-stdin"})  # a file that tools pass around is no place for them
@@ -125,14 +126,15 @@ def _option(callback: Any, variable: str | None = None) -> click.Option:
 
 
 def _remember(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    context.meta[f"{ENTRIES}.named"] = path
+    context.meta[NAMED] = path
 
 
 def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     program = context.find_root().command
     if context.resilient_parsing or not isinstance(program, click.Group):
         return
-    entries = load(path or context.meta.get(f"{ENTRIES}.named"), keys_of(program), os.environ)
+    named = context.meta[NAMED] = path or context.meta.get(NAMED)
+    entries = load(named, keys_of(program), os.environ)
     context.meta[ENTRIES] = entries
     context.default_map = {
         str(option.name): _value(option, entries[key], key)

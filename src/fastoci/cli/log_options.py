@@ -6,13 +6,15 @@ from typing import Final
 
 import click
 
+from fastoci.cli import environment
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def add_to(program: click.Group) -> None:
     """Let the program and all its commands take these options. The environment is asked once, by the program."""
     program.params += _options(environment=True)
-    for command in program.commands.values():
+    for command in environment.commands_of(program):
         command.params += _options(environment=False)
 
 

@@ -13,6 +13,7 @@ import click
 from fastoci.cli import config_file, environment, errors, log_options, sections, standard_streams
 from fastoci.cli.commands import (
     apply,
+    config,
     df,
     gc,
     info,
@@ -72,6 +73,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         repair.repair,
         login.login,
         logout.logout,
+        config.config,
         info.info,
     ],
 )

@@ -24,18 +24,19 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
     Raises:
         ConfigError, StoreError: a configuration or auth file is wrong, or one that was named is not there.
     """
-    mirrors = await asyncio.to_thread(_mirrors, options)
+    mirrors = await asyncio.to_thread(mirrors_of, options)
     return Registry(
         mirrors=mirrors,
         proxy=lambda url: proxy_for(url, os.environ),
-        credentials=await asyncio.to_thread(_credentials, options, mirrors),
+        credentials=await asyncio.to_thread(credentials_of, options, mirrors),
         tls_verify=options.tls_verify,
         limits=limits,
         observer=observer,
     )
 
 
-def _mirrors(options: RegistryOptions) -> Mirrors:
+def mirrors_of(options: RegistryOptions) -> Mirrors:
+    """Read the configuration of mirrors and certificates; blocks on the disk. Raises: as ``endpoints.load``."""
     return endpoints.load(
         os.environ,
         os.geteuid(),
@@ -46,7 +47,8 @@ def _mirrors(options: RegistryOptions) -> Mirrors:
     )
 
 
-def _credentials(options: RegistryOptions, mirrors: Mirrors) -> Credentials:
+def credentials_of(options: RegistryOptions, mirrors: Mirrors) -> Credentials:
+    """Read the files of credentials; blocks on the disk. Raises: as ``credentials.load``."""
     providers = options.credential_providers
     return load(
         _path(options.authfile),

@@ -73,12 +73,12 @@ class Credentials:
         Raises:
             CredentialError: a helper or plugin fails; that it knows nothing is not a failure.
         """
-        found, source = await self._find(domain, path, mirror)
+        found, source = await self.explain(domain, path, mirror=mirror)
         _LOG.debug("%s/%s: credentials: %s", domain, path, source)
         return found
 
-    async def _find(self, domain: str, path: str, mirror: bool) -> tuple[Credential | None, str]:
-        """The credential, and who has it, in words."""
+    async def explain(self, domain: str, path: str, *, mirror: bool) -> tuple[Credential | None, str]:
+        """What ``find`` finds, and who has it, in words. Raises: as ``find``."""
         if self._explicit is not None and not mirror:
             return self._explicit, "those that were given for this job"
         for name in self._order:

@@ -1,0 +1,66 @@
+"""Which configuration counts for an image: where it is asked for, and who knows its credentials. Asks no registry.
+
+Secrets are left out: passwords and tokens, the values of headers, what addresses hold of users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fastoci.image.reference import Reference
+from fastoci.registry.config.endpoints import Endpoint, endpoints
+from fastoci.registry.http.urls import redact
+from fastoci.registry.opening import credentials_of, mirrors_of
+from fastoci.registry.options import RegistryOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One server that an image is asked for, and what goes with the requests."""
+
+    url: str
+    repository: str
+    resolves: bool  # is asked for tags
+    pulls: bool  # is asked for blobs, and for manifests by digest
+    verifies: bool  # demands a certificate that an authority signed
+    certificates: tuple[str, ...]  # files of authorities, and of the client
+    headers: tuple[str, ...]  # names
+    user: str | None  # None without credentials
+    source: str  # who has the credentials
+
+
+async def access(reference: str, registry: RegistryOptions | None = None) -> tuple[Access, ...]:
+    """Where an image would be asked for, in the order to ask, by the options and the machine's files.
+
+    Credential helpers are run.
+
+    Raises:
+        ReferenceSyntaxError: it is not a reference.
+        ConfigError, StoreError, DeniedError, CredentialError: as for a pull.
+    """
+    options = registry or RegistryOptions()
+    parsed = Reference.parse(reference)
+    mirrors = await asyncio.to_thread(mirrors_of, options)
+    credentials = await asyncio.to_thread(credentials_of, options, mirrors)
+    found = []
+    for endpoint in endpoints(parsed, mirrors, tls_verify=options.tls_verify):
+        held, source = await credentials.explain(endpoint.domain, endpoint.path, mirror=not endpoint.origin)
+        user = None if held is None else held.username or "<token>"
+        found.append(_access(endpoint, user, source))
+    return tuple(found)
+
+
+def _access(endpoint: Endpoint, user: str | None, source: str) -> Access:
+    certificates = (*endpoint.tls.ca, *(path for pair in endpoint.tls.client for path in pair))
+    return Access(
+        redact(endpoint.base),
+        endpoint.path,
+        endpoint.resolve,
+        endpoint.pull,
+        endpoint.tls.verify,
+        tuple(map(str, certificates)),
+        tuple(endpoint.fields),
+        user,
+        source,
+    )
