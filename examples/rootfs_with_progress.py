@@ -14,7 +14,7 @@ def show(event: events.Event) -> None:
     """Called on the event loop, so it must be quick."""
     match event:
         case events.ImagePlanned():
-            print(f"{event.image}: {event.missing_blobs} of {event.blobs} blobs to fetch, {event.missing_size} bytes")
+            print(f"{event.image}: {len(event.missing)} of {event.blobs} blobs to fetch, {sum(event.missing.values())} bytes")
         case events.BlobDone():
             print(f"{event.blob}: verified, {event.size} bytes")
         case events.UnpackDone():

@@ -27,8 +27,7 @@ class ImagePlanned:
     platform: str
     blobs: int
     size: int  # all blobs
-    missing_blobs: int
-    missing_size: int
+    missing: dict[str, int]  # the absent ones, with their sizes; other images may want some of them, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,17 @@ class BlobProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobReceived:
+    """``size`` bytes of the blob are here: written, or in memory ahead of their turn.
+
+    At most twice a second for a blob that comes from a registry; less than before when some of them were given up.
+    """
+
+    blob: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlobDone:
     """Verified and in the store under its digest."""
 
@@ -68,10 +78,12 @@ class BlobDone:
 
 @dataclass(frozen=True, slots=True)
 class BlobFailed:
-    """Given up; what can be used again was kept."""
+    """Given up; what can be used again was kept. ``kind`` and ``exit_code`` as for ``ImageFailed``."""
 
     blob: str
     error: str
+    kind: str
+    exit_code: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +136,12 @@ class ImageDone:
 
 @dataclass(frozen=True, slots=True)
 class ImageFailed:
-    """Given up with ``error``."""
+    """Given up with ``error``, an exception of the class ``kind``; ``cancelled`` has no exit code."""
 
     image: str
     error: str
+    kind: str
+    exit_code: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +240,7 @@ Event = (
     | BlobStarted
     | BlobWaiting
     | BlobProgress
+    | BlobReceived
     | BlobDone
     | BlobFailed
     | UnpackStarted

@@ -59,11 +59,6 @@ class PullPlan:
         """Bytes of all blobs."""
         return sum(blob.size for blob in self.resolved.blobs)
 
-    @property
-    def missing_size(self) -> int:
-        """Bytes to fetch."""
-        return sum(blob.size for blob in self.missing)
-
 
 def estimate_unpacked(layers: Sequence[Descriptor]) -> int:
     """Bytes of files that layers give, before one of them is here.

@@ -99,10 +99,10 @@ class PullContext:
                     config = await self._execute(writer, plan, source, image=image, platform=platform, rootfs=tree)
         except FastociError as error:
             error.image = error.image or image
-            self.observer(ImageFailed(image, str(error)))
+            self.observer(ImageFailed(image, str(error), type(error).__name__, error.exit_code))
             raise
         except asyncio.CancelledError:
-            self.observer(ImageFailed(image, "cancelled"))
+            self.observer(ImageFailed(image, "cancelled", "cancelled", None))
             raise
         self.observer(ImageDone(image, str(resolved.top.digest)))
         return resolved, config
@@ -120,8 +120,7 @@ class PullContext:
                 platform=str(resolved.platform) if resolved.platform else "",
                 blobs=len(resolved.blobs),
                 size=plan.size,
-                missing_blobs=len(plan.missing),
-                missing_size=plan.missing_size,
+                missing={str(blob.digest): blob.size for blob in plan.missing},
             )
         )
 

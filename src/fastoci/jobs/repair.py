@@ -73,7 +73,7 @@ class Repairing:
                 if await self._one(ref):
                     self._observe(ImageDone(ref.name, str(ref.descriptor.digest)))
             except FastociError as error:
-                self._observe(ImageFailed(ref.name, str(error)))
+                self._observe(ImageFailed(ref.name, str(error), type(error).__name__, error.exit_code))
                 failed.append((ref.name, error))
         return Repair(tuple(self._repaired), tuple(failed))
 

@@ -199,10 +199,10 @@ class Scheduler:
             await self._fetch_until_right(flight)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
-            self._observe(BlobFailed(str(blob.digest), str(error)))
+            self._observe(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))
             raise
         except asyncio.CancelledError as error:
-            self._observe(BlobFailed(str(blob.digest), "cancelled"))
+            self._observe(BlobFailed(str(blob.digest), "cancelled", "cancelled", None))
             if not flight.task.cancelling():  # but something that the source waited for was
                 raise RuntimeError(f"{flight.order.source.name} ended the fetch of {blob.digest} by itself") from error
             raise

@@ -101,6 +101,8 @@ class ParallelRanges:
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
         self._closed = False
+        self._given = stream.position  # the end of what was given out
+        self._filling: Buffer | None = None  # by the stream
         self._tasks: set[asyncio.Task[None]] = set()
         buffers.pressed.add(self._shed)
         budget.blobs += 1
@@ -113,7 +115,7 @@ class ParallelRanges:
             if self._ranges and self._ranges[0].first == position:
                 range_ = self._ranges[0]
                 while (buffer := await self._next(range_)) is not None:
-                    position += len(buffer)
+                    position = self._given = position + len(buffer)
                     yield buffer
                 if self._ranges and self._ranges[0] is range_:  # else it was given up
                     self._ranges.popleft()
@@ -124,7 +126,7 @@ class ParallelRanges:
                 continue
             buffer, error = await self._from_stream()
             if len(buffer):
-                position += len(buffer)
+                position = self._given = position + len(buffer)
                 yield buffer
             else:
                 buffer.release()
@@ -132,11 +134,16 @@ class ParallelRanges:
                 raise error
             self._tend()
 
+    def received(self) -> int:
+        """Where the blob would end if all that is here were in order."""
+        filling = 0 if self._filling is None else len(self._filling)
+        return self._given + filling + sum(range_.held()[1] for range_ in self._ranges)
+
     async def _from_stream(self) -> tuple[Buffer, FastociError | None]:
         """One buffer from the stream, and the error that ended it."""
         stream = self._stream
         self._count_stream(await stream.ready())
-        buffer = await self._buffers.take()
+        buffer = self._filling = await self._buffers.take()
         waiting = self._wait_begins()
         try:
             await stream.fill(buffer)
@@ -145,6 +152,8 @@ class ParallelRanges:
         except BaseException:
             buffer.release()
             raise
+        finally:
+            self._filling = None
         self._wait_ends(waiting)
         if stream.position == stream.end:
             self._end_stream()

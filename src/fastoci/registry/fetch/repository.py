@@ -33,6 +33,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BufferSource
+from fastoci.registry.fetch.arrival import Arrival
 from fastoci.registry.fetch.body import wrong_length
 from fastoci.registry.fetch.failover import Candidate
 from fastoci.registry.fetch.parallel_ranges import ParallelRanges, ReadAheadBudget
@@ -253,9 +254,10 @@ class Repository:
         )
         ranges = ParallelRanges(self._session, blob, stream, buffers, self._read_ahead)
         try:
-            async with aclosing(ranges.bytes()) as arriving:
-                async for buffer in arriving:
-                    yield buffer
+            with Arrival(self._session.observer, blob, ranges.received):
+                async with aclosing(ranges.bytes()) as arriving:
+                    async for buffer in arriving:
+                        yield buffer
             failover.done()
         finally:
             await ranges.close()
