@@ -74,14 +74,31 @@ def test_a_pull_prints_the_name_and_digest_alone_on_stdout(cli: Cli, registry: R
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_several_images_come_out_in_the_order_given(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+def test_several_images_have_one_line_each(cli: Cli, registry: Registry, tmp_path: Path) -> None:
     names = [f"{registry.address}/team/both:1", f"{registry.address}/app", f"{registry.address}/app"]
     done = cli("pull", *names, "--store", tmp_path / "s", "--progress", "none")
-    assert done.stdout.splitlines() == [
+    assert set(done.stdout.splitlines()) == {
         f"{registry.address}/team/both@{BOTH.descriptor.digest}",
         f"{registry.address}/app@{IMAGE.descriptor.digest}",
-    ]
+    }
+    assert len(done.stdout.splitlines()) == 2
     assert done.stderr == ""
+
+
+def test_results_and_failures_come_as_each_image_ends(registry: Registry, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slow = f"127.0.0.1:{silent.getsockname()[1]}/app"
+        names = [f"{registry.address}/app", f"{registry.address}/absent", slow]
+        with started(["pull", *names, "--store", tmp_path / "s", "--progress", "none"]) as process:
+            connection, _ = silent.accept()
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == f"{names[0]}@{IMAGE.descriptor.digest}\n"
+            assert process.stderr.readline().startswith(f"fastoci: {names[1]}: ")
+            assert process.poll() is None
+            process.terminate()
+            process.communicate()
+            connection.close()
 
 
 def test_a_failure_does_not_stop_the_other_images(cli: Cli, registry: Registry, tmp_path: Path) -> None:
@@ -179,7 +196,7 @@ def test_ls_shows_name_digest_platforms_size_and_time(cli: Cli, registry: Regist
         [f"{registry.address}/app:latest", IMAGE.descriptor.digest.hex[:12], "linux/amd64"],
         [f"{registry.address}/team/both:1", BOTH.descriptor.digest.hex[:12], "linux/amd64,linux/arm64"],
     ]
-    assert rows[0][3].endswith(" kB") or rows[0][3].endswith(" B")
+    assert rows[0][3].endswith(" kB") or rows[0][3].endswith(" bytes")
 
 
 def test_ls_of_an_empty_store_is_a_header(cli: Cli, tmp_path: Path) -> None:
@@ -240,7 +257,7 @@ def test_json_progress_is_json_from_start_to_end(cli: Cli, registry: Registry, t
     done = cli("pull", f"{registry.address}/app", "--store", tmp_path / "s", "--progress", "json")
     told = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert told[0] == "image_started"
-    assert told[-1] == "image_done"
+    assert told[-2:] == ["image_done", "summary"]
     assert {"image_planned", "blob_started", "blob_progress", "blob_done"} <= set(told)
 
 
@@ -274,7 +291,7 @@ def test_a_signal_stops_a_pull_and_keeps_what_is_done(
             connection.close()
     assert process.returncode == code
     assert out == f"{registry.address}/app@{IMAGE.descriptor.digest}\n"
-    assert err.splitlines()[-1] == f"fastoci: stopped by {number.name}; what was finished is kept"
+    assert [json.loads(line)["event"] for line in err.splitlines()[-2:]] == ["stopped", "summary"]
     assert "Traceback" not in err
 
 

@@ -95,12 +95,3 @@ def test_a_hint_says_the_cause_and_not_what_it_is_not() -> None:
     assert cli_errors.hint(errors.ConnectError("certificate", url="https://h/", retryable=False)) == ""
     assert "network" in cli_errors.hint(errors.ConnectError("refused", url="https://h/"))
     assert cli_errors.hint(errors.ConfigError("auth.json: not JSON")) == ""
-
-
-def test_each_hint_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
-    lost = [(name, errors.NotFoundError(f"no {name}", url="", status=404)) for name in ("a", "b")]
-    cli_errors.report(lost)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines()[:2] == ["fastoci: a: no a", "fastoci: b: no b"]
-    assert len(err.splitlines()) == 3

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.cli import environment, errors, log
+from fastoci.cli import environment, log
 from fastoci.cli.main import program
 from fastoci.cli.progress.bars import Bars
-from fastoci.cli.progress.display import Json
-from fastoci.cli.progress.stream import BestEffortStream
+from fastoci.cli.progress.stream import Json
+from fastoci.cli.report import Report
 from fastoci.events import ImageStarted
 from fastoci.testing.auth import Bearer
 from fastoci.testing.registry import Registry, serve
@@ -74,7 +74,7 @@ def test_the_log_and_tracebacks_come_on_request(
     done = run(*before, "ls", "--store", str(tmp_path / "absent"), *behind, **environ)
     assert done.returncode == 3
     first, *_ = done.stderr.splitlines()
-    assert first.endswith("fastoci pull makes one") and " DEBUG fastoci.cli.errors: " in first
+    assert first.endswith("fastoci pull makes one") and " DEBUG fastoci.cli.report: " in first
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-2].startswith("fastoci: there is no store at")
 
@@ -149,7 +149,7 @@ def test_of_several_levels_the_one_that_asks_for_most_counts(capsys: pytest.Capt
 
 def test_the_log_stands_above_the_bars_and_on_stderr_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
     text, now = io.StringIO(), 100.0
-    bars = Bars(BestEffortStream(text), lambda: now)
+    bars = Bars(text, lambda: now)
     logger = logging.getLogger("fastoci.store")
     with log.shown_by(bars.log):
         bars(ImageStarted("h/app:1"))
@@ -172,8 +172,9 @@ def test_the_log_stands_above_the_bars_and_on_stderr_afterwards(capsys: pytest.C
 
 def test_a_line_of_the_log_is_an_object_among_json_lines() -> None:
     text = io.StringIO()
-    Json(BestEffortStream(text)).log("one\ntwo")
-    assert json.loads(text.getvalue()) == {"event": "log", "text": "one\ntwo"}
+    Json(text).log("one\ntwo")
+    line = json.loads(text.getvalue())
+    assert (line["event"], line["text"]) == ("log", "one\ntwo")
 
 
 def test_the_log_has_the_traceback_of_an_error_that_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +182,6 @@ def test_the_log_has_the_traceback_of_an_error_that_is_reported(capsys: pytest.C
     try:
         raise ValueError("no\x1b")
     except ValueError as error:
-        errors.report([("", error)])
+        Report().fail(error)
     text = capsys.readouterr().err
     assert "Traceback" in text and "ValueError: no\\x1b" in text and "\x1b" not in text

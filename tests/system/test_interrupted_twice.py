@@ -112,7 +112,9 @@ async def test_signals_without_end_leave_the_message_and_the_partial_blob(
             arrived = json.loads(await process.stderr.readline()).get("offset", 0)
         lines = await _end(process, number)
         assert process.returncode == 128 + number, lines
-        assert lines[-1] == f"fastoci: stopped by {number.name}; what was finished is kept"
+        stopped, summary = map(json.loads, lines[-2:])
+        assert (stopped["event"], stopped["signal"]) == ("stopped", number.name)
+        assert (summary["event"], summary["exit_code"]) == ("summary", 128 + number)
         again = await start()
         _, shown = await again.communicate()
         assert again.returncode == 0

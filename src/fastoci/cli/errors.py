@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from fastoci import errors
-from fastoci.cli.formatting import aligned, plain, size
+from fastoci.cli.formatting import plain, size, table
 
 SOME_FAILED: Final = 9
 _UNEXPECTED: Final = 1
@@ -98,7 +98,7 @@ def hint(error: BaseException) -> str:
     return "" if kind in _PASSING and isinstance(error, errors.FastociError) and not error.retryable else text
 
 
-def table(error: BaseException) -> list[str]:
+def rooms(error: BaseException) -> list[str]:
     """What is needed and free, in columns, when a check before the fetch found too little."""
     if not isinstance(error, errors.StoreFullError) or not error.rooms:
         return []
@@ -108,18 +108,20 @@ def table(error: BaseException) -> list[str]:
         short = "too little: " if room.needed > room.free else ""
         free = "no limit" if room.free == sys.maxsize else show(room.free)
         rows.append((plain(room.what.rstrip(",")), show(room.needed), free, short + plain(room.path)))
-    return aligned(rows)
+    return table(rows)
 
 
-def report(failures: Sequence[tuple[str, BaseException]]) -> None:
-    """Write a line for each (subject, error) on stderr, then each hint once; the log has the tracebacks."""
-    import logging
-
-    for subject, error in failures:
-        logging.getLogger(__name__).debug("%s", line(error, subject), exc_info=error)
-        click.echo(f"fastoci: {line(error, subject)}", err=True)
-        for row in table(error):
-            click.echo(f"  {row}", err=True)
-    for text in dict.fromkeys(hint(error) for _, error in failures):
-        if text:
-            click.echo(f"fastoci: hint: {text}", err=True)
+def facts(error: Exception, subject: str = "") -> dict[str, object]:
+    """What a program may want to know of a failure; docs/events.md says what each field is."""
+    if isinstance(error, click.ClickException):
+        told, number = plain(error.format_message()), error.exit_code
+    else:
+        told, number = line(error, subject), code(error)
+    return {
+        "subject": subject,
+        "message": told,
+        "kind": type(error).__name__,
+        "exit_code": number,
+        "retryable": getattr(error, "retryable", False),
+        **{name: getattr(error, name, None) for name in ("blob", "url", "tries", "elapsed_s")},
+    }

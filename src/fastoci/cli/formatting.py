@@ -5,10 +5,11 @@ Names, paths and messages come from registries and layers; none may move the cur
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Final
 
-_UNITS: Final = ("kB", "MB", "GB", "TB", "PB")
+_WIDE: Final = 1 << 16  # columns: a table is never cut
 
 
 def plain(text: str) -> str:
@@ -19,17 +20,22 @@ def plain(text: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in decimal units with two or three digits: ``512 B``, ``1.2 MB``, ``340 GB``."""
-    if count < 999.5:
-        return f"{count:.0f} B"
-    power = 0
-    while count >= 999.5 and power < len(_UNITS):
-        count, power = count / 1000, power + 1
-    return f"{count:.{1 if count < 9.95 else 0}f} {_UNITS[power - 1]}"
+    """Bytes in decimal units, as rich writes them: ``512 bytes``, ``1.2 MB``, ``340.0 GB``."""
+    from rich import filesize  # not at the start of every command
+
+    return filesize.decimal(int(count))
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 5 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def fraction(done: int, total: int) -> str:
-    """``12 of 40 MB``; both sizes keep their unit when these differ."""
+    """``12.0 of 40.0 MB``; both sizes keep their unit when these differ."""
     first, second = size(done), size(total)
     if first.split()[1] == second.split()[1]:
         first = first.split()[0]
@@ -43,8 +49,18 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row, with its columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join(f"%-{width}s" for width in widths)
-    return [(form % tuple(row)).rstrip() for row in rows]
+    from rich.console import Console  # when something is drawn
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for _ in rows[0]:
+        grid.add_column(no_wrap=True)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console = Console(width=_WIDE, color_system=None, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(grid)
+    return [line.rstrip() for line in capture.get().splitlines()]

@@ -29,7 +29,9 @@ from fastoci.cli.commands import (
     verify,
     view,
 )
+from fastoci.cli.report import Report
 from fastoci.cli.signals import Signals, Stopped
+from fastoci.errors import FastociError
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -98,35 +100,34 @@ log_options.add_to(program)
 def main() -> None:
     """Run the program on ``sys.argv`` and exit."""
     stdout = standard_streams.never_fail()
+    report = Report()
     signals = Signals()
     signals.catch(ignored=False)
     try:
-        code = _run(sys.argv[1:])
+        code = _run(sys.argv[1:], report)
         signals.release(signal.SIG_DFL)  # nothing is left to be let go of
     except Stopped as stop:
-        code = _stopped(stop.number)
+        report.stopped(stop.number)
+        code = 128 + stop.number
     sys.stdout.flush()
     if stdout.failed is not None:
-        click.echo(f"fastoci: cannot write to stdout: {stdout.failed.strerror}", err=True)
-    sys.exit(code or (1 if stdout.failed is not None else 0))
+        lost = FastociError(f"cannot write to stdout: {stdout.failed.strerror}")
+        report.fail(lost)
+        code = code or lost.exit_code
+    report.end(code)
+    sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], report: Report) -> int:
     try:
-        code = program.main(arguments, prog_name="fastoci", standalone_mode=False)
+        code = program.main(arguments, prog_name="fastoci", standalone_mode=False, obj=report)
     except click.Abort:
-        return _stopped(signal.SIGINT)
+        raise Stopped(signal.SIGINT) from None
     except click.ClickException as error:
         config_file.blame(error)
-        error.show()
+        report.misused(error)
         return error.exit_code
     except Exception as error:
-        errors.report([("", error)])
+        report.fail(error)
         return errors.code(error)
     return code if isinstance(code, int) else 0
-
-
-def _stopped(number: int) -> int:
-    """Say that a signal ended the work; the exit code for it."""
-    click.echo(f"fastoci: stopped by {signal.Signals(number).name}; what was finished is kept", err=True)
-    return 128 + number

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from fastoci.cli import sections
+from fastoci.cli.report import Report
 
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, RegistryOptions
+    from fastoci.cli.progress.display import Display
     from fastoci.events import Observer
 
 V = TypeVar("V")
@@ -59,10 +61,22 @@ same_owner = click.option(
     default=None,
     help="Give files to the owners that layers name, or leave all to this user.  [default: the former for root]",
 )
+
+
+def _display(context: click.Context, _: click.Parameter, mode: str) -> Display:
+    """The display of a mode; the command's failures are told on it, too."""
+    from fastoci.cli.progress.display import choose
+
+    display = choose(mode)
+    context.ensure_object(Report).show_on(display)
+    return display
+
+
 progress = sections.under(
     sections.OUTPUT,
     click.option(
         "--progress",
+        callback=_display,
         type=click.Choice(MODES),
         default="auto",
         show_default=True,

@@ -62,7 +62,7 @@ def blobs(store: Path) -> int:
 
 def test_a_removed_image_frees_what_only_it_needs(cli: Cli, store: Path) -> None:
     first = references(cli, store)[0]
-    assert cli("gc", "--store", store).stderr == "deleted nothing, 0 B; 10 blobs stay\n"
+    assert cli("gc", "--store", store).stderr == "deleted nothing, 0 bytes; 10 blobs stay\n"
     assert cli("rm", first, "--store", store).returncode == 0
     assert blobs(store) == 10
     assert len(json.loads((store / "index.json").read_text())["manifests"]) == 2

@@ -20,7 +20,7 @@ NAME, BLOB, SERVER = "h/app:1", "sha256:123456789abcdef", "https://h/v2"
         (Retrying(NAME, "", SERVER, "connection refused", 1, 8, 0.12), "connection refused, try 2 of 8 in 0.1 s"),
         (Retrying(NAME, "", SERVER, "a timeout", 1, 3, 0.0), "a timeout, try 2 of 3 now"),
         (CandidateSwitched(NAME, "", SERVER, "https://b/v2", "404"), "404, https://b/v2 is asked"),
-        (FetchResumed(NAME, BLOB, SERVER, 12_000_000, "a cut"), "a cut, goes on at 12 MB"),
+        (FetchResumed(NAME, BLOB, SERVER, 12_000_000, "a cut"), "a cut, goes on at 12.0 MB"),
         (FetchDuplicated(NAME, BLOB, SERVER, 0, 1_000_000, "wrong bytes"), "wrong bytes, 1.0 MB are fetched again"),
     ],
 )
@@ -30,10 +30,12 @@ def test_a_note_says_the_cause_and_what_is_done_about_it(event: Trouble, text: s
 
 def test_a_line_of_the_log_names_image_server_and_blob() -> None:
     assert log_line(FetchResumed(NAME, BLOB, SERVER, 5, "a cut")) == (
-        "h/app:1: a cut, goes on at 5 B (https://h/v2, 123456789abc)"
+        "h/app:1: a cut, goes on at 5 bytes (https://h/v2, 123456789abc)"
     )
     assert log_line(Retrying(NAME, "", SERVER, "503", 1, 8, 1.0)) == "h/app:1: 503, try 2 of 8 in 1 s (https://h/v2)"
-    assert log_line(FetchDuplicated("", BLOB, "", 0, 5, "damaged")) == "damaged, 5 B are fetched again (123456789abc)"
+    assert (
+        log_line(FetchDuplicated("", BLOB, "", 0, 5, "damaged")) == "damaged, 5 bytes are fetched again (123456789abc)"
+    )
 
 
 @pytest.mark.attack

@@ -11,6 +11,7 @@ from fastoci.cli import options
 
 if TYPE_CHECKING:
     from fastoci import Limits
+    from fastoci.cli.progress.display import Display
 
 _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all are there before the first is applied
 
@@ -21,7 +22,7 @@ _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all a
 @options.same_owner
 @options.limits("unpacked_size", "unpacked_entries", "memory")
 @options.progress
-def apply(directory: Path, layers: tuple[Path, ...], same_owner: bool | None, limits: Limits, progress: str) -> None:
+def apply(directory: Path, layers: tuple[Path, ...], same_owner: bool | None, limits: Limits, progress: Display) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
     Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
@@ -31,8 +32,6 @@ def apply(directory: Path, layers: tuple[Path, ...], same_owner: bool | None, li
     """
     import fastoci
     from fastoci.cli import run
-    from fastoci.cli.progress.display import choose
 
-    display = choose(progress)
-    applying = fastoci.apply(directory, layers, same_owner=same_owner, limits=limits, observer=display)
-    run.run(applying, display)
+    applying = fastoci.apply(directory, layers, same_owner=same_owner, limits=limits, observer=progress)
+    run.run(applying, progress)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fastoci.cli import options
-from fastoci.cli.formatting import aligned, plain
+from fastoci.cli.formatting import plain, table
 from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def _text(usage: Usage, verbose: bool) -> str:
         amount: Amount = getattr(usage, name)
         if amount.blobs or name in ("unique", "shared", "reclaimable"):
             rows.append((name, str(amount.blobs), size_text(amount.size), meaning))
-    lines = aligned(rows)
+    lines = table(rows)
     if verbose:
-        lines += ["", *aligned([("NAME", "BLOBS", "SIZE", "UNIQUE", "MISSING"), *map(_row, usage.references)])]
+        lines += ["", *table([("NAME", "BLOBS", "SIZE", "UNIQUE", "MISSING"), *map(_row, usage.references)])]
     return "\n".join(lines)
 
 

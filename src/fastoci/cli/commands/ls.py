@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fastoci.cli import options
-from fastoci.cli.formatting import aligned, plain
+from fastoci.cli.formatting import plain, table
 from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def ls(quiet: bool, form: str, store: Path | None, additional: tuple[Path, ...])
         for image in images:
             click.echo(plain(image.name))
     else:
-        click.echo("\n".join(aligned([_HEADER, *map(_row, images)])))
+        click.echo("\n".join(table([_HEADER, *map(_row, images)])))
 
 
 def _row(image: StoredImage) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fastoci.cli import errors, options, registry_options, sections
+from fastoci.cli import errors, options, registry_options, report, sections
 
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, RegistryOptions
+    from fastoci.cli.progress.display import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class PullOptions:
     oci: Path | None
     registry: RegistryOptions
     limits: Limits
-    progress: str
+    progress: Display
 
 
 @click.command(
@@ -63,7 +64,7 @@ class PullOptions:
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:
-    """Pull images into the store, and print NAME@DIGEST of each on stdout.
+    """Pull images into the store, and print NAME@DIGEST of each on stdout as it ends.
 
     \b
     fastoci pull redis:7 alpine
@@ -77,27 +78,29 @@ def pull(asked: PullOptions) -> int:
 
     from fastoci import Engine
     from fastoci.cli import run
-    from fastoci.cli.progress.display import choose
 
-    outcomes: dict[str, str | Exception] = {
-        **_syntax_errors(() if asked.policy == "never" else references, asked.platform)
-    }
-    display = choose(asked.progress)
+    told = report.current()
+    codes: dict[str, int] = {}
+    parsed = () if asked.policy == "never" else references
+    for reference, error in _syntax_errors(parsed, asked.platform).items():
+        told.fail(error, reference)
+        codes[reference] = errors.code(error)
 
     async def work() -> None:
         make = options.existing if asked.policy == "never" else Engine
         engine = make(
-            asked.store, registry=asked.registry, limits=asked.limits, additional=asked.additional, observer=display
+            asked.store,
+            registry=asked.registry,
+            limits=asked.limits,
+            additional=asked.additional,
+            observer=asked.progress,
         )
         async with engine:
-            await _pull_all(engine, references, asked, outcomes)
+            await _pull_all(engine, [each for each in references if each not in codes], asked, codes)
 
-    try:
-        if len(outcomes) < len(references):  # else nothing is asked of a store, and none is made
-            run.run(work(), display)
-    finally:
-        _print(references, outcomes)
-    return errors.merge([errors.code(each) if isinstance(each, Exception) else 0 for each in outcomes.values()])
+    if len(codes) < len(references):  # else nothing is asked of a store, and none is made
+        run.run(work(), asked.progress)
+    return errors.merge(list(codes.values()))
 
 
 def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str, Exception]:
@@ -116,13 +119,12 @@ def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str,
     return found
 
 
-async def _pull_all(
-    engine: Engine, references: Sequence[str], asked: PullOptions, outcomes: dict[str, str | Exception]
-) -> None:
-    """Fill in a line or an error for each reference, as it ends."""
+async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOptions, codes: dict[str, int]) -> None:
+    """Tell of each image as it ends, and fill in its exit code."""
     import asyncio
 
     exporting = asyncio.Lock()  # one writer of the layout's index.json
+    told = report.current()
 
     async def one(reference: str) -> None:
         try:
@@ -136,22 +138,13 @@ async def _pull_all(
             if asked.oci is not None:
                 async with exporting:
                     await image.export(asked.oci)
-            outcomes[reference] = f"{image.reference.name}@{image.descriptor.digest}"
         except Exception as error:  # whatever it is, the other images go on
-            outcomes[reference] = error
+            told.fail(error, reference)
+            codes[reference] = errors.code(error)
+        else:
+            told.result(f"{image.reference.name}@{image.descriptor.digest}")
+            codes[reference] = 0
 
     async with asyncio.TaskGroup() as group:
         for reference in references:
-            if reference not in outcomes:
-                group.create_task(one(reference))
-
-
-def _print(references: Sequence[str], outcomes: dict[str, str | Exception]) -> None:
-    failures: list[tuple[str, Exception]] = []
-    for reference in references:
-        outcome = outcomes.get(reference)
-        if isinstance(outcome, str):
-            click.echo(outcome)
-        elif outcome is not None:
-            failures.append((reference, outcome))
-    errors.report(failures)
+            group.create_task(one(reference))

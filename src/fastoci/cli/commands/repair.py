@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import errors, options, registry_options, sections
+from fastoci.cli import errors, options, registry_options, report, sections
 
 if TYPE_CHECKING:
     from fastoci import Limits, RegistryOptions, Repair
+    from fastoci.cli.progress.display import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class RepairOptions:
     additional: tuple[Path, ...]
     registry: RegistryOptions
     limits: Limits
-    progress: str
+    progress: Display
 
 
 @click.command(cls=sections.Command, short_help="Fetch bad and missing blobs again.")
@@ -44,19 +45,18 @@ def repair(asked: RepairOptions) -> int:
     fastoci repair registry.example.com/app:1
     """
     from fastoci.cli import run
-    from fastoci.cli.progress.display import choose
-
-    display = choose(asked.progress)
 
     async def work() -> Repair:
         engine = options.existing(
-            asked.store, asked.additional, registry=asked.registry, limits=asked.limits, observer=display
+            asked.store, asked.additional, registry=asked.registry, limits=asked.limits, observer=asked.progress
         )
         async with engine:
             return await engine.repair(asked.references)
 
-    result = run.run(work(), display)
+    told = report.current()
+    result = run.run(work(), asked.progress)
     for digest in result.repaired:
-        click.echo(digest)
-    errors.report(result.failed)
+        told.result(digest)
+    for name, error in result.failed:
+        told.fail(error, name)
     return errors.merge([errors.code(error) for _, error in result.failed] or [0])

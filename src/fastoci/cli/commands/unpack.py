@@ -12,6 +12,7 @@ from fastoci.cli import options
 
 if TYPE_CHECKING:
     from fastoci import Limits
+    from fastoci.cli.progress.display import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class UnpackOptions:
     additional: tuple[Path, ...]
     same_owner: bool | None
     limits: Limits
-    progress: str
+    progress: Display
 
 
 @click.command(short_help="Unpack an image of the store into a directory.")
@@ -48,12 +49,10 @@ def unpack(asked: UnpackOptions) -> None:
     fastoci unpack 0d2c4e6f8a10 ./app --platform linux/arm64
     """
     from fastoci.cli import run
-    from fastoci.cli.progress.display import choose
 
-    display = choose(asked.progress)
 
     async def work() -> None:
-        async with options.existing(asked.store, asked.additional, limits=asked.limits, observer=display) as engine:
+        async with options.existing(asked.store, asked.additional, limits=asked.limits, observer=asked.progress) as engine:
             await engine.pull(
                 asked.reference,
                 platform=asked.platform,
@@ -62,4 +61,4 @@ def unpack(asked: UnpackOptions) -> None:
                 policy="never",
             )
 
-    run.run(work(), display)
+    run.run(work(), asked.progress)

@@ -13,6 +13,7 @@ from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
     from fastoci import BadBlob, Verification
+    from fastoci.cli.progress.display import Display
 
 
 @click.command(short_help="Hash the store's blobs again.")
@@ -28,7 +29,7 @@ def verify(
     store: Path | None,
     additional: tuple[Path, ...],
     form: str,
-    progress: str,
+    progress: Display,
 ) -> int:
     """Hash blobs again and report each that is bad or missing; change nothing.
 
@@ -40,15 +41,12 @@ def verify(
     fastoci verify alpine --format json
     """
     from fastoci.cli import run
-    from fastoci.cli.progress.display import choose
-
-    display = choose(progress)
 
     async def work() -> Verification:
-        async with options.existing(store, additional, observer=display) as engine:
+        async with options.existing(store, additional, observer=progress) as engine:
             return await engine.verify(references, rate=rate)
 
-    result = run.run(work(), display)
+    result = run.run(work(), progress)
     click.echo(_json(result) if form == "json" else _text(result))
     return errors.merge([errors.code(bad.error) for bad in result.bad] or [0])
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol, TextIO
 
 from fastoci import events
 from fastoci.cli.formatting import plain
+from fastoci.cli.progress.lines import overview, state, summary
 from fastoci.cli.progress.notes import Trouble, log_line
-from fastoci.cli.progress.state import QUIET_S, ProgressState, overview, state, summary
-from fastoci.cli.progress.stream import BestEffortStream
+from fastoci.cli.progress.state import QUIET_S, ProgressState
 
 _EVERY_S: Final = 5.0  # between the lines of a log
 _LINES: Final = 8  # images with a line of their own at a time; beyond, one line tells of all
@@ -33,6 +31,9 @@ class Display(Protocol):
     def log(self, text: str) -> None:
         """Write lines of the log; called on any thread, also when the job is over."""
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Leave the terminal to others meanwhile."""
+
     def close(self) -> None:
         """The job is over."""
 
@@ -40,43 +41,30 @@ class Display(Protocol):
         """Leave the terminal as it was, at once: the process is killed. Called while something else is being drawn."""
 
 
-class Quiet:
-    """Shows warnings only."""
+class Lines:
+    """A display that draws nothing: lines that stay.
 
-    def __init__(self, stream: BestEffortStream) -> None:
+    This one writes warnings only.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.log = stream.line
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Warned):
-            self._stream.line(summary(event, ProgressState()))
-
-    def tick(self) -> None:
-        """Nothing to draw."""
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def abandon(self) -> None:
-        """Nothing to leave."""
-
-
-class Json:
-    """Writes each event as one JSON object on a line: its name in snake case, and its fields."""
-
-    def __init__(self, stream: BestEffortStream) -> None:
-        self._stream = stream
-
-    def __call__(self, event: events.Event) -> None:
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-        self._stream.line(json.dumps({"event": name, **dataclasses.asdict(event)}))
+            self.log(summary(event, ProgressState()))
 
     def log(self, text: str) -> None:
-        """Write one object for each record."""
-        self._stream.line(json.dumps({"event": "log", "text": text}))
+        """Write lines."""
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def tick(self) -> None:
         """Nothing to draw."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Lines are in nobody's way."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing to end."""
@@ -85,12 +73,11 @@ class Json:
         """Nothing to leave."""
 
 
-class Log:
+class Log(Lines):
     """Writes a line when an image takes more than a second, every five seconds, at its end, and for each trouble."""
 
-    def __init__(self, stream: BestEffortStream, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self.log = stream.line
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
         self._clock = clock
         self._state = ProgressState()
         self._written: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
@@ -99,27 +86,20 @@ class Log:
         self._state.see(event, self._clock())
         text = log_line(event) if isinstance(event, Trouble) else summary(event, self._state)
         if text:
-            self._stream.line(text)
+            self.log(text)
 
     def tick(self) -> None:
         """Write the lines that are due."""
         now = self._clock()
+        self._state.measure(now)
         active = self._state.active()
         if len(active) > _LINES:
             if self._due("", min(image.started for image in active), now):
-                self._state.mark(now)
-                self._stream.line(overview(self._state))
+                self.log(overview(self._state))
             return
         for image in active:
             if self._due(image.name, image.started, now):
-                image.mark(now)
-                self._stream.line(f"{plain(image.name)}: {state(image)}")
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def abandon(self) -> None:
-        """Nothing to leave."""
+                self.log(f"{plain(image.name)}: {state(image)}")
 
     def _due(self, name: str, started: float, now: float) -> bool:
         last = self._written.get(name)
@@ -132,20 +112,21 @@ class Log:
 def choose(mode: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> Display:
     """The display for a mode of ``options.MODES``, on ``stream`` or stderr.
 
-    ``auto`` is bars on a terminal that can show them, unless NO_COLOR or CI is set, and a log elsewhere.
+    ``auto`` is bars on a terminal that can show them, unless CI is set, and a log elsewhere.
     """
     stream = sys.stderr if stream is None else stream
     if mode == "auto":
-        plain_terminal = environ.get("NO_COLOR") or environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
+        plain_terminal = environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
         mode = "bar" if stream.isatty() and not plain_terminal else "log"
-    target = BestEffortStream(stream)
     match mode:
         case "json":
-            return Json(target)
+            from fastoci.cli.progress.stream import Json
+
+            return Json(stream)
         case "none":
-            return Quiet(target)
+            return Lines(stream)
         case "log":
-            return Log(target)
+            return Log(stream)
     from fastoci.cli.progress.bars import Bars
 
-    return Bars(target)
+    return Bars(stream)

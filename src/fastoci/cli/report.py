@@ -1,0 +1,87 @@
+"""What the user is told by a command: results on stdout, failures and hints on stderr, or all of that as JSON lines.
+
+One ``Report`` belongs to one run of the program. It is found through click's context, by commands and by ``main``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import errors
+
+if TYPE_CHECKING:
+    from fastoci.cli.progress.display import Display
+    from fastoci.cli.progress.stream import Json
+
+
+class Report:
+    """Tells each thing when it happens, past the display of a job if there is one; hints come at the end, each once."""
+
+    def __init__(self) -> None:
+        self._display: Display | None = None
+        self._json: Json | None = None
+        self._hints: dict[str, None] = {}
+
+    def show_on(self, display: Display) -> None:
+        """Tell the rest on a job's display."""
+        from fastoci.cli.progress.stream import Json
+
+        self._display = display
+        self._json = display if isinstance(display, Json) else None
+
+    def result(self, text: str) -> None:
+        """Write a line on stdout."""
+        if self._display is None:
+            click.echo(text)
+            return
+        with self._display.aside():
+            click.echo(text)
+
+    def fail(self, error: Exception, subject: str = "") -> None:
+        """Tell a failure; the log has the traceback."""
+        logging.getLogger(__name__).debug("%s", errors.line(error, subject), exc_info=error)
+        hint = errors.hint(error)
+        if self._json is not None:
+            self._json.write("error", {**errors.facts(error, subject), "hint": hint})
+            return
+        self._say(f"fastoci: {errors.line(error, subject)}", *(f"  {row}" for row in errors.rooms(error)))
+        if hint:
+            self._hints[hint] = None
+
+    def misused(self, error: click.ClickException) -> None:
+        """Tell that the program cannot do what it is asked for."""
+        if self._json is None:
+            error.show()
+        else:
+            self._json.write("error", errors.facts(error) | {"hint": ""})
+
+    def stopped(self, number: int) -> None:
+        """Tell that a signal ended the work."""
+        name = signal.Signals(number).name
+        if self._json is not None:
+            self._json.write("stopped", {"signal": name})
+        else:
+            self._say(f"fastoci: stopped by {name}; what was finished is kept")
+
+    def end(self, code: int) -> None:
+        """Tell the hints, or the summary with the exit code."""
+        if self._json is not None:
+            self._json.summary(code)
+        for hint in self._hints:
+            self._say(f"fastoci: hint: {hint}")
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            if self._display is not None:
+                self._display.log(line)
+            else:
+                click.echo(line, err=True)
+
+
+def current() -> Report:
+    """The report of the command that runs."""
+    return click.get_current_context().ensure_object(Report)
