@@ -23,7 +23,7 @@ def size(count: float) -> str:
     """Bytes in decimal units, as rich writes them: ``512 bytes``, ``1.2 MB``, ``340.0 GB``."""
     from rich import filesize  # not at the start of every command
 
-    return filesize.decimal(int(count))
+    return filesize.decimal(int(count)).replace(",", "")  # so that an option takes it
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,9 @@ _LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all a
 @options.same_owner
 @options.limits("unpacked_size", "unpacked_entries", "memory")
 @options.progress
-def apply(directory: Path, layers: tuple[Path, ...], same_owner: bool | None, limits: Limits, progress: Display) -> None:
+def apply(
+    directory: Path, layers: tuple[Path, ...], same_owner: bool | None, limits: Limits, progress: Display
+) -> None:
     """Apply layers (tar, gzip or zstd) onto a directory, in order, lowest first.
 
     Whiteouts remove what lower layers or the directory hold; nothing outside DIR is touched, and no mount below it.
