@@ -47,7 +47,7 @@ class StoredPull:
             if not strict and isinstance(error, BlobNotFoundError | IntegrityError | PlatformError):
                 return None
             error.image = error.image or reference
-            observer(ImageFailed(reference, str(error)))
+            observer(ImageFailed(reference, str(error), type(error).__name__, error.exit_code))
             raise
         observer(ImageDone(reference, str(image.descriptor.digest)))
         return image
@@ -61,6 +61,5 @@ def _planned(image: Image, reference: str) -> ImagePlanned:
         platform=str(image.platform or ""),
         blobs=len(blobs),
         size=sum(blobs.values()),
-        missing_blobs=0,
-        missing_size=0,
+        missing={},
     )

@@ -50,9 +50,10 @@ def unpack(asked: UnpackOptions) -> None:
     """
     from fastoci.cli import run
 
-
     async def work() -> None:
-        async with options.existing(asked.store, asked.additional, limits=asked.limits, observer=asked.progress) as engine:
+        async with options.existing(
+            asked.store, asked.additional, limits=asked.limits, observer=asked.progress
+        ) as engine:
             await engine.pull(
                 asked.reference,
                 platform=asked.platform,
