@@ -80,7 +80,7 @@ async def _end(process: asyncio.subprocess.Process, number: signal.Signals) -> l
     async def insist() -> None:
         for _ in itertools.count():
             with suppress(ProcessLookupError):
-                process.send_signal(number)
+                os.kill(process.pid, number)  # not by its object, which takes the exit status from asyncio
             await asyncio.sleep(0.01)
 
     insisting = asyncio.create_task(insist())

@@ -61,7 +61,7 @@ def test_a_command_with_closed_streams_ends_with_1_only_for_lost_results(
 ) -> None:
     assert shell("$fastoci", "pull", name, "--store", tmp_path / "s").returncode == 0
     results = ["ls", "df", "verify", f"inspect {name}"]
-    quiet = ["gc", "repair", f"view {tmp_path}/out", f"pin {name}", f"rm {name}"]
+    quiet = ["gc", "repair", f"view {tmp_path}/out", f"pin {name}", f"unpin {name}", f"rm {name}"]
     for command in results + quiet:
         done = shell(f"$fastoci {closed}", *command.split(), "--store", tmp_path / "s")
         assert done.returncode == (1 if closed == ">&-" and command in results else 0), (command, done.stderr)
