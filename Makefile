@@ -18,7 +18,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -73,6 +73,9 @@ attacks: $(VENV)/installed-test ## what attackers did once, as root and as nobod
 
 cancel: $(VENV)/installed-test ## 10,000 pulls cancelled at random instants (some minutes)
 	FASTOCI_CANCELS=10000 $(BIN)/python -m pytest -s tests/adversity/test_cancel.py $(ARGS)
+
+hangs: $(VENV)/installed-test ## every await of the engine goes wrong, beside another pull (an hour; FASTOCI_HANGS=500 for some)
+	FASTOCI_HANGS=$(or $(FASTOCI_HANGS),0) $(BIN)/python -m pytest -s tests/adversity/test_hangs.py $(ARGS)
 
 gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operations with random kills (some minutes)
 	FASTOCI_GC_OPERATIONS=100000 $(BIN)/python -m pytest -s -o timeout=3000 tests/adversity/test_gc.py $(ARGS)

@@ -116,3 +116,21 @@ async def test_of_several_failures_wrong_bytes_are_raised_first() -> None:
 
 async def test_tasks_that_all_end_well_raise_nothing() -> None:
     await all_or_first([asyncio.create_task(asyncio.sleep(0)) for _ in range(3)])
+
+
+async def test_of_several_tasks_one_that_is_cancelled_ends_those_that_wait_for_what_it_does() -> None:
+    done = asyncio.Event()
+    tasks = [asyncio.create_task(done.wait()), asyncio.create_task(asyncio.sleep(20))]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await all_or_first(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_several_tasks_are_waited_for_in_time_that_grows_with_their_number_alone() -> None:
+    tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(20_000)]
+    async with asyncio.timeout(60):
+        await all_or_first(tasks)
+    await all_or_first([])

@@ -71,13 +71,28 @@ async def all_or_first(tasks: Iterable[asyncio.Task[object]]) -> None:
         asyncio.CancelledError: this task was cancelled, or one of them by somebody else.
     """
     tasks = list(tasks)
+    if not tasks:
+        return
+    left = len(tasks)
+    over = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Task[object]) -> None:
+        nonlocal left
+        left -= 1
+        # One that is cancelled counts: ``asyncio.wait`` would go on, and the others may wait for what it does no more.
+        if not over.done() and (not left or task.cancelled() or task.exception() is not None):
+            over.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    except asyncio.CancelledError:
+        await over
+    except BaseException:
         await _end(tasks)
         raise
-    cancelled = bool(pending) and await _end(tasks)
-    errors = [error for task in tasks if task in done and not task.cancelled() and (error := task.exception())]
+    done, pending = [task for task in tasks if task.done()], [task for task in tasks if not task.done()]
+    cancelled = bool(pending) and await _end(pending)
+    errors = [error for task in done if not task.cancelled() and (error := task.exception())]
     errors.sort(key=lambda error: not isinstance(error, IntegrityError))
     if errors:
         raise errors[0]

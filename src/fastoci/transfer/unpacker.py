@@ -13,11 +13,11 @@ import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from fastoci import files
 from fastoci._core import Buffer
@@ -48,6 +48,7 @@ _TAR_BUFFERS = 4  # buffers of tar that one layer may hold; at least two
 _MOVES = 4096  # entries moved into the tree at a time
 _DISCARD_S = 0.25  # for the removal of a tree whose pull was cancelled: the user waits for it
 
+S = TypeVar("S", LayerWriter, LayerStager)
 _Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
 _Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
 
@@ -180,8 +181,8 @@ class Unpacker:
         totals = UnpackTotals(self._limits, str(directory), self._observe, base=base, owners=owners)
         try:
             for number, path in enumerate(layers):
-                writer = totals.writer(number, root_fd, str(path))
-                await self._from_file(partial(_open_layer, path), writer, None, partial(totals.progress, number))
+                async with self._sink(partial(totals.writer, number, root_fd, str(path))) as writer:
+                    await self._from_file(partial(_open_layer, path), writer, None, partial(totals.progress, number))
                 totals.layer_done(number, _size(path))
         finally:
             files.close(root_fd)
@@ -218,32 +219,40 @@ class Unpacker:
         verifier = Verifier(layer.diff_id, None)
         name = str(layer.diff_id)
         progressed = partial(totals.progress, layer.number)
+        write = partial(totals.writer, layer.number, rootfs.fd, name)
         if layer.below.is_set():
             _LOG.debug("%s: made in the tree", layer.diff_id)
-            await read(totals.writer(layer.number, rootfs.fd, name), verifier, progressed)
+            async with self._sink(write) as writer:
+                await read(writer, verifier, progressed)
             return
         _LOG.debug("%s: made aside, the layers below are not complete", layer.diff_id)
         directory_fd = await self._workers.acquire(partial(rootfs.stage, layer.number), files.close)
-        stager = totals.stager(layer.number, directory_fd, name)
         try:
-            await read(stager, verifier, progressed)
-            await slot.aclose()  # a task that waits for lower layers must not hold a slot
-            await layer.below.wait()
-            await self._adopt(stager, totals.writer(layer.number, rootfs.fd, name))
+            async with self._sink(partial(totals.stager, layer.number, directory_fd, name)) as stager:
+                await read(stager, verifier, progressed)
+                await slot.aclose()  # a task that waits for lower layers must not hold a slot
+                await layer.below.wait()
+                async with self._sink(write) as writer:
+                    await self._adopt(stager, writer)
         finally:
-            await self._workers.finish(stager.abort)
             files.close(directory_fd)
         stop = Stop()
         await self._workers.run(partial(rootfs.unstage, layer.number, stop=stop), stop=stop.set)
 
     async def _adopt(self, stager: LayerStager, writer: LayerWriter) -> None:
         """Move what was made aside into the tree."""
+        while await self._workers.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
+            pass
+        await self._workers.run(writer.finish, stop=writer.stop)
+
+    @asynccontextmanager
+    async def _sink(self, make: Callable[[], S]) -> AsyncIterator[S]:
+        """A sink, aborted at the end, also when it never came to a pipeline."""
+        sink = make()
         try:
-            while await self._workers.run(partial(writer.adopt, stager, _MOVES), stop=writer.stop):
-                pass
-            await self._workers.run(writer.finish, stop=writer.stop)
+            yield sink
         finally:
-            await self._workers.finish(writer.abort)
+            await self._workers.finish(sink.abort)
 
     async def _from_tee(
         self,
@@ -287,12 +296,12 @@ class Unpacker:
     ) -> None:
         """Read a layer's file."""
         source = await self._buffers.take()
-        try:
+        with ExitStack() as opened:
+            opened.callback(source.release)
             fd = open_layer()
-        except BaseException:
-            source.release()
-            raise
-        tar = FileTar(fd, source, Inflate(window=FREE_WINDOW))
+            opened.callback(files.close, fd)
+            tar = FileTar(fd, source, Inflate(window=FREE_WINDOW))
+            opened.pop_all()  # both are the tar's now
         async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
             await pipeline.finish()
 

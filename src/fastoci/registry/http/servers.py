@@ -175,9 +175,11 @@ class Server:
         self._observer(QuotaSeen(self.host, found.remaining, found.limit, found.window_s))
 
     @asynccontextmanager
-    async def connecting(self) -> AsyncIterator[None]:
+    async def connecting(self, *shared: type[Exception]) -> AsyncIterator[None]:
         """Around an attempt to connect: while nobody knows whether that works, one tries for all who wait.
 
+        Args:
+            shared: the errors that say something of the server; any other is that of the one who tried.
         Raises: what the one who tried got.
         """
         failed: Exception | None = None
@@ -191,7 +193,7 @@ class Server:
         try:
             yield
             self._reached, self.connect_failed = True, False
-        except Exception as error:
+        except shared as error:
             failed = error
             self._reached, self.connect_failed = False, True
             raise

@@ -309,7 +309,7 @@ class _Connector(aiohttp.TCPConnector):
         known = server.unresponsive
         spoiled = 0
         while True:
-            async with server.connecting() if self._notes else nullcontext():
+            async with server.connecting(aiohttp.ClientError, OSError) if self._notes else nullcontext():
                 connection = await super().connect(req, traces, timeout)
             server.speaks_scheme |= req.url.scheme == "https"
             if connection.protocol is not None and connection.protocol.should_close:

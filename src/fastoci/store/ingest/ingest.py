@@ -165,7 +165,11 @@ class StoreIngest:
         if type(proof) is not Verified or (proof.digest, proof.size) != (self._blob.digest, self._blob.size):
             await self.abort()
             raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
-        await self._threads.run(self._commit)
+        try:
+            await self._threads.run(self._commit)
+        except BaseException:
+            await self.abort()  # when no thread came to it
+            raise
 
     async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
         """As ``interfaces.Ingest.abort``."""

@@ -1,0 +1,287 @@
+"""What is called while an await goes wrong: every verb of the engine, on stores and a registry of its own.
+
+Spec: ``hang_cases``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from fastoci import Engine, RetryingSource, RetryPolicy, apply, login, logout
+from fastoci.errors import TruncatedError
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import BufferSource
+from fastoci.limits import Limits
+from fastoci.registry.options import RegistryOptions
+from fastoci.store.store import Store
+from fastoci.testing.auth import Bearer, Cdn
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Layer, from_seed
+from fastoci.testing.registry import Registry, serve
+from fastoci.transfer.scheduler import BytesSource
+from support import await_points
+
+HANG_S: Final = 0.05  # before what hangs is cancelled, and what another has is let go
+DATA: Final = random.Random(7).randbytes(1_500_000)
+BLOB: Final = Descriptor.of(DATA, "application/octet-stream")
+USER, PASSWORD = "me", "hunter2"
+
+
+def _layer(seed: int, size: int, kind: Any) -> Layer:
+    return Layer.build(from_seed(seed, files=4, size=size, compressibility=0.1, at=f"layer{seed}"), kind)
+
+
+_HELPER = f"""#!/bin/sh
+cat > /dev/null
+echo '{{"ServerURL": "x", "Username": "{USER}", "Secret": "{PASSWORD}"}}'
+"""
+_CONF = """
+[[registry]]
+location = "{address}"
+insecure = true
+[[registry.mirror]]
+location = "127.0.0.1:1"
+insecure = true
+"""
+
+
+class Own:
+    """A source of one's own, which may break off the first time."""
+
+    name = "own"
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self._breaks = breaks
+
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Any, None]:
+        async for buffer in BytesSource(DATA).fetch(blob, offset, buffers):
+            yield buffer
+            if self._breaks:
+                self._breaks = False
+                raise TruncatedError("it broke off", url="own")
+
+
+class Scene:
+    """A registry, stores to begin with, and where a case may write."""
+
+    def __init__(self, directory: Path, address: str, images: dict[str, Image]) -> None:
+        self.directory = directory
+        self.address = address
+        self.images = images
+        self.work = directory / "work"
+        self.layers: list[Path] = []
+
+    def reference(self, name: str) -> str:
+        return f"{self.address}/{name}:latest"
+
+    def options(self, verb: str) -> RegistryOptions:
+        """How registries are asked: by credentials as they are, by a helper that has them, past a dead mirror."""
+        if verb == "helper":
+            return RegistryOptions(authfile=self.directory / "auth.json")
+        conf = self.directory / "registries.conf" if verb == "mirror" else None
+        return RegistryOptions(creds=(USER, PASSWORD), registries_conf=conf)
+
+    def engine(self, verb: str = "") -> Engine:
+        limits = Limits(memory=24 << 20, workers=2, connections=4, connect_s=5.0, read_s=5.0, holder_s=5.0)
+        return Engine(self.work / "store", limits=limits, registry=self.options(verb))
+
+    def renew(self, template: str) -> None:
+        """An empty place to work in, with a store as it was left."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        if template:
+            shutil.copytree(self.directory / template, self.work / "store")
+
+    async def prepare(self) -> None:
+        """Make the stores to begin with, one with an image, and one where that is damaged; and a helper's program."""
+        program = self.directory / "docker-credential-hang"
+        program.write_text(_HELPER)
+        program.chmod(0o700)
+        (self.directory / "auth.json").write_text(json.dumps({"credHelpers": {self.address: "hang"}}))
+        (self.directory / "registries.conf").write_text(_CONF.format(address=self.address))
+        self.renew("")
+        async with self.engine() as engine:
+            await engine.pull(self.reference("one"))
+        shutil.copytree(self.work / "store", self.directory / "full")
+        shutil.copytree(self.work / "store", self.directory / "damaged")
+        for layer in self.images["one"].layers:
+            path = self.directory / "damaged" / "blobs" / "sha256" / layer.descriptor.digest.hex
+            path.chmod(0o600)
+            path.write_bytes(bytes(layer.descriptor.size))
+            self.layers.append(self.directory / layer.descriptor.digest.hex)
+            self.layers[-1].write_bytes(
+                layer.content if isinstance(layer.content, bytes) else layer.content.read_bytes()
+            )
+
+
+Verb = Callable[[Engine, Scene], Awaitable[None]]
+
+
+async def _pull(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("one"))
+
+
+async def _offline(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("one"), policy="never", rootfs=scene.work / "root")
+
+
+async def _large(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("large"))
+
+
+async def _retrying(engine: Engine, scene: Scene) -> None:
+    await engine.fetch([BLOB], RetryingSource(Own(breaks=True), RetryPolicy(first_s=0.001)))
+
+
+async def _busy(engine: Engine, scene: Scene) -> None:
+    """A pull of what another process has, which lets go of it after a while."""
+    with await_points.victim(False):
+        other = Store.at(scene.work / "store")
+        ingest = await other.blobs.begin(scene.images["one"].layers[0].descriptor)
+        assert ingest is not None
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(engine.pull(scene.reference("one")))
+            await asyncio.sleep(HANG_S)
+            with await_points.victim(False):
+                await ingest.abort()
+    finally:
+        with await_points.victim(False):
+            await ingest.abort()
+            other.close()
+
+
+async def _rootfs(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("one"), rootfs=scene.work / "root")
+
+
+async def _fetch(engine: Engine, scene: Scene) -> None:
+    await engine.fetch([BLOB], Own())
+
+
+async def _unpack(engine: Engine, scene: Scene) -> None:
+    await (await engine.image(scene.reference("one"))).unpack(scene.work / "root")
+
+
+async def _export(engine: Engine, scene: Scene) -> None:
+    await engine.export(scene.work / "layout", [scene.reference("one")])
+
+
+async def _export_one(engine: Engine, scene: Scene) -> None:
+    await (await engine.image(scene.reference("one"))).export(scene.work / "layout")
+
+
+async def _verify(engine: Engine, scene: Scene) -> None:
+    await engine.verify()
+
+
+async def _verify_one(engine: Engine, scene: Scene) -> None:
+    await engine.verify([scene.reference("one")])
+
+
+async def _repair(engine: Engine, scene: Scene) -> None:
+    await engine.repair([scene.reference("one")])
+
+
+async def _gc(engine: Engine, scene: Scene) -> None:
+    await engine.gc(await engine.plan_gc())
+
+
+async def _usage(engine: Engine, scene: Scene) -> None:
+    await engine.usage()
+    await engine.images()
+
+
+async def _names(engine: Engine, scene: Scene) -> None:
+    reference = scene.reference("one")
+    await engine.pin(reference)
+    await engine.pin(reference, False)
+    await engine.remove(reference)
+
+
+async def _ask(engine: Engine, scene: Scene) -> None:
+    await engine.resolve(scene.reference("one"))
+    with contextlib.suppress(Exception):  # the registry has no such list
+        await engine.tags(f"{scene.address}/one")
+
+
+async def _blobs(engine: Engine, scene: Scene) -> None:
+    image = scene.images["one"]
+    async with engine.hold([image.descriptor.digest]):
+        data = await engine.read(image.descriptor.digest)
+        os.close(await engine.open(image.descriptor.digest))
+        await engine.path(image.descriptor.digest)
+        await engine.record("localhost/mine:latest", data)
+
+
+async def _mend(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("one"), rootfs=scene.work / "root")
+
+
+async def _apply(engine: Engine, scene: Scene) -> None:
+    (scene.work / "applied").mkdir()
+    await apply(scene.work / "applied", scene.layers)
+
+
+async def _login(engine: Engine, scene: Scene) -> None:
+    file = scene.work / "auth.json"
+    await login(scene.address, USER, PASSWORD, authfile=file)
+    await logout(scene.address, authfile=file)
+
+
+async def _open(engine: Engine, scene: Scene) -> None:
+    async with scene.engine() as other:
+        await other.images()
+
+
+VERBS: Final[dict[str, tuple[Verb, str]]] = {
+    "pull": (_pull, ""),
+    "rootfs": (_rootfs, ""),
+    "mirror": (_pull, ""),
+    "helper": (_pull, ""),
+    "large": (_large, ""),
+    "busy": (_busy, ""),
+    "offline": (_offline, "full"),
+    "retrying": (_retrying, ""),
+    "fetch": (_fetch, ""),
+    "unpack": (_unpack, "full"),
+    "export": (_export, "full"),
+    "export-one": (_export_one, "full"),
+    "verify": (_verify, "full"),
+    "verify-one": (_verify_one, "full"),
+    "repair": (_repair, "damaged"),
+    "mend": (_mend, "damaged"),
+    "gc": (_gc, "full"),
+    "usage": (_usage, "full"),
+    "names": (_names, "full"),
+    "ask": (_ask, ""),
+    "blobs": (_blobs, "full"),
+    "apply": (_apply, ""),
+    "login": (_login, ""),
+    "open": (_open, "full"),
+}
+
+
+@contextlib.contextmanager
+def scene_in(directory: Path) -> Iterator[Scene]:
+    """A registry with three images of which each has layers of its own and two share one."""
+    shared = _layer(1, 300_000, "gzip")
+    images = {
+        "large": Image.build([_layer(8, 10_000_000, "none")]),
+        "three": Image.build([_layer(6, 300_000, "gzip"), _layer(7, 1000, "none")]),
+        "one": Image.build([_layer(2, 2_500_000, "gzip"), shared, _layer(3, 600_000, "zstd"), _layer(5, 1000, "none")]),
+        "two": Image.build([_layer(4, 300_000, "zstd"), shared]),
+    }
+    registry = Registry(Bearer(USER, PASSWORD), cdn=Cdn())
+    for name, image in images.items():
+        registry.add_image(name, "latest", image)
+    with serve(registry):
+        yield Scene(directory, registry.address, images)
