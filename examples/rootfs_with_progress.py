@@ -14,7 +14,8 @@ def show(event: events.Event) -> None:
     """Called on the event loop, so it must be quick."""
     match event:
         case events.ImagePlanned():
-            print(f"{event.image}: {len(event.missing)} of {event.blobs} blobs to fetch, {sum(event.missing.values())} bytes")
+            count, size = len(event.missing), sum(event.missing.values())
+            print(f"{event.image}: {count} of {event.blobs} blobs to fetch, {size} bytes")
         case events.BlobDone():
             print(f"{event.blob}: verified, {event.size} bytes")
         case events.UnpackDone():
