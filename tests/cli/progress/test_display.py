@@ -354,6 +354,24 @@ def test_bars_appear_after_a_second_and_leave_the_summary(stage: Stage) -> None:
     assert f"{NAME}: warning: [red]odd\n" in text
 
 
+def test_results_are_written_beside_no_bars(stage: Stage) -> None:
+    """stdout may be the same terminal: the bars are away, and the cursor is there, meanwhile."""
+    bars = Bars(stage.text, stage.clock)
+    bars(ImageStarted(NAME))
+    stage.now += 1
+    bars.tick()
+    with bars.aside():
+        shown = stage.text.getvalue()
+        assert shown.endswith("\x1b[2K")  # the last row is erased
+        assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+        stage.text.write("h/redis@sha256:aa\n")
+    bars.tick()
+    after = stage.text.getvalue().partition("h/redis@sha256:aa\n")[2]
+    assert "redis:7 " in after
+    bars.close()
+    assert stage.text.getvalue().rindex("\x1b[?25h") > stage.text.getvalue().rindex("\x1b[?25l")
+
+
 @pytest.mark.parametrize(
     ("remaining", "limit", "text"),
     [(10, 100, "hub: 10 of 100 requests left in 21600 s\n"), (11, 100, ""), (0, None, "hub: 0 requests left")],
