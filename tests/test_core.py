@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fastoci import _core
+from fastoci import _core, _extract
 
 BUFFER = _core.BUFFER_SIZE
 
@@ -131,3 +131,14 @@ def test_buffers_may_be_released_on_any_thread() -> None:
     for thread in threads:
         thread.join()
     assert pool.in_use == 0
+
+
+@pytest.mark.parametrize("pair", [(None, None), (_core.Sha256(), None), (None, _core.Pool(1 << 20).take()), (1, 2)])
+def test_only_hashers_and_buffers_are_hashed(pair: object) -> None:
+    with pytest.raises(TypeError):
+        _core.update_many([pair])  # type: ignore[list-item]
+
+
+def test_what_an_extractor_and_a_stager_have_in_common_is_neither() -> None:
+    with pytest.raises(TypeError):
+        _extract._Layer()  # type: ignore[attr-defined]

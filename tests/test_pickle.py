@@ -27,6 +27,7 @@ from fastoci.jobs.plan import PullPlan, Resolved
 from fastoci.jobs.repair import Repair
 from fastoci.jobs.verify import BadBlob, Verification
 from fastoci.limits import Limits
+from fastoci.registry.access import Access
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.options import RegistryOptions
 from fastoci.store.gc.collect import GcItem, GcPlan
@@ -63,6 +64,7 @@ VALUES: list[object] = [
     Limits(memory=32 << 20, holder_s=5.0),
     RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
     RetryPolicy(tries=2),
+    Access("https://r.test/v2/", "a/b", True, True, True, ("/ca.crt",), ("X-A",), "me", "auth.json"),
     Retention(max_age_s=1.0, max_size=100),
     RESOLVED,
     PullPlan(RESOLVED, (BLOB,)),

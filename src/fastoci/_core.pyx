@@ -335,6 +335,8 @@ def update_many(pairs, /):
     try:
         for i in range(count):
             hasher, buffer = pairs[i]
+            if hasher is None or buffer is None:
+                raise TypeError("a pair is a Sha256 and a Buffer")
             buffer._check()
             states[i] = &hasher._state
             data[i] = buffer._memory

@@ -192,6 +192,8 @@ cdef class _Layer:
     cdef Stop _stop
 
     def __cinit__(self, *args, **options):
+        if type(self) is _Layer:
+            raise TypeError("a layer has an Extractor or a Stager")
         self._stop = Stop()
 
     def stop(self):

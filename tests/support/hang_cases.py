@@ -184,6 +184,8 @@ def _makes_sense(plan: await_points.Plan, point: str, kind: str) -> bool:
     """Whether the engine can do anything about it."""
     if kind != "cancel" and point.startswith(("aio.py:", "threads.py:")):
         return False  # they wait for what is under way: it has its own points
+    if point.startswith("registry/auth/helper_process.py:") and kind in ("OSError", "TimeoutError"):
+        return False  # so a helper fails, and all who wait for its answer learn that
     if kind == "hang":
         # Nothing ends a thread; cleanup is waited for; and what waits for the network has its deadlines
         # (tests/registry/http/test_deadlines.py).

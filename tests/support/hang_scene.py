@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from fastoci import Engine, RetryingSource, RetryPolicy, apply, login, logout
+from fastoci import Engine, RetryingSource, RetryPolicy, access, apply, logged_in, login, logout
 from fastoci.errors import TruncatedError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BufferSource
@@ -234,6 +234,8 @@ async def _apply(engine: Engine, scene: Scene) -> None:
 async def _login(engine: Engine, scene: Scene) -> None:
     file = scene.work / "auth.json"
     await login(scene.address, USER, PASSWORD, authfile=file)
+    await logged_in(scene.address, authfile=file)
+    await access(scene.reference("one"), RegistryOptions(authfile=file))
     await logout(scene.address, authfile=file)
 
 

@@ -17,11 +17,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 from yarl import URL
 
 from fastoci.errors import TimedOutError, TransportError
 from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import parse_url
+
+uvloop.new_event_loop().close()  # opens a pipe for the life of the process, which is no test's leak
 
 CONNECT_S = 0.2
 READ_S = 0.3
@@ -220,3 +223,21 @@ async def test_a_name_with_any_number_of_silent_addresses_ends_as_soon_as_one_wi
         with pytest.raises(TimedOutError, match=NO_CONNECTION):
             await ask(f"https://registry.test:{port}/v2/")
         assert time.monotonic() - begun < 200 * CONNECT_S / 4
+
+
+def test_on_uvloop_the_deadlines_are_the_same() -> None:
+    async def end(phase: Phase) -> str:
+        async with talking(phase.talk) as port:
+            try:
+                proxy = f"http://127.0.0.1:{port}" if phase.proxied else ""
+                await ask(phase.url.format(port=port), proxy=proxy, body=phase.body)
+            except TransportError as error:
+                return str(error)
+        return "no error"
+
+    async def ends() -> list[str]:
+        return await asyncio.gather(*map(end, PHASES.values()))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = dict(zip(PHASES, runner.run(ends()), strict=True))
+    assert not {name: text for name, text in found.items() if PHASES[name].error not in text}
