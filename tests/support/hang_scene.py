@@ -17,19 +17,25 @@ from typing import Any, Final
 
 from fastoci import Engine, RetryingSource, RetryPolicy, access, apply, logged_in, login, logout
 from fastoci.errors import TruncatedError
+from fastoci.events import BlobWaiting, Event
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.platform import Platform
 from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.registry.options import RegistryOptions
+from fastoci.server.http import Request
+from fastoci.server.pull_api import Answer, refusal
+from fastoci.store.gc.retention import Retention
 from fastoci.store.store import Store
 from fastoci.testing.auth import Bearer, Cdn
-from fastoci.testing.images import Image
+from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.scheduler import BytesSource
 from support import await_points
 
-HANG_S: Final = 0.05  # before what hangs is cancelled, and what another has is let go
+HANG_S: Final = 0.05  # before what hangs is cancelled
+WAIT_S: Final = 2.0  # before another lets go of what it has, when nobody waits for it by then
 DATA: Final = random.Random(7).randbytes(1_500_000)
 BLOB: Final = Descriptor.of(DATA, "application/octet-stream")
 USER, PASSWORD = "me", "hunter2"
@@ -69,18 +75,40 @@ class Own:
                 raise TruncatedError("it broke off", url="own")
 
 
-class Scene:
-    """A registry, stores to begin with, and where a case may write."""
+class Rocky(Registry):
+    """A registry that refuses the first request for each thing; a token of it is good for a few requests."""
 
-    def __init__(self, directory: Path, address: str, images: dict[str, Image]) -> None:
+    def __init__(self) -> None:
+        super().__init__(Bearer(USER, PASSWORD, uses=3))
+        self.asked: set[str] = set()
+
+    async def answer(self, request: Request, host: str) -> Answer:
+        """What it says to a request."""
+        answer = await super().answer(request, host)
+        if answer.status == 200 and request.path not in self.asked and request.path != "/token":
+            self.asked.add(request.path)
+            return refusal(503, "UNAVAILABLE", "later")
+        return answer
+
+
+class Scene:
+    """Registries, stores to begin with, and where a case may write."""
+
+    def __init__(self, directory: Path, address: str, rocky: Rocky, images: dict[str, Image]) -> None:
         self.directory = directory
         self.address = address
+        self.rocky = rocky
         self.images = images
         self.work = directory / "work"
         self.layers: list[Path] = []
+        self.waiting = asyncio.Event()
 
     def reference(self, name: str) -> str:
         return f"{self.address}/{name}:latest"
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, BlobWaiting):
+            self.waiting.set()
 
     def options(self, verb: str) -> RegistryOptions:
         """How registries are asked: by credentials as they are, by a helper that has them, past a dead mirror."""
@@ -91,10 +119,12 @@ class Scene:
 
     def engine(self, verb: str = "") -> Engine:
         limits = Limits(memory=24 << 20, workers=2, connections=4, connect_s=5.0, read_s=5.0, holder_s=5.0)
-        return Engine(self.work / "store", limits=limits, registry=self.options(verb))
+        return Engine(self.work / "store", limits=limits, registry=self.options(verb), observer=self.observe)
 
     def renew(self, template: str) -> None:
-        """An empty place to work in, with a store as it was left."""
+        """An empty place to work in, with a store as it was left, and registries as they were."""
+        self.waiting.clear()
+        self.rocky.asked.clear()
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         if template:
@@ -113,13 +143,21 @@ class Scene:
         shutil.copytree(self.work / "store", self.directory / "full")
         shutil.copytree(self.work / "store", self.directory / "damaged")
         for layer in self.images["one"].layers:
-            path = self.directory / "damaged" / "blobs" / "sha256" / layer.descriptor.digest.hex
-            path.chmod(0o600)
-            path.write_bytes(bytes(layer.descriptor.size))
+            _damage(self.directory / "damaged" / "blobs" / "sha256" / layer.descriptor.digest.hex)
             self.layers.append(self.directory / layer.descriptor.digest.hex)
             self.layers[-1].write_bytes(
                 layer.content if isinstance(layer.content, bytes) else layer.content.read_bytes()
             )
+
+        shutil.copytree(self.directory / "full", self.directory / "rotten")
+        for path in (self.directory / "rotten" / "blobs" / "sha256").iterdir():
+            _damage(path)
+
+
+def _damage(blob: Path) -> None:
+    size = blob.stat().st_size
+    blob.chmod(0o600)
+    blob.write_bytes(bytes(size))
 
 
 Verb = Callable[[Engine, Scene], Awaitable[None]]
@@ -131,6 +169,10 @@ async def _pull(engine: Engine, scene: Scene) -> None:
 
 async def _offline(engine: Engine, scene: Scene) -> None:
     await engine.pull(scene.reference("one"), policy="never", rootfs=scene.work / "root")
+
+
+async def _rocky(engine: Engine, scene: Scene) -> None:
+    await engine.pull(f"{scene.rocky.address}/three:latest")
 
 
 async def _large(engine: Engine, scene: Scene) -> None:
@@ -150,7 +192,9 @@ async def _busy(engine: Engine, scene: Scene) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.pull(scene.reference("one")))
-            await asyncio.sleep(HANG_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_S):
+                    await scene.waiting.wait()
             with await_points.victim(False):
                 await ingest.abort()
     finally:
@@ -192,7 +236,8 @@ async def _repair(engine: Engine, scene: Scene) -> None:
 
 
 async def _gc(engine: Engine, scene: Scene) -> None:
-    await engine.gc(await engine.plan_gc())
+    await engine.gc(await engine.plan_gc(Retention(max_count=0)))
+    await engine.gc()
 
 
 async def _usage(engine: Engine, scene: Scene) -> None:
@@ -250,6 +295,7 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "mirror": (_pull, ""),
     "helper": (_pull, ""),
     "large": (_large, ""),
+    "rocky": (_rocky, ""),
     "busy": (_busy, ""),
     "offline": (_offline, "full"),
     "retrying": (_retrying, ""),
@@ -260,6 +306,8 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "verify": (_verify, "full"),
     "verify-one": (_verify_one, "full"),
     "repair": (_repair, "damaged"),
+    "repair-all": (_repair, "rotten"),
+    "pull-all": (_pull, "rotten"),
     "mend": (_mend, "damaged"),
     "gc": (_gc, "full"),
     "usage": (_usage, "full"),
@@ -274,16 +322,20 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
 
 @contextlib.contextmanager
 def scene_in(directory: Path) -> Iterator[Scene]:
-    """A registry with three images of which each has layers of its own and two share one."""
-    shared = _layer(1, 300_000, "gzip")
+    """Registries of images, of which each has layers of its own and two share one."""
+    shared, host = _layer(1, 300_000, "gzip"), Platform.host()
     images = {
-        "large": Image.build([_layer(8, 10_000_000, "none")]),
-        "three": Image.build([_layer(6, 300_000, "gzip"), _layer(7, 1000, "none")]),
-        "one": Image.build([_layer(2, 2_500_000, "gzip"), shared, _layer(3, 600_000, "zstd"), _layer(5, 1000, "none")]),
-        "two": Image.build([_layer(4, 300_000, "zstd"), shared]),
+        "large": Image.build([_layer(8, 10_000_000, "none")], platform=host),
+        "three": Image.build([_layer(6, 300_000, "gzip"), _layer(7, 1000, "none")], platform=host),
+        "one": Image.build(
+            [_layer(2, 2_500_000, "gzip"), shared, _layer(3, 600_000, "zstd"), _layer(5, 1000, "none")], platform=host
+        ),
+        "two": Image.build([_layer(4, 300_000, "zstd"), shared], platform=host),
     }
-    registry = Registry(Bearer(USER, PASSWORD), cdn=Cdn())
+    other = Image.build([_layer(9, 1000, "none")], platform=Platform("linux", "riscv64"))
+    registry, rocky = Registry(Bearer(USER, PASSWORD), cdn=Cdn()), Rocky()
     for name, image in images.items():
-        registry.add_image(name, "latest", image)
-    with serve(registry):
-        yield Scene(directory, registry.address, images)
+        registry.add_image(name, "latest", Index.build([other, image]) if name == "one" else image)
+    rocky.add_image("three", "latest", images["three"])
+    with serve(registry), serve(rocky):
+        yield Scene(directory, registry.address, rocky, images)
