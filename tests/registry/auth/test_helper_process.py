@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ async def test_a_program_without_an_end_is_killed_with_what_it_started(tmp_path:
     pid = int((tmp_path / "pid").read_text())
     while _alive(pid):  # noqa: ASYNC110 - of a process
         await asyncio.sleep(0.01)
+
+
+async def test_a_program_can_be_cancelled_at_any_moment_of_its_start() -> None:
+    # The child of the shell holds the pipes that are not known yet when the shell is killed.
+    command = ["/bin/sh", "-c", "cat > /dev/null; sleep 600"]
+    async with asyncio.timeout(60):
+        for yields in range(1, 8):
+            task = asyncio.create_task(run(command, b"", environ=os.environ, timeout_s=600))
+            for _ in range(yields):
+                await asyncio.sleep(0)
+            time.sleep(0.05)  # noqa: ASYNC251 - until the child runs, while the loop goes no further
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
 
 async def test_the_time_limit_is_an_error_that_names_the_program() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
+from fastoci.aio import wait_to_end
 from fastoci.errors import CredentialError
 
 _OUTPUT: Final = 1 << 20  # bytes; a real answer has a few kilobytes
@@ -31,21 +32,16 @@ async def run(
     Raises:
         CredentialError: it cannot be run, takes longer than ``timeout_s``, or writes more than 1 MiB.
     """
-    program, loop = os.path.basename(command[0]), asyncio.get_running_loop()
+    program = os.path.basename(command[0])
     try:
-        transport, output = await loop.subprocess_exec(
-            lambda: _Output(loop.create_future(), loop.create_future()),
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_without_ours(environ),
-            start_new_session=True,  # so that all it starts can be ended together
-        )
+        # Whatever happens to this task: asyncio's, cancelled before the pipes are there, has no end (CPython 3.11).
+        (transport, output), cancelled = await wait_to_end(_start(command, environ))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a bad argument"
         raise CredentialError(f"{program}: cannot be run: {reason}", program=program) from error
     try:
+        if cancelled:
+            raise asyncio.CancelledError
         stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop has a class of its own
         if not stdin.is_closing():  # a program that reads nothing may be gone
             stdin.write(given)
@@ -63,6 +59,19 @@ async def run(
     if not whole:
         raise CredentialError(f"{program}: answers with more than {_OUTPUT} bytes", program=program)
     return transport.get_returncode() or 0, bytes(output.data)
+
+
+async def _start(command: Sequence[str], environ: Mapping[str, str]) -> tuple[asyncio.SubprocessTransport, _Output]:
+    loop = asyncio.get_running_loop()
+    return await loop.subprocess_exec(
+        lambda: _Output(loop.create_future(), loop.create_future()),
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=_without_ours(environ),
+        start_new_session=True,  # so that all it starts can be ended together
+    )
 
 
 def _without_ours(environ: Mapping[str, str]) -> dict[str, str]:
