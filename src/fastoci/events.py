@@ -172,6 +172,17 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstByteAwaited:
+    """A server that is alive has not begun its answer for ``waited_s`` seconds: ``timeout_s`` are waited in all."""
+
+    image: str
+    blob: str  # of a manifest or index, too; empty for what a tag names
+    server: str  # https://cache.local:5000/v2
+    waited_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateSwitched:
     """``server`` is slow, failed, cannot be reached, refused or sent wrong bytes: ``following`` is asked instead."""
 
@@ -251,6 +262,7 @@ Event = (
     | ImageFailed
     | QuotaSeen
     | Retrying
+    | FirstByteAwaited
     | CandidateSwitched
     | ConnectionLimitChanged
     | FetchResumed

@@ -44,6 +44,7 @@ class Limits:
     checkpoint: int = 8 << 20  # bytes that a killed fetch may lose
     connect_s: float = 10.0
     read_s: float = 30.0  # silence on a connection
+    first_byte_s: float | None = None  # before an answer; None: 5 min at a server that has answered before, else read_s
     max_wait_s: float = 60.0  # the longest wait that a registry may ask for; beyond, it is an error
     holder_s: float = 1800.0  # without progress of another process that fetches a blob: longer than any wait of it
 

@@ -28,7 +28,7 @@ PLANS = int(os.environ.get("FASTOCI_PLANS", "20"))
 FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
 AT_ONCE = 24
 MIB = 1 << 20
-LIMITS = Limits(memory=24 * MIB, workers=1, read_s=2.0, connect_s=5.0)
+LIMITS = Limits(memory=24 * MIB, workers=1, read_s=2.0, connect_s=5.0, first_byte_s=4.0)
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ class Raw:
     data: bytes
     end: End = "keep"
     rate: int = 0  # bytes of the body a second; 0: as fast as it goes
+    silence: asyncio.Event | None = None  # nothing is sent before it is over
 
 
 Script = Callable[[Asked], Raw]
@@ -116,6 +117,8 @@ async def _talk(script: Script, server: Server, reader: asyncio.StreamReader, wr
             server.asked.append(asked)
             server.came.set()
             raw = script(asked)
+            if raw.silence is not None:
+                await raw.silence.wait()
             await _send(raw, writer)
             if raw.end == "hold":
                 await asyncio.Event().wait()

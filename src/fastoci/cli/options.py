@@ -135,6 +135,13 @@ _LIMITS: Final = {
         metavar="TIME",
         help="Longest wait that a registry may ask for.  [default: 60s]",
     ),
+    "first_byte_s": click.option(
+        "--first-byte-timeout",
+        "first_byte_s",
+        type=Duration(),
+        metavar="TIME",
+        help="Longest silence before an answer.  [default: 5m from a host that answered before, else 30s]",
+    ),
     "unpacked_size": click.option(
         "--max-unpacked",
         "unpacked_size",

@@ -54,7 +54,7 @@ class Registry:
         self._tls_verify = tls_verify
         self._manifest_size = limits.manifest_size
         self._credentials = credentials
-        self._policy = ClientPolicy(retry, RetryBudget(retry.budget), observer, limits.max_wait_s)
+        self._policy = ClientPolicy(retry, RetryBudget(retry.budget), observer, limits.max_wait_s, limits.first_byte_s)
         self._transport = Transport(
             servers=Servers(observer=observer, rng=retry.rng, maximum=limits.connections),
             tls_verify=tls_verify,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastoci.cli.progress.notes import Trouble, log_line, note
-from fastoci.events import CandidateSwitched, FetchDuplicated, FetchResumed, Retrying
+from fastoci.events import CandidateSwitched, FetchDuplicated, FetchResumed, FirstByteAwaited, Retrying
 
 NAME, BLOB, SERVER = "h/app:1", "sha256:123456789abcdef", "https://h/v2"
 
@@ -19,6 +19,7 @@ NAME, BLOB, SERVER = "h/app:1", "sha256:123456789abcdef", "https://h/v2"
         ),
         (Retrying(NAME, "", SERVER, "connection refused", 1, 8, 0.12), "connection refused, try 2 of 8 in 0.1 s"),
         (Retrying(NAME, "", SERVER, "a timeout", 1, 3, 0.0), "a timeout, try 2 of 3 now"),
+        (FirstByteAwaited(NAME, "", SERVER, 30.2, 300.0), "silent for 30 s, waits up to 300 s for the first byte"),
         (CandidateSwitched(NAME, "", SERVER, "https://b/v2", "404"), "404, https://b/v2 is asked"),
         (FetchResumed(NAME, BLOB, SERVER, 12_000_000, "a cut"), "a cut, goes on at 12.0 MB"),
         (FetchDuplicated(NAME, BLOB, SERVER, 0, 1_000_000, "wrong bytes"), "wrong bytes, 1.0 MB are fetched again"),

@@ -72,12 +72,12 @@ def first_of(answers: list[Raw]) -> Scripted:
 
 @asynccontextmanager
 async def client(
-    script: Scripted, retry_policy: RetryPolicy | None = None, **options: float
+    script: Scripted, retry_policy: RetryPolicy | None = None, *, read_s: float = 5.0
 ) -> AsyncIterator[tuple[Repository, Server, Reference]]:
     """A client of which no wait between tries takes time."""
     registry = Registry(
         credentials=Credentials(),
-        limits=Limits(connect_s=5.0, read_s=options.get("read_s", 5.0)),
+        limits=Limits(connect_s=5.0, read_s=read_s, first_byte_s=read_s),
         retry=replace(retry_policy or RetryPolicy(), rng=lambda: 0.0),
     )
     async with serving(script) as server, registry:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastoci import Engine, Limits, RegistryOptions
-from fastoci.errors import FastociError, TransportError
+from fastoci.errors import FastociError, TimedOutError, TransportError
 from fastoci.events import CandidateSwitched, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.registry.auth.credentials import Credentials
+from fastoci.registry.client import Registry
 from fastoci.registry.fetch import body
 from fastoci.registry.fetch.failover import ClientPolicy, Failover, candidates
+from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
 from fastoci.registry.http import throughput
 from fastoci.registry.http.servers import Servers
@@ -40,7 +44,7 @@ from support.scripted_mirrors import (
     endpoint,
     whole,
 )
-from support.scripted_server import Asked, Buffers, Raw, Script, answer, drain, unauthorized
+from support.scripted_server import Asked, Buffers, Raw, Script, Server, answer, drain, serving, unauthorized
 
 SMALL = BLOB[:400_000]
 SMALL_DESCRIPTOR = Descriptor(BLOB_DESCRIPTOR.media_type, Digest.of(SMALL), len(SMALL))
@@ -320,3 +324,62 @@ def test_however_fast_they_are_candidates_are_not_changed_without_end(
         assert len(seen) <= count
 
     asyncio.run(run())
+
+
+# A link that is slower than the floor.
+
+CREEPING = 3000  # bytes a second
+TINY = BLOB[:9000]
+TINY_DESCRIPTOR = Descriptor(BLOB_DESCRIPTOR.media_type, Digest.of(TINY), len(TINY))
+
+
+@pytest.fixture
+def low_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floor, and less than it, are found out in less than half a second."""
+    monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 50)
+
+
+async def test_a_link_below_the_floor_is_renewed_and_then_goes_on(buffers: Buffers, low_floor: None) -> None:
+    async with serving(at(CREEPING, TINY)) as server, alone(server) as source:
+        assert await drain(source.fetch(TINY_DESCRIPTOR, 0, buffers)) == TINY
+        wanted = [asked.headers.get("range", "bytes=0-") for asked in server.asked]
+        starts = [int(each.removeprefix("bytes=").partition("-")[0]) for each in wanted]
+        assert len(starts) == 1 + throughput.RENEWALS
+        assert starts == sorted(set(starts))  # nothing comes twice
+
+
+async def test_a_slow_link_to_who_honours_no_ranges_costs_one_renewal(buffers: Buffers, low_floor: None) -> None:
+    whole_at_once = replace(answer(body=TINY), rate=CREEPING)
+    async with serving(lambda asked: whole_at_once) as server, alone(server) as source:
+        assert await drain(source.fetch(TINY_DESCRIPTOR, 0, buffers)) == TINY
+        assert len(server.asked) == 2
+
+
+async def test_a_manifest_below_the_floor_is_read_to_its_end(low_floor: None) -> None:
+    long = INDEX + b" " * 1000
+    async with serving(lambda asked: replace(answer(body=long), rate=1000)) as server, alone(server) as source:
+        assert (await source.resolve(REFERENCE))[1] == long
+        assert len(server.asked) == 1
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("what", ["blob", "manifest"])
+async def test_what_hardly_comes_is_an_error_in_bounded_time(what: str, low_floor: None) -> None:
+    drip = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body_of = {"blob": TINY, "manifest": INDEX}[what]
+    script = lambda asked: Raw(drip % len(body_of) + body_of[:40], rate=50, end="hold")  # noqa: E731 - a byte at a time
+    async with serving(script) as server, alone(server) as source, asyncio.timeout(60):
+        with pytest.raises(TimedOutError):
+            if what == "blob":
+                await drain(source.fetch(TINY_DESCRIPTOR, 0, Buffers(4 << 20)))
+            else:
+                await source.resolve(REFERENCE)
+
+
+@asynccontextmanager
+async def alone(server: Server) -> AsyncIterator[Repository]:
+    """A repository that only one server has."""
+    async with Registry(
+        credentials=Credentials(), limits=Limits(read_s=5.0), retry=RetryPolicy(tries=2, first_s=0.01)
+    ) as registry:
+        yield registry.repository_at(REFERENCE, [endpoint(server.address, origin=True)], image="app:1")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fastoci.registry.http.throughput import FLOOR, FLOOR_S, PEERS_S, SpeedSamples, StallDetector
+from fastoci.registry.http.throughput import CRAWL, FLOOR, FLOOR_S, PEERS_S, SpeedSamples, StallDetector
 
 
 class Clock:
@@ -33,9 +33,17 @@ def watched(median: float | None = None) -> tuple[StallDetector, Clock]:
     return watch, clock
 
 
-def test_a_trickle_is_a_stall_and_a_slow_body_is_none() -> None:
+def test_a_trickle_is_a_stall_even_where_nothing_is_renewed() -> None:
+    clock = Clock()
+    watch = StallDetector(clock)
+    watch.resume()
+    assert flow(watch, clock, CRAWL * 1.1, 300) == ""
+    assert flow(watch, clock, CRAWL * 0.9, 60).startswith("stalled")
+
+
+def test_a_body_below_the_floor_is_starved_and_a_slow_body_is_not() -> None:
     watch, clock = watched()
-    assert flow(watch, clock, FLOOR * 0.9, 60).startswith("stalled")
+    assert flow(watch, clock, FLOOR * 0.9, 60).startswith("starved")
     assert clock.now - 100 == FLOOR_S
     watch, clock = watched()
     assert flow(watch, clock, FLOOR * 1.1, 300) == ""

@@ -60,7 +60,16 @@ class PullOptions:
 @options.same_owner
 @click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Add the images to an OCI layout in DIR.")
 @registry_options.registry
-@options.limits("connections", "max_wait_s", "unpacked_size", "unpacked_entries", "memory", "store_size", "durability")
+@options.limits(
+    "connections",
+    "max_wait_s",
+    "first_byte_s",
+    "unpacked_size",
+    "unpacked_entries",
+    "memory",
+    "store_size",
+    "durability",
+)
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:

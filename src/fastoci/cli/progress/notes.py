@@ -7,7 +7,9 @@ from typing import Final
 from fastoci import events
 from fastoci.cli.formatting import plain, size
 
-Trouble = events.Retrying | events.CandidateSwitched | events.FetchResumed | events.FetchDuplicated
+Trouble = (
+    events.Retrying | events.FirstByteAwaited | events.CandidateSwitched | events.FetchResumed | events.FetchDuplicated
+)
 
 _HEX: Final = 12  # digits of a digest
 
@@ -17,6 +19,8 @@ def note(event: Trouble) -> str:
     match event:
         case events.Retrying():
             text = f"{event.cause}, try {event.attempt + 1} of {event.attempts} {_when(event.wait_s)}"
+        case events.FirstByteAwaited():
+            text = f"silent for {event.waited_s:.0f} s, waits up to {event.timeout_s:.0f} s for the first byte"
         case events.CandidateSwitched():
             text = f"{event.reason}, {event.following} is asked"
         case events.FetchResumed():

@@ -111,7 +111,13 @@ class ProgressState:
                     known.flying = False
             case events.Warned() | events.QuotaSeen() | events.VerifyProgress() | events.ConnectionLimitChanged():
                 pass
-            case events.Retrying() | events.CandidateSwitched() | events.FetchResumed() | events.FetchDuplicated():
+            case (
+                events.Retrying()
+                | events.FirstByteAwaited()
+                | events.CandidateSwitched()
+                | events.FetchResumed()
+                | events.FetchDuplicated()
+            ):
                 self.retries += isinstance(event, events.Retrying)
                 if (troubled := self.images.get(event.image)) is not None:
                     troubled.note, troubled.noted = note(event), event.blob

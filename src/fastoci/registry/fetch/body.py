@@ -46,7 +46,8 @@ class Body:
         self._blob = blob
         self._skip = skip
         self.skipped = skip
-        self._detector = StallDetector(time.monotonic, server.peers.median if stall.peers else None, stall.lag)
+        renew = stall.renew and not skip  # all of it would be skipped again
+        self._detector = StallDetector(time.monotonic, server.peers.median if renew else None, stall.lag)
         self._size = left
         self._rest = b""
         self._slow = ""
@@ -61,7 +62,7 @@ class Body:
 
     @property
     def starved(self) -> bool:
-        """It was broken off because others of the server are faster."""
+        """It was broken off because a new connection may be faster."""
         return self._slow.startswith("starved")
 
     async def fill(self, buffer: Buffer, maximum: int) -> None:

@@ -39,16 +39,18 @@ from fastoci.errors import (
     TimedOutError,
     TransportError,
 )
-from fastoci.events import CandidateSwitched, Observer, Retrying
+from fastoci.events import CandidateSwitched, FirstByteAwaited, Observer, Retrying
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.retry import Backoff, RetryBudget, RetryPolicy
 from fastoci.registry.http import throughput
+from fastoci.registry.http.first_byte import Patience
 from fastoci.registry.http.servers import Server, Servers
 from fastoci.registry.http.untrusted import unexpected
 from fastoci.registry.http.urls import Origin, redact
 
 _LOG: Final = logging.getLogger(__name__)
 _SIGNED_TRIES: Final = 2
+_PATIENCE_S: Final = 300.0  # for the first byte of a server that is alive
 _WRONG_TRIES: Final = 2
 
 
@@ -98,6 +100,7 @@ class ClientPolicy:
     budget: RetryBudget
     observer: Observer
     max_wait_s: float = 60.0  # a longer wait that a server asks for is an error
+    first_byte_s: float | None = None  # before an answer; None: 5 minutes at a server that has answered before
 
 
 class Failover:
@@ -137,6 +140,7 @@ class Failover:
         self._decided = False
         self._received = 0
         self._signed = 0
+        self._patient = True
         self._begun = time.monotonic()
         self._at = self._next(-1) or 0
         if _LOG.isEnabledFor(logging.DEBUG):
@@ -148,6 +152,22 @@ class Failover:
     def candidate(self) -> Candidate:
         """Whom to ask now."""
         return self._candidates[self._at]
+
+    @property
+    def patience(self) -> Patience | None:
+        """For the first byte of whom is asked now: long once, when there is nobody else who might have it sooner."""
+        asked, chosen_s = self.candidate, self._policy.first_byte_s
+        others = (i for i, each in enumerate(self._candidates) if each.endpoint is not asked.endpoint)
+        longer = self._patient and all(i in self._out or i in self._errors for i in others)
+        if chosen_s is None and not longer:
+            return None
+        total_s = _PATIENCE_S if chosen_s is None else chosen_s
+
+        def tell(waited_s: float) -> None:
+            self._patient = False
+            self._policy.observer(FirstByteAwaited(self._image, self._blob, asked.server, waited_s, total_s))
+
+        return Patience(total_s, longer, chosen_s is not None, tell)
 
     async def begin(self) -> None:
         """Wait while the first to be asked wants no requests yet."""
@@ -166,6 +186,7 @@ class Failover:
     def _renew(self) -> None:
         self._backoff.renew()
         self._tries.clear()
+        self._patient = True
         self._begun = time.monotonic()
 
     def done(self) -> None:

@@ -43,6 +43,7 @@ from fastoci.registry.http.content_encoding import check_identity, content_type
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.link_header import next_page
 from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.throughput import StallPolicy
 from fastoci.registry.http.untrusted import parsed
 
 _LOG: Final = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ _PAGE: Final = 1000  # tags
 _TAGS: Final = 1_000_000  # of one repository: a list that goes on for ever is not held
 
 T = TypeVar("T")
-Lag = Callable[[float], str]  # of a rate: why the answer is asked for elsewhere, if it is
 
 
 class Repository:
@@ -95,7 +95,7 @@ class Repository:
             )
             if wanted == held[0].digest:
                 return held
-        return await self._from_any(reference, lambda candidate, lag: self._resolve(candidate, reference, lag))
+        return await self._from_any(reference, lambda candidate, stall: self._resolve(candidate, reference, stall))
 
     async def _head(self, candidate: Candidate, reference: Reference) -> Digest | None:
         """The digest that a tag names, as the registry claims; None when it does not say.
@@ -121,9 +121,11 @@ class Repository:
         finally:
             reply.close()
 
-    async def _resolve(self, candidate: Candidate, reference: Reference, lag: Lag) -> tuple[Descriptor, bytes]:
+    async def _resolve(
+        self, candidate: Candidate, reference: Reference, stall: StallPolicy
+    ) -> tuple[Descriptor, bytes]:
         limit = self._manifest_size
-        reply, data = await self._manifest(candidate, reference.target, limit, lag)
+        reply, data = await self._manifest(candidate, reference.target, limit, stall)
         if len(data) > limit:
             raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
         media_type = _media_type(reply, data)
@@ -151,14 +153,14 @@ class Repository:
         digest = str(descriptor.digest)
         try:
             return await self._from_any(
-                None, lambda candidate, lag: self._promised(candidate, descriptor, lag), blob=digest
+                None, lambda candidate, stall: self._promised(candidate, descriptor, stall), blob=digest
             )
         except FastociError as error:
             error.blob = digest  # an index names it: the reference that was asked for is there
             raise
 
-    async def _promised(self, candidate: Candidate, descriptor: Descriptor, lag: Lag) -> bytes:
-        reply, data = await self._manifest(candidate, str(descriptor.digest), descriptor.size, lag)
+    async def _promised(self, candidate: Candidate, descriptor: Descriptor, stall: StallPolicy) -> bytes:
+        reply, data = await self._manifest(candidate, str(descriptor.digest), descriptor.size, stall)
         if len(data) != descriptor.size:
             raise wrong_length(descriptor, len(data))
         _check(descriptor.digest, data, reply.url)
@@ -167,7 +169,7 @@ class Repository:
     async def _from_any(
         self,
         reference: Reference | None,
-        ask: Callable[[Candidate, Lag], Awaitable[T]],
+        ask: Callable[[Candidate, StallPolicy], Awaitable[T]],
         *,
         head: bool = False,
         blob: str = "",
@@ -181,7 +183,9 @@ class Repository:
         while True:
             candidate = failover.candidate
             try:
-                found = await ask(candidate, partial(failover.slow, candidate))
+                found = await ask(
+                    candidate, StallPolicy(lag=partial(failover.slow, candidate), patience=failover.patience)
+                )
             except Exception as error:
                 if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error, ConfigError):
                     error.retryable = True  # a byte may have been lost on the way
@@ -209,14 +213,16 @@ class Repository:
             found |= dict.fromkeys(page)
         return tuple(found)
 
-    async def _tags(self, last: str, before: int, candidate: Candidate, lag: Lag) -> tuple[list[str], str | None]:
+    async def _tags(
+        self, last: str, before: int, candidate: Candidate, stall: StallPolicy
+    ) -> tuple[list[str], str | None]:
         """One page of tags, and what the next begins after; None when it is the last."""
         query = urlencode({"n": _PAGE, "last": last} if last else {"n": _PAGE})
         reply = await self._session.ask(candidate, f"tags/list?{query}", {"Accept": "application/json"})
         try:
             if reply.status != 200:
                 raise await error_of(reply)
-            data = await reply.read(self._manifest_size, lag)
+            data = await reply.read(self._manifest_size, stall.lag)
             if len(data) > self._manifest_size:
                 raise FormatError(f"{reply.url}: a page of tags is larger than {self._manifest_size} bytes")
             try:
@@ -270,14 +276,15 @@ class Repository:
         """These servers sent wrong bytes of this blob, now or in an earlier run: ask them last."""
         self._corrupt.setdefault(blob.digest, set()).update(servers)
 
-    async def _manifest(self, candidate: Candidate, target: str, limit: int, lag: Lag) -> tuple[Reply, bytes]:
+    async def _manifest(self, candidate: Candidate, target: str, limit: int, stall: StallPolicy) -> tuple[Reply, bytes]:
         """Up to ``limit`` + 1 bytes of a manifest; the reply is closed."""
-        reply = await self._session.ask(candidate, f"manifests/{target}", {"Accept": _ACCEPT})
+        path, accept = f"manifests/{target}", {"Accept": _ACCEPT}
+        reply = await self._session.ask(candidate, path, accept, patience=stall.patience)
         try:
             if reply.status != 200:
                 raise await error_of(reply)
             check_identity(reply)
-            return reply, await reply.read(limit, lag)
+            return reply, await reply.read(limit, stall.lag)
         finally:
             reply.close()
 

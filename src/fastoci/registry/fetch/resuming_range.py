@@ -105,7 +105,7 @@ class ResumingRange:
                     self._blob,
                     self.position,
                     self.end,
-                    stall=StallPolicy(self._renewed < RENEWALS, self.lag(candidate)),
+                    stall=self._stall(candidate),
                 )
                 self._since = time.monotonic()
             except Exception as error:
@@ -116,6 +116,10 @@ class ResumingRange:
                 if self.body.skipped:
                     self.duplicated(candidate, 0, self.body.skipped, "the server does not honour ranges")
         return self.body
+
+    def _stall(self, candidate: Candidate) -> StallPolicy:
+        renew = self._renewed < RENEWALS and self._session.server(candidate.origin).ranges
+        return StallPolicy(renew, self.lag(candidate), self._failover.patience)
 
     @property
     def sender(self) -> Candidate:
@@ -191,7 +195,8 @@ async def open_body(
     path = f"blobs/{blob.digest}"
     server = session.server(candidate.origin)
     if (first or end < blob.size) and (server.ranges or only_range):
-        reply = await session.ask(candidate, path, {"Range": f"bytes={first}-{end - 1}"})
+        wanted = {"Range": f"bytes={first}-{end - 1}"}
+        reply = await session.ask(candidate, path, wanted, patience=stall.patience)
         sender = session.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end) and is_plain(reply):
             return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
@@ -204,7 +209,7 @@ async def open_body(
         if reply.status not in (206, 416):
             return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
         reply.close()
-    reply = await session.ask(candidate, path, {})
+    reply = await session.ask(candidate, path, {}, patience=stall.patience)
     return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
 
 

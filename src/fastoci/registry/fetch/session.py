@@ -17,6 +17,7 @@ from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
+from fastoci.registry.http.first_byte import Patience
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.transport import RequestOptions, Transport
@@ -80,25 +81,37 @@ class RepositorySession:
         """What is known of a server."""
         return self._transport.servers.of(origin)
 
-    async def ask(self, candidate: Candidate, path: str, headers: Mapping[str, str], *, method: str = "GET") -> Reply:
+    def _options(self, endpoint: Endpoint) -> RequestOptions:
+        return RequestOptions(
+            own={**self._credentials.headers, **endpoint.fields},
+            tls=endpoint.tls,
+            connect_s=endpoint.connect_s,
+            private_redirects=endpoint.private_redirects,
+        )
+
+    async def ask(
+        self,
+        candidate: Candidate,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        patience: Patience | None = None,
+    ) -> Reply:
         """Ask one candidate for ``path`` below its repository, authorized; any status but 401 is the caller's.
 
+        Args:
+            patience: for the answer to begin.
         Raises:
             UnauthorizedError: 401, and nothing or nothing more to try.
             CredentialError: a credential helper fails.
             RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
         """
-        endpoint = candidate.endpoint
-        own = {**self._credentials.headers, **endpoint.fields}
-        plain = RequestOptions(
-            own=own,
-            tls=endpoint.tls,
-            connect_s=endpoint.connect_s,
-            private_redirects=endpoint.private_redirects,
-        )
-        options = replace(plain, manifest=method == "GET" and path.startswith("manifests/"))
+        endpoint, plain = candidate.endpoint, self._options(candidate.endpoint)
         url = parse_url(f"{candidate.base}/{endpoint.path}/{path}").extend_query(endpoint.query)
         top = parse_url(f"{candidate.base}/").extend_query(endpoint.query)
+        counted = method == "GET" and path.startswith("manifests/")
+        options = replace(plain, manifest=counted, patience=patience, probe=top)
 
         async def send(authorization: str | None) -> Reply:
             return await self._transport.request(

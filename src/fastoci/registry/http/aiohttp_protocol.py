@@ -1,15 +1,15 @@
 """aiohttp's protocol of one connection, with the bounds that it lacks.
 
 1. Interim answers (1xx) are counted: without end they are an error, not memory.
-2. The headers of an answer have a deadline: a byte or an interim answer now and then does not put it off. So has a
-   proxy's answer to CONNECT.
+2. The headers of an answer have a deadline, which ``Silence`` may move: a byte or an interim answer now and then does
+   not put it off. So has a proxy's answer to CONNECT.
 3. Framing that breaks in mid-body ends the body: aiohttp closes the connection and leaves its reader waiting.
 4. The reader of a body that has ended lets go of the connection. aiohttp's own resumes reading whenever it is emptied,
    also when the connection has long been another request's.
 
-What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, without ``read_timeout``
-before CONNECT alone, messages come by ``feed_data``, ``set_exception`` is told of broken framing while ``_payload`` is
-the body that is being read, and a reader reaches its connection by ``_protocol`` alone.
+What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, messages come by
+``feed_data``, ``set_exception`` is told of broken framing while ``_payload`` is the body that is being read, and a
+reader reaches its connection by ``_protocol`` alone. A connection has no ``silence`` before CONNECT.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
+
+from fastoci.registry.http.first_byte import Silence
 
 _INTERIM: Final = 32  # answers; servers send one or two
 
@@ -48,6 +50,7 @@ class ClientProtocol(ResponseHandler):
         proxy_s: the deadline of a proxy's answer to CONNECT.
     """
 
+    silence: Silence | None = None  # of the request that is sent next
     _interim = 0
     _deadline: asyncio.TimerHandle | None = None
 
@@ -59,7 +62,8 @@ class ClientProtocol(ResponseHandler):
         """A request is about to be sent."""
         self._interim = 0
         self._drop_deadline()
-        self._deadline = self._loop.call_later(options.get("read_timeout") or self._proxy_s, self._miss)
+        first_s = self._proxy_s if self.silence is None else self.silence.first_s
+        self._deadline = self._loop.call_later(first_s, self._miss)
         super().set_response_params(**options)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -93,7 +97,11 @@ class ClientProtocol(ResponseHandler):
         super().connection_lost(exc)
 
     def _miss(self) -> None:
-        self._give_up(aiohttp.SocketTimeoutError("no headers in time"))
+        more_s = 0.0 if self.silence is None else self.silence.more_s()
+        if more_s > 0:
+            self._deadline = self._loop.call_later(more_s, self._miss)
+        else:
+            self._give_up(aiohttp.SocketTimeoutError("no headers in time"))
 
     def _give_up(self, error: BaseException) -> None:
         self.set_exception(error)

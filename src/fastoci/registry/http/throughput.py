@@ -2,13 +2,14 @@
 
 Rules:
 1. Only time in which somebody waits for bytes counts: a busy reader is not the sender's fault.
-2. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
-3. Below a quarter (``PEERS``) of the median of the same server's bodies, over ``PEERS_S`` seconds, it is starved: a new
-   connection often reaches another machine, or another path.
+2. Below ``CRAWL`` bytes a second over ``FLOOR_S`` seconds a body is stalled, whatever others do.
+3. Below ``FLOOR`` bytes a second over ``FLOOR_S`` seconds, or below a quarter (``PEERS``) of the median of the same
+   server's bodies over ``PEERS_S`` seconds, it is starved: a new connection often reaches another machine, or another
+   path.
 4. Below ``MINIMUM`` bytes a second, or a twentieth (``FAR``) of the median of all bodies of the job, over ``LAG_S``
    seconds, it lags: another candidate is asked for the rest, when one would be better (``failover``).
-5. A request is renewed for rules 2 and 3 at most ``RENEWALS`` times without a MiB of progress; then rule 2 is an error
-   and rule 3 holds no more.
+5. A request is renewed for rule 3 at most ``RENEWALS`` times without a MiB of progress; then the rule holds no more:
+   the link is slow, and nobody is faster. Rule 2 is an error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fastoci.registry.http.first_byte import Patience
+
+CRAWL: Final = 128  # bytes a second
 FLOOR: Final = 4 << 10  # bytes a second
 FLOOR_S: Final = 20.0
 PEERS: Final = 0.25  # of the median
@@ -76,12 +80,13 @@ def drips(rate: float) -> str:
 class StallPolicy:
     """What a body is held against, beside rule 2.
 
-    ``peers``: rule 3, other bodies of the server. ``lag``: rule 4; given the rate over ``LAG_S``, says why the rest is
-    asked for elsewhere, if it is.
+    ``renew``: rule 3. ``lag``: rule 4; given the rate over ``LAG_S``, says why the rest is
+    asked for elsewhere, if it is. ``patience``: for the answer to begin.
     """
 
-    peers: bool = False
+    renew: bool = False
     lag: Callable[[float], str] | None = None
+    patience: Patience | None = None
 
 
 BY_ITSELF: Final = StallPolicy()  # held against nothing else
@@ -92,7 +97,7 @@ class StallDetector:
 
     Args:
         clock: seconds, of any beginning.
-        peers: the median of the server's bodies; None: rule 3 does not hold.
+        peers: the median of the server's bodies, if it is known; None: rule 3 does not hold.
         lag: as ``StallPolicy`` has it; None: rule 4 does not hold.
     """
 
@@ -132,8 +137,11 @@ class StallDetector:
         self._marks.append((now, self.received))
         while len(self._marks) > 2 and now - self._marks[1][0] >= FLOOR_S:
             self._marks.popleft()
-        if (rate := self._rate(now, FLOOR_S)) is not None and rate < FLOOR:
+        rate = self._rate(now, FLOOR_S)
+        if rate is not None and rate < CRAWL:
             return f"stalled at {rate:.0f} bytes/s"
+        if rate is not None and rate < FLOOR and self._peers is not None:
+            return f"starved at {rate:.0f} bytes/s"
         median = self._peers() if self._peers is not None else None
         if median is not None and (rate := self._rate(now, PEERS_S)) is not None and rate < PEERS * median:
             return f"starved at {rate:.0f} bytes/s, others of the server have {median:.0f}"

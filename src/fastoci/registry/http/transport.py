@@ -18,19 +18,19 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.tracing import Trace
 from yarl import URL
 
-from fastoci.errors import RegistryError, TimedOutError
+from fastoci.errors import FastociError, RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
-from fastoci.registry.http.aiohttp_errors import BlockedAddressError, blocked, refused_by_proxy, speaks_tls, translate
-from fastoci.registry.http.aiohttp_protocol import ClientProtocol
+from fastoci.registry.http.aiohttp_errors import blocked, refused_by_proxy, speaks_tls, translate
+from fastoci.registry.http.connector import Connector, RequestTimeout, guarded_socket
+from fastoci.registry.http.first_byte import Patience, Silence
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
@@ -42,10 +42,7 @@ _LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 10
 _SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
-_CONNECTS: Final = 3  # times ``connect_s`` for the name, and two addresses that do not speak TLS
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
-
-_AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,9 @@ class RequestOptions:
 
     ``own``: headers for that origin only, no more sent once a redirect left it; ``tls``: whom it must be trusted by;
     ``connect_s``: how long a connection may take, when not as long as others; ``manifest``: the request is one of those
-    that registries count; ``private_redirects``: what the origin names, now and later, may be in a private network.
+    that registries count; ``private_redirects``: what the origin names, now and later, may be in a private network;
+    ``patience``: for the first byte of the answer, beyond what all requests have; ``probe``: something small that the
+    origin may be asked meanwhile.
     """
 
     own: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -62,6 +61,8 @@ class RequestOptions:
     connect_s: float | None = None
     manifest: bool = False
     private_redirects: bool = False
+    patience: Patience | None = None
+    probe: URL | None = None
 
 
 _PLAIN: Final = RequestOptions()
@@ -117,12 +118,16 @@ class Transport:
         self._contexts: dict[Tls | None, asyncio.Task[ssl.SSLContext]] = {}
         self._trust: dict[Origin, Tls] = {}  # a token service or redirect on the same origin is trusted the same way
         self._scopes: dict[str, AddressScope] = {}
+        self._probes: dict[Origin, asyncio.Task[None]] = {}
         self._trusted_inside: set[Origin] = set()  # by the user: what these name may be in a private network
         # By how near its hosts may be; None: the user named them, so they may be anywhere.
-        self._sessions: dict[AddressScope | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[AddressScope | None, bool], aiohttp.ClientSession] = {}
 
     async def aclose(self) -> None:
         """Close all connections."""
+        for probe in self._probes.values():
+            probe.cancel()
+        await asyncio.gather(*self._probes.values(), return_exceptions=True)
         sessions = list(self._sessions.values())
         self._sessions.clear()
         for session in sessions:
@@ -165,7 +170,8 @@ class Transport:
             server = self.servers.of(Origin.of(hop.url))
             await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
             fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
-            response = await self._send(method, hop, fields, named_by or Origin.of(url))
+            silence = self._silence(hop, options if count < _SLOW_HOPS else _PLAIN)
+            response = await self._send(method, hop, fields, named_by or Origin.of(url), silence)
             location = response.headers.get("Location")
             reply = self._reply(response, hop, body)
             server.on_response(reply.status, reply.header)
@@ -173,11 +179,11 @@ class Transport:
                 return reply
             response.release()
             following = _redirect(hop.url, location, response.status, body)
-            if count >= _SLOW_HOPS and time.monotonic() - begun > self._read_s:
+            begun = time.monotonic() if count < _SLOW_HOPS else begun
+            if time.monotonic() - begun > self._read_s:
                 raise TimedOutError(f"{reply.url}: redirects without an answer for {self._read_s:g} s", url=reply.url)
             hop = hop.to(following)
-        where = redact(hop.url)
-        raise RegistryError(f"{where}: more than {_HOPS} redirects", url=where, status=response.status)
+        raise RegistryError(f"{reply.url}: more than {_HOPS} redirects", url=reply.url, status=reply.status)
 
     def _note_trust(self, origin: Origin, options: RequestOptions) -> None:
         """Remember what the user says of a server, for when another one names it, or it names another one."""
@@ -187,22 +193,52 @@ class Transport:
         if options.private_redirects:
             self._trusted_inside.add(origin)
 
-    async def _send(self, method: str, hop: _Hop, fields: dict[str, Any], namer: Origin) -> aiohttp.ClientResponse:
+    def _silence(self, hop: _Hop, options: RequestOptions) -> Silence:
+        """How long the server of a hop may be silent."""
+        server, connect_s = self.servers.of(Origin.of(hop.url)), hop.connect_s or self._connect_s
+        # Who has been silent for all that time, and is all there is, gets little time.
+        first_s = min(connect_s, self._read_s) if server.unresponsive else self._read_s
+        probe = None
+        if options.probe is not None and Origin.of(options.probe) == Origin.of(hop.url):
+            probe = functools.partial(self._probe, hop.to(options.probe))
+        return Silence(lambda: server.answered, first_s, options.patience, probe=probe, probe_s=connect_s)
+
+    def _probe(self, hop: _Hop) -> None:
+        """Begin to ask a server something small, on a connection beyond those of requests; once at a time."""
+        origin = Origin.of(hop.url)
+        if origin not in self._probes or self._probes[origin].done():
+            self._probes[origin] = asyncio.create_task(self._ask_small(hop))
+
+    async def _ask_small(self, hop: _Hop) -> None:
+        origin, fields = Origin.of(hop.url), {"headers": {"Accept-Encoding": "identity"}}
+        silence = Silence(lambda: False, self._connect_s)
+        with suppress(FastociError):
+            response = await self._send("GET", replace(hop, secret={}), fields, origin, silence, spare=True)
+            response.close()
+            self.servers.of(origin).on_response(response.status, lambda name: "")
+
+    async def _send(
+        self,
+        method: str,
+        hop: _Hop,
+        fields: dict[str, Any],
+        namer: Origin,
+        silence: Silence,
+        *,
+        spare: bool = False,
+    ) -> aiohttp.ClientResponse:
         """Send one request, and return its answer."""
         url = hop.url
         # Another request may have said meanwhile, for another namespace, how to trust the same origin.
         trust = self._trust.get(Origin.of(url)) if hop.tls is None else hop.tls
         trusted = await self._context(trust) if url.scheme == "https" else True
         server = self.servers.of(Origin.of(url))
-        connect_s = hop.connect_s or self._connect_s
-        # Who has been silent for all that time, and is all there is, gets little time.
-        read_s = min(connect_s, self._read_s) if server.unresponsive else self._read_s
-        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=read_s)
+        timeout = RequestTimeout(silence, hop.connect_s or self._connect_s)
         proxy = self._proxy(url)
         reach = self._reach(url, namer)
         if proxy is not None and reach is not None:
             _check_proxied(url, reach)
-        session = self._session(reach if proxy is None else None)
+        session = self._session(reach if proxy is None else None, spare=spare)
         begun = time.monotonic()
         with typed(redact(url)):
             try:
@@ -244,18 +280,19 @@ class Transport:
             near = max(near, AddressScope.PRIVATE)
         return min(near, AddressScope.LOOPBACK)
 
-    def _session(self, reach: AddressScope | None) -> aiohttp.ClientSession:
-        session = self._sessions.get(reach)
+    def _session(self, reach: AddressScope | None, *, spare: bool) -> aiohttp.ClientSession:
+        """The connections by how near their hosts may be; ``spare`` ones are beyond the limit."""
+        session = self._sessions.get((reach, spare))
         if session is None:
-            connector = _Connector(
+            connector = Connector(
                 self.servers,
                 self._max_wait_s,
                 notes=reach is None,
                 read_s=self._read_s,
                 limit=0,
-                limit_per_host=self._connections,
+                limit_per_host=0 if spare else self._connections,
                 resolver=Resolver(self._scopes if reach is None else None, self._connect_s),
-                socket_factory=None if reach is None else functools.partial(_guarded_socket, reach),
+                socket_factory=None if reach is None else functools.partial(guarded_socket, reach),
             )
             session = aiohttp.ClientSession(
                 connector=connector,
@@ -267,7 +304,7 @@ class Transport:
                 max_field_size=_HEADER_SIZE,
                 headers={"User-Agent": f"fastoci/{_version()}"},
             )
-            self._sessions[reach] = session
+            self._sessions[reach, spare] = session
         return session
 
     async def _context(self, tls: Tls | None) -> ssl.SSLContext:
@@ -277,75 +314,6 @@ class Transport:
             work = asyncio.to_thread(context, tls, verify=self._tls_verify)
             task = self._contexts[tls] = asyncio.create_task(work)
         return await asyncio.shield(task)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection on which an answer waits that nobody asked for.
-
-    Args:
-        servers: which of them want a pause.
-        max_wait_s: a longer wait is an error.
-        notes: whether it is noted there if a host can be connected to.
-        read_s: how long a proxy may take to reach a host.
-    """
-
-    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, read_s: float, **options: Any) -> None:
-        super().__init__(**options)
-        self._servers = servers
-        self._max_wait_s = max_wait_s
-        self._notes = notes
-        loop = asyncio.get_running_loop()
-        factory: functools.partial[Any] = functools.partial(ClientProtocol, loop=loop, proxy_s=read_s)
-        self._factory = factory
-        self._read_s = read_s
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> aiohttp.connector.Connection:
-        server = self._servers.of(Origin.of(req.url))
-        known = server.unresponsive
-        spoiled = 0
-        while True:
-            async with server.connecting(aiohttp.ClientError, OSError) if self._notes else nullcontext():
-                connection = await super().connect(req, traces, timeout)
-            server.speaks_scheme |= req.url.scheme == "https"
-            if connection.protocol is not None and connection.protocol.should_close:
-                connection.close()
-                spoiled += 1
-                if spoiled > self.limit_per_host:  # so this one was new: the server speaks before it is asked
-                    raise aiohttp.ClientConnectionError
-            elif server.unresponsive and not known:
-                # Those before it have waited for nothing: it need not, too.
-                connection.release()
-                raise aiohttp.SocketTimeoutError
-            elif server.closed:
-                # It answered another request so, while this one waited for a connection.
-                connection.release()
-                await server.wait_until_allowed(self._max_wait_s, manifest=False)
-            else:
-                return connection
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> aiohttp.client_proto.ResponseHandler:
-        """Look a name up and connect, with a deadline for all of it: a name may have any number of addresses."""
-        within_s = _CONNECTS * (timeout.sock_connect or 0.0) + (self._read_s if req.proxy else 0.0)
-        async with asyncio.timeout(within_s):
-            return await super()._create_connection(req, traces, timeout)
-
-
-def _guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
-    """A socket for an address that is about to be connected to: the last check of it, after the name service."""
-    family, kind, protocol, _, target = address
-    if (scope := scope_of(target[0])) > reach:
-        raise BlockedAddressError(scope)
-    return socket.socket(family, kind, protocol)
 
 
 def _check_proxied(url: URL, reach: AddressScope) -> None:
