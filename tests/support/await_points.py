@@ -16,6 +16,7 @@ import builtins
 import functools
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,7 +27,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
-SOURCE: Final = Path(__file__).resolve().parents[2] / "src" / "fastoci"
+_SPEC: Final = importlib.util.find_spec("fastoci")
+assert _SPEC is not None and _SPEC.origin is not None
+SOURCE: Final = Path(_SPEC.origin).resolve().parent  # as it is installed, which need not be beside the tests
 _LEFT_ALONE: Final = ("fastoci.testing", "fastoci.server", "fastoci.cli")  # servers of tests; a process of its own
 
 # They own what they are called with from then on: instead of them, what they await themselves is a point.

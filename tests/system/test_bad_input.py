@@ -249,5 +249,6 @@ def test_json_progress_tells_the_failure_too(cli: Cli, tmp_path: Path) -> None:
     with serve(lambda: (SIZE, FLIPPED)) as server:
         done = pull(cli, tmp_path, server.reference, "--progress", "json")
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert events[-1]["event"] == "image_failed"
-    assert DIGEST in events[-1]["error"]
+    failed = [event for event in events if event["event"] == "image_failed"]
+    assert len(failed) == 1
+    assert DIGEST in failed[0]["error"]

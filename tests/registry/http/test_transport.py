@@ -1,6 +1,6 @@
 """Requests and their redirects: who gets credentials, which connections are used again, and what is refused.
 
-Covers: registry/http/aiohttp_errors.py, registry/http/name_lookup.py, registry/http/tls.py.
+Covers: registry/http/aiohttp_errors.py, registry/http/connector.py, registry/http/name_lookup.py, registry/http/tls.py.
 """
 
 from __future__ import annotations
