@@ -262,8 +262,8 @@ async def test_an_exception_that_nobody_expected_rules_out_a_mirror_and_not_the_
     buffers: Buffers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with between(good, good) as (source, mirror, origin):
-        monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address))
-        monkeypatch.setattr(resuming_range, "is_gzip", failing_at(mirror.address))
+        monkeypatch.setattr(repository, "content_type", failing_at(mirror.address))
+        monkeypatch.setattr(resuming_range, "label_of", failing_at(mirror.address, returns=None))
         assert await both(source, buffers) == (INDEX, BLOB)
         assert (len(mirror.asked), len(origin.asked)) == (2, 2)
     assert "unexpected ZeroDivisionError" in caplog.text
@@ -273,7 +273,7 @@ async def test_an_exception_that_nobody_expected_is_the_cause_of_the_error_in_th
     buffers: Buffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with between(good, lambda asked: raw(404)) as (source, mirror, _):
-        monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address))
+        monkeypatch.setattr(repository, "content_type", failing_at(mirror.address))
         with pytest.raises(NotFoundError) as caught:
             await source.resolve(REFERENCE)
     mirrors = caught.value.__cause__
@@ -283,7 +283,7 @@ async def test_an_exception_that_nobody_expected_is_the_cause_of_the_error_in_th
 
 async def test_a_lack_of_memory_is_no_mirrors_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     async with between(good, good) as (source, mirror, origin):
-        monkeypatch.setattr(repository, "check_identity", failing_at(mirror.address, MemoryError))
+        monkeypatch.setattr(repository, "content_type", failing_at(mirror.address, MemoryError))
         with pytest.raises(MemoryError):
             await source.resolve(REFERENCE)
         assert not origin.asked
@@ -298,12 +298,14 @@ def test_what_cannot_be_read_is_as_if_nothing_was_said() -> None:
         raise asyncio.CancelledError
 
 
-def failing_at(address: str, kind: type[Exception] = ZeroDivisionError) -> Callable[..., Any]:
+def failing_at(
+    address: str, kind: type[Exception] = ZeroDivisionError, *, returns: str | None = ""
+) -> Callable[..., Any]:
     """A function that a fault hits for answers of one server."""
 
-    def function(reply: Any) -> bool:
+    def function(reply: Any, *_: object) -> str | None:
         if address in reply.url:
             raise kind
-        return False
+        return returns
 
     return function

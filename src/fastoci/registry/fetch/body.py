@@ -10,7 +10,7 @@ from typing import Final
 from fastoci._core import Buffer
 from fastoci.errors import SizeMismatchError, TimedOutError, TransportError, TruncatedError
 from fastoci.image.descriptor import Descriptor
-from fastoci.registry.http.content_encoding import DecodedBody
+from fastoci.registry.http.content_encoding import Label, LabelledBody
 from fastoci.registry.http.direct_receiver import DirectReceiver
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
@@ -26,7 +26,7 @@ class Body:
     Args:
         server: which sends it.
         stall: when it is too slow.
-        gzip: they come encoded, and are decoded here.
+        label: what they are said to be, if it takes a look to know.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Body:
         skip: int,
         left: int,
         stall: StallPolicy = BY_ITSELF,
-        gzip: bool = False,
+        label: Label | None = None,
     ) -> None:
         self.left = left
         self.server = server
@@ -52,8 +52,8 @@ class Body:
         self._rest = b""
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._receiver = None if skip or gzip else reply.take_over(left)
-        self._source = DecodedBody(reply, skip + left, self._check) if gzip else reply
+        self._receiver = None if skip or label else reply.take_over(left)
+        self._source = LabelledBody(reply, skip + left, self._check, label) if label else reply
         server.begin(self.received)
 
     def received(self) -> int:

@@ -39,7 +39,7 @@ from fastoci.registry.fetch.failover import Candidate
 from fastoci.registry.fetch.parallel_ranges import ParallelRanges, ReadAheadBudget
 from fastoci.registry.fetch.resuming_range import ResumingRange
 from fastoci.registry.fetch.session import RepositorySession
-from fastoci.registry.http.content_encoding import check_identity, content_type
+from fastoci.registry.http.content_encoding import SLACK, codings, content_type, document
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.link_header import next_page
 from fastoci.registry.http.reply import Reply
@@ -48,8 +48,6 @@ from fastoci.registry.http.untrusted import parsed
 
 _LOG: Final = logging.getLogger(__name__)
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
-# What servers say that do not know the type: the body decides.
-_GENERIC: Final = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream"})
 _PAGE: Final = 1000  # tags
 _TAGS: Final = 1_000_000  # of one repository: a list that goes on for ever is not held
 
@@ -133,7 +131,7 @@ class Repository:
             raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
         digest = reference.digest or Digest.of(data)
         _check(reference.digest or _claimed(reply) or digest, data, reply.url)
-        _check_type(media_type, data, reply.url)
+        media_type = _read_as(media_type, data, reply.url)
         return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
@@ -222,7 +220,8 @@ class Repository:
         try:
             if reply.status != 200:
                 raise await error_of(reply)
-            data = await reply.read(self._manifest_size, stall.lag)
+            longest = self._manifest_size + SLACK if codings(reply) else self._manifest_size
+            data = document(reply, await reply.read(longest, stall.lag), self._manifest_size)
             if len(data) > self._manifest_size:
                 raise FormatError(f"{reply.url}: a page of tags is larger than {self._manifest_size} bytes")
             try:
@@ -283,36 +282,58 @@ class Repository:
         try:
             if reply.status != 200:
                 raise await error_of(reply)
-            check_identity(reply)
-            return reply, await reply.read(limit, stall.lag)
+            longest = limit + SLACK if codings(reply) else limit
+            return reply, document(reply, await reply.read(longest, stall.lag), limit)
         finally:
             reply.close()
 
 
 def _media_type(reply: Reply, data: bytes) -> str:
-    media_type = content_type(reply)
-    if media_type in _GENERIC or media_type.startswith("text/"):
-        try:
-            return manifest.sniff(data)
-        except FormatError as error:
-            raise FormatError(f"{reply.url}: {error}") from error
-    return media_type
-
-
-def _check_type(media_type: str, data: bytes, url: str) -> None:
-    """Whether the bytes are what they come as: here, where another candidate can be asked, and not when they are used.
+    """The type that a document comes as; what it says itself where that is no type of a manifest or index.
 
     Raises:
-        FormatError: they are another kind of document, or none.
+        FormatError: it says nothing, or could be several things.
+    """
+    label = content_type(reply)
+    if label in mediatype.INDEXES | mediatype.MANIFESTS:
+        return label
+    try:
+        return manifest.sniff(data)
+    except FormatError as error:
+        if label in mediatype.SCHEMA1:
+            return label
+        raise FormatError(f"{reply.url}: {error}") from error
+
+
+def _read_as(media_type: str, data: bytes, url: str) -> str:
+    """The type by which a document can be read: the one that it came with, else its own.
+
+    It is read here, where another candidate can be asked, and not when it is used.
+
+    Raises:
+        FormatError: it is another kind of document, or none, or could be several.
         UnsupportedError: it is not a type of manifest or index.
     """
     try:
-        if media_type in mediatype.INDEXES:
-            index.parse(data, media_type)
-        else:
-            manifest.parse(data, media_type)
+        try:
+            _parse(data, media_type)
+        except FormatError as error:
+            own = parsed(manifest.sniff, data)
+            if own is None or own == media_type or own not in mediatype.INDEXES | mediatype.MANIFESTS:
+                raise
+            _LOG.debug("%s: %s, read as %s", url, error, own)
+            _parse(data, own)
+            return own
     except (FormatError, UnsupportedError) as error:
         raise type(error)(f"{url}: {error}") from error
+    return media_type
+
+
+def _parse(data: bytes, media_type: str) -> None:
+    if media_type in mediatype.INDEXES:
+        index.parse(data, media_type)
+    else:
+        manifest.parse(data, media_type)
 
 
 def _claimed(reply: Reply) -> Digest | None:

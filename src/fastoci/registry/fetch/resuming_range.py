@@ -21,7 +21,7 @@ from fastoci.registry.fetch.body import Body, wrong_length
 from fastoci.registry.fetch.failover import Candidate, Failover
 from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http import content_range
-from fastoci.registry.http.content_encoding import check_identity, is_gzip, is_page, is_plain
+from fastoci.registry.http.content_encoding import codings, label_of
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import RENEWALS, StallPolicy
@@ -198,7 +198,7 @@ async def open_body(
         wanted = {"Range": f"bytes={first}-{end - 1}"}
         reply = await session.ask(candidate, path, wanted, patience=stall.patience)
         sender = session.server(reply.origin)
-        if reply.status == 206 and _is_asked(reply, blob, first, end) and is_plain(reply):
+        if reply.status == 206 and _is_asked(reply, blob, first, end):
             return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
         if reply.status in (200, 206, 416):
             # A range that was not asked for, or none: the whole body tells what the registry has.
@@ -227,20 +227,19 @@ async def _checked(
     try:
         if reply.status != status:
             raise await error_of(reply)
-        gzip = is_gzip(reply)
-        if not gzip:
-            check_identity(reply)
-        if not gzip and reply.length not in (None, skip + left):
+        label = label_of(reply, blob.media_type, skip + left)
+        if (label is None or not label.gzip) and reply.length not in (None, skip + left):
             raise wrong_length(blob, blob.size - skip - left + (reply.length or 0))
-        if is_page(reply) and (gzip or reply.length is None):
-            # Some servers guess the type by the content, so a blob may come as HTML, but not without its length.
-            raise TransportError(f"{reply.url}: a page (text/html) in place of a blob", url=reply.url, retryable=False)
     except BaseException:
         reply.close()
         raise
-    return Body(reply, blob, session.server(reply.origin), skip=skip, left=left, stall=stall, gzip=gzip)
+    return Body(reply, blob, session.server(reply.origin), skip=skip, left=left, stall=stall, label=label)
 
 
 def _is_asked(reply: Reply, blob: Descriptor, first: int, end: int) -> bool:
     found = parsed(content_range.parse, reply.header("Content-Range"))
-    return found is not None and (found.first, found.last) == (first, end - 1) and found.total in (None, blob.size)
+    if found is None or (found.first, found.last) != (first, end - 1):
+        return False
+    if codings(reply):  # a part of what is encoded is no part of the blob
+        return found.total == blob.size and reply.length == end - first
+    return found.total in (None, blob.size)

@@ -4,7 +4,9 @@
 2. The headers of an answer have a deadline, which ``Silence`` may move: a byte or an interim answer now and then does
    not put it off. So has a proxy's answer to CONNECT.
 3. Framing that breaks in mid-body ends the body: aiohttp closes the connection and leaves its reader waiting.
-4. The reader of a body that has ended lets go of the connection. aiohttp's own resumes reading whenever it is emptied,
+4. Heads are collected (``response_head``), and the parser is made for the size of a large one: its limits bound the
+   trailers, too, which nobody else does.
+5. The reader of a body that has ended lets go of the connection. aiohttp's own resumes reading whenever it is emptied,
    also when the connection has long been another request's.
 
 What it relies on, in aiohttp 3.14: ``set_response_params`` is called before each request, messages come by
@@ -24,8 +26,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from fastoci.registry.http.first_byte import Silence
+from fastoci.registry.http.response_head import HeadTooLargeError, ResponseHead
 
 _INTERIM: Final = 32  # answers; servers send one or two
+_TRAILERS: Final = 32
 
 
 class _NoConnection:
@@ -57,14 +61,43 @@ class ClientProtocol(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, *, proxy_s: float) -> None:
         super().__init__(loop)
         self._proxy_s = proxy_s
+        self._head: ResponseHead | None = None  # of the answer that is waited for
+        self._options: dict[str, Any] = {}
 
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be sent."""
+        self._head, self._options = ResponseHead(), options
         self._interim = 0
         self._drop_deadline()
         first_s = self._proxy_s if self.silence is None else self.silence.first_s
         self._deadline = self._loop.call_later(first_s, self._miss)
         super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        head = self._head
+        if head is None or self._parser is None:
+            super().data_received(data)
+            return
+        try:
+            heads, rest = head.feed(data)
+        except HeadTooLargeError:
+            self._give_up(HttpProcessingError(message="too much of headers"))
+            return
+        self._head = None if head.done else head
+        for each in heads:
+            self._make_room(len(each), each.count(b"\n"))
+            super().data_received(each)
+            if self.exception() is not None:
+                return
+        if rest:
+            super().data_received(rest)
+
+    def _make_room(self, size: int, lines: int) -> None:
+        """Let the parser take a head of this size, where it is larger than most."""
+        if size > self._options.get("max_field_size", 0) or lines > self._options.get("max_headers", 0):
+            room = {"max_line_size": size, "max_field_size": size, "max_headers": lines + _TRAILERS}
+            super().set_response_params(**{**self._options, **room})
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """An answer's headers have come."""

@@ -62,8 +62,8 @@ class Reply:
         return text
 
     def header(self, name: str) -> str:
-        """The header's values joined with commas, empty when there is none."""
-        return ", ".join(self._response.headers.getall(name, ()))
+        """The header's values joined with commas, each once; empty when there is none."""
+        return ", ".join(dict.fromkeys(self._response.headers.getall(name, ())))
 
     @property
     def length(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The table of all scenarios, N01 to N77, in order."""
+"""The table of all scenarios, N01 to N79, in order."""
 
 from __future__ import annotations
 

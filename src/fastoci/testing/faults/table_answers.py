@@ -1,4 +1,4 @@
-"""Scenarios N47 to N71: odd answers, floods, silence, connections, TLS, and several pulls at once."""
+"""Scenarios N47 to N71 and N79: odd answers, floods, silence, connections, TLS, and several pulls at once."""
 
 from __future__ import annotations
 
@@ -47,6 +47,13 @@ def _flood(case: str, flood: Flood, title: str) -> Scenario:
     rules = (Rule("manifest", Tweak(flood=flood)),)
     must = "limits headers"
     return Scenario("N58", title, must, "error", "size_limit|protocol", case=case, rules=rules, max_bytes=_TAKEN)
+
+
+def _headed(case: str, *lines: str) -> Scenario:
+    tweak = Tweak(lines=lines)
+    rules = (Rule("manifest", tweak), Rule("config", tweak), Rule("layer", tweak))
+    must = "reads headers that are large, many or repeated, up to some bound"
+    return Scenario("N79", "headers as proxies make them", must, "ok", case=case, rules=rules)
 
 
 _BAD_TLS: Final = "fails, names the reason, and falls back to nothing"
@@ -101,6 +108,11 @@ ANSWERS: Final = (
             rules=(Rule("head", Tweak(status=status)),),
         )
         for status in (405, 404, 501, 401, 403, 406, 500, 503)
+    ),
+    _headed("large", "X-Policy: " + "a" * 500_000),
+    _headed("many", *(f"X-Meta-{number}: abcdefgh" for number in range(5000))),
+    _headed(
+        "twice", "Content-Type: application/octet-stream", "Content-Type: application/octet-stream", "X: 1", "X: 1"
     ),
     _digest("wrong", "sha256:" + "0" * 64),
     _digest("missing", ""),

@@ -1,4 +1,4 @@
-"""Scenarios N01 to N23: what a registry does to bodies, lengths, ranges and encodings."""
+"""Scenarios N01 to N23 and N78: what a registry does to bodies, lengths, ranges and encodings."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def _length(case: str, *lines: str, own: str = "") -> Scenario:
     tweak = Tweak(headers=(("Content-Length", own),) if own else (), lines=lines)
     must = "refuses an answer whose lengths differ or are not numbers"
     return Scenario("N12", "lengths that disagree", must, "error", "protocol", case=case, rules=(Rule("layer", tweak),))
+
+
+_LABELS: Final = {
+    "gzip": ("Content-Encoding", "gzip"),
+    "br": ("Content-Encoding", "br"),
+    "charset": ("Content-Encoding", "UTF-8"),
+    "aws": ("Content-Encoding", "aws-chunked"),
+    "page": ("Content-Type", "text/html"),
+    "picture": ("Content-Type", "image/png"),
+}
+
+
+def _mislabelled(case: str, name: str, value: str) -> Scenario:
+    tweak = Tweak(headers=((name, value),))
+    must = "takes what the digest proves, whatever it is called"
+    rules = (Rule("layer", tweak), Rule("config", tweak), Rule("manifest", tweak))
+    return Scenario("N78", "the right bytes under another label", must, "ok", case=case, rules=rules)
 
 
 BODIES: Final = (
@@ -239,4 +256,5 @@ BODIES: Final = (
         case="stacked",
         rules=(Rule("layer", Tweak(content_encoding="gzip, gzip, gzip")),),
     ),
+    *(_mislabelled(case, *header) for case, header in _LABELS.items()),
 )

@@ -1,0 +1,77 @@
+"""The head of an answer: where it ends, how large it may be, and what is put right before aiohttp's parser sees it.
+
+Rules:
+1. All heads of one answer, interim ones too, are 1 MiB and 16,384 lines at most.
+2. ``Content-Length`` that comes several times with one value comes once. With several values it stays for the parser,
+   which refuses it.
+3. What does not begin as HTTP does is not waited for.
+
+Spec: RFC 9112 sections 2.2, 4, 6.3.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MAXIMUM: Final = 1 << 20  # bytes
+_LINES: Final = 16_384
+_BEGIN: Final = b"HTTP/"
+_END: Final = re.compile(rb"\r?\n\r?\n")
+_INTERIM: Final = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9]{2}\b")
+_LENGTH: Final = re.compile(rb"^content-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
+
+
+class HeadTooLargeError(Exception):
+    """The heads of an answer have more bytes, or lines, than they may."""
+
+
+class ResponseHead:
+    """Collects the head of one answer."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._searched = 0
+        self._size = self._lines = 0
+        self.done = False  # the head that is not interim has come, or what is none: all that follows is not for here
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """The heads that are complete by now, and what follows the last one.
+
+        Raises:
+            HeadTooLargeError: there is too much of them.
+        """
+        self._held += data
+        heads = []
+        while not self.done and (end := self._end()) is not None:
+            head, self._held, self._searched = bytes(self._held[:end]), self._held[end:], 0
+            self._size += len(head)
+            self._lines += head.count(b"\n")
+            self.done = not _INTERIM.match(head.lstrip())
+            heads.append(_once(head))
+        if self._size + (0 if self.done else len(self._held)) > MAXIMUM or self._lines > _LINES:
+            raise HeadTooLargeError
+        self.done = self.done or not self._is_http()
+        rest = b""
+        if self.done:
+            rest, self._held = bytes(self._held), bytearray()
+        return heads, rest
+
+    def _end(self) -> int | None:
+        match = _END.search(self._held, self._searched)
+        self._searched = max(0, len(self._held) - 3)
+        return match and match.end()
+
+    def _is_http(self) -> bool:
+        start = bytes(self._held[: len(_BEGIN) + 8]).lstrip(b"\r\n")[: len(_BEGIN)]
+        return _BEGIN.startswith(start)
+
+
+def _once(head: bytes) -> bytes:
+    """A head without the repetitions of its length."""
+    lengths = _LENGTH.findall(head)
+    if len(lengths) < 2 or len(set(lengths)) > 1:
+        return head
+    first = _LENGTH.search(head)
+    assert first is not None
+    return head[: first.end()] + _LENGTH.sub(b"", head[first.end() :])

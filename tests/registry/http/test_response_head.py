@@ -1,0 +1,161 @@
+"""Heads of answers, whole and in pieces, repeated, large and endless."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fastoci.errors import TransportError
+from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.response_head import MAXIMUM, HeadTooLargeError, ResponseHead
+from fastoci.registry.http.transport import Transport
+from fastoci.registry.http.urls import parse_url
+from support.scripted_server import Raw, Server, serving
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_a_head_ends_at_the_first_empty_line(end: bytes, step: int) -> None:
+    sent = HINT + end.join([b"HTTP/1.1 200 OK", b"A: b", b"", b""]) + b"body" + end + end
+    head, heads, rest = ResponseHead(), list[bytes](), b""
+    for start in range(0, len(sent), step):
+        if head.done:
+            rest += sent[start : start + step]
+            continue
+        found, after = head.feed(sent[start : start + step])
+        heads += found
+        rest += after
+    assert head.done
+    assert heads == [HINT, end.join([b"HTTP/1.1 200 OK", b"A: b", b"", b""])]
+    assert rest == b"body" + end + end
+
+
+def test_what_is_not_http_is_not_waited_for() -> None:
+    for data in (b"\x15\x03\x01\x00\x02\x02\x46", b"SSH-2.0", b"HTTQ", b"\r\n\r\nx"):
+        head = ResponseHead()
+        _, rest = head.feed(data)
+        assert head.done
+        assert rest == data.removeprefix(b"\r\n\r\n")
+    for data in (b"", b"H", b"HTTP/1.1 2", b"\r\n"):
+        head = ResponseHead()
+        assert head.feed(data) == ([], b"")
+        assert not head.done
+
+
+@pytest.mark.attack
+def test_the_heads_of_an_answer_are_bounded_together() -> None:
+    just = OK + b"X: " + b"a" * (MAXIMUM - len(OK) - 7) + b"\r\n\r\n"
+    assert ResponseHead().feed(just + b"body")[1] == b"body"
+    for data in (
+        just.replace(b"X:", b"XX:"),
+        OK + b"X: " + b"a" * MAXIMUM,
+        HINT * (MAXIMUM // len(HINT) + 1),
+        OK + b"X:\r\n" * 17_000 + b"\r\n",
+    ):
+        with pytest.raises(HeadTooLargeError):
+            ResponseHead().feed(data)
+    head = ResponseHead()
+    with pytest.raises(HeadTooLargeError):
+        for _ in range(1 + MAXIMUM // 4000):
+            head.feed(HINT + HINT.replace(b"<x>", b"a" * 4000))
+
+
+@asynccontextmanager
+async def answering(data: bytes) -> AsyncIterator[tuple[Transport, Server]]:
+    async with serving(lambda asked: Raw(data)) as server:
+        client = Transport(tls_verify=True, connect_s=5.0, read_s=5.0, connections=1)
+        try:
+            yield client, server
+        finally:
+            await client.aclose()
+
+
+async def asked(client: Transport, server: Server) -> Reply:
+    return await client.request("GET", parse_url(f"http://{server.address}/x"), headers={})
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\n" * 3,
+        b"Content-Length: 5\r\nA: b\r\ncontent-length:5 \r\n",
+        b"Content-Length: 5\n" * 2,
+        b"Content-Length: 5\r\n" + b"Content-Type: a/b\r\n" * 2 + b"ETag: x\r\n" * 2,
+        b"Content-Length: 5\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n",
+        b"Content-Length: 5\r\nX: a\r\n folded\r\n",
+        b"Content-Length: 5\r\nX: " + b"a" * 1_000_000 + b"\r\n",
+        b"Content-Length: 5\r\n" + b"X-Amz-Meta: abcdefgh\r\n" * 16_000,
+        b"Content-Length: 5\r\n" + b"".join(b"X-%d: %b\r\n" % (n, b"a" * 20_000) for n in range(50)),
+        b"Content-Length: 5\r\nX: \xc3\xa4 \xff\r\n",
+    ],
+    ids=["three", "spread", "bare", "others", "types", "folded", "large", "many", "large ones", "bytes"],
+)
+async def test_heads_that_others_read_are_read(lines: bytes) -> None:
+    async with answering(OK + lines + b"\r\nhello") as (client, server):
+        for _ in range(2):
+            reply = await asked(client, server)
+            assert (reply.status, reply.length, await reply.read(9)) == (200, 5, b"hello")
+            reply.close()
+        assert server.connections == 1
+
+
+async def test_a_value_that_comes_twice_is_said_once() -> None:
+    lines = b"Content-Length: 0\r\n" + b"Docker-Content-Digest: sha256:1\r\n" * 2 + b"A: b\r\nA: c\r\nA: b\r\n"
+    async with answering(OK + lines + b"\r\n") as (client, server):
+        reply = await asked(client, server)
+        assert (reply.header("Docker-Content-Digest"), reply.header("A")) == ("sha256:1", "b, c")
+        reply.close()
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nContent-Length: 05\r\n",
+        b"Content-Length: +5\r\n" * 2,
+        b"Content-Length: 5, 5\r\n" * 2,
+        b"Content-Length: 0x5\r\n" * 2,
+        b"Content-Length: \r\n" * 2,
+        b"Content-Length: 99999999999999999999\r\n" * 2,
+        b"Content-Length: 5\r\n" * 2 + b"Transfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_lengths_that_lie_are_refused(lines: bytes) -> None:
+    async with answering(OK + lines + b"\r\nhello") as (client, server):
+        with pytest.raises(TransportError, match="not HTTP"):
+            await asked(client, server)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("size", [b"FFFFFFFFFFFFFFFFF", b"10000000000000005", b"-5", b"5x", b"0x5", b" 5", b""])
+async def test_sizes_of_chunks_that_lie_are_refused(size: bytes) -> None:
+    async with answering(OK + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\nhello\r\n0\r\n\r\n") as (
+        client,
+        server,
+    ):
+        with pytest.raises(TransportError):
+            reply = await asked(client, server)
+            try:
+                await reply.read(100)
+            finally:
+                reply.close()
+
+
+@pytest.mark.attack
+async def test_trailers_are_bounded_after_a_large_head_too() -> None:
+    head = OK + b"Transfer-Encoding: chunked\r\nX: " + b"a" * 500_000 + b"\r\n\r\n"
+    async with answering(head + b"0\r\n" + b"X: a\r\n" * 100_000) as (client, server):
+        with pytest.raises(TransportError):
+            async with asyncio.timeout(30):
+                reply = await asked(client, server)
+                try:
+                    await reply.read(100)
+                finally:
+                    reply.close()
