@@ -246,6 +246,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(wait_watchdog.Watchdog())
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """No bytes in the name of a test, since all workers must collect the same names.
+
+    What ``gzip.compress`` writes has the second in it.
+    """
+    return argname if isinstance(val, bytes | bytearray) else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """With ``-n``, tests that share what is dear to set up have one worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 import shutil
@@ -108,3 +109,11 @@ def test_make_help_names_every_target_that_people_run() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"peers"}
     helped = subprocess.run(["make", "-s", "-C", ROOT, "help"], capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in helped.splitlines()} == targets
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"made in this second")])
+def test_a_name_of_a_test_holds_no_bytes_so_that_all_workers_collect_the_same(
+    body: bytes, request: pytest.FixtureRequest
+) -> None:
+    assert request.node.name.endswith("[body]")
+    assert gzip.decompress(body) == b"made in this second"
