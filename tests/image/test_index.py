@@ -10,6 +10,7 @@ import pytest
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import index, mediatype
 from fastoci.image.index import select
+from fastoci.image.links import links
 from fastoci.image.platform import Platform
 
 ROW = {
@@ -52,7 +53,7 @@ def test_an_empty_index_is_an_index(manifests: object) -> None:
     [
         ({"manifests": "absent"}, "manifests"),
         ({"manifests": {}}, "manifests"),
-        ({"manifests": [{**ROW, "size": 1.5}]}, r"manifests\[0\].size"),
+        ({"manifests": [{**ROW, "size": 1.5}]}, r"manifests\[0\]: .*size"),
         ({"manifests": [ROW, {**ROW, "digest": "x"}]}, r"manifests\[1\]"),
         ({"manifests": [{**ROW, "platform": []}]}, "platform"),
         ({"manifests": [{**ROW, "platform": {"OS": "linux"}}]}, "letter case"),
@@ -69,6 +70,33 @@ def test_an_empty_index_is_an_index(manifests: object) -> None:
 def test_an_index_that_is_not_one_raises_format_error(fields: dict[str, object], wrong: str) -> None:
     with pytest.raises(FormatError, match=wrong):
         index.parse(body(**fields), mediatype.OCI_INDEX)
+
+
+@pytest.mark.parametrize(
+    ("broken", "wrong"),
+    [
+        (None, "null"),
+        ({**ROW, "digest": "sha384:" + "0" * 96}, "sha384"),
+        ({**ROW, "digest": "sha256:0"}, "64 lower-case hex digits"),
+        ({**ROW, "size": -1}, "size"),
+        ({"mediaType": ROW["mediaType"], "digest": ROW["digest"]}, "size"),
+        ({"digest": ROW["digest"], "size": 7143}, "mediaType"),
+        ({**ROW, "platform": {"os": 5}}, "platform.os"),
+    ],
+)
+def test_a_broken_entry_is_left_out_where_one_of_the_others_is_wanted(broken: object, wrong: str) -> None:
+    data = body(manifests=[broken, ROW])
+    found = index.parse(data, mediatype.OCI_INDEX, choosing=True)
+    assert [str(entry.digest) for entry in found.manifests] == [ROW["digest"]]
+    assert len(found.unread) == 1 and "manifests[0]" in found.unread[0] and wrong in found.unread[0]
+    assert [link.digest for link in links(data, mediatype.OCI_INDEX)][-1] == ROW["digest"]
+    for strict in (data, body(manifests=[broken])):
+        with pytest.raises((FormatError, UnsupportedError), match=wrong):
+            index.parse(strict, mediatype.OCI_INDEX, choosing=strict is not data)
+
+
+def test_an_index_without_a_version_is_read() -> None:
+    assert len(index.parse(body(schemaVersion="absent"), mediatype.OCI_INDEX).manifests) == 1
 
 
 @pytest.mark.parametrize("media_type", [mediatype.OCI_MANIFEST, mediatype.DOCKER_SCHEMA1, "application/json"])

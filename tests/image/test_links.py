@@ -43,7 +43,7 @@ def test_other_types_link_to_nothing_and_are_not_read() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [b"", b"{", b"[]", b"null", json.dumps({"config": {}, "layers": [], "manifests": [{}]}).encode()],
+    [b"", b"{", b"[]", b"null", json.dumps({"config": {}, "layers": [], "manifests": {}}).encode()],
 )
 @pytest.mark.parametrize("media_type", [mediatype.OCI_MANIFEST, mediatype.OCI_INDEX])
 def test_what_is_not_of_the_form_is_a_format_error(document: bytes, media_type: str) -> None:

@@ -145,3 +145,31 @@ async def test_of_very_many_platforms_the_message_names_some(documents: Document
         await pull(documents, tmp_path)
     assert len(str(caught.value)) < 5_000
     assert len(caught.value.available) == 1000
+
+
+async def test_a_manifest_that_an_index_gives_dockers_type_is_pulled_as_what_it_says(
+    documents: Documents, tmp_path: Path
+) -> None:
+    image = documents.image("linux/amd64")
+    documents.index([replace(image, media_type=mediatype.DOCKER_MANIFEST)], tag="latest")
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        pulled = await engine.pull(documents.name, platform="linux/amd64")
+        assert await engine.gc() == ()
+        await (await engine.image(documents.name)).unpack(tmp_path / "root")
+        assert pulled.manifest_descriptor.digest == image.digest
+    assert (tmp_path / "root" / "file").is_file()
+
+
+async def test_a_broken_entry_of_an_index_is_named_only_when_nothing_else_is_found(
+    documents: Documents, tmp_path: Path, registry: Registry
+) -> None:
+    image = documents.image("linux/amd64")
+    broken = {"mediaType": mediatype.OCI_MANIFEST, "digest": "blake3:" + "0" * 64, "size": 1}
+    data = json.dumps({"schemaVersion": 2, "manifests": [broken, encode(image)]}).encode()
+    registry.add_manifest("nested", "latest", mediatype.OCI_INDEX, data)
+    pulled = await pull(documents, tmp_path)
+    assert pulled.manifest_descriptor.digest == image.digest
+    async with fastoci.Engine(tmp_path) as engine:
+        assert await engine.gc() == ()
+        with pytest.raises(PlatformError, match=r"linux/arm64; it has linux/amd64; .*manifests\[0\]: .*'blake3'"):
+            await engine.pull(documents.name, platform="linux/arm64")

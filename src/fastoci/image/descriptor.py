@@ -21,8 +21,9 @@ from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-# Media types end in request headers: printable ASCII. What the type means is not judged, and some have no slash.
-MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x20-\x7e]{1,255}\Z")]
+# Media types end in request headers: printable ASCII. What the type means is not judged: some have no slash, some are
+# empty.
+MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x20-\x7e]{0,255}\Z")]
 AnnotationsForm = dict[str, str | None]  # Go reads null as an empty string
 
 
@@ -85,7 +86,8 @@ class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
             FormatError: the digest is none, or ``data`` is not what digest and size say.
             UnsupportedError: the digest's algorithm.
         """
-        data, digest = self.data, document.digest(self.digest, what=what)
+        digest = document.digest(self.digest, what=what)
+        data = self.data if self.data or not self.size else None  # Go takes empty data for none
         if data is not None and (len(data) != self.size or Digest.of(data, digest.algorithm) != digest):
             raise FormatError(f"{what}: the {len(data)} bytes of data are not {digest} of {self.size} bytes")
         return Descriptor(

@@ -32,16 +32,17 @@ _TOKEN: Final = re.compile(
 )
 
 
-def decode(data: bytes, type_: type[T], *, what: str) -> T:
+def decode(data: bytes, type_: type[T], *, what: str, keys: Hashable = None) -> T:
     """Decode one JSON document into a msgspec type.
 
     Args:
         what: names the document in messages.
+        keys: the type whose keys have a meaning, when ``type_`` leaves parts of the document for later.
     Raises:
         FormatError: not one JSON value, not of this type, or it can be read in two ways; says where.
     """
     value = peek(data, type_, what=what)
-    _scan(data.decode(), _Shape(item=_shape(cast(Hashable, type_))), what)
+    _scan(data.decode(), _Shape(item=_shape(keys or cast(Hashable, type_))), what)
     return value
 
 

@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from fastoci.errors import UnsupportedError
+from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import document, mediatype
-from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, check_sizes, values
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, check_sizes
 from fastoci.image.manifest import check_kind
 from fastoci.image.platform import Platform
 
@@ -25,17 +25,21 @@ _UNDERSTOOD: Final = {"windows": frozenset({"win32k"})}  # features that every m
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Descriptors in the order of the document. ``raw`` are the bytes that its digest covers."""
+    """Descriptors in the order of the document. ``raw`` are the bytes that its digest covers.
+
+    ``unread`` says what is wrong with entries that are left out.
+    """
 
     media_type: str
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
     raw: bytes
+    unread: tuple[str, ...] = ()
 
 
 class _Form(msgspec.Struct, frozen=True, rename="camel"):
-    schema_version: Literal[2]
-    manifests: tuple[DescriptorForm, ...] | None  # umoci writes null for none
+    manifests: tuple[msgspec.Raw, ...] | None  # umoci writes null for none
+    schema_version: Literal[2] | None = None
     media_type: str | None = None
     annotations: AnnotationsForm | None = None
     # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.
@@ -44,12 +48,19 @@ class _Form(msgspec.Struct, frozen=True, rename="camel"):
     fs_layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def parse(data: bytes, media_type: str) -> Index:
+class _Keys(_Form, frozen=True):
+    """The same, with the keys of the entries."""
+
+    manifests: tuple[DescriptorForm, ...] | None  # type: ignore[assignment]
+
+
+def parse(data: bytes, media_type: str, *, choosing: bool = False) -> Index:
     """Parse an index exactly as its digest covers it.
 
     Args:
         data: kept, so ``raw`` round-trips.
         media_type: of the descriptor or the Content-Type that the bytes came with, without parameters.
+        choosing: one entry is wanted, and those that cannot be read are of others: leave them out, unless all are.
     Raises:
         FormatError: not strict JSON, a required field is absent or of another type, or the body says that it is, or
             could be taken for, something else; one digest with two sizes.
@@ -58,10 +69,26 @@ def parse(data: bytes, media_type: str) -> Index:
     if media_type not in mediatype.INDEXES:
         raise UnsupportedError(f"{_WHAT}: {media_type[:200]!r} is not a type of index")
     check_kind(data, media_type, what=_WHAT, refused=frozenset({"config", "layers", "fsLayers"}))
-    form = document.decode(data, _Form, what=_WHAT)
-    manifests = values(form.manifests or (), f"{_WHAT}: manifests")
+    form = document.decode(data, _Form, what=_WHAT, keys=_Keys)
+    manifests, errors = _entries(form.manifests or ())
+    if errors and not (choosing and manifests):
+        raise errors[0]
     check_sizes(manifests, _WHAT)
-    return Index(media_type=media_type, manifests=manifests, annotations=annotations_of(form.annotations), raw=data)
+    unread = tuple(error.message for error in errors)
+    return Index(media_type, manifests, annotations_of(form.annotations), raw=data, unread=unread)
+
+
+def _entries(texts: Sequence[msgspec.Raw]) -> tuple[tuple[Descriptor, ...], list[FormatError | UnsupportedError]]:
+    """The entries of an index, and what is wrong with the others."""
+    found: list[Descriptor] = []
+    errors: list[FormatError | UnsupportedError] = []
+    for position, text in enumerate(texts):
+        what = f"{_WHAT}: manifests[{position}]"
+        try:
+            found.append(document.peek(bytes(text), DescriptorForm, what=what).value(what))
+        except (FormatError, UnsupportedError) as error:
+            errors.append(error)
+    return tuple(found), errors
 
 
 def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:

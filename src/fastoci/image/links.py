@@ -6,8 +6,12 @@ Spec: image-spec v1.1 manifest.md and image-index.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import msgspec
 
+from fastoci.errors import FormatError
 from fastoci.image import document, mediatype
 from fastoci.image.descriptor import Descriptor, Size
 
@@ -27,11 +31,15 @@ class Link(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 class _Manifest(msgspec.Struct, frozen=True):
     config: Link
-    layers: tuple[Link, ...] | None
+    layers: tuple[Link, ...] | None = None
 
 
 class _Index(msgspec.Struct, frozen=True):
     manifests: tuple[Link, ...] | None
+
+
+class _Entries(msgspec.Struct, frozen=True):
+    manifests: tuple[msgspec.Raw, ...] | None
 
 
 def has_links(media_type: str) -> bool:
@@ -46,8 +54,20 @@ def links(data: bytes, media_type: str) -> tuple[Link, ...]:
         FormatError: not JSON, or not of this form.
     """
     if media_type in mediatype.INDEXES:
-        return document.peek(data, _Index, what="index").manifests or ()
+        try:
+            return document.peek(data, _Index, what="index").manifests or ()
+        except FormatError:
+            return _readable(document.peek(data, _Entries, what="index").manifests or ())
     if media_type in mediatype.MANIFESTS:
         form = document.peek(data, _Manifest, what="manifest")
         return (form.config, *(form.layers or ()))
     return ()
+
+
+def _readable(entries: Sequence[msgspec.Raw]) -> tuple[Link, ...]:
+    """The entries that point at something: a pull leaves the others out."""
+    found: list[Link] = []
+    for entry in entries:
+        with suppress(FormatError):
+            found.append(document.peek(bytes(entry), Link, what="entry"))
+    return tuple(found)

@@ -40,9 +40,9 @@ class Manifest:
 
 
 class _Form(msgspec.Struct, frozen=True, rename="camel"):
-    schema_version: Literal[2]
     config: DescriptorForm
-    layers: tuple[DescriptorForm, ...] | None  # Go writes null for none
+    schema_version: Literal[2] | None = None
+    layers: tuple[DescriptorForm, ...] | None = None  # Go writes null for none
     media_type: str | None = None
     annotations: AnnotationsForm | None = None
     subject: DescriptorForm | None = None
@@ -128,6 +128,19 @@ def check_kind(data: bytes, media_type: str, *, what: str, refused: frozenset[st
     both = outline.names() & refused
     if both:
         raise FormatError(f"{what}: it has {', '.join(sorted(both))}, as if it were of another type than {media_type}")
+
+
+def own_type(data: bytes, media_type: str) -> str:
+    """The type that a body says it has, where that is of the kind that it came as: else the type that it came as.
+
+    Docker's types stand for OCI's in some indexes, and the digest holds all the same.
+
+    Raises:
+        FormatError: it is not JSON.
+    """
+    said = document.peek(data, _Typed, what=_WHAT).media_type
+    kinds = (mediatype.MANIFESTS, mediatype.INDEXES)
+    return said if said and any({said, media_type} <= kind for kind in kinds) else media_type
 
 
 def sniff(data: bytes) -> str:

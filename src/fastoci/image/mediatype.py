@@ -31,8 +31,9 @@ DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 DOCKER_FOREIGN_GZIP: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 # What pushers wrote for the config or a layer of an image before there were types, or by mistake. The bytes tell.
-_UNTYPED_CONFIGS: Final = ("application/octet-stream", "application/json", "text/html")
+_UNTYPED_CONFIGS: Final = ("", "application/octet-stream", "application/json", "text/html")
 _UNTYPED_LAYERS: Final = (
+    "",
     "application/octet-stream",
     "application/gzip",
     "application/x-gzip",

@@ -9,6 +9,7 @@ Spec: image-spec v1.1 image-index.md.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from fastoci.errors import (
@@ -123,7 +124,7 @@ class _Descent:
         self._seen: set[Digest] = set()
         self._size = 0
         self._available: dict[str, None] = {}
-        self._skipped: dict[str, None] = {}  # media types
+        self._skipped: dict[str, None] = {}  # media types, and what is wrong with entries
         self._unmarked: list[tuple[Chain, Descriptor]] = []  # entries without a platform, and where they are
         self._artifact: Found | None = None  # the first that is for the platform
 
@@ -177,7 +178,9 @@ class _Descent:
 
     async def _step(self, chain: Chain, entry: Descriptor) -> Chain:
         self._count(entry)
-        return (*chain, (entry, await self._read(entry)))
+        data = await self._read(entry)
+        own = manifest_document.own_type(data, entry.media_type)
+        return (*chain, (replace(entry, media_type=own), data))
 
     def _below(self, chain: Chain) -> list[Descriptor]:
         """What of an index may lead to the platform: images for it, best first, indexes that do not say, artifacts."""
@@ -185,6 +188,7 @@ class _Descent:
         self._available |= {str(entry.platform)[:100]: None for entry in index.manifests if entry.platform}
         known = [entry for entry in index.manifests if entry.media_type in _FOLLOWED]
         self._skipped |= {entry.media_type: None for entry in index.manifests if entry.media_type not in _FOLLOWED}
+        self._skipped |= dict.fromkeys(index.unread)
         entries = [entry for entry in known if not _is_artifact(entry)]
         silent = [entry for entry in entries if not has_platform(entry)]
         self._unmarked += [(chain, entry) for entry in silent if entry.media_type not in mediatype.INDEXES]
@@ -198,8 +202,8 @@ class _Descent:
         descriptor, data = chain[-1]
         if len(chain) > self._limits.index_depth:
             raise FormatError(f"indexes are nested more than {self._limits.index_depth} deep")
-        index = index_document.parse(data, descriptor.media_type)
-        entries, most = len(index.manifests), self._limits.index_entries
+        index = index_document.parse(data, descriptor.media_type, choosing=True)
+        entries, most = len(index.manifests) + len(index.unread), self._limits.index_entries
         if entries > most:
             raise FormatError(f"{descriptor.digest}: an index of {entries} entries, more than {most}")
         return index

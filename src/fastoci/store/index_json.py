@@ -137,7 +137,7 @@ def _images(blob: Descriptor, paths: StoreLayout) -> Mapping[str, Descriptor]:
     data = _document(blob, paths)
     if blob.media_type in INDEXES:
         held = {}
-        for child in index.parse(data, blob.media_type).manifests:
+        for child in index.parse(data, blob.media_type, choosing=True).manifests:
             if child.media_type in MANIFESTS and paths.holds(child.digest):
                 held[str(child.platform or "unknown")] = child
         if not held:

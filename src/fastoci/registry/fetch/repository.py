@@ -331,7 +331,7 @@ def _read_as(media_type: str, data: bytes, url: str) -> str:
 
 def _parse(data: bytes, media_type: str) -> None:
     if media_type in mediatype.INDEXES:
-        index.parse(data, media_type)
+        index.parse(data, media_type, choosing=True)
     else:
         manifest.parse(data, media_type)
 
