@@ -13,3 +13,14 @@ from fastoci.limits import Limits
 def test_a_limit_below_its_least_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         replace(Limits(), **{field: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("memory", (1 << 40) + 1), ("memory", 1 << 63), ("unpacked_entries", 1 << 63), ("connections", 1 << 63)],
+    ids=["memory", "memory of no machine", "entries", "connections"],
+)
+def test_a_limit_that_no_machine_has_is_refused(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=field):
+        replace(Limits(), **{field: value})  # type: ignore[arg-type]
+    assert Limits(memory=1 << 40, unpacked_entries=(1 << 63) - 1).memory == 1 << 40

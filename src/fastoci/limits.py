@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
@@ -21,7 +22,7 @@ class Limits:
     """The bounds of an engine. Sizes are bytes, times seconds.
 
     Raises:
-        ValueError: memory or a count is too small to do any work.
+        ValueError: memory or a count is too small to do any work, or one too large.
     """
 
     memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
@@ -66,7 +67,13 @@ class Limits:
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int) and value > sys.maxsize:
+                raise ValueError(f"{each.name}: {value} is too large, {sys.maxsize} is the most")
         if self.memory < 4 << 20:  # a layer that is inflated needs two buffers, a teed one four
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
+        if self.memory > 1 << 40:  # the pool has a place for each buffer that there may be
+            raise ValueError(f"memory: {self.memory} bytes are too many, 1 TiB is the most")
         if min(self.connections, self.workers, self.buffer_queue) < 1:
             raise ValueError("connections, workers and buffer_queue are at least 1")

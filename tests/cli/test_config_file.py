@@ -124,6 +124,23 @@ def test_what_cannot_be_used_is_a_usage_error_that_names_file_and_key(users: Pat
     assert "hunter2" not in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stoer = '/s'", "there is no key stoer: store is one"),
+        ("max-wait = '5s'", "there is no key max-wait: limits.max-wait is one"),
+        ("[limit]\nmax-wait = '5s'", "there is no key limit.max-wait: limits.max-wait is one"),
+        ("[limits]\nmax_wait = '5s'", "there is no key limits.max_wait: limits.max-wait is one"),
+        ("[gc]\nmaxage = '5d'", "there is no key gc.maxage: gc.max-age is one"),
+        ("[registry]\ncreds = 'me:hunter2'", "there is no key registry.creds"),
+    ],
+)
+def test_a_key_that_is_none_is_answered_with_the_one_that_is_meant(users: Path, text: str, message: str) -> None:
+    write(users, text)
+    with pytest.raises(click.UsageError, match=re.escape(message) + "$"):
+        parameters("pull", "a")
+
+
 def test_a_value_that_an_option_refuses_is_blamed_on_file_and_key(cli: Cli, users: Path) -> None:
     write(users, "[gc]\nmax-age = 30\n")
     done = cli("gc")

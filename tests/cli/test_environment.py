@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Cli
 from fastoci.cli import environment
+from fastoci.cli.commands.pull import policy_of, pull
 from fastoci.cli.main import program
 from fastoci.registry.auth import helper_process
 
@@ -66,6 +67,46 @@ def test_several_values_are_separated_as_the_shell_separates_paths(
     command = program.commands["df"]
     with command.make_context("df", []) as context:
         assert context.params["additional"] == (tmp_path / "one", tmp_path / "two")
+
+
+def test_a_colon_too_many_names_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTOCI_ADDITIONAL_STORE", ":/one::/two:")
+    with program.commands["df"].make_context("df", []) as context:
+        assert context.params["additional"] == (Path("/one"), Path("/two"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "policy"),
+    [
+        ({}, (), "always"),
+        ({}, ("--offline",), "never"),
+        ({}, ("--offline", "--pull", "never"), "never"),
+        ({}, ("--offline", "--pull", "always"), None),
+        ({}, ("--pull", "missing", "--offline"), None),
+        ({"FASTOCI_OFFLINE": "1"}, (), "never"),
+        ({"FASTOCI_OFFLINE": "0"}, (), "always"),
+        ({"FASTOCI_OFFLINE": "false"}, (), "always"),
+        ({"FASTOCI_OFFLINE": ""}, (), "always"),
+        ({"FASTOCI_OFFLINE": "perhaps"}, (), None),
+        ({"FASTOCI_OFFLINE": "1"}, ("--pull", "always"), "always"),
+        ({"FASTOCI_PULL": "always"}, ("--offline",), "never"),
+        ({"FASTOCI_PULL": "missing"}, (), "missing"),
+        ({"FASTOCI_OFFLINE": "0", "FASTOCI_PULL": "never"}, (), "never"),
+        ({"FASTOCI_OFFLINE": "1", "FASTOCI_PULL": "never"}, (), "never"),
+        ({"FASTOCI_OFFLINE": "1", "FASTOCI_PULL": "always"}, (), None),
+    ],
+)
+def test_who_is_offline_asks_no_registry_and_a_contradiction_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: tuple[str, ...], policy: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with program.make_context("fastoci", ["pull"]) as parent:
+        if policy is None:
+            with pytest.raises(click.UsageError):
+                policy_of(pull.make_context("pull", ["a", *options], parent=parent))
+        else:
+            assert policy_of(pull.make_context("pull", ["a", *options], parent=parent)) == policy
 
 
 async def test_a_helper_program_inherits_none_of_them(tmp_path: Path) -> None:

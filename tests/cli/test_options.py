@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastoci.cli import environment
 from fastoci.cli.formatting import size
-from fastoci.cli.options import Duration, Rate, Size
+from fastoci.cli.main import program
+from fastoci.cli.options import Duration, FilePath, Rate, Size
+
+assert isinstance(program, click.Group)
+PARAMETERS = [(command, each) for command in environment.commands_of(program) for each in command.params]
+PATHS = [(command, each) for command, each in PARAMETERS if isinstance(each.type, click.Path)]
 
 
 @pytest.mark.parametrize(
@@ -49,13 +55,19 @@ def test_what_is_no_size_is_refused_with_the_forms(text: str) -> None:
         Size().convert(text, None, None)
 
 
+@pytest.mark.parametrize("text", ["9223372036854775808", "10000000P", "8192PiB"])
+def test_a_size_that_no_file_can_have_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is more than any disk holds"):
+        Size().convert(text, None, None)
+
+
 @given(st.integers(0, 10**17))
 def test_a_size_is_read_as_it_is_shown(count: int) -> None:
     assert abs(Size().convert(size(count), None, None) - count) <= 0.05 * count
 
 
 def test_a_rate_is_a_size_a_second() -> None:
-    assert [Rate().convert(text, None, None) for text in ("100M/s", "100M", "1MiB/s")] == [10**8, 10**8, 1 << 20]
+    assert [Rate().convert(text, None, None) for text in ("100M/s", "100M", "1MiB/S")] == [10**8, 10**8, 1 << 20]
 
 
 @pytest.mark.parametrize("text", ["5", "30", "0030"])
@@ -67,3 +79,12 @@ def test_a_duration_without_a_unit_is_refused_with_the_units(text: str) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("90s", 90.0), ("1h30m", 5400.0), ("30d", 2592000.0)])
 def test_a_duration_has_units(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
+
+
+def test_an_empty_path_is_refused_wherever_a_path_is_taken() -> None:
+    assert {max(each.opts, key=len) for _, each in PATHS} >= {"--store", "--rootfs", "--oci", "--config", "--authfile"}
+    for command, each in PATHS:
+        assert isinstance(each.type, FilePath)
+        context = command.make_context("command", [], resilient_parsing=True)
+        with context, pytest.raises(click.BadParameter, match="an empty path names nothing"):
+            each.type.convert("", each, context)

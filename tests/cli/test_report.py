@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from fastoci import errors
+from fastoci.cli.main import program
 from fastoci.cli.progress.display import Lines
 from fastoci.cli.progress.stream import Json
 from fastoci.cli.report import Report
@@ -93,6 +96,53 @@ def test_everything_is_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
         "retries": 1,
         "elapsed_s": 2.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "json_lines"),
+    [
+        (["pull"], {"FASTOCI_PROGRESS": "json"}, True),
+        (["pull", "--progress", "json"], {}, True),
+        (["pull", "a", "--nonsense", "--progress=json"], {}, True),
+        (["pull", "a", "--progress", "json", "--nonsense"], {}, True),
+        (["pull", "a", "--max-wait", "5", "--progress", "json"], {}, True),
+        (["pull", "a", "--max-wait", "5"], {"FASTOCI_PROGRESS": "json"}, True),
+        (["pull", "a", "--max-wait", "5"], {"FASTOCI_CONFIG": "CONFIG"}, True),
+        (["pull", "a", "--config", "/none", "--progress", "json"], {}, True),
+        (["pull", "a", "--max-wait", "5", "--progress", "log"], {"FASTOCI_PROGRESS": "json"}, False),
+        (["pull", "a", "--max-wait", "5"], {}, False),
+        (["ls", "--nonsense"], {"FASTOCI_PROGRESS": "json"}, False),
+        (["pull", "a", "--progress"], {}, False),
+    ],
+)
+def test_wrong_usage_is_told_as_json_wherever_json_is_asked_for(
+    arguments: list[str],
+    variables: dict[str, str],
+    json_lines: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("progress = 'json'")
+    config.chmod(0o644)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("CONFIG", str(config)))
+    monkeypatch.setattr(sys, "argv", ["fastoci", *arguments])
+    report = Report()
+    with pytest.raises(click.UsageError) as caught:
+        program.main(arguments, standalone_mode=False, obj=report)
+    report.misused(caught.value)
+    report.end(2)
+    text = capsys.readouterr().err
+    if json_lines:
+        assert [(line["event"], line["exit_code"]) for line in _lines(io.StringIO(text))] == [
+            ("error", 2),
+            ("summary", 2),
+        ]
+    else:
+        assert "Error: " in text
+        assert "{" not in text
 
 
 def test_lines_of_json_are_ascii_whatever_a_name_holds() -> None:

@@ -69,3 +69,9 @@ def test_a_quota_is_the_most_that_is_free(tmp_path: Path, monkeypatch: pytest.Mo
 def test_root_has_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert free_space.quota_left(str(tmp_path), ask=lambda fd, command, who: answer(1, 1, 0, (1, 1, 0))) == (None, None)
+
+
+def test_a_file_system_that_counts_no_blocks_has_no_end() -> None:
+    assert os.statvfs("/proc").f_blocks == 0  # as ramfs and many network file systems
+    found = free_space.space("/proc")
+    assert (found.size, found.inodes) == (free_space.UNLIMITED, free_space.UNLIMITED)

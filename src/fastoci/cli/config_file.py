@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from fastoci.cli import environment, sections
+from fastoci.cli import environment, options, sections
 
 MACHINE: Final = Path("/etc/fastoci/config.toml")
 ENTRIES: Final = "fastoci.cli.config_file"  # where click's context keeps what was read
@@ -88,9 +88,19 @@ def load(named: Path | None, known: set[str], environ: Mapping[str, str]) -> Ent
         if data:
             for key, value in _parse(data, path):
                 if key not in known:
-                    raise click.UsageError(f"{path}: there is no key {key}")
+                    raise click.UsageError(f"{path}: there is no key {key}{_meant(key, known)}")
                 found[key] = Entry(value, path)
     return found
+
+
+def _meant(key: str, known: set[str]) -> str:
+    """Which key it may be instead: one of the same name elsewhere, or of nearly the same."""
+    from difflib import get_close_matches  # when somebody mistyped
+
+    name = key.rpartition(".")[2].replace("_", "-")
+    same = [each for each in sorted(known) if each.rpartition(".")[2] == name]
+    found = same or get_close_matches(key, known, 1, cutoff=0.8)
+    return f": {found[0]} is one" if found else ""
 
 
 def origin(context: click.Context, option: click.Option) -> str:
@@ -115,7 +125,7 @@ def blame(error: click.ClickException) -> None:
 def _option(callback: Any, variable: str | None = None) -> click.Option:
     return click.Option(
         ["--config"],
-        type=click.Path(path_type=Path),
+        type=options.FilePath(),
         metavar="FILE",
         is_eager=True,
         expose_value=False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,6 +23,24 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 Command = Callable[..., int | None]
 
+
+class FilePath(click.Path):
+    """A path that is not empty: what a script makes of a variable that is not set must not be this directory."""
+
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__(path_type=Path, **bounds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error when it is none."""
+        if not os.fspath(value):
+            self.fail("an empty path names nothing", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """The paths of a variable; a colon too many is none."""
+        return [each for each in super().split_envvar_value(rv) if each]
+
+
 MODES: Final = ("auto", "bar", "log", "json", "none")
 _UNITS: Final = "KMGTP"
 _SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?(?:B|BYTES?)?")
@@ -28,7 +48,7 @@ _SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?(?:B|
 
 store = click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Directory of the store.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
 )
@@ -36,7 +56,7 @@ additional = click.option(
     "--additional-store",
     "additional",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Search this read-only store before the network. The store's fastoci.json may name more.",
 )
@@ -98,6 +118,8 @@ class Size(click.ParamType["int"]):
         whole, part, unit, binary = match.groups(default="")
         factor = (1024 if binary else 1000) ** (_UNITS.index(unit) + 1) if unit else 1
         count: int = int(whole + part) * factor // 10 ** len(part)
+        if count > sys.maxsize:
+            self.fail(f"{value!r} is more than any disk holds", param, ctx)
         return count
 
 
@@ -222,7 +244,7 @@ class Rate(Size):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The value of an option's text; a usage error when it has none."""
-        rate = super().convert(str(value).removesuffix("/s"), param, ctx)
+        rate = super().convert(re.sub("/s$", "", str(value), flags=re.IGNORECASE), param, ctx)
         return rate or self.fail("a rate is more than 0", param, ctx)
 
 

@@ -9,14 +9,14 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from fastoci.cli import sections
+from fastoci.cli import options, sections
 from fastoci.cli.password import password
 
 C = TypeVar("C", bound=Callable[..., object])
 
 
 def _path(flag: str, metavar: str, text: str, name: str | None = None) -> Callable[[C], C]:
-    return click.option(flag, *([name] if name else []), type=click.Path(path_type=Path), metavar=metavar, help=text)
+    return click.option(flag, *([name] if name else []), type=options.FilePath(), metavar=metavar, help=text)
 
 
 def _shared(option: Callable[[C], C]) -> Callable[[C], C]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -53,7 +54,11 @@ class Report:
             self._hints[hint] = None
 
     def misused(self, error: click.ClickException) -> None:
-        """Tell that the program cannot do what it is asked for."""
+        """Tell that the program cannot do what it is asked for, perhaps before it knows how to tell."""
+        if self._display is None and _wants_json(error):
+            from fastoci.cli.progress.display import choose
+
+            self.show_on(choose("json"))
         if self._json is None:
             error.show()
         else:
@@ -80,6 +85,20 @@ class Report:
                 self._display.log(line)
             else:
                 click.echo(line, err=True)
+
+
+def _wants_json(error: click.ClickException) -> bool:
+    """Whether ``--progress json`` is asked for on a command line that cannot be used."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    options = [] if context is None else context.command.params
+    option = next((each for each in options if "--progress" in each.opts), None)
+    if context is None or option is None:
+        return False
+    words = iter(sys.argv[1:])
+    given = [next(words, "") if word == "--progress" else word[11:] for word in words if word.startswith("--progress")]
+    name = str(option.name)
+    mode = given[-1] if given else option.value_from_envvar(context) or (context.default_map or {}).get(name)
+    return mode == "json"
 
 
 def current() -> Report:

@@ -32,7 +32,7 @@ Ask = Callable[[int, int, int], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system, by its device number. ``inodes`` are ``UNLIMITED`` where the file system counts none."""
+    """A file system, by its device number. What it does not count is ``UNLIMITED``."""
 
     device: int
     size: int  # bytes
@@ -53,7 +53,8 @@ def space(place: str | Directory) -> Space:
         device = os.stat(at).st_dev
     inodes = found.f_favail if found.f_files else UNLIMITED  # btrfs makes them as they are needed
     size_left, inodes_left = quota_left(place)
-    size = found.f_bavail * found.f_frsize
+    # ramfs and many network file systems have no end that they know of.
+    size = found.f_bavail * found.f_frsize if found.f_blocks else UNLIMITED
     return Space(
         device,
         size if size_left is None else min(size, size_left),

@@ -91,6 +91,16 @@ def test_a_dry_run_says_what_and_why_and_deletes_nothing(cli: Cli, settled: Path
     assert blobs(store) == 4
 
 
+def test_what_was_used_in_these_seconds_stays_and_is_told(cli: Cli, store: Path) -> None:
+    for path in (store / "refs").glob("*/*"):
+        os.utime(path)
+    done = cli("gc", "--max-count", "0", "--store", store)
+    assert (done.returncode, done.stdout) == (0, "")
+    kept = "10 blobs stay, with 3 references used in these seconds: run it again"
+    assert done.stderr == f"deleted nothing, 0 bytes; {kept}\n"
+    assert blobs(store) == 10
+
+
 def test_a_pinned_image_stays_until_it_is_unpinned(cli: Cli, store: Path) -> None:
     last = references(cli, store)[-1]
     assert cli("pin", last, "--store", store).returncode == 0

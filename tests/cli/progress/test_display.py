@@ -474,7 +474,7 @@ def terminal() -> Iterator[TextIO]:
     os.close(ours)
 
 
-@pytest.mark.parametrize("without", [{"CI": "true"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize("without", [{"CI": "true"}, {"TERM": "dumb"}, {"TERM": ""}, {"TERM": "unknown"}])
 def test_auto_is_bars_on_a_capable_terminal_only(terminal: TextIO, stage: Stage, without: dict[str, str]) -> None:
     assert isinstance(choose("auto", terminal, {"TERM": "xterm", "NO_COLOR": "1"}), Bars)
     assert isinstance(choose("auto", terminal, {"TERM": "xterm", **without}), Log)

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from fastoci import Limits
     from fastoci.cli.progress.display import Display
 
-_LAYER: Final = click.Path(exists=True, dir_okay=False, path_type=Path)  # all are there before the first is applied
+_LAYER: Final = options.FilePath(exists=True, dir_okay=False)  # all are there before the first is applied
 
 
 @click.command(short_help="Apply layer files onto a directory.")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=options.FilePath())
 @click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
 @options.same_owner
 @options.limits("unpacked_size", "unpacked_entries", "memory")

@@ -63,9 +63,11 @@ def gc(
     plan, gone = run.run(work())
     for item in gone:
         click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
-    kinds = Counter[str](item.kind for item in gone)
+    gone_kinds, spared = (Counter[str](item.kind for item in items) for items in (gone, set(plan.items) - set(gone)))
     nouns = {"ref": "reference", "blob": "blob", "ingest": "unfinished blob", "marker": "marker"}
-    deleted = ", ".join(plural(kinds[kind], noun) for kind, noun in nouns.items() if kinds[kind]) or "nothing"
+    deleted = ", ".join(plural(gone_kinds[kind], noun) for kind, noun in nouns.items() if gone_kinds[kind]) or "nothing"
     size = size_text(sum(item.size for item in gone))
-    kept = f"{plural(plan.kept_blobs, 'blob')} stay"
+    kept = f"{plural(plan.kept_blobs + spared['blob'], 'blob')} stay"
+    if spared["ref"]:
+        kept += f", with {plural(spared['ref'], 'reference')} used in these seconds: run it again"
     click.echo(f"{'would delete' if dry_run else 'deleted'} {deleted}, {size}; {kept}", err=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
+from click.core import ParameterSource
 
 from fastoci.cli import errors, options, registry_options, report, sections
 
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
 
 
+Policy = Literal["always", "missing", "never"]
+
+
 @dataclass(frozen=True, slots=True)
 class PullOptions:
     """What was asked for."""
 
     references: tuple[str, ...]
     platform: str | None
-    policy: Literal["always", "missing", "never"]
+    policy: Policy
+    offline: bool
     store: Path | None
     additional: tuple[Path, ...]
     rootfs: Path | None
@@ -48,17 +53,17 @@ class PullOptions:
     show_default=True,
     help="When to ask the registry what REF is now: always, when the store does not have the image, or never.",
 )
-@click.option("--offline", "policy", flag_value="never", help="The same as --pull never.")
+@click.option("--offline", is_flag=True, help="The same as --pull never.")
 @options.store
 @options.additional
 @click.option(
     "--rootfs",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="DIR",
     help="Unpack the image into a new or empty DIR, unless it is there already.",
 )
 @options.same_owner
-@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Add the images to an OCI layout in DIR.")
+@click.option("--oci", type=options.FilePath(), metavar="DIR", help="Add the images to an OCI layout in DIR.")
 @registry_options.registry
 @options.limits(
     "connections",
@@ -90,6 +95,7 @@ def pull(asked: PullOptions) -> int:
 
     told = report.current()
     codes: dict[str, int] = {}
+    asked = replace(asked, policy=policy_of(click.get_current_context()))
     parsed = () if asked.policy == "never" else references
     for reference, error in _syntax_errors(parsed, asked.platform).items():
         told.fail(error, reference)
@@ -110,6 +116,21 @@ def pull(asked: PullOptions) -> int:
     if len(codes) < len(references):  # else nothing is asked of a store, and none is made
         run.run(work(), asked.progress)
     return errors.merge(list(codes.values()))
+
+
+def policy_of(context: click.Context) -> Policy:
+    """When the registry is asked, by --pull and --offline together: an option counts before the other's variable.
+
+    Raises:
+        click.UsageError: they contradict each other, and neither counts more.
+    """
+    policy: Policy = context.params["policy"]
+    if policy == "never" or not context.params["offline"]:
+        return policy
+    by_pull, by_offline = (context.get_parameter_source(name) for name in ("policy", "offline"))
+    if by_pull is by_offline:
+        raise click.UsageError(f"--offline is --pull never, not --pull {policy}")
+    return policy if by_pull is ParameterSource.COMMANDLINE else "never"
 
 
 def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str, Exception]:

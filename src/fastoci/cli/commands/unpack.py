@@ -31,7 +31,7 @@ class UnpackOptions:
 
 @click.command(short_help="Unpack an image of the store into a directory.")
 @click.argument("reference", metavar="REF")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=options.FilePath())
 @options.platform
 @options.store
 @options.additional

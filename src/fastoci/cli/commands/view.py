@@ -11,7 +11,7 @@ from fastoci.cli.formatting import plain, plural
 
 
 @click.command(short_help="Write an OCI layout that shares the store's blobs.")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=options.FilePath())
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store
 @options.additional

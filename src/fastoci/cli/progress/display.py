@@ -116,7 +116,7 @@ def choose(mode: str, stream: TextIO | None = None, environ: Mapping[str, str] =
     """
     stream = sys.stderr if stream is None else stream
     if mode == "auto":
-        plain_terminal = environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
+        plain_terminal = environ.get("CI") or environ.get("TERM") in (None, "", "dumb", "unknown")
         mode = "bar" if stream.isatty() and not plain_terminal else "log"
     match mode:
         case "json":
