@@ -124,6 +124,8 @@ async def test_no_files_give_no_credentials(tmp_path: Path) -> None:
 async def test_empty_files_and_empty_entries_are_no_credentials(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text("")
     assert await _load(tmp_path / "empty.json").find("r.test", "a") is None
+    (tmp_path / "null.json").write_text("null")
+    assert await _load(tmp_path / "null.json").find("r.test", "a") is None
     assert await _load(_write(tmp_path / "a.json", {"r.test": {}})).find("r.test", "a") is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,16 @@ async def test_a_program_without_an_end_is_killed_with_what_it_started(tmp_path:
     pid = int((tmp_path / "pid").read_text())
     while _alive(pid):  # noqa: ASYNC110 - of a process
         await asyncio.sleep(0.01)
+
+
+async def test_an_agent_that_a_program_leaves_behind_is_not_waited_for_and_lives_on() -> None:
+    # It has the program's stdout, as gpg-agent may have a helper's.
+    code, output = await run(["/bin/sh", "-c", "sleep 600 & echo $!"], b"", environ=os.environ, timeout_s=60)
+    agent = int(output)
+    try:
+        assert (code, _alive(agent)) == (0, True)
+    finally:
+        os.kill(agent, signal.SIGKILL)
 
 
 async def test_a_program_can_be_cancelled_at_any_moment_of_its_start() -> None:
@@ -109,6 +120,8 @@ async def work():
     print(set(await asyncio.gather(*static)))
     print(await python("import sys; print(sys.stdin.read()[::-1]); sys.exit(3)", b"abc"))
     print(await python("print(1)", b"x" * 300_000))
+    code, agent = await run(["/bin/sh", "-c", "sleep 600 & echo $!"], b"", environ=os.environ, timeout_s=60)
+    print(code, os.kill(int(agent), 9))
     before = set(os.listdir("/proc/self/fd"))
     for code, timeout_s in (("import time; time.sleep(600)", 0.05), ("while True: print('x' * 65536)", 20.0)):
         try:
@@ -132,6 +145,7 @@ def test_on_uvloop_the_bounds_are_the_same() -> None:
         r"{(0, b'static\n')}",
         r"(3, b'cba\n')",
         r"(0, b'1\n')",
+        "0 None",
         "no answer within 0.05 s",
         "answers with more than 1048576 bytes",
         "True",

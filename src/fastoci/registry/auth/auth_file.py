@@ -121,7 +121,7 @@ def read(path: Path) -> bytes:
 def document(data: bytes, where: str) -> dict[str, object]:
     """The JSON object of an auth file, its members under the names that are known here.
 
-    An empty file, which tools create before the first login, is an empty one.
+    An empty file, which tools create before the first login, or null is an empty one.
 
     Raises:
         ConfigError: it is not a JSON object.
@@ -133,6 +133,8 @@ def document(data: bytes, where: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         # The cause is dropped: its text may quote the file.
         raise ConfigError(f"{where}: this auth file is not JSON") from None
+    if found is None:  # Go's null
+        return {}
     if not isinstance(found, dict):
         raise ConfigError(f"{where}: this auth file is not a JSON object")
     return named(found, _MEMBERS)

@@ -16,6 +16,7 @@ from fastoci.aio import wait_to_end
 from fastoci.errors import CredentialError
 
 _OUTPUT: Final = 1 << 20  # bytes; a real answer has a few kilobytes
+_CHILDREN_S: Final = 1.0  # for what an ended program left behind, and which holds its stdout open
 _GONE_S: Final = 5.0  # for a program that was killed; one that runs as another user cannot be, and is left alone
 
 
@@ -24,7 +25,8 @@ async def run(
 ) -> tuple[int, bytes]:
     """Run ``command`` with ``given`` on its stdin; its exit status and stdout.
 
-    It is killed, with all it started in its session, when this task is cancelled.
+    It is killed, with all it started in its session, when this task is cancelled. What it leaves behind when it ends is
+    neither waited for nor killed: an agent may hold its stdout open.
 
     Args:
         command: the program's path, and its arguments.
@@ -51,7 +53,7 @@ async def run(
     except TimeoutError as error:
         raise CredentialError(f"{program}: no answer within {timeout_s:g} s", program=program) from error
     finally:
-        if not output.gone.done():
+        if not output.gone.done() and not output.left:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
@@ -80,12 +82,16 @@ def _without_ours(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """Collects stdout. ``done``: True at the program's end, False at the bound; ``gone``: nothing is open any more."""
+    """Collects stdout. ``done``: True at the program's end, False at the bound; ``gone``: nothing is open any more.
+
+    ``left``: the program has ended, and something that it started has its stdout.
+    """
 
     def __init__(self, done: asyncio.Future[bool], gone: asyncio.Future[None]) -> None:
         self.data = bytearray()
         self.done = done
         self.gone = gone
+        self.left = False
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Keep what fits; one piece beyond the bound ends the program."""
@@ -93,6 +99,15 @@ class _Output(asyncio.SubprocessProtocol):
             self.data += data
         if len(self.data) > _OUTPUT and not self.done.done():
             self.done.set_result(False)
+
+    def process_exited(self) -> None:
+        """All that it wrote is in the pipe; the end of the pipe, which tells so, may never come."""
+        asyncio.get_running_loop().call_later(_CHILDREN_S, self._leave)
+
+    def _leave(self) -> None:
+        if not self.done.done():
+            self.left = True
+            self.done.set_result(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is open any more."""
