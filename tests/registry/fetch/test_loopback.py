@@ -26,13 +26,18 @@ from fastoci.registry.config.certs_d import read
 from fastoci.registry.config.endpoints import Mirrors
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.login import login
-from support.scripted_server import Asked, Raw, Script, Server, answer, serving, unauthorized
+from support.scripted_server import Asked, Raw, Script, Server, answer, as_json, serving, unauthorized
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
 ME = Credential("me", "hunter2")
-# What servers that speak TLS say to a request without: Go's, nginx, and those that say nothing.
+# What servers that speak TLS say to a request without: Go's, nginx, routers, and those that say nothing.
 GO = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 NGINX = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 12\r\nConnection: close\r\n\r\n<html></html"
+ROUTER = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 18\r\n\r\n404 page not found"
+UPGRADE = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+REDIRECT = (
+    b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://HERE\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
@@ -58,7 +63,8 @@ async def speaking_tls(script: Script, tls: ssl.SSLContext, to_plain: bytes = b"
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             begin = await reader.read(1 << 16)
             if not begin.startswith(b"\x16"):
-                writer.write(to_plain)
+                here = b"127.0.0.1:%d%s" % (server.port, begin.split()[1])
+                writer.write(to_plain.replace(b"HERE", here))
                 await writer.drain()
                 writer.close()
                 return
@@ -119,7 +125,11 @@ def certificates(authority: trustme.CA, tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("to_plain", [GO, NGINX, ALERT, b""], ids=["go", "nginx", "alert", "nothing"])
+@pytest.mark.parametrize(
+    "to_plain",
+    [GO, NGINX, ROUTER, UPGRADE, ALERT, b""],
+    ids=["go", "nginx", "router", "upgrade", "alert", "nothing"],
+)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_registry_of_this_machine_may_speak_tls(
     secure: ssl.SSLContext, trusted: None, to_plain: bytes, host: str
@@ -129,6 +139,14 @@ async def test_a_registry_of_this_machine_may_speak_tls(
             assert await resolve(registry, f"{host}:{server.port}") == INDEX
         with_credentials = ["authorization" in asked.headers for asked in server.asked]
         assert with_credentials == [False, True, True, True]
+
+
+async def test_a_registry_may_redirect_to_tls_and_gets_credentials_there(secure: ssl.SSLContext, trusted: None) -> None:
+    async with speaking_tls(private, secure, REDIRECT) as server, client() as registry:
+        for _ in range(2):
+            assert await resolve(registry, f"127.0.0.1:{server.port}") == INDEX
+        with_credentials = ["authorization" in asked.headers for asked in server.asked]
+        assert with_credentials == [False, False, True, True]  # the first came by the redirect
 
 
 async def test_what_a_registry_speaks_is_found_out_once(secure: ssl.SSLContext, trusted: None) -> None:
@@ -171,12 +189,19 @@ async def test_a_certificate_that_is_not_trusted_is_what_the_error_names(
 
 @pytest.mark.parametrize("status", [404, 401, 403])
 async def test_what_a_registry_without_tls_refuses_is_not_asked_for_by_tls(status: int) -> None:
-    async with serving(lambda asked: answer(status)) as server, client() as registry:
+    async with serving(lambda asked: as_json({"errors": []}, status)) as server, client() as registry:
         with pytest.raises((NotFoundError, UnauthorizedError, FastociError)) as caught:
             await resolve(registry, server.address)
         assert caught.value.status == status  # type: ignore[attr-defined]
         assert not caught.value.others
         assert server.connections == 1
+
+
+async def test_what_somebody_without_tls_refuses_is_what_the_error_names() -> None:
+    async with serving(lambda asked: answer(404)) as server, client() as registry:
+        with pytest.raises(NotFoundError, match="http://") as caught:
+            await resolve(registry, server.address)
+        assert not caught.value.others
 
 
 async def test_a_registry_that_is_not_there_is_named_once(unused_port: int) -> None:

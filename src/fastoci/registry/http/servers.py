@@ -163,8 +163,7 @@ class Server:
     def on_response(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
         self.answered, self.unresponsive = True, False
-        if status != 400:  # servers that speak TLS say 400 to a request without
-            self.speaks_scheme = True
+        self.speaks_scheme |= _proves_scheme(status, header)
         if status in (429, 503) and (wait_s := parsed(retry_after_s, header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
         found = parsed(quota, header("RateLimit-Limit"), header("RateLimit-Remaining"))
@@ -233,6 +232,17 @@ class Servers:
                 origin, self._maximum, observer=self._observer, rng=self._rng, job=self.job
             )
         return server
+
+
+def _proves_scheme(status: int, header: Callable[[str], str]) -> bool:
+    """Whether an answer shows that its server speaks this scheme.
+
+    Servers that speak TLS answer a request without, too: by 400 or 404, by a redirect to https; never as a registry.
+    """
+    if status in (401, 429) or not 300 <= status < 500:
+        return True
+    says = header("Docker-Distribution-Api-Version") or "json" in header("Content-Type").lower()
+    return status != 400 and bool(says)
 
 
 def _now() -> float:
