@@ -40,6 +40,7 @@ MANIFEST = json.dumps(
     }
 ).encode()
 OK = answer(body=MANIFEST, headers={"Content-Type": "application/vnd.oci.image.index.v1+json"})
+PAGE = answer(body=b"<html>sign in</html>", headers={"Content-Type": "text/html; charset=utf-8"})
 BLOB = b"blob"
 ME = Credential("me", "hunter2")
 BASIC = "Basic " + base64.b64encode(b"me:hunter2").decode()
@@ -314,9 +315,30 @@ def hidden(refusal: Raw, challenge: str, token: Raw | None = None) -> Callable[[
             return token or answer(404)
         if asked.headers.get("authorization") in (BASIC, "Bearer t0"):
             return OK
+        if asked.path == "/users/sign_in":
+            return PAGE
         return unauthorized(challenge) if asked.path == "/v2/" else refusal
 
     return script
+
+
+@pytest.mark.parametrize("credential", [None, ME])
+@pytest.mark.parametrize("top", [answer(200), unauthorized('Basic realm="x"')])
+async def test_a_manifest_that_is_labelled_as_a_page_is_one(credential: Credential | None, top: Raw) -> None:
+    labelled = answer(body=MANIFEST, headers={"Content-Type": "text/html"})
+    async with (
+        serving(lambda asked: top if asked.path == "/v2/" else labelled) as server,
+        client(credential) as registry,
+    ):
+        assert await resolve(registry, server.address) == MANIFEST
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_what_is_said_to_everyone_alike_is_no_reason_for_credentials(status: int) -> None:
+    async with serving(lambda asked: answer(status)) as server, client(ME) as registry:
+        with pytest.raises(RegistryError):
+            await resolve(registry, server.address)
+        assert server.paths() == ["/v2/team/app/manifests/1"]
 
 
 @pytest.mark.parametrize(
@@ -329,6 +351,11 @@ def hidden(refusal: Raw, challenge: str, token: Raw | None = None) -> Callable[[
         unauthorized("Negotiate"),
         answer(404, b"x" * (1 << 20)),
         answer(404, end="close"),
+        answer(405),
+        answer(410),
+        answer(451),
+        PAGE,
+        answer(302, headers={"Location": "/users/sign_in"}),
     ],
 )
 async def test_credentials_are_offered_to_a_registry_that_hides_from_strangers(refusal: Raw) -> None:
@@ -337,7 +364,8 @@ async def test_credentials_are_offered_to_a_registry_that_hides_from_strangers(r
         for path in ("team/app", "team/app", "team/other"):
             assert await resolve(registry, server.address, path) == MANIFEST
         app, other = "/v2/team/app/manifests/1", "/v2/team/other/manifests/1"
-        assert server.paths() == [app, "/v2/", app, app, other, other]  # /v2/ once
+        asked = [path for path in server.paths() if path != "/users/sign_in"]
+        assert asked == [app, "/v2/", app, app, other, other]  # /v2/ once
 
 
 async def test_a_refusal_that_names_the_way_in_is_enough() -> None:

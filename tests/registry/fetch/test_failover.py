@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fastoci.errors import ConnectError, IntegrityError, NotFoundError, RegistryError, UnavailableError
+from fastoci.errors import ConnectError, FormatError, IntegrityError, NotFoundError, RegistryError, UnavailableError
 from fastoci.image import mediatype
 from fastoci.image.reference import Reference
 from fastoci.limits import Limits
@@ -427,7 +427,14 @@ async def test_a_manifest_that_is_wrong_once_is_asked_for_once_more(once: Raw, b
         else:
             pinned = Reference.parse(f"registry.test/team/app@{INDEX_DESCRIPTOR.digest}")
             assert (await source.resolve(pinned if by == "digest" else REFERENCE))[1] == INDEX
-        assert len(origin.asked) == 2
+        assert sum(path != "/v2/" for path in origin.paths()) == 2
+
+
+async def test_a_page_in_place_of_a_manifest_is_called_one() -> None:
+    page = answer(body=PAGE, headers={"Content-Type": "text/html"})
+    async with between(lambda asked: answer(404), lambda asked: page) as (source, _, origin):
+        with pytest.raises(FormatError, match=rf"{origin.address}.*a page for people came in place of a manifest"):
+            await source.resolve(REFERENCE)
 
 
 async def test_a_manifest_that_stays_wrong_is_an_error_after_the_second_time() -> None:

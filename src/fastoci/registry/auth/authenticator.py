@@ -7,8 +7,8 @@ Rules:
 2. A token that was never good is not fetched again: only one that is due, one that was good before, or one for a wider
    scope is.
 3. A credential, and a token, goes to the registry's own origin. Whoever a redirect leads to gets none.
-4. Some registries hide from strangers what needs a login (400, 403, 404), or do not say how to log in. They are asked
-   once, at ``/v2/``, and what they ask for there is offered.
+4. Some registries hide from strangers what needs a login (400, 403, 404, a page for people), or do not say how to log
+   in. They are asked once, at ``/v2/``, and what they ask for there is offered.
 
 Spec: distribution-spec token authentication; RFC 6750; RFC 7617.
 """
@@ -28,6 +28,7 @@ from fastoci.registry.auth import challenge
 from fastoci.registry.auth.challenge import Challenge
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.tokens import TokenServices, basic
+from fastoci.registry.http.content_encoding import content_type
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.transport import Transport
@@ -37,12 +38,19 @@ from fastoci.registry.http.urls import Origin
 _USED_PART: Final = 0.8  # of a token's life, after which it is renewed
 _SCOPES: Final = 8  # of one token
 _SENDS: Final = 4  # of one request: short lives may end while it waits for a connection
-_HIDING: Final = frozenset({400, 403, 404})  # what registries say to strangers of that which needs a login
+_PASSING: Final = frozenset({408, 416, 421, 425, 429})  # of 4xx: said to everyone alike
 
 _Key = tuple[Origin, str]
 Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this Authorization header if there is one
 Find = Callable[[], Awaitable[Credential | None]]
-Ping = Callable[[], Awaitable[Reply]]  # asks for /v2/, without credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for ``/v2/``, without credentials. ``pages``: what is asked for is no page, unless its label is wrong."""
+
+    send: Callable[[], Awaitable[Reply]]
+    pages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +117,13 @@ class Authenticator:
         credential: Credential | None = None
         for count in itertools.count(1):
             reply = await send(sent)
-            challenges = _challenges(reply) if reply.status in (401, *_HIDING) else ()
+            hides = ping is not None and sent is None and _may_hide(reply, ping) and reply.origin == origin
+            challenges = _challenges(reply) if hides or reply.status in (401, 403) else ()
             wider = self._wider(key, challenges) if reply.origin == origin else ()
-            hides = ping is not None and sent is None and reply.status in _HIDING and reply.origin == origin
             if reply.status != 401 and not hides and not (reply.status == 403 and wider and count < _SENDS):
                 self._prove(key, sent)
                 return reply
-            if reply.origin != origin:
-                # Whoever the registry redirects to gets no credential, whatever it asks for.
+            if reply.origin != origin:  # whoever the registry redirects to gets no credential, whatever it asks for
                 raise await error_of(reply, hint="asked by the host of a redirect")
             if count == 1 and not hides:
                 credential = await _found(find, reply)
@@ -125,6 +132,7 @@ class Authenticator:
                 challenges = await self._ask_how(origin, ping, challenges)
             if hides:
                 credential, sent = await self._offer(key, challenges, find, refused, verified)
+                ping = ping if sent else None  # then it is had again, and taken as it comes
                 continue
             again = count < _SENDS
             sent = await self._answer(key, challenges, credential, sent, wider, verified) if again else None
@@ -139,7 +147,7 @@ class Authenticator:
         async with self._pings.setdefault(origin, asyncio.Lock()):
             if origin not in self._pinged:
                 try:
-                    reply = await ping()
+                    reply = await ping.send()
                 except (RegistryError, TransportError):
                     return known
                 reply.close()
@@ -148,13 +156,24 @@ class Authenticator:
         return self._pinged[origin] or known
 
     async def _offer(
-        self, key: _Key, challenges: Sequence[Challenge], find: Find, refused: FastociError, verified: bool
-    ) -> tuple[Credential | None, str]:
+        self, key: _Key, challenges: Sequence[Challenge], find: Find, refused: RegistryError, verified: bool
+    ) -> tuple[Credential | None, str | None]:
         """The credential, and the header to send, where a registry hides something from strangers.
 
+        Returns: nothing to send where a page came, and nothing is asked for: it may be a manifest with a wrong label.
         Raises:
             RegistryError: ``refused``, when nothing is asked for, or there is nothing to offer.
         """
+        try:
+            return await self._way_in(key, challenges, find, refused, verified)
+        except RegistryError as error:
+            if error is refused and refused.status == 200:
+                return None, None
+            raise
+
+    async def _way_in(
+        self, key: _Key, challenges: Sequence[Challenge], find: Find, refused: RegistryError, verified: bool
+    ) -> tuple[Credential | None, str]:
         if not _usable(challenges):
             raise refused
         credential = await find()
@@ -244,6 +263,13 @@ class Authenticator:
         started = self._clock()
         token, life_s = await self._services.fetch(origin, bearer, scopes, credential, verified=verified)
         return _Grant(f"Bearer {token}", started + life_s * _USED_PART, scopes, bearer, credential)
+
+
+def _may_hide(reply: Reply, ping: Ping) -> bool:
+    """Whether this may be what a registry says to strangers of that which needs a login."""
+    if reply.status == 200:
+        return ping.pages and content_type(reply) == "text/html"
+    return 400 <= reply.status < 500 and reply.status != 401 and reply.status not in _PASSING
 
 
 async def _found(find: Find, reply: Reply) -> Credential | None:

@@ -302,7 +302,9 @@ def _media_type(reply: Reply, data: bytes) -> str:
     except FormatError as error:
         if label in mediatype.SCHEMA1:
             return label
-        raise FormatError(f"{reply.url}: {error}") from error
+        page = label == "text/html" or data.lstrip()[:1] == b"<"
+        what = "a page for people came in place of a manifest; is a login or portal in between?" if page else error
+        raise FormatError(f"{reply.url}: {what}") from error
 
 
 def _read_as(media_type: str, data: bytes, url: str) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 
 from fastoci.errors import RegistryError
 from fastoci.image.reference import Reference
-from fastoci.registry.auth.authenticator import Authenticator
+from fastoci.registry.auth.authenticator import Authenticator, Ping
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
@@ -128,5 +128,5 @@ class RepositorySession:
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
             name=endpoint.domain,
             verified=endpoint.tls.verify,
-            ping=ping if method == "GET" else None,
+            ping=Ping(ping, pages=counted) if method == "GET" else None,
         )
