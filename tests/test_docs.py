@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
+from msgspec.structs import fields
 
 from fastoci.cli import config_file, environment
 from fastoci.cli.main import program

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from fastoci.limits import Limits
 
@@ -12,7 +11,7 @@ from fastoci.limits import Limits
 @pytest.mark.parametrize("field", ["memory", "connections", "workers", "buffer_queue"])
 def test_a_limit_below_its_least_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
-        replace(Limits(), **{field: 0})  # type: ignore[arg-type]
+        replace(Limits(), **{field: 0})
 
 
 @pytest.mark.parametrize(
@@ -22,5 +21,5 @@ def test_a_limit_below_its_least_is_refused(field: str) -> None:
 )
 def test_a_limit_that_no_machine_has_is_refused(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):
-        replace(Limits(), **{field: value})  # type: ignore[arg-type]
+        replace(Limits(), **{field: value})
     assert Limits(memory=1 << 40, unpacked_entries=(1 << 63) - 1).memory == 1 << 40

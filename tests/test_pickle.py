@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import fastoci
@@ -92,12 +93,22 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def is_value(kind: type) -> bool:
+    return issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)
+
+
+def names(kind: type) -> list[str]:
+    """The fields of a value."""
+    of = msgspec.structs.fields if issubclass(kind, msgspec.Struct) else dataclasses.fields
+    return [field.name for field in of(kind)]
+
+
 def shown(value: object) -> object:
     """What a value is made of, errors included, which are equal to themselves alone."""
     if isinstance(value, BaseException):
         return type(value), value.args, vars(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return type(value), [shown(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if is_value(type(value)):
+        return type(value), [shown(getattr(value, name)) for name in names(type(value))]
     if isinstance(value, tuple):
         return tuple(map(shown, value))
     return value
@@ -113,18 +124,18 @@ def test_a_value_survives_with_all_that_it_has(value: object, way: Callable[[obj
 
 def test_every_public_value_and_event_is_among_those_that_are_tried() -> None:
     public = [getattr(fastoci, name) for name in fastoci.__all__]
-    values = {each for each in public if inspect.isclass(each) and dataclasses.is_dataclass(each)}
+    values = {each for each in public if inspect.isclass(each) and is_value(each)}
     assert values <= {type(value) for value in VALUES}
     for event in typing.get_args(events.Event):
-        made = event(*(f.name for f in dataclasses.fields(event)))
+        made = event(*names(event))
         assert pickle.loads(pickle.dumps(made)) == made
 
 
-def forged(value: object, **fields: object) -> bytes:
+def forged(value: msgspec.Struct, **fields: object) -> bytes:
     """The pickle of a value whose fields were written past its constructor."""
     made = copy.copy(value)
     for name, it in fields.items():
-        object.__setattr__(made, name, it)
+        msgspec.structs.force_setattr(made, name, it)
     return pickle.dumps(made)
 
 

@@ -7,11 +7,12 @@ import logging
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
@@ -56,8 +57,7 @@ StrPath = str | os.PathLike[str]
 Policy = Literal["always", "missing", "never"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(msgspec.Struct, frozen=True):
     """What an engine holds while it is open."""
 
     store: Store

@@ -40,8 +40,7 @@ in ``docs/exit-codes.md``. Errors pickle and copy with all their attributes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 RETRYABLE_STATUSES: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 # What a signed address says that is not valid any more: whoever redirected to it may name a new one.
@@ -292,8 +291,7 @@ class StoreBusyError(StoreError):
         self.pids = pids
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """How much of ``what``, bytes or inodes, is ``needed`` at ``path``, and how much is ``free``."""
 
     what: str

@@ -7,19 +7,18 @@ times are seconds of ``time.monotonic``. ``image`` is the reference as it was as
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ImageStarted:
+
+class ImageStarted(msgspec.Struct, frozen=True):
     """Asked for; nothing is known of it yet."""
 
     image: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePlanned:
+class ImagePlanned(msgspec.Struct, frozen=True):
     """Resolved: its blobs are known, and which of them are absent."""
 
     image: str
@@ -30,8 +29,7 @@ class ImagePlanned:
     missing: dict[str, int]  # the absent ones, with their sizes; other images may want some of them, too
 
 
-@dataclass(frozen=True, slots=True)
-class BlobStarted:
+class BlobStarted(msgspec.Struct, frozen=True):
     """A blob is being fetched, once for all images that want it, from ``offset`` on."""
 
     image: str  # the first that asked
@@ -40,8 +38,7 @@ class BlobStarted:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobWaiting:
+class BlobWaiting(msgspec.Struct, frozen=True):
     """Another process is fetching the blob; ``BlobProgress`` then tells how far that is."""
 
     image: str  # the first that asked
@@ -49,16 +46,14 @@ class BlobWaiting:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobProgress:
+class BlobProgress(msgspec.Struct, frozen=True):
     """``offset`` bytes of the blob are written, by this process or another."""
 
     blob: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobReceived:
+class BlobReceived(msgspec.Struct, frozen=True):
     """``size`` bytes of the blob are here: written, or in memory ahead of their turn.
 
     At most twice a second for a blob that comes from a registry; less than before when some of them were given up.
@@ -68,16 +63,14 @@ class BlobReceived:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobDone:
+class BlobDone(msgspec.Struct, frozen=True):
     """Verified and in the store under its digest."""
 
     blob: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobFailed:
+class BlobFailed(msgspec.Struct, frozen=True):
     """Given up; what can be used again was kept. ``kind`` and ``exit_code`` as for ``ImageFailed``."""
 
     blob: str
@@ -86,8 +79,7 @@ class BlobFailed:
     exit_code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackStarted:
+class UnpackStarted(msgspec.Struct, frozen=True):
     """Layers are about to become files below ``root``."""
 
     image: str
@@ -96,8 +88,7 @@ class UnpackStarted:
     size: int  # compressed
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackProgress:
+class UnpackProgress(msgspec.Struct, frozen=True):
     """``layers`` layers are complete; ``size`` compressed bytes have become ``entries`` entries."""
 
     image: str
@@ -106,8 +97,7 @@ class UnpackProgress:
     entries: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackDone:
+class UnpackDone(msgspec.Struct, frozen=True):
     """Every diff_id held, and the tree has its final name. ``skipped`` counts what could not be applied, by kind."""
 
     image: str
@@ -117,8 +107,7 @@ class UnpackDone:
     skipped: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackSkipped:
+class UnpackSkipped(msgspec.Struct, frozen=True):
     """A finished tree of the image with this manifest ``digest`` was there; its files were not looked at."""
 
     image: str
@@ -126,16 +115,14 @@ class UnpackSkipped:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDone:
+class ImageDone(msgspec.Struct, frozen=True):
     """All blobs are there and the reference is recorded; ``digest`` is what the name points to, index or manifest."""
 
     image: str
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFailed:
+class ImageFailed(msgspec.Struct, frozen=True):
     """Given up with ``error``, an exception of the class ``kind``; ``cancelled`` has no exit code."""
 
     image: str
@@ -144,8 +131,7 @@ class ImageFailed:
     exit_code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaSeen:
+class QuotaSeen(msgspec.Struct, frozen=True):
     """A registry says how many requests are left in ``window_s`` seconds; None where it does not say."""
 
     host: str
@@ -154,8 +140,7 @@ class QuotaSeen:
     window_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying:
+class Retrying(msgspec.Struct, frozen=True):
     """A request failed in a way that may pass: it is sent again in ``wait_s`` seconds, the server's own wish included.
 
     ``attempt`` of ``attempts`` tries without progress have failed; 0 when the request only waits since the server asked
@@ -171,8 +156,7 @@ class Retrying:
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FirstByteAwaited:
+class FirstByteAwaited(msgspec.Struct, frozen=True):
     """A server that is alive has not begun its answer for ``waited_s`` seconds: ``timeout_s`` are waited in all."""
 
     image: str
@@ -182,8 +166,7 @@ class FirstByteAwaited:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateSwitched:
+class CandidateSwitched(msgspec.Struct, frozen=True):
     """``server`` is slow, failed, cannot be reached, refused or sent wrong bytes: ``following`` is asked instead."""
 
     image: str
@@ -193,8 +176,7 @@ class CandidateSwitched:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimitChanged:
+class ConnectionLimitChanged(msgspec.Struct, frozen=True):
     """So many connections to a server are worth having from now on.
 
     ``reason``: ``faster``, ``no gain``, ``not needed``, ``refused (429)``.
@@ -206,8 +188,7 @@ class ConnectionLimitChanged:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResumed:
+class FetchResumed(msgspec.Struct, frozen=True):
     """A body that was cut goes on at ``offset`` with a new request; ``cause`` cut it."""
 
     image: str
@@ -217,8 +198,7 @@ class FetchResumed:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class FetchDuplicated:
+class FetchDuplicated(msgspec.Struct, frozen=True):
     """``size`` bytes of a blob, from ``offset`` on, are asked for once more, though they came or were under way."""
 
     image: str
@@ -229,16 +209,14 @@ class FetchDuplicated:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyProgress:
+class VerifyProgress(msgspec.Struct, frozen=True):
     """So many blobs of a store are hashed again, and so many bytes."""
 
     blobs: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(msgspec.Struct, frozen=True):
     """Something the user should know, which stops nothing."""
 
     image: str

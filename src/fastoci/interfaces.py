@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from fastoci._core import Buffer
 from fastoci.image.descriptor import Descriptor
@@ -117,8 +118,7 @@ class Ingest(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class IngestStatus:
+class IngestStatus(msgspec.Struct, frozen=True):
     """A blob that is on its way into a store, or was left half-way.
 
     ``size`` bytes of it are there, as far as anybody sees from outside; ``held`` while somebody is at work on it.
@@ -285,8 +285,7 @@ class ImageSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class WholeImage:
+class WholeImage(msgspec.Struct, frozen=True):
     """An image on its way into an ``ImageSink``.
 
     ``name`` is empty for an image without a name. ``top`` is the manifest or index that the name stands for, ``blobs``

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field, fields
 from typing import Final, Literal
+
+import msgspec
 
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
@@ -17,8 +18,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The bounds of an engine. Sizes are bytes, times seconds.
 
     Raises:
@@ -27,7 +27,7 @@ class Limits:
 
     memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
     connections: int = 8  # blobs in flight at once; also connections per host
-    workers: int = field(default_factory=_cores)  # threads that hash, write and unpack
+    workers: int = msgspec.field(default_factory=_cores)  # threads that hash, write and unpack
     buffer_queue: int = 8  # buffers that one blob may hold before its connection is paused
     manifest_size: int = DOCUMENT  # bytes of one manifest, index or config
     layers: int = 512  # layers of one image
@@ -67,10 +67,10 @@ class Limits:
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
             if isinstance(value, int) and value > sys.maxsize:
-                raise ValueError(f"{each.name}: {value} is too large, {sys.maxsize} is the most")
+                raise ValueError(f"{name}: {value} is too large, {sys.maxsize} is the most")
         if self.memory < 4 << 20:  # a layer that is inflated needs two buffers, a teed one four
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
         if self.memory > 1 << 40:  # the pool has a place for each buffer that there may be

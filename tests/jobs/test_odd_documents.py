@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import fastoci
@@ -79,13 +80,13 @@ def of(descriptor: Descriptor, platform: Platform | None = AMD64, **changes: Any
 
 
 async def test_an_entry_that_demands_a_feature_is_not_chosen(shelf: Shelf, tmp_path: Path) -> None:
-    erofs = of(shelf.image("erofs"), replace(AMD64, os_features=("erofs",)))
+    erofs = of(shelf.image("erofs"), msgspec.structs.replace(AMD64, os_features=("erofs",)))
     shelf.index(erofs, of(shelf.image("tar")))
     assert await files(shelf, tmp_path) == ["tar"]
 
 
 async def test_of_features_alone_the_error_says_what_the_index_has(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.index(of(shelf.image("erofs"), replace(AMD64, os_features=("erofs",))))
+    shelf.index(of(shelf.image("erofs"), msgspec.structs.replace(AMD64, os_features=("erofs",))))
     with pytest.raises(PlatformError, match=r"it has linux\(\+erofs\)/amd64"):
         await pull(shelf, tmp_path)
     assert (await pull(shelf, tmp_path, platform="linux(+erofs)/amd64")).platform is not None

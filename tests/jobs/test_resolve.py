@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import fastoci
@@ -93,14 +94,14 @@ async def test_an_index_that_leads_to_more_bytes_than_the_limit_is_refused(
 ) -> None:
     documents.index([documents.index([], note=str(number) * 1_000_000) for number in range(9)], tag="latest")
     with pytest.raises(FormatError, match="more than 4194304 bytes of documents"):
-        await pull(documents, tmp_path, replace(USUAL, documents_size=4 << 20))
+        await pull(documents, tmp_path, msgspec.structs.replace(USUAL, documents_size=4 << 20))
     assert len(documents.asked) == 5  # the top and four of the nine
 
 
 @pytest.mark.attack
 async def test_an_index_of_more_entries_than_the_limit_is_refused(documents: Documents, tmp_path: Path) -> None:
     image = documents.image("linux/amd64")
-    limits = replace(USUAL, index_entries=10)
+    limits = msgspec.structs.replace(USUAL, index_entries=10)
     documents.index([image] * 10, tag="latest")
     assert (await pull(documents, tmp_path, limits)).manifest_descriptor.digest == image.digest
     documents.index([image] * 11, tag="latest")

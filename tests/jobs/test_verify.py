@@ -9,11 +9,11 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import fastoci
 from fastoci import _core

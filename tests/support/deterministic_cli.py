@@ -4,12 +4,13 @@ A blob is checkpointed, and its record synced, at each MiB; ADVERSITY_DURABILITY
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import secrets
 import uuid
 from typing import Any, Literal
+
+import msgspec
 
 from fastoci import Limits
 from fastoci.cli import options
@@ -30,7 +31,7 @@ def _fix() -> None:
 
     def limits_of(asked: dict[str, Any]) -> Limits:
         level = LEVELS[os.environ["ADVERSITY_DURABILITY"]]
-        return dataclasses.replace(given(asked), checkpoint=MIB, durability=level)
+        return msgspec.structs.replace(given(asked), checkpoint=MIB, durability=level)
 
     secrets.token_hex = token_hex
     uuid.uuid4 = lambda: uuid.UUID(token_hex(16))

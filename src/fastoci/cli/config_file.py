@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -28,8 +27,7 @@ _SECRET: Final = frozenset({"--creds", "--password-stdin"})  # a file that tools
 _TABLES: Final = {sections.REGISTRY: "registry.", sections.LIMITS: "limits."}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a file says."""
 
     value: Any

@@ -224,8 +224,15 @@ def limits_of(asked: dict[str, Any]) -> Limits:
         raise click.UsageError(str(error)) from error
 
 
+class Given:
+    """What a command is given: a subclass names an attribute for each of its options."""
+
+    def __init__(self, **options: Any) -> None:
+        vars(self).update(options)
+
+
 def gather(kind: Callable[..., V]) -> Callable[[Callable[[V], int | None]], Command]:
-    """Give a command all that it was asked for as one value of ``kind``, a dataclass with a field for each option."""
+    """Give a command all that it was asked for as one value of ``kind``, a subclass of ``Given``."""
 
     def decorate(command: Callable[[V], int | None]) -> Command:
         @functools.wraps(command)

@@ -7,7 +7,6 @@ Spec: image-spec v1.1 config.md; Docker image specification v1.2 for ``DOCKER_CO
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -20,8 +19,7 @@ from fastoci.image.platform import Platform
 _WHAT: Final = "config"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(msgspec.Struct, frozen=True):
     """The config of one image; ``created`` is RFC 3339 as written, or empty. ``raw`` are the bytes of its digest."""
 
     os: str

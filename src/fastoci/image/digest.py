@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import ReferenceSyntaxError, UnsupportedError
 
@@ -19,8 +20,7 @@ _HEX: Final = re.compile(r"[0-9a-f]+")
 HEX_DIGITS: Final = {"sha256": 64, "sha512": 128}  # by algorithm: those that can be verified
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """A digest that can be verified. Every instance is well formed, so ``hex`` is safe as a file name or in a URL.
 
     Raises:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, TypeVar, cast, get_args, get_origin
 
@@ -78,8 +77,7 @@ def digest(text: str, *, what: str) -> Digest:
         raise UnsupportedError(f"{what}: {error.message}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(msgspec.Struct, frozen=True):
     """Where keys have a meaning: those of an object, or those further in.
 
     ``fields`` are the keys of an object and what their values are, ``folded`` the same keys by folded case. In an
@@ -87,7 +85,7 @@ class _Shape:
     """
 
     fields: Mapping[str, _Shape | None] | None = None
-    folded: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[str, str] = msgspec.field(default_factory=dict)
     item: _Shape | None = None
 
     def value(self, name: str) -> _Shape | None:

@@ -8,7 +8,6 @@ Spec: image-spec v1.1 image-index.md; Docker image manifest version 2, schema 2,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -23,8 +22,7 @@ _WHAT: Final = "index"
 _UNDERSTOOD: Final = {"windows": frozenset({"win32k"})}  # features that every machine has, by operating system
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(msgspec.Struct, frozen=True):
     """Descriptors in the order of the document. ``raw`` are the bytes that its digest covers.
 
     ``unread`` says what is wrong with entries that are left out.

@@ -9,7 +9,6 @@ Spec: image-spec v1.1 manifest.md; Docker image manifest version 2, schema 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -21,8 +20,7 @@ from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm
 _WHAT: Final = "manifest"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """One image, or an artifact in the form of one. ``raw`` are the bytes that its digest covers."""
 
     media_type: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import ReferenceSyntaxError
 
@@ -42,8 +43,7 @@ _DEFAULTS: Final = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}  # the vari
 _UNWRITTEN: Final = frozenset({"amd64", "arm64"})  # where the default variant is left out
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """An operating system and a processor, spelled as its document spells them."""
 
     os: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import ReferenceSyntaxError, UnsupportedError
 from fastoci.image.digest import Digest
@@ -30,8 +31,7 @@ _PATH_LENGTH: Final = 255  # characters; distribution/reference counts the path 
 _HOST_LENGTH: Final = 253  # characters of a DNS name
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A reference in full: nothing is left to defaults, and at least one of tag and digest is there."""
 
     domain: str

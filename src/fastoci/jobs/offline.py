@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+
+import msgspec
 
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError, PlatformError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted
@@ -14,13 +15,11 @@ from fastoci.jobs.image import Image, load_image
 from fastoci.jobs.pull import PullContext
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPull:
+class StoredPull(msgspec.Struct, frozen=True):
     """A pull from the store alone. ``platform`` is as the user asked; None for this machine's."""
 
     context: PullContext
     reference: str
-    _: KW_ONLY
     platform: Platform | None
     rootfs: Path | None
     same_owner: bool | None

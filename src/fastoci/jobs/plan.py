@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
@@ -18,8 +19,7 @@ _PLAIN: Final = frozenset(
 _RATIO: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """A reference, followed from its name to one manifest.
 
     ``chain`` holds the documents passed on the way, the top first and the manifest last, with their bytes.
@@ -47,8 +47,7 @@ class Resolved:
         return tuple(unique.values())
 
 
-@dataclass(frozen=True, slots=True)
-class PullPlan:
+class PullPlan(msgspec.Struct, frozen=True):
     """One image of a job: what it needs, and what of it the store lacks."""
 
     resolved: Resolved

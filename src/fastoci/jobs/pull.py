@@ -10,10 +10,12 @@ import logging
 import os
 from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from fastoci.aio import all_or_first
 from fastoci.errors import (
@@ -53,8 +55,7 @@ class Repository(ImageSource, BlobSource, Protocol):
     """A place that has both the manifests of an image and its blobs."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullContext:
+class PullContext(msgspec.Struct, frozen=True):
     """What all images of an engine share."""
 
     store: BlobStore

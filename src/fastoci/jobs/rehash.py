@@ -13,9 +13,10 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from fastoci import _core
 from fastoci._core import Buffer
@@ -31,8 +32,7 @@ _LARGE: Final = (
 _NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A file, what it must hash to, and how long it must be when that is known.
 
     Args:
@@ -46,8 +46,7 @@ class Target:
     open: Callable[[], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """A file that was read. ``error`` says what is wrong with it, ``size`` what it has, -1 when nobody knows."""
 
     target: Target

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from fastoci.errors import FastociError, FormatError, IntegrityError, StoreError
 from fastoci.events import ImageDone, ImageFailed, ImageStarted, Observer
@@ -28,8 +29,7 @@ from fastoci.store.graph import descriptor
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(msgspec.Struct, frozen=True):
     """What was replaced, by digest, and why the rest was not, by reference."""
 
     repaired: tuple[str, ...]

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from fastoci import _core
 from fastoci.aio import wait_to_end
@@ -33,8 +35,7 @@ _SAVE_S: Final = 5.0  # between two saves of the cursor, and two events
 _WARNINGS: Final = 10  # bad blobs that are named at once; all are in the result
 
 
-@dataclass(frozen=True, slots=True)
-class BadBlob:
+class BadBlob(msgspec.Struct, frozen=True):
     """A blob that is not what it should be.
 
     ``kind`` is "corrupt" (other bytes), "size" (too few or too many), "missing", or "unreadable" (the disk refused, or
@@ -63,8 +64,7 @@ class BadBlob:
         return StoreError(self.message, path=self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(msgspec.Struct, frozen=True):
     """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted verification had reached."""
 
     blobs: int

@@ -6,7 +6,8 @@ Secrets are left out: passwords and tokens, the values of headers, what addresse
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from fastoci.image.reference import Reference
 from fastoci.registry.config.endpoints import Endpoint, endpoints
@@ -15,8 +16,7 @@ from fastoci.registry.opening import credentials_of, mirrors_of
 from fastoci.registry.options import RegistryOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """One server that an image is asked for, and what goes with the requests."""
 
     url: str

@@ -10,8 +10,9 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import files
 from fastoci.directory import Directory
@@ -30,8 +31,7 @@ _BLOCK_LIMITS, _SPACE, _INODE_LIMITS, _INODES = 1, 2, 4, 8  # which fields count
 Ask = Callable[[int, int, int], bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(msgspec.Struct, frozen=True):
     """A file system, by its device number. What it does not count is ``UNLIMITED``."""
 
     device: int

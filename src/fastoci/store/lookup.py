@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import AmbiguousReferenceError, BlobNotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image.digest import HEX_DIGITS, Digest
@@ -23,8 +25,7 @@ _DIGEST: Final = re.compile(rf"(?:({'|'.join(HEX_DIGITS)}):)?([0-9a-f]{{{_SHORTE
 _NAMED: Final = 8  # candidates in a message
 
 
-@dataclass(frozen=True, slots=True)
-class _Meant:
+class _Meant(msgspec.Struct, frozen=True):
     """What a text may mean: the full name, and a digest by its first digits, of one repository or of any."""
 
     name: str = ""
@@ -50,7 +51,7 @@ class _Meant:
         else:
             meant = cls(algorithm=algorithm, digits=digits)
         try:
-            return replace(meant, name=str(Reference.parse(text)))
+            return msgspec.structs.replace(meant, name=str(Reference.parse(text)))
         except ReferenceSyntaxError:
             if match is None:
                 raise

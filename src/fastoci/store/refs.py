@@ -12,8 +12,10 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from fastoci import files, locks
 from fastoci.directory import Directory
@@ -31,8 +33,7 @@ _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True):
     """A reference's file."""
 
     name: str

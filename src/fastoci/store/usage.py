@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import FastociError, FormatError, StoreError
 from fastoci.image.digest import Digest
@@ -25,8 +26,7 @@ from fastoci.threads import Check, go_on
 _SIZE_BITS: Final = 63  # a size, and above it who has the blob
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True):
     """Some blobs and their bytes."""
 
     blobs: int = 0
@@ -36,8 +36,7 @@ class Amount:
         return Amount(self.blobs + other.blobs, self.size + other.size)
 
 
-@dataclass(frozen=True, slots=True)
-class RefUsage:
+class RefUsage(msgspec.Struct, frozen=True):
     """One reference: all that it reaches, what nobody else reaches, what it needs and is not there."""
 
     name: str
@@ -46,8 +45,7 @@ class RefUsage:
     missing: Amount
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What the blobs of a store are there for.
 
     ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. What other tools listed in

@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
@@ -23,8 +24,7 @@ _SIZE: Final = 16 << 20  # bytes of the file
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True):
     """All digests up to ``after`` are hashed, by name; ``bad`` are those of them to hash again."""
 
     after: str = ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import _core
 from fastoci.errors import DigestMismatchError, SizeMismatchError
@@ -18,8 +19,7 @@ from fastoci.image.digest import Digest
 _SEAL: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """The proof that a stream's bytes were exactly ``digest`` and ``size`` long. Made by ``Verifier.proof`` only."""
 
     digest: Digest
@@ -31,6 +31,9 @@ class Verified:
             raise TypeError("only Verifier.proof makes a Verified")
 
     def __reduce__(self) -> str:
+        raise TypeError("a Verified is a proof where it was made, and nowhere else")
+
+    def __copy__(self) -> Verified:
         raise TypeError("a Verified is a proof where it was made, and nowhere else")
 
 

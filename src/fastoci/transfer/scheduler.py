@@ -12,8 +12,9 @@ import copy
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end
@@ -32,8 +33,7 @@ from fastoci.transfer.workers import WorkerPool
 _LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(msgspec.Struct, frozen=True):
     """What one caller wants: a blob, from where, and how it is to arrive."""
 
     blob: Descriptor

@@ -14,10 +14,11 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from fastoci import files
 from fastoci._core import Buffer
@@ -53,8 +54,7 @@ _Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so fa
 _Read = Callable[[LayerWriter | LayerStager, Verifier, _Progressed], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class _Layer:
+class _Layer(msgspec.Struct):
     """One layer of a tree that grows."""
 
     number: int

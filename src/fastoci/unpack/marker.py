@@ -21,8 +21,9 @@ import logging
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import _extract, files
 from fastoci.boot import boot_id
@@ -36,8 +37,7 @@ _NAMES: Final = ("trusted.fastoci.rootfs", "user.fastoci.rootfs")
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS})
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(msgspec.Struct, frozen=True):
     """Which tree it is: the digest of the image's manifest, and whether files have the owners that layers name."""
 
     manifest: Digest
@@ -47,8 +47,7 @@ class Contents:
         return f"image {self.manifest}, unpacked {'with' if self.owners else 'without'} its owners"
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(msgspec.Struct, frozen=True):
     """What the tree holds; whether its files are certainly those that were unpacked; the mode that its root gets."""
 
     contents: Contents

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import re
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from fastoci import events
@@ -49,7 +49,7 @@ def _snake(name: str) -> str:
 def test_the_page_has_each_event_with_its_fields_and_types(kind: type[events.Event]) -> None:
     hints = get_type_hints(kind)
     assert _documented()[_snake(kind.__name__)] == {
-        field.name: NAMES[hints[field.name]] for field in dataclasses.fields(kind)
+        field.name: NAMES[hints[field.name]] for field in msgspec.structs.fields(kind)
     }
 
 

@@ -6,9 +6,9 @@ Connection limits and read-ahead are in test_parallel_ranges.py, slow candidates
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
+from msgspec.structs import asdict
 
 from fastoci.errors import ConnectError, NotFoundError, RateLimitedError, UnavailableError
 from fastoci.events import CandidateSwitched, Event, FetchDuplicated, FetchResumed, Retrying

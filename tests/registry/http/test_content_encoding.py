@@ -6,9 +6,9 @@ import gzip
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from fastoci.errors import FastociError, SizeMismatchError, TransportError, TruncatedError
 from fastoci.image import mediatype

@@ -13,10 +13,11 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 import uvloop
@@ -304,7 +305,7 @@ def test_a_server_that_wants_a_client_certificate_says_so(
     if shown != "none":
         pair = trustme.CA().issue_cert("me@r.test")
         pair.private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
-        tls = replace(tls, client=((tmp_path / "client.pem", tmp_path / "client.pem"),))
+        tls = msgspec.structs.replace(tls, client=((tmp_path / "client.pem", tmp_path / "client.pem"),))
     # uvloop, as the program has it: asyncio may find the pipe broken before it reads the alert.
     with (
         handshaking(wanting(authority, trustme.CA(), maximum)) as address,

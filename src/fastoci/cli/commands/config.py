@@ -43,12 +43,12 @@ def show(reference: str | None, registry: RegistryOptions, form: str) -> None:
         "values": _values(context, entries),
     }
     if reference is not None:
-        from dataclasses import asdict
+        import msgspec
 
         import fastoci
         from fastoci.cli import run
 
-        result["servers"] = [asdict(each) for each in run.run(fastoci.access(reference, registry))]
+        result["servers"] = msgspec.to_builtins(run.run(fastoci.access(reference, registry)))
     click.echo(_json(result) if form == "json" else _text(result))
 
 

@@ -70,9 +70,10 @@ def _row(ref: RefUsage) -> tuple[str, ...]:
 
 def _json(usage: Usage, verbose: bool) -> str:
     import json
-    from dataclasses import asdict
 
-    result: dict[str, object] = {name: asdict(getattr(usage, name)) for name in ("total", *_KINDS)}
+    from msgspec import to_builtins
+
+    result: dict[str, object] = {name: to_builtins(getattr(usage, name)) for name in ("total", *_KINDS)}
     if verbose:
-        result["references"] = [asdict(ref) for ref in usage.references]
+        result["references"] = to_builtins(usage.references)
     return json.dumps(result, indent=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 Policy = Literal["always", "missing", "never"]
 
 
-@dataclass(frozen=True, slots=True)
-class PullOptions:
+class PullOptions(options.Given):
     """What was asked for."""
 
     references: tuple[str, ...]
@@ -95,7 +93,7 @@ def pull(asked: PullOptions) -> int:
 
     told = report.current()
     codes: dict[str, int] = {}
-    asked = replace(asked, policy=policy_of(click.get_current_context()))
+    asked.policy = policy_of(click.get_current_context())
     parsed = () if asked.policy == "never" else references
     for reference, error in _syntax_errors(parsed, asked.platform).items():
         told.fail(error, reference)

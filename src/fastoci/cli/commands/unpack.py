@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackOptions:
+class UnpackOptions(options.Given):
     """What was asked for."""
 
     reference: str

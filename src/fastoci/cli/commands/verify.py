@@ -69,6 +69,7 @@ def _line(bad: BadBlob) -> str:
 
 def _json(result: Verification) -> str:
     import json
-    from dataclasses import asdict
 
-    return json.dumps(asdict(result), indent=1)
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(result), indent=1)

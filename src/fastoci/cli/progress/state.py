@@ -7,8 +7,9 @@ all their digests.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from fastoci import events
 from fastoci.cli.progress.notes import note
@@ -17,8 +18,7 @@ from fastoci.cli.progress.rate import Rate
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
 
 
-@dataclass(slots=True)
-class Blob:
+class Blob(msgspec.Struct):
     """A blob that some image lacks."""
 
     digest: str
@@ -37,15 +37,14 @@ class Blob:
         return 0 if self.other else max(0, self.here - self.start)
 
 
-@dataclass(slots=True)
-class Image:
+class Image(msgspec.Struct):
     """One image: what it needs and how far it is."""
 
     name: str
     started: float
     rate: Rate
     plan: events.ImagePlanned | None = None
-    blobs: dict[str, Blob] = field(default_factory=dict)  # what it lacks; without a plan, what it asked for first
+    blobs: dict[str, Blob] = {}  # what it lacks; without a plan, what it asked for first
     fetched: float = 0.0  # when its last blob was here
     unpack: events.UnpackStarted | None = None
     unpacked: events.UnpackProgress | None = None
@@ -70,12 +69,11 @@ class Image:
         return [blob for blob in self.blobs.values() if blob.done and blob.image == self.name]
 
 
-@dataclass(slots=True)
-class ProgressState:
+class ProgressState(msgspec.Struct):
     """All images and blobs, in the order in which they came."""
 
-    images: dict[str, Image] = field(default_factory=dict)
-    blobs: dict[str, Blob] = field(default_factory=dict)
+    images: dict[str, Image] = {}
+    blobs: dict[str, Blob] = {}
     retries: int = 0
     lost: int = 0  # bytes that came over the network and count for no blob any more
     rate: Rate | None = None

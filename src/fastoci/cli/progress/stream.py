@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Final, TextIO
+
+import msgspec
 
 from fastoci import events
 from fastoci.cli.progress.state import ProgressState
@@ -29,7 +30,7 @@ class Json:
     def __call__(self, event: events.Event) -> None:
         self._state.see(event, self._clock())
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-        self.write(name, dataclasses.asdict(event))
+        self.write(name, msgspec.structs.asdict(event))
 
     def write(self, name: str, fields: dict[str, object]) -> None:
         """Write one object."""

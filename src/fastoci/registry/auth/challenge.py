@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 _HEADER_SIZE = 16 << 10  # characters; what a registry sends is below 1 KiB
 
@@ -23,8 +24,7 @@ _EQUALS = re.compile(r"[ \t]*=")
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """One way to authenticate: ``scheme`` and the names of ``params`` are in lower case."""
 
     scheme: str

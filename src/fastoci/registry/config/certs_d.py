@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import ConfigError
 from fastoci.registry.config import files
@@ -22,8 +23,7 @@ _LOG: Final = logging.getLogger(__name__)
 _HOSTS = "hosts.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """One host's directory as it was when it was read."""
 
     path: Path

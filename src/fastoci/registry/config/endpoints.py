@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from fastoci.errors import ConfigError, DeniedError, ReferenceSyntaxError
@@ -55,11 +56,10 @@ class Endpoint:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Mirrors:
+class Mirrors(msgspec.Struct, frozen=True):
     """What the configuration files of a machine say about registries, as they were when they were read."""
 
-    registries: RegistriesConf = field(default_factory=RegistriesConf)
+    registries: RegistriesConf = msgspec.field(default_factory=RegistriesConf)
     hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's directories: a host's by its name
     certs: tuple[Mapping[str, Folder], ...] = ()  # the directories of certs.d
     cert_dir: Folder | None = None  # the one directory for all hosts

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from fastoci.durations import duration_s
@@ -77,8 +78,7 @@ def parse(folder: Folder) -> tuple[Host, ...]:
     return *found, _Row(document, folder.path, f"{file}: the server").host(server)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """One host's keys, on their way to be a ``Host``."""
 
     row: Mapping[str, object]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from fastoci.errors import ConfigError
 from fastoci.registry.config import files
@@ -28,8 +29,7 @@ class When(Enum):
     TAG = "tag-only"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """Where a prefix's repositories are. An empty ``location`` (wildcard prefixes only) leaves the name as it is."""
 
     location: str
@@ -37,8 +37,7 @@ class Location:
     when: When = When.ALWAYS
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """One ``[[registry]]`` table, and the file it comes from."""
 
     prefix: str
@@ -54,8 +53,7 @@ class Registry:
         return location.location + name[end:] if location.location else name
 
 
-@dataclass(frozen=True, slots=True)
-class RegistriesConf:
+class RegistriesConf(msgspec.Struct, frozen=True):
     """All files' tables, one a prefix, in the order of the prefixes."""
 
     tables: tuple[Registry, ...] = ()

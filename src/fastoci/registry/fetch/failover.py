@@ -25,9 +25,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from fastoci.errors import (
@@ -54,8 +54,7 @@ _PATIENCE_S: Final = 300.0  # for the first byte of a server that is alive
 _WRONG_TRIES: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An endpoint by one scheme."""
 
     endpoint: Endpoint
@@ -92,8 +91,7 @@ def _distrust_of(candidate: Candidate, corrupt: Collection[str]) -> int:
     return (candidate.server in corrupt) * (1 + (not candidate.endpoint.origin))
 
 
-@dataclass(frozen=True, slots=True)
-class ClientPolicy:
+class ClientPolicy(msgspec.Struct, frozen=True):
     """How a client behaves towards servers, over all its requests, and who learns of it."""
 
     retry: RetryPolicy

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 
@@ -23,8 +24,7 @@ def _random() -> float:
     return random.random()
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True):
     """How often one client tries. Times are seconds, ``progress`` bytes."""
 
     tries: int = 8  # of one request, without progress in between

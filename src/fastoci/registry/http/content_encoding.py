@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import FormatError, TransportError, TruncatedError
 from fastoci.registry.http.reply import Reply
@@ -35,8 +36,7 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPED: Final = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(msgspec.Struct, frozen=True):
     """What a body without the blob's length is said to be.
 
     ``gzip``: the content in gzip, once; ``sure``: it cannot be the content itself. ``media_type`` is the blob's.

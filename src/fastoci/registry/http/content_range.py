@@ -6,13 +6,13 @@ Spec: RFC 9110 section 14.4.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRange:
+class ContentRange(msgspec.Struct, frozen=True):
     """Bytes ``first`` to ``last``, both included, of ``total`` (None when the server does not know)."""
 
     first: int

@@ -9,11 +9,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long one request may wait for the first byte of its answer.
 
     ``longer``: than any server has, too. ``always``: at any server, not only at one that has answered before. ``tell``

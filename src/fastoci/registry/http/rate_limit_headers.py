@@ -6,14 +6,14 @@ Spec: draft-ietf-httpapi-ratelimit-headers, as Docker Hub sends it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _QUOTA: Final = re.compile(r"\s*([0-9]{1,12})(?:\s*;\s*w=([0-9]{1,9}))?\s*")
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(msgspec.Struct, frozen=True):
     """``remaining`` of ``limit`` requests in ``window_s`` seconds; None where the server does not say."""
 
     remaining: int

@@ -17,8 +17,9 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci.registry.http.first_byte import Patience
 
@@ -76,8 +77,7 @@ def drips(rate: float) -> str:
     return lags(rate, None)
 
 
-@dataclass(frozen=True, slots=True)
-class StallPolicy:
+class StallPolicy(msgspec.Struct, frozen=True):
     """What a body is held against, beside rule 2.
 
     ``renew``: rule 3. ``lag``: rule 4; given the rate over ``LAG_S``, says why the rest is

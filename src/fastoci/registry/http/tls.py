@@ -13,9 +13,10 @@ import re
 import ssl
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from fastoci.errors import ConfigError
 
@@ -23,8 +24,7 @@ _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIF
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # of c_rehash
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(msgspec.Struct, frozen=True):
     """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities."""
 
     verify: bool = True

@@ -24,6 +24,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from fastoci.errors import FastociError, RegistryError, TimedOutError
@@ -189,7 +190,7 @@ class Transport:
         """Remember what the user says of a server, for when another one names it, or it names another one."""
         if options.tls is not None:
             self._trust[origin] = options.tls
-            self._trust[replace(origin, scheme="https")] = options.tls  # where http may redirect to
+            self._trust[msgspec.structs.replace(origin, scheme="https")] = options.tls  # where http may redirect to
         if options.private_redirects:
             self._trusted_inside.add(origin)
 

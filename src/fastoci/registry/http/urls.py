@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus
 
+import msgspec
 from yarl import URL
 
 _MIN_SECRET: Final = 4  # characters of a secret: less says nothing, and would be found in any word
 _OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are not secret
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Scheme, host and port: what credentials and trust belong to."""
 
     scheme: str

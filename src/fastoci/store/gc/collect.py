@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import msgspec
+
 from fastoci import files
 from fastoci.boot import boot_id
 from fastoci.image.digest import HEX_DIGITS, Digest
@@ -42,8 +44,7 @@ _LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
 Kind = Literal["ref", "blob", "ingest", "marker"]
 
 
-@dataclass(frozen=True, slots=True)
-class GcItem:
+class GcItem(msgspec.Struct, frozen=True):
     """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's."""
 
     kind: Kind

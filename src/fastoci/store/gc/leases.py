@@ -24,9 +24,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from fastoci import files, locks
 from fastoci.errors import StoreBusyError, StoreError
@@ -41,8 +42,7 @@ _SIZE: Final = 64 << 20  # bytes of a lease that are read at once
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(slots=True)
-class _File:
+class _File(msgspec.Struct):
     """A lease that is locked by this process."""
 
     name: str

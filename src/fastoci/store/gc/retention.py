@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from fastoci.errors import StoreError
 from fastoci.image.graph import tops_of
@@ -16,8 +17,7 @@ from fastoci.store.graph import Marks
 from fastoci.store.refs import Stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """How much stays. None, and the default of all, is no bound. Sizes are bytes, times seconds."""
 
     max_age_s: float | None = None  # since the last use
@@ -35,8 +35,7 @@ class Retention:
         return self.max_size * 9 // 10 if self.low_size is None and self.max_size is not None else self.low_size
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """A reference as gc sees it: an image with its file and its last use."""
 
     image: StoredImage

@@ -14,8 +14,9 @@ import os
 import threading
 import zlib
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import files
 from fastoci._core import BUFFER_SIZE, Sha256
@@ -30,8 +31,7 @@ _STEP: Final = 64 << 20  # bytes between two syncs: what a power cut costs, and 
 _PIECE: Final = 1 << 20  # bytes that are hashed at a time
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """``offset`` bytes of the data are written and hashed, of which the first ``synced`` were on the disk before."""
 
     boot_id: str

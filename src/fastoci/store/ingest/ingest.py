@@ -10,8 +10,9 @@ import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from fastoci import files, locks
 from fastoci.directory import Directory
@@ -30,8 +31,7 @@ from fastoci.threads import Threads
 _LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """The directory of one ingest, in the directory of all, and the descriptor of its lock."""
 
     directory: Directory

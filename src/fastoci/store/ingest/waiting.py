@@ -13,9 +13,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from fastoci import files, locks
 from fastoci.aio import wait_to_end
@@ -29,8 +30,7 @@ _LONGEST_S: Final = 0.1
 _BATCH: Final = 128  # looks at a time, 10 to 20 microseconds each
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
+class _Waiter(msgspec.Struct, eq=False):
     blob: Descriptor
     progressed: Callable[[int], None]
     ended: asyncio.Future[bool]
@@ -46,8 +46,7 @@ class _Waiter:
             self.ended.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True):
     there: bool
     held: bool
     offset: int  # bytes that the holder has written; -1 when nobody can tell
