@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,11 +38,10 @@ class Entry(NamedTuple):
 Entries = Mapping[str, Entry]  # by key: store, gc.max-age
 
 
-def add_to(program: click.Group) -> None:
-    """Let the program and all its commands take ``--config``, and the options what the files say."""
-    program.params.append(_option(_remember, variable="FASTOCI_CONFIG"))
-    for command in environment.commands_of(program):
-        command.params.append(_option(_apply))
+def add_to(command: click.Command) -> None:
+    """Let the program, or a command, take ``--config``, and the command's options what the files say."""
+    is_program = isinstance(command, click.Group)
+    command.params.append(_option(_remember, variable="FASTOCI_CONFIG") if is_program else _option(_apply))
 
 
 def key_of(command: click.Command, option: click.Option) -> str | None:
@@ -71,12 +71,12 @@ def usual(environ: Mapping[str, str]) -> tuple[Path, ...]:
     return (MACHINE, Path(home, "fastoci", "config.toml")) if os.path.isabs(home) else (MACHINE,)
 
 
-def load(named: Path | None, known: set[str], environ: Mapping[str, str]) -> Entries:
+def load(named: Path | None, known: Callable[[], set[str]], environ: Mapping[str, str]) -> Entries:
     """What the files say together.
 
     Args:
         named: the only file; else the usual ones, which may be absent. ``/dev/null`` is none.
-        known: the keys that there may be.
+        known: the keys that there may be; asked when a file says something, since that imports all commands.
     Raises:
         click.UsageError: a file cannot be used, or has an unknown key.
     """
@@ -84,9 +84,10 @@ def load(named: Path | None, known: set[str], environ: Mapping[str, str]) -> Ent
     for path in usual(environ) if named is None else (named,):
         data = b"" if str(path) == os.devnull else _read(path, must=named is not None)
         if data:
+            keys = known()
             for key, value in _parse(data, path):
-                if key not in known:
-                    raise click.UsageError(f"{path}: there is no key {key}{_meant(key, known)}")
+                if key not in keys:
+                    raise click.UsageError(f"{path}: there is no key {key}{_meant(key, keys)}")
                 found[key] = Entry(value, path)
     return found
 
@@ -142,7 +143,7 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
     if context.resilient_parsing or not isinstance(program, click.Group):
         return
     named = context.meta[NAMED] = path or context.meta.get(NAMED)
-    entries = load(named, keys_of(program), os.environ)
+    entries = load(named, partial(keys_of, program), os.environ)
     context.meta[ENTRIES] = entries
     context.default_map = {
         str(option.name): _value(option, entries[key], key)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import click
 
 
-def add_to(program: click.Group) -> None:
-    """Let each option of the program and its commands be given by its variable, but those that have one, or none."""
-    for option in options_of(program):
-        if option.envvar is None and not option.is_eager:
+def add_to(command: click.Command) -> None:
+    """Let each option of the program, or of a command, be given by its variable, but those that have one, or none."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None and not option.is_eager:
             option.envvar = variable(option)
 
 

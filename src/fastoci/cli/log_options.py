@@ -6,16 +6,12 @@ from typing import Final
 
 import click
 
-from fastoci.cli import environment
-
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def add_to(program: click.Group) -> None:
-    """Let the program and all its commands take these options. The environment is asked once, by the program."""
-    program.params += _options(environment=True)
-    for command in environment.commands_of(program):
-        command.params += _options(environment=False)
+def add_to(command: click.Command) -> None:
+    """Let the program, or a command, take these options. The environment is asked once, by the program."""
+    command.params += _options(environment=isinstance(command, click.Group))
 
 
 def _options(*, environment: bool) -> list[click.Parameter]:

@@ -7,28 +7,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import cast
 
 import click
 
 from fastoci.cli import config_file, environment, errors, log_options, sections, standard_streams
-from fastoci.cli.commands import (
-    apply,
-    config,
-    df,
-    gc,
-    info,
-    inspect,
-    login,
-    logout,
-    ls,
-    pin,
-    pull,
-    repair,
-    rm,
-    unpack,
-    verify,
-    view,
-)
+from fastoci.cli.command_table import Commands
 from fastoci.cli.report import Report
 from fastoci.cli.signals import Signals, Stopped
 from fastoci.errors import FastociError
@@ -55,29 +39,23 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         context.exit()
 
 
+def _prepare(command: click.Command) -> None:
+    """Let a command, or those of a group, take the options of all, and variables and files for its own."""
+    for each in environment.commands_of(command) if isinstance(command, click.Group) else (command,):
+        _add_common_to(each)
+
+
+def _add_common_to(command: click.Command) -> None:
+    environment.add_to(command)
+    config_file.add_to(command)
+    log_options.add_to(command)
+
+
 @click.group(
     cls=sections.Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXIT_CODES,
-    commands=[
-        pull.pull,
-        ls.ls,
-        inspect.inspect,
-        unpack.unpack,
-        apply.apply,
-        view.view,
-        rm.rm,
-        pin.pin,
-        pin.unpin,
-        df.df,
-        gc.gc,
-        verify.verify,
-        repair.repair,
-        login.login,
-        logout.logout,
-        config.config,
-        info.info,
-    ],
+    commands=cast("dict[str, click.Command]", Commands(_prepare)),  # which click only reads
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def program() -> None:
@@ -92,9 +70,7 @@ def program() -> None:
     """
 
 
-environment.add_to(program)
-config_file.add_to(program)
-log_options.add_to(program)
+_add_common_to(program)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ One ``Report`` belongs to one run of the program. It is found through click's co
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -44,6 +43,8 @@ class Report:
 
     def fail(self, error: Exception, subject: str = "") -> None:
         """Tell a failure; the log has the traceback."""
+        import logging  # which no help needs
+
         logging.getLogger(__name__).debug("%s", errors.line(error, subject), exc_info=error)
         hint = errors.hint(error)
         if self._json is not None:

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from fastoci.cli.command_table import GROUPS
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 TARGET: Final = "Target"  # of options that nobody put elsewhere
@@ -49,19 +51,8 @@ class Command(click.Command):
 class Program(click.Group):
     """The program, whose help shows the commands by what they are for."""
 
-    groups: Final = {
-        "Images": ("pull", "unpack", "ls", "inspect", "view", "rm", "pin", "unpin"),
-        "Files": ("apply",),
-        "Store": ("df", "gc", "verify", "repair"),
-        "Registries": ("login", "logout"),
-    }
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each group with its commands; what is in none comes last."""
-        grouped = {name for names in self.groups.values() for name in names}
-        rest = tuple(name for name in self.list_commands(ctx) if name not in grouped)
-        for title, names in {**self.groups, "Program": rest}.items():
-            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
-            if rows := [(name, command.get_short_help_str(80)) for name, command in commands]:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        """Write each group with its commands."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LAYER: Final = options.FilePath(exists=True, dir_okay=False)  # all are there before the first is applied
 
 
-@click.command(short_help="Apply layer files onto a directory.")
+@click.command()
 @click.argument("directory", metavar="DIR", type=options.FilePath())
 @click.argument("layers", metavar="LAYER...", nargs=-1, required=True, type=_LAYER)
 @options.same_owner

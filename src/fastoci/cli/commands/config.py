@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastoci import RegistryOptions
 
 
-@click.group(short_help="Show the configuration.")
+@click.group()
 def config() -> None:
     """Show the configuration."""
 

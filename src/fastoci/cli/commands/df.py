@@ -24,7 +24,7 @@ _KINDS: Final = {
 }
 
 
-@click.command(short_help="Show disk usage.")
+@click.command()
 @click.option("-v", "--verbose", is_flag=True, help="Also list each image.")
 @options.store
 @options.additional

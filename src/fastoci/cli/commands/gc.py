@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastoci import GcItem, GcPlan
 
 
-@click.command(short_help="Delete what no image in the store needs.")
+@click.command()
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted and why; delete nothing.")
 @click.option(
     "--max-age", type=options.Duration(), metavar="TIME", help="Remove images that were not used for TIME: 30d."

@@ -7,7 +7,7 @@ import click
 from fastoci.cli.formatting import plain
 
 
-@click.command(short_help="Show versions, and the kernels in use.")
+@click.command()
 def info() -> None:
     """Show versions, and which kernels of the native core are in use.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastoci import Image
 
 
-@click.command(short_help="Print the manifest and config of an image in the store.")
+@click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--raw", is_flag=True, help="Print the manifest alone, byte for byte.")
 @options.platform

@@ -12,7 +12,7 @@ from fastoci.cli.formatting import plain
 from fastoci.cli.password import password
 
 
-@click.command(short_help="Check credentials at a registry and keep them.")
+@click.command()
 @click.argument("host", metavar="HOST[:PORT]")
 @click.option("-u", "--username", metavar="USER", help="User to log in as; asked for on a terminal.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")

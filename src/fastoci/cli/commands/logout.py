@@ -10,7 +10,7 @@ from fastoci.cli import registry_options
 from fastoci.cli.formatting import plain
 
 
-@click.command(short_help="Forget the credentials of a registry.")
+@click.command()
 @click.argument("host", metavar="[HOST[:PORT]]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Forget all registries of the file.")
 @registry_options.authfile

@@ -19,7 +19,7 @@ _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINN
 _HEX: Final = 12  # digits of a digest
 
 
-@click.command(short_help="List the images in the store.")
+@click.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print the names alone.")
 @options.output
 @options.store

@@ -9,7 +9,7 @@ import click
 from fastoci.cli import options
 
 
-@click.command(short_help="Protect images from gc.")
+@click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
 def pin(references: tuple[str, ...], store: Path | None) -> int:
@@ -17,7 +17,7 @@ def pin(references: tuple[str, ...], store: Path | None) -> int:
     return _set(references, store, True)
 
 
-@click.command(short_help="Undo pin.")
+@click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.store
 def unpin(references: tuple[str, ...], store: Path | None) -> int:

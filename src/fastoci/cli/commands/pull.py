@@ -38,7 +38,6 @@ class PullOptions(options.Given):
 
 @click.command(
     cls=sections.Command,
-    short_help="Pull images into the store, and into files.",
     epilog="With several images, the failure of one does not stop the others.",
 )
 @click.argument("references", metavar="REF...", nargs=-1, required=True)

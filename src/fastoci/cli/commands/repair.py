@@ -25,7 +25,7 @@ class RepairOptions(options.Given):
     progress: Display
 
 
-@click.command(cls=sections.Command, short_help="Fetch bad and missing blobs again.")
+@click.command(cls=sections.Command)
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store
 @options.additional

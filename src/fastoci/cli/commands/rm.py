@@ -20,7 +20,7 @@ class PinnedError(FastociError):
     exit_code = 2
 
 
-@click.command(short_help="Remove images from the store, by name.")
+@click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @click.option("-y", "--yes", is_flag=True, help="Remove pinned images, too, without asking.")
 @options.store

@@ -27,7 +27,7 @@ class UnpackOptions(options.Given):
     progress: Display
 
 
-@click.command(short_help="Unpack an image of the store into a directory.")
+@click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("directory", metavar="DIR", type=options.FilePath())
 @options.platform

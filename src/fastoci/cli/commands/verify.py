@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
 
 
-@click.command(short_help="Hash the store's blobs again.")
+@click.command()
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read at most SIZE/s.")
 @options.store

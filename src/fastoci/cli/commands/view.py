@@ -10,7 +10,7 @@ from fastoci.cli import options
 from fastoci.cli.formatting import plain, plural
 
 
-@click.command(short_help="Write an OCI layout that shares the store's blobs.")
+@click.command()
 @click.argument("directory", metavar="DIR", type=options.FilePath())
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @options.store

@@ -1,0 +1,61 @@
+"""The program's commands: what each is for, in groups. The module of a command is imported when the command is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import click
+
+GROUPS: Final = {
+    "Images": {
+        "pull": "Pull images into the store, and into files.",
+        "unpack": "Unpack an image of the store into a directory.",
+        "ls": "List the images in the store.",
+        "inspect": "Print the manifest and config of an image in the store.",
+        "view": "Write an OCI layout that shares the store's blobs.",
+        "rm": "Remove images from the store, by name.",
+        "pin": "Protect images from gc.",
+        "unpin": "Undo pin.",
+    },
+    "Files": {"apply": "Apply layer files onto a directory."},
+    "Store": {
+        "df": "Show disk usage.",
+        "gc": "Delete what no image in the store needs.",
+        "verify": "Hash the store's blobs again.",
+        "repair": "Fetch bad and missing blobs again.",
+    },
+    "Registries": {
+        "login": "Check credentials at a registry and keep them.",
+        "logout": "Forget the credentials of a registry.",
+    },
+    "Program": {
+        "config": "Show the configuration.",
+        "info": "Show versions, and the kernels in use.",
+    },
+}
+_NAMES: Final = tuple(name for commands in GROUPS.values() for name in commands)
+_MODULES: Final = {"unpin": "pin"}  # of others it is the command's name
+
+
+class Commands(Mapping[str, click.Command]):
+    """The commands by name. ``prepare`` is called once with each, before anybody sees it."""
+
+    def __init__(self, prepare: Callable[[click.Command], None]) -> None:
+        self._prepare = prepare
+        self._imported: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name in _NAMES and name not in self._imported:
+            module = importlib.import_module(f"fastoci.cli.commands.{_MODULES.get(name, name)}")
+            command: click.Command = getattr(module, name)
+            self._prepare(command)
+            self._imported[name] = command
+        return self._imported[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
