@@ -348,6 +348,7 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "hold": lambda engine: engine.hold([]).__aenter__(),
     "record": lambda engine: engine.record("h/app", b"{}"),
     "resolve": lambda engine: engine.resolve("h/app"),
+    "platforms": lambda engine: engine.platforms("h/app"),
     "tags": lambda engine: engine.tags("h/app"),
     "open": lambda engine: engine.open(fastoci.Digest.of(b"")),
     "path": lambda engine: engine.path(fastoci.Digest.of(b"")),

@@ -31,7 +31,7 @@ from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
-from fastoci.jobs.resolve import read_document, resolve
+from fastoci.jobs.resolve import platforms, read_document, resolve
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
@@ -255,6 +255,11 @@ class Engine:
         wanted = None if platform is None else Platform.parse(platform)
         repository = await self._repository(parsed, image=reference)
         return await resolve(parsed, repository, wanted, context.store, self._limits)
+
+    async def platforms(self, reference: str) -> tuple[str, ...]:
+        """Ask a registry which platforms a name has images for; none where no index says it. Raises: as ``pull``."""
+        context, parsed = self._open.context, Reference.parse(reference)
+        return await platforms(parsed, await self._repository(parsed, image=reference), context.store, self._limits)
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         """Ask a registry for the tags of a repository, in its order.

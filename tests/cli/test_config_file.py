@@ -87,7 +87,7 @@ def test_every_key_is_taken_by_a_command_and_the_values_are_those_of_the_options
     context = PROGRAM.commands["pull"].make_context("pull", ["a"], parent=PROGRAM.make_context("fastoci", ["pull"]))
     found = context.params
     assert (found["store"], found["additional"]) == (Path("/s"), (Path("/a"), Path("/b")))
-    assert (found["platform"], found["tls_verify"], found["authfile"]) == ("linux/arm64", False, Path("/f"))
+    assert (found["platforms"], found["tls_verify"], found["authfile"]) == (("linux/arm64",), False, Path("/f"))
     assert (found["connections"], found["memory"], found["max_wait_s"]) == (3, 32 << 20, 5.0)
     assert (found["store_size"], found["unpacked_size"]) == (1000, 10**9)
     named = options["memory"]
@@ -108,7 +108,7 @@ def test_every_key_is_taken_by_a_command_and_the_values_are_those_of_the_options
         ("store = 's'", "store has to be an absolute path"),
         ("store = 5", "store has to be an absolute path"),
         ("store = ['/s']", "store has to be one value"),
-        ("additional-store = '/s'", "additional-store has to be an array"),
+        ("additional-store = 's'", "additional-store has to be an absolute path"),
         ("platform = 1.5", "platform has to be a string, a number, or true or false"),
         ("store = ", "this is not TOML"),
         ("store = '\udcff'", "this is not TOML"),

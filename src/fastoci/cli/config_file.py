@@ -155,10 +155,9 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
 def _value(option: click.Option, entry: Entry, key: str) -> str | list[str]:
     """The value as the command line would give it."""
     given = entry.value
-    if option.multiple != isinstance(given, list):
-        form = "an array" if option.multiple else "one value"
-        raise click.UsageError(f"{entry.path}: {key} has to be {form}")
-    texts = [_text(option, each, f"{entry.path}: {key}") for each in (given if option.multiple else [given])]
+    if isinstance(given, list) and not option.multiple:
+        raise click.UsageError(f"{entry.path}: {key} has to be one value")
+    texts = [_text(option, each, f"{entry.path}: {key}") for each in (given if isinstance(given, list) else [given])]
     return texts if option.multiple else texts[0]
 
 

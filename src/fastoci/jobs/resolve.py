@@ -8,6 +8,7 @@ Spec: image-spec v1.1 image-index.md.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -60,6 +61,16 @@ async def resolve(
         raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
     platforms = (descriptor.platform for descriptor, _ in reversed(chain) if has_platform(descriptor))
     return Resolved(reference, chain, manifest, next(platforms, None))
+
+
+async def platforms(reference: Reference, source: ImageSource, store: BlobStore, limits: Limits) -> tuple[str, ...]:
+    """What a name has images for, in the order of its indexes; nothing where no index says it.
+
+    Raises:
+        FormatError, UnsupportedError: as ``resolve``.
+    """
+    top, data = await source.resolve(reference, await _held(reference, store, limits))
+    return await _Descent(source, Platform.host(), store, limits).platforms(top, data)
 
 
 async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
@@ -150,6 +161,28 @@ class _Descent:
             f"the index has no manifest for {self._wanted}; it has {', '.join(names) or 'none'}{more}{skipped}",
             available=tuple(self._available),
         )
+
+    async def platforms(self, top: Descriptor, data: bytes) -> tuple[str, ...]:
+        """What the indexes have images for.
+
+        Raises:
+            FormatError, UnsupportedError: as ``resolve``.
+        """
+        self._count(top)
+        found: dict[str, None] = {}
+        chains: deque[Chain] = deque([((top, data),)] if top.media_type in mediatype.INDEXES else [])
+        while chains:
+            chain = chains.popleft()
+            for entry in self._parse(chain).manifests:
+                if entry.media_type not in _FOLLOWED or _is_artifact(entry):
+                    continue
+                if entry.media_type in mediatype.INDEXES and entry.digest not in self._seen:
+                    chains.append(await self._step(chain, entry))
+                if entry.platform is not None and has_platform(entry):
+                    platform = entry.platform.normalised()
+                    if "unknown" not in (platform.os, platform.architecture):  # attestations
+                        found[str(platform)] = None
+        return tuple(found)
 
     async def _search(self, chain: Chain) -> Found | None:
         """The image for the platform in an index, or in the indexes below it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 from click.core import ParameterSource
@@ -12,18 +12,19 @@ from click.core import ParameterSource
 from fastoci.cli import errors, options, registry_options, report, sections
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits, RegistryOptions
+    from fastoci import Engine, Image, Limits, RegistryOptions
     from fastoci.cli.progress.display import Display
 
 
 Policy = Literal["always", "missing", "never"]
+_ALL: Final = "all"  # as a platform: each that there is
 
 
 class PullOptions(options.Given):
     """What was asked for."""
 
     references: tuple[str, ...]
-    platform: str | None
+    platforms: tuple[str, ...]
     policy: Policy
     offline: bool
     store: Path | None
@@ -41,7 +42,14 @@ class PullOptions(options.Given):
     epilog="With several images, the failure of one does not stop the others.",
 )
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
-@options.platform
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH[/VARIANT]",
+    help="Platform of a multi-platform image, or OS or ARCH alone; may be repeated. all: each that there is."
+    "  [default: this machine's]",
+)
 @click.option(
     "--pull",
     "policy",
@@ -80,12 +88,15 @@ def pull(asked: PullOptions) -> int:
     \b
     fastoci pull redis:7 alpine
     fastoci pull registry.example.com/app@sha256:0d2c... --platform linux/arm64
+    fastoci pull alpine --platform all --oci ./layout
     fastoci pull 127.0.0.1:5000/app --rootfs ./app --progress log
     fastoci pull 0d2c4e6f8a10 --offline --oci ./layout
     """
     references = tuple(dict.fromkeys(asked.references))
     if asked.rootfs is not None and len(references) > 1:
         raise click.UsageError("--rootfs takes one image only")
+    if asked.rootfs is not None and _is_several(asked):
+        raise click.UsageError("--rootfs takes one platform only")
 
     from fastoci import Engine
     from fastoci.cli import run
@@ -94,7 +105,7 @@ def pull(asked: PullOptions) -> int:
     codes: dict[str, int] = {}
     asked.policy = policy_of(click.get_current_context())
     parsed = () if asked.policy == "never" else references
-    for reference, error in _syntax_errors(parsed, asked.platform).items():
+    for reference, error in _syntax_errors(parsed, asked.platforms).items():
         told.fail(error, reference)
         codes[reference] = errors.code(error)
 
@@ -130,8 +141,8 @@ def policy_of(context: click.Context) -> Policy:
     return policy if by_pull is ParameterSource.COMMANDLINE else "never"
 
 
-def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str, Exception]:
-    """The references that do not parse, or all when the platform does not."""
+def _syntax_errors(references: Sequence[str], platforms: Sequence[str]) -> dict[str, Exception]:
+    """The references that do not parse, or all when a platform does not."""
     from fastoci import Platform, Reference
     from fastoci.errors import FastociError
 
@@ -139,7 +150,7 @@ def _syntax_errors(references: Sequence[str], platform: str | None) -> dict[str,
     for reference in references:
         try:
             Reference.parse(reference)
-            if platform is not None:
+            for platform in set(platforms) - {_ALL}:
                 Platform.parse(platform)
         except FastociError as error:
             found[reference] = error
@@ -155,16 +166,17 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
 
     async def one(reference: str) -> None:
         try:
-            image = await engine.pull(
-                reference,
-                platform=asked.platform,
-                rootfs=asked.rootfs,
-                same_owner=asked.same_owner,
-                policy=asked.policy,
-            )
+            for platform in await _platforms(engine, reference, asked):
+                image = await engine.pull(
+                    reference,
+                    platform=platform,
+                    rootfs=asked.rootfs,
+                    same_owner=asked.same_owner,
+                    policy=asked.policy,
+                )
             if asked.oci is not None:
                 async with exporting:
-                    await image.export(asked.oci)
+                    await _export(engine, image, asked.oci, several=_is_several(asked))
         except Exception as error:  # whatever it is, the other images go on
             told.fail(error, reference)
             codes[reference] = errors.code(error)
@@ -175,3 +187,25 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
     async with asyncio.TaskGroup() as group:
         for reference in references:
             group.create_task(one(reference))
+
+
+def _is_several(asked: PullOptions) -> bool:
+    return len(set(asked.platforms)) > 1 or _ALL in asked.platforms
+
+
+async def _export(engine: Engine, image: Image, directory: Path, *, several: bool) -> None:
+    """Add the image to a layout; with several platforms as the index of all that the store has of it."""
+    if several:
+        await engine.export(directory, [str(image.reference)])
+    else:
+        await image.export(directory)
+
+
+async def _platforms(engine: Engine, reference: str, asked: PullOptions) -> Sequence[str | None]:
+    """Those that are pulled, one after the other; None is this machine's."""
+    if _ALL not in asked.platforms:
+        return tuple(dict.fromkeys(asked.platforms)) or (None,)
+    if asked.policy == "never":
+        images = await engine.images([reference])
+        return sorted({name for image in images for name in image.images if name}) or (None,)
+    return await engine.platforms(reference) or (None,)
