@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
 from fastoci.errors import FastociError, RegistryError, TransportError
 from fastoci.registry.auth import challenge
 from fastoci.registry.auth.challenge import Challenge
@@ -45,8 +47,7 @@ Send = Callable[[str | None], Awaitable[Reply]]  # sends one request, with this 
 Find = Callable[[], Awaitable[Credential | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """Asks for ``/v2/``, without credentials. ``pages``: what is asked for is no page, unless its label is wrong."""
 
     send: Callable[[], Awaitable[Reply]]
