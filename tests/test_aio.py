@@ -123,8 +123,8 @@ async def test_of_several_tasks_one_that_is_cancelled_ends_those_that_wait_for_w
     tasks = [asyncio.create_task(done.wait()), asyncio.create_task(asyncio.sleep(20))]
     await asyncio.sleep(0)
     tasks[1].cancel()
-    async with asyncio.timeout(10):
-        with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):  # inside, since what it cancels is a cancellation too
             await all_or_first(tasks)
     assert all(task.cancelled() for task in tasks)
 

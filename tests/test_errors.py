@@ -17,6 +17,7 @@ from fastoci.registry.fetch.failover import ClientPolicy, Failover, candidates
 from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
 from fastoci.registry.http.error_response import class_of
 from fastoci.registry.http.servers import Servers
+from support import virtual_time
 from support.scripted_mirrors import endpoint
 
 DOCS = Path(__file__).parents[1] / "docs" / "exit-codes.md"
@@ -116,12 +117,14 @@ async def test_docs_errors_and_client_agree_on_every_status(status: int, redirec
 
 
 @pytest.mark.parametrize("retryable", [False, True])
-async def test_the_client_asks_the_error_whether_it_may_try_again(retryable: bool) -> None:
-    assert await is_tried_again(TransportError("cut", url=URL, retryable=retryable)) is retryable
+def test_the_client_asks_the_error_whether_it_may_try_again(retryable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[FastociError] = [TransportError("cut", url=URL, retryable=retryable)]
     for kind in (errors.FormatError, errors.UnsupportedError, RegistryError):
         error = make(kind)
         error.retryable = retryable
-        assert await is_tried_again(error) is retryable
+        failures.append(error)
+    for error in failures:
+        assert virtual_time.run(is_tried_again(error), monkeypatch, steps=1000) is retryable
 
 
 async def is_tried_again(error: FastociError) -> bool:

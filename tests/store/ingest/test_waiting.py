@@ -223,16 +223,35 @@ async def test_what_an_observer_of_one_wait_raises_is_that_one_s(shelf: Shelf, o
 
 
 async def test_waits_end_with_a_poller_that_somebody_cancels_and_the_next_has_another(shelf: Shelf) -> None:
-    ingest = await shelf.begin(shelf.describe(b"content"))
-    assert ingest is not None
-    waiter = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
-    await asyncio.sleep(0)
-    (poller,) = asyncio.all_tasks() - {waiter, asyncio.current_task()}
-    poller.cancel()
-    async with asyncio.timeout(20):
-        with pytest.raises(asyncio.CancelledError):
-            await waiter
+    for begun in (False, True):
+        ingest = await shelf.begin(shelf.describe(b"content"))
+        assert ingest is not None
+        waiter = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
+        await asyncio.sleep(0)
+        (poller,) = asyncio.all_tasks() - {waiter, asyncio.current_task()}
+        if begun:
+            await asyncio.sleep(0)
+        poller.cancel()
+        done, _ = await asyncio.wait([waiter], timeout=20)  # and no timeout that cancels the waiter itself
+        assert waiter in done and waiter.cancelled()
         again = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
         await asyncio.sleep(0)
         await ingest.abort()
-        assert await again is False
+        async with asyncio.timeout(20):
+            assert await again is False
+
+
+async def test_who_begins_to_wait_as_the_last_one_ends_is_waited_for_by_another_poller(shelf: Shelf) -> None:
+    ingest = await shelf.begin(shelf.describe(b"content"))
+    assert ingest is not None
+    last = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # its poller has begun
+    last.cancel()  # it lets go of the poller, which hears of it after the next one came
+    first = asyncio.create_task(shelf.store.blobs.wait(ingest.blob, lambda offset: None))
+    with pytest.raises(asyncio.CancelledError):
+        await last
+    assert not first.done()
+    await ingest.abort()
+    async with asyncio.timeout(20):
+        assert await first is False

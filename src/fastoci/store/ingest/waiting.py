@@ -86,6 +86,7 @@ class Waiting:
         self._pause_s = _SHORTEST_S
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
+            self._poller.add_done_callback(self._poller_ended)
         try:
             return await waiter.ended
         finally:
@@ -103,15 +104,17 @@ class Waiting:
                 raise asyncio.CancelledError
 
     async def _poll(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
-                self._pause_s = min(self._pause_s * 1.5, _LONGEST_S)
-                await self._poll_some()
-        except BaseException as error:  # nobody polls any more
+        while True:
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
+            self._pause_s = min(self._pause_s * 1.5, _LONGEST_S)
+            await self._poll_some()
+
+    def _poller_ended(self, poller: asyncio.Task[None]) -> None:
+        """Fail those whom a poller leaves behind, even one that never began; who came later has another."""
+        error = asyncio.CancelledError() if poller.cancelled() else poller.exception()
+        if poller is self._poller and error is not None:
             for waiter in self._line:
                 waiter.fail(error)
-            raise
 
     async def _poll_some(self) -> None:
         some = self._line[:_BATCH]
