@@ -18,12 +18,14 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fastoci.registry.auth import kubelet
 from fastoci.registry.auth.auth_file import AuthFile, helper_name, normal, read_all
 from fastoci.registry.auth.credential import Credential
 from fastoci.registry.auth.credential_helpers import CredentialHelpers
+
+if TYPE_CHECKING:
+    from fastoci.registry.auth.kubelet import Providers
 
 _LOG: Final = logging.getLogger(__name__)
 _FILES: Final = "containers-auth.json"  # in registries.conf's list of helpers: all auth files
@@ -47,7 +49,7 @@ class Credentials:
         explicit: Credential | None = None,
         order: tuple[str, ...] = (_FILES,),
         helpers: CredentialHelpers | None = None,
-        providers: kubelet.Providers | None = None,
+        providers: Providers | None = None,
     ) -> None:
         self._files = files
         self._explicit = explicit
@@ -123,6 +125,10 @@ def load(
         ConfigError: a file is not what it should be, or one that was asked for by name cannot be read.
     """
     files = read_all(authfile, environ)
-    plugins = None if providers is None else kubelet.load(*providers, environ)
+    plugins = None
+    if providers is not None:
+        from fastoci.registry.auth import kubelet  # when it is asked for
+
+        plugins = kubelet.load(*providers, environ)
     order = tuple(name if name == _FILES else helper_name(name, "credential-helpers") for name in machine) or (_FILES,)
     return Credentials(files, explicit=explicit, order=order, helpers=CredentialHelpers(environ), providers=plugins)

@@ -9,7 +9,6 @@ Spec: containers-registries.conf(5), containers-registries.conf.d(5).
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -123,6 +122,8 @@ def toml(data: bytes, file: Path) -> dict[str, object]:
     Raises:
         ConfigError: it is not TOML; says where.
     """
+    import tomllib  # when there is a file
+
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -56,7 +55,8 @@ class SpeedSamples:
 
     def median(self) -> float | None:
         """Bytes a second; None while too little is known."""
-        return statistics.median(self._rates) if len(self._rates) >= self._known else None
+        count, rates = len(self._rates), sorted(self._rates)
+        return (rates[(count - 1) // 2] + rates[count // 2]) / 2 if count >= self._known else None
 
 
 def lags(rate: float, median: float | None) -> str:
