@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import fastoci
+from fastoci.errors import StoreError
 from fastoci.testing.layers import Entry, tar
 from fastoci.testing.registry import Registry, serve
 from support.engine_parts import add_images, shared_images
@@ -83,3 +84,26 @@ async def test_credentials_are_kept_where_login_was_called(places: list[Path], m
     assert await login == "me"
     monkeypatch.chdir(second)
     assert await fastoci.logout("a.test", authfile="auth.json") == ()
+
+
+async def test_a_relative_path_below_a_directory_that_was_removed_is_an_error(
+    registry: Registry, places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = places
+    async with fastoci.Engine(first / "store") as engine:
+        image = await engine.pull(f"{registry.address}/one")
+        monkeypatch.chdir(second)
+        second.rmdir()
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "store": lambda: fastoci.Engine("store").__aenter__(),
+            "rootfs": lambda: engine.pull(f"{registry.address}/two", rootfs="rootfs"),
+            "unpacked": lambda: image.unpack("unpacked"),
+            "layout": lambda: image.export("layout"),
+            "applied": lambda: fastoci.apply("applied", []),
+            "auth.json": lambda: fastoci.logged_in("a.test", authfile="auth.json"),
+        }
+        for name, call in calls.items():
+            with pytest.raises(StoreError, match=f"^{name}: the working directory has been removed"):
+                await call()
+        await engine.pull(f"{registry.address}/two", rootfs=first / "rootfs")
+    assert "rootfs" in names(first)
