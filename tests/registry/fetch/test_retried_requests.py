@@ -282,7 +282,7 @@ async def test_a_wait_that_makes_no_sense_is_as_none(header: str) -> None:
 
 async def test_a_quota_is_an_event_and_obeyed_when_nothing_is_left() -> None:
     seen: list[Event] = []
-    left = iter([2, 1, 0])
+    left = iter([2, 2, 1, 0])
 
     def script(asked: Asked) -> Raw:
         if "/blobs/" in asked.path:
@@ -295,14 +295,14 @@ async def test_a_quota_is_an_event_and_obeyed_when_nothing_is_left() -> None:
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         source, buffers = registry.repository(reference), Buffers(4 << 20)
-        for _ in range(3):
+        for _ in range(4):
             await source.resolve(reference)
         with pytest.raises(RateLimitedError, match="come back at") as caught:
             await source.resolve(reference)
         assert await drain(source.fetch(BLOB_DESCRIPTOR, 0, buffers)) == BLOB  # blobs do not count
         buffers.pool.on_release = None
     assert caught.value.retry_after_s == pytest.approx(21600, abs=5)
-    assert seen == [QuotaSeen(server.address, left, 100, 21600) for left in (2, 1, 0)]
+    assert seen == [QuotaSeen(server.address, left, 100, 21600) for left in (2, 1, 0)]  # each once
 
 
 # Bodies.

@@ -21,7 +21,7 @@ from fastoci.durations import retry_after_s
 from fastoci.errors import RateLimitedError
 from fastoci.events import ConnectionLimitChanged, Observer, QuotaSeen
 from fastoci.registry.http.connection_limit import ConnectionLimit
-from fastoci.registry.http.rate_limit_headers import quota
+from fastoci.registry.http.rate_limit_headers import Quota, quota
 from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
@@ -63,6 +63,7 @@ class Server:
         self._job = job
         self._open_at = 0.0  # the loop's clock
         self._manifests_at = 0.0
+        self._quota: Quota | None = None  # as it was told last
         self._reached = False
         self._trial: asyncio.Future[Exception | None] | None = None
         self._received = 0
@@ -171,7 +172,9 @@ class Server:
             return
         # What counts is manifests, and the window is the latest moment at which they are answered again.
         self._manifests_at = _now() + found.window_s if found.remaining == 0 and found.window_s else 0.0
-        self._observer(QuotaSeen(self.host, found.remaining, found.limit, found.window_s))
+        if found != self._quota:
+            self._quota = found
+            self._observer(QuotaSeen(self.host, found.remaining, found.limit, found.window_s))
 
     @asynccontextmanager
     async def connecting(self, *shared: type[Exception]) -> AsyncIterator[None]:
