@@ -266,9 +266,10 @@ class SizeMismatchError(IntegrityError):
 
 
 class StoreError(FastociError):
-    """The disk refused. ``path`` is the file or directory concerned."""
+    """The disk refused. ``path`` is the file or directory, ``errno`` what the system said, where it said anything."""
 
     exit_code = 8
+    errno: int | None = None
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)

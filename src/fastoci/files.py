@@ -40,10 +40,12 @@ def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> Store
     name = cause.filename
     path = name if isinstance(name, str) and name.startswith("/") else path
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    error = StoreError(f"cannot {action} {path}: {reason}", path=path)
     if cause.errno in _FULL:
         more = f", {wanted} bytes wanted" if wanted else ""
-        return StoreFullError(f"cannot {action} {path}: {reason}{more}{_free(path)}", path=path)
-    return StoreError(f"cannot {action} {path}: {reason}", path=path)
+        error = StoreFullError(f"{error.message}{more}{_free(path)}", path=path)
+    error.errno = cause.errno
+    return error
 
 
 def _free(path: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fastoci import errors
+from fastoci import errors, files
 from fastoci.cli import errors as cli_errors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "exit-codes.md"
@@ -95,3 +97,22 @@ def test_a_hint_says_the_cause_and_not_what_it_is_not() -> None:
     assert cli_errors.hint(errors.ConnectError("certificate", url="https://h/", retryable=False)) == ""
     assert "network" in cli_errors.hint(errors.ConnectError("refused", url="https://h/"))
     assert cli_errors.hint(errors.ConfigError("auth.json: not JSON")) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EMFILE, "raise the limit of open files"),
+        (errno.EROFS, "choose another directory"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.EACCES, "check the path and its permissions"),
+        (errno.ENOSPC, "free some space"),
+    ],
+)
+def test_the_hint_for_a_disk_is_by_what_the_system_said(number: int, hint: str) -> None:
+    error = files.failure(OSError(number, "x"), "write", "/store/x")
+    assert cli_errors.hint(copy.copy(error)).startswith(hint)
+
+
+def test_a_store_that_says_itself_what_is_wrong_has_no_hint_about_permissions() -> None:
+    assert cli_errors.hint(errors.StoreError("format 99 is newer than 1, the newest known here", path="/s")) == ""

@@ -193,7 +193,7 @@ def test_a_pull_of_what_is_missing_asks_only_for_that(machine: Machine, tmp_path
     (blob,) = machine.store.glob(f"blobs/sha256/{LAYERS[0].descriptor.digest.hex}")
     blob.unlink()
     said = machine("pull", name, "--offline", "--progress", "none", code=3)
-    assert f"lacks 1 blobs of {name}" in said and machine.asked() == before
+    assert f"lacks 1 blob of {name}" in said and machine.asked() == before
     assert machine("pull", name, "--pull", "missing", "--progress", "none") == printed
     assert blob.exists() and machine.asked() > before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -47,9 +48,19 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.OwnerError, ""),
     (errors.StoreBusyError, "try again when the other process is done"),
     (errors.StoreFullError, "free some space, or choose another directory"),
-    (errors.StoreError, "check the path and its permissions, and that it is on a local disk"),
+    (errors.StoreError, ""),  # by what the system said
     (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
 )
+
+# Of a ``StoreError`` that is what a system call said; other messages say themselves what is wrong.
+_OF_SYSTEM: Final = {
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), or name fewer images at a time",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f`), or choose another file system",
+    errno.EROFS: "choose another directory: this file system is mounted for reading only",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_OF_DISKS: Final = "check the path and its permissions, and that it is on a local disk"
 
 # Whose hint is for what may pass: only those errors get it that are ``retryable``. The messages of others say more.
 _PASSING: Final = frozenset({errors.RegistryError, errors.ConnectError, errors.TransportError, errors.StoreBusyError})
@@ -94,6 +105,8 @@ def hint(error: BaseException) -> str:
         return f"the proxy may say so, not the registry; {_PROXIES}"
     if isinstance(error, errors.DeniedError) and not error.status:
         return ""  # by the configuration, which the message names
+    if type(error) is errors.StoreError and error.errno is not None:
+        return _OF_SYSTEM.get(error.errno, _OF_DISKS)
     kind, text = next((row for row in _HINTS if isinstance(error, row[0])), (None, ""))
     return "" if kind in _PASSING and isinstance(error, errors.FastociError) and not error.retryable else text
 

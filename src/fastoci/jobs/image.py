@@ -105,7 +105,8 @@ class Image:
         """
         async with self._context.store.keep(self._parts, name=str(self.reference)):
             if missing := await self._context.store.missing(self._parts):
-                text = f"the store lacks {len(missing)} blobs of {self.reference}, as {missing[0].digest}"
+                blobs = "1 blob" if len(missing) == 1 else f"{len(missing)} blobs"
+                text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}"
                 raise BlobNotFoundError(text, path=str(missing[0].digest))
 
     async def export(self, directory: str | os.PathLike[str]) -> None:

@@ -151,5 +151,6 @@ class Target:
 
 def occupied(path: Path) -> RootfsOccupiedError:
     """The error for a target that something unknown is in."""
-    text = f"{path}: exists and is not an empty directory: remove it or choose another"
+    link = "a symbolic link" if path.is_symlink() else "not an empty directory"
+    text = f"{path}: exists and is {link}: remove it or choose another"
     return RootfsOccupiedError(text, path=str(path))
