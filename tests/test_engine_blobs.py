@@ -5,9 +5,11 @@ Covers: jobs/record.py, shortcuts.py.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +133,7 @@ async def test_a_name_is_resolved_without_a_blob(tmp_path: Path) -> None:
 
 
 def test_a_descriptor_takes_no_text_for_a_digest() -> None:
-    with pytest.raises(TypeError, match=r"expected a Digest, got str 'sha256:.*Digest\.parse"):
+    with pytest.raises(TypeError, match=r"digest: expected Digest, got str 'sha256:.*Digest\.parse"):
         fastoci.Descriptor("", str(ABSENT), 1)  # type: ignore[arg-type]
 
 
@@ -164,3 +166,116 @@ async def test_an_observer_that_raises_stops_nothing_and_is_said_at_the_end(tmp_
 
 def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
     assert repr(fastoci.Engine(tmp_path)) == f"<fastoci.Engine of {tmp_path}, not open>"
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, b"app:1", Path("app"), fastoci.Reference.parse("app:1")], ids=lambda each: type(each).__name__
+)
+async def test_what_is_no_text_is_no_reference_and_no_platform(wrong: Any, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        for ask in (engine.pull, engine.resolve, engine.tags, engine.image, engine.remove, engine.pin):
+            with pytest.raises(TypeError, match="reference: expected str, got"):
+                await ask(wrong)
+        with pytest.raises(TypeError, match="reference: expected str, got"):
+            await engine.record(wrong, b"{}")
+        if wrong is not None:
+            with pytest.raises(TypeError, match="platform: expected str, got"):
+                await engine.pull("127.0.0.1:1/app", platform=wrong)
+
+
+async def test_one_text_is_no_list(tmp_path: Path) -> None:
+    one: Any = "127.0.0.1:1/app"
+    with pytest.raises(TypeError, match="expected a list of str or PathLike, got str"):
+        fastoci.Engine(tmp_path, additional=one)
+    async with fastoci.Engine(tmp_path) as engine:
+        for ask in (engine.images, engine.verify, engine.repair):
+            with pytest.raises(TypeError, match="expected a list of str, got str"):
+                await ask(one)
+        with pytest.raises(TypeError, match="expected a list of str, got str"):
+            await engine.export(tmp_path / "layout", one)
+        with pytest.raises(TypeError, match="expected a list of Digest, got str"):
+            async with engine.hold(one):
+                pass
+        with pytest.raises(TypeError, match="expected a list of Descriptor, with str"):
+            await engine.fetch([one], FromImage(image()))
+    assert not (tmp_path / "layout").exists()
+
+
+async def test_an_argument_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    wrong: Any = "sometimes"
+    for name in ("limits", "observer"):
+        with pytest.raises(TypeError, match=name):
+            fastoci.Engine(tmp_path, **{name: wrong})
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(ValueError, match="policy: 'sometimes' is none of always, missing, never"):
+            await engine.pull("127.0.0.1:1/app", policy=wrong)
+        with pytest.raises(ValueError, match="rate: 0 is less than 1"):
+            await engine.verify(rate=0)
+        with pytest.raises(TypeError, match="plan: expected GcPlan, got Retention"):
+            await engine.gc(fastoci.Retention())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="retention: expected Retention, got str"):
+            await engine.plan_gc(wrong)
+        with pytest.raises(TypeError, match="manifest: expected bytes, got str"):
+            await engine.record("app", wrong)
+        with pytest.raises(TypeError, match=r"source\.fetch: NoneType None cannot be called"):
+            await engine.fetch([], wrong)
+    with pytest.raises(ValueError, match="size: -1"):
+        fastoci.Descriptor("", ABSENT, -1)
+    with pytest.raises(TypeError, match="workers"):
+        fastoci.Limits(workers=1.5)  # type: ignore[arg-type]
+
+
+async def test_a_source_whose_fetch_is_no_generator_is_named(tmp_path: Path) -> None:
+    class Source:
+        name = "mine"
+
+        def fetch(self, *_: object) -> list[bytes]:
+            return [b"x"]
+
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(TypeError, match="fetch of mine gives list, and is to be an async generator"):
+            await engine.fetch([fastoci.Descriptor("", ABSENT, 1)], Source())  # type: ignore[arg-type]
+
+
+async def test_a_name_with_a_digest_is_not_given_to_another_manifest(tmp_path: Path) -> None:
+    built = image()
+    async with fastoci.Engine(tmp_path) as engine:
+        blobs = [descriptor for descriptor, _ in built.blobs()]
+        async with engine.hold([blob.digest for blob in blobs]):
+            await engine.fetch(blobs, FromImage(built))
+            with pytest.raises(DigestMismatchError, match=f"is {built.descriptor.digest}"):
+                await engine.record(f"app@{ABSENT}", built.manifest)
+            assert await engine.images() == ()
+            await engine.record(f"app@{built.descriptor.digest}", built.manifest)
+        assert len(await engine.images()) == 1
+
+
+async def test_an_engine_says_that_it_is_of_another_loop(tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path) as engine:
+        with pytest.raises(RuntimeError, match="open on another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(engine.images()))
+        assert await engine.images() == ()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_inside_a_source_leaves_the_loop_once_and_no_task_behind(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    class Source(FromImage):
+        async def fetch(self, *_: object) -> AsyncGenerator[fastoci.Buffer, None]:
+            raise kind
+            yield
+
+    ended: list[str] = []
+
+    async def pull() -> None:
+        built = image()
+        async with fastoci.Engine(tmp_path) as engine:
+            try:
+                await engine.fetch([built.layers[0].descriptor], Source(built))
+            finally:
+                ended.append("fetch")
+
+    with pytest.raises(kind):
+        asyncio.run(pull())
+    assert ended == ["fetch"]

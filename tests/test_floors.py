@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract"}
-PURE = {"errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
+PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
@@ -26,7 +26,8 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), set()),
     "_inflate": ({"_core"}, set()),
     "_extract": (set(), set()),
-    "limits": (set(), {"msgspec"}),
+    "arguments": (set(), set()),
+    "limits": ({"arguments"}, {"msgspec"}),
     "durations": (set(), set()),
     "boot": (set(), set()),
     "directory": (set(), set()),
@@ -35,7 +36,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "aio": ({"errors"}, set()),
     "threads": ({"aio"}, set()),
     "locks": ({"errors", "directory", "files", "threads"}, set()),
-    "image": ({"errors", "_core"}, {"msgspec"}),
+    "image": ({"arguments", "errors", "_core"}, {"msgspec"}),
     "stream": (PURE | {"_inflate"}, {"isal", "msgspec"}),
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),

@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
+from fastoci.arguments import at_least, expect, expect_callable, one_of, several
 from fastoci.errors import StoreError
 from fastoci.events import Observer, Warned, Watch
 from fastoci.image.descriptor import Descriptor
@@ -60,6 +61,7 @@ Policy = Literal["always", "missing", "never"]
 class _Parts(msgspec.Struct, frozen=True):
     """What an engine holds while it is open."""
 
+    loop: asyncio.AbstractEventLoop
     store: Store
     worker: WorkerPool
     context: PullContext
@@ -83,8 +85,9 @@ class Engine:
         observer: receives every event (``fastoci.events``).
     Raises:
         StoreError: on entering, when the store cannot be opened.
-        RuntimeError: by every method, outside of the ``async with`` block; on entering, when it is open; on leaving,
-            when the observer raised: it was not called again, and the work went on.
+        TypeError, ValueError: by every method, when an argument is none that it takes.
+        RuntimeError: by every method, outside of the ``async with`` block, or on another loop; on entering, when it is
+            open; on leaving, when the observer raised: it was not called again, and the work went on.
     """
 
     def __init__(
@@ -96,10 +99,13 @@ class Engine:
         additional: Sequence[StrPath] = (),
         observer: Observer | None = None,
     ) -> None:
+        expect(Limits, Limits() if limits is None else limits, "limits")
+        if observer is not None:
+            expect_callable(observer, "observer")
         self.store_path = path_walk.absolute(default_store() if store is None else store)
         self._options = registry
         self._limits = limits or Limits()
-        self._additional = [path_walk.absolute(each) for each in additional]
+        self._additional = [path_walk.absolute(each) for each in several(additional, str, os.PathLike)]
         self._watch = Watch(observer)
         self._observer: Observer = (lambda event: None) if observer is None else self._watch
         self._parts: _Parts | None = None
@@ -127,7 +133,7 @@ class Engine:
         stored = Stored(store, scheduler, worker, buffers, observer)
         context = PullContext(store, scheduler, stored, unpacker, limits, observer)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
-        self._parts = _Parts(store, worker, context, verifying, AsyncExitStack())
+        self._parts = _Parts(asyncio.get_running_loop(), store, worker, context, verifying, AsyncExitStack())
         _LOG.debug("store %s, additional %s, %s", self.store_path, self._additional, limits)
         return self
 
@@ -151,6 +157,8 @@ class Engine:
     def _open(self) -> _Parts:
         if self._parts is None:
             raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
+        if self._parts.loop is not asyncio.get_running_loop():
+            raise RuntimeError("the engine is open on another event loop: it is used on the one that entered it")
         return self._parts
 
     async def pull(
@@ -175,6 +183,7 @@ class Engine:
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         parts = self._open
+        one_of(get_args(Policy), policy, "policy")
         target = None if rootfs is None else path_walk.absolute(rootfs)
         wanted = None if platform is None else Platform.parse(platform)
         if policy != "always":
@@ -211,7 +220,9 @@ class Engine:
             FastociError: of the first that failed; what was finished stays.
         """
         store, scheduler = self._open.store, self._open.context.scheduler
-        async with store.session(descriptors) as session, session.reserve() as writer:
+        blobs = several(descriptors, Descriptor)
+        expect_callable(getattr(source, "fetch", None), "source.fetch")
+        async with store.session(blobs) as session, session.reserve() as writer:
             if fetches := [asyncio.create_task(scheduler.fetch(writer, blob, source)) for blob in session.missing]:
                 await all_or_first(fetches)
             await writer.flush()
@@ -225,7 +236,7 @@ class Engine:
         Raises:
             StoreError: the disk refused.
         """
-        async with self._open.store.keep([Descriptor("", _checked(digest), 0) for digest in digests]):
+        async with self._open.store.keep([Descriptor("", digest, 0) for digest in several(digests, Digest)]):
             yield
 
     async def record(self, reference: str, manifest: bytes, *, media_type: str = "") -> Image:
@@ -237,7 +248,7 @@ class Engine:
         Raises:
             BlobNotFoundError: the store lacks a blob of it.
             FormatError, UnsupportedError: it is not a manifest.
-            IntegrityError: the config is damaged.
+            IntegrityError: the config is damaged; or the reference has a digest, which is another's.
             StoreError: the disk refused.
         """
         parts = self._open
@@ -277,7 +288,7 @@ class Engine:
             BlobNotFoundError: the store does not have it.
         """
         store = self._open.store
-        blob, _ = await store.find(_checked(digest))
+        blob, _ = await store.find(digest)
         return store.open(blob)
 
     async def path(self, digest: Digest) -> Path:
@@ -286,7 +297,7 @@ class Engine:
         Raises:
             BlobNotFoundError: the store does not have it.
         """
-        return (await self._open.store.find(_checked(digest)))[1]
+        return (await self._open.store.find(digest))[1]
 
     async def read(self, digest: Digest) -> bytes:
         """All bytes of a small blob (a manifest or config), verified again.
@@ -297,7 +308,7 @@ class Engine:
             FormatError: it is larger than ``Limits.manifest_size``.
         """
         store = self._open.store
-        blob, _ = await store.find(_checked(digest))
+        blob, _ = await store.find(digest)
         return await read_document(store, blob, self._limits, what="blob")
 
     async def images(self, references: Sequence[str] = ()) -> tuple[StoredImage, ...]:
@@ -307,7 +318,7 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
             StoreError: the disk refused.
         """
-        found, broken = await maintenance.images(self._open.store, references)
+        found, broken = await maintenance.images(self._open.store, several(references, str))
         for error in broken:
             self._observer(Warned("", str(error)))
         return found
@@ -344,7 +355,8 @@ class Engine:
             StoreBusyError: another process verifies the store.
         """
         parts = self._open
-        if references:
+        at_least(1, 1 if rate is None else rate, "rate")
+        if several(references, str):
             return await parts.verifying.needed(await maintenance.named_images(parts.store, references), rate)
         return await parts.verifying.everything(rate)
 
@@ -355,7 +367,7 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
         """
         parts = self._open
-        refs = await maintenance.named_images(parts.store, references)
+        refs = await maintenance.named_images(parts.store, several(references, str))
         repairing = Repairing(
             parts.store,
             parts.context.scheduler,
@@ -378,8 +390,8 @@ class Engine:
             StoreError: ``directory`` is not a layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
-        parts = self._open
-        return await maintenance.export(parts.store, parts.context.stored, path_walk.absolute(directory), references)
+        parts, target, asked = self._open, path_walk.absolute(directory), several(references, str)
+        return await maintenance.export(parts.store, parts.context.stored, target, asked)
 
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
         """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
@@ -389,7 +401,7 @@ class Engine:
         Raises:
             StoreError: a reference or a document is broken, so that what it needs is unknown.
         """
-        return await self._open.store.plan_gc(retention or Retention())
+        return await self._open.store.plan_gc(Retention() if retention is None else retention)
 
     async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
         """Delete what a plan says, and is still not needed by then; safe beside other processes.
@@ -402,9 +414,10 @@ class Engine:
             StoreBusyError: another process collects.
             StoreError: as ``plan_gc``.
         """
-        deleted = await self._open.store.gc(plan or await self.plan_gc())
+        store = self._open.store
+        deleted = await store.gc(await self.plan_gc() if plan is None else plan)
         if any(item.kind == "ref" for item in deleted):
-            await self._open.store.update_index()
+            await store.update_index()
         return deleted
 
     async def remove(self, reference: str) -> None:
@@ -435,12 +448,8 @@ class Engine:
                 from fastoci.registry.opening import open_registry
                 from fastoci.registry.options import RegistryOptions
 
-                client = await open_registry(self._options or RegistryOptions(), self._limits, self._observer)
+                options = RegistryOptions() if self._options is None else self._options
+                expect(RegistryOptions, options, "registry")
+                client = await open_registry(options, self._limits, self._observer)
                 self._registry = await parts.registries.enter_async_context(client)
         return self._registry
-
-
-def _checked(digest: Digest) -> Digest:
-    if not isinstance(digest, Digest):
-        raise TypeError(f"expected a Digest, got {type(digest).__name__} {digest!r}; Digest.parse makes one of text")
-    return digest

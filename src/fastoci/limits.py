@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from fastoci.arguments import at_least, expect
+
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
 Level = Literal["commit", "blobs", "batch", "none"]  # of durability
@@ -67,6 +69,9 @@ class Limits(msgspec.Struct, frozen=True):
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
     def __post_init__(self) -> None:
+        for name in ("connections", "workers", "buffer_queue"):
+            at_least(1, getattr(self, name), name)
+        expect(int, self.memory, "memory")
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, int) and value > sys.maxsize:
@@ -75,5 +80,3 @@ class Limits(msgspec.Struct, frozen=True):
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
         if self.memory > 1 << 40:  # the pool has a place for each buffer that there may be
             raise ValueError(f"memory: {self.memory} bytes are too many, 1 TiB is the most")
-        if min(self.connections, self.workers, self.buffer_queue) < 1:
-            raise ValueError("connections, workers and buffer_queue are at least 1")

@@ -67,7 +67,8 @@ class Executor(ThreadPoolExecutor):
                 return
             try:
                 outcome.set_result(work())
-            except StopIteration as error:  # asyncio's futures take none, and would stay without an end
+            except (StopIteration, KeyboardInterrupt, SystemExit) as error:
+                # the first would leave asyncio's futures without an end; the others would end the loop, not the work
                 outcome.set_exception(RuntimeError(f"{error!r} on a thread"))
             except BaseException as error:
                 outcome.set_exception(error)

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 
+from fastoci.arguments import at_least, expect
 from fastoci.errors import FormatError
 from fastoci.image import document
 from fastoci.image.digest import Digest
@@ -42,9 +43,9 @@ class Descriptor:
     artifact_type: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.digest, Digest):
-            kind = type(self.digest).__name__
-            raise TypeError(f"digest: expected a Digest, got {kind} {self.digest!r}; Digest.parse makes one of text")
+        expect(str, self.media_type, "media_type")
+        expect(Digest, self.digest, "digest", hint="Digest.parse makes one of text")
+        at_least(0, self.size, "size")
 
     @classmethod
     def of(cls, data: bytes, media_type: str) -> Descriptor:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from fastoci.arguments import expect
 from fastoci.errors import ReferenceSyntaxError, UnsupportedError
 
 _GRAMMAR: Final = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
@@ -50,6 +51,7 @@ class Digest(msgspec.Struct, frozen=True):
         Raises:
             ReferenceSyntaxError, UnsupportedError: as the constructor.
         """
+        expect(str, text, "digest")
         algorithm, colon, encoded = text.partition(":")
         if not colon:
             raise ReferenceSyntaxError(f"not a digest, which is algorithm:hex: {text[:200]!r}")

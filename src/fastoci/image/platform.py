@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from fastoci.arguments import expect
 from fastoci.errors import ReferenceSyntaxError
 
 _WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -61,6 +62,7 @@ class Platform(msgspec.Struct, frozen=True):
         Raises:
             ReferenceSyntaxError: another form.
         """
+        expect(str, text, "platform")
         match = _TEXT.fullmatch(_completed(text))
         if match is None:
             raise ReferenceSyntaxError(f"not a platform, which is os/architecture[/variant]: {text[:200]!r}")

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from fastoci.arguments import expect
 from fastoci.errors import ReferenceSyntaxError, UnsupportedError
 from fastoci.image.digest import Digest
 
@@ -51,6 +52,7 @@ class Reference(msgspec.Struct, frozen=True):
         Raises:
             ReferenceSyntaxError: it does not parse, or its digest cannot be verified; says what is wrong.
         """
+        expect(str, text, "reference")
         try:
             return cls._parse(text)
         except (ReferenceSyntaxError, UnsupportedError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fastoci.errors import BlobNotFoundError, UnsupportedError
+from fastoci.arguments import expect
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnsupportedError
 from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.jobs.image import Image
 from fastoci.jobs.plan import Resolved
@@ -18,14 +20,23 @@ async def record(context: PullContext, reference: Reference, data: bytes, media_
     Raises:
         BlobNotFoundError: one of them is not.
         FormatError, UnsupportedError: ``data`` is not a manifest.
-        IntegrityError: the config is damaged.
+        IntegrityError: the config is damaged; or the reference has a digest, which is another's.
         StoreError: the disk refused.
     """
+    expect(bytes, data, "manifest")
+    expect(str, media_type, "media_type")
     media_type = media_type or manifest_document.sniff(data)
     if media_type in mediatype.INDEXES:
         raise UnsupportedError("a name is recorded of a manifest, not of an index: of one platform")
     manifest = manifest_document.parse(data, media_type)
     top = Descriptor.of(data, media_type)
+    if reference.digest is not None:
+        actual = Digest.of(data, reference.digest.algorithm)
+        if actual != reference.digest:
+            text = f"the manifest for {reference} is {actual}"
+            raise DigestMismatchError(
+                text, subject=str(reference.digest), expected=str(reference.digest), actual=str(actual)
+            )
     resolved = Resolved(reference, ((top, data),), manifest, None)
     async with context.store.session([top, *resolved.blobs]) as session:
         absent = [blob for blob in session.missing if blob.digest != top.digest]

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from fastoci.arguments import expect
 from fastoci.errors import AmbiguousReferenceError, BlobNotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.image.reference import Reference
@@ -41,6 +42,7 @@ class _Meant(msgspec.Struct, frozen=True):
         Raises:
             ReferenceSyntaxError: it is neither a reference nor the beginning of a digest.
         """
+        expect(str, text, "reference")
         before, at, after = text.rpartition("@")
         match = _DIGEST.fullmatch(after)
         algorithm, digits = match.groups(default="") if match is not None else ("", "")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastoci._core import file_system
+from fastoci.arguments import expect
 from fastoci.boot import boot_id
 from fastoci.errors import BlobNotFoundError
 from fastoci.image.descriptor import Descriptor
@@ -133,6 +134,7 @@ class Store:
 
     async def find(self, digest: Digest) -> tuple[Descriptor, Path]:
         """A blob whose size nobody knows: ``Blobs.find``."""
+        expect(Digest, digest, "digest", hint="Digest.parse makes one of text")
         blob, path = await self._threads.run(lambda: self.blobs.find(digest))
         return blob, Path(path)
 
@@ -178,6 +180,7 @@ class Store:
 
     async def plan_gc(self, retention: Retention) -> GcPlan:
         """``gc.plan`` in one of the store's threads."""
+        expect(Retention, retention, "retention")
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(
             lambda check: collect.plan(self._paths, unsynced, retention, limit=limit, check=check)
@@ -185,6 +188,7 @@ class Store:
 
     async def gc(self, plan: GcPlan) -> tuple[GcItem, ...]:
         """``gc.execute`` in one of the store's threads; a task that is cancelled leaves the rest for the next."""
+        expect(GcPlan, plan, "plan")
         await self._threads.run(self.blobs.probe)
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(

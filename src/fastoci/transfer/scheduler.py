@@ -187,6 +187,8 @@ class Scheduler:
         flight.writers.append(writer)
         try:
             await asyncio.shield(flight.task)
+        except (KeyboardInterrupt, SystemExit) as error:  # it has left the loop once, and would for each waiter
+            raise RuntimeError(f"the fetch of {flight.order.blob.digest} was interrupted") from error
         finally:
             flight.writers.remove(writer)
             if not flight.writers and not flight.task.done():
@@ -322,7 +324,11 @@ class Scheduler:
 
     async def _receive(self, ingest: Ingest, source: BlobSource, pipeline: PushPipeline, tee: Tee | None) -> None:
         """Feed what the source yields to the pipeline and the tee."""
-        async with aclosing(source.fetch(ingest.blob, ingest.offset, self._buffers)) as arriving:
+        given = source.fetch(ingest.blob, ingest.offset, self._buffers)
+        if not (hasattr(given, "__aiter__") and hasattr(given, "aclose")):
+            text = f"fetch of {source.name} gives {type(given).__name__}, and is to be an async generator"
+            raise TypeError(text)
+        async with aclosing(given) as arriving:
             async for buffer in arriving:
                 if not isinstance(buffer, Buffer):
                     text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
