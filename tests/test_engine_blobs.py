@@ -1,6 +1,6 @@
 """An engine for another puller: blobs by digest, names of one's own, and what is said to a program that errs.
 
-Covers: jobs/record.py, shortcuts.py.
+Covers: arguments.py, jobs/record.py, shortcuts.py.
 """
 
 from __future__ import annotations
