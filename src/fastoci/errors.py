@@ -42,7 +42,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, NamedTuple
 
-RETRYABLE_STATUSES: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+_PROXY_STATUSES: Final = frozenset({*range(520, 528), 529, 530, 598, 599})  # Cloudflare's, and of other proxies
+RETRYABLE_STATUSES: Final = frozenset({408, 421, 425, 429, 500, 502, 503, 504}) | _PROXY_STATUSES
 # What a signed address says that is not valid any more: whoever redirected to it may name a new one.
 EXPIRED_STATUSES: Final = frozenset({400, 401, 403, 404, 410})
 

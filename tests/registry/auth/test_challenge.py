@@ -47,6 +47,12 @@ def test_the_rows_that_are_valid_are_read(shared: Path) -> None:
             )
 
 
+def test_a_parameter_that_comes_twice_is_one_when_it_says_the_same() -> None:
+    [found] = challenge.parse('Bearer realm="https://a/t",scope=s,realm="https://a/t",scope="s"')
+    assert found.params == {"realm": "https://a/t", "scope": "s"}
+    assert challenge.parse('Bearer realm="https://a/t",realm="https://b/t"') == ()
+
+
 def test_a_cut_realm_makes_no_challenge() -> None:
     assert challenge.parse('Basic realm="cut') == ()
 

@@ -85,7 +85,7 @@ async def client(
         yield registry.repository(reference), server, reference
 
 
-@pytest.mark.parametrize("status", [408, 421, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 421, 425, 429, 500, 502, 503, 504, 520, 524, 530])
 async def test_trouble_that_may_pass_is_asked_again(status: int) -> None:
     async with client(first_of([answer(status), answer(status), manifest()])) as (source, server, reference):
         assert (await source.resolve(reference))[1] == INDEX

@@ -36,6 +36,32 @@ def test_a_head_ends_at_the_first_empty_line(end: bytes, step: int) -> None:
     assert rest == b"body" + end + end
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        (b"X-Note : a\r\n", b""),
+        (b"X (Note): a\r\n  more\r\n", b""),
+        (b": a\r\n", b""),
+        (b"X: a\0b\r\n", b""),
+        (b"Content-Length : 5\r\n", b"Content-Length : 5\r\n"),
+        (b"\0Transfer-Encoding: chunked\r\n", b"\0Transfer-Encoding: chunked\r\n"),
+        (b"no colon\r\n", b"no colon\r\n"),
+        (b"X: a\r\n b: c\r\n", b"X: a\r\n b: c\r\n"),
+    ],
+    ids=["space", "parenthesis", "nameless", "NUL", "length", "coding", "no colon", "folded"],
+)
+def test_lines_that_are_no_fields_are_left_out_unless_they_frame(sent: bytes, passed: bytes) -> None:
+    for before, after in ((b"", b"Y: z\r\n"), (b"Y: z\r\n", b"")):
+        heads, rest = ResponseHead().feed(OK + before + sent + after + b"\r\n" + b"body")
+        assert heads == [OK + before + passed + after + b"\r\n"]
+        assert rest == b"body"
+
+
+def test_any_version_of_http_1_is_read_as_the_last() -> None:
+    heads, _ = ResponseHead().feed(b"HTTP/1.3 200 OK: fine\r\nA: b\r\n\r\n")
+    assert heads == [b"HTTP/1.1 200 OK: fine\r\nA: b\r\n\r\n"]
+
+
 def test_what_is_not_http_is_not_waited_for() -> None:
     for data in (b"\x15\x03\x01\x00\x02\x02\x46", b"SSH-2.0", b"HTTQ", b"\r\n\r\nx"):
         head = ResponseHead()

@@ -471,8 +471,8 @@ async def test_cancelled_requests_leave_nothing_behind() -> None:
     "line",
     [
         b"Location: https://cdn.test/x?sig=s3cret" + b"a" * (1 << 20),
-        b"Location : https://cdn.test/x?sig=s3cret",
-        b"X: https://cdn.test/x?sig=s3cret\x00",
+        b"Location https//cdn.test/x?sig=s3cret",
+        b"Content-Length : https://cdn.test/x?sig=s3cret",
     ],
 )
 async def test_a_header_that_cannot_be_read_is_not_shown(line: bytes) -> None:

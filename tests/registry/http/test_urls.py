@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
+from fastoci.registry.http.urls import Origin, parse_url, quoted, redact, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,25 @@ def test_user_and_fragment_go_and_a_relative_url_is_joined() -> None:
 def test_what_is_not_a_url_of_http_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parse_url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("/a b?c=d e", "https://r.test/a%20b?c=d%20e"),
+        (" /\u00e9?c=%2F ", "https://r.test/%C3%A9?c=%2F"),
+        ("/\udce9", "https://r.test/%E9"),
+    ],
+    ids=["spaces", "UTF-8", "latin-1"],
+)
+def test_a_redirect_in_other_characters_is_quoted(text: str, meant: str) -> None:
+    assert str(parse_url(quoted(text), base=URL("https://r.test/v2/"))) == meant
+
+
+@pytest.mark.parametrize("text", ["https://r\u00e9.test/", "https://a b/", "/a\tb", "/a\r\nb", "/a\0b"])
+def test_quoting_makes_no_host_and_no_line_of_what_is_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_url(quoted(text), base=URL("https://r.test/v2/"))
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=40))

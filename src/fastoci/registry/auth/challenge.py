@@ -1,7 +1,7 @@
 """What a registry asks for in ``WWW-Authenticate``, as frozen values. Trusts no byte of it; does no I/O.
 
 A challenge whose end is cut keeps the parameters before the cut, unless the realm is not among them. A parameter that
-comes twice makes the challenge void: two readers would choose differently.
+comes with two values makes the challenge void: two readers would choose differently.
 
 Spec: RFC 9110 section 11; distribution-spec v1.1, token authentication.
 """
@@ -77,9 +77,9 @@ def _params(header: str, position: int) -> tuple[dict[str, str] | None, bool, in
         if value is None:
             return (params if "realm" in params and not void else None), False, start
         key = name.group().lower()
-        void = void or key in params
         quoted, plain = value.groups()
-        params[key] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        text = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        void = void or params.setdefault(key, text) != text
         position = value.end()
 
 

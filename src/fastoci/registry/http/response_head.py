@@ -4,7 +4,9 @@ Rules:
 1. All heads of one answer, interim ones too, are 1 MiB and 16,384 lines at most.
 2. ``Content-Length`` that comes several times with one value comes once. With several values it stays for the parser,
    which refuses it.
-3. What does not begin as HTTP does is not waited for.
+3. A line whose name is no token, or whose value has a NUL, is left out, as Go's clients pass over it; one that speaks
+   of framing stays. Any later HTTP/1 is read as 1.1.
+4. What does not begin as HTTP does is not waited for.
 
 Spec: RFC 9112 sections 2.2, 4, 6.3.
 """
@@ -20,6 +22,12 @@ _BEGIN: Final = b"HTTP/"
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _INTERIM: Final = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9]{2}\b")
 _LENGTH: Final = re.compile(rb"^content-length[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
+_NEWER: Final = re.compile(rb"\A(\s*HTTP/1\.)[2-9] ")
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_ODD: Final = re.compile(  # after the status line; with the lines that continue it
+    rb"(?<=\n)(?:(?!" + _TOKEN + rb":)(?![ \t])[^\r\n:]*:[^\r\n]*|[^\r\n]*\0[^\r\n]*)\r?\n(?:[ \t]+[^\r\n]*\r?\n)*"
+)
+_FRAMING: Final = re.compile(rb"content-length|transfer-encoding", re.IGNORECASE)
 
 
 class HeadTooLargeError(Exception):
@@ -48,7 +56,7 @@ class ResponseHead:
             self._size += len(head)
             self._lines += head.count(b"\n")
             self.done = not _INTERIM.match(head.lstrip())
-            heads.append(_once(head))
+            heads.append(_once(_readable(head)))
         if self._size + (0 if self.done else len(self._held)) > MAXIMUM or self._lines > _LINES:
             raise HeadTooLargeError
         self.done = self.done or not self._is_http()
@@ -65,6 +73,12 @@ class ResponseHead:
     def _is_http(self) -> bool:
         start = bytes(self._held[: len(_BEGIN) + 8]).lstrip(b"\r\n")[: len(_BEGIN)]
         return _BEGIN.startswith(start)
+
+
+def _readable(head: bytes) -> bytes:
+    """A head without what Go's clients pass over, and aiohttp's parser refuses."""
+    head = _NEWER.sub(rb"\g<1>1 ", head)
+    return _ODD.sub(lambda match: match[0] if _FRAMING.search(match[0]) else b"", head)
 
 
 def _once(head: bytes) -> bytes:

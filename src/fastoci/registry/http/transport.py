@@ -37,7 +37,7 @@ from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.tls import Tls, context
 from fastoci.registry.http.untrusted import typed
-from fastoci.registry.http.urls import Origin, parse_url, redact, secrets_of
+from fastoci.registry.http.urls import Origin, parse_url, quoted, redact, secrets_of
 
 _LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -349,7 +349,7 @@ def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
     where = redact(url)
     problem = ""
     try:
-        following = parse_url(location, base=url)
+        following = parse_url(quoted(location), base=url)
     except ValueError:
         problem = "to something that is not an http(s) URL"
     else:

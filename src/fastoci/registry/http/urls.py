@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -12,6 +13,7 @@ import msgspec
 from yarl import URL
 
 _MIN_SECRET: Final = 4  # characters of a secret: less says nothing, and would be found in any word
+_UNQUOTED: Final = re.compile(rb"[ \x80-\xff]")
 _OPEN: Final = frozenset({"account", "client_id", "grant_type", "ns", "scope", "service"})  # fields that are not secret
 
 
@@ -63,6 +65,12 @@ def secrets_of(url: URL, values: Iterable[str], body: bytes = b"") -> frozenset[
     return frozenset(each for each in found if len(each) >= _MIN_SECRET)
 
 
+def quoted(text: str) -> str:
+    """A URL as servers write it, in the characters that one may have: the others come as bytes of UTF-8."""
+    raw = text.strip(" \t").encode("utf-8", "surrogateescape")
+    return _UNQUOTED.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii")
+
+
 def parse_url(text: str, *, base: URL | None = None) -> URL:
     """An absolute http(s) URL without user and fragment, kept byte for byte: a signed query stays valid.
 
@@ -80,6 +88,8 @@ def parse_url(text: str, *, base: URL | None = None) -> URL:
         if url.scheme not in ("http", "https") or not url.host:  # yarl decodes host and port on their first use
             raise ValueError("not http or https")
         Origin.of(url)
+        if "%" in (url.raw_host or "").partition("%25")[0]:  # of a zone
+            raise ValueError("not a host")
         return url.with_user(None).with_fragment(None)
     except ValueError:
         raise
