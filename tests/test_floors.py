@@ -22,7 +22,7 @@ PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "info"}
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
-    "events": (set(), {"msgspec"}),
+    "events": ({"arguments"}, {"msgspec"}),
     "_core": (set(), set()),
     "_inflate": ({"_core"}, set()),
     "_extract": (set(), set()),

@@ -6,10 +6,11 @@ from collections.abc import Collection
 from typing import TypeVar
 
 T = TypeVar("T", bound=Collection[object])
+V = TypeVar("V")
 
 
-def expect(kind: type, value: object, what: str, *, hint: str = "") -> None:
-    """Check one argument, which ``what`` names.
+def expect(kind: type[V], value: object, what: str, *, hint: str = "") -> V:
+    """Check one argument, which ``what`` names, and give it back.
 
     Raises:
         TypeError: it is of another type; says which, and ``hint``.
@@ -17,6 +18,7 @@ def expect(kind: type, value: object, what: str, *, hint: str = "") -> None:
     if not isinstance(value, kind):
         more = f"; {hint}" if hint else ""
         raise TypeError(f"{what}: expected {kind.__name__}, got {type(value).__name__} {repr(value)[:200]}{more}")
+    return value
 
 
 def expect_callable(value: object, what: str) -> None:
@@ -36,8 +38,7 @@ def at_least(least: int, value: object, what: str) -> None:
         TypeError: it is no integer.
         ValueError: it is too small.
     """
-    expect(int, value, what)
-    if isinstance(value, int) and value < least:
+    if expect(int, value, what) < least:
         raise ValueError(f"{what}: {value} is less than {least}")
 
 

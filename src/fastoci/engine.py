@@ -99,12 +99,9 @@ class Engine:
         additional: Sequence[StrPath] = (),
         observer: Observer | None = None,
     ) -> None:
-        expect(Limits, Limits() if limits is None else limits, "limits")
-        if observer is not None:
-            expect_callable(observer, "observer")
         self.store_path = path_walk.absolute(default_store() if store is None else store)
         self._options = registry
-        self._limits = limits or Limits()
+        self._limits = expect(Limits, Limits() if limits is None else limits, "limits")
         self._additional = [path_walk.absolute(each) for each in several(additional, str, os.PathLike)]
         self._watch = Watch(observer)
         self._observer: Observer = (lambda event: None) if observer is None else self._watch
@@ -220,9 +217,8 @@ class Engine:
             FastociError: of the first that failed; what was finished stays.
         """
         store, scheduler = self._open.store, self._open.context.scheduler
-        blobs = several(descriptors, Descriptor)
         expect_callable(getattr(source, "fetch", None), "source.fetch")
-        async with store.session(blobs) as session, session.reserve() as writer:
+        async with store.session(several(descriptors, Descriptor)) as session, session.reserve() as writer:
             if fetches := [asyncio.create_task(scheduler.fetch(writer, blob, source)) for blob in session.missing]:
                 await all_or_first(fetches)
             await writer.flush()

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from fastoci.arguments import expect_callable
+
 
 class ImageStarted(msgspec.Struct, frozen=True):
     """Asked for; nothing is known of it yet."""
@@ -261,6 +263,8 @@ class Watch:
     """An observer that may raise: it is not called from then on, and ``check`` raises why."""
 
     def __init__(self, observer: Observer | None) -> None:
+        if observer is not None:
+            expect_callable(observer, "observer")
         self._observer = observer
         self._error: Exception | None = None
 
