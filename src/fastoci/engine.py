@@ -400,12 +400,10 @@ class Engine:
         return await self._open.store.plan_gc(Retention() if retention is None else retention)
 
     async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
-        """Delete what a plan says, and is still not needed by then; safe beside other processes.
+        """Delete what a plan says, and is not needed by then either; what was deleted. Safe beside other processes.
 
         Args:
             plan: however old; a new one by default.
-        Returns:
-            what was deleted.
         Raises:
             StoreBusyError: another process collects.
             StoreError: as ``plan_gc``.
@@ -444,8 +442,8 @@ class Engine:
                 from fastoci.registry.opening import open_registry
                 from fastoci.registry.options import RegistryOptions
 
-                options = RegistryOptions() if self._options is None else self._options
-                expect(RegistryOptions, options, "registry")
+                given = RegistryOptions() if self._options is None else self._options
+                options = expect(RegistryOptions, given, "registry")
                 client = await open_registry(options, self._limits, self._observer)
                 self._registry = await parts.registries.enter_async_context(client)
         return self._registry
