@@ -1,7 +1,7 @@
 """What starting the program costs: nothing that its commands alone need, and no command what another one needs.
 
 ``imports.toml`` holds which of our modules and of the packages we depend on each command imports when it runs;
-``python tests/cli/test_startup.py`` writes it anew, for the reader of a diff to judge.
+``PYTHONPATH=tests python tests/cli/test_startup.py`` writes it anew, for the reader of a diff to judge.
 
 Covers: cli/command_table.py.
 """
