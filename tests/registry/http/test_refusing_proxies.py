@@ -51,7 +51,9 @@ async def test_a_proxy_that_refuses_the_credentials_says_so_without_them(scheme:
     assert error.__cause__ is None
 
 
-@pytest.mark.parametrize(("status", "again"), [(403, False), (404, False), (502, True), (503, True), (599, True), (589, False)])
+@pytest.mark.parametrize(
+    ("status", "again"), [(403, False), (404, False), (502, True), (503, True), (599, True), (589, False)]
+)
 async def test_a_proxy_that_opens_no_tunnel_is_not_the_registry(status: int, again: bool) -> None:
     error = await refused(lambda asked: answer(status, b"hunter2"), "https://r.test:5000/v2/")
     assert f"does not connect to r.test:5000: {status}" in str(error)
