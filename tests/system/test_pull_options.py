@@ -1,6 +1,6 @@
 """``fastoci pull``'s options about registries, each seen to act.
 
-Covers: cli/registry_options.py, registry/options.py.
+Covers: cli/registry_options.py, cli/plan.py, registry/options.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fastoci
+from fastoci.cli.formatting import size as size_text
 from fastoci.errors import ReferenceSyntaxError
 from fastoci.testing.registry import Registry, serve
-from support.images import FIRST, image_of
+from support.images import FIRST, SECOND, image_of
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -83,6 +84,29 @@ def test_mirrors_are_those_of_the_option(
         done = cli("pull", "gone.invalid/team/app:v1", "--store", tmp_path / "store", *form(tmp_path, mirror.address))
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"gone.invalid/team/app@{IMAGE.descriptor.digest}\n"
+
+
+def test_a_dry_run_prints_what_would_be_fetched_and_fetches_no_blob(cli: Cli, tmp_path: Path) -> None:
+    small, large = IMAGE, image_of(FIRST, SECOND)  # with one layer in common
+    blobs = [{blob.digest: blob.size for blob, _ in image.blobs()} for image in (small, large)]
+    sizes = [sum(each.values()) for each in (*blobs, blobs[0] | blobs[1])]
+    with registry() as served:
+        served.add_image("team/app", "v2", large)
+        names = [f"{served.address}/team/app:{tag}" for tag in ("v1", "v2")]
+        first = cli("pull", "--dry-run", *names, f"{served.address}/team/none", "--store", tmp_path / "store")
+        asked = [record.path for record in served.log]
+        assert cli("pull", names[0], "--store", tmp_path / "store").returncode == 0
+        second = cli("pull", "--dry-run", *names, "--store", tmp_path / "store")
+    assert (first.returncode, second.returncode) == (9, 0), first.stderr + second.stderr
+    assert not [path for path in asked if "/blobs/" in path]
+    assert "team/none" in first.stderr
+    for done, had in ((first, 0), (second, sizes[0])):
+        header, *rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+        assert header == "IMAGE PLATFORM BLOBS SIZE TO FETCH UNPACKED"
+        assert rows[0].startswith(f"{served.address}/team/app@{small.descriptor.digest} ")
+        for line, blobs_of, size in zip(rows, (2, 3, 4), sizes, strict=True):
+            fetched = size_text(size - had) if size > had else "nothing"
+            assert f" {blobs_of} {size_text(size)} {fetched} about " in line
 
 
 @pytest.mark.parametrize("option", ["--registries-conf", "--hosts-dir", "--cert-dir"])

@@ -46,6 +46,11 @@ class Resolved(msgspec.Struct, frozen=True):
         unique = {blob.digest: blob for blob in (self.manifest.config, *self.manifest.layers)}
         return tuple(unique.values())
 
+    @property
+    def unpacked_estimate(self) -> int:
+        """Bytes of files that its layers give, about."""
+        return estimate_unpacked(self.manifest.layers)
+
 
 class PullPlan(msgspec.Struct, frozen=True):
     """One image of a job: what it needs, and what of it the store lacks."""

@@ -32,6 +32,7 @@ class PullOptions(options.Given):
     rootfs: Path | None
     same_owner: bool | None
     oci: Path | None
+    dry_run: bool
     registry: RegistryOptions
     limits: Limits
     progress: Display
@@ -69,6 +70,7 @@ class PullOptions(options.Given):
 )
 @options.same_owner
 @click.option("--oci", type=options.FilePath(), metavar="DIR", help="Add the images to an OCI layout in DIR.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched, and its size; fetch no blob.")
 @registry_options.registry
 @options.limits(
     "connections",
@@ -89,6 +91,7 @@ def pull(asked: PullOptions) -> int:
     fastoci pull redis:7 alpine
     fastoci pull registry.example.com/app@sha256:0d2c... --platform linux/arm64
     fastoci pull alpine --platform all --oci ./layout
+    fastoci pull redis:7 alpine --dry-run
     fastoci pull 127.0.0.1:5000/app --rootfs ./app --progress log
     fastoci pull 0d2c4e6f8a10 --offline --oci ./layout
     """
@@ -104,8 +107,9 @@ def pull(asked: PullOptions) -> int:
     told = report.current()
     codes: dict[str, int] = {}
     asked.policy = policy_of(click.get_current_context())
-    parsed = () if asked.policy == "never" else references
-    for reference, error in _syntax_errors(parsed, asked.platforms).items():
+    if asked.dry_run and asked.policy == "never":
+        raise click.UsageError("--dry-run asks the registry: not with --pull never")
+    for reference, error in _syntax_errors(() if asked.policy == "never" else references, asked.platforms).items():
         told.fail(error, reference)
         codes[reference] = errors.code(error)
 
@@ -118,8 +122,9 @@ def pull(asked: PullOptions) -> int:
             additional=asked.additional,
             observer=asked.progress,
         )
+        todo = [each for each in references if each not in codes]
         async with engine:
-            await _pull_all(engine, [each for each in references if each not in codes], asked, codes)
+            await (_show_plan if asked.dry_run else _pull_all)(engine, todo, asked, codes)
 
     if len(codes) < len(references):  # else nothing is asked of a store, and none is made
         run.run(work(), asked.progress)
@@ -187,6 +192,31 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
     async with asyncio.TaskGroup() as group:
         for reference in references:
             group.create_task(one(reference))
+
+
+async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptions, codes: dict[str, int]) -> None:
+    """Print what a pull would fetch, and fill in the exit codes."""
+    import asyncio
+
+    from fastoci.cli.plan import Row, lines, row_of
+
+    told = report.current()
+
+    async def one(reference: str) -> list[Row]:
+        try:
+            platforms = await _platforms(engine, reference, asked)
+            found = [await engine.resolve(reference, platform=platform) for platform in platforms]
+            rows = [await row_of(engine, resolved) for resolved in found]
+        except Exception as error:  # whatever it is, the other images go on
+            told.fail(error, reference)
+            codes[reference] = errors.code(error)
+            return []
+        codes[reference] = 0
+        return rows
+
+    rows = await asyncio.gather(*map(one, references))
+    for line in lines([row for each in rows for row in each]):
+        told.result(line)
 
 
 def _is_several(asked: PullOptions) -> bool:
