@@ -17,7 +17,7 @@ PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"
 DISK = {"boot", "directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
-PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "info"}
+PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -45,7 +45,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "layouts": (MIDDLE, set()),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
-    "info": ({"_core", "registry", "stream"}, set()),
+    "versions": ({"_core", "registry", "stream"}, set()),
     "engine": (PUBLIC, {"msgspec"}),
     "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),

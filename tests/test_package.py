@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import pydoc
 import subprocess
 import sys
@@ -24,6 +25,11 @@ def test_help_begins_with_a_page_that_names_all_that_is_public() -> None:
 @pytest.mark.parametrize("name", fastoci.__all__)
 def test_a_public_name_says_what_it_is(name: str) -> None:
     assert (getattr(fastoci, name).__doc__ or "").strip()
+
+
+def test_no_module_has_the_name_of_a_public_function_and_takes_its_place_once_it_is_imported() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(fastoci.__path__)}
+    assert modules & set(fastoci.__all__) == {"errors", "events"}
 
 
 def test_dir_and_the_version_are_there() -> None:

@@ -78,7 +78,6 @@ if TYPE_CHECKING:
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
     from fastoci.image.stored_image import StoredImage as StoredImage
-    from fastoci.info import info as info
     from fastoci.interfaces import BlobSource as BlobSource
     from fastoci.interfaces import BufferSource as BufferSource
     from fastoci.jobs.image import Image as Image
@@ -103,6 +102,7 @@ if TYPE_CHECKING:
     from fastoci.store.usage import RefUsage as RefUsage
     from fastoci.store.usage import Usage as Usage
     from fastoci.transfer.retrying_source import RetryingSource as RetryingSource
+    from fastoci.versions import info as info
 
     __version__: str
 
@@ -138,7 +138,7 @@ _EXPORTS = {
     "apply": "shortcuts",
     "errors": "",
     "events": "",
-    "info": "info",
+    "info": "versions",
     "logged_in": "registry.login",
     "login": "registry.login",
     "logout": "registry.login",

@@ -1,7 +1,7 @@
 """The program as a process, against a real registry on loopback.
 
 Covers: __main__.py, cli/main.py, cli/options.py, cli/run.py, cli/commands/apply.py, cli/commands/info.py,
-cli/commands/inspect.py, cli/commands/ls.py, cli/commands/pull.py, info.py.
+cli/commands/inspect.py, cli/commands/ls.py, cli/commands/pull.py, versions.py.
 """
 
 from __future__ import annotations
