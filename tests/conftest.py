@@ -13,9 +13,8 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from xdist.remote import Producer  # type: ignore[import-untyped]
 from support import wait_watchdog
 from support.loop_watchdog import LIMIT_S, Watchdog
 from support.scheduling import Scheduling
-from support.scratch import SOURCE, scratch
+from support.scratch import scratch
+from support.warm_program import Ended, WarmProgram, started_warm_program
 
 ROOT = Path(__file__).resolve().parents[1]
 # a test is no stopwatch, on a busy machine or under the sanitizers least of all
@@ -196,21 +196,27 @@ def copy_image(peer: Callable[[str], str]) -> CopyImage:
 
 
 class Cli(Protocol):
-    """``cli("pull", REF)`` runs the program; a test looks at ``returncode``, ``stdout`` and ``stderr``."""
+    """``cli("pull", REF)`` runs the program; a test looks at ``returncode``, ``stdout`` and ``stderr``.
 
-    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]: ...
+    The rest is as for ``WarmProgram.run``.
+    """
+
+    def __call__(
+        self, *arguments: str | Path, given: str = "", environ: Mapping[str, str] | None = None, hasty: bool = False
+    ) -> Ended: ...
+
+
+@pytest.fixture(scope="session")
+def warm_program() -> Iterator[WarmProgram]:
+    """What forks fastoci; it has all loaded."""
+    with started_warm_program() as program:
+        yield program
 
 
 @pytest.fixture
-def cli(clean_environment: None) -> Cli:
+def cli(clean_environment: None, warm_program: WarmProgram) -> Cli:
     """Run fastoci as a process of its own, in the environment of the test."""
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fastoci", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
-
-    return run
+    return warm_program.run
 
 
 @pytest.fixture(autouse=True)

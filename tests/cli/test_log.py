@@ -12,13 +12,13 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from conftest import Cli
 from fastoci.cli import environment, log
 from fastoci.cli.main import program
 from fastoci.cli.progress.bars import Bars
@@ -28,7 +28,6 @@ from fastoci.events import ImageStarted
 from fastoci.testing.auth import Bearer
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of
-from support.scratch import SOURCE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,11 +45,9 @@ def no_log() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(cli: Cli) -> Run:
     def called(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fastoci", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE), **environ}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
+        return cli(*arguments, environ={**os.environ, **environ})
 
     return called
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastoci
+from conftest import Cli
 from fastoci.testing.auth import Basic
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
@@ -34,13 +35,10 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def pull(name: str, tmp_path: Path) -> Pull:
+def pull(name: str, tmp_path: Path, cli: Cli) -> Pull:
     def run(*options: str, given: str = "", creds: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fastoci", "pull", name, "--store", str(tmp_path / "store"), *options]
-        environment = {**os.environ, "PYTHONPATH": SOURCE, **({} if creds is None else {"FASTOCI_CREDS": creds})}
-        return subprocess.run(
-            command, input=given, capture_output=True, text=True, env=environment, timeout=100, check=False
-        )
+        environ = {**os.environ, **({} if creds is None else {"FASTOCI_CREDS": creds})}
+        return cli("pull", name, "--store", tmp_path / "store", *options, given=given, environ=environ)
 
     return run
 

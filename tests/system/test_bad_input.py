@@ -13,17 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
+from conftest import Cli
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, from_seed
-
-
-class Cli(Protocol):
-    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]: ...
-
 
 LAYER = Layer.build(from_seed(7, files=3, size=700_000, compressibility=0.1))
 IMAGE = Image.build([LAYER, Layer.build([Entry("small", "file", b"x")])])
@@ -102,7 +97,8 @@ def demand_clean(directory: Path) -> None:
 
 
 def pull(cli: Cli, directory: Path, reference: str, *options: str) -> subprocess.CompletedProcess[str]:
-    done = cli("pull", reference, "--store", directory / "store", "--rootfs", directory / "root", *options)
+    place = ("--store", directory / "store", "--rootfs", directory / "root")
+    done = cli("pull", reference, *place, *options, hasty=True)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done

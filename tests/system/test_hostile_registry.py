@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Cli
 from support.images import FIRST, image_of
-from support.scratch import SOURCE
+from support.warm_program import Ended
+
+Pull = Callable[[Path, str], Ended]
 
 IMAGE = image_of(FIRST)
 DIGEST = str(IMAGE.layers[0].descriptor.digest)
@@ -181,10 +181,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_hostile_answer_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+def test_a_hostile_answer_is_an_error_that_names_it(pull: Pull, tmp_path: Path, name: str) -> None:
     given = CASES[name]
     with serve(given.answers) as server:
-        done, peak = pull(tmp_path, server.host)
+        done = pull(tmp_path, server.host)
     assert done.returncode == given.code, done.stderr
     message = done.stderr
     assert "Traceback" not in message
@@ -194,7 +194,7 @@ def test_a_hostile_answer_is_an_error_that_names_it(tmp_path: Path, name: str) -
     assert len(message) < 4000
     for secret in (PASSWORD, base64.b64encode(f"me:{PASSWORD}".encode()).decode(), SIGNATURE, "f00dfeed"):
         assert secret not in message
-    assert peak < 128 * MIB
+    assert done.peak < 128 * MIB
     assert not list((tmp_path / "store" / "blobs").glob(f"*/{DIGEST.partition(':')[2]}"))
     left = {path.name for path in (tmp_path / "store" / "ingest").glob("*/*")}
     assert left <= {"corrupt", "lock"}, "nothing but who sent wrong bytes is remembered"
@@ -202,13 +202,15 @@ def test_a_hostile_answer_is_an_error_that_names_it(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize(("kind", "make"), [("blobs", redirect), ("manifests", redirect), ("manifests", challenge)])
-def test_another_host_learns_no_credentials(tmp_path: Path, kind: str, make: Callable[[str], Answer]) -> None:
+def test_another_host_learns_no_credentials(
+    pull: Pull, tmp_path: Path, kind: str, make: Callable[[str], Answer]
+) -> None:
     """It answers 403, and its address is signed."""
     with (
         serve({"other": send(403)}) as other,
         serve({kind: make(f"http://{other.host}/other/x?{SIGNATURE}")}) as server,
     ):
-        done, _ = pull(tmp_path, server.host)
+        done = pull(tmp_path, server.host)
     assert done.returncode in (4, 5), done.stderr
     assert other.asked or make is challenge
     assert not other.told
@@ -217,24 +219,14 @@ def test_another_host_learns_no_credentials(tmp_path: Path, kind: str, make: Cal
         assert secret not in done.stderr
 
 
-def pull(directory: Path, host: str) -> tuple[subprocess.CompletedProcess[str], int]:
-    """How ``fastoci pull`` ends, and the most memory that it had."""
-    auth = directory / "auth.json"
-    auth.write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(f"me:{PASSWORD}".encode()).decode()}}}))
-    command = [sys.executable, "-m", "fastoci", "pull", f"{host}/app", "--store", str(directory / "store")]
-    command += ["--authfile", str(auth), "--progress", "none"]
-    peak = directory / "peak"
-    launcher = (
-        "import os, sys; child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ); "
-        "_, status, usage = os.wait4(child, 0); open(sys.argv[1], 'w').write(str(usage.ru_maxrss)); "
-        "sys.exit(os.waitstatus_to_exitcode(status))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", launcher, str(peak), *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        timeout=100,
-        check=False,
-    )
-    return done, int(peak.read_text()) << 10
+@pytest.fixture
+def pull(cli: Cli) -> Pull:
+    """How ``fastoci pull`` ends."""
+
+    def called(directory: Path, host: str) -> Ended:
+        auth = directory / "auth.json"
+        auth.write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(f"me:{PASSWORD}".encode()).decode()}}}))
+        options = ("--store", directory / "store", "--authfile", auth, "--progress", "none")
+        return cli("pull", f"{host}/app", *options)
+
+    return called

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-import fastoci
+from conftest import Cli
 from fastoci.cli import registry_options
 from fastoci.cli.commands.pull import pull
 from fastoci.cli.commands.repair import repair
@@ -25,7 +24,6 @@ from fastoci.testing.registry import Registry, serve
 from support.helper_programs import plugin
 from support.images import FIRST, SECOND, image_of
 
-SOURCE = str(Path(fastoci.__file__).parents[1])
 IMAGE = image_of(FIRST, SECOND)
 LAYER = IMAGE.layers[1].descriptor
 USER, PASSWORD = "puller", "correct horse battery"
@@ -152,19 +150,27 @@ SETTINGS: tuple[Settle, ...] = (
 )
 
 
-def run(setting: Setting, command: str, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", "fastoci", command, setting.name, "--store", str(store), *options]
-    asked = bool(options)
-    environment = {**os.environ, "PYTHONPATH": SOURCE, **(dict(setting.environ) if asked else {})}
-    return subprocess.run(
-        [*arguments, *setting.always, "--progress", "none"],
-        input=setting.given if asked else "",
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=100,
-        check=False,
-    )
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(cli: Cli) -> Run:
+    def called(setting: Setting, command: str, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        asked = bool(options)
+        given = setting.given if asked else ""
+        environ = {**os.environ, **(dict(setting.environ) if asked else {})}
+        words: tuple[str | Path, ...] = (
+            setting.name,
+            "--store",
+            store,
+            *options,
+            *setting.always,
+            "--progress",
+            "none",
+        )
+        return cli(command, *words, given=given, environ=environ)
+
+    return called
 
 
 def damage(store: Path) -> None:
@@ -174,7 +180,7 @@ def damage(store: Path) -> None:
 
 
 @pytest.mark.parametrize("settle", SETTINGS)
-def test_repair_mends_by_every_option_what_pull_brought_by_it(tmp_path: Path, settle: Settle) -> None:
+def test_repair_mends_by_every_option_what_pull_brought_by_it(run: Run, tmp_path: Path, settle: Settle) -> None:
     store = tmp_path / "store"
     with ExitStack() as stack:
         setting = settle(tmp_path, stack)

@@ -18,6 +18,7 @@ from typing import Protocol
 import pytest
 
 import fastoci
+from conftest import Cli
 from support.helper_programs import helper
 
 SOURCE = str(Path(fastoci.__file__).parents[1])
@@ -29,14 +30,6 @@ class Running(Protocol):
 
 class Copy(Protocol):
     def __call__(self, source: str, destination: str, *options: str) -> None: ...
-
-
-def run(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fastoci", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": SOURCE}
-    return subprocess.run(
-        command, input=given, capture_output=True, text=True, env=environment, timeout=100, check=False
-    )
 
 
 @pytest.fixture
@@ -53,6 +46,7 @@ def image(private_registry: Running, registry_credentials: tuple[str, str], copy
 
 
 def test_skopeo_reads_what_login_wrote(
+    cli: Cli,
     image: str,
     private_registry: Running,
     registry_credentials: tuple[str, str],
@@ -60,21 +54,22 @@ def test_skopeo_reads_what_login_wrote(
     authfile: Path,
 ) -> None:
     user, password = registry_credentials
-    done = run(
+    done = cli(
         "login", private_registry.address, "-u", user, "--password-stdin", "--authfile", authfile, given=f"{password}\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "Login succeeded\n", "")
     command = [peer("skopeo"), "list-tags", "--tls-verify=false", f"--authfile={authfile}", f"docker://{image}"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert json.loads(listed.stdout)["Tags"] == ["1"], listed.stderr
-    shown = run("login", "--get-login", private_registry.address, "--authfile", authfile)
+    shown = cli("login", "--get-login", private_registry.address, "--authfile", authfile)
     assert shown.stdout == f"{user}\n"
-    left = run("logout", private_registry.address, "--authfile", authfile)
+    left = cli("logout", private_registry.address, "--authfile", authfile)
     assert (left.returncode, left.stdout) == (0, f"Removed login credentials for {private_registry.address}\n")
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
 def test_a_pull_uses_what_skopeo_login_wrote(
+    cli: Cli,
     image: str,
     private_registry: Running,
     registry_credentials: tuple[str, str],
@@ -85,16 +80,17 @@ def test_a_pull_uses_what_skopeo_login_wrote(
     user, password = registry_credentials
     skopeo = [peer("skopeo"), "login", "--tls-verify=false", f"--authfile={authfile}", "-u", user, "--password-stdin"]
     subprocess.run([*skopeo, private_registry.address], input=password, text=True, capture_output=True, check=True)
-    pulled = run("pull", f"{image}:1", "--store", tmp_path / "store", "--authfile", authfile)
+    pulled = cli("pull", f"{image}:1", "--store", tmp_path / "store", "--authfile", authfile)
     assert pulled.returncode == 0, pulled.stderr
-    refused = run("pull", f"{image}:1", "--store", tmp_path / "other")
+    refused = cli("pull", f"{image}:1", "--store", tmp_path / "other")
     assert refused.returncode == 4
     assert "fastoci login" in refused.stderr
-    assert run("logout", "--all", "--authfile", authfile).returncode == 0
+    assert cli("logout", "--all", "--authfile", authfile).returncode == 0
     assert json.loads(authfile.read_text()) == {"auths": {}}
 
 
 def test_login_without_an_authfile_is_found_by_the_next_pull(
+    cli: Cli,
     image: str,
     private_registry: Running,
     registry_credentials: tuple[str, str],
@@ -103,13 +99,13 @@ def test_login_without_an_authfile_is_found_by_the_next_pull(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     user, password = registry_credentials
-    assert run("login", private_registry.address, "-u", user, "--password-stdin", given=password).returncode == 0
+    assert cli("login", private_registry.address, "-u", user, "--password-stdin", given=password).returncode == 0
     assert (tmp_path / "containers" / "auth.json").stat().st_mode & 0o777 == 0o600
-    assert run("pull", f"{image}:1", "--store", tmp_path / "store").returncode == 0
+    assert cli("pull", f"{image}:1", "--store", tmp_path / "store").returncode == 0
 
 
-def test_wrong_credentials_end_with_4_and_are_not_kept(private_registry: Running, authfile: Path) -> None:
-    done = run(
+def test_wrong_credentials_end_with_4_and_are_not_kept(cli: Cli, private_registry: Running, authfile: Path) -> None:
+    done = cli(
         "login", private_registry.address, "-u", "me", "--password-stdin", "--authfile", authfile, given="hunter2"
     )
     assert (done.returncode, done.stdout) == (4, "")
@@ -118,8 +114,8 @@ def test_wrong_credentials_end_with_4_and_are_not_kept(private_registry: Running
     assert not authfile.exists()
 
 
-def test_a_registry_that_does_not_ask_is_told_in_a_warning(docker_registry: Running, authfile: Path) -> None:
-    done = run(
+def test_a_registry_that_does_not_ask_is_told_in_a_warning(cli: Cli, docker_registry: Running, authfile: Path) -> None:
+    done = cli(
         "login", docker_registry.address, "-u", "me", "--password-stdin", "--authfile", authfile, given="hunter2"
     )
     assert (done.returncode, done.stdout) == (0, "Login succeeded\n")
@@ -167,21 +163,23 @@ def test_a_terminal_is_asked_and_does_not_show_the_password(
         (["pull", "r.test/x", "--image-credential-provider-config", "f"], "", "go together"),
     ],
 )
-def test_wrong_usage_ends_with_2(arguments: list[str], given: str, wrong: str) -> None:
-    done = run(*arguments, given=given)
+def test_wrong_usage_ends_with_2(cli: Cli, arguments: list[str], given: str, wrong: str) -> None:
+    done = cli(*arguments, given=given)
     assert (done.returncode, done.stdout) == (2, "")
     assert wrong in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["login", "--get-login", "r.test"], ["logout", "r.test"]])
-def test_who_is_not_logged_in_is_told_so(arguments: list[str], authfile: Path) -> None:
+def test_who_is_not_logged_in_is_told_so(cli: Cli, arguments: list[str], authfile: Path) -> None:
     authfile.write_text("")
-    done = run(*arguments, "--authfile", authfile)
+    done = cli(*arguments, "--authfile", authfile)
     assert (done.returncode, done.stdout) == (4, "")
     assert "r.test: not logged in" in done.stderr
 
 
-def test_a_pull_asks_the_kubelet_s_plugins(image: str, registry_credentials: tuple[str, str], tmp_path: Path) -> None:
+def test_a_pull_asks_the_kubelet_s_plugins(
+    cli: Cli, image: str, registry_credentials: tuple[str, str], tmp_path: Path
+) -> None:
     user, password = registry_credentials
     address = image.partition("/")[0]
     protocol = "credentialprovider.kubelet.k8s.io/v1"
@@ -206,22 +204,22 @@ def test_a_pull_asks_the_kubelet_s_plugins(image: str, registry_credentials: tup
         "--image-credential-provider-bin-dir",
         plugin.parent,
     ]
-    done = run("pull", f"{image}:1", "--store", tmp_path / "store", *options)
+    done = cli("pull", f"{image}:1", "--store", tmp_path / "store", *options)
     assert done.returncode == 0, done.stderr
     plugin.unlink()
-    failed = run("pull", f"{image}:1", "--store", tmp_path / "other", *options)
+    failed = cli("pull", f"{image}:1", "--store", tmp_path / "other", *options)
     assert failed.returncode == 4
     assert "node-plugin: cannot be run" in failed.stderr
 
 
 def test_a_pull_asks_the_helpers_that_registries_conf_names(
-    image: str, registry_credentials: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, image: str, registry_credentials: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = image.partition("/")[0]
     helper(tmp_path, "machine", {address: registry_credentials})
     (tmp_path / "registries.conf").write_text('credential-helpers = ["containers-auth.json", "machine"]\n')
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    done = run("pull", f"{image}:1", "--store", tmp_path / "store")
+    done = cli("pull", f"{image}:1", "--store", tmp_path / "store")
     assert done.returncode == 0, done.stderr
-    assert run("login", "--get-login", address).stdout == f"{registry_credentials[0]}\n"
+    assert cli("login", "--get-login", address).stdout == f"{registry_credentials[0]}\n"

@@ -1,0 +1,218 @@
+"""fastoci as a process of its own, forked from one that has loaded it: what is loaded costs more than most commands do.
+
+The process has its own argv, environment, working directory and streams, and ends as the interpreter ends. For tests
+of start-up itself, of imports, signals and closed streams, ``python -m fastoci`` is the program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import pkgutil
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
+
+import fastoci
+from fastoci.registry.fetch import retry
+from support.scratch import SOURCE, TESTS, scratch
+
+_NUMBER_BYTES: Final = 8
+_TIMEOUT_S: Final = 100.0
+_ORPHANED_S: Final = 2.0  # between two looks whether those who ask are still there
+
+
+class Ended(subprocess.CompletedProcess[str]):
+    """How a command ended. ``peak``: the most memory that it had, in bytes."""
+
+    def __init__(self, args: Sequence[str], returncode: int, stdout: str, stderr: str, *, peak: int) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.peak = peak
+
+
+class WarmProgram:
+    """The process that has fastoci loaded, for those who ask it.
+
+    Args:
+        address: the path of its socket.
+    """
+
+    def __init__(self, address: Path) -> None:
+        self._address = str(address)
+
+    def run(
+        self,
+        *arguments: str | Path,
+        given: str = "",
+        environ: Mapping[str, str] | None = None,
+        hasty: bool = False,
+    ) -> Ended:
+        """A command to its end, as ``subprocess.run`` does it.
+
+        Args:
+            given: on its stdin.
+            environ: its environment, that of the test when left out.
+            hasty: where a try failed, the wait before the next is a hundredth of the longest that there might be.
+        """
+        words = [str(each) for each in arguments]
+        request = {
+            "arguments": words,
+            "environ": dict(os.environ if environ is None else environ),
+            "at": os.getcwd(),
+            "hasty": hasty,
+        }
+        with _memory() as stdin, _memory() as stdout, _memory() as stderr:
+            os.pwrite(stdin, given.encode(), 0)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(self._address)
+                socket.send_fds(connection, [b"."], [stdin, stdout, stderr])
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                code, peak = _end(connection)
+            return Ended(["fastoci", *words], code, _text(stdout), _text(stderr), peak=peak)
+
+
+def _end(connection: socket.socket) -> tuple[int, int]:
+    """The exit code of a command that has been asked for, once it ends, and the most memory that it had."""
+    pid = _number(connection)
+    connection.settimeout(_TIMEOUT_S)
+    try:
+        return os.waitstatus_to_exitcode(_number(connection)), _number(connection)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+
+
+def _number(connection: socket.socket) -> int:
+    data = b""
+    while len(data) < _NUMBER_BYTES:
+        more = connection.recv(_NUMBER_BYTES - len(data))
+        assert more, "the process that forks has ended"
+        data += more
+    return int.from_bytes(data, "little")
+
+
+@contextmanager
+def started_warm_program() -> Iterator[WarmProgram]:
+    """The process, from its start to its end."""
+    with scratch("warm") as directory:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"{directory}/socket")
+            listening.listen(64)
+            process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(listening.fileno())],
+                env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listening.fileno()],
+            )
+        try:
+            yield WarmProgram(directory / "socket")
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@contextmanager
+def _memory() -> Iterator[int]:
+    fd = os.memfd_create("stream")
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _text(fd: int) -> str:
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    return io.StringIO(data.decode(), newline=None).read()
+
+
+class _Forking:
+    """Answers each connection with the process that does what it asks for, and with how that ended."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listening, selectors.EVENT_READ)
+        self._running: dict[int, tuple[int, socket.socket]] = {}  # by the process's descriptor
+
+    def serve(self) -> None:
+        """Return in each process that is to be the program; end when nobody is there any more who could ask."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            for key, _ in self._selector.select(_ORPHANED_S):
+                if key.fileobj is not self._listening:
+                    self._ended(key.fd)
+                elif self._begin():
+                    return
+        sys.exit()
+
+    def _begin(self) -> bool:
+        """Fork; whether this is the new process."""
+        connection, _ = self._listening.accept()
+        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile("rb") as asked:
+            request = json.loads(asked.readline())
+        if (pid := os.fork()) == 0:
+            connection.close()
+            self._become(request, streams)
+            return True
+        for each in streams:
+            os.close(each)
+        connection.sendall(pid.to_bytes(_NUMBER_BYTES, "little"))
+        ended = os.pidfd_open(pid)
+        self._running[ended] = (pid, connection)
+        self._selector.register(ended, selectors.EVENT_READ)
+        return False
+
+    def _become(self, request: dict[str, object], streams: Sequence[int]) -> None:
+        """Keep nothing but what is loaded, and have what was asked for."""
+        self._selector.close()
+        self._listening.close()
+        for ended, (_, connection) in self._running.items():
+            os.close(ended)
+            connection.close()
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+            os.close(fd)
+        environ, arguments, at = request["environ"], request["arguments"], request["at"]
+        assert isinstance(environ, dict) and isinstance(arguments, list) and isinstance(at, str)
+        os.environ.clear()
+        os.environ.update(environ)
+        os.chdir(at)
+        sys.argv[1:] = arguments
+        if request["hasty"]:
+            vars(retry)["random"] = SimpleNamespace(random=lambda: 0.01)
+
+    def _ended(self, ended: int) -> None:
+        pid, connection = self._running.pop(ended)
+        self._selector.unregister(ended)
+        os.close(ended)
+        _, status, usage = os.wait4(pid, 0)
+        with connection:
+            for number in (status, usage.ru_maxrss << 10):
+                connection.sendall(number.to_bytes(_NUMBER_BYTES, "little"))
+
+
+def _load() -> None:
+    """All modules of the program, and what these import."""
+    for module in pkgutil.walk_packages(fastoci.__path__, "fastoci."):
+        if not module.name.startswith(("fastoci.testing", "fastoci.__main__")):
+            importlib.import_module(module.name)
+
+
+if __name__ == "__main__":
+    _load()
+    assert len(os.listdir("/proc/self/task")) == 1, "a thread is not there after a fork"
+    _Forking(socket.socket(fileno=int(sys.argv[1]))).serve()
+    from fastoci.__main__ import main
+
+    main()
