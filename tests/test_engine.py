@@ -1,6 +1,6 @@
 """The library as others use it: images pulled from a real registry on loopback, into a shared store.
 
-Covers: jobs/image.py, jobs/plan.py, jobs/pull.py.
+Covers: jobs/image.py, jobs/plan.py, jobs/pull.py, store/index_updates.py.
 """
 
 from __future__ import annotations
@@ -334,6 +334,7 @@ async def test_layer_files_are_applied_in_order(tmp_path: Path) -> None:
 
 _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "pull": lambda engine: engine.pull("h/app"),
+    "pull_platforms": lambda engine: engine.pull_platforms("h/app", ["all"]),
     "fetch": lambda engine: engine.fetch([], cast("BlobSource", None)),
     "images": lambda engine: engine.images(),
     "image": lambda engine: engine.image("h/app"),

@@ -13,7 +13,7 @@
 To work with a store::
 
     Engine             one store, and the registries that fill it
-        pull                 bring an image in
+        pull pull_platforms  bring an image in, for one platform or more
         hold fetch record    bring blobs in, and name an image of them
         resolve tags         ask a registry
         images image usage   show what is there

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,16 +17,15 @@ import msgspec
 from fastoci import _core, path_walk
 from fastoci.aio import all_or_first
 from fastoci.arguments import at_least, expect, expect_callable, one_of, several
-from fastoci.errors import StoreError
 from fastoci.events import Observer, Warned, Watch
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.platform import Platform
+from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
-from fastoci.jobs.image import Image, load_image
+from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, Repository
@@ -38,6 +37,7 @@ from fastoci.jobs.verify import Verification, Verifying
 from fastoci.limits import Limits
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
+from fastoci.store.index_updates import IndexUpdates
 from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
 from fastoci.store.store import Store
@@ -66,6 +66,7 @@ class _Parts(msgspec.Struct, frozen=True):
     worker: WorkerPool
     context: PullContext
     verifying: Verifying
+    updates: IndexUpdates
     registries: AsyncExitStack
 
 
@@ -108,8 +109,6 @@ class Engine:
         self._parts: _Parts | None = None
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
-        self._pulls = 0
-        self._index_is_old = False
 
     async def __aenter__(self) -> Engine:
         if self._parts is not None:
@@ -130,7 +129,8 @@ class Engine:
         stored = Stored(store, scheduler, worker, buffers, observer)
         context = PullContext(store, scheduler, stored, unpacker, limits, observer)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
-        self._parts = _Parts(asyncio.get_running_loop(), store, worker, context, verifying, AsyncExitStack())
+        loop, updates = asyncio.get_running_loop(), IndexUpdates(store)
+        self._parts = _Parts(loop, store, worker, context, verifying, updates, AsyncExitStack())
         _LOG.debug("store %s, additional %s, %s", self.store_path, self._additional, limits)
         return self
 
@@ -179,36 +179,39 @@ class Engine:
             RootfsOccupiedError: something else is at ``rootfs``.
             FastociError: what was finished stays, and the next pull goes on from there.
         """
+        wanted = None if platform is None else (Platform.parse(platform),)
+        target = None if rootfs is None else path_walk.absolute(rootfs)
+        return (await self._pull(StoredPull(self._open.context, reference, wanted, target, same_owner), policy))[0]
+
+    async def pull_platforms(
+        self, reference: str, platforms: Sequence[str], *, policy: Policy = "always"
+    ) -> tuple[Image, ...]:
+        """Bring an image into the store for several platforms at once; an image for each, each manifest once.
+
+        Args:
+            platforms: each as ``pull`` takes it; "all" are those of the index that are images.
+            policy: as of ``pull``; "missing" asks for "all", "never" gives of "all" what the store has.
+        Raises:
+            FastociError: as ``pull``; the name is recorded when all are here.
+        """
+        parsed = tuple(Platform.parse(each) for each in several(platforms, str) if each != ALL)
+        wanted = () if ALL in platforms else parsed or None
+        return await self._pull(StoredPull(self._open.context, reference, wanted), policy)
+
+    async def _pull(self, job: StoredPull, policy: Policy) -> tuple[Image, ...]:
         parts = self._open
         one_of(get_args(Policy), policy, "policy")
-        target = None if rootfs is None else path_walk.absolute(rootfs)
-        wanted = None if platform is None else Platform.parse(platform)
         if policy != "always":
-            found = partial(find_one, parts.store, reference)
-            job = StoredPull(parts.context, reference, platform=wanted, rootfs=target, same_owner=same_owner)
-            if (image := await job.run(found, strict=policy == "never")) is not None:
-                return image
-        parsed = Reference.parse(reference)
-        repository = await self._repository(parsed, image=reference)
-        self._pulls += 1
-        try:
-            resolved, config = await parts.context.pull(
-                parsed, repository, image=reference, platform=wanted, rootfs=target, same_owner=same_owner
+            found = partial(find_one, parts.store, job.reference)
+            if (images := await job.run(found, strict=policy == "never")) is not None:
+                return tuple(images)
+        reference = Reference.parse(job.reference)
+        source = await self._repository(reference, image=job.reference)
+        async with parts.updates.after():
+            pulled = await parts.context.pull(
+                reference, source, image=job.reference, wanted=job.wanted, rootfs=job.rootfs, same_owner=job.same_owner
             )
-            self._index_is_old = True
-        except BaseException:
-            with suppress(StoreError):  # the pull's own error is the one to know of; ``index.json`` stays old
-                await self._leave_pull(parts.store)
-            raise
-        await self._leave_pull(parts.store)
-        return Image(parts.context, resolved, config, repository)
-
-    async def _leave_pull(self, store: Store) -> None:
-        """The last of the pulls under way brings ``index.json`` up to date, for all of them."""
-        self._pulls -= 1
-        if not self._pulls and self._index_is_old:
-            await store.update_index()
-            self._index_is_old = False
+        return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
         """Bring blobs into the store, for pullers that have their own manifests.
@@ -225,9 +228,7 @@ class Engine:
 
     @asynccontextmanager
     async def hold(self, digests: Collection[Digest]) -> AsyncIterator[None]:
-        """Keep blobs from gc inside the ``async with`` block, those that are there and those to come.
-
-        Around ``fetch`` and ``record``, or while a path is in use.
+        """Keep blobs from gc while they are fetched and recorded, or a path is in use: those here and those to come.
 
         Raises:
             StoreError: the disk refused.
@@ -274,7 +275,6 @@ class Engine:
         Raises:
             NotFoundError, RegistryError, TransportError, FormatError: the list cannot be had.
         """
-        self._open  # noqa: B018 (raises)
         return await (await self._open_registry()).repository(Reference.parse(repository)).tags()
 
     async def open(self, digest: Digest) -> int:
@@ -331,7 +331,8 @@ class Engine:
             PlatformError: it was not pulled for ``platform``.
         """
         parts, wanted = self._open, None if platform is None else Platform.parse(platform)
-        return await load_image(parts.context, await find_one(parts.store, reference), wanted, asked=reference)
+        ref = await find_one(parts.store, reference)
+        return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
 
     async def usage(self) -> Usage:
         """How much disk is used, and for whom.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from fastoci import _core, path_walk
-from fastoci.engine import Engine
+from fastoci.engine import Engine, Policy
 from fastoci.events import Observer
-from fastoci.image.platform import Platform
+from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
 from fastoci.limits import Limits
 from fastoci.transfer.buffers import Buffers
@@ -62,26 +62,38 @@ def pull(
     reference: str,
     *,
     store: StrPath | None = None,
-    platform: str | None = None,
+    platform: str | Sequence[str] | None = None,
     rootfs: StrPath | None = None,
     same_owner: bool | None = None,
+    policy: Policy = "always",
     **options: Unpack[EngineOptions],
 ) -> Path:
     """Pull one image, for programs that are not async; the store's directory.
 
     Args:
-        platform, rootfs, same_owner: as ``Engine.pull`` takes them.
+        platform: as ``Engine.pull`` takes it, or several as ``Engine.pull_platforms`` does.
+        rootfs, same_owner, policy: as ``Engine.pull`` takes them; ``rootfs`` of one platform only.
         options: as ``Engine`` takes them.
     Raises:
         FastociError: as ``Engine.pull``; where the reference or platform does not parse, before a store is made.
+        ValueError: ``rootfs`` with several platforms.
     """
-    Reference.parse(reference)
-    if platform is not None:
-        Platform.parse(platform)
+    several = () if platform is None or isinstance(platform, str) else tuple(platform)
+    if several and rootfs is not None:
+        raise ValueError("rootfs takes one platform: a tree is of one")
+    if policy != "never":
+        Reference.parse(reference)
+    for each in several or (platform,):
+        if isinstance(each, str) and not (several and each == ALL):
+            Platform.parse(each)
 
     async def run() -> Path:
         async with Engine(store, **options) as engine:
-            await engine.pull(reference, platform=platform, rootfs=rootfs, same_owner=same_owner)
+            if several:
+                await engine.pull_platforms(reference, several, policy=policy)
+            else:
+                assert platform is None or isinstance(platform, str)
+                await engine.pull(reference, platform=platform, rootfs=rootfs, same_owner=same_owner, policy=policy)
             return engine.store_path
 
     return asyncio.run(run())

@@ -110,3 +110,23 @@ def test_the_index_of_every_layout_is_read(shared: Path) -> None:
     assert len(files) > 10
     for file in files:
         index.parse(file.read_bytes(), mediatype.OCI_INDEX)
+
+
+def test_an_entry_with_a_key_twice_and_those_of_two_sizes_are_left_out() -> None:
+    row = json.dumps(ROW)
+    twice = row.replace('"size"', '"digest": "sha256:' + "1" * 64 + '", "size"')
+    folded = row.replace('"size": 7143', '"size": 7143, "Size": 1').replace("e" * 64, "3" * 64)
+    lies = [json.dumps({**ROW, "digest": "sha256:" + "2" * 64, "size": size}) for size in (1, 2)]
+    data = b'{"schemaVersion": 2, "manifests": [' + ", ".join([twice, folded, row, *lies]).encode() + b"]}"
+    found = index.parse(data, mediatype.OCI_INDEX, choosing=True)
+    assert [row.size for row in found.manifests] == [7143]
+    for text, words in zip(found.unread, ("duplicate key 'digest'", "letter case", "1 and 2 bytes"), strict=True):
+        assert words in text
+
+
+def test_annotations_of_any_kind_refuse_no_entry() -> None:
+    odd: list[object] = [{"a": 1, "b": None, "c": "c"}, [], "text", None]
+    data = body(manifests=[{**ROW, "annotations": each} for each in odd], annotations={"x": {}, "y": "y"})
+    found = index.parse(data, mediatype.OCI_INDEX)
+    assert [row.annotations for row in found.manifests] == [{"b": "", "c": "c"}, {}, {}, {}]
+    assert found.annotations == {"y": "y"}

@@ -42,6 +42,17 @@ def test_other_types_link_to_nothing_and_are_not_read() -> None:
 
 
 @pytest.mark.parametrize(
+    "entry", [{}, None, {"mediaType": 1, "digest": "sha256:", "size": 1}, {"digest": "", "size": 1}]
+)
+def test_a_broken_entry_of_an_index_leads_nowhere_unless_all_of_it_counts(entry: object) -> None:
+    sound = {"mediaType": mediatype.OCI_MANIFEST, "digest": f"sha256:{'a' * 64}", "size": 3}
+    data = json.dumps({"manifests": [sound, entry]}).encode()
+    assert links(data, mediatype.OCI_INDEX) == (Link(mediatype.OCI_MANIFEST, f"sha256:{'a' * 64}", 3),)
+    with pytest.raises(FormatError):
+        links(data, mediatype.OCI_INDEX, whole=True)
+
+
+@pytest.mark.parametrize(
     "document",
     [b"", b"{", b"[]", b"null", json.dumps({"config": {}, "layers": [], "manifests": {}}).encode()],
 )

@@ -118,7 +118,7 @@ def test_the_type_of_the_config_tells_an_image_from_an_artifact(config_type: str
         ({"schemaVersion": "2"}, "schemaVersion"),
         ({"schemaVersion": 2.0}, "schemaVersion"),
         ({"schemaVersion": True}, "schemaVersion"),
-        ({"annotations": {"a": 1}}, "annotations"),
+        ({"layers": [{**LAYER, "annotations": {}, "size": "1"}]}, "size"),
         ({"mediaType": mediatype.OCI_INDEX}, "it came as .* and says it is"),
         ({"mediaType": mediatype.DOCKER_MANIFEST}, "it came as .* and says it is"),
         ({"mediaType": 1}, "mediaType"),

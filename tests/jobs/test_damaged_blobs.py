@@ -285,7 +285,7 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
     async with open_parts(tmp_path / "store") as parts:
         repository = parts.client.repository(reference)
         sink = OciLayout(layout, parts.job.stored.run_hashing)
-        await parts.job.pull(reference, repository, image="app", platform=None, rootfs=None)
+        await parts.job.pull(reference, repository, image="app", wanted=None, rootfs=None)
         for instant in range(12):
             export = asyncio.create_task(parts.job.stored.put(sink, [image], Mending("app", None)))
             await asyncio.sleep(0)

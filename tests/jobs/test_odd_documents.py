@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Shelf:
     """Images and indexes of one repository, each served by digest, and by the tag ``latest`` when it is the top."""
 
     def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+        self.registry = registry
         self.name = f"{registry.address}/odd"
 
     def image(self, name: str, *, platform: Platform = AMD64, **changes: Any) -> Descriptor:
@@ -46,16 +46,16 @@ class Shelf:
             built = replace(built, config=built.config if config is None else config)
             form["config"] = encode(Descriptor.of(built.config, config_type or mediatype.OCI_CONFIG))
         built = replace(built, manifest=json.dumps(form | changes).encode())
-        self._registry.add_image("odd", "latest", built)
+        self.registry.add_image("odd", "latest", built)
         return replace(built.descriptor, platform=None)
 
-    def index(self, *entries: Descriptor) -> Descriptor:
+    def index(self, *entries: Descriptor | Mapping[str, object]) -> Descriptor:
         """An index of these, which is ``latest`` from now on."""
-        form = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [encode(each) for each in entries]}
-        data = json.dumps(form).encode()
+        rows = [encode(each) if isinstance(each, Descriptor) else dict(each) for each in entries]
+        data = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": rows}).encode()
         made = Descriptor.of(data, mediatype.OCI_INDEX)
         for reference in (str(made.digest), "latest"):
-            self._registry.add_manifest("odd", reference, made.media_type, data, digest=str(made.digest))
+            self.registry.add_manifest("odd", reference, made.media_type, data, digest=str(made.digest))
         return made
 
 
@@ -190,7 +190,7 @@ ODD_CONFIGS: dict[str, tuple[bytes, str, type[FastociError], str]] = {
     "empty, of an image": (b"{}", mediatype.OCI_CONFIG, FormatError, "1 layers, the config 0 diff_ids"),
     "empty, of nothing": (b"{}", EMPTY, UnsupportedError, "empty.* is not a container image"),
     "no JSON": (b"values: 1", mediatype.OCI_CONFIG, FormatError, "config: "),
-    "one label twice": (b'{"config":{"Labels":{"a":"1","a":"2"}}}', mediatype.OCI_CONFIG, FormatError, "config: "),
+    "diff_ids twice": (b'{"rootfs":{"diff_ids":[],"diff_ids":[]}}', mediatype.OCI_CONFIG, FormatError, "duplicate key"),
     "other rootfs": (b'{"rootfs":{"type":"magic"}}', mediatype.OCI_CONFIG, FormatError, "rootfs.type"),
 }
 
@@ -227,3 +227,57 @@ async def test_an_empty_layer_is_a_layer_without_files(shelf: Shelf, tmp_path: P
 async def test_an_image_without_layers_is_an_empty_tree(shelf: Shelf, tmp_path: Path) -> None:
     shelf.serve(Image.build([]), layers=None)
     assert await files(shelf, tmp_path) == []
+
+
+TWICE = b'"a":"1","a":"2"'
+
+
+async def test_labels_of_any_kind_refuse_no_unpack(shelf: Shelf, tmp_path: Path) -> None:
+    built = Image.build([Layer.build([Entry("image", "file", b"")])])
+    odd = (
+        b',"created":5,"config":{"Labels":{' + TWICE + b'}},"history":[{' + TWICE + b'},{"created":[]}],' + TWICE + b"}"
+    )
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": json.loads(built.config)["rootfs"]})
+    layer = {**encode(built.layers[0].descriptor), "annotations": {"b": 1}}
+    shelf.serve(built, config=config[:-1].encode() + odd, annotations={"a": ["x"]}, layers=[layer])
+    image = await pull(shelf, tmp_path)
+    assert [path.name for path in (tmp_path / "rootfs").iterdir()] == ["image"]
+    assert image.config is not None and image.config.created == ""
+
+
+async def test_a_manifest_with_an_annotation_twice_is_unpacked(shelf: Shelf, tmp_path: Path) -> None:
+    built = Image.build([Layer.build([Entry("image", "file", b"")])])
+    manifest = built.manifest[:-1] + b',"annotations":{' + TWICE + b"}}"
+    shelf.registry.add_image("odd", "latest", replace(built, manifest=manifest))
+    assert (await pull(shelf, tmp_path)).manifest.annotations == {"a": "2"}
+
+
+BROKEN_ENTRIES: dict[str, dict[str, object]] = {
+    "digest of another algorithm": {"digest": f"blake3:{'0' * 64}"},
+    "no digest": {"digest": None},
+    "an odd media type": {"mediaType": "text\n"},
+    "a size that is a text": {"size": "1"},
+    "a platform that is a text": {"platform": "linux/amd64"},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ENTRIES)
+async def test_a_broken_entry_refuses_no_other_and_is_named_when_nothing_is_left(
+    shelf: Shelf, tmp_path: Path, name: str
+) -> None:
+    arm, amd = of(shelf.image("arm"), ARM64), of(shelf.image("amd"))
+    broken = {**encode(arm), **BROKEN_ENTRIES[name]}
+    pushed = shelf.index(broken, amd)
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        image = await engine.pull(shelf.name, platform="linux/amd64", rootfs=tmp_path / "rootfs")
+        assert (image.descriptor.digest, image.manifest_descriptor.digest) == (pushed.digest, amd.digest)
+        assert [str(each.platform) for each in await engine.pull_platforms(shelf.name, ["all"])] == ["linux/amd64"]
+        with pytest.raises(
+            PlatformError, match=r"no manifest for linux/s390x; it has linux/amd64; not followed: .*\[0\]"
+        ):
+            await engine.pull(shelf.name, platform="linux/s390x")
+        await engine.gc()  # an index with a broken entry in it stops nothing
+        assert (await engine.verify([shelf.name])).bad == ()
+        assert [each.name for each in await engine.images()] == [f"{shelf.name}:latest"]
+        await engine.export(tmp_path / "layout")
+        await engine.usage()

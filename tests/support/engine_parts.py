@@ -86,7 +86,7 @@ class EngineParts:
         """Pull ``NAME:latest`` from a registry."""
         reference = Reference.parse(f"{address}/{name}")
         source = self.client.repository(reference)
-        await self.job.pull(reference, source, image=name, platform=None, rootfs=rootfs)
+        await self.job.pull(reference, source, image=name, wanted=None, rootfs=rootfs)
 
     @asynccontextmanager
     async def writer(self, blobs: Sequence[Descriptor]) -> AsyncIterator[StoreWriter]:

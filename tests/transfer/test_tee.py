@@ -160,7 +160,7 @@ async def pull(
     """Pull ``image:latest``, with ``pause`` after each buffer of ``blob``."""
     reference = Reference.parse(f"{registry.address}/image")
     source = Slow(parts.client.repository(reference), blob, pause)
-    await parts.job.pull(reference, source, image="image", platform=None, rootfs=rootfs)
+    await parts.job.pull(reference, source, image="image", wanted=None, rootfs=rootfs)
 
 
 def index(parts: EngineParts, kind: type, blob: Descriptor | None = None) -> int:

@@ -51,7 +51,7 @@ async def test_an_upper_layer_is_unpacked_before_the_lowest_is_there(registry: R
 
         reference = Reference.parse(f"{registry.address}/image")
         source = Slow(parts.client.repository(reference), image.layers[0].descriptor, pause)
-        pull = parts.job.pull(reference, source, image="image", platform=None, rootfs=tmp_path / "root")
+        pull = parts.job.pull(reference, source, image="image", wanted=None, rootfs=tmp_path / "root")
         await asyncio.wait_for(pull, 30)
     assert same(tmp_path / "root", FIRST, BASE, [*UPPER[:-1], replace(UPPER[-1], path="etc/through")])
     assert (tmp_path / "root/etc/through").read_bytes() == b"through the link"

@@ -20,7 +20,7 @@ _WHAT: Final = "config"
 
 
 class ImageConfig(msgspec.Struct, frozen=True):
-    """The config of one image; ``created`` is RFC 3339 as written, or empty. ``raw`` are the bytes of its digest."""
+    """The config of one image; ``created`` is as written, perhaps RFC 3339. ``raw`` are the bytes of its digest."""
 
     os: str
     architecture: str
@@ -54,7 +54,7 @@ class _Form(msgspec.Struct, frozen=True):
     os: str | None = None  # old builders leave out what nothing here depends on
     architecture: str | None = None
     variant: str | None = None
-    created: str | None = None
+    created: object = None
 
 
 def parse(data: bytes) -> ImageConfig:
@@ -73,6 +73,6 @@ def parse(data: bytes) -> ImageConfig:
             document.digest(text, what=f"{_WHAT}: diff_ids[{index}]")
             for index, text in enumerate((form.rootfs and form.rootfs.diff_ids) or ())
         ),
-        created=form.created or "",
+        created=form.created if isinstance(form.created, str) else "",
         raw=data,
     )

@@ -25,7 +25,7 @@ Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # Media types end in request headers: printable ASCII. What the type means is not judged: some have no slash, some are
 # empty.
 MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x20-\x7e]{0,255}\Z")]
-AnnotationsForm = dict[str, str | None]  # Go reads null as an empty string
+AnnotationsForm = object  # labels of whatever type refuse nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
     digest: str
     size: Size
     urls: tuple[str, ...] | None = None
-    annotations: AnnotationsForm | None = None
+    annotations: AnnotationsForm = None
     data: bytes | None = None
     platform: PlatformForm | None = None
     artifact_type: str | None = None
@@ -103,9 +103,11 @@ class DescriptorForm(msgspec.Struct, frozen=True, rename="camel"):
         )
 
 
-def annotations_of(form: AnnotationsForm | None) -> dict[str, str]:
-    """The annotations of a document."""
-    return {key: value or "" for key, value in (form or {}).items()}
+def annotations_of(form: AnnotationsForm) -> dict[str, str]:
+    """The annotations of a document: what of them is text, or null, which Go reads as an empty string."""
+    if not isinstance(form, dict):
+        return {}
+    return {key: value or "" for key, value in form.items() if value is None or isinstance(value, str)}
 
 
 def values(forms: Iterable[DescriptorForm], what: str) -> tuple[Descriptor, ...]:

@@ -1,9 +1,10 @@
-"""Strict JSON: what two parsers could read in two ways is refused.
+"""Strict JSON: where two parsers could read two meanings, a document is refused.
 
 The decoder (msgspec, strict) checks the grammar and the types of what is used. It accepts what a document must not
-have: bad UTF-8 in fields it skips, deep nesting, the same key twice (it takes the last one), and ``"Digest"`` beside
-or instead of ``"digest"`` (Go takes either). A scanner over the same text refuses these, at every level; letter case
-only in objects whose keys have a meaning here. It runs after the decoder, so it relies on the grammar.
+have: bad UTF-8 in fields it skips, deep nesting, and of keys that have a meaning here the same one twice (it takes the
+last one) and ``"Digest"`` beside or instead of ``"digest"`` (Go takes either). A scanner over the same text refuses
+these. Other keys may come twice: labels, annotations, and all that nothing here reads; of annotations the last one
+holds, as in Go. The scanner runs after the decoder, so it relies on the grammar.
 
 Spec: RFC 8259; RFC 7493 (I-JSON) for unique names.
 """
@@ -31,17 +32,16 @@ _TOKEN: Final = re.compile(
 )
 
 
-def decode(data: bytes, type_: type[T], *, what: str, keys: Hashable = None) -> T:
+def decode(data: bytes, type_: type[T], *, what: str) -> T:
     """Decode one JSON document into a msgspec type.
 
     Args:
         what: names the document in messages.
-        keys: the type whose keys have a meaning, when ``type_`` leaves parts of the document for later.
     Raises:
         FormatError: not one JSON value, not of this type, or it can be read in two ways; says where.
     """
     value = peek(data, type_, what=what)
-    _scan(data.decode(), _Shape(item=_shape(keys or cast(Hashable, type_))), what)
+    _scan(data.decode(), _Shape(item=_shape(cast(Hashable, type_))), what)
     return value
 
 
@@ -103,10 +103,10 @@ def _shape(type_: Hashable) -> _Shape | None:
 
 
 def _scan(text: str, here: _Shape | None, what: str) -> None:
-    """Refuse duplicate and case-variant keys and deep nesting, in text whose grammar holds.
+    """Refuse duplicates and case variants of keys with a meaning, and deep nesting, in text whose grammar holds.
 
-    ``names`` are the keys seen in the object that is open, None in an array; ``here`` is its shape, ``child`` that of
-    the value of its last key.
+    ``names`` are those keys that were seen in the object that is open, None in an array; ``here`` is its shape,
+    ``child`` that of the value of its last key.
     """
     outer: list[tuple[set[str] | None, _Shape | None]] = []
     names: set[str] | None = None
@@ -116,15 +116,17 @@ def _scan(text: str, here: _Shape | None, what: str) -> None:
         if token[0] == '"':
             if match[2] is None or names is None:
                 continue
+            child = None
+            if here is None:
+                continue
             name = _name(match[1])
+            child, real = here.value(name), here.folded.get(name.casefold())
+            if real is not None and real != name:
+                raise _error(what, f"key {name[:100]!r} differs from {real!r} by letter case", text, match.start())
             if name in names:
                 raise _error(what, f"duplicate key {name[:100]!r}", text, match.start())
-            names.add(name)
-            child = None
-            if here is not None:
-                child, real = here.value(name), here.folded.get(name.casefold(), name)
-                if real != name:
-                    raise _error(what, f"key {name[:100]!r} differs from {real!r} by letter case", text, match.start())
+            if real is not None or here.fields is None:
+                names.add(name)
         elif token in "]}":
             names, here = outer.pop()
         else:

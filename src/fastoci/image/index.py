@@ -14,7 +14,8 @@ import msgspec
 
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import document, mediatype
-from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, check_sizes
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of
+from fastoci.image.digest import Digest
 from fastoci.image.manifest import check_kind
 from fastoci.image.platform import Platform
 
@@ -39,17 +40,11 @@ class _Form(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[msgspec.Raw, ...] | None  # umoci writes null for none
     schema_version: Literal[2] | None = None
     media_type: str | None = None
-    annotations: AnnotationsForm | None = None
+    annotations: AnnotationsForm = None
     # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.
     config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     fs_layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Keys(_Form, frozen=True):
-    """The same, with the keys of the entries."""
-
-    manifests: tuple[DescriptorForm, ...] | None  # type: ignore[assignment]
 
 
 def parse(data: bytes, media_type: str, *, choosing: bool = False) -> Index:
@@ -67,26 +62,31 @@ def parse(data: bytes, media_type: str, *, choosing: bool = False) -> Index:
     if media_type not in mediatype.INDEXES:
         raise UnsupportedError(f"{_WHAT}: {media_type[:200]!r} is not a type of index")
     check_kind(data, media_type, what=_WHAT, refused=frozenset({"config", "layers", "fsLayers"}))
-    form = document.decode(data, _Form, what=_WHAT, keys=_Keys)
+    form = document.decode(data, _Form, what=_WHAT)
     manifests, errors = _entries(form.manifests or ())
     if errors and not (choosing and manifests):
         raise errors[0]
-    check_sizes(manifests, _WHAT)
     unread = tuple(error.message for error in errors)
     return Index(media_type, manifests, annotations_of(form.annotations), raw=data, unread=unread)
 
 
 def _entries(texts: Sequence[msgspec.Raw]) -> tuple[tuple[Descriptor, ...], list[FormatError | UnsupportedError]]:
-    """The entries of an index, and what is wrong with the others."""
+    """The entries of an index, and what is wrong with the others. Of two sizes of one digest, one is a lie."""
     found: list[Descriptor] = []
     errors: list[FormatError | UnsupportedError] = []
+    sizes: dict[Digest, dict[int, None]] = {}
     for position, text in enumerate(texts):
         what = f"{_WHAT}: manifests[{position}]"
         try:
-            found.append(document.peek(bytes(text), DescriptorForm, what=what).value(what))
+            entry = document.decode(bytes(text), DescriptorForm, what=what).value(what)
         except (FormatError, UnsupportedError) as error:
             errors.append(error)
-    return tuple(found), errors
+        else:
+            found.append(entry)
+            sizes.setdefault(entry.digest, {})[entry.size] = None
+    lies = {digest: " and ".join(map(str, said)) for digest, said in sizes.items() if len(said) > 1}
+    errors += [FormatError(f"{_WHAT}: {digest} is said to have {said} bytes") for digest, said in lies.items()]
+    return tuple(entry for entry in found if entry.digest not in lies), errors
 
 
 def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:

@@ -47,9 +47,11 @@ def has_links(media_type: str) -> bool:
     return media_type in mediatype.MANIFESTS or media_type in mediatype.INDEXES
 
 
-def links(data: bytes, media_type: str) -> tuple[Link, ...]:
+def links(data: bytes, media_type: str, *, whole: bool = False) -> tuple[Link, ...]:
     """The config and layers of a manifest, the manifests of an index; nothing for any other type.
 
+    Args:
+        whole: each entry of an index has to point at something.
     Raises:
         FormatError: not JSON, or not of this form.
     """
@@ -57,6 +59,8 @@ def links(data: bytes, media_type: str) -> tuple[Link, ...]:
         try:
             return document.peek(data, _Index, what="index").manifests or ()
         except FormatError:
+            if whole:
+                raise
             return _readable(document.peek(data, _Entries, what="index").manifests or ())
     if media_type in mediatype.MANIFESTS:
         form = document.peek(data, _Manifest, what="manifest")

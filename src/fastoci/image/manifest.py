@@ -42,7 +42,7 @@ class _Form(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: Literal[2] | None = None
     layers: tuple[DescriptorForm, ...] | None = None  # Go writes null for none
     media_type: str | None = None
-    annotations: AnnotationsForm | None = None
+    annotations: AnnotationsForm = None
     subject: DescriptorForm | None = None
     artifact_type: str | None = None
     # Named so that other spellings of them are refused; ``check_kind`` refuses these themselves.

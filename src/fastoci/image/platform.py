@@ -17,6 +17,7 @@ import msgspec
 from fastoci.arguments import expect
 from fastoci.errors import ReferenceSyntaxError
 
+ALL: Final = "all"  # in place of platforms: those that an index has images for
 _WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _TEXT: Final = re.compile(rf"({_WORD})(?:\(([A-Za-z0-9_.-]*)((?:\+{_WORD})*)\))?/({_WORD})(?:/({_WORD}))?")
 _VARIANT: Final = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -109,40 +110,45 @@ class Image:
                 text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}"
                 raise BlobNotFoundError(text, path=str(missing[0].digest))
 
-    async def export(self, directory: str | os.PathLike[str]) -> None:
+    async def export(self, directory: str | os.PathLike[str], others: Sequence[Image] = ()) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
 
         Each is hashed before. What is damaged in the store is fetched again, of an image that was pulled.
 
+        Args:
+            others: other platforms of the same name, exported with it: the layout names the index.
         Raises:
             IntegrityError: a blob is damaged in the store, and no registry may be asked.
             StoreError: ``directory`` is not a layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
-        target = path_walk.absolute(directory)
+        target, images = path_walk.absolute(directory), (self, *others)
+        blobs = {blob.digest: blob for image in images for blob in image._parts}
         top = replace(self.manifest_descriptor, platform=self.platform)
-        async with self._context.store.keep(self._parts, name=str(self.reference)):
-            image = WholeImage(str(self.reference), top, self._parts)
+        if len({image.manifest_descriptor.digest for image in images}) > 1:
+            top = self.descriptor
+            blobs |= {top.digest: top}
+        parts = list(blobs.values())
+        async with self._context.store.keep(parts, name=str(self.reference)):
             sink = OciLayout(target, self._context.stored.run_hashing)
-            await self._context.stored.put(sink, [image], self._mending())
+            whole = WholeImage(str(self.reference), top, parts)
+            await self._context.stored.put(sink, [whole], self._mending(*others))
 
-    def _mending(self) -> Mending:
-        return Mending(self._asked, self._source, {self.manifest_descriptor.digest: self.manifest.raw})
+    def _mending(self, *others: Image) -> Mending:
+        chains = [link for image in (self, *others) for link in image._resolved.chain]
+        documents = {descriptor.digest: raw for descriptor, raw in chains if raw}
+        return Mending(self._asked, self._source, documents)
 
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
         return (self.manifest_descriptor, *self._resolved.blobs)
 
 
-async def load_image(context: PullContext, ref: StoredImage, platform: Platform | None, *, asked: str) -> Image:
-    """An image from the store alone.
+def choose(ref: StoredImage, platform: Platform | None) -> Descriptor:
+    """The manifest for a platform among those that the store has; without one this machine's, or the only one.
 
-    Args:
-        asked: what the user called it, in events and errors.
     Raises:
-        BlobNotFoundError: the store lost a part of it.
-        IntegrityError: the manifest or config is damaged.
-        PlatformError: it was not pulled for ``platform``.
+        PlatformError: the image was not pulled for ``platform``.
     """
     held = list(ref.images.values())
     chosen = select(held, platform or Platform.host())
@@ -151,6 +157,19 @@ async def load_image(context: PullContext, ref: StoredImage, platform: Platform 
     if chosen is None:
         names = tuple(ref.images)
         raise PlatformError(f"{ref.name} was pulled for {', '.join(names)} only", available=names)
+    return chosen
+
+
+async def load_image(context: PullContext, ref: StoredImage, chosen: Descriptor, *, asked: str) -> Image:
+    """An image from the store alone.
+
+    Args:
+        chosen: its manifest.
+        asked: what the user called it, in events and errors.
+    Raises:
+        BlobNotFoundError: the store lost a part of it.
+        IntegrityError: the manifest or config is damaged.
+    """
     data = await read_document(context.store, chosen, context.limits)
     manifest = manifest_document.parse(data, chosen.media_type)
     chain = ((chosen, data),) if chosen.digest == ref.descriptor.digest else ((ref.descriptor, b""), (chosen, data))

@@ -9,47 +9,59 @@ import msgspec
 
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError, PlatformError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted
-from fastoci.image.platform import Platform
 from fastoci.image.stored_image import StoredImage
-from fastoci.jobs.image import Image, load_image
+from fastoci.jobs.image import Image, choose, load_image
+from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import PullContext
 
 
 class StoredPull(msgspec.Struct, frozen=True):
-    """A pull from the store alone. ``platform`` is as the user asked; None for this machine's."""
+    """A pull from the store alone. Of all platforms it gives those that the store has."""
 
     context: PullContext
     reference: str
-    platform: Platform | None
-    rootfs: Path | None
-    same_owner: bool | None
+    wanted: Wanted
+    rootfs: Path | None = None
+    same_owner: bool | None = None
 
-    async def run(self, found: Callable[[], Awaitable[StoredImage]], *, strict: bool) -> Image | None:
-        """Give the image as a pull does; None when the store does not have it whole, unless ``strict``.
+    async def run(self, found: Callable[[], Awaitable[StoredImage]], *, strict: bool) -> list[Image] | None:
+        """Give the images as a pull does; None when the store does not have them whole, unless ``strict``.
+
+        Which platforms all are, only the registry's index says: all are never there whole.
 
         Args:
             found: finds what the reference means.
         Raises:
             BlobNotFoundError: the store does not have it, or lost a part of it.
-            PlatformError: it was not pulled for ``platform``.
+            PlatformError: it was not pulled for one of the platforms.
             FastociError: the reference does not parse, or the image cannot be unpacked.
         """
         observer, reference = self.context.observer, self.reference
+        if self.wanted == () and not strict:
+            return None
         observer(ImageStarted(reference))
         try:
-            image = await load_image(self.context, await found(), self.platform, asked=reference)
-            await image.check()
-            observer(_planned(image, reference))
+            images = await self._load(await found())
             if self.rootfs is not None:
-                await image.unpack(self.rootfs, same_owner=self.same_owner)
+                await images[0].unpack(self.rootfs, same_owner=self.same_owner)
         except FastociError as error:
             if not strict and isinstance(error, BlobNotFoundError | IntegrityError | PlatformError):
                 return None
             error.image = error.image or reference
             observer(ImageFailed(reference, str(error), type(error).__name__, error.exit_code))
             raise
-        observer(ImageDone(reference, str(image.descriptor.digest)))
-        return image
+        observer(ImageDone(reference, str(images[0].descriptor.digest)))
+        return images
+
+    async def _load(self, ref: StoredImage) -> list[Image]:
+        manifests = [choose(ref, platform) for platform in ((None,) if self.wanted is None else self.wanted)]
+        images = []
+        for manifest in dict.fromkeys(manifests or ref.images.values()):
+            image = await load_image(self.context, ref, manifest, asked=self.reference)
+            await image.check()
+            self.context.observer(_planned(image, self.reference))
+            images.append(image)
+        return images
 
 
 def _planned(image: Image, reference: str) -> ImagePlanned:

@@ -18,6 +18,8 @@ _PLAIN: Final = frozenset(
 )
 _RATIO: Final = 2
 
+Wanted = tuple[Platform, ...] | None  # platforms as the user asked; None: this machine's, empty: all that there are
+
 
 class Resolved(msgspec.Struct, frozen=True):
     """A reference, followed from its name to one manifest.
@@ -41,6 +43,11 @@ class Resolved(msgspec.Struct, frozen=True):
         return self.chain[-1][0]
 
     @property
+    def documents(self) -> tuple[Descriptor, ...]:
+        """Those of the chain."""
+        return tuple(descriptor for descriptor, _ in self.chain)
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Config and layers, each digest once, the config first."""
         unique = {blob.digest: blob for blob in (self.manifest.config, *self.manifest.layers)}
@@ -53,10 +60,11 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 class PullPlan(msgspec.Struct, frozen=True):
-    """One image of a job: what it needs, and what of it the store lacks."""
+    """One image of a job: what it needs, what of it the store lacks, and which of the platforms asked for it is for."""
 
     resolved: Resolved
     missing: tuple[Descriptor, ...]
+    wanted: Wanted = None
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,8 +39,8 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
-from fastoci.jobs.plan import PullPlan, Resolved, estimate_unpacked
-from fastoci.jobs.resolve import read_document, resolve
+from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked
+from fastoci.jobs.resolve import read_document, resolve_all
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
@@ -71,33 +71,35 @@ class PullContext(msgspec.Struct, frozen=True):
         source: Repository,
         *,
         image: str,
-        platform: Platform | None,
+        wanted: Wanted,
         rootfs: Path | None,
         same_owner: bool | None = None,
-    ) -> tuple[Resolved, ImageConfig | None]:
-        """Bring one image into the store, and onto disk when ``rootfs`` is given.
+    ) -> list[tuple[Resolved, ImageConfig | None]]:
+        """Bring one image into the store for each platform, and onto disk when ``rootfs`` is given.
+
+        The name is recorded when all of them are here.
 
         Args:
             image: the reference as it was asked for, in events and errors.
-            platform: as the user asked; None for this machine's.
-            rootfs: where a finished tree of the image may be already.
+            rootfs: where a finished tree of the image may be already; of one platform only.
             same_owner: as ``contents``.
         Raises:
             FastociError: with ``image`` set; what was finished stays.
         """
         self.observer(ImageStarted(image))
         try:
-            resolved = await resolve(reference, source, platform, self.store, self.limits)
-            tree = None if rootfs is None else (rootfs, contents(resolved.descriptor, same_owner))
+            found = await resolve_all(reference, source, wanted, self.store, self.limits)
+            tree = None if rootfs is None else (rootfs, contents(found[0][0].descriptor, same_owner))
             if tree is not None and await self.unpacker.holds(*tree, image=image):
                 rootfs = tree = None
-            documents = [descriptor for descriptor, _ in resolved.chain]
-            async with self.store.session([*documents, *resolved.blobs]) as session:
-                plan = _plan(resolved, session)
-                self._announce(plan, image)
-                unpacked = estimate_unpacked(resolved.manifest.layers)
+            needed = [blob for resolved, _ in found for blob in (*resolved.documents, *resolved.blobs)]
+            async with self.store.session(needed) as session:
+                plans = [_plan(*each, session) for each in found]
+                for plan in plans:
+                    self._announce(plan, image)
+                unpacked = sum(estimate_unpacked(resolved.manifest.layers) for resolved, _ in found)
                 async with session.reserve(root=rootfs, unpacked=unpacked) as writer:
-                    config = await self._execute(writer, plan, source, image=image, platform=platform, rootfs=tree)
+                    configs = await self._execute_all(writer, plans, source, image=image, rootfs=tree)
         except FastociError as error:
             error.image = error.image or image
             self.observer(ImageFailed(image, str(error), type(error).__name__, error.exit_code))
@@ -105,8 +107,8 @@ class PullContext(msgspec.Struct, frozen=True):
         except asyncio.CancelledError:
             self.observer(ImageFailed(image, "cancelled", "cancelled", None))
             raise
-        self.observer(ImageDone(image, str(resolved.top.digest)))
-        return resolved, config
+        self.observer(ImageDone(image, str(found[0][0].top.digest)))
+        return [(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
 
     def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
@@ -125,6 +127,26 @@ class PullContext(msgspec.Struct, frozen=True):
             )
         )
 
+    async def _execute_all(
+        self,
+        writer: StoreWriter,
+        plans: Sequence[PullPlan],
+        source: Repository,
+        *,
+        image: str,
+        rootfs: tuple[Path, Contents] | None,
+    ) -> list[ImageConfig | None]:
+        """Do what is planned, all at once, and record the name."""
+        running = [
+            asyncio.create_task(self._execute(writer, plan, source, image=image, rootfs=rootfs)) for plan in plans
+        ]
+        await all_or_first(running)
+        configs = [task.result() for task in running]
+        stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+        images = {name: manifest for each in stored for name, manifest in each.images.items()}
+        await writer.record(replace(stored[0], images=images))
+        return configs
+
     async def _execute(
         self,
         writer: StoreWriter,
@@ -132,7 +154,6 @@ class PullContext(msgspec.Struct, frozen=True):
         source: Repository,
         *,
         image: str,
-        platform: Platform | None,
         rootfs: tuple[Path, Contents] | None,
     ) -> ImageConfig | None:
         resolved = plan.resolved
@@ -153,7 +174,7 @@ class PullContext(msgspec.Struct, frozen=True):
                     raise
                 self.observer(Warned(image, f"{error.message}: the image cannot be unpacked"))
                 return None
-            self._check_platform(resolved, config, platform, image)
+            self._check_platform(plan, config, image)
             if rootfs is not None:
                 mending = Mending(image, source)
                 await self.unpack(resolved, config, *rootfs, mending=mending, ready=ready, tee=tee)
@@ -167,9 +188,7 @@ class PullContext(msgspec.Struct, frozen=True):
                 self.unpacker.close_tee(tee)
         for descriptor, raw in resolved.chain:
             await self.keep_document(writer, descriptor, raw, image)
-        config = following.result()
-        await writer.record(stored_image(resolved, config))
-        return config
+        return following.result()
 
     def _start(
         self, writer: StoreWriter, plan: PullPlan, source: BlobSource, *, image: str, tee: Tee | None, cached: bool
@@ -257,18 +276,18 @@ class PullContext(msgspec.Struct, frozen=True):
                 self.unpacker.close_tee(tee)  # what still comes does not wait for a reader
                 tee = None
 
-    def _check_platform(
-        self, resolved: Resolved, config: ImageConfig | None, wanted: Platform | None, image: str
-    ) -> None:
+    def _check_platform(self, plan: PullPlan, config: ImageConfig | None, image: str) -> None:
         """Where no index says what a manifest is for, its config does: hold it against what was asked for."""
+        resolved, wanted = plan.resolved, plan.wanted
         if config is None or resolved.platform is not None or not config.os:
             return
         alone = replace(resolved.descriptor, platform=config.platform)
-        if select([alone], wanted or Platform.host()) is not None:
-            return
-        if wanted is not None or len(resolved.chain) > 1:
-            raise PlatformError(f"the image is for {config.platform} only", available=(str(config.platform),))
-        self.observer(Warned(image, f"the image is for {config.platform}, this machine is {Platform.host()}"))
+        for platform in (Platform.host(),) if wanted is None else wanted:
+            if select([alone], platform) is not None:
+                continue
+            if wanted is not None or len(resolved.chain) > 1:
+                raise PlatformError(f"the image is for {config.platform} only", available=(str(config.platform),))
+            self.observer(Warned(image, f"the image is for {config.platform}, this machine is {platform}"))
 
 
 class Ready(Protocol):
@@ -302,9 +321,9 @@ def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:
     return Contents(manifest.digest, os.geteuid() == 0 if same_owner is None else same_owner)
 
 
-def _plan(resolved: Resolved, session: StoreSession) -> PullPlan:
-    documents = {descriptor.digest for descriptor, _ in resolved.chain}
-    return PullPlan(resolved, tuple(blob for blob in session.missing if blob.digest not in documents))
+def _plan(resolved: Resolved, wanted: Wanted, session: StoreSession) -> PullPlan:
+    blobs = {blob.digest for blob in resolved.blobs}.difference(blob.digest for blob in resolved.documents)
+    return PullPlan(resolved, tuple(blob for blob in session.missing if blob.digest in blobs), wanted)
 
 
 def stored_image(resolved: Resolved, config: ImageConfig | None) -> StoredImage:

@@ -8,7 +8,7 @@ Spec: image-spec v1.1 image-index.md.
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -31,7 +31,7 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobStore, ImageSource
-from fastoci.jobs.plan import Resolved
+from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.limits import Limits
 
 _NAMED: Final = 32  # platforms in a message; an index may have ten thousand
@@ -54,13 +54,40 @@ async def resolve(
         PlatformError: the index has no manifest for the platform.
         FormatError, UnsupportedError: a document is not what it should be, or there are more than the limits allow.
     """
+    wanted = None if platform is None else (platform,)
+    return next(iter(await resolve_all(reference, source, wanted, store, limits)))[0]
+
+
+async def resolve_all(
+    reference: Reference, source: ImageSource, wanted: Wanted, store: BlobStore, limits: Limits
+) -> list[tuple[Resolved, Wanted]]:
+    """Follow a name through indexes to the manifests of several platforms, each manifest once.
+
+    Returns:
+        them, and for which of ``wanted`` each is.
+    Raises:
+        PlatformError: an index has no manifest for one of the platforms.
+        FormatError, UnsupportedError: as ``resolve``.
+    """
     top, data = await source.resolve(reference, await _held(reference, store, limits))
-    descent = _Descent(source, platform or Platform.host(), store, limits)
-    chain, manifest = await descent.follow(top, data)
+    documents = _Documents(source, store, limits)
+    documents.count(top)
+    if wanted is not None and not wanted:
+        found = await _Descent(documents, None).follow_all(top, data)
+        return [(_resolved(reference, each, limits), wanted) for each in found]
+    chosen: dict[Digest, tuple[Resolved, Wanted]] = {}
+    for platform in wanted or (None,):
+        each = await _Descent(documents, platform or Platform.host()).follow(top, data)
+        resolved, before = chosen.get(each[0][-1][0].digest, (_resolved(reference, each, limits), ()))
+        chosen[resolved.descriptor.digest] = resolved, None if platform is None else (*(before or ()), platform)
+    return list(chosen.values())
+
+
+def _resolved(reference: Reference, found: Found, limits: Limits) -> Resolved:
+    chain, manifest = found
     if len(manifest.layers) > limits.layers:
         raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
-    platforms = (descriptor.platform for descriptor, _ in reversed(chain) if has_platform(descriptor))
-    return Resolved(reference, chain, manifest, next(platforms, None))
+    return Resolved(reference, chain, manifest, _platform_of(chain))
 
 
 async def platforms(reference: Reference, source: ImageSource, store: BlobStore, limits: Limits) -> tuple[str, ...]:
@@ -70,7 +97,9 @@ async def platforms(reference: Reference, source: ImageSource, store: BlobStore,
         FormatError, UnsupportedError: as ``resolve``.
     """
     top, data = await source.resolve(reference, await _held(reference, store, limits))
-    return await _Descent(source, Platform.host(), store, limits).platforms(top, data)
+    documents = _Documents(source, store, limits)
+    documents.count(top)
+    return await _Descent(documents, None).platforms(top, data)
 
 
 async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
@@ -124,16 +153,79 @@ def _manifest(chain: Chain) -> Manifest:
     return manifest_document.parse(data, descriptor.media_type)
 
 
-class _Descent:
-    """The way down from one name: what was read so far, and which platforms were seen."""
+def _platform_of(chain: Chain) -> Platform | None:
+    """What the innermost entry on the way says that says something."""
+    platforms = (descriptor.platform for descriptor, _ in reversed(chain) if has_platform(descriptor))
+    return next(platforms, None)
 
-    def __init__(self, source: ImageSource, wanted: Platform, store: BlobStore, limits: Limits) -> None:
+
+class _Documents:
+    """The documents that one name leads to, each read and parsed once, and weighed against the limits."""
+
+    def __init__(self, source: ImageSource, store: BlobStore, limits: Limits) -> None:
         self._source = source
-        self._wanted = wanted
         self._store = store
         self._limits = limits
-        self._seen: set[Digest] = set()
+        self._counted: set[Digest] = set()
         self._size = 0
+        self._read: dict[Digest, bytes] = {}
+        self._indexes: dict[Descriptor, Index] = {}
+
+    def count(self, descriptor: Descriptor) -> None:
+        """Before a document is read: whether that is one, or some bytes, too many.
+
+        Raises:
+            FormatError
+        """
+        check_size(descriptor, self._limits)
+        if descriptor.digest in self._counted:
+            return
+        self._counted.add(descriptor.digest)
+        self._size += descriptor.size
+        if len(self._counted) > self._limits.documents:
+            raise FormatError(f"the indexes lead to more than {self._limits.documents} documents")
+        if self._size > self._limits.documents_size:
+            raise FormatError(f"the indexes lead to more than {self._limits.documents_size} bytes of documents")
+
+    async def step(self, chain: Chain, entry: Descriptor) -> Chain:
+        """Read what an entry of the last document names."""
+        self.count(entry)
+        if entry.digest not in self._read:
+            self._read[entry.digest] = await self._get(entry)
+        data = self._read[entry.digest]
+        own = manifest_document.own_type(data, entry.media_type)
+        return (*chain, (replace(entry, media_type=own), data))
+
+    def index(self, chain: Chain) -> Index:
+        """The last document, an index.
+
+        Raises:
+            FormatError: it is too deep, or has too many entries.
+        """
+        descriptor, data = chain[-1]
+        if len(chain) > self._limits.index_depth:
+            raise FormatError(f"indexes are nested more than {self._limits.index_depth} deep")
+        if descriptor not in self._indexes:
+            index = index_document.parse(data, descriptor.media_type, choosing=True)
+            entries, most = len(index.manifests) + len(index.unread), self._limits.index_entries
+            if entries > most:
+                raise FormatError(f"{descriptor.digest}: an index of {entries} entries, more than {most}")
+            self._indexes[descriptor] = index
+        return self._indexes[descriptor]
+
+    async def _get(self, descriptor: Descriptor) -> bytes:
+        with suppress(BlobNotFoundError, IntegrityError):
+            return await read_document(self._store, descriptor, self._limits)
+        return await self._source.manifest(descriptor)
+
+
+class _Descent:
+    """The way down from one name: what was seen so far. ``wanted`` is None for all platforms."""
+
+    def __init__(self, documents: _Documents, wanted: Platform | None) -> None:
+        self._documents = documents
+        self._wanted = wanted
+        self._seen: set[Digest] = set()
         self._available: dict[str, None] = {}
         self._skipped: dict[str, None] = {}  # media types, and what is wrong with entries
         self._unmarked: list[tuple[Chain, Descriptor]] = []  # entries without a platform, and where they are
@@ -147,20 +239,31 @@ class _Descent:
         Raises:
             PlatformError, FormatError, UnsupportedError: as ``resolve``.
         """
-        self._count(top)
+        self._seen.add(top.digest)
         chain = ((top, data),)
         if top.media_type not in mediatype.INDEXES:
             return chain, _manifest(chain)
-        found = await self._search(chain) or await self._search_unmarked() or self._artifact
-        if found is not None:
-            return found
-        names = [*self._available][:_NAMED]
-        more = f" and {len(self._available) - _NAMED} more" if len(self._available) > _NAMED else ""
-        skipped = f"; not followed: {', '.join([*self._skipped][:_NAMED])}" if self._skipped else ""
-        raise PlatformError(
-            f"the index has no manifest for {self._wanted}; it has {', '.join(names) or 'none'}{more}{skipped}",
-            available=tuple(self._available),
-        )
+        found = await self._search(chain) or next(iter(await self._images(self._unmarked, 1)), self._artifact)
+        if found is None:
+            raise self._nothing(f"manifest for {self._wanted}")
+        return found
+
+    async def follow_all(self, top: Descriptor, data: bytes) -> list[Found]:
+        """The first image of each platform, in the order of the indexes; when none says a platform, all images.
+
+        Raises:
+            PlatformError, FormatError, UnsupportedError: as ``resolve``.
+        """
+        self._seen.add(top.digest)
+        chain = ((top, data),)
+        if top.media_type not in mediatype.INDEXES:
+            return [(chain, _manifest(chain))]
+        marked: dict[str, tuple[Chain, Descriptor]] = {}
+        await self._collect(chain, marked)
+        found = await self._images(marked.values()) or await self._images(self._unmarked)
+        if not found:
+            raise self._nothing("image")
+        return found
 
     async def platforms(self, top: Descriptor, data: bytes) -> tuple[str, ...]:
         """What the indexes have images for.
@@ -168,21 +271,11 @@ class _Descent:
         Raises:
             FormatError, UnsupportedError: as ``resolve``.
         """
-        self._count(top)
-        found: dict[str, None] = {}
-        chains: deque[Chain] = deque([((top, data),)] if top.media_type in mediatype.INDEXES else [])
-        while chains:
-            chain = chains.popleft()
-            for entry in self._parse(chain).manifests:
-                if entry.media_type not in _FOLLOWED or _is_artifact(entry):
-                    continue
-                if entry.media_type in mediatype.INDEXES and entry.digest not in self._seen:
-                    chains.append(await self._step(chain, entry))
-                if entry.platform is not None and has_platform(entry):
-                    platform = entry.platform.normalised()
-                    if "unknown" not in (platform.os, platform.architecture):  # attestations
-                        found[str(platform)] = None
-        return tuple(found)
+        self._seen.add(top.digest)
+        marked: dict[str, tuple[Chain, Descriptor]] = {}
+        if top.media_type in mediatype.INDEXES:
+            await self._collect(((top, data),), marked)
+        return tuple(marked)
 
     async def _search(self, chain: Chain) -> Found | None:
         """The image for the platform in an index, or in the indexes below it."""
@@ -200,28 +293,41 @@ class _Descent:
                 return found
         return None
 
-    async def _search_unmarked(self) -> Found | None:
-        for chain, entry in self._unmarked:
+    async def _collect(self, chain: Chain, marked: dict[str, tuple[Chain, Descriptor]]) -> None:
+        """The entries that may be an image of a platform, the first of each, in an index and those below it."""
+        for entry in self._followed(chain):
+            platform = entry.platform if has_platform(entry) else _platform_of(chain)
+            if _is_artifact(entry) or (platform and "unknown" in (platform.os, platform.architecture)):
+                continue
+            if entry.media_type not in mediatype.INDEXES:
+                if platform is None:
+                    self._unmarked.append((chain, entry))
+                else:
+                    marked.setdefault(str(platform.normalised()), (chain, entry))
+            elif entry.digest not in self._seen:
+                await self._collect(await self._step(chain, entry), marked)
+
+    async def _images(self, entries: Iterable[tuple[Chain, Descriptor]], most: int | None = None) -> list[Found]:
+        """Those of these entries that are images, or the first of them."""
+        found: list[Found] = []
+        for chain, entry in entries:
             if entry.digest not in self._seen:
                 below = await self._step(chain, entry)
                 manifest = _manifest(below)
                 if manifest.is_image:
-                    return below, manifest
-        return None
+                    found.append((below, manifest))
+            if len(found) == most:
+                break
+        return found
 
     async def _step(self, chain: Chain, entry: Descriptor) -> Chain:
-        self._count(entry)
-        data = await self._read(entry)
-        own = manifest_document.own_type(data, entry.media_type)
-        return (*chain, (replace(entry, media_type=own), data))
+        self._seen.add(entry.digest)
+        return await self._documents.step(chain, entry)
 
     def _below(self, chain: Chain) -> list[Descriptor]:
         """What of an index may lead to the platform: images for it, best first, indexes that do not say, artifacts."""
-        index = self._parse(chain)
-        self._available |= {str(entry.platform)[:100]: None for entry in index.manifests if entry.platform}
-        known = [entry for entry in index.manifests if entry.media_type in _FOLLOWED]
-        self._skipped |= {entry.media_type: None for entry in index.manifests if entry.media_type not in _FOLLOWED}
-        self._skipped |= dict.fromkeys(index.unread)
+        assert self._wanted is not None
+        known = self._followed(chain)
         entries = [entry for entry in known if not _is_artifact(entry)]
         silent = [entry for entry in entries if not has_platform(entry)]
         self._unmarked += [(chain, entry) for entry in silent if entry.media_type not in mediatype.INDEXES]
@@ -231,27 +337,18 @@ class _Descent:
             *ranked([entry for entry in known if _is_artifact(entry)], self._wanted),
         ]
 
-    def _parse(self, chain: Chain) -> Index:
-        descriptor, data = chain[-1]
-        if len(chain) > self._limits.index_depth:
-            raise FormatError(f"indexes are nested more than {self._limits.index_depth} deep")
-        index = index_document.parse(data, descriptor.media_type, choosing=True)
-        entries, most = len(index.manifests) + len(index.unread), self._limits.index_entries
-        if entries > most:
-            raise FormatError(f"{descriptor.digest}: an index of {entries} entries, more than {most}")
-        return index
+    def _followed(self, chain: Chain) -> list[Descriptor]:
+        """The entries of an index that can be followed; what cannot is noted."""
+        index = self._documents.index(chain)
+        self._available |= {str(entry.platform)[:100]: None for entry in index.manifests if entry.platform}
+        self._skipped |= {entry.media_type: None for entry in index.manifests if entry.media_type not in _FOLLOWED}
+        self._skipped |= dict.fromkeys(index.unread)
+        return [entry for entry in index.manifests if entry.media_type in _FOLLOWED]
 
-    def _count(self, descriptor: Descriptor) -> None:
-        """Before a document is read: whether that is one, or some bytes, too many."""
-        check_size(descriptor, self._limits)
-        self._seen.add(descriptor.digest)
-        self._size += descriptor.size
-        if len(self._seen) > self._limits.documents:
-            raise FormatError(f"the indexes lead to more than {self._limits.documents} documents")
-        if self._size > self._limits.documents_size:
-            raise FormatError(f"the indexes lead to more than {self._limits.documents_size} bytes of documents")
-
-    async def _read(self, descriptor: Descriptor) -> bytes:
-        with suppress(BlobNotFoundError, IntegrityError):
-            return await read_document(self._store, descriptor, self._limits)
-        return await self._source.manifest(descriptor)
+    def _nothing(self, what: str) -> PlatformError:
+        skipped = f"; not followed: {', '.join([*self._skipped][:_NAMED])}" if self._skipped else ""
+        names = ", ".join([*self._available][:_NAMED]) or "none"
+        more = f" and {len(self._available) - _NAMED} more" if len(self._available) > _NAMED else ""
+        return PlatformError(
+            f"the index has no {what}; it has {names}{more}{skipped}", available=tuple(self._available)
+        )

@@ -13,6 +13,7 @@ import hashlib
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from fastoci import files
@@ -171,7 +172,7 @@ class Marks:
         Raises:
             StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
         """
-        for link, _ in walk(tops, self._children, self._present, strict=strict):
+        for link, _ in walk(tops, partial(self._children, strict), self._present, strict=strict):
             self._mark(link)
 
     def drop_after(self, count: int) -> dict[bytes, int]:
@@ -192,11 +193,11 @@ class Marks:
             self.sizes[digest] = link.size
             self.total += link.size if self._counts(digest) else 0
 
-    def _children(self, link: Link, top: bool) -> tuple[Link, ...] | None:
+    def _children(self, strict: bool, link: Link, top: bool) -> tuple[Link, ...] | None:
         digest = _raw(link)
         if digest is None or digest in self._followed:
             return None
-        found = self._links(link, digest, top)
+        found = self._links(link, digest, top, whole=strict)
         if found is not None:
             self._followed.add(digest)
         return found
@@ -216,7 +217,7 @@ class Marks:
             return self._paths.blobs(link.digest.partition(":")[0])
         return None
 
-    def _links(self, link: Link, digest: bytes, top: bool) -> tuple[Link, ...] | None:
+    def _links(self, link: Link, digest: bytes, top: bool, *, whole: bool) -> tuple[Link, ...] | None:
         """What a document names; None when it is no such document."""
         self._check()
         directory, name = self._blobs(link), digest.hex()
@@ -231,7 +232,7 @@ class Marks:
         if data is None:
             return None
         try:
-            return links(data, link.media_type)
+            return links(data, link.media_type, whole=whole)
         except FormatError as error:
             if not top or hashlib.new(link.digest.partition(":")[0], data).digest() != digest:
                 return None  # a damaged blob is as good as absent: the image has to be fetched again in any case

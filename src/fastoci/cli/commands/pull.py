@@ -37,6 +37,11 @@ class PullOptions(options.Given):
     limits: Limits
     progress: Display
 
+    @property
+    def has_several(self) -> bool:
+        """Whether the images are asked for by several platforms."""
+        return len(set(self.platforms)) > 1 or _ALL in self.platforms
+
 
 @click.command(
     cls=sections.Command,
@@ -48,7 +53,7 @@ class PullOptions(options.Given):
     "platforms",
     multiple=True,
     metavar="OS/ARCH[/VARIANT]",
-    help="Platform of a multi-platform image, or OS or ARCH alone; may be repeated. all: each that there is."
+    help="Platform of a multi-platform image, or OS or ARCH alone; may be repeated. all: each that the image has."
     "  [default: this machine's]",
 )
 @click.option(
@@ -85,7 +90,7 @@ class PullOptions(options.Given):
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:
-    """Pull images into the store, and print NAME@DIGEST of each on stdout as it ends.
+    """Pull images into the store, and print NAME@DIGEST of each on stdout as it ends, of several platforms of each.
 
     \b
     fastoci pull redis:7 alpine
@@ -98,8 +103,8 @@ def pull(asked: PullOptions) -> int:
     references = tuple(dict.fromkeys(asked.references))
     if asked.rootfs is not None and len(references) > 1:
         raise click.UsageError("--rootfs takes one image only")
-    if asked.rootfs is not None and _is_several(asked):
-        raise click.UsageError("--rootfs takes one platform only")
+    if asked.rootfs is not None and asked.has_several:
+        raise click.UsageError("--rootfs takes one platform only: a directory holds the files of one")
 
     from fastoci import Engine
     from fastoci.cli import run
@@ -171,22 +176,17 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
 
     async def one(reference: str) -> None:
         try:
-            for platform in await _platforms(engine, reference, asked):
-                image = await engine.pull(
-                    reference,
-                    platform=platform,
-                    rootfs=asked.rootfs,
-                    same_owner=asked.same_owner,
-                    policy=asked.policy,
-                )
+            images = await _pull_one(engine, reference, asked)
             if asked.oci is not None:
                 async with exporting:
-                    await _export(engine, image, asked.oci, several=_is_several(asked))
+                    await images[0].export(asked.oci, images[1:])
         except Exception as error:  # whatever it is, the other images go on
             told.fail(error, reference)
             codes[reference] = errors.code(error)
         else:
-            told.result(f"{image.reference.name}@{image.descriptor.digest}")
+            for image in images:
+                named = image.manifest_descriptor if asked.has_several else image.descriptor
+                told.result(f"{image.reference.name}@{named.digest}")
             codes[reference] = 0
 
     async with asyncio.TaskGroup() as group:
@@ -219,23 +219,18 @@ async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptio
         told.result(line)
 
 
-def _is_several(asked: PullOptions) -> bool:
-    return len(set(asked.platforms)) > 1 or _ALL in asked.platforms
-
-
-async def _export(engine: Engine, image: Image, directory: Path, *, several: bool) -> None:
-    """Add the image to a layout; with several platforms as the index of all that the store has of it."""
-    if several:
-        await engine.export(directory, [str(image.reference)])
-    else:
-        await image.export(directory)
+async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Sequence[Image]:
+    if asked.has_several:
+        return await engine.pull_platforms(reference, asked.platforms, policy=asked.policy)
+    platform = next(iter(asked.platforms), None)
+    image = await engine.pull(
+        reference, platform=platform, rootfs=asked.rootfs, same_owner=asked.same_owner, policy=asked.policy
+    )
+    return (image,)
 
 
 async def _platforms(engine: Engine, reference: str, asked: PullOptions) -> Sequence[str | None]:
-    """Those that are pulled, one after the other; None is this machine's."""
+    """Those that a plan is of; None is this machine's."""
     if _ALL not in asked.platforms:
         return tuple(dict.fromkeys(asked.platforms)) or (None,)
-    if asked.policy == "never":
-        images = await engine.images([reference])
-        return sorted({name for image in images for name in image.images if name}) or (None,)
     return await engine.platforms(reference) or (None,)
