@@ -26,7 +26,7 @@ def tests() -> Iterator[Path]:
 
 def output(tests: Path, *command: str | Path) -> str:
     """What a command prints; its temporary files are beside the tests, in memory."""
-    environment = {**os.environ, "TMPDIR": str(tests)}
+    environment = {**os.environ, "TMPDIR": str(tests), "LD_PRELOAD": ""}  # what Python runs under is not theirs
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

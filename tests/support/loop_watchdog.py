@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import sys
 import threading
 import time
@@ -21,8 +20,9 @@ from typing import Any, Final
 
 import uvloop
 
-_SANITIZED: Final = "libasan" in os.environ.get("LD_PRELOAD", "")
-LIMIT_S: Final = 10.0 if _SANITIZED else 1.0
+from support.sanitizers import SANITIZED
+
+LIMIT_S: Final = 10.0 if SANITIZED else 1.0
 _LOOK_S: Final = 0.1
 
 

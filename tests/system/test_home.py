@@ -12,12 +12,13 @@ import pytest
 
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of
+from support.sanitizers import ENVIRONMENT
 from support.scratch import SOURCE
 
 OTHER = 12345  # a user whose files are nobody's in the namespace
 # A user whom no passwd file knows, and who has the files of root.
 AS_NOBODY = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
-PLAIN = {"PATH": os.defpath, "PYTHONPATH": str(SOURCE)}
+PLAIN = {"PATH": os.defpath, "PYTHONPATH": str(SOURCE)} | ENVIRONMENT
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or subprocess.run([*AS_NOBODY, "true"], capture_output=True, check=False).returncode != 0,

@@ -54,6 +54,25 @@ async def work():
 run(work(), display)
 """
 
+# Another thread takes the signal, so that it ends no read of the main thread: as one does that comes right before it.
+UNSEEN = """
+import os, signal, threading, time
+from fastoci.cli.signals import Signals, Stopped, seen_in_time
+
+def take():
+    time.sleep(0.1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+Signals().catch()
+threading.Thread(target=take).start()
+try:
+    with seen_in_time():
+        os.read(os.pipe()[0], 1)
+except Stopped as stopped:
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    print(stopped.number)
+"""
+
 
 def read_until(terminal: int, wanted: bytes) -> bytes:
     """What is shown on a terminal until ``wanted`` is, or until nobody has it open."""
@@ -179,3 +198,10 @@ def test_a_terminal_echoes_again_after_a_signal_at_the_prompt(number: signal.Sig
         shown = read_until(ours, b"never")
     os.close(ours)
     assert f"\r\nfastoci: stopped by {number.name}; what was finished is kept".encode() in shown
+
+
+def test_a_signal_that_comes_right_before_a_read_ends_it_all_the_same() -> None:
+    done = subprocess.run(
+        [*PREPARED, "-c", UNSEEN], env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == f"{signal.SIGTERM}\n"

@@ -22,6 +22,7 @@ from fastoci.testing import layers
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, Seeded
 from fastoci.testing.registry import Registry, serve
+from support.sanitizers import SANITIZED
 
 SOURCE = Path(fastoci.__file__).resolve().parents[1]
 MIB = 1 << 20
@@ -130,13 +131,13 @@ def _pull(registry: Registry, memory: int, names: list[str]) -> list[str]:
         return done.stdout.splitlines()
 
 
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizers map terabytes")
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers map terabytes")
 def test_layers_far_larger_than_the_budget_are_unpacked_within_it(registry: Registry) -> None:
     for memory in (4 * MIB, 64 * MIB):
         assert _pull(registry, memory, ["bombs", "window"]) == ["limited", "bombs done", "window done"]
 
 
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizers map terabytes")
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers map terabytes")
 def test_a_window_beyond_8_mib_is_part_of_the_budget(registry: Registry) -> None:
     assert _pull(registry, 64 * MIB, ["window", "more"]) == ["limited", "window done", "more done"]
     refused = _pull(registry, 4 * MIB, ["window", "more"])

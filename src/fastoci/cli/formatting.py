@@ -5,7 +5,11 @@ Names, paths and messages come from registries and layers; none may move the cur
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from typing import Final
+
+_WIDE: Final = 1 << 16  # columns: a table is never cut
 
 
 def plain(text: str) -> str:
@@ -46,11 +50,17 @@ def plural(number: int, noun: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row, with its columns below each other, as a terminal shows them.
+    """A line for each row, with its columns below each other."""
+    from rich.console import Console  # when something is drawn
+    from rich.table import Table
+    from rich.text import Text
 
-    Not by a table of rich, which costs a quarter of what ``fastoci ls`` takes: nothing is cut, wrapped or coloured.
-    """
-    from rich.cells import cell_len, set_cell_size  # wide characters take two cells
-
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in rows]
+    grid = Table.grid(padding=(0, 2))
+    for _ in rows[0]:
+        grid.add_column(no_wrap=True)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console = Console(width=_WIDE, color_system=None, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(grid)
+    return [line.rstrip() for line in capture.get().splitlines()]

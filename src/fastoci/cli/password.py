@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from fastoci.cli.signals import Stopped
+from fastoci.cli.signals import Stopped, seen_in_time
 
 _SIZE: Final = 1 << 16  # bytes; no header holds as much
 
@@ -25,14 +25,16 @@ def password(*, from_stdin: bool, hint: str) -> str:
     if not sys.stdin.isatty():
         raise click.UsageError(f"there is no terminal to ask on: give {hint}")
     try:
-        return str(click.prompt("Password", hide_input=True, err=True))
+        with seen_in_time():
+            return str(click.prompt("Password", hide_input=True, err=True))
     except Stopped:
         click.echo(err=True)  # the line of the prompt ends here
         raise
 
 
 def _read() -> str:
-    data = sys.stdin.buffer.read(_SIZE + 1)
+    with seen_in_time():
+        data = sys.stdin.buffer.read(_SIZE + 1)
     try:
         text = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

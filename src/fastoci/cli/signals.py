@@ -10,12 +10,14 @@ from __future__ import annotations
 import atexit
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_S: Final = 2.0  # of whoever waits for a clean end
+_TICK_S: Final = 0.2  # how late a signal may be seen while stdin is read
 _KILLS: Final = 3  # the signal that kills, when the patience is over
 
 
@@ -72,6 +74,22 @@ class Signals:
                 self._abandon()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+@contextmanager
+def seen_in_time() -> Iterator[None]:
+    """See a signal while stdin is read, also one that came right before the read.
+
+    Python notes a signal and runs its handler between two bytecodes. A read that begins in between ends by no signal
+    that came before; so a timer interrupts it, again and again.
+    """
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, _TICK_S, _TICK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _ignore() -> None:

@@ -10,6 +10,7 @@ import click
 from fastoci.cli import registry_options
 from fastoci.cli.formatting import plain
 from fastoci.cli.password import password
+from fastoci.cli.signals import seen_in_time
 
 
 @click.command()
@@ -45,7 +46,7 @@ def login(
         raise click.UsageError("--password-stdin needs --username")
     if not password_stdin and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on: give --username and --password-stdin")
-    user = username if username is not None else click.prompt("Username", err=True)
+    user = username if username is not None else _ask_user()
     if not user or ":" in user:
         raise click.BadParameter("a user is not empty and has no colon", param_hint="--username")
     secret = password(from_stdin=password_stdin, hint="--username and --password-stdin")
@@ -67,3 +68,8 @@ def _print_login(host: str, authfile: Path | None) -> None:
     if user is None:
         raise fastoci.errors.CredentialError(f"{host}: not logged in")
     click.echo(plain(user))
+
+
+def _ask_user() -> str:
+    with seen_in_time():
+        return str(click.prompt("Username", err=True))

@@ -11,6 +11,7 @@ import click
 
 from fastoci.cli import options
 from fastoci.cli.formatting import plain
+from fastoci.cli.signals import seen_in_time
 from fastoci.errors import FastociError
 
 
@@ -61,9 +62,10 @@ def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
 def _kept(pinned: Mapping[str, Sequence[str]]) -> set[str]:
     """The references that the user, asked on the terminal, does not want to go: of pinned names, by reference."""
     terminal = sys.stdin.isatty()
-    return {
-        reference
-        for reference, names in pinned.items()
-        for name in names
-        if not (terminal and click.confirm(f"{plain(name)} is pinned: remove it?", err=True))
-    }
+    with seen_in_time():
+        return {
+            reference
+            for reference, names in pinned.items()
+            for name in names
+            if not (terminal and click.confirm(f"{plain(name)} is pinned: remove it?", err=True))
+        }
