@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastoci import Digest, _core
 from fastoci._core import Buffer
-from fastoci.errors import BlobNotFoundError, Room, StoreBusyError, StoreError, StoreFullError
+from fastoci.errors import BlobNotFoundError, SpaceRequirement, StoreBusyError, StoreError, StoreFullError
 from fastoci.events import Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
@@ -174,8 +174,8 @@ class Session:
         others = {digest: size for each in self.store.reserved for digest, size in each.items()}
         needed = sum({**others, **mine}.values())
         if needed > (free := self.store.free()):
-            room = Room("bytes", str(self.store.directory), needed, free)
-            raise StoreFullError(f"{needed} bytes needed, {free} free", path=room.path, rooms=(room,))
+            room = SpaceRequirement("bytes", str(self.store.directory), needed, free)
+            raise StoreFullError(f"{needed} bytes needed, {free} free", path=room.path, requirements=(room,))
         self.store.reserved.append(mine)
         writer = Writer(self.store, self.wanted)
         try:

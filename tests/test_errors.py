@@ -34,7 +34,7 @@ FACTS = {
     "uid": 1000,
     "gid": 100,
     "available": ("linux/arm64",),
-    "rooms": (errors.Room("bytes", "/", 2, 1),),
+    "requirements": (errors.SpaceRequirement("bytes", "/", 2, 1),),
 }
 
 

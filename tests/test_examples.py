@@ -150,7 +150,8 @@ def test_the_program_of_the_readme_runs(registry: Registry, tmp_path: Path) -> N
     body = body.replace('"/var/lib/fastoci"', repr(str(tmp_path / "store")))
     body = body.replace('"127.0.0.1:5000/library/redis:7"', f'"{registry.address}/team/app:1"')
     program = f"import asyncio\n{imports}\nasync def main(descriptors, source):\n{textwrap.indent(body, '    ')}\n"
-    command = [sys.executable, "-W", "error", "-c", f"{program}\nasyncio.run(main([], None))"]
+    source = "class Source:\n    async def fetch(self, blob, offset, buffers):\n        yield buffers\n"
+    command = [sys.executable, "-W", "error", "-c", f"{program}\n{source}\nasyncio.run(main([], Source()))"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
     assert (tmp_path / "rootfs" / "greeting").read_bytes() == b"hello\n"
 

@@ -27,7 +27,7 @@
       StoreError                  the disk refused                .path
         BlobNotFoundError
         StoreBusyError              another process holds it        .pids
-        StoreFullError              no space, no inodes or no quota left    .rooms
+        StoreFullError              no space, no inodes or no quota left    .requirements
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
@@ -293,7 +293,7 @@ class StoreBusyError(StoreError):
         self.pids = pids
 
 
-class Room(NamedTuple):
+class SpaceRequirement(NamedTuple):
     """How much of ``what``, bytes or inodes, is ``needed`` at ``path``, and how much is ``free``."""
 
     what: str
@@ -303,11 +303,11 @@ class Room(NamedTuple):
 
 
 class StoreFullError(StoreError):
-    """No space, no inodes or no quota left. ``rooms`` are known when that was found out beforehand."""
+    """No space, no inodes or no quota left. ``requirements`` are known when that was found out beforehand."""
 
-    def __init__(self, message: str, *, path: str, rooms: tuple[Room, ...] = ()) -> None:
+    def __init__(self, message: str, *, path: str, requirements: tuple[SpaceRequirement, ...] = ()) -> None:
         super().__init__(message, path=path)
-        self.rooms = rooms
+        self.requirements = requirements
 
 
 class RootfsOccupiedError(StoreError):

@@ -76,7 +76,7 @@ async def test_an_image_that_does_not_fit_is_refused_with_numbers_before_a_byte_
         with pytest.raises(StoreFullError) as caught:
             await engine.pull(f"{registry.address}/large")
         assert gets(registry) == []
-        size, inodes = caught.value.rooms
+        size, inodes = caught.value.requirements
         blobs = sum(blob.size for blob, _ in [*LARGE.documents(), *LARGE.blobs()])
         assert (size.what, size.needed, size.path) == ("bytes", blobs, str(place / "store"))
         assert 0 < size.free < 8 << 20
@@ -97,7 +97,7 @@ async def test_the_space_for_files_counts_where_they_go(registry: Registry, disk
     async with fastoci.Engine(disk("size=64m") / "store") as engine:
         with pytest.raises(StoreFullError) as caught:
             await engine.pull(f"{registry.address}/large", rootfs=small / "rootfs")
-        assert caught.value.rooms[-1].needed == 2 * sum(layer.descriptor.size for layer in LARGE.layers)
+        assert caught.value.requirements[-1].needed == 2 * sum(layer.descriptor.size for layer in LARGE.layers)
         assert caught.value.path == str(small / "rootfs")
     assert gets(registry) == [] and not (small / "rootfs").exists()
 

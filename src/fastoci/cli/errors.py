@@ -111,16 +111,16 @@ def hint(error: BaseException) -> str:
     return "" if kind in _PASSING and isinstance(error, errors.FastociError) and not error.retryable else text
 
 
-def rooms(error: BaseException) -> list[str]:
+def requirements(error: BaseException) -> list[str]:
     """What is needed and free, in columns, when a check before the fetch found too little."""
-    if not isinstance(error, errors.StoreFullError) or not error.rooms:
+    if not isinstance(error, errors.StoreFullError) or not error.requirements:
         return []
     rows = [("", "NEEDED", "FREE", "")]
-    for room in error.rooms:
-        show = str if room.what == "inodes" else size
-        short = "too little: " if room.needed > room.free else ""
-        free = "no limit" if room.free == sys.maxsize else show(room.free)
-        rows.append((plain(room.what.rstrip(",")), show(room.needed), free, short + plain(room.path)))
+    for each in error.requirements:
+        show = str if each.what == "inodes" else size
+        short = "too little: " if each.needed > each.free else ""
+        free = "no limit" if each.free == sys.maxsize else show(each.free)
+        rows.append((plain(each.what.rstrip(",")), show(each.needed), free, short + plain(each.path)))
     return table(rows)
 
 

@@ -50,7 +50,7 @@ class Report:
         if self._json is not None:
             self._json.write("error", {**errors.facts(error, subject), "hint": hint})
             return
-        self._say(f"fastoci: {errors.line(error, subject)}", *(f"  {row}" for row in errors.rooms(error)))
+        self._say(f"fastoci: {errors.line(error, subject)}", *(f"  {row}" for row in errors.requirements(error)))
         if hint:
             self._hints[hint] = None
 

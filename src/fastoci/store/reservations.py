@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fastoci.errors import Room, StoreError, StoreFullError
+from fastoci.errors import SpaceRequirement, StoreError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.limits import Limits
@@ -52,7 +52,7 @@ class Reservations:
         Args:
             root: a directory, made or not, that the job fills with ``unpacked`` bytes of files.
         Raises:
-            StoreFullError: there is not; ``rooms`` has the numbers.
+            StoreFullError: there is not; ``requirements`` has the numbers.
         """
         async with self._checking:
             new = {blob.digest: blob.size for blob in missing if blob.digest not in self._coming}
@@ -97,34 +97,40 @@ class Reservations:
     def _check(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> frozenset[Digest]:
         """On a thread: hold what is to come against what is free; the blobs that replace corrupt ones."""
         replaced: frozenset[Digest] = frozenset()
-        rooms = self._rooms(new, files)
+        requirements = self._requirements(new, files)
         if self._held is not None and new:
             replaced = frozenset(filter(self._paths.holds, new))
             wanted = self._size + sum(size for digest, size in new.items() if digest not in replaced)
             free = max(0, self._limit - self._held)
-            rooms.append(Room(f"bytes within the limit of {self._limit}", self._paths.root, wanted, free))
-        short = next((room for room in rooms if room.needed > room.free), None)
+            requirements.append(
+                SpaceRequirement(f"bytes within the limit of {self._limit}", self._paths.root, wanted, free)
+            )
+        short = next((each for each in requirements if each.needed > each.free), None)
         if short is not None:
             text = f"not enough space at {short.path}: {short.needed} {short.what} needed, {short.free} free"
-            raise StoreFullError(text, path=short.path, rooms=tuple(rooms))
+            raise StoreFullError(text, path=short.path, requirements=tuple(requirements))
         return replaced
 
-    def _rooms(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> list[Room]:
+    def _requirements(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> list[SpaceRequirement]:
         at = self._paths.root
         here = space(self._paths.top)
         wanted, blobs = self._size + sum(new.values()), len(self._coming) + len(new)
         inodes = blobs + _INGEST * min(self._connections, blobs) + _BESIDE if new else 0
-        rooms = []
+        requirements = []
         if files is not None:
             root, unpacked = os.path.abspath(files[0]), files[1]
             there = space(root)
             if there.device == here.device:
                 wanted += unpacked
             else:
-                rooms.append(Room("bytes, by estimate,", root, unpacked, there.size))
+                requirements.append(SpaceRequirement("bytes, by estimate,", root, unpacked, there.size))
         if wanted > here.size:  # only then it pays to stat what has its blocks already
             wanted -= self._allocated(new)
-        return [Room("bytes", at, wanted, here.size), Room("inodes", at, inodes, here.inodes), *rooms]
+        return [
+            SpaceRequirement("bytes", at, wanted, here.size),
+            SpaceRequirement("inodes", at, inodes, here.inodes),
+            *requirements,
+        ]
 
     def _allocated(self, new: Mapping[Digest, int]) -> int:
         coming = {**{digest: size for digest, (size, _) in self._coming.items()}, **new}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastoci._core import Buffer
-from fastoci.errors import BlobNotFoundError, Room, StoreBusyError, StoreError, StoreFullError
+from fastoci.errors import BlobNotFoundError, SpaceRequirement, StoreBusyError, StoreError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
@@ -198,8 +198,8 @@ class MemorySession:
         content = self._content
         needed = sum(blob.size for blob in self.missing if blob.digest not in content.reserved)
         if content.capacity is not None and needed > (free := content.free()):
-            room = Room("bytes", "memory", needed, free)
-            raise StoreFullError(f"{needed} bytes needed, {free} free", path="memory", rooms=(room,))
+            room = SpaceRequirement("bytes", "memory", needed, free)
+            raise StoreFullError(f"{needed} bytes needed, {free} free", path="memory", requirements=(room,))
         for blob in self.missing:
             content.reserved.setdefault(blob.digest, []).append(blob.size)
         writer = MemoryWriter(content, self._wanted)
