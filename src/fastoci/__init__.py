@@ -51,6 +51,7 @@ Beside a store::
 
     login logout logged_in     credentials for a registry
     access Access              where an image would be asked for, with which credentials
+    check_access               whether the configuration for that can be used
     info                       versions, and the kernels that run here
     errors                     the tree of all that is raised
     events                     what an observer receives
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from fastoci.limits import Limits as Limits
     from fastoci.registry.access import Access as Access
     from fastoci.registry.access import access as access
+    from fastoci.registry.access import check_access as check_access
     from fastoci.registry.fetch.retry import RetryPolicy as RetryPolicy
     from fastoci.registry.login import logged_in as logged_in
     from fastoci.registry.login import login as login
@@ -135,6 +137,7 @@ _EXPORTS = {
     "Usage": "store.usage",
     "Verification": "jobs.verify",
     "access": "registry.access",
+    "check_access": "registry.access",
     "apply": "shortcuts",
     "errors": "",
     "events": "",

@@ -274,14 +274,26 @@ def test_help_has_examples_and_the_exit_codes(cli: Cli) -> None:
         assert f"fastoci {command}" in cli(command, "--help").stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@contextmanager
+def as_started_with(handler: signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile takes, or ignores, these signals, whatever the tests were started with."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_a_pull_and_keeps_what_is_done(
     registry: Registry, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         names = f"{registry.address}/app", f"127.0.0.1:{port}/app"
-        with started(["pull", *names, "--store", tmp_path / "s", "--progress", "json"]) as process:
+        command: list[str | Path] = ["pull", *names, "--store", tmp_path / "s", "--progress", "json"]
+        with as_started_with(signal.SIG_DFL, signal.SIGHUP), started(command) as process:
             connection, _ = silent.accept()
             assert process.stderr is not None
             while json.loads(process.stderr.readline())["event"] != "image_done":
@@ -293,6 +305,18 @@ def test_a_signal_stops_a_pull_and_keeps_what_is_done(
     assert out == f"{registry.address}/app@{IMAGE.descriptor.digest}\n"
     assert [json.loads(line)["event"] for line in err.splitlines()[-2:]] == ["stopped", "summary"]
     assert "Traceback" not in err
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command: list[str | Path] = ["pull", f"127.0.0.1:{silent.getsockname()[1]}/app", "--store", tmp_path / "s"]
+        with as_started_with(signal.SIG_IGN, signal.SIGHUP), started(command) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate()
+            connection.close()
+    assert (process.returncode, "stopped by SIGTERM" in err) == (143, True)
 
 
 def test_a_stdout_that_nobody_reads_is_no_traceback(registry: Registry, tmp_path: Path) -> None:

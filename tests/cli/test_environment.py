@@ -5,11 +5,13 @@ Covers: cli/environment.py.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 import pytest
 
+import fastoci
 from conftest import Cli
 from fastoci.cli import environment
 from fastoci.cli.commands.pull import policy_of, pull
@@ -120,3 +122,50 @@ async def test_a_helper_program_inherits_none_of_them(tmp_path: Path) -> None:
 def test_help_does_not_show_the_value_of_a_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTOCI_CREDS", "me:hunter2")
     assert "hunter2" not in cli("pull", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("FASTOCI_STOER", ": did you mean FASTOCI_STORE?"),
+        ("FASTOCI_MAX_AGES", ": did you mean FASTOCI_MAX_AGE?"),  # of another command
+        ("FASTOCI_LOGLEVEL", ": did you mean FASTOCI_LOG_LEVEL?"),
+        ("FASTOCI_XYZZY_QUUX", ""),
+    ],
+)
+def test_a_variable_of_no_option_is_warned_of_once_with_the_nearest(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, nearest: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    done = cli("ls", "--store", tmp_path / "none")
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[0] == f"fastoci: warning: {name} is no variable of fastoci{nearest}"
+    assert done.stderr.count(name) == 1
+
+
+def test_variables_of_all_commands_are_known(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {str(option.envvar) for option in environment.options_of(program) if option.envvar is not None}
+    assert sorted(own | {"FASTOCI_SHA256"}) == sorted(f"FASTOCI_{name}" for name in environment.NAMES)
+    for name in environment.NAMES:
+        monkeypatch.setenv(f"FASTOCI_{name}", "")
+    assert cli("config", "show").stderr == ""
+
+
+def test_the_warning_is_a_line_of_json_where_those_are_asked_for(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FASTOCI_STOER", "/s")
+    monkeypatch.setenv("FASTOCI_PROGRESS", "json")
+    done = cli("verify", "--store", tmp_path / "none")
+    first = json.loads(done.stderr.splitlines()[0])
+    assert (first["event"], first["image"]) == ("warned", "")
+    assert "did you mean FASTOCI_STORE?" in first["message"]
+
+
+def test_the_library_takes_no_variable_and_warns_of_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASTOCI_STOER", "/s")
+    monkeypatch.setenv("FASTOCI_STORE", str(tmp_path / "other"))
+    assert fastoci.Engine(tmp_path / "store").store_path == tmp_path / "store"
+    assert capfd.readouterr().err == ""

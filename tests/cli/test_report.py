@@ -112,6 +112,11 @@ def test_everything_is_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
         (["pull", "a", "--max-wait", "5", "--progress", "log"], {"FASTOCI_PROGRESS": "json"}, False),
         (["pull", "a", "--max-wait", "5"], {}, False),
         (["ls", "--nonsense"], {"FASTOCI_PROGRESS": "json"}, False),
+        (["--nonsense", "pull", "a", "--progress", "json"], {}, True),
+        (["--nonsense", "pull", "a"], {"FASTOCI_PROGRESS": "json"}, True),
+        (["pulll", "a", "--progress=json"], {}, True),
+        (["pulll", "a", "--progress=log"], {"FASTOCI_PROGRESS": "json"}, False),
+        (["pulll", "a"], {}, False),
         (["pull", "a", "--progress"], {}, False),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
 from support import strace_log
 from support.scratch import SOURCE
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 CALLS = ("syncfs", "renameat", "fsync", "fdatasync", "fsetxattr")
 
@@ -52,3 +56,18 @@ def test_a_tree_is_synced_before_and_after_it_has_its_name_at_level_commit_only(
         assert steps == ["sync", "marker", "name", "sync"]
     synced = [call for call in calls if call.name in ("fsync", "fdatasync") and "/blobs/sha256" in call.arguments]
     assert bool(synced) == (level != "none")
+
+
+@pytest.mark.parametrize("level", ["blobs", "none"])
+def test_what_a_repair_fetches_is_synced_as_it_is_told(cli: Cli, tmp_path: Path, level: str) -> None:
+    registry, store = Registry(), tmp_path / "store"
+    image = Image.build([Layer.build([Entry("file", "file", b"1")])])
+    registry.add_image("app", "1", image)
+    with serve(registry):
+        assert cli("pull", f"{registry.address}/app:1", "--store", store).returncode == 0
+        digest = image.layers[0].descriptor.digest
+        (store / "blobs/sha256" / digest.hex).unlink()
+        done = cli("repair", "--store", store, "--durability", level)
+    assert done.stdout == f"{digest}\n", done.stderr
+    unsynced = [path.name for path in store.glob("unsynced/*/*") if path.parent.name != "corrupt"]
+    assert unsynced == ([f"sha256-{digest.hex}"] if level == "none" else [])

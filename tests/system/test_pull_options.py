@@ -17,7 +17,7 @@ import pytest
 
 import fastoci
 from fastoci.cli.formatting import size as size_text
-from fastoci.errors import ReferenceSyntaxError
+from fastoci.errors import ConfigError, ReferenceSyntaxError
 from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, SECOND, image_of
 
@@ -111,9 +111,57 @@ def test_a_dry_run_prints_what_would_be_fetched_and_fetches_no_blob(cli: Cli, tm
 
 @pytest.mark.parametrize("option", ["--registries-conf", "--hosts-dir", "--cert-dir"])
 def test_what_an_option_names_must_be_there(cli: Cli, tmp_path: Path, option: str) -> None:
-    done = cli("pull", "127.0.0.1:1/app", "--store", tmp_path / "store", option, tmp_path / "absent")
-    assert done.returncode == 2, done.stderr
-    assert str(tmp_path / "absent") in done.stderr
+    for name in ("127.0.0.1:1/app", "registry.test/app"):
+        done = cli("pull", name, "--store", tmp_path / "store", "--oci", tmp_path / "oci", option, tmp_path / "absent")
+        assert done.returncode == 2, done.stderr
+        assert str(tmp_path / "absent") in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+WRONG = {
+    "an auth file": ("--authfile", "auth.json", "{"),
+    "mirrors in podman's form": ("--registries-conf", "mirrors.conf", "[["),
+    "mirrors in containerd's form": ("--hosts-dir", "hosts/registry.test/hosts.toml", "[["),
+    "a certificate": ("--cert-dir", "certs/ca.crt", "no certificate"),
+    "a key without its certificate": ("--cert-dir", "certs/client.key", ""),
+    "a configuration file": ("--config", "config.toml", "store = "),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_is_a_usage_error_before_anything_is_made(cli: Cli, tmp_path: Path, name: str) -> None:
+    option, path, content = WRONG[name]
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    file.chmod(0o600)
+    given = tmp_path / path.split("/")[0]
+    made = ("--store", tmp_path / "store", "--oci", tmp_path / "oci", "--rootfs", tmp_path / "root")
+    done = cli("pull", "registry.test/app", *made, option, given)
+    assert (done.returncode, str(file) in done.stderr) == (2, True), done.stderr
+    assert list(tmp_path.iterdir()) == [given]
+
+
+def test_a_wrong_certificate_for_a_mirror_leaves_the_registry_itself(tmp_path: Path) -> None:
+    hosts = tmp_path / "registry.test"
+    hosts.mkdir()
+    (hosts / "ca.crt").write_text("no certificate")
+    mirror = '[host."https://mirror.test"]\nca = "ca.crt"\n'
+    (hosts / "hosts.toml").write_text(f'server = "https://registry.test"\n{mirror}')
+    fastoci.check_access("registry.test/app", fastoci.RegistryOptions(hosts_dir=tmp_path))
+    (hosts / "hosts.toml").write_text(f'server = "https://registry.test"\nca = "ca.crt"\n{mirror}')
+    with pytest.raises(ConfigError, match=r"ca\.crt: not an authority's certificate"):
+        fastoci.check_access("registry.test/app", fastoci.RegistryOptions(hosts_dir=tmp_path))
+
+
+def test_a_wrong_file_of_one_registry_keeps_no_other_from_being_pulled(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "hosts/registry.test").mkdir(parents=True)
+    (tmp_path / "hosts/registry.test/hosts.toml").write_text("[[")
+    with registry() as served:
+        names = ("registry.test/app", f"{served.address}/team/app:v1")
+        done = cli("pull", *names, "--store", tmp_path / "store", "--hosts-dir", tmp_path / "hosts")
+    assert done.returncode == 9, done.stderr
+    assert done.stdout.startswith(f"{served.address}/team/app@sha256:")
 
 
 def test_a_wait_that_is_longer_than_the_user_allows_ends_the_pull_and_says_when_to_come_back(

@@ -209,7 +209,7 @@ def test_every_registry_option_has_a_setting(tmp_path: Path) -> None:
 
 def test_the_commands_that_ask_registries_have_the_same_options() -> None:
     only_pull = {option for option in _flags(pull) if option not in _flags(repair)}
-    assert only_pull == {"--platform", "--rootfs", "--oci", "--same-owner", "--durability"} | {
+    assert only_pull == {"--platform", "--rootfs", "--oci", "--same-owner", "--dry-run"} | {
         "--pull",
         "--offline",
         "--max-unpacked",

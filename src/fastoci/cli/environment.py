@@ -1,14 +1,31 @@
 """``FASTOCI_*``: a variable of the environment for each option, of whatever command. docs/configuration.md lists them.
 
 ``--max-wait`` is ``FASTOCI_MAX_WAIT``, of every command that has it. Options that may be given several times take
-several values: paths with colons between them, others with blanks.
+several values: paths with colons between them, others with blanks. A variable that is nobody's is told of: a typing
+error must not look like an option.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import click
+
+from fastoci.cli import report
+
+_PREFIX: Final = "FASTOCI_"
+# All that there are, so that a command knows those of the others without importing them. The last is no option's.
+NAMES: Final = frozenset(
+    """
+    ADDITIONAL_STORE ALL ALLOW_PRIVATE_REDIRECTS AUTHFILE CERT_DIR CONFIG CONNECTIONS CREDS DEBUG DRY_RUN
+    DURABILITY FIRST_BYTE_TIMEOUT FORMAT GET_LOGIN HOSTS_DIR IMAGE_CREDENTIAL_PROVIDER_BIN_DIR
+    IMAGE_CREDENTIAL_PROVIDER_CONFIG LOG_LEVEL LOW MAX_AGE MAX_COUNT MAX_ENTRIES MAX_SIZE MAX_STORE_SIZE
+    MAX_UNPACKED MAX_WAIT MEMORY OCI OFFLINE PASSWORD_STDIN PLATFORM PROGRESS PULL QUIET RATE RAW REGISTRIES_CONF
+    ROOTFS SAME_OWNER STORE TLS_VERIFY USERNAME VERBOSE YES SHA256
+    """.split()  # noqa: SIM905 (45 lines otherwise)
+)
 
 
 def add_to(command: click.Command) -> None:
@@ -33,6 +50,28 @@ def options_of(program: click.Group) -> Iterator[click.Option]:
         yield from (option for option in command.params if isinstance(option, click.Option))
 
 
+def tell_unknown(command: click.Command, environ: Mapping[str, str]) -> None:
+    """Let a command warn of variables that are no option's, before it does its work."""
+    work = command.callback
+    assert work is not None
+
+    @functools.wraps(work)
+    def telling(*given: Any, **named: Any) -> Any:
+        for name in sorted(environ):
+            if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in NAMES:
+                report.current().warn(_unknown(name))
+        return work(*given, **named)
+
+    command.callback = telling
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches  # when somebody erred
+
+    near = [f": did you mean {_PREFIX}{word}?" for word in get_close_matches(name.removeprefix(_PREFIX), NAMES, n=1)]
+    return "".join((f"{name} is no variable of fastoci", *near))
+
+
 def flag(option: click.Option) -> str:
     """The name that users know an option by: ``--max-wait``."""
     return max(option.opts, key=len)
@@ -40,4 +79,4 @@ def flag(option: click.Option) -> str:
 
 def variable(option: click.Option) -> str:
     """``FASTOCI_MAX_WAIT``, of ``--max-wait``."""
-    return "FASTOCI_" + flag(option).removeprefix("--").replace("-", "_").upper()
+    return _PREFIX + flag(option).removeprefix("--").replace("-", "_").upper()

@@ -5,6 +5,7 @@ Nothing that a command needs is imported before that command runs.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import cast
@@ -24,7 +25,7 @@ Exit codes:
   2  wrong usage or reference    7  malformed, unsupported or unsafe image
   3  no such image or platform   8  the disk refused
   4  credentials missing or bad  9  several images, several outcomes
-  130 interrupted, 143 terminated
+  129 hung up, 130 interrupted, 143 terminated
 """
 
 
@@ -43,6 +44,7 @@ def _prepare(command: click.Command) -> None:
     """Let a command, or those of a group, take the options of all, and variables and files for its own."""
     for each in environment.commands_of(command) if isinstance(command, click.Group) else (command,):
         _add_common_to(each)
+        environment.tell_unknown(each, os.environ)
 
 
 def _add_common_to(command: click.Command) -> None:

@@ -5,6 +5,7 @@ One ``Report`` belongs to one run of the program. It is found through click's co
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastoci.cli import errors
+from fastoci.cli.formatting import plain
 
 if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
@@ -54,6 +56,14 @@ class Report:
         if hint:
             self._hints[hint] = None
 
+    def warn(self, text: str) -> None:
+        """Tell what is odd and stops nothing."""
+        text = plain(text)
+        if self._json is not None:
+            self._json.write("warned", {"image": "", "message": text})
+        else:
+            self._say(f"fastoci: warning: {text}")
+
     def misused(self, error: click.ClickException) -> None:
         """Tell that the program cannot do what it is asked for, perhaps before it knows how to tell."""
         if self._display is None and _wants_json(error):
@@ -90,15 +100,17 @@ class Report:
 
 def _wants_json(error: click.ClickException) -> bool:
     """Whether ``--progress json`` is asked for on a command line that cannot be used."""
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    options = [] if context is None else context.command.params
-    option = next((each for each in options if "--progress" in each.opts), None)
-    if context is None or option is None:
-        return False
     words = iter(sys.argv[1:])
     given = [next(words, "") if word == "--progress" else word[11:] for word in words if word.startswith("--progress")]
-    name = str(option.name)
-    mode = given[-1] if given else option.value_from_envvar(context) or (context.default_map or {}).get(name)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if given or context is None:
+        return given[-1:] == ["json"]
+    if isinstance(context.command, click.Group):  # of no command, or of one that there is not
+        return os.environ.get("FASTOCI_PROGRESS") == "json"
+    option = next((each for each in context.command.params if "--progress" in each.opts), None)
+    if option is None:
+        return False
+    mode = option.value_from_envvar(context) or (context.default_map or {}).get(str(option.name))
     return mode == "json"
 
 

@@ -20,7 +20,7 @@ _TICK_S: Final = 0.2  # five redraws a second: smooth enough, and 1 % of a core
 def run(job: Coroutine[object, object, T], display: Display | None = None) -> T:
     """Run ``job`` under uvloop, while ``display`` shows it; the display is closed at the end.
 
-    The first SIGINT or SIGTERM cancels the job, which lets go of what it holds; more of them do not disturb it.
+    The first SIGINT, SIGTERM or SIGHUP cancels the job, which lets go of what it holds; more of them do not disturb it.
 
     Raises:
         Stopped: a signal came and the job did not end by itself.

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: one clean end, whatever comes during it.
+"""SIGINT, SIGTERM and SIGHUP: one clean end, whatever comes during it.
 
 The first signal asks for the end. Whoever sends one often sends it twice (``timeout`` does: to the process and to its
 group), so the following ones change nothing. A third, two seconds or more after the first, kills: somebody waits who
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S: Final = 2.0  # of whoever waits for a clean end
 _TICK_S: Final = 0.2  # how late a signal may be seen while stdin is read
 _KILLS: Final = 3  # the signal that kills, when the patience is over
@@ -30,7 +30,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Catches both signals from ``catch`` on. Belongs to the main thread.
+    """Catches these signals from ``catch`` on. Belongs to the main thread.
 
     Args:
         stop: what the first signal does, between two bytecodes of the main thread; by default it raises ``Stopped``.
@@ -46,10 +46,13 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def catch(self, *, ignored: bool = True) -> None:
-        """Catch them; ``ignored`` says whether also one that whoever started the program ignores."""
+        """Catch them; ``ignored`` says whether also one that whoever started the program ignores.
+
+        SIGHUP that is ignored stays so: ``nohup`` is for work that goes on without its terminal.
+        """
         for number in _SIGNALS:
             before = signal.getsignal(number)
-            if ignored or before is not signal.SIG_IGN:
+            if before is not signal.SIG_IGN or (ignored and number != signal.SIGHUP):
                 self._before[number] = before
                 signal.signal(number, self._handle)
 
@@ -57,7 +60,7 @@ class Signals:
         """Let others have them, unless one came: what follows it is of the same end.
 
         Args:
-            handler: of both from now on; by default what there was before.
+            handler: of all from now on; by default what there was before.
         """
         if self.first is None:
             for number, before in self._before.items():

@@ -9,8 +9,10 @@ import asyncio
 
 import msgspec
 
+from fastoci.errors import ConfigError
 from fastoci.image.reference import Reference
 from fastoci.registry.config.endpoints import Endpoint, endpoints
+from fastoci.registry.http.tls import context
 from fastoci.registry.http.urls import redact
 from fastoci.registry.opening import credentials_of, mirrors_of
 from fastoci.registry.options import RegistryOptions
@@ -49,6 +51,37 @@ async def access(reference: str, registry: RegistryOptions | None = None) -> tup
         user = None if held is None else held.username or "<token>"
         found.append(_access(endpoint, user, source))
     return tuple(found)
+
+
+def check_access(reference: str, registry: RegistryOptions | None = None) -> None:
+    """Read all that counts for an image's registry, as a pull does before it asks one. Runs no credential helper.
+
+    Blocks on the disk.
+
+    Raises:
+        ReferenceSyntaxError: it is not a reference.
+        ConfigError, StoreError: a file is wrong, or one that was named is not there; a certificate, when nobody can be
+            asked without it.
+        DeniedError: the configuration blocks it.
+    """
+    options = registry or RegistryOptions()
+    mirrors = mirrors_of(options)
+    credentials_of(options, mirrors)
+    found = endpoints(Reference.parse(reference), mirrors, tls_verify=options.tls_verify)
+    wrong = [error for error in map(_certificate_error, found) if error is not None]
+    if len(wrong) == len(found):
+        raise wrong[0]
+
+
+def _certificate_error(endpoint: Endpoint) -> ConfigError | None:
+    """What is wrong with the certificates of a server that is asked by https alone."""
+    if endpoint.either_scheme or endpoint.base.scheme != "https" or not (endpoint.tls.ca or endpoint.tls.client):
+        return None
+    try:
+        context(endpoint.tls, verify=True)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _access(endpoint: Endpoint, user: str | None, source: str) -> Access:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -114,7 +115,7 @@ def pull(asked: PullOptions) -> int:
     asked.policy = policy_of(click.get_current_context())
     if asked.dry_run and asked.policy == "never":
         raise click.UsageError("--dry-run asks the registry: not with --pull never")
-    for reference, error in _syntax_errors(() if asked.policy == "never" else references, asked.platforms).items():
+    for reference, error in _early_errors(() if asked.policy == "never" else references, asked).items():
         told.fail(error, reference)
         codes[reference] = errors.code(error)
 
@@ -151,17 +152,24 @@ def policy_of(context: click.Context) -> Policy:
     return policy if by_pull is ParameterSource.COMMANDLINE else "never"
 
 
-def _syntax_errors(references: Sequence[str], platforms: Sequence[str]) -> dict[str, Exception]:
-    """The references that do not parse, or all when a platform does not."""
-    from fastoci import Platform, Reference
+def _early_errors(references: Sequence[str], asked: PullOptions) -> dict[str, Exception]:
+    """The references that do not parse, or all when a platform does not; where a store would be made, the
+    configuration has to be right, too.
+    """
+    from fastoci import Engine, Platform, Reference
     from fastoci.errors import FastociError
 
+    makes_store = bool(references) and not os.path.exists(Engine(asked.store).store_path / "fastoci.json")
     found: dict[str, Exception] = {}
     for reference in references:
         try:
             Reference.parse(reference)
-            for platform in set(platforms) - {_ALL}:
+            for platform in set(asked.platforms) - {_ALL}:
                 Platform.parse(platform)
+            if makes_store:
+                from fastoci import check_access  # which most pulls do not need
+
+                check_access(reference, asked.registry)
         except FastociError as error:
             found[reference] = error
     return found
