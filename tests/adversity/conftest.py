@@ -13,6 +13,7 @@ from fastoci.testing.registry import Registry, serve
 from support import disks
 from support.crash_harness import LAYERS, CrashHarness, image
 from support.scratch import scratch
+from support.warm_program import WarmProgram
 
 SIZE = 64 << 20
 
@@ -27,13 +28,13 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def harness(registry: Registry) -> Iterator[CrashHarness]:
+def harness(registry: Registry, warm_program: WarmProgram) -> Iterator[CrashHarness]:
     with scratch("adversity") as directory:
         if os.geteuid() != 0:
-            yield CrashHarness(directory, registry)
+            yield CrashHarness(directory, registry, warm_program)
         else:
             with disks.disk(directory, "ext4", SIZE, "-F", "-m", "0") as disk:
-                yield CrashHarness(disk, registry)
+                yield CrashHarness(disk, registry, warm_program)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_neede
     before, log = tmp_path / "before", tmp_path / "log"
     needed = harness.collectable(older, before)
     kinds = strace_log.CHANGING | strace_log.LOOKING
-    done = strace_log.run(harness.gc(), ["-y"], log, harness.environment(), calls=kinds)
+    done = strace_log.run(harness.gc_command(), ["-y"], log, harness.environment(), calls=kinds)
     assert done.returncode == 0, done.stderr
     cases = [(point, error) for point in syscall_injection.points(log, harness.root, kinds) for error in _errors(point)]
     assert {"unlinkat", "getdents64", "fcntl"} <= {point.call for point, _ in cases}
@@ -83,13 +82,13 @@ def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_neede
     untyped: list[str] = []
     for point, error in chosen:
         harness.clear(before)
-        struck = syscall_injection.strike(point, f"error={error}", harness.gc(), log, harness.environment())
+        struck = syscall_injection.strike(point, f"error={error}", harness.gc_command(), log, harness.environment())
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         context = f"seed {SEED}, {point}, {error}: {struck.code} {struck.output}"
         if struck.code not in (0, DISK_REFUSED):
             untyped.append(context)
         assert harness.wrongs() == [], context
-        again = subprocess.run(harness.gc(), env=harness.environment(), capture_output=True, text=True, check=False)
+        again = harness.gc()
         assert again.returncode == 0, f"{context}; then {again.stderr}"
         left = {path.name for path in harness.store.glob("blobs/*/*")}
         assert needed <= left, context

@@ -19,6 +19,7 @@ from fastoci.testing.registry import Registry
 from support import disks
 from support.crash_harness import CrashHarness
 from support.scratch import scratch
+from support.warm_program import WarmProgram
 
 LEVELS = int(os.environ.get("FASTOCI_FULL_LEVELS", "5"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
@@ -28,10 +29,10 @@ INODES = 48  # the same
 
 
 @pytest.fixture
-def harness(registry: Registry) -> Iterator[CrashHarness]:
+def harness(registry: Registry, warm_program: WarmProgram) -> Iterator[CrashHarness]:
     """On an ext4 of 24 MiB and 128 inodes."""
     with scratch("full") as directory, disks.disk(directory, "ext4", 24 << 20, "-F", "-m", "0", "-N", "128") as disk:
-        yield CrashHarness(disk, registry)
+        yield CrashHarness(disk, registry, warm_program)
 
 
 def _leave_bytes(root: Path, free: int) -> None:

@@ -88,7 +88,7 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
 ) -> None:
     before, log = tmp_path / "before", tmp_path / "log"
     needed = harness.collectable(older, before)
-    done = strace_log.run(harness.gc(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    done = strace_log.run(harness.gc_command(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     points = syscall_injection.points(log, harness.root, strace_log.CHANGING)
     assert sum(point.call == "unlinkat" for point in points) >= 2
@@ -96,11 +96,11 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     for point in (chosen := _sample(points, POINTS // 2)):
         for _ in range(TRIES):
             harness.clear(before)
-            if syscall_injection.strike(point, "signal=SIGKILL", harness.gc(), log, harness.environment()).hit:
+            if syscall_injection.strike(point, "signal=SIGKILL", harness.gc_command(), log, harness.environment()).hit:
                 hits += 1
                 break
         assert harness.wrongs() == [], point
-        again = subprocess.run(harness.gc(), env=harness.environment(), capture_output=True, text=True, check=False)
+        again = harness.gc()
         assert again.returncode == 0, (point, again.stderr)
         left = {path.name for path in harness.store.glob("blobs/*/*")}
         assert needed <= left, point

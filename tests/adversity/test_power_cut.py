@@ -54,7 +54,7 @@ def _history(harness: CrashHarness, log: Path) -> History:
     for served, command in (
         (OLD, harness.command(rootfs=False)),
         (NEW, harness.command(rootfs=False)),
-        (NEW, harness.gc()),
+        (NEW, harness.gc_command()),
     ):
         harness.registry.add_image("app", "1", served)
         record(command, harness.environment(), log)

@@ -23,6 +23,7 @@ from fastoci.testing.registry import Registry
 from fastoci.testing.trees import differences, listing, overlay
 from support import deterministic_cli
 from support.scratch import SOURCE
+from support.warm_program import WarmProgram
 
 LAYERS: Sequence[Sequence[Entry]] = (
     [directory("etc"), symlink("etc/link", "../usr"), *from_seed(1, files=3, size=90_000, at="usr")],
@@ -46,6 +47,7 @@ class CrashHarness:
 
     root: Path
     registry: Registry
+    warm: WarmProgram
     durability: str = "commit"
     is_inside: bool = False
     _tokens: int = field(default=0, init=False)
@@ -88,7 +90,7 @@ class CrashHarness:
         command += ["--store", str(self.store), "--progress", "none"]
         return command + (["--rootfs", str(self.tree)] if rootfs else [])
 
-    def gc(self) -> list[str]:
+    def gc_command(self) -> list[str]:
         """A collection of the store."""
         return [sys.executable, deterministic_cli.__file__, "gc", "--store", str(self.store)]
 
@@ -100,8 +102,15 @@ class CrashHarness:
         return {**os.environ, "PYTHONPATH": path, **settings}
 
     def pull(self, *, rootfs: bool = True) -> subprocess.CompletedProcess[str]:
-        command = self.command(rootfs=rootfs)
-        return subprocess.run(command, capture_output=True, text=True, env=self.environment(), timeout=100, check=False)
+        """A pull that nothing hurts."""
+        return self._run(self.command(rootfs=rootfs))
+
+    def gc(self) -> subprocess.CompletedProcess[str]:
+        """A collection that nothing hurts."""
+        return self._run(self.gc_command())
+
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return self.warm.run(*command[2:], environ=self.environment(), program=deterministic_cli.__name__)
 
     def wrongs(self) -> list[str]:
         """What no crash of processes may leave: a wrong blob or tree under its name, a reference to what is absent."""

@@ -14,7 +14,7 @@ import msgspec
 
 from fastoci import Limits
 from fastoci.cli import options
-from fastoci.cli.main import main
+from fastoci.cli.main import main as run
 from fastoci.store.ingest import checkpoint
 
 MIB = 1 << 20
@@ -39,6 +39,10 @@ def _fix() -> None:
     vars(checkpoint)["_STEP"] = MIB
 
 
-if __name__ == "__main__":
+def main() -> None:
     _fix()
+    run()
+
+
+if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""fastoci as a process of its own, forked from one that has loaded it: what is loaded costs more than most commands do.
+"""fastoci as a process of its own, forked from one that has loaded it: to load it costs more than most commands do.
 
 The process has its own argv, environment, working directory and streams, and ends as the interpreter ends. For tests
 of start-up itself, of imports, signals and closed streams, ``python -m fastoci`` is the program.
@@ -55,6 +55,7 @@ class WarmProgram:
         given: str = "",
         environ: Mapping[str, str] | None = None,
         hasty: bool = False,
+        program: str = "fastoci.__main__",
     ) -> Ended:
         """A command to its end, as ``subprocess.run`` does it.
 
@@ -62,6 +63,7 @@ class WarmProgram:
             given: on its stdin.
             environ: its environment, that of the test when left out.
             hasty: where a try failed, the wait before the next is a hundredth of the longest that there might be.
+            program: the module whose ``main`` is run.
         """
         words = [str(each) for each in arguments]
         request = {
@@ -69,6 +71,7 @@ class WarmProgram:
             "environ": dict(os.environ if environ is None else environ),
             "at": os.getcwd(),
             "hasty": hasty,
+            "program": program,
         }
         with _memory() as stdin, _memory() as stdout, _memory() as stderr:
             os.pwrite(stdin, given.encode(), 0)
@@ -143,9 +146,10 @@ class _Forking:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)
         self._running: dict[int, tuple[int, socket.socket]] = {}  # by the process's descriptor
+        self.program = ""
 
     def serve(self) -> None:
-        """Return in each process that is to be the program; end when nobody is there any more who could ask."""
+        """Return in each process that is to be a ``program``; end when nobody is there any more who could ask."""
         parent = os.getppid()
         while os.getppid() == parent:
             for key, _ in self._selector.select(_ORPHANED_S):
@@ -183,12 +187,14 @@ class _Forking:
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
             os.close(fd)
-        environ, arguments, at = request["environ"], request["arguments"], request["at"]
-        assert isinstance(environ, dict) and isinstance(arguments, list) and isinstance(at, str)
+        environ, arguments, at, program = (request[name] for name in ("environ", "arguments", "at", "program"))
+        assert isinstance(environ, dict) and isinstance(arguments, list)
+        assert isinstance(at, str) and isinstance(program, str)
         os.environ.clear()
         os.environ.update(environ)
         os.chdir(at)
         sys.argv[1:] = arguments
+        self.program = program
         if request["hasty"]:
             vars(retry)["random"] = SimpleNamespace(random=lambda: 0.01)
 
@@ -212,7 +218,6 @@ def _load() -> None:
 if __name__ == "__main__":
     _load()
     assert len(os.listdir("/proc/self/task")) == 1, "a thread is not there after a fork"
-    _Forking(socket.socket(fileno=int(sys.argv[1]))).serve()
-    from fastoci.__main__ import main
-
-    main()
+    forking = _Forking(socket.socket(fileno=int(sys.argv[1])))
+    forking.serve()
+    importlib.import_module(forking.program).main()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from fastoci.store import filesystem_probe
 from fastoci.store.ingest.checkpoint import State
 from fastoci.store.opening import open_store
 from support import ingest_process
+from support.warm_program import WarmProgram
 
 SIZE = 200_000
 DATA = ingest_process.content(SIZE)
@@ -33,11 +34,20 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def _child(store: Path, *, kill_at: int = 0, uid: int = 0, under: tuple[str, ...] = ()) -> tuple[int, str]:
-    command = [*under, sys.executable, ingest_process.__file__, str(store), str(SIZE), str(kill_at), str(uid)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, done.stdout.strip()
+Child = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def child(warm_program: WarmProgram) -> Child:
+    """Run the process; how it ends, and what it prints."""
+
+    def run(store: Path, *, kill_at: int = 0, uid: int = 0) -> tuple[int, str]:
+        words = map(str, (store, SIZE, kill_at, uid))
+        done = warm_program.run(*words, program=ingest_process.__name__)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode, done.stdout.strip()
+
+    return run
 
 
 def _blob(store: Path) -> bytes | None:
@@ -46,19 +56,19 @@ def _blob(store: Path) -> bytes | None:
 
 
 @pytest.mark.parametrize("uid", [0, pytest.param(NOBODY, marks=pytest.mark.skipif(os.geteuid() != 0, reason="root"))])
-def test_a_kill_before_any_file_operation_leaves_a_store_that_goes_on(place: Path, uid: int) -> None:
+def test_a_kill_before_any_file_operation_leaves_a_store_that_goes_on(child: Child, place: Path, uid: int) -> None:
     """Whatever is left, no wrong blob has a name, and the next process completes it and tidies up."""
     offsets = set()
     for kill_at in range(1, 100):
         store = place / str(kill_at)
         store.mkdir()
         os.chown(store, uid, uid)
-        code, _ = _child(store, kill_at=kill_at, uid=uid)
+        code, _ = child(store, kill_at=kill_at, uid=uid)
         assert _blob(store) in (None, DATA)
         if code == 0:
             break
         committed = _blob(store) is not None
-        code, began = _child(store, uid=uid)
+        code, began = child(store, uid=uid)
         assert code == 0
         assert began == "there" if committed else began.isdigit()
         offsets.add(began)
@@ -71,7 +81,7 @@ def test_a_kill_before_any_file_operation_leaves_a_store_that_goes_on(place: Pat
     assert {"0", str(SIZE), "there"} <= offsets
 
 
-def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(place: Path) -> None:
+def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(child: Child, place: Path) -> None:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -82,7 +92,7 @@ def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(place: P
     state = State.decode((place / "ingest" / HEX / "state").read_bytes())
     assert state is not None
     assert state.offset == SIZE // 2
-    assert _child(place) == (0, str(SIZE // 2))
+    assert child(place) == (0, str(SIZE // 2))
     assert _blob(place) == DATA
 
 
@@ -103,18 +113,18 @@ def _command(store: Path) -> list[str]:
     ],
 )
 def test_a_failing_disk_is_a_typed_error_and_the_next_process_goes_on(
-    place: Path, call: str, error: str, next_offset: str
+    child: Child, place: Path, call: str, error: str, next_offset: str
 ) -> None:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
     filesystem_probe.check(open_store(place))  # it renames, too
     trace = ("-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=1+")
-    code, printed = _child(place, under=(strace, *trace))
-    assert code == 0
+    done = subprocess.run([strace, *trace, *_command(place)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     kind = "StoreFullError" if error == "ENOSPC" else "StoreError"
-    assert kind in printed.split()
-    assert _child(place) == (0, next_offset)
+    assert kind in done.stdout.split()
+    assert child(place) == (0, next_offset)
     assert _blob(place) == DATA
 
 
