@@ -5,6 +5,8 @@ Covers: cli/options.py.
 
 from __future__ import annotations
 
+import re
+
 import click
 import pytest
 from hypothesis import given
@@ -88,3 +90,21 @@ def test_an_empty_path_is_refused_wherever_a_path_is_taken() -> None:
         context = command.make_context("command", [], resilient_parsing=True)
         with context, pytest.raises(click.BadParameter, match="an empty path names nothing"):
             each.type.convert("", each, context)
+
+
+def test_the_help_of_an_option_means_something_without_its_neighbours() -> None:
+    """It is a sentence, of words that are not another option's, and begins with what happens."""
+    vague = re.compile(r"\b(of its|the former|the latter|the file|this mode)\b|^(Most|Longest|Same|The same)\b")
+    for option in environment.options_of(program):
+        text = (option.help or "").partition("  [default")[0]
+        assert text[:1].isupper() or text.startswith("--"), (option.opts, text)
+        assert text.endswith(".") and len(text.split()) >= 4, (option.opts, text)
+        assert not vague.search(text), (option.opts, text)
+
+
+def test_no_option_of_a_command_names_one_that_the_command_does_not_have() -> None:
+    for command in environment.commands_of(program):
+        own = {name for parameter in command.params for name in parameter.opts}
+        for option in command.params:
+            named = set(re.findall(r"--[a-z][a-z-]+", (isinstance(option, click.Option) and option.help) or ""))
+            assert named <= own, (command.name, option.opts, named - own)

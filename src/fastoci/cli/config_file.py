@@ -130,7 +130,7 @@ def _option(callback: Any, variable: str | None = None) -> click.Option:
         expose_value=False,
         callback=callback,
         envvar=variable,
-        help="Configuration file, instead of the machine's and the user's.",
+        help="Read values of options from FILE, instead of the machine's and the user's configuration files.",
     )
 
 

@@ -23,7 +23,7 @@ def _options(*, environment: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=lambda context, parameter, wanted: _enable("debug" if wanted else None),
             envvar="FASTOCI_DEBUG" if environment else None,
-            help="Log everything, with tracebacks: --log-level debug.",
+            help="Log everything to stderr, with tracebacks, as --log-level debug does.",
         ),
         click.Option(
             ["--log-level"],
@@ -32,7 +32,7 @@ def _options(*, environment: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=lambda context, parameter, level: _enable(level),
             envvar="FASTOCI_LOG_LEVEL" if environment else None,
-            help="Log to stderr from this level on.  [default: warning]",
+            help="Log to stderr what is of this level or above.  [default: warning]",
         ),
     ]
 

@@ -59,7 +59,9 @@ def _add_common_to(command: click.Command) -> None:
     epilog=_EXIT_CODES,
     commands=cast("dict[str, click.Command]", Commands(_prepare)),  # which click only reads
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def program() -> None:
     """Move container images from registries onto this machine: verified, stored once, unpacked safely.
 

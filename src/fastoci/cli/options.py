@@ -50,7 +50,8 @@ store = click.option(
     "--store",
     type=FilePath(),
     metavar="DIR",
-    help="Directory of the store.  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
+    help="Directory of the store, which keeps the images."
+    "  [default: /var/lib/fastoci for root, else ~/.local/share/fastoci]",
 )
 additional = click.option(
     "--additional-store",
@@ -58,7 +59,8 @@ additional = click.option(
     multiple=True,
     type=FilePath(),
     metavar="DIR",
-    help="Search this read-only store before the network. The store's fastoci.json may name more.",
+    help="Look for blobs in this store, too, and only read there."
+    " May be repeated; the store's fastoci.json may name more.",
 )
 output = sections.under(
     sections.OUTPUT,
@@ -74,12 +76,12 @@ output = sections.under(
 platform = click.option(
     "--platform",
     metavar="OS/ARCH[/VARIANT]",
-    help="Platform of a multi-platform image, or OS or ARCH alone.  [default: this machine's]",
+    help="Take the image for this platform, as linux/arm64, or linux or arm64 alone.  [default: this machine's]",
 )
 same_owner = click.option(
     "--same-owner/--no-same-owner",
     default=None,
-    help="Give files to the owners that layers name, or leave all to this user.  [default: the former for root]",
+    help="Give files the owners that the image names, or leave all to this user.  [default: --same-owner as root]",
 )
 
 
@@ -144,49 +146,56 @@ _LIMITS: Final = {
     "durability": click.option(
         "--durability",
         type=click.Choice(("commit", "blobs", "batch", "none")),
-        help="What is synced before it has its name. commit: blobs of the store and the tree of --rootfs; blobs: blobs;"
-        " batch: large blobs, small ones at the end; none: nothing.  [default: blobs]",
+        help="What is safe from a power cut before it has its name. commit: blobs and unpacked files; blobs: blobs;"
+        " batch: large blobs, and small ones when all are here; none: nothing.  [default: blobs]",
     ),
     "connections": click.option(
-        "--connections", type=click.IntRange(1), metavar="N", help="Most connections to one host.  [default: 8]"
+        "--connections",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Open at most N connections to one host.  [default: 8]",
     ),
     "max_wait_s": click.option(
         "--max-wait",
         "max_wait_s",
         type=Duration(),
         metavar="TIME",
-        help="Longest wait that a registry may ask for.  [default: 60s]",
+        help="Wait at most TIME when a registry asks to wait before the next try.  [default: 60s]",
     ),
     "first_byte_s": click.option(
         "--first-byte-timeout",
         "first_byte_s",
         type=Duration(),
         metavar="TIME",
-        help="Longest silence before an answer.  [default: 5m from a host that answered before, else 30s]",
+        help="Wait at most TIME until a registry begins to answer."
+        "  [default: 5m from a host that answered before, else 30s]",
     ),
     "unpacked_size": click.option(
         "--max-unpacked",
         "unpacked_size",
         type=Size(),
         metavar="SIZE",
-        help="Most bytes of an unpacked image.  [default: 100GiB]",
+        help="Refuse what unpacks to more bytes than SIZE.  [default: 100GiB]",
     ),
     "unpacked_entries": click.option(
         "--max-entries",
         "unpacked_entries",
         type=click.IntRange(0),
         metavar="N",
-        help="Most files of an unpacked image.  [default: 10^7]",
+        help="Refuse what unpacks to more than N files and directories.  [default: 10^7]",
     ),
     "memory": click.option(
-        "--memory", type=Size(), metavar="SIZE", help="Memory for buffers and zstd windows.  [default: 64MiB]"
+        "--memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Use at most SIZE of memory for bytes on their way, and for zstd.  [default: 64MiB]",
     ),
     "store_size": click.option(
         "--max-store-size",
         "store_size",
         type=Size(),
         metavar="SIZE",
-        help="Refuse a job that would grow the store beyond SIZE.",
+        help="Refuse a job that would grow the store beyond SIZE.  [default: no limit]",
     ),
 }
 

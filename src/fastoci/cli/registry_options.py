@@ -23,11 +23,22 @@ def _shared(option: Callable[[C], C]) -> Callable[[C], C]:
     return sections.under(sections.REGISTRY, option)
 
 
-authfile = _shared(_path("--authfile", "FILE", "Credentials file, as docker login writes it."))
-cert_dir = _shared(_path("--cert-dir", "DIR", "Certificates for every registry, instead of certs.d."))
+authfile = _shared(_path("--authfile", "FILE", "File of credentials for registries, as docker login writes it."))
+cert_dir = _shared(
+    _path(
+        "--cert-dir",
+        "DIR",
+        "Directory of certificates for every registry: *.crt of authorities, *.cert and *.key of this client. Instead"
+        " of certs.d.",
+    )
+)
 tls_verify = _shared(
     click.option(
-        "--tls-verify", type=bool, default=True, metavar="BOOL", help="false accepts any certificate, and http."
+        "--tls-verify",
+        type=bool,
+        default=True,
+        metavar="BOOL",
+        help="Whether registries must show a trusted certificate. false: any will do, and plain http.  [default: true]",
     )
 )
 
@@ -37,25 +48,32 @@ _OPTIONS: Final = (
     click.option(
         "--creds",
         metavar="USER[:PASSWORD]",
-        help="User for the registry. Give the password on the terminal, on stdin, or in $FASTOCI_CREDS: "
+        help="Log in to the registry as USER. Give the password on the terminal, on stdin, or in $FASTOCI_CREDS: "
         "every user of the machine can read command lines.",
     ),
     click.option("--password-stdin", is_flag=True, help="Read the password of --creds USER from stdin."),
     _path(
         "--image-credential-provider-config",
         "FILE",
-        "The kubelet's CredentialProviderConfig, used after the auth files.",
+        "The kubelet's CredentialProviderConfig: plugins that are asked for credentials that no auth file has.",
         "provider_config",
     ),
-    _path("--image-credential-provider-bin-dir", "DIR", "Directory of its plugins.", "provider_bin_dir"),
-    _path("--registries-conf", "FILE", "Mirrors in podman's form, instead of the usual files."),
-    _path("--hosts-dir", "DIR", "Mirrors in containerd's form (HOST/hosts.toml), instead of the usual files."),
+    _path(
+        "--image-credential-provider-bin-dir",
+        "DIR",
+        "Directory of the plugins that the kubelet's CredentialProviderConfig names.",
+        "provider_bin_dir",
+    ),
+    _path("--registries-conf", "FILE", "File of mirrors in podman's form, instead of the usual files."),
+    _path(
+        "--hosts-dir", "DIR", "Directory of mirrors in containerd's form (HOST/hosts.toml), instead of the usual files."
+    ),
     cert_dir,
     click.option(
         "--allow-private-redirects",
         multiple=True,
         metavar="HOST[:PORT]",
-        help="Follow this registry or mirror into private networks. Repeatable.",
+        help="Let this registry or mirror send requests on to addresses in private networks. May be repeated.",
     ),
 )
 

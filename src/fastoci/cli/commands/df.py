@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 @click.command()
-@click.option("-v", "--verbose", is_flag=True, help="Also list each image.")
+@click.option("-v", "--verbose", is_flag=True, help="List what each image uses, too.")
 @options.store
 @options.additional
 @options.output

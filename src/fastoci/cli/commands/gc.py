@@ -20,14 +20,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted and why; delete nothing.")
 @click.option(
-    "--max-age", type=options.Duration(), metavar="TIME", help="Remove images that were not used for TIME: 30d."
-)
-@click.option("--max-count", type=click.IntRange(0), metavar="N", help="Keep the N images used last.")
-@click.option(
-    "--max-size", type=options.Size(), metavar="SIZE", help="Above SIZE, remove the images least recently used."
+    "--max-age", type=options.Duration(), metavar="TIME", help="Remove images that were not used for TIME, as 30d."
 )
 @click.option(
-    "--low", type=options.Size(), metavar="SIZE", help="Remove images down to SIZE.  [default: 9/10 of --max-size]"
+    "--max-count", type=click.IntRange(0), metavar="N", help="Keep the N images that were used last, remove the others."
+)
+@click.option(
+    "--max-size",
+    type=options.Size(),
+    metavar="SIZE",
+    help="When the store has more than SIZE, remove the images least recently used.",
+)
+@click.option(
+    "--low",
+    type=options.Size(),
+    metavar="SIZE",
+    help="When the store has more than --max-size, remove down to this SIZE.  [default: 9/10 of it]",
 )
 @options.store
 def gc(

@@ -15,7 +15,7 @@ from fastoci.cli.signals import seen_in_time
 
 @click.command()
 @click.argument("host", metavar="HOST[:PORT]")
-@click.option("-u", "--username", metavar="USER", help="User to log in as; asked for on a terminal.")
+@click.option("-u", "--username", metavar="USER", help="Log in as USER; without it the terminal asks for one.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")
 @click.option("--get-login", is_flag=True, help="Print the user that pulls from HOST log in as, and do nothing else.")
 @registry_options.authfile

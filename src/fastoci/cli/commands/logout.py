@@ -12,7 +12,7 @@ from fastoci.cli.formatting import plain
 
 @click.command()
 @click.argument("host", metavar="[HOST[:PORT]]", required=False)
-@click.option("--all", "everything", is_flag=True, help="Forget all registries of the file.")
+@click.option("--all", "everything", is_flag=True, help="Forget the credentials of all registries in the auth file.")
 @registry_options.authfile
 def logout(host: str | None, everything: bool, authfile: Path | None) -> None:
     """Remove credentials from the file, or the helper, in which `fastoci login` keeps them.

@@ -20,7 +20,7 @@ _HEX: Final = 12  # digits of a digest
 
 
 @click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Print the names alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the names of the images alone, one a line.")
 @options.output
 @options.store
 @options.additional

@@ -54,8 +54,8 @@ class PullOptions(options.Given):
     "platforms",
     multiple=True,
     metavar="OS/ARCH[/VARIANT]",
-    help="Platform of a multi-platform image, or OS or ARCH alone; may be repeated. all: each that the image has."
-    "  [default: this machine's]",
+    help="Take the image for this platform, as linux/arm64, or linux or arm64 alone. May be repeated; all: for each"
+    " that the image has.  [default: this machine's]",
 )
 @click.option(
     "--pull",
@@ -63,19 +63,26 @@ class PullOptions(options.Given):
     type=click.Choice(("always", "missing", "never")),
     default="always",
     show_default=True,
-    help="When to ask the registry what REF is now: always, when the store does not have the image, or never.",
+    help="Ask the registry what REF is now. always; missing: when the store does not have the image; never.",
 )
-@click.option("--offline", is_flag=True, help="The same as --pull never.")
+@click.option(
+    "--offline", is_flag=True, help="Ask no registry: take the images from the store. The same as --pull never."
+)
 @options.store
 @options.additional
 @click.option(
     "--rootfs",
     type=options.FilePath(),
     metavar="DIR",
-    help="Unpack the image into a new or empty DIR, unless it is there already.",
+    help="Unpack the image into DIR, which is new or empty, or has this image already.",
 )
 @options.same_owner
-@click.option("--oci", type=options.FilePath(), metavar="DIR", help="Add the images to an OCI layout in DIR.")
+@click.option(
+    "--oci",
+    type=options.FilePath(),
+    metavar="DIR",
+    help="Add the images to an OCI image layout in DIR, for other tools.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and its size; fetch no blob.")
 @registry_options.registry
 @options.limits(

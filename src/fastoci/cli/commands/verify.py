@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("references", metavar="[REF]...", nargs=-1)
-@click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read at most SIZE/s.")
+@click.option("--rate", type=options.Rate(), metavar="SIZE/s", help="Read at most so many bytes a second, as 100MB/s.")
 @options.store
 @options.additional
 @options.output
