@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from fastoci.errors import ConnectError, ProxyError
+from fastoci.errors import ConnectError, ProxyError, TransportError
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.transport import Transport
 from fastoci.registry.http.urls import parse_url
-from support.scripted_server import Script, answer, serving
+from support.scripted_server import Asked, Raw, Script, answer, serving
 
 
 @asynccontextmanager
@@ -49,6 +49,47 @@ async def test_a_proxy_that_refuses_the_credentials_says_so_without_them(scheme:
     assert "does not accept the user and password" in str(error)
     assert "hunter2" not in str(error)
     assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("challenge", "offered"),
+    [
+        ("NTLM", "NTLM"),
+        ("Negotiate, NTLM", "Negotiate or NTLM"),
+        ("Negotiate YIIab==", "Negotiate"),
+        ('Digest realm="a, b", nonce="c"', "Digest"),
+    ],
+)
+async def test_a_proxy_that_takes_no_password_is_not_given_one(scheme: str, challenge: str, offered: str) -> None:
+    def wants(asked: Asked) -> Raw:
+        return answer(407, headers={"Proxy-Authenticate": challenge})
+
+    for user in ("", "me:hunter2@"):
+        error = await refused(wants, f"{scheme}://r.test/v2/", user=user)
+        assert f"takes no user and password, only {offered}, which fastoci does not speak" in str(error)
+        assert "give them in" not in str(error)
+        assert (error.status, error.retryable, error.exit_code) == (407, False, 5)
+        assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_takes_a_password_as_well_is_given_one(scheme: str) -> None:
+    both = b"HTTP/1.1 407 X\r\nContent-Length: 0\r\nProxy-Authenticate: Negotiate\r\nPROXY-AUTHENTICATE: NTLM\r\n"
+    for line in (b"Proxy-Authenticate: basic realm=x\r\n", b'proxy-authenticate: X a="b", Basic realm="x"\r\n'):
+        error = await refused(lambda asked: Raw(both + line + b"\r\n"), f"{scheme}://r.test/v2/")  # noqa: B023
+        assert "wants a user and password: give them in " in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("said", [b"SSH-2.0-hunter2\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"\x05\xff"])
+async def test_a_proxy_that_does_not_speak_http_is_said_to_be_what_answers(scheme: str, said: bytes) -> None:
+    async with serving(lambda asked: Raw(said, "close")) as proxy, through(f"http://{proxy.address}") as client:
+        with pytest.raises(TransportError) as caught:
+            await client.request("GET", parse_url(f"{scheme}://r.test/v2/"), headers={})
+    assert f"the answer of the proxy http://{proxy.address} is not HTTP" in str(caught.value)
+    assert isinstance(caught.value, ProxyError) is (scheme == "https")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ The oracle is Go's ``crypto/x509``, whose programs accept or refuse each of thes
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -24,18 +26,22 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastoci.errors import ConfigError, ConnectError, RegistryError
+from fastoci.errors import ConfigError, ConnectError, RegistryError, TransportError
+from fastoci.image.reference import Reference
+from fastoci.registry.config.certs_d import read
+from fastoci.registry.config.endpoints import Mirrors, endpoints
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.tls import Tls, context
 from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.urls import parse_url
-from support.scripted_server import Asked, Raw, answer, serving
+from support.scripted_server import Asked, End, Raw, answer, serving
 
 uvloop.new_event_loop().close()  # opens a pipe for the life of the process, which is no test's leak
 
 NOT_SIGNING = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+BROKEN = b"-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
 SIGNING = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 
 
@@ -55,7 +61,9 @@ class Issued:
         return self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
 
 
-def issue(name: str, issuer: Issued | None, *extensions: tuple[x509.ExtensionType, bool]) -> Issued:
+def issue(
+    name: str, issuer: Issued | None, *extensions: tuple[x509.ExtensionType, bool], until_days: float = 1
+) -> Issued:
     """A certificate with these extensions and no others; its own issuer without one."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -66,8 +74,8 @@ def issue(name: str, issuer: Issued | None, *extensions: tuple[x509.ExtensionTyp
         .issuer_name(subject if issuer is None else issuer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=2) if until_days < 1 else now + timedelta(days=until_days - 2))
+        .not_valid_after(now + timedelta(days=until_days))
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
@@ -79,9 +87,9 @@ def authority(name: str, issuer: Issued | None = None, *, critical: bool = True)
     return issue(name, issuer, (x509.BasicConstraints(True, None), critical))
 
 
-def leaf(issuer: Issued | None, *more: tuple[x509.ExtensionType, bool]) -> Issued:
+def leaf(issuer: Issued | None, *more: tuple[x509.ExtensionType, bool], until_days: float = 1) -> Issued:
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    return issue("a registry", issuer, (names, False), *more)
+    return issue("a registry", issuer, (names, False), *more, until_days=until_days)
 
 
 def bare_root() -> tuple[bytes, Issued]:
@@ -127,13 +135,60 @@ def second_of_a_file() -> tuple[bytes, Issued]:
 def behind_one_that_cannot_be_read() -> tuple[bytes, Issued]:
     root = authority("root")
     cut = root.pem.splitlines(keepends=True)
-    broken = b"-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
-    return broken + cut[0] + cut[1] + cut[-1] + root.pem, leaf(root)
+    return BROKEN + cut[0] + cut[1] + cut[-1] + root.pem, leaf(root)
 
 
 def with_line_ends_of_windows() -> tuple[bytes, Issued]:
     root = authority("root")
     return root.pem.replace(b"\n", b"\r\n"), leaf(root)
+
+
+def behind_one_without_an_end() -> tuple[bytes, Issued]:
+    root = authority("root")
+    return b"".join(root.pem.splitlines(keepends=True)[:3]) + root.pem, leaf(root)
+
+
+def with_headers() -> tuple[bytes, Issued]:
+    root = authority("root")
+    headers = b"Proc-Type: 4,MIC-CLEAR\nX-Note: of: the - other site\n\n"
+    begin, body = root.pem.split(b"\n", 1)
+    return b"Subject: root\n\n" + begin + b"\n" + headers + body, leaf(root)
+
+
+def of_the_old_name() -> tuple[bytes, Issued]:
+    root = authority("root")
+    return b"garbage\n-----BEGIN CERTIFICATE-----\n" + root.pem.replace(b" CERT", b" X509 CERT"), leaf(root)
+
+
+def in_der() -> tuple[bytes, Issued]:
+    root = authority("root")
+    return root.certificate.public_bytes(serialization.Encoding.DER), leaf(root)
+
+
+def with_trust(root: Issued, oid: x509.ObjectIdentifier | None, *, rejects: bool) -> bytes:
+    """A certificate as ``openssl x509 -trustout`` writes it, with what it is trusted for or not trusted for."""
+    der = root.certificate.public_bytes(serialization.Encoding.DER)
+    if oid is not None:
+        number = x509.ExtendedKeyUsage([oid]).public_bytes()  # the same SEQUENCE OF OBJECT IDENTIFIER
+        held = b"\xa0" + number[1:] if rejects else number
+        der += b"\x30" + bytes([len(held)]) + held
+    text = base64.encodebytes(der)
+    return b"-----BEGIN TRUSTED CERTIFICATE-----\n%b-----END TRUSTED CERTIFICATE-----\n" % text
+
+
+def trusted_for_servers() -> tuple[bytes, Issued]:
+    root = authority("root")
+    return with_trust(root, ExtendedKeyUsageOID.SERVER_AUTH, rejects=False), leaf(root)
+
+
+def trusted_for_servers_behind_one_that_cannot_be_read() -> tuple[bytes, Issued]:
+    anchors, server = trusted_for_servers()
+    return BROKEN + anchors, server
+
+
+def not_trusted_for_servers_behind_one_that_cannot_be_read() -> tuple[bytes, Issued]:
+    root = authority("root")
+    return BROKEN + with_trust(root, ExtendedKeyUsageOID.SERVER_AUTH, rejects=True), leaf(root)
 
 
 def root_that_may_not_sign() -> tuple[bytes, Issued]:
@@ -167,11 +222,18 @@ TRUSTED: tuple[Case, ...] = (
     second_of_a_file,
     behind_one_that_cannot_be_read,
     with_line_ends_of_windows,
+    behind_one_without_an_end,
+    with_headers,
+    of_the_old_name,
+    in_der,
+    trusted_for_servers,
+    trusted_for_servers_behind_one_that_cannot_be_read,
 )
 REFUSED: tuple[Case, ...] = (
     root_that_may_not_sign,
     root_that_is_no_authority,
     another_root,
+    not_trusted_for_servers_behind_one_that_cannot_be_read,
     root_above_an_intermediate_that_is_not_sent,
 )
 
@@ -226,8 +288,36 @@ async def test_an_anchor_makes_no_other_name_trusted(tmp_path: Path) -> None:
     _, server = leaf_itself()
     (tmp_path / "ca.crt").write_bytes(server.pem)
     async with serving(ok, tls=served(tmp_path, server)) as registry:
-        with pytest.raises(ConnectError, match="certificate not trusted"):
+        with pytest.raises(ConnectError, match=r"certificate not trusted: .*localhost.*; ask by a name that it is for"):
             await status(f"localhost:{registry.port}", Tls(ca=(tmp_path / "ca.crt",)))
+    named = issue("a registry", None, (x509.SubjectAlternativeName([x509.DNSName("localhost")]), False))
+    (tmp_path / "ca.crt").write_bytes(named.pem)
+    async with serving(ok, tls=served(tmp_path, named)) as registry:
+        with pytest.raises(
+            ConnectError, match=r"certificate not trusted: .*127\.0\.0\.1.*; ask by a name that it is for"
+        ):
+            await status(registry.address, Tls(ca=(tmp_path / "ca.crt",)))
+
+
+@pytest.mark.parametrize(("until_days", "why"), [(-1, "has expired"), (4, "is not yet valid")], ids=["old", "new"])
+async def test_a_certificate_out_of_its_time_is_not_said_to_lack_an_authority(
+    tmp_path: Path, until_days: float, why: str
+) -> None:
+    root = authority("root")
+    (tmp_path / "ca.crt").write_bytes(root.pem)
+    async with serving(ok, tls=served(tmp_path, leaf(root, until_days=until_days))) as registry:
+        with pytest.raises(ConnectError, match=f"{why}; check the clock of this machine, and let") as caught:
+            await status(registry.address, Tls(ca=(tmp_path / "ca.crt",)))
+    assert "authority" not in str(caught.value)
+    assert not caught.value.retryable
+
+
+async def test_a_certificate_of_an_unknown_authority_gets_the_places_for_authorities(tmp_path: Path) -> None:
+    async with serving(ok, tls=served(tmp_path, leaf(authority("root")))) as registry:
+        with pytest.raises(
+            ConnectError, match=r"put its authority into certs\.d, --cert-dir or SSL_CERT_FILE, or accept"
+        ):
+            await status(registry.address, Tls())
 
 
 @pytest.mark.parametrize("case", [intermediate, second_of_a_file, behind_one_that_cannot_be_read])
@@ -260,6 +350,28 @@ def test_a_file_without_a_certificate_is_named(tmp_path: Path, content: bytes) -
     (tmp_path / "ca.crt").write_bytes(content)
     with pytest.raises(ConfigError, match=r"ca\.crt: not an authority's certificate"):
         context(Tls(ca=(tmp_path / "ca.crt",)), verify=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not PEM", BROKEN, b"-----BEGIN CERTIFICATE-----\nX: y\n", b"\x30\x82\xff\xff"],
+    ids=["empty", "text", "broken", "cut", "DER"],
+)
+async def test_a_file_without_a_certificate_in_a_directory_is_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    root = authority("root")
+    (tmp_path / "a.crt").write_bytes(content)
+    (tmp_path / "b.crt").write_bytes(root.pem)
+    folder = read(tmp_path)
+    assert folder is not None
+    reference = Reference.parse("127.0.0.1:5000/team/app")
+    (endpoint,) = endpoints(reference, Mirrors(cert_dir=folder), tls_verify=True)
+    async with serving(ok, tls=served(tmp_path, leaf(root))) as registry:
+        with caplog.at_level(logging.WARNING, "fastoci"):
+            assert await status(registry.address, endpoint.tls) == 200
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'a.crt'}: passed over: it holds no certificate")
 
 
 def wanting(ca: trustme.CA, clients: trustme.CA, maximum: ssl.TLSVersion) -> ssl.SSLContext:
@@ -317,6 +429,41 @@ def test_a_server_that_wants_a_client_certificate_says_so(
     assert "certs.d" in str(caught.value)
     assert "--cert-dir" in str(caught.value)
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_connection_lost_before_the_first_answer_may_want_a_client_certificate(
+    authority: trustme.CA, tmp_path: Path, end: End
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    pair = authority.issue_cert("me@r.test").private_key_and_cert_chain_pem
+    pair.write_to_path(tmp_path / "client.pem")
+    bare = Tls(ca=(tmp_path / "ca.crt",))
+    shown = msgspec.structs.replace(bare, client=((tmp_path / "client.pem", tmp_path / "client.pem"),))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    async with serving(lambda asked: Raw(b"", end), tls=server) as registry:
+        with pytest.raises(TransportError, match="closed before an answer came; perhaps ") as caught:
+            await status(registry.address, bare)
+        assert f"{registry.address} wants a client certificate: put NAME.cert and" in str(caught.value)
+        with pytest.raises(TransportError, match=r"closed before an answer came$"):
+            await status(registry.address, shown)
+    answers = iter([answer(), Raw(b"", end)])
+    async with serving(lambda asked: next(answers), tls=server) as registry, transport() as client:
+        url, options = parse_url(f"https://{registry.address}/v2/"), RequestOptions(tls=bare)
+        (await client.request("GET", url, headers={}, options=options)).close()
+        with pytest.raises(TransportError, match=r"closed before an answer came$"):  # it needed none before
+            await client.request("GET", url, headers={}, options=options)
+
+
+async def test_an_asyncio_server_that_wants_a_client_certificate_is_understood(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    tls = wanting(authority, trustme.CA(), ssl.TLSVersion.TLSv1_3)
+    async with serving(ok, tls=tls) as registry:
+        with pytest.raises(TransportError, match=r"wants a client certificate: put NAME\.cert"):
+            await status(registry.address, Tls(ca=(tmp_path / "ca.crt",)))
 
 
 @pytest.mark.parametrize("words", [b"No required SSL certificate was sent", b"The SSL certificate error"])

@@ -267,7 +267,7 @@ class _Selection:
         if folder is None:
             folder = hosts_toml.find(self._config.hosts, domain)
             folder = None if folder is None or _says(folder) else folder
-        return Tls(verify, *folder.certificates()) if folder is not None else Tls(verify)
+        return Tls(verify, *folder.certificates(), ca_named=False) if folder is not None else Tls(verify)
 
 
 def _says(folder: Folder) -> bool:

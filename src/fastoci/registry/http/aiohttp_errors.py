@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -39,6 +40,13 @@ _BAD_CERTIFICATE: Final = frozenset(
 )
 CLIENT_CERTIFICATE: Final = "put NAME.cert and NAME.key into its directory of certs.d, or name theirs with --cert-dir"
 
+# Why OpenSSL does not trust a certificate: X509_V_ERR_*. Of other reasons only it knows more.
+_UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})  # no issuer found, or one that is no anchor
+_DATES: Final = frozenset({9, 10})  # not yet valid, expired
+_NAMES: Final = frozenset({62, 64})  # host name, IP address
+
+_SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z0-9-]{1,20})(?=\s*(?:,|$)|\s+[^\s=])")  # of authentication
+
 
 class BlockedAddressError(OSError):
     """A server's word led to an address that it may not name. All are equal, so that the connector keeps the class."""
@@ -56,6 +64,7 @@ def translate(
     answered: bool = False,
     proxy: URL | None = None,
     namer: str = "",
+    unproven: bool = False,
 ) -> FastociError:
     """The error to raise for one of aiohttp's or the system's.
 
@@ -65,13 +74,15 @@ def translate(
         answered: the headers had arrived, so this happened in the body.
         proxy: by which the request went.
         namer: who named the URL, ``host[:port]``.
+        unproven: the server has answered nothing so far, and is shown no certificate of the client's.
     """
     if isinstance(error, TimeoutError):
         if answered or isinstance(error, aiohttp.SocketTimeoutError):
             return TimedOutError(f"{url}: silence for too long after {received} bytes", url=url, received=received)
         return TimedOutError(f"{url}: no connection in time{_through(proxy)}", url=url)
     if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
-        return refused_by_proxy(error.status, url, proxy)
+        challenges = error.headers.getall("Proxy-Authenticate", ()) if error.headers else ()
+        return refused_by_proxy(error.status, url, proxy, challenges)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _unconnected(error, url, proxy, _certificate(error.certificate_error), retryable=False)
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -83,22 +94,39 @@ def translate(
     if answered:
         return _body(error, url, received)
     if isinstance(error, aiohttp.ClientResponseError):
-        return TransportError(f"{url}: the answer is not HTTP: {_short(_unquoted(error.message))}", url=url)
+        return _not_http(error, url, proxy)
     if isinstance(error.__cause__, ssl.SSLError) and (wanted := _client_certificate(error.__cause__, _authority(url))):
         return ConnectError(f"{url}: {wanted}", url=url, retryable=False)
-    return TransportError(f"{url}: the connection was closed before an answer came{_through(proxy)}", url=url)
+    text = f"{url}: the connection was closed before an answer came{_through(proxy)}"
+    if unproven and url.startswith("https:"):  # with TLS 1.3 the server's word about that may be lost with it
+        text += f"; perhaps {_authority(url)} wants a client certificate: {CLIENT_CERTIFICATE}"
+    return TransportError(text, url=url)
 
 
-def refused_by_proxy(status: int, url: str, proxy: URL) -> ProxyError:
-    """The error for an answer of a proxy itself, in words that are not the proxy's."""
+def refused_by_proxy(status: int, url: str, proxy: URL, challenges: Iterable[str] = ()) -> ProxyError:
+    """The error for an answer of a proxy itself, in words that are not the proxy's.
+
+    Args:
+        challenges: what its ``Proxy-Authenticate`` headers say.
+    """
     where, variable = _proxy_name(proxy), f"{url.partition(':')[0].upper()}_PROXY"
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+    offered = list(dict.fromkeys(scheme for text in challenges for scheme in _SCHEME.findall(text)))
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and _lacks_basic(offered):
+        text = (
+            f"{where} takes no user and password, only {' or '.join(offered[:4])}, which fastoci does not speak: "
+            "use a proxy that takes them (Basic), or one on this machine that logs in to it"
+        )
+    elif status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         wants = "does not accept the user and password" if proxy.user else "wants a user and password"
         text = f"{where} {wants}: give them in {variable}, as http://USER:PASSWORD@HOST:PORT"
     else:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
         text = f"{where} does not connect to {_authority(url)}: {status} {phrase}".rstrip()
     return ProxyError(f"{url}: {text}", url=url, status=status, retryable=status in RETRYABLE_STATUSES)
+
+
+def _lacks_basic(offered: Sequence[str]) -> bool:
+    return bool(offered) and "basic" not in map(str.lower, offered)
 
 
 def speaks_tls(error: Exception) -> bool:
@@ -172,10 +200,25 @@ def _authority(url: str) -> str:
 
 def _certificate(error: Exception) -> str:
     reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "not valid"
-    return (
-        f"certificate not trusted: {_short(reason)}; put its authority into certs.d, --cert-dir or SSL_CERT_FILE, "
-        "or accept any certificate with --tls-verify=false"
-    )
+    code = getattr(error, "verify_code", 0)
+    if code in _UNKNOWN_AUTHORITY:
+        advice = "put its authority into certs.d, --cert-dir or SSL_CERT_FILE, or "
+    elif code in _DATES:
+        advice = "check the clock of this machine, and let the server's operator renew it, or "
+    elif code in _NAMES:
+        advice = "ask by a name that it is for, or let the server's operator have one made for this name, or "
+    else:
+        advice = ""
+    return f"certificate not trusted: {_short(reason)}; {advice}accept any certificate with --tls-verify=false"
+
+
+def _not_http(error: aiohttp.ClientResponseError, url: str, proxy: URL | None) -> TransportError:
+    what = f"is not HTTP: {_short(_unquoted(error.message))}"
+    # A proxy answers CONNECT by itself, and hands on answers to http; what comes through its tunnel is not its own.
+    tunnel = error.request_info.method == "CONNECT"
+    if proxy is None or not (tunnel or url.startswith("http:")):
+        return TransportError(f"{url}: the answer {what}", url=url)
+    return (ProxyError if tunnel else TransportError)(f"{url}: the answer of {_proxy_name(proxy)} {what}", url=url)
 
 
 def _client_certificate(error: ssl.SSLError, where: str) -> str:

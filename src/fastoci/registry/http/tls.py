@@ -7,7 +7,10 @@ default, earlier ones the others.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
+import logging
 import os
 import re
 import ssl
@@ -20,16 +23,23 @@ import msgspec
 
 from fastoci.errors import ConfigError
 
-_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_LOG: Final = logging.getLogger(__name__)
+_CERTIFICATE: Final = re.compile(  # its kind, and what is between its lines
+    rb"-----BEGIN ((?:TRUSTED |X509 )?)CERTIFICATE-----([^-]*(?:-(?!----)[^-]*)*)-----END \1CERTIFICATE-----"
+)
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # of c_rehash
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities."""
+    """Whom a connection trusts, and who it says it is. ``ca`` is trusted beside the system's authorities.
+
+    ``ca_named``: somebody named each file of ``ca``, so each has a certificate; those that lie in a directory may not.
+    """
 
     verify: bool = True
     ca: tuple[Path, ...] = ()
     client: tuple[tuple[Path, Path], ...] = ()  # certificate, key
+    ca_named: bool = True
 
 
 def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
@@ -54,9 +64,13 @@ def context(tls: Tls | None, *, verify: bool) -> ssl.SSLContext:
     for path in tls.ca:
         try:
             _demand_regular(path)
-            _trust(made, path)
+            found = _trust(made, path)
         except OSError as error:
             raise ConfigError(f"{path}: not an authority's certificate: {error.strerror or error}") from error
+        if not found and tls.ca_named:
+            raise ConfigError(f"{path}: not an authority's certificate: it holds none, in PEM or DER")
+        if not found:
+            _LOG.warning("%s: passed over: it holds no certificate, in PEM or DER", path)
     for certificate, key in tls.client:
         try:
             _demand_regular(certificate)
@@ -86,24 +100,42 @@ def _trust_environment(made: ssl.SSLContext) -> None:
             _trust(made, path)
 
 
-def _trust(made: ssl.SSLContext, path: Path) -> None:
-    """Make each certificate in a file an anchor. Like Go's, the reader passes over those that it cannot read.
+def _trust(made: ssl.SSLContext, path: Path) -> bool:
+    """Make each certificate in a file an anchor, and say whether there is any. What cannot be read is passed over.
 
     Raises:
-        OSError: there is none that can be read.
+        OSError: the file cannot be read.
     """
-    try:
+    with suppress(ssl.SSLError):
         made.load_verify_locations(path)  # OpenSSL takes all of the file, or nothing
-    except ssl.SSLError:
-        found = _CERTIFICATE.findall(path.read_text("ascii", "replace"))
-        if not any([_trusted(made, certificate) for certificate in found]):
-            raise
+        return True
+    data = path.read_bytes()
+    found = _CERTIFICATE.findall(data)
+    return any([_trusted(made, kind, body) for kind, body in found]) if found else _loaded(made, data)
 
 
-def _trusted(made: ssl.SSLContext, certificate: str) -> bool:
-    """Whether one certificate could be made an anchor."""
+def _trusted(made: ssl.SSLContext, kind: bytes, body: bytes) -> bool:
+    """Whether one certificate could be made an anchor; ``body`` is what is between its lines, headers included."""
+    _, colon, after = body.rpartition(b":")
     try:
-        made.load_verify_locations(cadata=ssl.PEM_cert_to_DER_cert(certificate))
+        der = binascii.a2b_base64(after.partition(b"\n")[2] if colon else after)
+    except binascii.Error:
+        return False
+    if kind != b"TRUSTED ":
+        return _loaded(made, der)
+    # Behind it is for what it is trusted, which OpenSSL reads from files alone; it may say that it is not.
+    pem = b"-----BEGIN TRUSTED CERTIFICATE-----\n%b-----END TRUSTED CERTIFICATE-----\n" % base64.encodebytes(der)
+    with open(os.memfd_create("certificate"), "wb", buffering=0) as file, suppress(OSError):
+        file.write(pem)
+        made.load_verify_locations(f"/proc/self/fd/{file.fileno()}")
+        return True
+    return False
+
+
+def _loaded(made: ssl.SSLContext, der: bytes) -> bool:
+    """Whether these bytes are certificates, which are anchors now."""
+    try:
+        made.load_verify_locations(cadata=der)
     except (ssl.SSLError, ValueError):
         return False
     return True

@@ -253,13 +253,16 @@ class Transport:
                 # aiohttp's texts hold the whole URL: with a query in it they are not kept as the cause.
                 # So do bytes of an answer that is not HTTP: a Location among them may be signed.
                 secret = url.raw_query_string or proxy or isinstance(error, aiohttp.ClientResponseError)
-                failed = translate(error, redact(url), proxy=proxy, namer=self.servers.of(namer).host)
+                unproven = not server.answered and (trust is None or not trust.client)
+                host = self.servers.of(namer).host
+                failed = translate(error, redact(url), proxy=proxy, namer=host, unproven=unproven)
                 _LOG.debug("%s %s: %s, after %.3f s", method, redact(url), failed.cause, time.monotonic() - begun)
                 raise failed from (None if secret else error)
         _log_answer(response, url, time.monotonic() - begun)
         if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             response.close()
-            raise refused_by_proxy(response.status, redact(url), proxy)
+            challenges = response.headers.getall("Proxy-Authenticate", ())
+            raise refused_by_proxy(response.status, redact(url), proxy, challenges)
         return response
 
     def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | None) -> Reply:
