@@ -8,6 +8,7 @@ says in full which file it is of. Knows no names of the store. Spec: openat(2); 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import select
 import stat
@@ -28,6 +29,8 @@ CHANGE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 LOST_AND_FOUND: Final = "lost+found"  # of the file system itself, in the root of a new one
 PIPE_S: Final = 5.0  # that a pipe may take to bring a configuration file
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NAME_MAX: Final = 255  # bytes of a name, on nearly every file system
+_DIGITS: Final = 32  # of a hash
 _SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
 
 
@@ -146,6 +149,19 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def fitted(name: str, added: int) -> str:
+    """A name to which so many bytes are added: when both do not fit a file system, its end becomes digits of its hash.
+
+    Another name is never fitted to the same.
+    """
+    data = os.fsencode(name)
+    room = _NAME_MAX - added
+    if len(data) <= room:
+        return name
+    digits = b"-" + hashlib.sha256(data).hexdigest()[:_DIGITS].encode()
+    return os.fsdecode(data[: room - len(digits)] + digits)
 
 
 def make_directory(parent: Directory, name: str, mode: int) -> bool:

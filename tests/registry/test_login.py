@@ -227,6 +227,14 @@ def test_an_edit_that_fails_leaves_the_file_and_nothing_beside_it(tmp_path: Path
     assert os.listdir(tmp_path) == ["auth.json"]
 
 
+def test_a_file_may_have_the_longest_of_names(tmp_path: Path) -> None:
+    authfile = tmp_path / f"{'a' * 250}.json"
+    edit(authfile, lambda found: found.update({"one": 1}) is None)
+    edit(authfile, lambda found: found.update({"two": 2}) is None)
+    assert json.loads(authfile.read_bytes()) == {"one": 1, "two": 2}
+    assert os.listdir(tmp_path) == [authfile.name]
+
+
 def test_a_link_stays_and_what_it_leads_to_is_changed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / "auth.json", tmp_path / "auth.json"

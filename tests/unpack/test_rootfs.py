@@ -273,3 +273,18 @@ def test_a_name_of_a_megabyte_makes_no_long_message(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000 + len(str(tmp_path))
     assert "aaa...bbb" in str(caught.value)
     assert caught.value.path == name
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 255, "n" * 230, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 127], ids=["longest", "long", "wide"]
+)
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path, name: str) -> None:
+    left, other = Rootfs.begin(tmp_path / name), Rootfs.begin(tmp_path / f"{name[:-1]}m")
+    privates = sorted(path.name for path in tmp_path.iterdir())
+    assert max(len(os.fsencode(each)) for each in privates) <= 255
+    assert len({each.rsplit(".", 2)[0] for each in privates}) == 2
+    left.discard(within=0)
+    rootfs = Rootfs.begin(tmp_path / name)
+    rootfs.publish()
+    other.discard()
+    assert os.listdir(tmp_path) == [name]

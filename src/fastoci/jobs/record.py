@@ -41,7 +41,8 @@ async def record(context: PullContext, reference: Reference, data: bytes, media_
     async with context.store.session([top, *resolved.blobs]) as session:
         absent = [blob for blob in session.missing if blob.digest != top.digest]
         if absent:
-            text = f"{reference} needs {len(absent)} blobs that the store does not have, as {absent[0].digest}"
+            blobs = "a blob" if len(absent) == 1 else f"{len(absent)} blobs"
+            text = f"{reference} needs {blobs} that the store does not have, as {absent[0].digest}"
             raise BlobNotFoundError(text, path=str(absent[0].digest))
         async with session.reserve() as writer:
             await context.keep_document(writer, top, data, str(reference))

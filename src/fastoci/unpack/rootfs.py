@@ -177,7 +177,7 @@ class Rootfs:
             os.rename(target.name, _OLD, src_dir_fd=target.parent, dst_dir_fd=private)
         if files.is_at(target.fd, private, _OLD):
             return
-        for name in (target.name, f"{target.name}.{secrets.token_hex(8)}"):
+        for name in (target.name, f"{files.fitted(target.name, 17)}.{secrets.token_hex(8)}"):
             with suppress(OSError):
                 os.rename(_OLD, name, src_dir_fd=private, dst_dir_fd=target.parent)
                 break

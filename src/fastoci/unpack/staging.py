@@ -22,6 +22,7 @@ PRIVATE: Final = 0o700
 _LOCK: Final = "lock"  # in the private directory: only its owner may open it
 _MOVING: Final = "moving"  # in it, too: the names that are being moved to the directory that it is in
 _SUFFIX: Final = ".fastoci"
+_ADDED: Final = len(f"..{'0' * 16}{_SUFFIX}")  # to the target's name
 _TRIES: Final = 64  # to make one that nobody takes away meanwhile
 _ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 _NO_ACL: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
@@ -195,7 +196,7 @@ def make_plain(fd: int, mode: int) -> None:
 
 
 def _prefix(target: str) -> str:
-    return f".{target}."
+    return f".{files.fitted(target, _ADDED)}."
 
 
 def _open_directory(parent: int, name: str) -> int | None:

@@ -179,8 +179,8 @@ def test_unpacking_is_told_beside_the_fetch_and_sums_up_what_was_not_applied(sta
     assert stage.lines() == [
         f"{NAME}: 0 bytes of 40.0 MB, 0 of 8 blobs, 0 bytes/s, unpacking 9.0 of 60.0 MB, 2 of 8 layers"
     ]
-    log(UnpackDone(NAME, "/r", 22_000, 950 * MB, {"owners": 3, "devices": 0}))
-    assert stage.lines() == [f"{NAME}: 22000 entries, 950.0 MB unpacked into /r; not applied: 3 owners"]
+    log(UnpackDone(NAME, "/r", 22_000, 950 * MB, {"owners": 3, "xattrs": 0, "devices": 1}))
+    assert stage.lines() == [f"{NAME}: 22000 entries, 950.0 MB unpacked into /r; not applied: 3 owners, 1 device"]
 
 
 def test_layers_of_no_image_are_told_too(stage: Stage) -> None:
@@ -375,7 +375,12 @@ def test_results_are_written_beside_no_bars(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("remaining", "limit", "text"),
-    [(10, 100, "hub: 10 of 100 requests left in 21600 s\n"), (11, 100, ""), (0, None, "hub: 0 requests left")],
+    [
+        (10, 100, "hub: 10 of 100 requests left in 21600 s\n"),
+        (11, 100, ""),
+        (0, None, "hub: 0 requests left"),
+        (1, 100, "hub: 1 of 100 requests left in 21600 s\n"),
+    ],
 )
 def test_a_quota_is_told_when_it_runs_out(stage: Stage, remaining: int, limit: int | None, text: str) -> None:
     Log(stage.text, stage.clock)(QuotaSeen("hub", remaining, limit, 21600))

@@ -64,15 +64,21 @@ def summary(event: events.Event, job: ProgressState) -> str:
             return _image_done(event, job.images[event.image])
         case events.UnpackDone():
             text = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
-            skipped = ", ".join(f"{count} {plain(kind)}" for kind, count in event.skipped.items() if count)
+            skipped = ", ".join(
+                plural(count, plain(kind).removesuffix("s")) for kind, count in event.skipped.items() if count
+            )
             return f"{plain(event.image)}: {text}" + (f"; not applied: {skipped}" if skipped else "")
         case events.UnpackSkipped():
             there = f"{plain(event.root)} holds this image already (its files were not looked at)"
             return f"{plain(event.image)}: nothing to unpack, {there}"
         case events.QuotaSeen() if event.remaining <= (event.limit or 0) * _SCARCE:
-            total = "" if event.limit is None else f" of {event.limit}"
+            left = (
+                plural(event.remaining, "request")
+                if event.limit is None
+                else f"{event.remaining} of {event.limit} requests"
+            )
             window = "" if event.window_s is None else f" in {event.window_s} s"
-            return f"{plain(event.host)}: {event.remaining}{total} requests left{window}"
+            return f"{plain(event.host)}: {left} left{window}"
         case events.VerifyProgress():
             return f"{plural(event.blobs, 'blob')} hashed, {size(event.size)}"
         case events.Warned():

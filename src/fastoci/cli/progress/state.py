@@ -119,6 +119,8 @@ class ProgressState(msgspec.Struct):
                 self.retries += isinstance(event, events.Retrying)
                 if (troubled := self.images.get(event.image)) is not None:
                     troubled.note, troubled.noted = note(event), event.blob
+                    if isinstance(event, events.FetchDuplicated) and not event.server and not event.offset:
+                        self._lack(troubled, event.blob, event.size, now)  # the store's is damaged
             case _:
                 self._see_image(event, self._image(event.image, now), now)
 
@@ -161,7 +163,7 @@ class ProgressState(msgspec.Struct):
             case events.ImagePlanned():
                 image.plan, image.note = event, ""
                 for digest, size in event.missing.items():
-                    image.blobs[digest] = self.blobs.setdefault(digest, Blob(digest, size, Rate(now)))
+                    self._lack(image, digest, size, now)
             case events.UnpackStarted():
                 image.unpack, image.unpacked = event, None
             case events.UnpackProgress():
@@ -179,6 +181,9 @@ class ProgressState(msgspec.Struct):
             self.images[name] = Image(name, now, Rate(now))
             self.rate = self.rate or Rate(now)
         return self.images[name]
+
+    def _lack(self, image: Image, digest: str, size: int, now: float) -> None:
+        image.blobs[digest] = self.blobs.setdefault(digest, Blob(digest, size, Rate(now)))
 
     def _begin(self, digest: str, name: str, size: int, now: float) -> Blob:
         """A blob takes off; an image without a plan, as in a repair, lacks what it asks for."""

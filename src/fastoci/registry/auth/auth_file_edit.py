@@ -41,7 +41,7 @@ def edit(path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
 
 
 def _edit(directory: int, name: str, path: Path, change: Callable[[dict[str, object]], bool]) -> bool:
-    lock = f".{name}.lock"
+    lock = f".{files.fitted(name, 6)}.lock"
     # Where nothing can be written, there may be nothing to change.
     writable = os.access(".", os.W_OK, dir_fd=directory, effective_ids=True)
     with locks.locked_at(directory, lock, f"{path.parent}/{lock}") if writable else nullcontext():
@@ -49,7 +49,7 @@ def _edit(directory: int, name: str, path: Path, change: Callable[[dict[str, obj
         changed = change(found)
         if changed:
             data = json.dumps(found, indent="\t").encode() + b"\n"
-            temporary = f".{name}-{secrets.token_hex(8)}"
+            temporary = f".{files.fitted(name, 18)}-{secrets.token_hex(8)}"
             files.replace_at(directory, name, data, temporary=temporary, mode=0o600, owner=owner)
     return changed
 
