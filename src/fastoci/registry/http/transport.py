@@ -261,8 +261,7 @@ class Transport:
         _log_answer(response, url, time.monotonic() - begun)
         if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             response.close()
-            challenges = response.headers.getall("Proxy-Authenticate", ())
-            raise refused_by_proxy(response.status, redact(url), proxy, challenges)
+            raise refused_by_proxy(407, redact(url), proxy, response.headers.getall("Proxy-Authenticate", ()))
         return response
 
     def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | None) -> Reply:
