@@ -129,6 +129,29 @@ async def test_what_other_tools_listed_in_the_index_is_kept(shelf: Shelf) -> Non
     assert len((await collected(shelf)).items) == 3
 
 
+@pytest.mark.parametrize("whose", ["ours", "another tool's"])
+async def test_a_broken_entry_of_an_index_stops_gc_only_where_nobody_said_which_are_needed(
+    shelf: Shelf, whose: str
+) -> None:
+    held, ref = await image(shelf, "held", b"layer"), await image(shelf, "other", b"other layer")
+    broken = {key: value for key, value in encode(ref.descriptor).items() if key != "mediaType"}
+    data = json.dumps({"schemaVersion": 2, "manifests": [broken, encode(held.descriptor)]}).encode()
+    top = await shelf.put(data, media_type=mediatype.OCI_INDEX)
+    if whose == "ours":
+        await shelf.record(StoredImage("registry.test/index:1", top, held.images, "2023-11-14T22:13:20Z"))
+    else:
+        (shelf.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [encode(top)]}))
+    for each in (held, ref):
+        await shelf.store.forget(each.name)
+    if whose == "ours":
+        assert len((await collected(shelf)).items) == 3
+        assert shelf.store.holds(held.descriptor) and not shelf.store.holds(ref.descriptor)
+    else:
+        with pytest.raises(StoreError, match="what it needs is unknown"):
+            await shelf.store.plan_gc(Retention())
+        assert shelf.store.holds(ref.descriptor)
+
+
 async def test_an_entry_of_our_own_is_no_root(shelf: Shelf) -> None:
     ref = await image(shelf, "one", b"layer")
     await shelf.store.update_index()
