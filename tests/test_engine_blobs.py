@@ -6,8 +6,10 @@ Covers: arguments.py, jobs/record.py, shortcuts.py.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +281,58 @@ def test_an_interrupt_inside_a_source_leaves_the_loop_once_and_no_task_behind(
     with pytest.raises(kind):
         asyncio.run(pull())
     assert ended == ["fetch"]
+
+
+class Joined(logging.Handler):
+    """Is told, by the log, when a second task waits for a flight."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "joins the flight" in record.getMessage():
+            self.event.set()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_inside_a_source_leaves_the_loop_once_for_all_who_wait(
+    kind: type[BaseException], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built, joined = image(), Joined()
+    blob = built.layers[0].descriptor
+
+    class Source(FromImage):
+        name = "mine"
+
+        async def fetch(self, *_: object) -> AsyncGenerator[fastoci.Buffer, None]:
+            await joined.event.wait()
+            raise kind
+            yield
+
+    async def pull() -> list[BaseException | None]:
+        async with fastoci.Engine(tmp_path) as engine:
+            first = asyncio.create_task(engine.fetch([blob], Source(built)))
+            second = asyncio.create_task(engine.fetch([blob], FromImage(built)))
+            await asyncio.wait([first, second])
+            assert (await engine.path(blob.digest)).stat().st_size == blob.size
+            return [first.exception(), second.exception()]
+
+    caplog.set_level(logging.DEBUG, "fastoci.transfer.scheduler")
+    logger = logging.getLogger("fastoci.transfer.scheduler")
+    logger.addHandler(joined)
+    with closing(asyncio.new_event_loop()) as loop:
+        try:
+            task, left = loop.create_task(pull()), list[BaseException]()
+            while not task.done():
+                try:
+                    loop.run_until_complete(task)
+                except (KeyboardInterrupt, SystemExit) as error:
+                    left.append(error)
+        finally:
+            logger.removeHandler(joined)
+    assert [type(error) for error in left] == [kind]
+    ended, arrived = task.result()
+    assert isinstance(ended, RuntimeError)
+    assert str(ended) == f"the fetch of {blob.digest} was interrupted"
+    assert arrived is None

@@ -377,6 +377,29 @@ async def test_what_work_raises_on_a_thread_is_what_its_caller_gets(kind: type[B
     threads.close()
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_on_a_thread_ends_its_work_and_not_the_loop(kind: type[BaseException]) -> None:
+    def work() -> None:
+        raise kind("it")
+
+    async def ends() -> list[BaseException | None]:
+        threads = Threads()
+        try:
+            async with workers() as (pool, _):
+                tasks = [asyncio.create_task(run(work)) for run in (pool.run, threads.run)]
+                await asyncio.wait(tasks)
+                return [task.exception() for task in tasks]
+        finally:
+            threads.close()
+
+    left: list[BaseException | None] = []
+    try:
+        left += [error for error in asyncio.run(ends()) if not isinstance(error, RuntimeError)]
+    except (KeyboardInterrupt, SystemExit) as error:
+        left.append(error)
+    assert left == []
+
+
 async def test_threads_that_have_ended_say_so() -> None:
     pool, buffers = WorkerPool(1), Buffers(_core.Pool(4 << 20))
     pool.close()
