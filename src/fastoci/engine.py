@@ -127,7 +127,7 @@ class Engine:
         scheduler = Scheduler(worker, buffers, limits, observer)
         unpacker = Unpacker(worker, buffers, limits, observer)
         stored = Stored(store, scheduler, worker, buffers, observer)
-        context = PullContext(store, scheduler, stored, unpacker, limits, observer)
+        context = PullContext(store, scheduler, stored, unpacker, limits, observer, self.store_path)
         verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
         loop, updates = asyncio.get_running_loop(), IndexUpdates(store)
         self._parts = _Parts(loop, store, worker, context, verifying, updates, AsyncExitStack())
@@ -180,7 +180,7 @@ class Engine:
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         wanted = None if platform is None else (Platform.parse(platform),)
-        target = None if rootfs is None else path_walk.absolute(rootfs)
+        target = None if rootfs is None else self._open.context.target(rootfs)
         return (await self._pull(StoredPull(self._open.context, reference, wanted, target, same_owner), policy))[0]
 
     async def pull_platforms(
@@ -387,8 +387,8 @@ class Engine:
             StoreError: ``directory`` is not a layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
-        parts, target, asked = self._open, path_walk.absolute(directory), several(references, str)
-        return await maintenance.export(parts.store, parts.context.stored, target, asked)
+        parts, asked = self._open, several(references, str)
+        return await maintenance.export(parts.store, parts.context.stored, parts.context.target(directory), asked)
 
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
         """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.

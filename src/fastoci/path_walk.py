@@ -19,7 +19,7 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +49,17 @@ def absolute(path: str | os.PathLike[str]) -> Path:
         return Path(path).absolute()
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the working directory has been removed", path=str(path)) from error
+
+
+def is_within(path: Path, directory: Path) -> bool:
+    """Whether a path leads to a directory or into it, through links, ``..`` and mounts; either may not be there yet."""
+    with suppress(OSError):
+        found = os.stat(directory)
+        for each in (real := Path(os.path.realpath(path)), *real.parents):
+            with suppress(OSError):
+                if os.path.samestat(os.stat(each), found):
+                    return True
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 def home(environ: Mapping[str, str]) -> Path | None:

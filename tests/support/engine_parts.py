@@ -113,7 +113,7 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     scheduler = Scheduler(worker, buffers, limits, events.append)
     stored = Stored(store, scheduler, worker, buffers, events.append)
     unpacker = Unpacker(worker, buffers, limits, events.append)
-    job = PullContext(store, scheduler, stored, unpacker, limits, events.append)
+    job = PullContext(store, scheduler, stored, unpacker, limits, events.append, directory)
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from fastoci import path_walk
 from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, UnsupportedError
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
@@ -92,7 +91,7 @@ class Image:
             RootfsOccupiedError: something else is there.
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
-        target, tree = path_walk.absolute(root), contents(self.manifest_descriptor, same_owner)
+        target, tree = self._context.target(root), contents(self.manifest_descriptor, same_owner)
         if await self._context.unpacker.holds(target, tree, image=str(self.reference)):
             return
         async with self._context.store.keep(self._parts, name=str(self.reference)):
@@ -122,7 +121,7 @@ class Image:
             StoreError: ``directory`` is not a layout, or cannot be written.
             StoreBusyError: another process extends the layout, and did not end.
         """
-        target, images = path_walk.absolute(directory), (self, *others)
+        target, images = self._context.target(directory), (self, *others)
         blobs = {blob.digest: blob for image in images for blob in image._parts}
         top = replace(self.manifest_descriptor, platform=self.platform)
         if len({image.manifest_descriptor.digest for image in images}) > 1:

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from fastoci import path_walk
 from fastoci.aio import all_or_first
 from fastoci.errors import (
     FastociError,
@@ -64,6 +65,18 @@ class PullContext(msgspec.Struct, frozen=True):
     unpacker: Unpacker
     limits: Limits
     observer: Observer
+    store_path: Path
+
+    def target(self, path: str | os.PathLike[str]) -> Path:
+        """Where files are to be made, from the root.
+
+        Raises:
+            StoreError: in the store, where they would be taken for its own.
+        """
+        target = path_walk.absolute(path)
+        if path_walk.is_within(target, self.store_path):
+            raise StoreError(f"{target} is in the store {self.store_path}: choose another place", path=str(target))
+        return target
 
     async def pull(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -113,6 +114,7 @@ def pull(asked: PullOptions) -> int:
         raise click.UsageError("--rootfs takes one image only")
     if asked.rootfs is not None and asked.has_several:
         raise click.UsageError("--rootfs takes one platform only: a directory holds the files of one")
+    _demand_outside(asked)
 
     from fastoci import Engine
     from fastoci.cli import run
@@ -157,6 +159,17 @@ def policy_of(context: click.Context) -> Policy:
     if by_pull is by_offline:
         raise click.UsageError(f"--offline is --pull never, not --pull {policy}")
     return policy if by_pull is ParameterSource.COMMANDLINE else "never"
+
+
+def _demand_outside(asked: PullOptions) -> None:
+    """Refuse to make files in a store, before that is made."""
+    from fastoci import Engine
+
+    for target in filter(None, (asked.rootfs, asked.oci)):
+        store = Engine(asked.store).store_path
+        with suppress(OSError, ValueError):  # of which the engine says what is wrong
+            if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(store)):
+                raise click.UsageError(f"{target} is in the store {store}: choose another place")
 
 
 def _early_errors(references: Sequence[str], asked: PullOptions) -> dict[str, Exception]:
