@@ -110,11 +110,7 @@ def pull(asked: PullOptions) -> int:
     fastoci pull 0d2c4e6f8a10 --offline --oci ./layout
     """
     references = tuple(dict.fromkeys(asked.references))
-    if asked.rootfs is not None and len(references) > 1:
-        raise click.UsageError("--rootfs takes one image only")
-    if asked.rootfs is not None and asked.has_several:
-        raise click.UsageError("--rootfs takes one platform only: a directory holds the files of one")
-    _demand_outside(asked)
+    _check_targets(asked, references)
 
     from fastoci import Engine
     from fastoci.cli import run
@@ -161,8 +157,17 @@ def policy_of(context: click.Context) -> Policy:
     return policy if by_pull is ParameterSource.COMMANDLINE else "never"
 
 
-def _demand_outside(asked: PullOptions) -> None:
-    """Refuse to make files in a store, before that is made."""
+def _check_targets(asked: PullOptions, references: Sequence[str]) -> None:
+    """Where files are to be made is for one image, and not in the store: told before that is made.
+
+    Raises:
+        click.UsageError: otherwise.
+    """
+    if asked.rootfs is not None and len(references) > 1:
+        raise click.UsageError("--rootfs takes one image only")
+    if asked.rootfs is not None and asked.has_several:
+        raise click.UsageError("--rootfs takes one platform only: a directory holds the files of one")
+
     from fastoci import Engine
 
     for target in filter(None, (asked.rootfs, asked.oci)):
