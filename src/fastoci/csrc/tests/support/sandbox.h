@@ -37,10 +37,14 @@ static void empty(void)
 
 static void fresh(void)
 {
+    int outside;
+
     if (root >= 0)
         close(root);
     empty();
-    CHECK(system("mkdir root stage && chmod 755 root && echo outside > outside") == 0);
+    CHECK(mkdir("root", 0777) == 0 && mkdir("stage", 0777) == 0 && chmod("root", 0755) == 0);
+    outside = open("outside", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    CHECK(outside >= 0 && write(outside, "outside\n", 8) == 8 && close(outside) == 0);
     root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
     options = (struct extract_options){
