@@ -147,7 +147,7 @@ class BlobStore(Protocol):
         """Keep blobs from gc while they are read. A store that this process may not write is read without that.
 
         Args:
-            name: of the image that they are of: it was used now.
+            name: of the image that they are of: it is used now, and read without that when the disk is full, too.
         """
 
     async def missing(self, blobs: Collection[Descriptor]) -> list[Descriptor]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from fastoci._core import file_system
 from fastoci.arguments import expect
 from fastoci.boot import boot_id
-from fastoci.errors import BlobNotFoundError
+from fastoci.errors import BlobNotFoundError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
@@ -103,10 +103,10 @@ class Store:
         if name:
             with suppress(BlobNotFoundError):  # removed meanwhile: its blobs are still here
                 await self._threads.run(lambda: self.refs.touch(name))
-        if await self._threads.run(self._may_write):
-            async with self.lease(blobs):
-                yield
-        else:
+        async with AsyncExitStack() as held:
+            if await self._threads.run(self._may_write):
+                with suppress(StoreFullError) if name else nullcontext():
+                    await held.enter_async_context(self.lease(blobs))
             yield
 
     @asynccontextmanager

@@ -1,7 +1,8 @@
 """How far a verification of the whole store has come, so that the next one goes on there.
 
 One small file, replaced now and then under a lock; losing it costs hashing again. Where the store cannot be written
-there is none, and each verification begins at the start. Synchronous, for threads. Spec: docs/store-format.md 13.
+or its disk is full, there is none, and each verification begins at the start. Synchronous, for threads.
+Spec: docs/store-format.md 13.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fastoci.store.layout import StoreLayout
 
 _CURSOR: Final = "cursor"
 _SIZE: Final = 16 << 20  # bytes of the file
-_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class CursorFile:
             self._directory = paths.make("verify", 0o700)
             self._lock = locks.acquire(self._directory, "lock", wait=False)
         except OSError as cause:
-            if cause.errno not in _READ_ONLY:
+            if cause.errno not in _NOT_WRITABLE:
                 raise files.failure(cause, "verify", path) from cause
         else:
             if self._lock is None:
