@@ -258,6 +258,11 @@ async def _ask(engine: Engine, scene: Scene) -> None:
         await engine.tags(f"{scene.address}/one")
 
 
+async def _platforms(engine: Engine, scene: Scene) -> None:
+    await engine.platforms(scene.reference("one"))
+    await engine.pull_platforms(scene.reference("one"), ["all"])
+
+
 async def _blobs(engine: Engine, scene: Scene) -> None:
     image = scene.images["one"]
     async with engine.hold([image.descriptor.digest]):
@@ -313,6 +318,7 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "usage": (_usage, "full"),
     "names": (_names, "full"),
     "ask": (_ask, ""),
+    "platforms": (_platforms, ""),
     "blobs": (_blobs, "full"),
     "apply": (_apply, ""),
     "login": (_login, ""),
