@@ -14,10 +14,13 @@ from pathlib import Path
 import click
 import pytest
 
+import fastoci
 from conftest import Cli
 from fastoci.cli import registry_options
 from fastoci.cli.commands.pull import pull
 from fastoci.cli.commands.repair import repair
+from fastoci.server.http import Request
+from fastoci.server.pull_api import Answer
 from fastoci.testing.auth import Basic
 from fastoci.testing.faults.certificates import Authority
 from fastoci.testing.registry import Registry, serve
@@ -204,7 +207,52 @@ def test_every_registry_option_has_a_setting(tmp_path: Path) -> None:
         for number, settle in enumerate(SETTINGS):
             (tmp_path / str(number)).mkdir()
             used |= {each for each in settle(tmp_path / str(number), stack).options if each.startswith("--")}
-    assert used == known - {"--allow-private-redirects"}  # needs a network of its own: test_private_redirects.py
+    # One needs a network of its own (test_private_redirects.py), the others a registry that fails (below).
+    assert used == known - {"--allow-private-redirects", "--retries", "--retry-delay"}
+
+
+class Failing(Registry):
+    """Answers so many requests for a layer with 503."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left, self.asked = times, 0
+
+    async def answer(self, request: Request, host: str) -> Answer:
+        """An answer."""
+        if str(LAYER.digest) in request.target:
+            self.asked += 1
+            self.left -= 1
+            if self.left >= 0:
+                return Answer(503)
+        return await super().answer(request, host)
+
+
+@pytest.mark.parametrize("command", ["pull", "repair"])
+def test_a_request_is_sent_again_as_often_as_the_user_says(cli: Cli, tmp_path: Path, command: str) -> None:
+    registry, store = Failing(0), tmp_path / "store"
+    with ExitStack() as stack:
+        name = _served(stack, registry)
+        if command == "repair":
+            assert cli("pull", name, "--store", store).returncode == 0
+            damage(store)
+        registry.left, registry.asked = 20, 0
+        few = cli(command, name, "--store", store, "--retries", "1", "--retry-delay", "1ms")
+        assert (few.returncode, registry.asked) == (5, 2), few.stderr
+        environ = {**os.environ, "FASTOCI_RETRIES": "18", "FASTOCI_RETRY_DELAY": "1ms"}
+        many = cli(command, name, "--store", store, environ=environ)
+        assert (many.returncode, registry.asked) == (0, 21), many.stderr
+
+
+@pytest.mark.parametrize("given", [("--retries", "-1"), ("--retries", "x"), ("--retry-delay", "5")])
+def test_retries_that_cannot_be_are_usage_errors(cli: Cli, tmp_path: Path, given: tuple[str, str]) -> None:
+    done = cli("pull", "127.0.0.1:1/a", "--store", tmp_path / "store", *given)
+    assert done.returncode == 2
+    assert given[0] in done.stderr
+    assert not (tmp_path / "store").exists()
+    for wrong in ({"retries": -1}, {"retry_delay_s": -1.0}, {"retry_delay_s": float("nan")}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            fastoci.RegistryOptions(**wrong)
 
 
 def test_the_commands_that_ask_registries_have_the_same_options() -> None:

@@ -97,9 +97,9 @@ def _meant(key: str, known: set[str]) -> str:
     from difflib import get_close_matches  # when somebody mistyped
 
     name = key.rpartition(".")[2].replace("_", "-")
-    same = [each for each in sorted(known) if each.rpartition(".")[2] == name]
-    found = same or get_close_matches(key, known, 1, cutoff=0.8)
-    return f": {found[0]} is one" if found else ""
+    names = {each.rpartition(".")[2]: each for each in sorted(known, reverse=True)}
+    found = get_close_matches(name, names, 1, cutoff=0.8)  # the same is the closest
+    return f": {names[found[0]]} is one" if found else ""
 
 
 def origin(context: click.Context, option: click.Option) -> str:

@@ -75,10 +75,32 @@ _OPTIONS: Final = (
         metavar="HOST[:PORT]",
         help="Let this registry or mirror send requests on to addresses in private networks. May be repeated.",
     ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Send a request again at most N times when it made no progress.  [default: 7, after a timeout 2]",
+    ),
+    click.option(
+        "--retry-delay",
+        "retry_delay_s",
+        type=options.Duration(),
+        metavar="TIME",
+        help="Wait TIME before each retry.  [default: a random time up to 20s, more each time]",
+    ),
 )
 
 
-_AS_GIVEN: Final = ("tls_verify", "authfile", "registries_conf", "hosts_dir", "cert_dir", "allow_private_redirects")
+_AS_GIVEN: Final = (
+    "tls_verify",
+    "authfile",
+    "registries_conf",
+    "hosts_dir",
+    "cert_dir",
+    "allow_private_redirects",
+    "retries",
+    "retry_delay_s",
+)
 
 
 def registry(command: Callable[..., int | None]) -> Callable[..., int | None]:

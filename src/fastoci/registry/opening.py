@@ -14,6 +14,7 @@ from fastoci.registry.auth.credentials import Credentials, load
 from fastoci.registry.client import Registry
 from fastoci.registry.config import endpoints
 from fastoci.registry.config.endpoints import Mirrors
+from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http.proxy import proxy_for
 from fastoci.registry.options import RegistryOptions, StrPath
 
@@ -31,6 +32,7 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
         credentials=await asyncio.to_thread(credentials_of, options, mirrors),
         tls_verify=options.tls_verify,
         limits=limits,
+        retry=RetryPolicy().asked(options.retries, options.retry_delay_s),
         observer=observer,
     )
 

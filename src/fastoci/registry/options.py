@@ -5,6 +5,7 @@ What each field leads to: docs/credentials.md and docs/mirrors.md.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -26,8 +27,11 @@ class RegistryOptions:
         hosts_dir: mirrors in containerd's form, instead of the usual files.
         cert_dir: certificates for every registry, instead of those of ``certs.d``.
         allow_private_redirects: ``HOST[:PORT]`` of registries and mirrors that may lead into private networks.
+        retries: how often a request is sent again that made no progress; None: 7 times, twice after a timeout.
+        retry_delay_s: seconds before each; None: random ones, more each time.
     Raises:
         StoreError: one of the paths cannot be a path.
+        ValueError: a number is below 0.
     """
 
     tls_verify: bool = True
@@ -38,8 +42,14 @@ class RegistryOptions:
     hosts_dir: StrPath | None = None
     cert_dir: StrPath | None = None
     allow_private_redirects: tuple[str, ...] = ()
+    retries: int | None = None
+    retry_delay_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.retries is not None and self.retries < 0:
+            raise ValueError(f"retries: {self.retries} is less than 0")
+        if self.retry_delay_s is not None and not 0 <= self.retry_delay_s < math.inf:
+            raise ValueError(f"retry_delay_s: {self.retry_delay_s} is no time to wait")
         for name in ("authfile", "registries_conf", "hosts_dir", "cert_dir"):
             given = getattr(self, name)
             if given is not None:

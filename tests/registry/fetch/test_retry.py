@@ -66,3 +66,18 @@ def test_a_budget_does_not_grow_beyond_its_size() -> None:
         budget.earn()
     assert budget.spend()
     assert not budget.spend()
+
+
+def test_a_user_s_retries_are_of_whatever_cause_and_a_user_s_delay_is_the_same_each_time() -> None:
+    for unreachable in (False, True):
+        found = waits(Backoff(RetryPolicy().asked(150, 0.5), RetryBudget(150)), unreachable=unreachable)
+        assert found == [0.5] * 150
+        assert waits(Backoff(RetryPolicy().asked(0, None), RetryBudget(100)), unreachable=unreachable) == []
+    assert RetryPolicy().asked(150, None).budget == 150
+    assert RetryPolicy().asked(None, None) == RetryPolicy()
+    assert RetryPolicy().asked(None, 0.5).tries == RetryPolicy().tries
+
+
+def test_a_wait_after_thousands_of_tries_is_the_longest() -> None:
+    found = waits(Backoff(replace(policy(1.0), tries=2000), RetryBudget(2000)))
+    assert (len(found), found[-1]) == (1999, 20.0)

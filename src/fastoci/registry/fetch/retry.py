@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 
@@ -22,6 +23,11 @@ _EARNED: Final = 0.1  # retries that an answer, or a MiB of a body, gives back
 def _random() -> float:
     """A number of this process's own: a pickle of ``random.random`` would give each process the same ones."""
     return random.random()
+
+
+def _whole() -> float:
+    """No jitter."""
+    return 1.0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -33,7 +39,17 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     maximum_s: float = 20.0
     progress: int = 1 << 20
     budget: int = 100  # retries over all requests
-    rng: Callable[[], float] = _random  # a number in [0, 1), anew on each call
+    rng: Callable[[], float] = _random  # a number in [0, 1], anew on each call
+
+    def asked(self, retries: int | None, delay_s: float | None) -> RetryPolicy:
+        """This policy with a user's number of retries, of whatever cause, and time before each; None: as it is."""
+        found = self
+        if retries is not None:
+            tries = retries + 1
+            found = replace(found, tries=tries, unreachable_tries=tries, budget=max(found.budget, retries))
+        if delay_s is not None:
+            found = replace(found, first_s=delay_s, maximum_s=delay_s, rng=_whole)
+        return found
 
 
 class RetryBudget:
@@ -81,7 +97,7 @@ class Backoff:
             return None
         if not self._budget.spend():
             return None
-        doubled: float = self._policy.first_s * 2 ** (self.attempt - 1)
+        doubled: float = self._policy.first_s * 2.0 ** min(self.attempt - 1, 60)  # a float ends at 2**1024
         return self._policy.rng() * min(doubled, self._policy.maximum_s)
 
     def renew(self) -> None:
