@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -11,9 +12,11 @@ import uvloop
 from fastoci.cli import log
 from fastoci.cli.progress.display import Display
 from fastoci.cli.signals import Signals, Stopped
+from fastoci.errors import FastociError
 
 T = TypeVar("T")
 
+_FILES: Final = 24  # open at once, for the event loop and a store; connections and blobs need more
 _TICK_S: Final = 0.2  # five redraws a second: smooth enough, and 1 % of a core
 
 
@@ -24,7 +27,12 @@ def run(job: Coroutine[object, object, T], display: Display | None = None) -> T:
 
     Raises:
         Stopped: a signal came and the job did not end by itself.
+        FastociError: too few files may be open for an event loop.
     """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < _FILES:  # libuv aborts, or says nothing that anybody understands
+        job.close()
+        raise FastociError(f"only {most} files may be open, and {_FILES} are needed: raise the limit (`ulimit -n`)")
     tasks: list[asyncio.Task[Any]] = []
 
     def stop(_: int) -> None:
