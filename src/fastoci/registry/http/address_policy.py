@@ -22,14 +22,18 @@ class AddressScope(IntEnum):
     FORBIDDEN = 3
 
 
-# Metadata services that are not on a link-local address: AWS and EKS over IPv6, Google over IPv6, Alibaba, Oracle,
-# Azure's wire server.
+# Metadata services that are not on a link-local address: over IPv6 of AWS and EKS, Google, Oracle, Scaleway, Linode and
+# Alibaba; over IPv4 of Alibaba, Oracle, and Azure's wire server.
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in (
         "fd00:ec2::254",
         "fd00:ec2::23",
         "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fd00:a9fe:a9fe::1",
+        "fd00:100::100:200",
         "100.100.100.200",
         "192.0.0.192",
         "168.63.129.16",
@@ -37,7 +41,9 @@ _METADATA: Final = frozenset(
 )
 # NAT64, and the IPv4-compatible and -translated addresses (RFC 4291 2.5.5.1, 2765): all end in an IPv4 address.
 _WITH_IPV4: Final = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
-_LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215; where the IPv4 address is in it, varies
+_LOCAL_NAT64: Final = ipaddress.ip_network(
+    "64:ff9b:1::/48"
+)  # RFC 8215; where the IPv4 address is in it, varies: mostly at its end
 
 
 def scope_of(address: str) -> AddressScope:
@@ -51,7 +57,10 @@ def scope_of(address: str) -> AddressScope:
         return AddressScope.FORBIDDEN
     if ip.is_loopback or ip.is_unspecified:
         return AddressScope.LOOPBACK  # connecting to 0.0.0.0 reaches this machine
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.is_site_local or ip in _LOCAL_NAT64):
+    if isinstance(ip, ipaddress.IPv6Address) and ip in _LOCAL_NAT64:
+        behind = scope_of(str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)))
+        return behind if behind is AddressScope.FORBIDDEN else AddressScope.PRIVATE
+    if isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local:
         return AddressScope.PRIVATE
     return AddressScope.PUBLIC if ip.is_global else AddressScope.PRIVATE
 
@@ -61,9 +70,11 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback  # Python 3.13 and later see what is mapped by themselves
 
 
 def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
