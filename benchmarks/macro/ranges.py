@@ -3,6 +3,9 @@
 ``python -m benchmarks.macro.ranges`` prints ratios as JSON; the exit status is 1 when a bar is missed. Three servers,
 all nginx: ``paced`` sends 20 MB/s on each connection, by the kernel; ``limited`` has nginx's own limit_rate of 20 MB/s,
 which gives every request a second's worth at once, so that short ones are hardly slowed; ``free`` has no limit.
+
+``sent / needed`` is the bytes of the blobs' bodies that the server handed to its kernel, by its own log, for one byte
+of the image: what arrives twice, or for nothing, is above 1.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import shlex
 import shutil
 import statistics
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
@@ -24,6 +29,8 @@ from benchmarks.server import Shape
 
 _RATE = 20_000_000  # bytes a second
 _SHAPES = {"paced": Shape(pacing=_RATE), "limited": Shape(limit_rate=_RATE), "free": Shape()}
+_LOGGED_S = 0.5  # after which a request that was broken off is in the log
+_SENT = 1.003  # of what is needed
 _OURS, _ONE, _SKOPEO = "fastoci", "fastoci, one connection", "skopeo"
 _PULL = "import sys, fastoci; fastoci.pull(sys.argv[1], store=sys.argv[2], limits=fastoci.Limits({}))"
 
@@ -40,29 +47,54 @@ def commands(reference: str, target: str) -> dict[str, list[str]]:
     return found
 
 
-def compare(sample: data.Sample, shape: Shape, work: Path, *, runs: int) -> dict[str, list[Usage]]:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The runs of one contender: what each took, and what the server sent for one byte of the image."""
+
+    usages: list[Usage] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+
+
+def compare(sample: data.Sample, shape: Shape, work: Path, *, runs: int) -> dict[str, Taken]:
     """Pull with each contender ``runs`` times, in turns, into memory."""
-    taken: dict[str, list[Usage]] = {}
-    target = work / "target"
-    with server.serve([sample], shape=shape) as address:
+    taken: dict[str, Taken] = {}
+    target, log = work / "target", work / "ranges.log"
+    log.write_text("")
+    with server.serve([sample], shape=replace(shape, log=log)) as address:
         for _ in range(runs):
             for name, command in commands(f"{address}/{sample.name}:t", str(target)).items():
                 target.mkdir()
-                taken.setdefault(name, []).append(measure(command))
+                each, before = taken.setdefault(name, Taken()), log.stat().st_size
+                each.usages.append(measure(command))
+                each.sent.append(sent_since(log, before) / sample.size)
                 shutil.rmtree(target)
     return taken
 
 
-def bars_of(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
+def sent_since(log: Path, before: int) -> int:
+    """Bytes of blobs that the server sent, by the lines of its log behind ``before``."""
+    time.sleep(_LOGGED_S)
+    with log.open() as lines:
+        lines.seek(before)
+        fields = [line.split() for line in lines]
+    return sum(int(size) for _, size, _, path, *_ in fields if "/blobs/" in path)
+
+
+def bars_of(taken: dict[str, dict[str, Taken]]) -> list[Bar]:
     """The ratios that matter."""
 
     def wall(shape: str, name: str) -> float:
-        return statistics.median(run.wall_s for run in taken[shape][name])
+        return statistics.median(run.wall_s for run in taken[shape][name].usages)
 
     def cpu(shape: str, name: str) -> float:
-        return statistics.median(run.cpu_s for run in taken[shape][name])
+        return statistics.median(run.cpu_s for run in taken[shape][name].usages)
 
-    bars = []
+    bars = [
+        Bar(f"{shape}: sent / needed, {name}", max(each.sent), _SENT)
+        for shape, contenders in taken.items()
+        for name, each in contenders.items()
+        if name != _SKOPEO
+    ]
     for shape in ("paced", "limited"):
         bars.append(Bar(f"{shape}: {_ONE} / {_OURS}", wall(shape, _ONE) / wall(shape, _OURS), 4.0, least=True))
         if _SKOPEO in taken[shape]:
@@ -72,6 +104,11 @@ def bars_of(taken: dict[str, dict[str, list[Usage]]]) -> list[Bar]:
     bars.append(Bar(f"free: {_OURS} / {_ONE}, wall", wall("free", _OURS) / wall("free", _ONE), 1.05))
     bars.append(Bar(f"free: {_OURS} / {_ONE}, CPU", cpu("free", _OURS) / cpu("free", _ONE), 1.05))
     return bars
+
+
+def _table(title: str, taken: dict[str, Taken]) -> str:
+    lines = [f"  {name}: sent / needed {max(each.sent):.4f}" for name, each in taken.items()]
+    return "\n".join([report.table(title, {name: each.usages for name, each in taken.items()}, to=_OURS), *lines])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,14 +127,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, shape in _SHAPES.items():
         runs = options.runs * (5 if name == "free" else 1)
         taken[name] = compare(sample, shape, options.work, runs=runs)
-        print(report.table(f"{name}: {sample.size / 1e6:.0f} MB", taken[name], to=_OURS), file=sys.stderr)
+        print(_table(f"{name}: {sample.size / 1e6:.0f} MB", taken[name]), file=sys.stderr)
     judged = bars_of(taken)
     result = {
         "benchmark": "macro/ranges",
         **report.circumstances(),
         "bytes": sample.size,
         "results": {
-            shape: {name: report.summary(runs) for name, runs in each.items()} for shape, each in taken.items()
+            shape: {name: {**report.summary(runs.usages), "sent": runs.sent} for name, runs in each.items()}
+            for shape, each in taken.items()
         },
         "ratios": report.bars(judged),
     }
