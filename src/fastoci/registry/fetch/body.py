@@ -52,9 +52,15 @@ class Body:
         self._rest = b""
         self._slow = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._check_s = _CHECK_S
         self._receiver = None if skip or label else reply.take_over(left)
         self._source = LabelledBody(reply, skip + left, self._check, label) if label else reply
-        server.begin(self.received)
+        self._begun = False
+
+    def follow(self, previous: Body) -> None:
+        """Go on where ``previous`` ended, from the same server: how fast that was counts."""
+        self._detector = previous._detector
+        self._check_s = 0.0  # bodies may be shorter than the time between two checks
 
     def received(self) -> int:
         """Bytes that have come, also while ``fill`` waits."""
@@ -72,6 +78,9 @@ class Body:
             SizeMismatchError: the body goes on after the last byte.
             TransportError: it ends or has ended, breaks, falls silent or is too slow.
         """
+        if not self._begun:
+            self._begun = True
+            self.server.begin(self.received)
         maximum = min(maximum, self.left)
         if not maximum:
             text = f"{self._reply.url}: the body has no more than {self._size} bytes"
@@ -88,7 +97,7 @@ class Body:
     async def _receive(self, receiver: DirectReceiver, buffer: Buffer, maximum: int) -> None:
         """The body past aiohttp."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check_rate, receiver)
+            self._timer = asyncio.get_running_loop().call_later(self._check_s, self._check_rate, receiver)
         try:
             stop = receiver.left - maximum
             while receiver.left > stop and buffer.room:

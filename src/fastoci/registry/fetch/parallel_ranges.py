@@ -1,8 +1,8 @@
 """A blob over several connections, in order: closed ranges ahead of their turn, beside a stream that always goes on.
 
-It begins with one request for everything. When more connections to the server would bring more (``ConnectionLimit``),
-ranges that begin some way ahead are fetched beside it, the stream ends where the first of them begins, and buffers are
-given out range after range.
+It begins with a stream of closed parts, one after the other. When more connections to the server would bring more
+(``ConnectionLimit``), ranges are fetched beside it that begin where the part under way ends; the stream ends there, and
+buffers are given out range after range. So no answer is cut for another one's sake.
 
 Invariant: nothing here waits for memory or for a reader while it holds a connection that others may need. A range
 begins only with all the buffers it will fill, within what may be held ahead of its turn over all blobs, so it ends by
@@ -31,7 +31,9 @@ from fastoci.registry.http.servers import Server
 from fastoci.registry.http.throughput import RENEWALS, StallPolicy
 from fastoci.registry.http.untrusted import typed
 
-RANGE_SIZE: Final = 4 << 20  # bytes
+RANGE_SIZE: Final = 4 << 20  # bytes; also of the first part of a stream
+_LONGEST: Final = 64 << 20  # bytes of a part
+_PART_S: Final = 0.5  # for which a part comes: ranges beside it are held until it ends
 _FAILURES: Final = 3  # ranges in a row, after which a blob stays with its stream
 
 
@@ -101,12 +103,14 @@ class ParallelRanges:
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
         self._closed = False
+        self._longest = RANGE_SIZE  # of the next part of the stream
         self._given = stream.position  # the end of what was given out
         self._filling: Buffer | None = None  # by the stream
         self._tasks: set[asyncio.Task[None]] = set()
         buffers.pressed.add(self._shed)
         budget.blobs += 1
         stream.bodies = self._bodies
+        stream.part = self._part
 
     async def bytes(self) -> AsyncGenerator[Buffer, None]:
         """Yield the buffers in order; what came before an error comes first."""
@@ -188,6 +192,7 @@ class ParallelRanges:
         if not self._streaming:
             self._streaming = True
             self._server.busy += 1
+            self._tend()  # before the stream asks for more than the ranges leave it
 
     def _end_stream(self) -> None:
         self._stream.close()
@@ -201,6 +206,21 @@ class ParallelRanges:
     def _bodies(self) -> int:
         """The connections by which the blob comes."""
         return max(1, self._streaming + sum(not range_.over for range_ in self._ranges))
+
+    def _part(self, rate: float) -> int:
+        """Bytes that the stream asks for at once.
+
+        It is everything when no range can begin beside it, and much when each connection is another blob's. Parts grow
+        no faster than they come: servers may be fast for the first second of a request only.
+        """
+        maximum = self._session.server(self._stream.candidate.origin).limit.maximum
+        if maximum == 1 or self._buffers.ahead < RANGE_SIZE:
+            return self._blob.size
+        if maximum < 2 * self._budget.blobs:
+            return _LONGEST
+        size = max(RANGE_SIZE, min(int(rate * _PART_S) // BUFFER_SIZE * BUFFER_SIZE, self._longest))
+        self._longest = min(2 * size, _LONGEST)
+        return size
 
     def _tend(self) -> None:
         """Begin the ranges that the server's connection limit and the memory allow."""
@@ -234,9 +254,9 @@ class ParallelRanges:
         return True
 
     def _first(self) -> int:
-        """Where the first range begins: some way ahead of the stream, which must have all before it."""
-        first = self._stream.position + RANGE_SIZE
-        return first if self._stream.requested_end is None else min(first, self._stream.requested_end)
+        """Where the first range begins: at the end of what the stream has asked for."""
+        asked = self._stream.requested_end
+        return self._stream.position + RANGE_SIZE if asked is None else asked
 
     def _shed(self) -> None:
         """Less may be held: give up what is farthest ahead."""
@@ -356,7 +376,7 @@ class ParallelRanges:
         self._ranges.clear()
         for range_ in ranges:
             self._give_up(range_)
-        tasks = list(self._tasks)
+        tasks = [*self._tasks, *self._stream.tasks]
         if tasks:
             await wait_to_end(asyncio.wait(tasks))
         for range_ in ranges:

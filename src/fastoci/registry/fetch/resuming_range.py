@@ -1,20 +1,23 @@
 """A range of one blob, from any of the candidates that have it: after a cut it goes on where it was.
 
-One connection at a time. Signed addresses that a registry redirects to are asked for anew each time. Nothing is
-verified here.
+It asks for closed parts, and for the next one shortly before the last one ends, where a connection is free: so nobody
+has to cut an answer, and nothing arrives for nothing. Bytes come on one connection at a time. Signed addresses that a
+registry redirects to are asked for anew each time. Nothing is verified here.
 
 Spec: distribution-spec v1.1, pulling blobs; RFC 9110 section 14 (ranges).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Final
 
 from fastoci._core import BUFFER_SIZE, Buffer
-from fastoci.errors import FastociError, RegistryError, TransportError
+from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError
 from fastoci.events import FetchDuplicated, FetchResumed
 from fastoci.image.descriptor import Descriptor
 from fastoci.registry.fetch.body import Body, wrong_length
@@ -24,11 +27,24 @@ from fastoci.registry.http import content_range
 from fastoci.registry.http.content_encoding import codings, label_of
 from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.reply import Reply
+from fastoci.registry.http.servers import Server
 from fastoci.registry.http.throughput import RENEWALS, StallPolicy
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 
 _LOG: Final = logging.getLogger(__name__)
+_AHEAD_S: Final = 0.25  # before a part ends, the next one is asked for
+_REFUSALS: Final = frozenset({400, 403, 405, 406, 412, 416, 417, 501})  # which may be about the range alone
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """The part that begins at ``first``, asked for before it is wanted."""
+
+    candidate: Candidate
+    first: int
+    server: Server
+    task: asyncio.Task[Body]
 
 
 class ResumingRange:
@@ -53,7 +69,13 @@ class ResumingRange:
         self.end = blob.size
         self.body: Body | None = None
         self.bodies: Callable[[], int] = lambda: 1  # by which the blob comes now
-        self.requested_end: int | None = None  # of what is open or asked for; ``end`` is not beyond
+        self.part: Callable[[float], int] = lambda rate: blob.size  # to ask for at once, by what comes a second
+        self.requested_end: int | None = None  # of what is open or asked for
+        self.tasks: set[asyncio.Task[Body]] = set()  # to be waited for after ``close``
+        self._early: _Early | None = None
+        self._before: Body | None = None  # which ended where the next one begins
+        self._rate = 0.0
+        self._whole: Candidate | None = None  # who failed when asked for a part
         self._renewed = 0
         self._sender = failover.candidate  # whose body it is
         self._since = 0.0
@@ -87,6 +109,7 @@ class ResumingRange:
                 raise
             else:
                 self._note(len(buffer) - held)
+                self._ask_early(body)
 
     async def ready(self) -> Body:
         """Wait until somebody answers, so that a buffer is needed.
@@ -94,28 +117,81 @@ class ResumingRange:
         Raises: as ``fill``.
         """
         if self.body is not None and not self.body.left:
-            self.close()  # it has no more: what is still wanted is a request of its own
+            self._before = self.body
+            self._end_body()  # it has no more: what is still wanted is a request of its own
         while self.body is None:
-            self.requested_end = self.end
+            candidate = self._sender = self.candidate
             try:
-                candidate = self._sender = self.candidate
-                self.body = await open_body(
-                    self._session,
-                    candidate,
-                    self._blob,
-                    self.position,
-                    self.end,
-                    stall=self._stall(candidate),
-                )
-                self._since = time.monotonic()
+                self.body = await self._next(candidate)
             except Exception as error:
-                self.requested_end = None
+                self.close()
+                if _is_about_parts(error):
+                    self._whole = candidate
                 await self._failed(error)
             else:
-                self.requested_end = self.position + self.body.left
-                if self.body.skipped:
-                    self.duplicated(candidate, 0, self.body.skipped, "the server does not honour ranges")
+                self._begin(candidate, self.body)
         return self.body
+
+    async def _next(self, candidate: Candidate) -> Body:
+        """The answer that goes on at ``position``; what was asked for early and failed is asked for in its turn."""
+        early = self._early
+        if early is not None and (early.candidate, early.first) == (candidate, self.position):
+            try:
+                body = await early.task
+            except FastociError as error:
+                self._note_refusal(error)
+            else:
+                early.server.early -= 1
+                self._early = None
+                return body
+        self._drop_early()
+        end = self.requested_end = self._part_end(self.position)
+        return await self._ask(candidate, self.position, end)
+
+    def _ask(self, candidate: Candidate, first: int, end: int) -> Coroutine[None, None, Body]:
+        return open_body(self._session, candidate, self._blob, first, end, stall=self._stall(candidate))
+
+    def _begin(self, candidate: Candidate, body: Body) -> None:
+        self._since = time.monotonic()
+        self.requested_end = self.position + body.left
+        if body.skipped:
+            self.duplicated(candidate, 0, body.skipped, "the server does not honour ranges")
+        if self._before is not None and self._before.server is body.server:
+            body.follow(self._before)
+        self._before = None
+
+    def _part_end(self, first: int) -> int:
+        """Where the part that begins at ``first`` ends: with what is wanted, when that is little more."""
+        size = self.part(self._rate)
+        is_all = self._whole is self.candidate or self.end - first <= size + size // 2
+        return self.end if is_all else first + size
+
+    def _ask_early(self, body: Body) -> None:
+        """Ask for the next part when this one ends soon, on a connection that nobody uses."""
+        candidate, first = self._sender, self.requested_end
+        self._rate = body.received() / max(time.monotonic() - self._since, 0.001)
+        if (
+            self._early is not None
+            or first is None
+            or first >= self.end
+            or candidate is not self.candidate
+            or body.left > max(self._rate * _AHEAD_S, BUFFER_SIZE)
+            or not (body.server.idle and self._session.server(candidate.origin).idle)
+        ):
+            return
+        end = self.requested_end = self._part_end(first)
+        task = asyncio.get_running_loop().create_task(self._ask(candidate, first, end))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        self._early = _Early(candidate, first, body.server, task)
+        body.server.early += 1
+
+    def _drop_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            early.server.early -= 1
+            early.task.cancel()
+            early.task.add_done_callback(_close)
 
     def _stall(self, candidate: Candidate) -> StallPolicy:
         renew = self._renewed < RENEWALS and self._session.server(candidate.origin).ranges
@@ -153,25 +229,46 @@ class ResumingRange:
         self.position = position
         self.end = end
 
-    async def _failed(self, error: Exception) -> None:
+    def _note_refusal(self, error: Exception) -> None:
         if isinstance(error, RegistryError) and error.status in (429, 503) and (at := Origin.named(error.url)):
             self._session.server(at).refused(error.status)
+
+    async def _failed(self, error: Exception) -> None:
+        self._note_refusal(error)
         await self._failover.failed(error, self._sender)
 
     def _note(self, size: int) -> None:
         if size:
             self.position += size
+            self._whole = None
             self._renewed = 0 if size == BUFFER_SIZE else self._renewed
             self._failover.progressed(size)
             self.sent(self._sender)
 
-    def close(self) -> None:
-        """End the transfer. Idempotent."""
-        self.requested_end = None
+    def _end_body(self) -> None:
         if self.body is not None:
             self.body.close()
             self._session.server(self._sender.origin).measured(self.body.received(), time.monotonic() - self._since)
             self.body = None
+
+    def close(self) -> None:
+        """End the transfer. Idempotent."""
+        self.requested_end = self._before = None
+        self._drop_early()
+        self._end_body()
+
+
+def _close(task: asyncio.Task[Body]) -> None:
+    """Nobody wants what was asked for."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+def _is_about_parts(error: Exception) -> bool:
+    """Whether the same server may answer when everything is asked for."""
+    if isinstance(error, RegistryError):
+        return error.status not in (429, 503)
+    return isinstance(error, TransportError) and not isinstance(error, (ConnectError, TimedOutError))
 
 
 async def open_body(
@@ -200,13 +297,14 @@ async def open_body(
         sender = session.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end):
             return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
-        if reply.status in (200, 206, 416):
-            # A range that was not asked for, or none: the whole body tells what the registry has.
+        if reply.status in (206, 416) or (reply.status == 200 and (first or only_range)):
+            # A range that was not asked for, or none: the whole body tells what the registry has. A cache that answers
+            # with it from its beginning, while it fills, may honour ranges afterwards.
             server.ranges = sender.ranges = False
             if only_range:
                 reply.close()
                 raise TransportError(f"{reply.url}: no such range", url=reply.url, retryable=False)
-        if reply.status not in (206, 416):
+        if reply.status != 206 and (first or reply.status not in _REFUSALS) and reply.status != 416:
             return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
         reply.close()
     reply = await session.ask(candidate, path, {}, patience=stall.patience)

@@ -34,9 +34,9 @@ class ConnectionLimit:
 
     def __init__(self, clock: Callable[[], float], maximum: int) -> None:
         self.connections = 1
+        self.maximum = maximum
         self._clock = clock
-        self._maximum = maximum
-        self._ceiling = maximum
+        self._ceiling = maximum  # until then
         self._ceiling_until = 0.0
         self._ramp = True
         self._before: tuple[int, float] | None = None  # the number before the trial under way, and its goodput
@@ -45,6 +45,11 @@ class ConnectionLimit:
         self._waited = 0.0
         self._begun = False  # the window
         self._since, self._from = clock(), 0
+
+    @property
+    def ceiling(self) -> int:
+        """Connections that the server has not refused lately."""
+        return self.maximum if self._clock() >= self._ceiling_until else self._ceiling
 
     def waited(self, seconds: float) -> None:
         """Somebody who could have used bytes had none for so long."""
@@ -101,9 +106,7 @@ class ConnectionLimit:
         return reason
 
     def _try(self, goodput: float) -> None:
-        if self._clock() >= self._ceiling_until:
-            self._ceiling = self._maximum
-        more = min(self.connections * 2 if self._ramp else self.connections + 1, self._ceiling)
+        more = min(self.connections * 2 if self._ramp else self.connections + 1, self.ceiling)
         self._held = 0
         if more > self.connections:
             self._before = (self.connections, goodput)

@@ -57,6 +57,7 @@ class Server:
         self.unresponsive = False  # it takes connections, and has never answered on one
         self.timeouts = 0  # in a row: since a request to it came to a good end
         self.busy = 0  # connections on which blobs come
+        self.early = 0  # connections on which what follows was asked for before it is wanted
         self.limit = ConnectionLimit(time.monotonic, maximum)
         self.peers = SpeedSamples()
         self._rates = SpeedSamples(known=1)
@@ -82,6 +83,11 @@ class Server:
     def unreachable(self) -> bool:
         """Others are asked before it."""
         return self.connect_failed or self.unresponsive or self.timeouts >= _TIMEOUTS
+
+    @property
+    def idle(self) -> bool:
+        """Blobs leave a connection to it unused that it has not refused."""
+        return self.busy + self.early < self.limit.ceiling
 
     @property
     def rate(self) -> float | None:
