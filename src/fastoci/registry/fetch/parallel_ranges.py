@@ -43,6 +43,7 @@ class ReadAheadBudget:
     def __init__(self) -> None:
         self.held = 0
         self.blobs = 0  # under way
+        self.large = 0  # of these, those that are more than a range
 
 
 class _Range:
@@ -108,7 +109,9 @@ class ParallelRanges:
         self._filling: Buffer | None = None  # by the stream
         self._tasks: set[asyncio.Task[None]] = set()
         buffers.pressed.add(self._shed)
+        self._is_large = blob.size - stream.position > RANGE_SIZE
         budget.blobs += 1
+        budget.large += self._is_large
         stream.bodies = self._bodies
         stream.part = self._part
 
@@ -210,13 +213,14 @@ class ParallelRanges:
     def _part(self, rate: float) -> int:
         """Bytes that the stream asks for at once.
 
-        It is everything when no range can begin beside it, and much when each connection is another blob's. Parts grow
-        no faster than they come: servers may be fast for the first second of a request only.
+        It is everything when no range can begin beside it, and much when each connection is another large blob's: none
+        is free to ask for the next part on. Parts grow no faster than they come: servers may be fast for the first
+        second of a request only.
         """
         maximum = self._session.server(self._stream.candidate.origin).limit.maximum
         if maximum == 1 or self._buffers.ahead < RANGE_SIZE:
             return self._blob.size
-        if maximum < 2 * self._budget.blobs:
+        if maximum < 2 * self._budget.large:
             return _LONGEST
         size = max(RANGE_SIZE, min(int(rate * _PART_S) // BUFFER_SIZE * BUFFER_SIZE, self._longest))
         self._longest = min(2 * size, _LONGEST)
@@ -382,3 +386,4 @@ class ParallelRanges:
         for range_ in ranges:
             self._finish(range_)
         self._budget.blobs -= 1
+        self._budget.large -= self._is_large

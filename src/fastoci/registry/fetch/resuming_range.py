@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
+
+from msgspec import Struct
 
 from fastoci._core import BUFFER_SIZE, Buffer
 from fastoci.errors import ConnectError, FastociError, RegistryError, TimedOutError, TransportError
@@ -33,12 +34,13 @@ from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
 
 _LOG: Final = logging.getLogger(__name__)
-_AHEAD_S: Final = 0.25  # before a part ends, the next one is asked for
+_AHEAD: Final = 1.5  # times as long as an answer took to begin, before a part ends, the next one is asked for
+_AHEAD_S: Final = (0.01, 0.25)  # at least and at most: what comes on two connections at once tells nothing of one
+_STEP: Final = 64 << 10  # bytes between two looks
 _REFUSALS: Final = frozenset({400, 403, 405, 406, 412, 416, 417, 501})  # which may be about the range alone
 
 
-@dataclass(frozen=True, slots=True)
-class _Early:
+class _Early(Struct, frozen=True):
     """The part that begins at ``first``, asked for before it is wanted."""
 
     candidate: Candidate
@@ -75,6 +77,7 @@ class ResumingRange:
         self._early: _Early | None = None
         self._before: Body | None = None  # which ended where the next one begins
         self._rate = 0.0
+        self._latency_s = 0.0  # until the last answer began
         self._whole: Candidate | None = None  # who failed when asked for a part
         self._renewed = 0
         self._sender = failover.candidate  # whose body it is
@@ -95,7 +98,7 @@ class ResumingRange:
             body = await self.ready()
             held = len(buffer)
             try:
-                await body.fill(buffer, self.end - self.position)
+                await body.fill(buffer, min(self.end - self.position, self._at_once(body)))
             except Exception as error:
                 self.close()
                 self._note(len(buffer) - held)
@@ -148,8 +151,11 @@ class ResumingRange:
         end = self.requested_end = self._part_end(self.position)
         return await self._ask(candidate, self.position, end)
 
-    def _ask(self, candidate: Candidate, first: int, end: int) -> Coroutine[None, None, Body]:
-        return open_body(self._session, candidate, self._blob, first, end, stall=self._stall(candidate))
+    async def _ask(self, candidate: Candidate, first: int, end: int) -> Body:
+        begun = time.monotonic()
+        body = await open_body(self._session, candidate, self._blob, first, end, stall=self._stall(candidate))
+        self._latency_s = time.monotonic() - begun
+        return body
 
     def _begin(self, candidate: Candidate, body: Body) -> None:
         self._since = time.monotonic()
@@ -166,18 +172,25 @@ class ResumingRange:
         is_all = self._whole is self.candidate or self.end - first <= size + size // 2
         return self.end if is_all else first + size
 
+    def _late(self, body: Body) -> int:
+        """How many of a part's last bytes are left when the next one is asked for; 0 when nobody is to ask."""
+        if self._early is not None or self.requested_end is None or self.requested_end >= self.end:
+            return 0
+        self._rate = body.received() / max(time.monotonic() - self._since, 0.001)
+        least, most = _AHEAD_S
+        return int(self._rate * min(max(_AHEAD * self._latency_s, least), most))
+
+    def _at_once(self, body: Body) -> int:
+        """Bytes to receive before the next part may have to be asked for."""
+        early = body.left - self._late(body)
+        return body.left if early <= 0 else max(early, _STEP)
+
     def _ask_early(self, body: Body) -> None:
         """Ask for the next part when this one ends soon, on a connection that nobody uses."""
         candidate, first = self._sender, self.requested_end
-        self._rate = body.received() / max(time.monotonic() - self._since, 0.001)
-        if (
-            self._early is not None
-            or first is None
-            or first >= self.end
-            or candidate is not self.candidate
-            or body.left > max(self._rate * _AHEAD_S, BUFFER_SIZE)
-            or not (body.server.idle and self._session.server(candidate.origin).idle)
-        ):
+        if first is None or candidate is not self.candidate or not 0 < body.left <= self._late(body):
+            return
+        if self._early is not None or first >= self.end or not (body.server.idle and self._server(candidate).idle):
             return
         end = self.requested_end = self._part_end(first)
         task = asyncio.get_running_loop().create_task(self._ask(candidate, first, end))
@@ -193,8 +206,11 @@ class ResumingRange:
             early.task.cancel()
             early.task.add_done_callback(_close)
 
+    def _server(self, candidate: Candidate) -> Server:
+        return self._session.server(candidate.origin)
+
     def _stall(self, candidate: Candidate) -> StallPolicy:
-        renew = self._renewed < RENEWALS and self._session.server(candidate.origin).ranges
+        renew = self._renewed < RENEWALS and self._server(candidate).ranges
         return StallPolicy(renew, self.lag(candidate), self._failover.patience)
 
     @property
@@ -248,7 +264,7 @@ class ResumingRange:
     def _end_body(self) -> None:
         if self.body is not None:
             self.body.close()
-            self._session.server(self._sender.origin).measured(self.body.received(), time.monotonic() - self._since)
+            self._server(self._sender).measured(self.body.received(), time.monotonic() - self._since)
             self.body = None
 
     def close(self) -> None:
@@ -293,7 +309,12 @@ async def open_body(
     server = session.server(candidate.origin)
     if (first or end < blob.size) and (server.ranges or only_range):
         wanted = {"Range": f"bytes={first}-{end - 1}"}
-        reply = await session.ask(candidate, path, wanted, patience=stall.patience)
+        try:
+            reply = await session.ask(candidate, path, wanted, patience=stall.patience)
+        except RegistryError as error:
+            if first or error.status not in _REFUSALS:
+                raise
+            reply = await session.ask(candidate, path, {}, patience=stall.patience)
         sender = session.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end):
             return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
@@ -304,7 +325,7 @@ async def open_body(
             if only_range:
                 reply.close()
                 raise TransportError(f"{reply.url}: no such range", url=reply.url, retryable=False)
-        if reply.status != 206 and (first or reply.status not in _REFUSALS) and reply.status != 416:
+        if reply.status not in (206, 416) and (first or reply.status not in _REFUSALS):
             return await _checked(session, reply, blob, 200, skip=first, left=blob.size - first, stall=stall)
         reply.close()
     reply = await session.ask(candidate, path, {}, patience=stall.patience)
