@@ -75,6 +75,7 @@ class ResumingRange:
         self.requested_end: int | None = None  # of what is open or asked for
         self.tasks: set[asyncio.Task[Body]] = set()  # to be waited for after ``close``
         self._early: _Early | None = None
+        self._cut = False  # the last body, before its end
         self._before: Body | None = None  # which ended where the next one begins
         self._rate = 0.0
         self._latency_s = 0.0  # until the last answer began
@@ -101,6 +102,7 @@ class ResumingRange:
                 await body.fill(buffer, min(self.end - self.position, self._at_once(body)))
             except Exception as error:
                 self.close()
+                self._cut = True
                 self._note(len(buffer) - held)
                 if body.starved:
                     self._renewed += 1  # on another connection
@@ -120,7 +122,7 @@ class ResumingRange:
         Raises: as ``fill``.
         """
         if self.body is not None and not self.body.left:
-            self._before = self.body
+            self._before, self._cut = self.body, False
             self._end_body()  # it has no more: what is still wanted is a request of its own
         while self.body is None:
             candidate = self._sender = self.candidate
@@ -173,12 +175,17 @@ class ResumingRange:
         return self.end if is_all else first + size
 
     def _late(self, body: Body) -> int:
-        """How many of a part's last bytes are left when the next one is asked for; 0 when nobody is to ask."""
-        if self._early is not None or self.requested_end is None or self.requested_end >= self.end:
+        """How many of a part's last bytes are left when the next one is asked for; 0 when nobody is to ask.
+
+        They are at most half of it, and none after a cut until a part comes whole: a part that is cut takes with it
+        what was asked for early.
+        """
+        received = body.received()
+        self._rate = received / max(time.monotonic() - self._since, 0.001)
+        if self._cut or self._early is not None or self.requested_end is None or self.requested_end >= self.end:
             return 0
-        self._rate = body.received() / max(time.monotonic() - self._since, 0.001)
         least, most = _AHEAD_S
-        return int(self._rate * min(max(_AHEAD * self._latency_s, least), most))
+        return min(int(self._rate * min(max(_AHEAD * self._latency_s, least), most)), (received + body.left) // 2)
 
     def _at_once(self, body: Body) -> int:
         """Bytes to receive before the next part may have to be asked for."""

@@ -15,6 +15,7 @@ from fastoci.server.http import Peer
 from fastoci.server.pull_api import Answer, head, refusal
 from fastoci.testing.faults.scenario import ENDLESS, Tweak
 
+_STEPS: Final = 50  # pieces a second: who measures over a short while does not see them
 _CHUNK: Final = 64 << 10
 _MEMBER: Final = 16 << 20  # bytes
 _BOMB: Final = 1 << 30  # bytes, decoded
@@ -91,10 +92,10 @@ class ResponseWriter:
                 await self.peer.write(self._framed(bytes([byte])))
                 await asyncio.sleep(tweak.pause_s * self.second_s)
         elif tweak.rate:
-            step = max(1, tweak.rate // 10)
+            step = max(1, tweak.rate // _STEPS)
             for start in range(0, len(part), step):
                 await self.peer.write(self._framed(part[start : start + step]))
-                await asyncio.sleep(self.second_s / 10)
+                await asyncio.sleep(self.second_s * step / tweak.rate)
         elif tweak.framing in ("length", "close"):
             await self.peer.write(part)
         else:
