@@ -178,3 +178,20 @@ async def test_a_part_that_is_refused_early_is_asked_for_in_its_turn() -> None:
     beginnings = [asked.partition("-")[0] for asked in server.asked]
     assert beginnings.count(refused[0].partition("-")[0]) == 2
     assert server.sent == SIZE
+
+
+async def test_a_server_that_has_honoured_parts_and_fails_is_asked_for_a_part_again() -> None:
+    failed: list[str] = []
+
+    def twice(wanted: str) -> bytes | None:
+        first = wanted.partition("-")[0]
+        if first == "bytes=0" or len(failed) == 2 or (failed and first != failed[0]):
+            return None
+        failed.append(first)
+        return b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n"
+
+    server = Counting(twice)
+    assert await fetched(server, seen=[]) == BLOB
+    again = [asked for asked in server.asked if asked.partition("-")[0] == failed[0]]
+    assert len(again) == 3
+    assert all(int(asked.partition("-")[2]) < SIZE - 1 for asked in again)

@@ -104,7 +104,7 @@ class ParallelRanges:
         self._streaming = False  # the stream counts as one of the server's busy connections
         self._failures = 0
         self._closed = False
-        self._longest = RANGE_SIZE  # of the next part of the stream
+        self._began_at = stream.position
         self._given = stream.position  # the end of what was given out
         self._filling: Buffer | None = None  # by the stream
         self._tasks: set[asyncio.Task[None]] = set()
@@ -214,7 +214,7 @@ class ParallelRanges:
         """Bytes that the stream asks for at once.
 
         It is everything when no range can begin beside it, and much when each connection is another large blob's: none
-        is free to ask for the next part on. Parts grow no faster than they come: servers may be fast for the first
+        is free to ask for the next part on. No part is larger than what has come: servers may be fast for the first
         second of a request only.
         """
         maximum = self._session.server(self._stream.candidate.origin).limit.maximum
@@ -222,9 +222,8 @@ class ParallelRanges:
             return self._blob.size
         if maximum < 2 * self._budget.large:
             return _LONGEST
-        size = max(RANGE_SIZE, min(int(rate * _PART_S) // BUFFER_SIZE * BUFFER_SIZE, self._longest))
-        self._longest = min(2 * size, _LONGEST)
-        return size
+        size = min(int(rate * _PART_S), self._stream.position - self._began_at, _LONGEST)
+        return max(RANGE_SIZE, size // BUFFER_SIZE * BUFFER_SIZE)
 
     def _tend(self) -> None:
         """Begin the ranges that the server's connection limit and the memory allow."""

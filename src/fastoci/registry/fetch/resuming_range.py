@@ -130,7 +130,7 @@ class ResumingRange:
                 self.body = await self._next(candidate)
             except Exception as error:
                 self.close()
-                if _is_about_parts(error):
+                if _is_about_parts(error) and not self._server(candidate).honoured:
                     self._whole = candidate
                 await self._failed(error)
             else:
@@ -324,6 +324,7 @@ async def open_body(
             reply = await session.ask(candidate, path, {}, patience=stall.patience)
         sender = session.server(reply.origin)
         if reply.status == 206 and _is_asked(reply, blob, first, end):
+            server.honoured = True
             return await _checked(session, reply, blob, 206, skip=0, left=end - first, stall=stall)
         if reply.status in (206, 416) or (reply.status == 200 and (first or only_range)):
             # A range that was not asked for, or none: the whole body tells what the registry has. A cache that answers

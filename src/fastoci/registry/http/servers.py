@@ -53,6 +53,7 @@ class Server:
         self.answered = False  # ever
         self.speaks_scheme = False  # it has shown that it speaks TLS, or HTTP without, as its origin says
         self.ranges = True  # it has not failed to honour one
+        self.honoured = False  # a range, ever
         self.connect_failed = False  # the last time
         self.unresponsive = False  # it takes connections, and has never answered on one
         self.timeouts = 0  # in a row: since a request to it came to a good end
