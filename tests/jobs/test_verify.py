@@ -198,7 +198,7 @@ async def test_repair_brings_back_what_is_bad_or_missing_and_fetches_nothing_els
         assert not result.failed
         assert not (await engine.verify()).bad
     gets = [record.path.rpartition("/")[2] for record in registry.log if record.path.count("/") > 2]
-    assert sorted(gets) == sorted(result.repaired)
+    assert sorted(set(gets)) == sorted(result.repaired)  # a large one comes in parts
 
 
 async def test_what_a_repaired_manifest_names_is_kept_from_a_collection(
