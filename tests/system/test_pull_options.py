@@ -122,7 +122,7 @@ WRONG = {
     "an auth file": ("--authfile", "auth.json", "{"),
     "mirrors in podman's form": ("--registries-conf", "mirrors.conf", "[["),
     "mirrors in containerd's form": ("--hosts-dir", "hosts/registry.test/hosts.toml", "[["),
-    "a certificate": ("--cert-dir", "certs/ca.crt", "no certificate"),
+    "a certificate": ("--cert-dir", "certs/client.cert", "no certificate"),
     "a key without its certificate": ("--cert-dir", "certs/client.key", ""),
     "a configuration file": ("--config", "config.toml", "store = "),
 }

@@ -113,14 +113,16 @@ def pull(asked: PullOptions) -> int:
     _check_targets(asked, references)
 
     from fastoci import Engine
-    from fastoci.cli import run
+    from fastoci.cli import log, run
 
     told = report.current()
     codes: dict[str, int] = {}
     asked.policy = policy_of(click.get_current_context())
     if asked.dry_run and asked.policy == "never":
         raise click.UsageError("--dry-run asks the registry: not with --pull never")
-    for reference, error in _early_errors(() if asked.policy == "never" else references, asked).items():
+    with log.shown_by(asked.progress.log):
+        wrong = _early_errors(() if asked.policy == "never" else references, asked)
+    for reference, error in wrong.items():
         told.fail(error, reference)
         codes[reference] = errors.code(error)
 
