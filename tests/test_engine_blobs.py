@@ -50,7 +50,7 @@ class FromImage:
 
 async def test_another_puller_holds_fetches_and_records_an_image(tmp_path: Path) -> None:
     built = image()
-    async with fastoci.Engine(tmp_path) as engine:
+    async with fastoci.Engine(tmp_path / "store") as engine:
         blobs = [descriptor for descriptor, _ in built.blobs()]
         async with engine.hold([blob.digest for blob in blobs]):
             await engine.fetch(blobs, FromImage(built))
@@ -241,7 +241,7 @@ async def test_a_source_whose_fetch_is_no_generator_is_named(tmp_path: Path) -> 
 
 async def test_a_name_with_a_digest_is_not_given_to_another_manifest(tmp_path: Path) -> None:
     built = image()
-    async with fastoci.Engine(tmp_path) as engine:
+    async with fastoci.Engine(tmp_path / "store") as engine:
         blobs = [descriptor for descriptor, _ in built.blobs()]
         async with engine.hold([blob.digest for blob in blobs]):
             await engine.fetch(blobs, FromImage(built))
@@ -299,13 +299,14 @@ class Joined(logging.Handler):
 def test_an_interrupt_inside_a_source_leaves_the_loop_once_for_all_who_wait(
     kind: type[BaseException], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    built, joined = image(), Joined()
+    built, begun, joined = image(), asyncio.Event(), Joined()
     blob = built.layers[0].descriptor
 
     class Source(FromImage):
         name = "mine"
 
         async def fetch(self, *_: object) -> AsyncGenerator[fastoci.Buffer, None]:
+            begun.set()
             await joined.event.wait()
             raise kind
             yield
@@ -313,6 +314,7 @@ def test_an_interrupt_inside_a_source_leaves_the_loop_once_for_all_who_wait(
     async def pull() -> list[BaseException | None]:
         async with fastoci.Engine(tmp_path) as engine:
             first = asyncio.create_task(engine.fetch([blob], Source(built)))
+            await begun.wait()
             second = asyncio.create_task(engine.fetch([blob], FromImage(built)))
             await asyncio.wait([first, second])
             assert (await engine.path(blob.digest)).stat().st_size == blob.size
