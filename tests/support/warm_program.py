@@ -104,14 +104,18 @@ def _number(connection: socket.socket) -> int:
 
 
 @contextmanager
-def started_warm_program() -> Iterator[WarmProgram]:
-    """The process, from its start to its end."""
+def started_warm_program(*, below: Sequence[str] = ()) -> Iterator[WarmProgram]:
+    """The process, from its start to its end.
+
+    Args:
+        below: a command that runs another one in its place.
+    """
     with scratch("warm") as directory:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(f"{directory}/socket")
             listening.listen(64)
             process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(listening.fileno())],
+                [*below, sys.executable, "-P", __file__, str(listening.fileno())],
                 env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"},
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,6 +14,7 @@ from fastoci.testing.registry import Registry, serve
 from support.images import FIRST, image_of
 from support.sanitizers import ENVIRONMENT
 from support.scratch import SOURCE
+from support.warm_program import Ended, started_warm_program
 
 OTHER = 12345  # a user whose files are nobody's in the namespace
 # A user whom no passwd file knows, and who has the files of root.
@@ -35,10 +36,22 @@ def name() -> Iterator[str]:
         yield f"{served.address}/app:1"
 
 
-def pull(*arguments: str | Path, **environ: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*AS_NOBODY, sys.executable, "-m", "fastoci", "pull", "--progress", "none", *map(str, arguments)]
-    environment = PLAIN | {key: str(value) for key, value in environ.items()}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+class Pull(Protocol):
+    """``pull(NAME, HOME=...)`` runs the command in this environment and no other."""
+
+    def __call__(self, *arguments: str | Path, **environ: str | Path) -> Ended: ...
+
+
+@pytest.fixture(scope="module")
+def pull() -> Iterator[Pull]:
+    """The command, as that user."""
+    with started_warm_program(below=AS_NOBODY) as program:
+
+        def run(*arguments: str | Path, **environ: str | Path) -> Ended:
+            environment = PLAIN | {key: str(value) for key, value in environ.items()}
+            return program.run("pull", "--progress", "none", *arguments, environ=environment)
+
+        yield run
 
 
 def theirs(path: Path, mode: int) -> Path:
@@ -47,7 +60,7 @@ def theirs(path: Path, mode: int) -> Path:
     return path
 
 
-def test_without_home_and_passwd_entry_a_pull_into_a_named_store_works(tmp_path: Path, name: str) -> None:
+def test_without_home_and_passwd_entry_a_pull_into_a_named_store_works(pull: Pull, tmp_path: Path, name: str) -> None:
     done = pull(name, "--store", tmp_path / "store")
     assert (done.returncode, done.stderr) == (0, "")
     done = pull(name, XDG_DATA_HOME=tmp_path)
@@ -55,14 +68,14 @@ def test_without_home_and_passwd_entry_a_pull_into_a_named_store_works(tmp_path:
     assert (tmp_path / "fastoci" / "fastoci.json").is_file()
 
 
-def test_without_home_and_passwd_entry_the_usual_store_is_nowhere(name: str) -> None:
+def test_without_home_and_passwd_entry_the_usual_store_is_nowhere(pull: Pull, name: str) -> None:
     done = pull(name)
     assert done.returncode == 2
     assert "HOME is not set, and no user has the number 54321" in done.stderr
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CONFIG_HOME"])
-def test_a_home_that_may_not_be_entered_is_as_absent(tmp_path: Path, name: str, variable: str) -> None:
+def test_a_home_that_may_not_be_entered_is_as_absent(pull: Pull, tmp_path: Path, name: str, variable: str) -> None:
     home = tmp_path / "home"
     (home / ".docker").mkdir(parents=True)
     theirs(home, 0o700)
@@ -70,7 +83,7 @@ def test_a_home_that_may_not_be_entered_is_as_absent(tmp_path: Path, name: str, 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_files_in_a_home_that_may_not_be_read_are_as_absent(tmp_path: Path, name: str) -> None:
+def test_files_in_a_home_that_may_not_be_read_are_as_absent(pull: Pull, tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
     host = name.partition("/")[0]
     files = (
