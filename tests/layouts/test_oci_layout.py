@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import struct
 import subprocess
@@ -120,6 +121,12 @@ def test_a_layout_is_made_with_blobs_linked_to_the_store(tmp_path: Path, image: 
         "index.json",
         *(f"blobs/sha256/{blob.digest.hex}" for blob in image.blobs),
     }
+
+
+def test_what_was_put_is_in_the_log(tmp_path: Path, image: Image, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "fastoci.layouts")
+    _write(tmp_path / "layout", "app:1", image)
+    assert caplog.messages == [f"{tmp_path / 'layout'}: 1 images of 3 blobs are in the layout"]
 
 
 def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path) -> None:

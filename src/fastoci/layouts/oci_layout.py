@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.interfaces import BlobStore, WholeImage
+
+_LOG: Final = logging.getLogger(__name__)
 
 _LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others may read all else in a layout
 _UNFINISHED: Final = ".oci-layout.new"
@@ -91,6 +94,7 @@ def write_images(
                 blobs = {blob.digest: blob for image in images for blob in image.blobs}
                 _add_blobs(root, list(blobs.values()), store, find_corrupt, check)
                 _add_entries(root, images, target)
+                _LOG.debug("%s: %d images of %d blobs are in the layout", target, len(images), len(blobs))
         finally:
             os.close(root)
 
