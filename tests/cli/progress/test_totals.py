@@ -159,8 +159,8 @@ async def test_what_an_earlier_pull_left_is_here_and_was_not_received(registry: 
     second.demand_complete()
     left = [event.offset for event in second.events if isinstance(event, BlobStarted) and event.offset]
     documents = sum(blob.size for blob in second.state.blobs.values() if blob.digest not in second.lacked)
-    assert len(left) == 1
-    assert second.state.received == sum(second.lacked.values()) + documents - left[0]
+    assert left
+    assert second.state.received == sum(second.lacked.values()) + documents - sum(left)
 
 
 async def test_a_blob_that_is_damaged_in_the_store_is_lacked_from_then_on(registry: Registry, tmp_path: Path) -> None:
