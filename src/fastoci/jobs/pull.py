@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from fastoci import path_walk
+from fastoci import files, path_walk
 from fastoci.aio import all_or_first
 from fastoci.errors import (
     FastociError,
@@ -71,10 +71,12 @@ class PullContext(msgspec.Struct, frozen=True):
         """Where files are to be made, from the root.
 
         Raises:
-            StoreError: in the store, where they would be taken for its own.
+            StoreError: in the store, where they would be taken for its own; or somebody moves what leads there.
         """
         target = path_walk.absolute(path)
-        if path_walk.is_within(target, self.store_path):
+        with files.translated("see where this leads", str(target)):
+            within = path_walk.is_within(target, self.store_path)
+        if within:
             raise StoreError(f"{target} is in the store {self.store_path}: choose another place", path=str(target))
         return target
 
