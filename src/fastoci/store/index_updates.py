@@ -36,6 +36,11 @@ class IndexUpdates:
 
     async def _leave(self) -> None:
         self._pulls -= 1
-        if not self._pulls and self._is_old:
+        if self._pulls or not self._is_old:
+            return
+        self._is_old = False  # before the update: what is recorded while it runs may be too late for it
+        try:
             await self._store.update_index()
-            self._is_old = False
+        except BaseException:
+            self._is_old = True
+            raise
