@@ -11,7 +11,8 @@ OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostil
   tests/registry/http/test_transport.py tests/registry/test_client.py tests/registry/auth/test_kubelet.py \
   tests/cli/test_formatting.py tests/cli/progress/test_display.py tests/cli/test_startup.py tests/cli/test_errors.py \
   tests/test_engine.py tests/transfer/test_tee.py tests/transfer/test_gzip_layers.py
-CORES = -n auto
+# two workers leave a third of two cores idle: many tests wait
+CORES = -n $(shell expr $$(nproc) + 1)
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.c' -o -name '*.h')

@@ -145,7 +145,7 @@ async def test_an_image_after_its_engine_says_so(tmp_path: Path) -> None:
         async with fastoci.Engine(tmp_path / "store") as engine:
             pulled = await engine.pull(f"{registry.address}/app:1")
             assert repr(pulled).startswith(f"<fastoci.Image {registry.address}/app:1 sha256:")
-    with pytest.raises(RuntimeError, match="the store is closed"):
+    with pytest.raises(RuntimeError, match="the engine was left"):
         await pulled.unpack(tmp_path / "root")
     assert not (tmp_path / "root").exists()
 

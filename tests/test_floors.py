@@ -17,7 +17,7 @@ PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"
 DISK = {"boot", "directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
-PUBLIC = MEDIA | {"transfer", "jobs", "engine", "shortcuts", "versions"}
+PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -46,7 +46,8 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
     "versions": ({"_core", "registry", "stream"}, set()),
-    "engine": (PUBLIC, {"msgspec"}),
+    "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
+    "engine": (PUBLIC, set()),
     "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, set()),

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import msgspec
-
-from fastoci import _core, path_walk
+from fastoci import path_walk
 from fastoci.aio import all_or_first
 from fastoci.arguments import at_least, expect, expect_callable, one_of, several
+from fastoci.engine_parts import EngineParts
 from fastoci.events import Observer, Warned, Watch
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -28,46 +26,24 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import PullContext, Repository
+from fastoci.jobs.pull import Repository
 from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.resolve import platforms, read_document, resolve
-from fastoci.jobs.stored import Stored
-from fastoci.jobs.verify import Verification, Verifying
+from fastoci.jobs.running import RunningJobs, job
+from fastoci.jobs.verify import Verification
 from fastoci.limits import Limits
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
-from fastoci.store.index_updates import IndexUpdates
 from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
-from fastoci.store.store import Store
 from fastoci.store.usage import Usage
-from fastoci.threads import Threads
-from fastoci.transfer.buffers import Buffers
-from fastoci.transfer.scheduler import Scheduler
-from fastoci.transfer.unpacker import Unpacker
-from fastoci.transfer.workers import WorkerPool
-
-_LOG: Final = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
 
 StrPath = str | os.PathLike[str]
 Policy = Literal["always", "missing", "never"]
-
-
-class _Parts(msgspec.Struct, frozen=True):
-    """What an engine holds while it is open."""
-
-    loop: asyncio.AbstractEventLoop
-    store: Store
-    worker: WorkerPool
-    context: PullContext
-    verifying: Verifying
-    updates: IndexUpdates
-    registries: AsyncExitStack
 
 
 class Engine:
@@ -87,8 +63,9 @@ class Engine:
     Raises:
         StoreError: on entering, when the store cannot be opened.
         TypeError, ValueError: by every method, when an argument is none that it takes.
-        RuntimeError: by every method, outside of the ``async with`` block, or on another loop; on entering, when it is
-            open; on leaving, when the observer raised: it was not called again, and the work went on.
+        RuntimeError: by every method, outside of the ``async with`` block, when that is left while the method runs, or
+            on another loop; on entering, when it is open; on leaving, when the observer raised: it was not called
+            again, and the work went on.
     """
 
     def __init__(
@@ -106,44 +83,21 @@ class Engine:
         self._additional = [path_walk.absolute(each) for each in several(additional, str, os.PathLike)]
         self._watch = Watch(observer)
         self._observer: Observer = (lambda event: None) if observer is None else self._watch
-        self._parts: _Parts | None = None
-        self._registry: Registry | None = None
-        self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
+        self._parts: EngineParts | None = None
 
     async def __aenter__(self) -> Engine:
         if self._parts is not None:
             raise RuntimeError("the engine is open already: an engine is entered once at a time")
-        limits, observer = self._limits, self._observer
-        open_store = partial(Store.at, self.store_path, self._additional, limits=limits)
-        store = await Threads.acquire(open_store, Store.close)
-        for refused in store.left_out:
-            observer(Warned("", str(refused)))
-        try:
-            buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
-            worker = WorkerPool(limits.workers)
-        except BaseException:
-            store.close()
-            raise
-        scheduler = Scheduler(worker, buffers, limits, observer)
-        unpacker = Unpacker(worker, buffers, limits, observer)
-        stored = Stored(store, scheduler, worker, buffers, observer)
-        context = PullContext(store, scheduler, stored, unpacker, limits, observer, self.store_path)
-        verifying = Verifying(store, worker, buffers, threads=limits.workers, observer=observer)
-        loop, updates = asyncio.get_running_loop(), IndexUpdates(store)
-        self._parts = _Parts(loop, store, worker, context, verifying, updates, AsyncExitStack())
-        _LOG.debug("store %s, additional %s, %s", self.store_path, self._additional, limits)
+        self._parts = await EngineParts.open(
+            self.store_path, self._additional, limits=self._limits, observer=self._observer, options=self._options
+        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        parts, self._parts, self._registry = self._open, None, None
-        try:
-            await parts.context.scheduler.close()
-            await parts.registries.aclose()
-        finally:
-            parts.worker.close()
-            parts.store.close()
+        parts, self._parts = self._open, None
+        await parts.close()
         if kind is None:
             self._watch.check()
 
@@ -151,13 +105,18 @@ class Engine:
         return f"<fastoci.Engine of {self.store_path}, {'open' if self._parts else 'not open'}>"
 
     @property
-    def _open(self) -> _Parts:
+    def _running(self) -> RunningJobs:
+        return self._open.running
+
+    @property
+    def _open(self) -> EngineParts:
         if self._parts is None:
             raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
         if self._parts.loop is not asyncio.get_running_loop():
             raise RuntimeError("the engine is open on another event loop: it is used on the one that entered it")
         return self._parts
 
+    @job
     async def pull(
         self,
         reference: str,
@@ -183,6 +142,7 @@ class Engine:
         target = None if rootfs is None else self._open.context.target(rootfs)
         return (await self._pull(StoredPull(self._open.context, reference, wanted, target, same_owner), policy))[0]
 
+    @job
     async def pull_platforms(
         self, reference: str, platforms: Sequence[str], *, policy: Policy = "always"
     ) -> tuple[Image, ...]:
@@ -213,6 +173,7 @@ class Engine:
             )
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
+    @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
         """Bring blobs into the store, for pullers that have their own manifests.
 
@@ -236,6 +197,7 @@ class Engine:
         async with self._open.store.keep([Descriptor("", digest, 0) for digest in several(digests, Digest)]):
             yield
 
+    @job
     async def record(self, reference: str, manifest: bytes, *, media_type: str = "") -> Image:
         """Give a name to an image whose blobs are in the store: from then on gc keeps them.
 
@@ -253,6 +215,7 @@ class Engine:
         await parts.store.update_index()
         return image
 
+    @job
     async def resolve(self, reference: str, *, platform: str | None = None) -> Resolved:
         """Ask a registry what a name leads to. Fetches no blob, and leaves the store as it is.
 
@@ -264,19 +227,22 @@ class Engine:
         repository = await self._repository(parsed, image=reference)
         return await resolve(parsed, repository, wanted, context.store, self._limits)
 
+    @job
     async def platforms(self, reference: str) -> tuple[str, ...]:
         """Ask a registry which platforms a name has images for; none where no index says it. Raises: as ``pull``."""
         context, parsed = self._open.context, Reference.parse(reference)
         return await platforms(parsed, await self._repository(parsed, image=reference), context.store, self._limits)
 
+    @job
     async def tags(self, repository: str) -> tuple[str, ...]:
         """Ask a registry for the tags of a repository, in its order.
 
         Raises:
             NotFoundError, RegistryError, TransportError, FormatError: the list cannot be had.
         """
-        return await (await self._open_registry()).repository(Reference.parse(repository)).tags()
+        return await (await self._open.registry()).repository(Reference.parse(repository)).tags()
 
+    @job
     async def open(self, digest: Digest) -> int:
         """A read-only descriptor of a blob's file, which the caller closes. Its bytes were verified when they came.
 
@@ -287,6 +253,7 @@ class Engine:
         blob, _ = await store.find(digest)
         return store.open(blob)
 
+    @job
     async def path(self, digest: Digest) -> Path:
         """The path of a blob's file, which must not be written. Inside ``hold``, gc leaves it there.
 
@@ -295,6 +262,7 @@ class Engine:
         """
         return (await self._open.store.find(digest))[1]
 
+    @job
     async def read(self, digest: Digest) -> bytes:
         """All bytes of a small blob (a manifest or config), verified again.
 
@@ -307,6 +275,7 @@ class Engine:
         blob, _ = await store.find(digest)
         return await read_document(store, blob, self._limits, what="blob")
 
+    @job
     async def images(self, references: Sequence[str] = ()) -> tuple[StoredImage, ...]:
         """The images in the store, all by default. A reference's file that cannot be read is a ``Warned`` event.
 
@@ -319,6 +288,7 @@ class Engine:
             self._observer(Warned("", str(error)))
         return found
 
+    @job
     async def image(self, reference: str, *, platform: str | None = None) -> Image:
         """An image from the store alone.
 
@@ -334,6 +304,7 @@ class Engine:
         ref = await find_one(parts.store, reference)
         return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
 
+    @job
     async def usage(self) -> Usage:
         """How much disk is used, and for whom.
 
@@ -342,6 +313,7 @@ class Engine:
         """
         return await self._open.store.usage()
 
+    @job
     async def verify(self, references: Sequence[str] = (), *, rate: int | None = None) -> Verification:
         """Hash again what images need; or, without any, every blob of the store, from where that was interrupted.
 
@@ -357,6 +329,7 @@ class Engine:
             return await parts.verifying.needed(await maintenance.named_images(parts.store, references), rate)
         return await parts.verifying.everything(rate)
 
+    @job
     async def repair(self, references: Sequence[str] = ()) -> Repair:
         """Hash again what images need, all by default, and fetch what is bad or missing from where they point to.
 
@@ -376,6 +349,7 @@ class Engine:
         )
         return await repairing.repair(refs)
 
+    @job
     async def export(self, directory: StrPath, references: Sequence[str] = ()) -> int:
         """Add images, all by default, to an OCI layout in ``directory``; how many there are.
 
@@ -390,6 +364,7 @@ class Engine:
         parts, asked = self._open, several(references, str)
         return await maintenance.export(parts.store, parts.context.stored, parts.context.target(directory), asked)
 
+    @job
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
         """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
 
@@ -400,6 +375,7 @@ class Engine:
         """
         return await self._open.store.plan_gc(Retention() if retention is None else retention)
 
+    @job
     async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
         """Delete what a plan says, and is not needed by then either; what was deleted. Safe beside other processes.
 
@@ -415,6 +391,7 @@ class Engine:
             await store.update_index()
         return deleted
 
+    @job
     async def remove(self, reference: str) -> None:
         """Forget an image's name, by its digest all in one repository; the next ``gc`` deletes what only it needs.
 
@@ -424,6 +401,7 @@ class Engine:
         """
         await maintenance.remove(self._open.store, reference)
 
+    @job
     async def pin(self, reference: str, pinned: bool = True) -> None:
         """Protect an image from ``gc``, or let ``gc`` remove it again.
 
@@ -433,18 +411,4 @@ class Engine:
         await maintenance.pin(self._open.store, reference, pinned)
 
     async def _repository(self, reference: Reference, *, image: str = "") -> Repository:
-        return (await self._open_registry()).repository(reference, image=image or str(reference))
-
-    async def _open_registry(self) -> Registry:
-        """The client, on the first pull: aiohttp costs a quarter of a second to import."""
-        parts = self._open
-        async with self._opening:
-            if self._registry is None:
-                from fastoci.registry.opening import open_registry
-                from fastoci.registry.options import RegistryOptions
-
-                given = RegistryOptions() if self._options is None else self._options
-                options = expect(RegistryOptions, given, "registry")
-                client = await open_registry(options, self._limits, self._observer)
-                self._registry = await parts.registries.enter_async_context(client)
-        return self._registry
+        return (await self._open.registry()).repository(reference, image=image or str(reference))

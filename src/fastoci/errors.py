@@ -278,9 +278,13 @@ class StoreError(FastociError):
 
 
 class BlobNotFoundError(StoreError):
-    """The store does not hold this blob or reference."""
+    """The store does not hold this blob or reference. ``subject`` is the blob's digest; empty for a reference."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, path: str, subject: str = "") -> None:
+        super().__init__(message, path=path)
+        self.subject = subject
 
 
 class StoreBusyError(StoreError):

@@ -140,6 +140,50 @@ def test_all_layers_that_are_damaged_are_fetched_again_at_once(registry: Registr
     assert same(tmp_path / "root", *LAYERS) and whole(store)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("times", range(3))
+def test_images_that_share_a_damaged_layer_all_come_and_it_is_fetched_once(
+    registry: Registry, tmp_path: Path, run: Loop, number: int, times: int
+) -> None:
+    store, layer = tmp_path / "store", IMAGE.layers[number].descriptor.digest
+    own = [[Entry(f"own{each}", data=bytes([each]) * 1000)] for each in range(8)]
+    for each, entries in enumerate(own):
+        registry.add_image("shared", str(each), image_of(*LAYERS, entries))
+    run(pulled(store, f"{registry.address}/app:1"))
+    damage(store, layer, 0.1 + 0.4 * times)
+    registry.log.clear()
+
+    async def unpack() -> None:
+        async with fastoci.Engine(store) as engine:
+            await asyncio.gather(
+                *(
+                    engine.pull(f"{registry.address}/shared:{each}", rootfs=tmp_path / str(each))
+                    for each in range(len(own))
+                )
+            )
+
+    run(unpack())
+    assert all(same(tmp_path / str(each), *LAYERS, entries) for each, entries in enumerate(own))
+    assert asked(registry, layer) == 1
+    assert sound(store)
+
+
+def test_images_that_share_a_damaged_config_all_come(registry: Registry, tmp_path: Path, run: Loop) -> None:
+    store, names = tmp_path / "store", [f"{registry.address}/app:{each}" for each in range(8)]
+    for name in names:
+        registry.add_image("app", name.rpartition(":")[2], INDEX)
+    run(pulled(store, names[1]))
+    damage(store, CONFIG)
+
+    async def unpack() -> None:
+        async with fastoci.Engine(store) as engine:
+            await asyncio.gather(*(engine.pull(name, rootfs=tmp_path / name[-1]) for name in names))
+
+    run(unpack())
+    assert all(same(tmp_path / name[-1], *LAYERS) for name in names)
+    assert sound(store)
+
+
 @pytest.mark.parametrize("digest", [LAYER, CONFIG], ids=["layer", "config"])
 def test_what_is_damaged_in_an_additional_store_is_fetched_into_ones_own(
     registry: Registry, tmp_path: Path, run: Loop, digest: Digest

@@ -14,6 +14,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, StoreWriter
 from fastoci.jobs.pull import PullContext
+from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
 from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import load
@@ -113,7 +114,7 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     scheduler = Scheduler(worker, buffers, limits, events.append)
     stored = Stored(store, scheduler, worker, buffers, events.append)
     unpacker = Unpacker(worker, buffers, limits, events.append)
-    job = PullContext(store, scheduler, stored, unpacker, limits, events.append, directory)
+    job = PullContext(store, scheduler, stored, unpacker, limits, events.append, directory, RunningJobs())
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

@@ -20,6 +20,7 @@ from fastoci.interfaces import BlobSource, WholeImage
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext, contents, read_config
 from fastoci.jobs.resolve import read_document
+from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
 
@@ -80,6 +81,7 @@ class Image:
         """Bytes of config and layers."""
         return sum(blob.size for blob in self._resolved.blobs)
 
+    @job
     async def unpack(self, root: str | os.PathLike[str], *, same_owner: bool | None = None) -> None:
         """Make a rootfs under ``root``, which must not exist or be an empty directory.
 
@@ -97,6 +99,7 @@ class Image:
         async with self._context.store.keep(self._parts, name=str(self.reference)):
             await self._context.unpack(self._resolved, self.config, target, tree, mending=self._mending())
 
+    @job
     async def check(self) -> None:
         """Hold the store against what the image needs, and note that the image is used.
 
@@ -107,8 +110,9 @@ class Image:
             if missing := await self._context.store.missing(self._parts):
                 blobs = "1 blob" if len(missing) == 1 else f"{len(missing)} blobs"
                 text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}"
-                raise BlobNotFoundError(text, path=str(missing[0].digest))
+                raise BlobNotFoundError(text, path=str(missing[0].digest), subject=str(missing[0].digest))
 
+    @job
     async def export(self, directory: str | os.PathLike[str], others: Sequence[Image] = ()) -> None:
         """Add the image to an OCI layout in ``directory``, under its full name; blobs are hard links where possible.
 
@@ -132,6 +136,10 @@ class Image:
             sink = OciLayout(target, self._context.stored.run_hashing)
             whole = WholeImage(str(self.reference), top, parts)
             await self._context.stored.put(sink, [whole], self._mending(*others))
+
+    @property
+    def _running(self) -> RunningJobs:
+        return self._context.running
 
     def _mending(self, *others: Image) -> Mending:
         chains = [link for image in (self, *others) for link in image._resolved.chain]

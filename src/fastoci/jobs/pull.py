@@ -20,6 +20,7 @@ import msgspec
 from fastoci import files, path_walk
 from fastoci.aio import all_or_first
 from fastoci.errors import (
+    BlobNotFoundError,
     FastociError,
     FormatError,
     IntegrityError,
@@ -42,6 +43,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
 from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked
 from fastoci.jobs.resolve import read_document, resolve_all
+from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
@@ -66,6 +68,7 @@ class PullContext(msgspec.Struct, frozen=True):
     limits: Limits
     observer: Observer
     store_path: Path
+    running: RunningJobs
 
     def target(self, path: str | os.PathLike[str]) -> Path:
         """Where files are to be made, from the root.
@@ -230,7 +233,7 @@ class PullContext(msgspec.Struct, frozen=True):
         """The config from the store, where it may be damaged: then it is fetched again."""
         try:
             return await read_config(self.store, manifest, self.limits)
-        except IntegrityError as error:
+        except (IntegrityError, BlobNotFoundError) as error:  # absent: another job found it damaged
             self.observer(Warned(image, f"{error.message}: it is fetched again"))
         config = manifest.config
         self.observer(FetchDuplicated(image, str(config.digest), "", 0, config.size, "damaged in the store"))
@@ -266,30 +269,26 @@ class PullContext(msgspec.Struct, frozen=True):
             UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
-        layers = resolved.manifest.layers
         if config is None:
             config = await read_config(self.store, resolved.manifest, self.limits)  # raises what is wrong with it
-        if config is None:
-            raise UnsupportedError(f"{resolved.manifest.config.media_type} is not a container image: nothing to unpack")
-        for layer in layers:
-            if layer.media_type not in mediatype.LAYERS:
-                raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
-        config.check_layers(len(layers))
-        pairs = list(zip(layers, config.diff_ids, strict=True))
+        pairs = _layers(resolved.manifest, config)
+        layers = list(dict.fromkeys(layer for layer, _ in pairs))
         while True:
+            reason: FastociError | None = None
             try:
-                await self.unpacker.rootfs(
+                return await self.unpacker.rootfs(
                     root, tree, pairs, self.store, image=mending.image, ready=ready or _at_once, tee=tee
                 )
-                return
             except SpoiledError:
                 text = f"layer {layers[0].digest} came with wrong bytes, and then with the right ones: unpacking anew"
                 self.observer(Warned(mending.image, text))
-            except (FormatError, UnsupportedError, UnpackError, IntegrityError) as error:
-                await self.stored.mend(list(dict.fromkeys(layers)), error, mending)
+            except (FormatError, UnsupportedError, UnpackError, IntegrityError, BlobNotFoundError) as error:
+                reason = error
             if tee is not None:
                 self.unpacker.close_tee(tee)  # what still comes does not wait for a reader
                 tee = None
+            if reason is not None:
+                await self.stored.mend(layers, reason, mending)
 
     def _check_platform(self, plan: PullPlan, config: ImageConfig | None, image: str) -> None:
         """Where no index says what a manifest is for, its config does: hold it against what was asked for."""
@@ -325,6 +324,22 @@ async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> I
     if not manifest.is_image:
         return None
     return config_document.parse(await read_document(store, descriptor, limits, what="config"))
+
+
+def _layers(manifest: Manifest, config: ImageConfig | None) -> list[tuple[Descriptor, Digest]]:
+    """The layers to unpack, with their diff_ids.
+
+    Raises:
+        UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
+        FormatError: the config has another number of layers.
+    """
+    if config is None:
+        raise UnsupportedError(f"{manifest.config.media_type} is not a container image: nothing to unpack")
+    for layer in manifest.layers:
+        if layer.media_type not in mediatype.LAYERS:
+            raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
+    config.check_layers(len(manifest.layers))
+    return list(zip(manifest.layers, config.diff_ids, strict=True))
 
 
 def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:

@@ -43,7 +43,7 @@ async def record(context: PullContext, reference: Reference, data: bytes, media_
         if absent:
             blobs = "a blob" if len(absent) == 1 else f"{len(absent)} blobs"
             text = f"{reference} needs {blobs} that the store does not have, as {absent[0].digest}"
-            raise BlobNotFoundError(text, path=str(absent[0].digest))
+            raise BlobNotFoundError(text, path=str(absent[0].digest), subject=str(absent[0].digest))
         async with session.reserve() as writer:
             await context.keep_document(writer, top, data, str(reference))
             config = await read_config(context.store, manifest, context.limits)

@@ -262,7 +262,7 @@ class _File:
 
 def _cannot_open(target: Target, cause: OSError) -> StoreError:
     if isinstance(cause, FileNotFoundError):
-        return BlobNotFoundError(f"{target.digest} is not there", path=target.path)
+        return BlobNotFoundError(f"{target.digest} is not there", path=target.path, subject=str(target.digest))
     if cause.errno == errno.ELOOP:
         return StoreError(f"{target.path} is a symbolic link, which is not followed", path=target.path)
     return StoreError(f"cannot open {target.path}: {os.strerror(cause.errno or 0)}", path=target.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from typing import Final, TypeVar
 
@@ -56,6 +56,12 @@ class Mending:
         document = self._documents.get(digest)
         return self._source if document is None else BytesSource(document)
 
+    def count(self, digests: Set[Digest]) -> bool:
+        """Whether another job mended any of these since this job did; counted as mended here from now on."""
+        new = digests - self.mended
+        self.mended |= new
+        return bool(new)
+
 
 class Stored:
     """Hashes and mends the blobs of one engine's store."""
@@ -68,9 +74,13 @@ class Stored:
         self._workers = workers
         self._buffers = buffers
         self._observe = observer
+        self._mending = asyncio.Lock()  # who hashes the old bytes beside who brings the new ones would delete these
+        self._found: set[Digest] = set()  # by any job of the engine: the others read the damaged bytes, too
 
     async def mend(self, blobs: Sequence[Descriptor], reason: FastociError, mending: Mending) -> None:
         """Hash blobs of which something is wrong, and fetch those again that are damaged.
+
+        Returns at once when another job mended what this one read.
 
         Args:
             reason: what was wrong.
@@ -78,14 +88,23 @@ class Stored:
             FastociError: ``reason``, when all of them are what their names say; or a damaged one cannot be had.
             IntegrityError: one is damaged, and nobody may be asked, or it was mended before.
         """
-        damaged = await self._damaged(blobs)
-        if not damaged:
-            raise reason
+        async with self._mending:
+            damaged = await self._damaged(blobs)
+            found = {blob.digest for blob, _ in damaged}
+            absent = await self._absent([blob for blob in blobs if blob.digest not in found], reason)
+            if damaged or absent:
+                await self._fetch([*damaged, *((blob, reason) for blob in absent)], reason, mending)
+            elif not mending.count(self._found.intersection(blob.digest for blob in blobs)):
+                raise reason
+
+    async def _fetch(
+        self, damaged: Sequence[tuple[Descriptor, FastociError]], reason: FastociError, mending: Mending
+    ) -> None:
         fetches = []
         for blob, error in damaged:
             source = mending.source(blob.digest)
             if source is None:
-                raise error from reason
+                raise error from (None if error is reason else reason)
             self._observe(Warned(mending.image, f"{error.message}: it is fetched again"))
             self._observe(FetchDuplicated(mending.image, str(blob.digest), "", 0, blob.size, "damaged in the store"))
             fetches.append((blob, source))
@@ -107,7 +126,7 @@ class Stored:
         while True:
             try:
                 return await sink.put(images, self._store)
-            except IntegrityError as error:
+            except (IntegrityError, BlobNotFoundError) as error:
                 await self.mend(blobs, error, mending)
 
     async def run_hashing(self, work: Callable[[FindCorrupt, Check], T]) -> T:
@@ -140,8 +159,19 @@ class Stored:
         errors = {error.subject: error for error in found}
         damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
         for blob, _ in damaged:
+            self._found.add(blob.digest)
             await self._store.mark_corrupt(blob.digest)
         return damaged
+
+    async def _absent(self, blobs: Sequence[Descriptor], reason: FastociError) -> list[Descriptor]:
+        """The blobs that were here and are not: found damaged by a job that did not get to fetch them again.
+
+        What is on its way to this job is none of them.
+        """
+        lost = {str(digest) for digest in self._found}
+        if isinstance(reason, BlobNotFoundError):
+            lost.add(reason.subject)
+        return await self._store.missing([blob for blob in blobs if str(blob.digest) in lost])
 
     def _hash(self, blobs: Sequence[Descriptor], find: FindCorrupt) -> list[IntegrityError]:
         """On a thread: what is wrong with those that are there."""

@@ -89,7 +89,8 @@ class Blobs:
             if (elsewhere := self._open_elsewhere(blob)) is not None:
                 return elsewhere
             if not self.holds(blob):
-                raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path) from cause
+                text = f"the store has no {blob.digest} ({path})"
+                raise BlobNotFoundError(text, path=path, subject=str(blob.digest)) from cause
             raise files.failure(cause, "open", path) from cause
         info = os.fstat(fd)
         if stat.S_ISREG(info.st_mode) and info.st_size == blob.size and not self.unsynced.distrusts(blob.digest):
@@ -98,7 +99,8 @@ class Blobs:
         if (elsewhere := self._open_elsewhere(blob)) is not None:
             return elsewhere
         why = "was found damaged" if self.unsynced.treats_as_absent(blob.digest) else f"is not its {blob.size} bytes"
-        raise BlobNotFoundError(f"the store has no {blob.digest}: {path} {why}, or was not synced", path=path)
+        text = f"the store has no {blob.digest}: {path} {why}, or was not synced"
+        raise BlobNotFoundError(text, path=path, subject=str(blob.digest))
 
     def find(self, digest: Digest) -> tuple[Descriptor, str]:
         """A blob whose size nobody knows: its descriptor, without a media type, and the path of its file.
@@ -112,7 +114,7 @@ class Blobs:
                 blob = Descriptor("", digest, paths.blobs(digest.algorithm).stat(digest.hex).st_size)
                 files.close(self.open(blob))
                 return blob, paths.blob(digest)
-        raise BlobNotFoundError(f"the store has no {digest}", path=self.paths.blob(digest))
+        raise BlobNotFoundError(f"the store has no {digest}", path=self.paths.blob(digest), subject=str(digest))
 
     async def read(self, blob: Descriptor) -> bytes:
         """All bytes of a small blob: ``BlobStore.read``."""
@@ -236,6 +238,6 @@ class Blobs:
         finally:
             files.close(fd)
         if len(data) != blob.size:
-            path = self.paths.root
-            raise BlobNotFoundError(f"{blob.digest} ends after {len(data)} of {blob.size} bytes", path=path)
+            text = f"{blob.digest} ends after {len(data)} of {blob.size} bytes"
+            raise BlobNotFoundError(text, path=self.paths.blob(blob.digest), subject=str(blob.digest))
         return data

@@ -141,7 +141,8 @@ def _images(blob: Descriptor, paths: StoreLayout) -> Mapping[str, Descriptor]:
             if child.media_type in MANIFESTS and paths.holds(child.digest):
                 held[str(child.platform or "unknown")] = child
         if not held:
-            raise BlobNotFoundError(f"no manifest of {blob.digest} is here", path=paths.blob(blob.digest))
+            text = f"no manifest of {blob.digest} is here"
+            raise BlobNotFoundError(text, path=paths.blob(blob.digest), subject=str(blob.digest))
         return held
     manifest = manifest_document.parse(data, blob.media_type)
     platform = blob.platform
@@ -159,7 +160,8 @@ def _document(blob: Descriptor, paths: StoreLayout) -> bytes:
     with files.translated("read", path), suppress(FileNotFoundError):
         data = files.read(paths.blobs(blob.digest.algorithm), blob.digest.hex, _DOCUMENT)
     if data is None or Digest.of(data, blob.digest.algorithm) != blob.digest:
-        raise BlobNotFoundError(f"the store has no {blob.digest}, or a damaged one ({path})", path=path)
+        text = f"the store has no {blob.digest}, or a damaged one ({path})"
+        raise BlobNotFoundError(text, path=path, subject=str(blob.digest))
     return data
 
 

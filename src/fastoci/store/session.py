@@ -66,8 +66,8 @@ class Writer:
 
     def _record(self, image: StoredImage, named: Collection[Descriptor]) -> None:
         for blob in self._blobs.find_missing(named):
-            path = self._blobs.paths.blob(blob.digest)
-            raise BlobNotFoundError(f"{image.name} names {blob.digest}, which the store does not have", path=path)
+            text = f"{image.name} names {blob.digest}, which the store does not have"
+            raise BlobNotFoundError(text, path=self._blobs.paths.blob(blob.digest), subject=str(blob.digest))
         self._blobs.flush()
         self._refs.set(image)
 

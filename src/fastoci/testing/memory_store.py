@@ -163,7 +163,8 @@ class MemoryWriter:
         self._demand(*named)
         for blob in named:
             if not self._content.holds(blob):
-                raise BlobNotFoundError(f"{image.name} names {blob.digest}, which is not there", path="memory")
+                text = f"{image.name} names {blob.digest}, which is not there"
+                raise BlobNotFoundError(text, path="memory", subject=str(blob.digest))
         before = self._content.images.get(image.name)
         if before is not None and before.descriptor.digest == image.descriptor.digest:
             image = replace(image, images={**before.images, **image.images}, pinned=before.pinned or image.pinned)
@@ -285,5 +286,5 @@ class MemoryStore:
 
     def _data(self, blob: Descriptor) -> bytes:
         if not self.content.holds(blob):
-            raise BlobNotFoundError(f"the store has no {blob.digest}", path="memory")
+            raise BlobNotFoundError(f"the store has no {blob.digest}", path="memory", subject=str(blob.digest))
         return self.content.blobs[blob.digest]

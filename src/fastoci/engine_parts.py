@@ -1,0 +1,115 @@
+"""What an engine is made of while it is open: a store, threads, a budget of memory, and connections on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastoci import _core
+from fastoci.arguments import expect
+from fastoci.events import Observer, Warned
+from fastoci.jobs.pull import PullContext
+from fastoci.jobs.running import RunningJobs
+from fastoci.jobs.stored import Stored
+from fastoci.jobs.verify import Verifying
+from fastoci.limits import Limits
+from fastoci.store.index_updates import IndexUpdates
+from fastoci.store.store import Store
+from fastoci.threads import Threads
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.unpacker import Unpacker
+from fastoci.transfer.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from fastoci.registry.client import Registry
+    from fastoci.registry.options import RegistryOptions
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class EngineParts:
+    """The parts of one open engine, on the loop that opened it.
+
+    Raises:
+        RuntimeError: not even one thread can be started.
+    """
+
+    def __init__(
+        self, store: Store, workers: WorkerPool, limits: Limits, observer: Observer, options: RegistryOptions | None
+    ) -> None:
+        buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
+        scheduler = Scheduler(workers, buffers, limits, observer)
+        unpacker = Unpacker(workers, buffers, limits, observer)
+        stored = Stored(store, scheduler, workers, buffers, observer)
+        path, self.running = Path(store.path), RunningJobs()
+        self.loop = asyncio.get_running_loop()
+        self.store = store
+        self.context = PullContext(store, scheduler, stored, unpacker, limits, observer, path, self.running)
+        self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
+        self.updates = IndexUpdates(store)
+        self._workers = workers
+        self._options = options
+        self._registries = AsyncExitStack()
+        self._registry: Registry | None = None
+        self._opening = asyncio.Lock()  # one client for all pulls: it knows which hosts are dead
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        additional: Sequence[Path],
+        *,
+        limits: Limits,
+        observer: Observer,
+        options: RegistryOptions | None,
+    ) -> EngineParts:
+        """Open the store, and start what works on it.
+
+        Raises:
+            StoreError: the store cannot be opened.
+        """
+        store = await Threads.acquire(partial(Store.at, path, additional, limits=limits), Store.close)
+        for refused in store.left_out:
+            observer(Warned("", str(refused)))
+        try:
+            parts = cls(store, WorkerPool(limits.workers), limits, observer, options)
+        except BaseException:
+            store.close()
+            raise
+        _LOG.debug("store %s, additional %s, %s", path, list(additional), limits)
+        return parts
+
+    async def registry(self) -> Registry:
+        """The client, on the first pull: aiohttp costs a quarter of a second to import."""
+        async with self._opening:
+            if self._registry is None:
+                from fastoci.registry.opening import open_registry
+                from fastoci.registry.options import RegistryOptions
+
+                given = RegistryOptions() if self._options is None else self._options
+                options = expect(RegistryOptions, given, "registry")
+                client = await open_registry(options, self.context.limits, self.context.observer)
+                self._registry = await self._registries.enter_async_context(client)
+        return self._registry
+
+    async def close(self) -> None:
+        """End all jobs, then what they work with.
+
+        Raises:
+            asyncio.CancelledError: this task was cancelled meanwhile; all is closed.
+        """
+        try:
+            cancelled = await self.running.end()
+            await self.context.scheduler.close()
+            await self._registries.aclose()
+        finally:
+            self._workers.close()
+            self.store.close()
+        if cancelled:
+            raise asyncio.CancelledError
