@@ -114,7 +114,7 @@ def test_every_floor_says_what_it_does_and_no_secret(run: Run, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     records = [match for line in done.stderr.splitlines() if (match := re.match(LINE, line))]
     assert {
-        "fastoci.engine",
+        "fastoci.engine_parts",
         "fastoci.jobs.pull",
         "fastoci.registry.http.transport",
         "fastoci.store.session",
