@@ -155,6 +155,9 @@ class Writer:
             image = StoredImage(image.name, image.descriptor, {**before.images, **image.images}, image.pulled_at)
         self.store.images[image.name] = image
 
+    async def use(self, name: str) -> None:
+        pass  # nothing is let go here
+
     async def flush(self) -> None:
         pass  # every commit has synced
 

@@ -335,6 +335,8 @@ async def test_layer_files_are_applied_in_order(tmp_path: Path) -> None:
 _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "pull": lambda engine: engine.pull("h/app"),
     "pull_platforms": lambda engine: engine.pull_platforms("h/app", ["all"]),
+    "plan_prefetch": lambda engine: engine.plan_prefetch([]),
+    "prefetch": lambda engine: engine.prefetch([]),
     "fetch": lambda engine: engine.fetch([], cast("BlobSource", None)),
     "images": lambda engine: engine.images(),
     "image": lambda engine: engine.image("h/app"),

@@ -25,9 +25,18 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.plan import PullPlan, Resolved
+from fastoci.jobs.prefetch_plan import (
+    BlobOutcome,
+    ImageOutcome,
+    PlannedImage,
+    PrefetchPlan,
+    PrefetchResult,
+    RefusedImage,
+)
 from fastoci.jobs.repair import Repair
 from fastoci.jobs.verify import BadBlob, Verification
 from fastoci.limits import Limits
+from fastoci.lists.request import PrefetchRequest
 from fastoci.registry.access import Access
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.options import RegistryOptions
@@ -53,6 +62,9 @@ RESOLVED = Resolved(
     manifest.parse(_IMAGE.manifest, _IMAGE.descriptor.media_type),
     Platform("linux", "amd64"),
 )
+REQUEST = PrefetchRequest("redis:7", ("linux/arm64",), 3, True, origin="images.txt:1")
+PLANNED, REFUSED = PlannedImage(REQUEST, (RESOLVED,), 7), RefusedImage(REQUEST, BAD)
+PLAN = PrefetchPlan((PLANNED,), (REFUSED,), (BLOB,), 1, 1, 1, {"r.test": 1}, 1, None, None, 1)
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
 VALUES: list[object] = [
     DIGEST,
@@ -69,6 +81,13 @@ VALUES: list[object] = [
     Retention(max_age_s=1.0, max_size=100),
     RESOLVED,
     PullPlan(RESOLVED, (BLOB,)),
+    REQUEST,
+    REFUSED,
+    PLANNED,
+    PLAN,
+    ImageOutcome(REQUEST, "failed", error=BAD),
+    BlobOutcome("sha256:00", 1, "r.test", 0.0, 1.5),
+    PrefetchResult((ImageOutcome(REQUEST, "present"),), (), PLAN, "2026-01-01T00:00:00Z", 1.0),
     StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
     GcItem("blob", str(DIGEST), 7, "nobody needs it"),
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),

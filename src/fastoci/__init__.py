@@ -14,6 +14,7 @@ To work with a store::
 
     Engine             one store, and the registries that fill it
         pull pull_platforms  bring an image in, for one platform or more
+        plan_prefetch prefetch  bring many in, as one job
         hold fetch record    bring blobs in, and name an image of them
         resolve tags         ask a registry
         images image usage   show what is there
@@ -35,11 +36,14 @@ To work with a store::
 What its methods return::
 
     Resolved                   a name, followed to a manifest
+    PrefetchPlan, PlannedImage, RefusedImage      what a job of many PrefetchRequests would do
+    PrefetchResult, ImageOutcome, BlobOutcome     what became of it
     StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
+    PrefetchRequest            an image that a job wants
     GcPlan, GcItem             what would be deleted, and why
 
 Documents and names::
@@ -83,10 +87,17 @@ if TYPE_CHECKING:
     from fastoci.interfaces import BufferSource as BufferSource
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.plan import Resolved as Resolved
+    from fastoci.jobs.prefetch_plan import BlobOutcome as BlobOutcome
+    from fastoci.jobs.prefetch_plan import ImageOutcome as ImageOutcome
+    from fastoci.jobs.prefetch_plan import PlannedImage as PlannedImage
+    from fastoci.jobs.prefetch_plan import PrefetchPlan as PrefetchPlan
+    from fastoci.jobs.prefetch_plan import PrefetchResult as PrefetchResult
+    from fastoci.jobs.prefetch_plan import RefusedImage as RefusedImage
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
     from fastoci.limits import Limits as Limits
+    from fastoci.lists.request import PrefetchRequest as PrefetchRequest
     from fastoci.registry.access import Access as Access
     from fastoci.registry.access import access as access
     from fastoci.registry.access import check_access as check_access
@@ -124,6 +135,13 @@ _EXPORTS = {
     "Limits": "limits",
     "Observer": "events",
     "Platform": "image.platform",
+    "BlobOutcome": "jobs.prefetch_plan",
+    "ImageOutcome": "jobs.prefetch_plan",
+    "PlannedImage": "jobs.prefetch_plan",
+    "PrefetchPlan": "jobs.prefetch_plan",
+    "PrefetchRequest": "lists.request",
+    "PrefetchResult": "jobs.prefetch_plan",
+    "RefusedImage": "jobs.prefetch_plan",
     "RefUsage": "store.usage",
     "Reference": "image.reference",
     "RegistryOptions": "registry.options",

@@ -26,6 +26,8 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
+from fastoci.jobs.prefetch import Prefetch
+from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
 from fastoci.jobs.pull import Repository
 from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
@@ -33,6 +35,7 @@ from fastoci.jobs.resolve import platforms, read_document, resolve
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.verify import Verification
 from fastoci.limits import Limits
+from fastoci.lists.request import PrefetchRequest
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
@@ -172,6 +175,29 @@ class Engine:
                 reference, source, image=job.reference, wanted=job.wanted, rootfs=job.rootfs, same_owner=job.same_owner
             )
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
+
+    @job
+    async def plan_prefetch(self, requests: Sequence[PrefetchRequest]) -> PrefetchPlan:
+        """Ask registries what many names lead to, as one job. Fetches no blob, and leaves the store as it is.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return await self._prefetch.plan(several(requests, PrefetchRequest))
+
+    @job
+    async def prefetch(self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False) -> PrefetchResult:
+        """Bring many images into the store as one job: each unique blob once, each image there as soon as it is whole.
+
+        What fails is told in the result, and the other images go on.
+
+        Args:
+            fail_fast: what is not there when the first image fails is skipped.
+        Raises:
+            StoreError: the disk refused before anything was fetched.
+        """
+        async with self._open.updates.after():
+            return await self._prefetch.run(several(requests, PrefetchRequest), fail_fast=fail_fast)
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
@@ -409,6 +435,11 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
         """
         await maintenance.pin(self._open.store, reference, pinned)
+
+    @property
+    def _prefetch(self) -> Prefetch:
+        parts = self._open
+        return Prefetch(parts.context, lambda reference, image: self._repository(reference, image=image), parts.free)
 
     async def _repository(self, reference: Reference, *, image: str = "") -> Repository:
         return (await self._open.registry()).repository(reference, image=image or str(reference))

@@ -18,6 +18,7 @@ from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
+from fastoci.store.free_space import Space, space
 from fastoci.store.index_updates import IndexUpdates
 from fastoci.store.store import Store
 from fastoci.threads import Threads
@@ -84,6 +85,14 @@ class EngineParts:
             raise
         _LOG.debug("store %s, additional %s, %s", path, list(additional), limits)
         return parts
+
+    def free(self) -> Space:
+        """What the store's file system has free.
+
+        Raises:
+            StoreError: the disk refused to tell.
+        """
+        return space(self.store.paths.top)
 
     async def registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -253,6 +253,9 @@ class StoreWriter(Protocol):
             ValueError: the session does not have what it names, or is over.
         """
 
+    async def use(self, name: str) -> None:
+        """Note that an image is used: those least recently used go first. A name that is not there says nothing."""
+
     async def flush(self) -> None:
         """Make durable what was committed, for a job that records nothing.
 

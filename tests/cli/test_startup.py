@@ -39,6 +39,7 @@ COMMANDS = {
     "pull --help": "pull --help",
     "pull": "pull IMAGE --tls-verify=false --progress none",
     "pull --rootfs": "pull IMAGE --rootfs WORK/rootfs --tls-verify=false --progress none",
+    "prefetch": "prefetch IMAGE --tls-verify=false --progress none",
     "unpack": "unpack IMAGE WORK/files",
     "ls": "ls",
     "inspect": "inspect IMAGE",

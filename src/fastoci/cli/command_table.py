@@ -11,6 +11,7 @@ import click
 GROUPS: Final = {
     "Images": {
         "pull": "Pull images into the store, and into files.",
+        "prefetch": "Bring many images into the store as one job.",
         "unpack": "Unpack an image of the store into a directory.",
         "ls": "List the images in the store.",
         "inspect": "Print the manifest and config of an image in the store.",

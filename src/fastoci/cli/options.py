@@ -78,6 +78,14 @@ platform = click.option(
     metavar="OS/ARCH[/VARIANT]",
     help="Take the image for this platform, as linux/arm64, or linux or arm64 alone.  [default: this machine's]",
 )
+platforms = click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH[/VARIANT]",
+    help="Take the image for this platform, as linux/arm64, or linux or arm64 alone. May be repeated; all: for each"
+    " that the image has.  [default: this machine's]",
+)
 same_owner = click.option(
     "--same-owner/--no-same-owner",
     default=None,
@@ -198,6 +206,17 @@ _LIMITS: Final = {
         help="Refuse a job that would grow the store beyond SIZE.  [default: no limit]",
     ),
 }
+
+FETCHING: Final = (  # the limits of a job that fetches and unpacks
+    "connections",
+    "max_wait_s",
+    "first_byte_s",
+    "unpacked_size",
+    "unpacked_entries",
+    "memory",
+    "store_size",
+    "durability",
+)
 
 
 def limits(*names: str) -> Callable[[Command], Command]:

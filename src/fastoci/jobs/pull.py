@@ -185,14 +185,7 @@ class PullContext(msgspec.Struct, frozen=True):
 
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
-            try:
-                config = await self._config(writer, resolved.manifest, source, image)
-            except (FormatError, UnsupportedError) as error:
-                if rootfs is not None:
-                    raise
-                self.observer(Warned(image, f"{error.message}: the image cannot be unpacked"))
-                return None
-            self._check_platform(plan, config, image)
+            config = await self.checked_config(writer, plan, source, image=image, strict=rootfs is not None)
             if rootfs is not None:
                 mending = Mending(image, source)
                 await self.unpack(resolved, config, *rootfs, mending=mending, ready=ready, tee=tee)
@@ -226,6 +219,25 @@ class PullContext(msgspec.Struct, frozen=True):
             )
             for blob in plan.missing
         }
+
+    async def checked_config(
+        self, writer: StoreWriter, plan: PullPlan, source: BlobSource, *, image: str, strict: bool
+    ) -> ImageConfig | None:
+        """The config of an image whose blobs are here; None for an artifact, and for a malformed one unless ``strict``.
+
+        Raises:
+            PlatformError: it is not for a platform that was asked for.
+            FormatError, UnsupportedError: it is malformed.
+        """
+        try:
+            config = await self._config(writer, plan.resolved.manifest, source, image)
+        except (FormatError, UnsupportedError) as error:
+            if strict:
+                raise
+            self.observer(Warned(image, f"{error.message}: the image cannot be unpacked"))
+            return None
+        self._check_platform(plan, config, image)
+        return config
 
     async def _config(
         self, writer: StoreWriter, manifest: Manifest, source: BlobSource, image: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,11 @@ class Writer:
         named = (image.descriptor, *image.images.values())
         self._demand(*named)
         await self._blobs.threads.run(lambda: self._record(image, named))
+
+    async def use(self, name: str) -> None:
+        """Note that an image is used: ``StoreWriter.use``."""
+        with suppress(BlobNotFoundError):
+            await self._blobs.threads.run(lambda: self._refs.touch(name))
 
     async def flush(self) -> None:
         """Make durable what was committed: ``StoreWriter.flush``."""

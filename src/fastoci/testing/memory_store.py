@@ -170,6 +170,9 @@ class MemoryWriter:
             image = replace(image, images={**before.images, **image.images}, pinned=before.pinned or image.pinned)
         self._content.images[image.name] = image
 
+    async def use(self, name: str) -> None:
+        """Nothing here is let go."""
+
     async def flush(self) -> None:
         """Nothing here is durable."""
 

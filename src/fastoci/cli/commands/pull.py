@@ -50,14 +50,7 @@ class PullOptions(options.Given):
     epilog="With several images, the failure of one does not stop the others.",
 )
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
-@click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    metavar="OS/ARCH[/VARIANT]",
-    help="Take the image for this platform, as linux/arm64, or linux or arm64 alone. May be repeated; all: for each"
-    " that the image has.  [default: this machine's]",
-)
+@options.platforms
 @click.option(
     "--pull",
     "policy",
@@ -86,16 +79,7 @@ class PullOptions(options.Given):
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and its size; fetch no blob.")
 @registry_options.registry
-@options.limits(
-    "connections",
-    "max_wait_s",
-    "first_byte_s",
-    "unpacked_size",
-    "unpacked_entries",
-    "memory",
-    "store_size",
-    "durability",
-)
+@options.limits(*options.FETCHING)
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:

@@ -1,0 +1,143 @@
+"""``fastoci prefetch``: many images into the store as one job."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from fastoci.cli import errors, options, registry_options, report, sections
+from fastoci.cli.formatting import plain
+
+if TYPE_CHECKING:
+    from fastoci import Engine, Limits, PrefetchPlan, PrefetchRequest, PrefetchResult, RegistryOptions
+    from fastoci.cli.progress.display import Display
+    from fastoci.events import Event, Observer
+
+
+class PrefetchOptions(options.Given):
+    """What was asked for."""
+
+    references: tuple[str, ...]
+    platforms: tuple[str, ...]
+    every_platform: bool
+    pin: bool
+    store: Path | None
+    additional: tuple[Path, ...]
+    rootfs: Path | None
+    dry_run: bool
+    form: Literal["text", "json"]
+    fail_fast: bool
+    registry: RegistryOptions
+    limits: Limits
+    progress: Display
+
+
+@click.command(
+    cls=sections.Command,
+    epilog="The failure of one image does not stop the others. Exit code 0 is for all, 9 for some, another for none.",
+)
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@options.platforms
+@click.option("--all-platforms", "every_platform", is_flag=True, help="Take each image for all platforms that it has.")
+@click.option("--pin", is_flag=True, help="Protect the images from gc.")
+@options.store
+@options.additional
+@click.option(
+    "--rootfs",
+    type=options.FilePath(),
+    metavar="DIR",
+    help="Unpack each image, too: into a directory of DIR that has its name.",
+)
+@click.option("--fail-fast", is_flag=True, help="Skip what is not there when the first image fails.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched; fetch no blob.")
+@options.output
+@registry_options.registry
+@options.limits(*options.FETCHING)
+@options.progress
+@options.gather(PrefetchOptions)
+def prefetch(asked: PrefetchOptions) -> int:
+    """Bring many images into the store as one job, and print NAME@DIGEST of each on stdout as it ends.
+
+    All names are followed first; what images share is fetched once.
+
+    \b
+    fastoci prefetch redis:7 nginx:1.27 alpine
+    fastoci prefetch redis:7 nginx:1.27 --dry-run
+    """
+    requests = _requests(asked)
+    if not requests:
+        raise click.UsageError("name the images")
+    if asked.dry_run:
+        return _plan(asked, requests)
+    return _bring(asked, requests)
+
+
+def _plan(asked: PrefetchOptions, requests: Sequence[PrefetchRequest]) -> int:
+    """Print what the job would do; its exit code."""
+    from fastoci.cli import run
+    from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
+
+    async def work() -> PrefetchPlan:
+        async with _engine(asked, asked.progress) as engine:
+            return await engine.plan_prefetch(requests)
+
+    plan, told = run.run(work(), asked.progress), report.current()
+    told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
+    for refused in plan.refused:
+        told.fail(refused.error, subject(refused.request))
+    return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)])
+
+
+def _bring(asked: PrefetchOptions, requests: Sequence[PrefetchRequest]) -> int:
+    """Do the job, and print each image as it ends; the exit code."""
+    from fastoci.cli import run
+    from fastoci.cli.prefetch_text import codes, result_facts, subject
+    from fastoci.events import ImageDone
+
+    told = report.current()
+
+    def observe(event: Event) -> None:
+        asked.progress(event)
+        if isinstance(event, ImageDone) and asked.form == "text":
+            told.result(f"{plain(event.image)}@{event.digest}")
+
+    async def work() -> PrefetchResult:
+        async with _engine(asked, observe) as engine:
+            return await engine.prefetch(requests, fail_fast=asked.fail_fast)
+
+    result = run.run(work(), asked.progress)
+    if asked.form == "json":
+        told.result(json.dumps(result_facts(result)))
+    for image in result.failed:
+        if image.error is not None:
+            told.fail(image.error, subject(image.request))
+    return errors.merge(codes(result))
+
+
+def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
+    from fastoci import Engine
+
+    return Engine(
+        asked.store, registry=asked.registry, limits=asked.limits, additional=asked.additional, observer=observer
+    )
+
+
+def _requests(asked: PrefetchOptions) -> list[PrefetchRequest]:
+    """The images of the command line."""
+    from fastoci import PrefetchRequest
+
+    platforms = ("all",) if asked.every_platform else asked.platforms
+    return [
+        PrefetchRequest(reference, platforms, pinned=asked.pin, rootfs=_rootfs(asked, reference))
+        for reference in asked.references
+    ]
+
+
+def _rootfs(asked: PrefetchOptions, reference: str) -> str:
+    """The directory of an image's files: of one component, whatever the name."""
+    return "" if asked.rootfs is None else str(asked.rootfs / re.sub("[^A-Za-z0-9._-]", "_", reference).lstrip("."))

@@ -1,0 +1,96 @@
+"""What ``prefetch`` prints: the plan of a job, and what became of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastoci.cli import errors
+from fastoci.cli.formatting import plain, plural, size, table
+
+if TYPE_CHECKING:
+    from fastoci import PrefetchPlan, PrefetchRequest, PrefetchResult
+
+
+def subject(request: PrefetchRequest) -> str:
+    """An image in a message: its name, and where a list asks for it."""
+    return plain(f"{request.reference} ({request.origin})" if request.origin else request.reference)
+
+
+def plan_lines(plan: PrefetchPlan) -> list[str]:
+    """A plan in a few lines."""
+    refused = f", {len(plan.refused)} cannot come" if plan.refused else ""
+    missing = f"{plural(len(plan.missing), 'blob')}, {size(plan.missing_size)}" if plan.missing else "nothing"
+    rows = [
+        ("images", f"{len(plan.images)}{refused}"),
+        ("unique blobs", f"{plan.blobs}, {size(plan.size)}"),
+        ("shared", f"{size(plan.shared_size)} that several images need count once"),
+        ("to fetch", missing),
+        *((f"  from {plain(registry)}", size(count)) for registry, count in sorted(plan.by_registry.items())),
+        ("requests", f"{plan.requests}, of which {plan.requests - len(plan.missing)} for manifests"),
+        ("disk", _free(plan.free_size, plan.missing_size, size)),
+        ("inodes", _free(plan.free_inodes, plan.needed_inodes, lambda count: str(int(count)))),
+    ]
+    return table(rows)
+
+
+def _free(free: int | None, needed: int, show: Callable[[float], str]) -> str:
+    if free is None:
+        return "no limit"
+    return f"{show(free)} free, {show(max(0, free - needed))} afterwards" + (": too little" if needed > free else "")
+
+
+def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
+    """A plan as JSON; docs/prefetch.md says what each field is."""
+    return {
+        "images": [
+            {
+                "reference": each.request.reference,
+                "origin": each.request.origin,
+                "digest": str(each.resolved[0].top.digest),
+                "platforms": [str(resolved.platform or "") for resolved in each.resolved],
+                "missing_size": each.missing,
+            }
+            for each in plan.images
+        ],
+        "refused": [
+            {"reference": each.request.reference, "origin": each.request.origin, **errors.facts(each.error)}
+            for each in plan.refused
+        ],
+        "blobs": plan.blobs,
+        "size": plan.size,
+        "shared_size": plan.shared_size,
+        "missing": [{"digest": str(blob.digest), "size": blob.size} for blob in plan.missing],
+        "missing_size": plan.missing_size,
+        "by_registry": dict(plan.by_registry),
+        "requests": plan.requests,
+        "free_size": plan.free_size,
+        "free_inodes": plan.free_inodes,
+        "needed_inodes": plan.needed_inodes,
+    }
+
+
+def result_facts(result: PrefetchResult) -> dict[str, object]:
+    """What became of a job, as JSON; docs/prefetch.md says what each field is."""
+    return {
+        "began_at": result.began_at,
+        "seconds": round(result.seconds, 3),
+        "images": [
+            {
+                "reference": each.request.reference,
+                "origin": each.request.origin,
+                "outcome": each.outcome,
+                "digest": each.digest,
+                "size": each.size,
+                "fetched": each.fetched,
+                "seconds": round(each.seconds, 3),
+                "error": None if each.error is None else errors.facts(each.error),
+            }
+            for each in result.images
+        ],
+    }
+
+
+def codes(result: PrefetchResult) -> list[int]:
+    """An exit code for each image."""
+    return [0 if each.error is None else errors.code(each.error) for each in result.images]

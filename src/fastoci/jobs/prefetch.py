@@ -1,0 +1,339 @@
+"""Many images as one job: planned as a whole, each missing blob fetched once, each image usable as soon as it is whole.
+
+Numbered rules:
+1. One session is open from the plan to the end: what is there stays, what comes is not fetched for anybody else.
+2. Each registry has a queue of its own: one that is slow or dead holds up no other.
+3. A blob that cannot be had from one repository is asked for in those of the other images that need it.
+4. What fails, fails for the images that need it. The others go on, unless the first failure is to end the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from fastoci.aio import all_or_first
+from fastoci.errors import FastociError, StoreError, StoreFullError
+from fastoci.events import ImageDone, ImageFailed, ImagePlanned
+from fastoci.image.config import ImageConfig
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.stored_image import StoredImage
+from fastoci.interfaces import StoreSession, StoreWriter
+from fastoci.jobs.plan import PullPlan, estimate_unpacked
+from fastoci.jobs.prefetch_plan import (
+    BlobOutcome,
+    ImageOutcome,
+    Outcome,
+    PrefetchPlan,
+    PrefetchResult,
+    RefusedImage,
+)
+from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge
+from fastoci.jobs.pull import PullContext, contents, stored_image
+from fastoci.jobs.stored import Mending
+from fastoci.lists.request import PrefetchRequest
+from fastoci.store.free_space import Space
+
+_FINISHING: Final = 8  # images that are recorded side by side
+
+
+class _Job:
+    """One image of a job under way."""
+
+    def __init__(self, image: Followed, missing: set[Digest]) -> None:
+        self.image = image
+        self.left = image.blobs & missing
+        self.fetched = 0  # bytes that came for it
+        self.is_over = False
+
+
+class Prefetch:
+    """Plans and executes one job.
+
+    Args:
+        source: opens the repository of a reference.
+        free: what the store's file system has free.
+    """
+
+    def __init__(self, context: PullContext, source: Open, free: Callable[[], Space]) -> None:
+        self._context = context
+        self._source = source
+        self._free = free
+        self._began = time.monotonic()
+        self._began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def plan(self, requests: Sequence[PrefetchRequest]) -> PrefetchPlan:
+        """What the job would do. Fetches no blob, and leaves the store as it is.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        followed, refused = await self._follow(requests)
+        missing = await self._context.store.missing(_needed(followed))
+        return self._assemble(followed, refused, missing)
+
+    async def run(self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False) -> PrefetchResult:
+        """Plan the job, and do it.
+
+        Args:
+            fail_fast: what is not there when the first image fails is skipped.
+        Raises:
+            StoreError: the disk refused before anything was fetched.
+        """
+        followed, refused = await self._follow(requests)
+        async with self._context.store.session(_needed(followed)) as session:
+            plan = self._assemble(followed, refused, session.missing)
+            running = _Running(self._context, plan, followed, session, self._began, fail_fast=fail_fast)
+            if not (refused and fail_fast):
+                await running.run()
+            images = running.outcomes(refused)
+        return PrefetchResult(
+            images=images,
+            blobs=tuple(running.blobs),
+            plan=plan,
+            began_at=self._began_at,
+            seconds=time.monotonic() - self._began,
+        )
+
+    async def _follow(self, requests: Sequence[PrefetchRequest]) -> tuple[list[Followed], list[RefusedImage]]:
+        unique, malformed = merge(requests)
+        followed, refused = await Following(self._context, self._source).follow(unique)
+        return followed, [*malformed, *refused]
+
+    def _assemble(
+        self, followed: Sequence[Followed], refused: Sequence[RefusedImage], missing: Sequence[Descriptor]
+    ) -> PrefetchPlan:
+        connections = self._context.limits.connections
+        return assemble(followed, refused, missing, connections=connections, free=self._free())
+
+
+def _needed(followed: Sequence[Followed]) -> list[Descriptor]:
+    return list({digest: blob for image in followed for digest, blob in image.needed.items()}.values())
+
+
+class _Running:
+    """A plan under way."""
+
+    def __init__(
+        self,
+        context: PullContext,
+        plan: PrefetchPlan,
+        followed: Sequence[Followed],
+        session: StoreSession,
+        began: float,
+        *,
+        fail_fast: bool,
+    ) -> None:
+        self._context = context
+        self._plan = plan
+        self._session = session
+        self._began = began
+        self._fail_fast = fail_fast
+        self._absent = {blob.digest for blob in session.missing}
+        self._jobs = [_Job(image, self._absent) for image in followed]
+        self._users: defaultdict[Digest, list[_Job]] = defaultdict(list)
+        for job in self._jobs:
+            for digest in job.left:
+                self._users[digest].append(job)
+        self._outcomes: dict[int, ImageOutcome] = {}  # by the identity of a job
+        self._finishing = asyncio.Semaphore(_FINISHING)
+        self.blobs: list[BlobOutcome] = []
+
+    async def run(self) -> None:
+        """Fetch, record and unpack; whatever fails is an outcome."""
+        for job in self._jobs:
+            self._announce(job)
+        roots = [Path(job.image.request.rootfs) for job in self._jobs if job.image.request.rootfs]
+        unpacked = sum(
+            estimate_unpacked(each.manifest.layers)
+            for job in self._jobs
+            if job.image.request.rootfs
+            for each, _ in job.image.resolved
+        )
+        try:
+            async with self._session.reserve(root=roots[0] if roots else None, unpacked=unpacked) as writer:
+                await self._work(writer)
+        except StoreFullError as error:
+            for job in self._jobs:
+                self._fail(job, error)
+
+    async def _work(self, writer: StoreWriter) -> None:
+        whole = deque(job for job in self._jobs if not job.left)
+        queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
+        for blob in self._plan.missing:
+            queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
+
+        async def finish() -> None:
+            while whole:
+                await self._finish(writer, whole.popleft())
+
+        async def fetch(queue: deque[Descriptor]) -> None:
+            while queue:
+                await self._fetch(writer, queue.popleft())
+
+        at_once = self._context.limits.connections
+        await all_or_first(
+            [
+                *(asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(at_once)),
+                *(asyncio.create_task(finish()) for _ in range(_FINISHING)),
+            ]
+        )
+
+    async def _fetch(self, writer: StoreWriter, blob: Descriptor) -> None:
+        """Bring one blob for all images that need it, from any of their repositories; the first that is whole ends."""
+        asked: set[str] = set()
+        began, failed = self._now(), None
+        while (job := self._next(blob, asked)) is not None:
+            source = job.image.source
+            asked.add(source.name)
+            try:
+                await self._context.scheduler.fetch(
+                    writer, blob, source, image=job.image.request.reference, cached=bool(job.image.request.rootfs)
+                )
+            except FastociError as error:
+                failed = error
+                continue
+            job.fetched += blob.size
+            self._note(blob, source.name, began, "")
+            await self._came(writer, blob)
+            return
+        if failed is not None:
+            self._note(blob, "", began, str(failed))
+            for job in self._users[blob.digest]:
+                self._fail(job, failed)
+
+    def _next(self, blob: Descriptor, asked: set[str]) -> _Job | None:
+        """An image that still needs the blob, and is of a repository that was not asked for it."""
+        jobs = (job for job in self._users[blob.digest] if not job.is_over and job.image.source.name not in asked)
+        return next(jobs, None)
+
+    async def _came(self, writer: StoreWriter, blob: Descriptor) -> None:
+        whole = []
+        for job in self._users[blob.digest]:
+            job.left.discard(blob.digest)
+            if not job.left and not job.is_over:
+                whole.append(job)
+        for job in whole:
+            await self._finish(writer, job)
+
+    async def _finish(self, writer: StoreWriter, job: _Job) -> None:
+        """All blobs of an image are there: unpack if asked, and give it its name."""
+        async with self._finishing:
+            if job.is_over:
+                return
+            try:
+                await self._complete(writer, job)
+            except FastociError as error:
+                self._fail(job, error)
+                return
+        image, job.is_over = job.image, True
+        top = image.resolved[0][0].top.digest
+        self._context.observer(ImageDone(image.request.reference, str(top)))
+        outcome: Outcome = "fetched" if image.blobs & self._absent else "present"
+        self._outcomes[id(job)] = self._outcome(job, outcome)
+
+    async def _complete(self, writer: StoreWriter, job: _Job) -> None:
+        """Unpack and record an image; one that is there as it was recorded last is only used."""
+        image, context = job.image, self._context
+        request, name = image.request, image.request.reference
+        known = await self._recorded(image)
+        if known is not None and not (image.needed.keys() & self._absent) and known.pinned >= request.pinned:
+            await writer.use(known.name)
+            await self._unpack(job, [None] * len(image.resolved))
+            return
+        plans = [PullPlan(resolved, (), for_) for resolved, for_ in image.resolved]
+        configs = [
+            await context.checked_config(writer, plan, image.source, image=name, strict=bool(request.rootfs))
+            for plan in plans
+        ]
+        await self._unpack(job, configs)
+        for plan in plans:
+            for descriptor, raw in plan.resolved.chain:
+                await context.keep_document(writer, descriptor, raw, name)
+        stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+        images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
+        await writer.record(replace(stored[0], images=images, pinned=request.pinned))
+
+    async def _recorded(self, image: Followed) -> StoredImage | None:
+        """What the store has under the name, when that is what it leads to now."""
+        with suppress(StoreError):
+            known = await self._context.store.image(str(image.resolved[0][0].reference))
+            held = {manifest.digest for manifest in known.images.values()}
+            same = known.descriptor.digest == image.resolved[0][0].top.digest
+            if same and held.issuperset(each.descriptor.digest for each, _ in image.resolved):
+                return known
+        return None
+
+    async def _unpack(self, job: _Job, configs: Sequence[ImageConfig | None]) -> None:
+        root = job.image.request.rootfs
+        if not root:
+            return
+        name = job.image.request.reference
+        target, resolved = self._context.target(root), job.image.resolved[0][0]
+        tree = contents(resolved.descriptor, None)
+        if not await self._context.unpacker.holds(target, tree, image=name):
+            mending = Mending(name, job.image.source)
+            await self._context.unpack(resolved, configs[0], target, tree, mending=mending)
+
+    def _announce(self, job: _Job) -> None:
+        for resolved, _ in job.image.resolved:
+            missing = {str(blob.digest): blob.size for blob in resolved.blobs if blob.digest in self._absent}
+            self._context.observer(
+                ImagePlanned(
+                    job.image.request.reference,
+                    digest=str(resolved.descriptor.digest),
+                    platform=str(resolved.platform) if resolved.platform else "",
+                    blobs=len(resolved.blobs),
+                    size=sum(blob.size for blob in resolved.blobs),
+                    missing=missing,
+                )
+            )
+
+    def _fail(self, job: _Job, error: FastociError, outcome: Outcome = "failed") -> None:
+        if job.is_over:
+            return
+        job.is_over = True
+        name = job.image.request.reference
+        error = copy.copy(error)  # each image's names it
+        error.image = name
+        self._context.observer(ImageFailed(name, str(error), type(error).__name__, error.exit_code))
+        self._outcomes[id(job)] = self._outcome(job, outcome, error)
+        if self._fail_fast and outcome == "failed":
+            for other in self._jobs:
+                text = f"not fetched any more: {name} failed first"
+                self._fail(other, FastociError(text), "skipped")
+
+    def _outcome(self, job: _Job, outcome: Outcome, error: FastociError | None = None) -> ImageOutcome:
+        return ImageOutcome(
+            job.image.request,
+            outcome,
+            digest=str(job.image.resolved[0][0].top.digest),
+            size=sum(blob.size for resolved, _ in job.image.resolved for blob in resolved.blobs),
+            fetched=job.fetched,
+            seconds=self._now(),
+            error=error,
+        )
+
+    def outcomes(self, refused: Sequence[RefusedImage]) -> tuple[ImageOutcome, ...]:
+        """Of all images, those that were refused last."""
+        skipped = FastociError("not fetched: another image failed first")
+        for job in self._jobs:
+            self._fail(job, skipped, "skipped")
+        failed = (ImageOutcome(each.request, "failed", error=each.error) for each in refused)
+        return (*(self._outcomes[id(job)] for job in self._jobs), *failed)
+
+    def _note(self, blob: Descriptor, source: str, began: float, error: str) -> None:
+        registry = source.partition("/")[0]
+        self.blobs.append(BlobOutcome(str(blob.digest), blob.size, registry, began, self._now(), error))
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began

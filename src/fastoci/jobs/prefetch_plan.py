@@ -1,0 +1,108 @@
+"""What a prefetch is about to do, as a frozen value, and what became of each image of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from fastoci.errors import FastociError
+from fastoci.image.descriptor import Descriptor
+from fastoci.jobs.plan import Resolved
+from fastoci.lists.request import PrefetchRequest
+
+Outcome = Literal["present", "fetched", "failed", "skipped"]
+
+
+class PlannedImage(msgspec.Struct, frozen=True):
+    """One image of a job, and the manifests that its name led to, one for each platform."""
+
+    request: PrefetchRequest
+    resolved: tuple[Resolved, ...]
+    missing: int  # bytes of it that the store lacks, also when other images lack them, too
+
+
+class RefusedImage(msgspec.Struct, frozen=True):
+    """One image of a job that cannot come: nothing is fetched for it."""
+
+    request: PrefetchRequest
+    error: FastociError
+
+
+class PrefetchPlan(msgspec.Struct, frozen=True):
+    """One graph of unique blobs over all images of a job. Sizes are bytes.
+
+    Args:
+        images: those that can come, in the order asked for.
+        refused: those whose name leads nowhere.
+        missing: what the store lacks, each digest once, in the order in which it is fetched.
+        blobs, size: of all unique blobs and documents that the images need.
+        shared_size: bytes that are needed by more than one image, counted each time but the first.
+        by_registry: bytes to fetch, by the registry that is asked first.
+        requests: that the job sends at least, with those that were sent to plan it.
+        free_size, free_inodes: of the store's file system, now; None where that has no end.
+        needed_inodes: that the job takes.
+    """
+
+    images: tuple[PlannedImage, ...]
+    refused: tuple[RefusedImage, ...]
+    missing: tuple[Descriptor, ...]
+    blobs: int
+    size: int
+    shared_size: int
+    by_registry: Mapping[str, int]
+    requests: int
+    free_size: int | None
+    free_inodes: int | None
+    needed_inodes: int
+
+    @property
+    def missing_size(self) -> int:
+        """Bytes that are fetched."""
+        return sum(blob.size for blob in self.missing)
+
+
+class ImageOutcome(msgspec.Struct, frozen=True):
+    """What became of one image.
+
+    Args:
+        digest: what the name led to; empty when it led nowhere.
+        size: bytes of its config and layers; ``fetched`` those that came for it and for no image before it.
+        seconds: from the beginning of the job until the image was there, or failed.
+        error: why it failed.
+    """
+
+    request: PrefetchRequest
+    outcome: Outcome
+    digest: str = ""
+    size: int = 0
+    fetched: int = 0
+    seconds: float = 0.0
+    error: FastociError | None = None
+
+
+class BlobOutcome(msgspec.Struct, frozen=True):
+    """What became of one blob that was missing. Times are seconds from the beginning of the job."""
+
+    digest: str
+    size: int
+    registry: str
+    began: float
+    ended: float
+    error: str = ""
+
+
+class PrefetchResult(msgspec.Struct, frozen=True):
+    """What became of a job: each image in the order asked for, each missing blob in the order of its end."""
+
+    images: tuple[ImageOutcome, ...]
+    blobs: tuple[BlobOutcome, ...]
+    plan: PrefetchPlan
+    began_at: str  # RFC 3339, UTC
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[ImageOutcome, ...]:
+        """The images that did not come."""
+        return tuple(image for image in self.images if image.outcome in ("failed", "skipped"))

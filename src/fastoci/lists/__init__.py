@@ -1,0 +1,1 @@
+"""Lists of images: what others write down, as requests. Documents only: no I/O, no registry."""

@@ -1,0 +1,92 @@
+"""``fastoci prefetch``: what it prints, where, and its exit codes.
+
+Covers: cli/commands/prefetch.py, cli/prefetch_text.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+from fastoci.testing.registry import Registry, serve
+from support.images import image_of, made
+
+IMAGES = [image_of(made(1, files=2, size=50_000), made(10 + number, files=2, size=9_000)) for number in range(3)]
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve(Registry()) as registry:
+        for number, image in enumerate(IMAGES):
+            registry.add_image("app", str(number), image)
+        yield registry
+
+
+def names(registry: Registry, *tags: int | str) -> list[str]:
+    return [f"{registry.address}/app:{tag}" for tag in tags]
+
+
+def test_each_image_is_printed_with_its_digest_and_nothing_else_is_on_stdout(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    done = cli("prefetch", *names(registry, 0, 1, 2), "--store", tmp_path)
+    assert done.returncode == 0, done.stderr
+    wanted = [f"{name}@{image.descriptor.digest}" for name, image in zip(names(registry, 0, 1, 2), IMAGES, strict=True)]
+    assert sorted(done.stdout.splitlines()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        (("0", "1"), 0),
+        (("0", "absent"), 9),
+        (("absent",), 3),
+        (("absent", "gone"), 3),
+        (("NOT A NAME", "absent"), 9),
+        ((), 2),
+    ],
+    ids=["all", "some", "none", "none of two", "none for several reasons", "nothing asked for"],
+)
+def test_the_exit_code_says_how_many_came(
+    cli: Cli, registry: Registry, tmp_path: Path, tags: tuple[str, ...], code: int
+) -> None:
+    assert cli("prefetch", *names(registry, *tags), "--store", tmp_path).returncode == code
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_the_store_empty(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    done = cli("prefetch", *names(registry, 0, 1, 2, "absent"), "--store", tmp_path, "--dry-run")
+    assert done.returncode == 9
+    lines = {line[:14].strip(): line[14:].strip() for line in done.stdout.splitlines()}
+    assert lines["images"] == "3, 1 cannot come"
+    assert f"from {registry.address}" in done.stdout
+    assert "app:absent" in done.stderr
+    assert list((tmp_path / "blobs" / "sha256").glob("*")) == []
+
+
+def test_a_plan_and_a_result_are_json_for_machines(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    asked = ["prefetch", *names(registry, 0, 1, 2, "absent"), "--store", str(tmp_path), "--format", "json"]
+    plan = json.loads(cli(*asked, "--dry-run").stdout)
+    assert [image["reference"] for image in plan["images"]] == names(registry, 0, 1, 2)
+    assert [image["kind"] for image in plan["refused"]] == ["NotFoundError"]
+    assert (
+        plan["missing_size"] == sum(blob["size"] for blob in plan["missing"]) == plan["by_registry"][registry.address]
+    )
+    result = json.loads(cli(*asked).stdout)
+    assert [image["outcome"] for image in result["images"]] == ["fetched"] * 3 + ["failed"]
+    assert sum(image["fetched"] for image in result["images"]) == plan["missing_size"]
+    assert result["images"][3]["error"]["exit_code"] == 3
+
+
+def test_images_are_pinned_and_unpacked_below_a_directory(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    done = cli(
+        "prefetch", *names(registry, 0, 1), "--store", tmp_path / "store", "--pin", "--rootfs", tmp_path / "trees"
+    )
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(cli("ls", "--format", "json", "--store", tmp_path / "store").stdout)
+    assert [image["pinned"] for image in listed["images"]] == [True, True]
+    trees = sorted(path.name for path in (tmp_path / "trees").iterdir())
+    assert trees == [name.replace("/", "_").replace(":", "_") for name in names(registry, 0, 1)]

@@ -1,0 +1,23 @@
+"""What a list asks for: values that check what a program gives them, and show no secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastoci.lists.request import PrefetchRequest, RegistryAccess
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"reference": 1}, {"reference": "a", "platforms": "linux/amd64"}, {"reference": "a", "priority": "high"}],
+    ids=["reference", "platforms", "priority"],
+)
+def test_a_request_of_another_type_says_which(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="expected"):
+        PrefetchRequest(**wrong)
+
+
+def test_a_password_is_in_no_log() -> None:
+    assert "secret" not in repr(RegistryAccess("127.0.0.1:5000", "user", "secret"))
