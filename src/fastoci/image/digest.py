@@ -33,13 +33,14 @@ class Digest(msgspec.Struct, frozen=True):
     hex: str
 
     def __post_init__(self) -> None:
+        digits = HEX_DIGITS.get(self.algorithm)
+        if len(self.hex) == digits and _HEX.fullmatch(self.hex):
+            return
         if not _GRAMMAR.fullmatch(f"{self.algorithm}:{self.hex}"):
             raise ReferenceSyntaxError(f"not a digest: {str(self)[:200]!r}")
-        digits = HEX_DIGITS.get(self.algorithm)
         if digits is None:
             raise UnsupportedError(f"digest algorithm {self.algorithm[:64]!r} is not supported, sha256 and sha512 are")
-        if len(self.hex) != digits or not _HEX.fullmatch(self.hex):
-            raise ReferenceSyntaxError(f"{self.algorithm} has {digits} lower-case hex digits, not {self.hex[:200]!r}")
+        raise ReferenceSyntaxError(f"{self.algorithm} has {digits} lower-case hex digits, not {self.hex[:200]!r}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return Digest, (self.algorithm, self.hex)  # checked again: it may come from elsewhere

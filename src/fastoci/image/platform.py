@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -71,6 +72,7 @@ class Platform(msgspec.Struct, frozen=True):
         return cls(system, architecture, variant, version, tuple(features.split("+")[1:])).normalised()
 
     @classmethod
+    @cache
     def host(cls) -> Platform:
         """The platform of this machine."""
         return cls("linux", os.uname().machine).normalised()
