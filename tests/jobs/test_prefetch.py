@@ -14,7 +14,7 @@ import pytest
 
 from fastoci import Engine, Limits, PrefetchRequest
 from fastoci.errors import NotFoundError, PlatformError, ReferenceSyntaxError, StoreFullError
-from fastoci.events import BlobDone, Event, ImageDone
+from fastoci.events import BlobDone, Event, ImageDone, ImageFailed
 from fastoci.image.platform import Platform
 from fastoci.server.pull_api import Content
 from fastoci.testing.images import Image, Index
@@ -212,12 +212,27 @@ async def test_a_job_that_has_no_space_fetches_nothing_and_says_so_of_each_image
     assert blobs_asked(registry) == Counter()
 
 
+async def test_what_is_there_is_there_also_when_there_is_no_space_for_the_rest(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with Engine(tmp_path) as engine:
+        await engine.pull(f"{registry.address}/app:2")
+    async with Engine(tmp_path, limits=Limits(store_size=100_000)) as engine:
+        result = await engine.prefetch(requests(registry, 1, 2))
+    assert [(image.request.origin, image.outcome) for image in result.images] == [
+        ("list:2", "failed"),
+        ("list:3", "present"),
+    ]
+
+
 async def test_a_job_that_is_cancelled_goes_on_where_it_was(registry: Registry, tmp_path: Path) -> None:
-    begun = asyncio.Event()
+    begun, ended = asyncio.Event(), dict[str, str]()
 
     def observe(event: Event) -> None:
         if isinstance(event, BlobDone):
             begun.set()
+        elif isinstance(event, ImageDone | ImageFailed):
+            ended[event.image] = type(event).__name__
 
     async with Engine(tmp_path, observer=observe, limits=Limits(connections=1)) as engine:
         job = asyncio.create_task(engine.prefetch(requests(registry, *range(IMAGES))))
@@ -225,6 +240,8 @@ async def test_a_job_that_is_cancelled_goes_on_where_it_was(registry: Registry, 
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
+    assert len(ended) == IMAGES
+    assert "ImageFailed" in ended.values()
     first = blobs_asked(registry)
     async with Engine(tmp_path) as engine:
         result = await engine.prefetch(requests(registry, *range(IMAGES)))

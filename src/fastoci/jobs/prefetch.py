@@ -145,7 +145,7 @@ class _Running:
             for digest in job.left:
                 self._users[digest].append(job)
         self._outcomes: dict[int, ImageOutcome] = {}  # by the identity of a job
-        self._finishing = asyncio.Semaphore(_FINISHING)
+        self._whole: asyncio.Queue[_Job | None] = asyncio.Queue()  # of which all blobs are there; None ends one waiter
         self.blobs: list[BlobOutcome] = []
 
     async def run(self) -> None:
@@ -164,29 +164,42 @@ class _Running:
                 await self._work(writer)
         except StoreFullError as error:
             for job in self._jobs:
-                self._fail(job, error)
+                if not job.left and await self._recorded(job.image) is not None:
+                    self._end(job)
+                else:
+                    self._fail(job, error)
+        except asyncio.CancelledError:
+            for job in self._jobs:
+                if not job.is_over:
+                    name = job.image.request.reference
+                    self._context.observer(ImageFailed(name, "cancelled", "cancelled", None))
+            raise
 
     async def _work(self, writer: StoreWriter) -> None:
-        whole = deque(job for job in self._jobs if not job.left)
         queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
         for blob in self._plan.missing:
             queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
-
-        async def finish() -> None:
-            while whole:
-                await self._finish(writer, whole.popleft())
 
         async def fetch(queue: deque[Descriptor]) -> None:
             while queue:
                 await self._fetch(writer, queue.popleft())
 
-        at_once = self._context.limits.connections
-        await all_or_first(
-            [
-                *(asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(at_once)),
-                *(asyncio.create_task(finish()) for _ in range(_FINISHING)),
-            ]
-        )
+        async def fetch_all() -> None:
+            at_once = self._context.limits.connections
+            await all_or_first(
+                asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(min(at_once, len(queue)))
+            )
+            for _ in range(_FINISHING):
+                self._whole.put_nowait(None)
+
+        async def finish() -> None:
+            while (job := await self._whole.get()) is not None:
+                await self._finish(writer, job)
+
+        for job in self._jobs:
+            if not job.left:
+                self._whole.put_nowait(job)
+        await all_or_first(map(asyncio.create_task, (fetch_all(), *(finish() for _ in range(_FINISHING)))))
 
     async def _fetch(self, writer: StoreWriter, blob: Descriptor) -> None:
         """Bring one blob for all images that need it, from any of their repositories; the first that is whole ends."""
@@ -204,7 +217,7 @@ class _Running:
                 continue
             job.fetched += blob.size
             self._note(blob, source.name, began, "")
-            await self._came(writer, blob)
+            self._came(blob)
             return
         if failed is not None:
             self._note(blob, "", began, str(failed))
@@ -216,25 +229,24 @@ class _Running:
         jobs = (job for job in self._users[blob.digest] if not job.is_over and job.image.source.name not in asked)
         return next(jobs, None)
 
-    async def _came(self, writer: StoreWriter, blob: Descriptor) -> None:
-        whole = []
+    def _came(self, blob: Descriptor) -> None:
         for job in self._users[blob.digest]:
             job.left.discard(blob.digest)
-            if not job.left and not job.is_over:
-                whole.append(job)
-        for job in whole:
-            await self._finish(writer, job)
+            if not job.left:
+                self._whole.put_nowait(job)
 
     async def _finish(self, writer: StoreWriter, job: _Job) -> None:
-        """All blobs of an image are there: unpack if asked, and give it its name."""
-        async with self._finishing:
-            if job.is_over:
-                return
-            try:
-                await self._complete(writer, job)
-            except FastociError as error:
-                self._fail(job, error)
-                return
+        """All blobs of an image are there: unpack if asked, and give it its name. Others are fetched meanwhile."""
+        if job.is_over:
+            return
+        try:
+            await self._complete(writer, job)
+        except FastociError as error:
+            self._fail(job, error)
+        else:
+            self._end(job)
+
+    def _end(self, job: _Job) -> None:
         image, job.is_over = job.image, True
         top = image.resolved[0][0].top.digest
         self._context.observer(ImageDone(image.request.reference, str(top)))

@@ -28,6 +28,7 @@ from fastoci.lists.request import PrefetchRequest
 from fastoci.store.free_space import UNLIMITED, Space
 
 _AT_ONCE: Final = 4  # names of one registry that are followed, for each connection to it: most wait for an answer
+_IN_ALL: Final = 256  # of all registries: a list may name very many
 _INODES: Final = 1  # for each blob; references, leases and what is under way come beside
 
 Open = Callable[[Reference, str], Awaitable[Repository]]
@@ -103,10 +104,14 @@ class Following:
             queues[reference.domain].append(number)
         outcomes: dict[int, Followed | RefusedImage] = {}
 
+        in_all = asyncio.Semaphore(_IN_ALL)
+
         async def work(queue: deque[int]) -> None:
             while queue:
-                number = queue.popleft()
-                outcomes[number] = await self._one(*requests[number])
+                async with in_all:
+                    if queue:  # else others took the rest meanwhile
+                        number = queue.popleft()
+                        outcomes[number] = await self._one(*requests[number])
 
         at_once = _AT_ONCE * self._context.limits.connections
         await all_or_first(
