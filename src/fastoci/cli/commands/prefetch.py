@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +13,9 @@ from fastoci.cli import errors, options, registry_options, report, sections
 from fastoci.cli.formatting import plain
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits, PrefetchPlan, PrefetchRequest, PrefetchResult, RegistryOptions
+    from fastoci import Engine, Limits, PrefetchRequest, RegistryOptions
     from fastoci.cli.progress.display import Display
+    from fastoci.cli.report import Report
     from fastoci.events import Event, Observer
 
 
@@ -69,48 +69,38 @@ def prefetch(asked: PrefetchOptions) -> int:
     fastoci prefetch redis:7 nginx:1.27 alpine
     fastoci prefetch redis:7 nginx:1.27 --dry-run
     """
-    requests = _requests(asked)
-    if not requests:
-        raise click.UsageError("name the images")
-    if asked.dry_run:
-        return _plan(asked, requests)
-    return _bring(asked, requests)
-
-
-def _plan(asked: PrefetchOptions, requests: Sequence[PrefetchRequest]) -> int:
-    """Print what the job would do; its exit code."""
     from fastoci.cli import run
+
+    told = report.current()
+    once = _plan if asked.dry_run else _bring
+    return run.run(once(asked, told), asked.progress)
+
+
+async def _plan(asked: PrefetchOptions, told: Report) -> int:
+    """Print what the job would do; the exit code."""
     from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
 
-    async def work() -> PrefetchPlan:
-        async with _engine(asked, asked.progress) as engine:
-            return await engine.plan_prefetch(requests)
-
-    plan, told = run.run(work(), asked.progress), report.current()
+    async with _engine(asked, asked.progress) as engine:
+        plan = await engine.plan_prefetch(_requests(asked))
     told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
     for refused in plan.refused:
         told.fail(refused.error, subject(refused.request))
     return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)])
 
 
-def _bring(asked: PrefetchOptions, requests: Sequence[PrefetchRequest]) -> int:
-    """Do the job, and print each image as it ends; the exit code."""
-    from fastoci.cli import run
+async def _bring(asked: PrefetchOptions, told: Report) -> int:
+    """One run of the job: find out what is asked for, do it, print each image as it ends; the exit code."""
     from fastoci.cli.prefetch_text import codes, result_facts, subject
     from fastoci.events import ImageDone
-
-    told = report.current()
 
     def observe(event: Event) -> None:
         asked.progress(event)
         if isinstance(event, ImageDone) and asked.form == "text":
             told.result(f"{plain(event.image)}@{event.digest}")
 
-    async def work() -> PrefetchResult:
-        async with _engine(asked, observe) as engine:
-            return await engine.prefetch(requests, fail_fast=asked.fail_fast)
-
-    result = run.run(work(), asked.progress)
+    requests = _requests(asked)
+    async with _engine(asked, observe) as engine:
+        result = await engine.prefetch(requests, fail_fast=asked.fail_fast)
     if asked.form == "json":
         told.result(json.dumps(result_facts(result)))
     for image in result.failed:
@@ -128,8 +118,15 @@ def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
 
 
 def _requests(asked: PrefetchOptions) -> list[PrefetchRequest]:
-    """The images of the command line."""
+    """The images of the command line.
+
+    Raises:
+        click.UsageError: there are none.
+    """
     from fastoci import PrefetchRequest
+
+    if not asked.references:
+        raise click.UsageError("name the images")
 
     platforms = ("all",) if asked.every_platform else asked.platforms
     return [
