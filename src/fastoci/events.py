@@ -14,10 +14,23 @@ import msgspec
 from fastoci.arguments import expect_callable
 
 
+class JobStarted(msgspec.Struct, frozen=True):
+    """So many images are wanted as one job. What follows belongs to it, until ``JobDone`` or the next one."""
+
+    images: int
+
+
 class ImageStarted(msgspec.Struct, frozen=True):
     """Asked for; nothing is known of it yet."""
 
     image: str
+
+
+class ImageResolved(msgspec.Struct, frozen=True):
+    """Of a job: the name was followed to ``digest``. What the image lacks is known when the whole job is planned."""
+
+    image: str
+    digest: str
 
 
 class ImagePlanned(msgspec.Struct, frozen=True):
@@ -29,6 +42,14 @@ class ImagePlanned(msgspec.Struct, frozen=True):
     blobs: int
     size: int  # all blobs
     missing: dict[str, int]  # the absent ones, with their sizes; other images may want some of them, too
+
+
+class JobPlanned(msgspec.Struct, frozen=True):
+    """Every name of a job was followed: ``images`` of them can come, and lack ``blobs`` together, each counted once."""
+
+    images: int
+    blobs: int
+    size: int
 
 
 class BlobStarted(msgspec.Struct, frozen=True):
@@ -125,12 +146,21 @@ class ImageDone(msgspec.Struct, frozen=True):
 
 
 class ImageFailed(msgspec.Struct, frozen=True):
-    """Given up with ``error``, an exception of the class ``kind``; ``cancelled`` has no exit code."""
+    """Given up with ``error``, an exception of the class ``kind``; ``cancelled`` and ``skipped`` have no exit code."""
 
     image: str
     error: str
     kind: str
     exit_code: int | None
+
+
+class JobDone(msgspec.Struct, frozen=True):
+    """A job is over: so many of its images were there before, came, failed, and were not tried any more."""
+
+    present: int
+    fetched: int
+    failed: int
+    skipped: int
 
 
 class QuotaSeen(msgspec.Struct, frozen=True):
@@ -226,8 +256,11 @@ class Warned(msgspec.Struct, frozen=True):
 
 
 Event = (
-    ImageStarted
+    JobStarted
+    | ImageStarted
+    | ImageResolved
     | ImagePlanned
+    | JobPlanned
     | BlobStarted
     | BlobWaiting
     | BlobProgress
@@ -240,6 +273,7 @@ Event = (
     | UnpackSkipped
     | ImageDone
     | ImageFailed
+    | JobDone
     | QuotaSeen
     | Retrying
     | FirstByteAwaited

@@ -14,7 +14,18 @@ import pytest
 
 from fastoci import Engine, Limits, PrefetchRequest
 from fastoci.errors import NotFoundError, PlatformError, ReferenceSyntaxError, StoreFullError
-from fastoci.events import BlobDone, Event, ImageDone, ImageFailed
+from fastoci.events import (
+    BlobDone,
+    Event,
+    ImageDone,
+    ImageFailed,
+    ImagePlanned,
+    ImageResolved,
+    ImageStarted,
+    JobDone,
+    JobPlanned,
+    JobStarted,
+)
 from fastoci.image.platform import Platform
 from fastoci.server.pull_api import Content
 from fastoci.testing.images import Image, Index
@@ -253,3 +264,37 @@ async def test_a_job_that_is_cancelled_goes_on_where_it_was(registry: Registry, 
 async def test_an_empty_job_is_done(tmp_path: Path) -> None:
     async with Engine(tmp_path) as engine:
         assert (await engine.prefetch([])).images == ()
+
+
+async def test_a_job_tells_its_totals_once_they_are_known_and_what_became_of_it(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.remove_blob(str(BUILT[2].layers[1].descriptor.digest))
+    told: list[Event] = []
+    asked = [*requests(registry, *range(IMAGES)), *(PrefetchRequest(name) for name in ("NOT A NAME", "ALSO NOT"))]
+    absent = f"{registry.address}/app:absent"
+    async with Engine(tmp_path, observer=told.append) as engine:
+        await engine.pull(f"{registry.address}/app:0")
+        told.clear()
+        result = await engine.prefetch([*asked, PrefetchRequest(absent)])
+    kinds = [type(event) for event in told]
+    assert (told[0], told[-1]) == (JobStarted(IMAGES + 3), JobDone(present=1, fetched=4, failed=4, skipped=0))
+    planned = kinds.index(JobPlanned)
+    assert told[planned] == JobPlanned(IMAGES, len(result.plan.missing), result.plan.missing_size)
+    before = Counter(kinds[:planned])
+    assert (before[ImageStarted], before[ImageResolved], before[ImagePlanned]) == (IMAGES + 1, IMAGES, IMAGES)
+    assert before[ImageFailed] == 3
+    resolved = {event.image: event.digest for event in told if isinstance(event, ImageResolved)}
+    assert resolved == {
+        f"{registry.address}/app:{number}": str(image.descriptor.digest) for number, image in enumerate(BUILT)
+    }
+
+
+async def test_what_is_skipped_is_told_as_no_failure_of_its_own(registry: Registry, tmp_path: Path) -> None:
+    told: list[Event] = []
+    async with Engine(tmp_path, observer=told.append) as engine:
+        absent = PrefetchRequest(f"{registry.address}/app:absent")
+        await engine.prefetch([*requests(registry, *range(IMAGES)), absent], fail_fast=True)
+    kinds = [(event.kind, event.exit_code) for event in told if isinstance(event, ImageFailed)]
+    assert kinds == [("NotFoundError", 3)] + [("skipped", None)] * IMAGES
+    assert told[-1] == JobDone(present=0, fetched=0, failed=1, skipped=IMAGES)

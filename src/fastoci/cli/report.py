@@ -34,6 +34,10 @@ class Report:
 
         self._display = display
         self._json = display if isinstance(display, Json) else None
+        if self._json is not None:  # nothing else is written among its lines, also before and after a job
+            from fastoci.cli import log
+
+            log.show_by(self._json.log)
 
     def result(self, text: str) -> None:
         """Write a line on stdout."""

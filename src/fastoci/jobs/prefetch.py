@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +22,7 @@ from typing import Final
 
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, StoreError, StoreFullError
-from fastoci.events import ImageDone, ImageFailed, ImagePlanned
+from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -37,7 +37,7 @@ from fastoci.jobs.prefetch_plan import (
     PrefetchResult,
     RefusedImage,
 )
-from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge
+from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, image_failed, merge
 from fastoci.jobs.pull import PullContext, contents, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.lists.request import PrefetchRequest
@@ -96,6 +96,8 @@ class Prefetch:
             if not (refused and fail_fast):
                 await running.run()
             images = running.outcomes(refused)
+        counted = Counter(image.outcome for image in images)
+        self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
         return PrefetchResult(
             images=images,
             blobs=tuple(running.blobs),
@@ -106,6 +108,10 @@ class Prefetch:
 
     async def _follow(self, requests: Sequence[PrefetchRequest]) -> tuple[list[Followed], list[RefusedImage]]:
         unique, malformed = merge(requests)
+        names = {request.reference for _, request in unique} | {each.request.reference for each in malformed}
+        self._context.observer(JobStarted(len(names)))
+        for each in malformed:
+            self._context.observer(image_failed(each.request.reference, each.error))
         followed, refused = await Following(self._context, self._source).follow(unique)
         return followed, [*malformed, *refused]
 
@@ -113,7 +119,25 @@ class Prefetch:
         self, followed: Sequence[Followed], refused: Sequence[RefusedImage], missing: Sequence[Descriptor]
     ) -> PrefetchPlan:
         connections = self._context.limits.connections
-        return assemble(followed, refused, missing, connections=connections, free=self._free())
+        plan = assemble(followed, refused, missing, connections=connections, free=self._free())
+        absent = {blob.digest for blob in missing}
+        for image in followed:
+            self._announce(image, absent)
+        self._context.observer(JobPlanned(len(plan.images), len(plan.missing), plan.missing_size))
+        return plan
+
+    def _announce(self, image: Followed, absent: set[Digest]) -> None:
+        for resolved, _ in image.resolved:
+            self._context.observer(
+                ImagePlanned(
+                    image.request.reference,
+                    digest=str(resolved.descriptor.digest),
+                    platform=str(resolved.platform) if resolved.platform else "",
+                    blobs=len(resolved.blobs),
+                    size=sum(blob.size for blob in resolved.blobs),
+                    missing={str(blob.digest): blob.size for blob in resolved.blobs if blob.digest in absent},
+                )
+            )
 
 
 def _needed(followed: Sequence[Followed]) -> list[Descriptor]:
@@ -150,8 +174,6 @@ class _Running:
 
     async def run(self) -> None:
         """Fetch, record and unpack; whatever fails is an outcome."""
-        for job in self._jobs:
-            self._announce(job)
         roots = [Path(job.image.request.rootfs) for job in self._jobs if job.image.request.rootfs]
         unpacked = sum(
             estimate_unpacked(each.manifest.layers)
@@ -296,20 +318,6 @@ class _Running:
             mending = Mending(name, job.image.source)
             await self._context.unpack(resolved, configs[0], target, tree, mending=mending)
 
-    def _announce(self, job: _Job) -> None:
-        for resolved, _ in job.image.resolved:
-            missing = {str(blob.digest): blob.size for blob in resolved.blobs if blob.digest in self._absent}
-            self._context.observer(
-                ImagePlanned(
-                    job.image.request.reference,
-                    digest=str(resolved.descriptor.digest),
-                    platform=str(resolved.platform) if resolved.platform else "",
-                    blobs=len(resolved.blobs),
-                    size=sum(blob.size for blob in resolved.blobs),
-                    missing=missing,
-                )
-            )
-
     def _fail(self, job: _Job, error: FastociError, outcome: Outcome = "failed") -> None:
         if job.is_over:
             return
@@ -317,7 +325,8 @@ class _Running:
         name = job.image.request.reference
         error = copy.copy(error)  # each image's names it
         error.image = name
-        self._context.observer(ImageFailed(name, str(error), type(error).__name__, error.exit_code))
+        event = ImageFailed(name, error.message, "skipped", None) if outcome == "skipped" else image_failed(name, error)
+        self._context.observer(event)
         self._outcomes[id(job)] = self._outcome(job, outcome, error)
         if self._fail_fast and outcome == "failed":
             for other in self._jobs:

@@ -14,7 +14,7 @@ import msgspec
 
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError
-from fastoci.events import ImageFailed, ImageStarted
+from fastoci.events import ImageFailed, ImageResolved, ImageStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.platform import ALL, Platform
@@ -131,8 +131,9 @@ class Following:
             found = await resolve_all(reference, source, wanted(request), context.store, context.limits)
         except FastociError as error:
             error.image = error.image or name
-            context.observer(ImageFailed(name, str(error), type(error).__name__, error.exit_code))
+            context.observer(image_failed(name, error))
             return RefusedImage(request, error)
+        context.observer(ImageResolved(name, str(found[0][0].top.digest)))
         return Followed(request, source, tuple((self._shared(each), for_) for each, for_ in found))
 
     def _shared(self, resolved: Resolved) -> Resolved:
@@ -145,6 +146,11 @@ class Following:
         if blob.annotations or blob.urls or blob.data is not None:
             return blob
         return self._plain.setdefault((blob.media_type, blob.digest, blob.size), blob)
+
+
+def image_failed(name: str, error: FastociError) -> ImageFailed:
+    """What observers are told of an image that cannot come."""
+    return ImageFailed(name, str(error), type(error).__name__, error.exit_code)
 
 
 def wanted(request: PrefetchRequest) -> Wanted:

@@ -37,7 +37,11 @@ from fastoci.events import (
     ImageDone,
     ImageFailed,
     ImagePlanned,
+    ImageResolved,
     ImageStarted,
+    JobDone,
+    JobPlanned,
+    JobStarted,
     QuotaSeen,
     Retrying,
     UnpackDone,
@@ -440,8 +444,11 @@ def test_trouble_leaves_no_line_above_the_bars(stage: Stage) -> None:
 
 def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
     every: list[Event] = [
+        JobStarted(1),
         ImageStarted(NAME),
+        ImageResolved(NAME, "sha256:aa"),
         planned(),
+        JobPlanned(1, 8, 40 * MB),
         *fetched("sha256:1", MB),
         BlobFailed("sha256:2", "cut", "TruncatedError", 5),
         BlobReceived("sha256:3", 5),
@@ -452,6 +459,7 @@ def test_every_event_is_taken_by_every_display(stage: Stage) -> None:
         UnpackSkipped(NAME, "/r", "sha256:aa"),
         ImageDone(NAME, "sha256:aa"),
         ImageFailed(NAME, "no", "NotFoundError", 3),
+        JobDone(0, 1, 0, 0),
         QuotaSeen("registry.test", 3, 100, 21600),
         Retrying(NAME, "sha256:1", "https://mirror.test/v2", "503 Service Unavailable", 1, 8, 0.2),
         FirstByteAwaited(NAME, "sha256:1", "https://mirror.test/v2", 30.0, 300.0),

@@ -17,10 +17,9 @@ import pytest
 from fastoci import events
 from fastoci.testing.faults import FaultServer, Rule, Scenario, Tweak
 from fastoci.testing.faults.command import Workdir
-from support.scratch import SOURCE, TESTS
+from support.events_page import COMMON, TIME, documented
+from support.scratch import SOURCE
 
-PAGE = (TESTS.parent / "docs" / "events.md").read_text()
-COMMON = {"version": "integer", "time": "string", "event": "string"}
 TYPES: dict[str, Callable[[object], bool]] = {
     "string": lambda value: isinstance(value, str),
     "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -34,11 +33,7 @@ NAMES = {str: "string", int: "integer", float: "number", int | None: "integer or
 
 def _documented() -> dict[str, dict[str, str]]:
     """The fields of each event, with their types, as the page has them."""
-    sections = re.split(r"^### `(\w+)`$", PAGE, flags=re.MULTILINE)
-    return {
-        name: dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, re.MULTILINE))
-        for name, text in zip(sections[1::2], sections[2::2], strict=True)
-    }
+    return {name: {field: types for field, (types, _) in table.items()} for name, (_, table) in documented().items()}
 
 
 def _snake(name: str) -> str:
@@ -85,7 +80,7 @@ async def test_each_line_of_a_run_is_as_the_page_says(tmp_path: Path) -> None:
         assert set(line) == set(fields)
         for name, types in fields.items():
             assert any(TYPES[each](line[name]) for each in types.split(" or ")), (name, line)
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        assert re.match(TIME, line["time"])
         assert line["version"] == 1
         seen.append(line)
     told = [line["event"] for line in seen]

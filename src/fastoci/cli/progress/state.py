@@ -15,6 +15,17 @@ from fastoci import events
 from fastoci.cli.progress.notes import note
 from fastoci.cli.progress.rate import Rate
 
+_OF_IMAGES: Final = (
+    events.ImageStarted,
+    events.ImageResolved,
+    events.ImagePlanned,
+    events.UnpackStarted,
+    events.UnpackProgress,
+    events.UnpackDone,
+    events.UnpackSkipped,
+    events.ImageDone,
+    events.ImageFailed,
+)
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
 
 
@@ -107,8 +118,6 @@ class ProgressState(msgspec.Struct):
                     self.lost += known.received
                     known.here = known.start = 0
                     known.flying = False
-            case events.Warned() | events.QuotaSeen() | events.VerifyProgress() | events.ConnectionLimitChanged():
-                pass
             case (
                 events.Retrying()
                 | events.FirstByteAwaited()
@@ -121,7 +130,7 @@ class ProgressState(msgspec.Struct):
                     troubled.note, troubled.noted = note(event), event.blob
                     if isinstance(event, events.FetchDuplicated) and not event.server and not event.offset:
                         self._lack(troubled, event.blob, event.size, now)  # the store's is damaged
-            case _:
+            case _ if isinstance(event, _OF_IMAGES):
                 self._see_image(event, self._image(event.image, now), now)
 
     def active(self) -> list[Image]:
