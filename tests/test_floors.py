@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "path_walk", "locks"}
-MIDDLE = PURE | DISK | {"aio", "threads", "stream", "interfaces", "lists"}
+MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine", "shortcuts", "versions"}
 
@@ -35,6 +35,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "path_walk": ({"errors", "files"}, set()),
     "aio": ({"errors"}, set()),
     "threads": ({"aio"}, set()),
+    "slots": (set(), set()),
     "locks": ({"errors", "directory", "files", "threads"}, set()),
     "image": ({"arguments", "errors", "_core"}, {"msgspec"}),
     "lists": ({"arguments", "errors", "image"}, {"msgspec", "yaml"}),

@@ -23,3 +23,18 @@ def test_a_limit_that_no_machine_has_is_refused(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):
         replace(Limits(), **{field: value})
     assert Limits(memory=1 << 40, unpacked_entries=(1 << 63) - 1).memory == 1 << 40
+
+
+def test_blobs_of_four_registries_are_in_flight_as_far_as_memory_has_a_buffer_for_each() -> None:
+    limits = Limits(workers=2)
+    assert (limits.flights, limits.layers_at_once) == (32, 4)
+    assert replace(limits, memory=40 << 20).flights == 16
+    assert replace(limits, memory=4 << 20).flights == 8
+
+
+def test_a_total_of_connections_bounds_flights_and_layers_that_hold_one() -> None:
+    limits = Limits(workers=8, total_connections=3)
+    assert (limits.flights, limits.layers_at_once) == (3, 2)
+    assert replace(limits, total_connections=1).layers_at_once == 0
+    with pytest.raises(ValueError, match="total_connections"):
+        replace(limits, total_connections=-1)

@@ -13,6 +13,7 @@ from fastoci.arguments import at_least, expect
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 
 Level = Literal["commit", "blobs", "batch", "none"]  # of durability
+_REGISTRIES: Final = 4  # whose blobs are in flight in full number
 DOCUMENT: Final = 4 << 20  # bytes of one manifest, index or config
 
 
@@ -28,7 +29,8 @@ class Limits(msgspec.Struct, frozen=True):
     """
 
     memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
-    connections: int = 8  # blobs in flight at once; also connections per host
+    connections: int = 8  # to one host; also blobs in flight from one registry
+    total_connections: int = 0  # to all hosts; 0: what ``flights`` says, for blobs alone
     workers: int = msgspec.field(default_factory=_cores)  # threads that hash, write and unpack
     buffer_queue: int = 8  # buffers that one blob may hold before its connection is paused
     manifest_size: int = DOCUMENT  # bytes of one manifest, index or config
@@ -52,25 +54,39 @@ class Limits(msgspec.Struct, frozen=True):
     holder_s: float = 1800.0  # without progress of another process that fetches a blob: longer than any wait of it
 
     @property
+    def flights(self) -> int:
+        """Blobs in flight at once, over all registries: so many that a few dead ones do not hold all of them.
+
+        Four times as many as from one, as far as ``memory`` has a buffer for each beside the layers that are unpacked.
+        """
+        if self.total_connections:
+            return self.total_connections
+        buffers = (self.memory - self.layers_at_once * LAYER_MEMORY) >> 20
+        return max(self.connections, min(_REGISTRIES * self.connections, buffers))
+
+    @property
     def layers_at_once(self) -> int:
         """Layers that are unpacked at a time, over all images; 0 when none may hold its buffers for long.
 
         Twice as many as threads, so that their hashes share lanes. And while a layer's tee is full its flight has a
         connection: one is left, for what its reader needs.
         """
-        return min(2 * self.workers, self.connections - 1, self.memory // LAYER_MEMORY)
+        connections = min(self.connections, self.total_connections or self.connections)
+        return min(2 * self.workers, connections - 1, self.memory // LAYER_MEMORY)
 
     @property
     def ahead(self) -> int:
         """Bytes of ``memory`` that fetches may hold ahead of their use.
 
-        The rest is for what must go on meanwhile: a buffer for each connection, and the layers that are unpacked.
+        The rest is for what must go on meanwhile: a buffer for each connection to one host, and the layers that are
+        unpacked. ``Buffers.streams`` takes those of more hosts out of it.
         """
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
     def __post_init__(self) -> None:
         for name in ("connections", "workers", "buffer_queue"):
             at_least(1, getattr(self, name), name)
+        at_least(0, self.total_connections, "total_connections")
         expect(int, self.memory, "memory")
         for name in self.__struct_fields__:
             value = getattr(self, name)

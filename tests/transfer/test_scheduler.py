@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.store.store import Store
-from fastoci.transfer.scheduler import BytesSource
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.scheduler import BytesSource, Scheduler
 from support.engine_parts import EngineParts, open_parts
 from support.store_shelf import Shelf
 
@@ -216,6 +218,62 @@ async def test_more_blobs_than_buffers_all_arrive(tmp_path: Path) -> None:
 
     async with open_parts(tmp_path, Limits(memory=4 << 20, connections=16)) as parts:
         await asyncio.gather(*(fetch(parts, number) for number in range(20)))
+
+
+class Flights:
+    """Blobs of several registries that are held after their first bytes."""
+
+    def __init__(self, parts: EngineParts, *names: str, scheduler: Scheduler | None = None) -> None:
+        self.sources = [Source(b"%d" % number, name=name) for number, name in enumerate(names)]
+        for source in self.sources:
+            source.gate.clear()
+        self.tasks = [
+            asyncio.create_task(parts.fetch(blob(b"%d" % number), source, scheduler=scheduler))
+            for number, source in enumerate(self.sources)
+        ]
+
+    async def begun(self, count: int) -> None:
+        """Wait until so many are held, and no more."""
+        halves = [asyncio.create_task(source.half.wait()) for source in self.sources]
+        for arrived in itertools.islice(asyncio.as_completed(halves), count):
+            await arrived
+        for half in halves:
+            half.cancel()
+        await asyncio.sleep(0.05)  # for one too many
+        assert sum(bool(source.offsets) for source in self.sources) == count
+
+    async def end(self) -> None:
+        for source in self.sources:
+            source.gate.set()
+        await asyncio.gather(*self.tasks)
+
+
+async def test_a_registry_that_is_dead_holds_only_flights_of_its_own(tmp_path: Path) -> None:
+    async with open_parts(tmp_path, Limits(memory=24 << 20, connections=2)) as parts:
+        flights = Flights(parts, *(f"dead.test/{number}" for number in range(10)))
+        await flights.begun(2)
+        async with asyncio.timeout(10):
+            await parts.fetch(blob(DATA), Source(DATA, name="alive.test/app"))
+        await flights.end()
+
+
+async def test_no_more_blobs_are_in_flight_than_the_total_says(tmp_path: Path) -> None:
+    async with open_parts(tmp_path, Limits(memory=24 << 20, total_connections=3)) as parts:
+        flights = Flights(parts, *(f"host{number}.test/app" for number in range(8)))
+        await flights.begun(3)
+        await flights.end()
+
+
+async def test_flights_of_more_registries_leave_less_memory_to_what_is_fetched_ahead(tmp_path: Path) -> None:
+    limits = Limits(memory=24 << 20, connections=2)
+    async with open_parts(tmp_path, limits) as parts:
+        buffers = Buffers(parts.pool, ahead=8 << 20)
+        scheduler = Scheduler(parts.worker, buffers, limits, parts.events.append)
+        flights = Flights(parts, *(f"host{number}.test/app" for number in range(5)), scheduler=scheduler)
+        await flights.begun(5)
+        assert buffers.ahead == 5 << 20
+        await flights.end()
+        assert buffers.ahead == 8 << 20
 
 
 class WrongMirrorFirst(Source):

@@ -150,18 +150,22 @@ class Duration(click.ParamType["float"]):
             self.fail(f"{value!r} is not a duration: 90s, 45m, 12h, 30d or 4w", param, ctx)
 
 
-_LIMITS: Final = {
+def _number(flag: str, field: str, what: str, *, least: int = 1) -> Callable[[Command], Command]:
+    return click.option(flag, field, type=click.IntRange(least), metavar="N", help=what)
+
+
+_LIMITS: Final[dict[str, Callable[[Command], Command]]] = {
     "durability": click.option(
         "--durability",
         type=click.Choice(("commit", "blobs", "batch", "none")),
         help="What is safe from a power cut before it has its name. commit: blobs and unpacked files; blobs: blobs;"
         " batch: large blobs, and small ones when all are here; none: nothing.  [default: blobs]",
     ),
-    "connections": click.option(
-        "--connections",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Open at most N connections to one host.  [default: 8]",
+    "connections": _number("--connections", "connections", "Open at most N connections to one host.  [default: 8]"),
+    "total_connections": _number(
+        "--max-connections",
+        "total_connections",
+        "Open at most N connections to all hosts together.  [default: no limit]",
     ),
     "max_wait_s": click.option(
         "--max-wait",
@@ -185,12 +189,11 @@ _LIMITS: Final = {
         metavar="SIZE",
         help="Refuse what unpacks to more bytes than SIZE.  [default: 100GiB]",
     ),
-    "unpacked_entries": click.option(
+    "unpacked_entries": _number(
         "--max-entries",
         "unpacked_entries",
-        type=click.IntRange(0),
-        metavar="N",
-        help="Refuse what unpacks to more than N files and directories.  [default: 10^7]",
+        "Refuse what unpacks to more than N files and directories.  [default: 10^7]",
+        least=0,
     ),
     "memory": click.option(
         "--memory",
@@ -209,6 +212,7 @@ _LIMITS: Final = {
 
 FETCHING: Final = (  # the limits of a job that fetches and unpacks
     "connections",
+    "total_connections",
     "max_wait_s",
     "first_byte_s",
     "unpacked_size",
@@ -231,9 +235,10 @@ def limits(*names: str) -> Callable[[Command], Command]:
             asked = {name: given.pop(name) for name in names}
             return command(limits=limits_of(asked), **given)
 
+        decorated: Command = gathered
         for name in reversed(names):
-            gathered = sections.under(sections.LIMITS, _LIMITS[name])(gathered)
-        return gathered
+            decorated = sections.under(sections.LIMITS, _LIMITS[name])(decorated)
+        return decorated
 
     return decorate
 

@@ -24,6 +24,7 @@ from fastoci.registry.fetch.retry import RetryBudget, RetryPolicy
 from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.transport import Transport
+from fastoci.slots import Slots
 
 
 class Registry:
@@ -50,17 +51,23 @@ class Registry:
         observer: Observer = lambda event: None,
     ) -> None:
         limits, retry = limits or Limits(), retry or RetryPolicy()
+        connections = min(limits.connections, limits.flights)
         self._mirrors = mirrors or Mirrors()
         self._tls_verify = tls_verify
         self._manifest_size = limits.manifest_size
         self._credentials = credentials
         self._policy = ClientPolicy(retry, RetryBudget(retry.budget), observer, limits.max_wait_s, limits.first_byte_s)
         self._transport = Transport(
-            servers=Servers(observer=observer, rng=retry.rng, maximum=limits.connections),
+            servers=Servers(
+                observer=observer,
+                rng=retry.rng,
+                maximum=connections,
+                slots=Slots(limits.total_connections, connections) if limits.total_connections else None,
+            ),
             tls_verify=tls_verify,
             connect_s=limits.connect_s,
             read_s=limits.read_s,
-            connections=limits.connections,
+            connections=connections,
             max_wait_s=limits.max_wait_s,
             proxy=proxy,
         )

@@ -36,7 +36,7 @@ class Reservations:
         self._blobs = blobs
         self._paths = blobs.paths
         self._limit = limits.store_size
-        self._connections = limits.connections
+        self._flights = limits.flights
         self._stored = stored
         self._checking = asyncio.Lock()
         self._coming: dict[Digest, tuple[int, int]] = {}  # size, and how many jobs wait for it
@@ -115,7 +115,7 @@ class Reservations:
         at = self._paths.root
         here = space(self._paths.top)
         wanted, blobs = self._size + sum(new.values()), len(self._coming) + len(new)
-        inodes = blobs + _INGEST * min(self._connections, blobs) + _BESIDE if new else 0
+        inodes = blobs + _INGEST * min(self._flights, blobs) + _BESIDE if new else 0
         requirements = []
         if files is not None:
             root, unpacked = os.path.abspath(files[0]), files[1]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fastoci import _core
-from fastoci._core import Buffer
+from fastoci._core import BUFFER_SIZE, Buffer
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ class Buffers:
     def __init__(self, pool: _core.Pool, *, ahead: int = 0) -> None:
         self.pool = pool
         self.pressed: set[Callable[[], object]] = set()
+        self.streams = 0  # beyond those that have their buffers in what is not ``ahead``
         self._ahead = ahead
         self._aside = 0  # bytes set aside, or about to be
         self._loop = asyncio.get_running_loop()
@@ -55,8 +56,8 @@ class Buffers:
 
     @property
     def ahead(self) -> int:
-        """Bytes that fetches may hold ahead of their use: what is set aside comes out of these first."""
-        return max(0, self._ahead - self._aside)
+        """Bytes that fetches may hold ahead of their use: what is set aside, and more streams, come out of these."""
+        return max(0, self._ahead - self._aside - self.streams * BUFFER_SIZE)
 
     def spare(self) -> Buffer | None:
         """An empty buffer that nobody waits for, if there is one."""

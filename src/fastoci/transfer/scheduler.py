@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, StoreWriter
 from fastoci.limits import Limits
+from fastoci.slots import Slots
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.pipeline import PushPipeline
@@ -121,7 +122,8 @@ class Scheduler:
         self._buffers = buffers
         self._limits = limits
         self._observe = observer
-        self._connections = asyncio.Semaphore(limits.connections)
+        self._slots = Slots(limits.flights, limits.connections)
+        self._active = 0  # flights that have a slot
         self._flights: dict[Digest, _Flight] = {}
 
     async def fetch(
@@ -242,7 +244,7 @@ class Scheduler:
 
         while True:
             busy = False
-            async with self._connections:
+            async with self._slot(order.source):
                 try:
                     ingest = await flight.writer.begin(blob, cached=order.cached)
                 except StoreBusyError:
@@ -256,6 +258,18 @@ class Scheduler:
                 self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
                 if await flight.writer.wait(blob, progressed):
                     return
+
+    @asynccontextmanager
+    async def _slot(self, source: BlobSource) -> AsyncIterator[None]:
+        """Hold one of the flights of the source's registry, and of all; each may need a buffer."""
+        async with self._slots.held(source.name.partition("/")[0]):
+            self._active += 1
+            self._buffers.streams = max(0, self._active - self._limits.connections)
+            try:
+                yield
+            finally:
+                self._active -= 1
+                self._buffers.streams = max(0, self._active - self._limits.connections)
 
     def _duplicated(self, flight: _Flight, offset: int, size: int, reason: str, *, server: str = "") -> None:
         digest = str(flight.order.blob.digest)

@@ -20,6 +20,7 @@ from fastoci.registry.http.aiohttp_protocol import ClientProtocol
 from fastoci.registry.http.first_byte import Silence
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.urls import Origin
+from fastoci.slots import Slots
 
 _CONNECTS: Final = 3  # times ``connect_s`` for the name, and two addresses that do not speak TLS
 
@@ -42,13 +43,24 @@ class Connector(aiohttp.TCPConnector):
         max_wait_s: a longer wait is an error.
         notes: whether it is noted there if a host can be connected to.
         read_s: how long a proxy may take to reach a host.
+        slots: the connections of all pools together; None where nothing limits them.
     """
 
-    def __init__(self, servers: Servers, max_wait_s: float, *, notes: bool, read_s: float, **options: Any) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        max_wait_s: float,
+        *,
+        notes: bool,
+        read_s: float,
+        slots: Slots | None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._servers = servers
         self._max_wait_s = max_wait_s
         self._notes = notes
+        self._slots = slots
         loop = asyncio.get_running_loop()
         factory: functools.partial[Any] = functools.partial(ClientProtocol, loop=loop, proxy_s=read_s)
         self._factory = factory
@@ -60,6 +72,25 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> aiohttp.connector.Connection:
+        slots, host = self._slots, str(req.url.origin())
+        if slots is None:
+            return await self._checked(req, traces, timeout)
+        await slots.take(host)
+        try:
+            connection = await self._checked(req, traces, timeout)
+        except BaseException:
+            slots.give_back(host)
+            raise
+        connection.add_callback(functools.partial(slots.give_back, host))  # called once, when it is let go of
+        return connection
+
+    async def _checked(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        """A connection that may be used at once."""
         server = self._servers.of(Origin.of(req.url))
         known = server.unresponsive
         spoiled = 0

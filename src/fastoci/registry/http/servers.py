@@ -25,6 +25,7 @@ from fastoci.registry.http.rate_limit_headers import Quota, quota
 from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.urls import Origin
+from fastoci.slots import Slots
 
 _LOG: Final = logging.getLogger(__name__)
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
@@ -219,6 +220,7 @@ class Servers:
         observer: learns of quotas and connection limits.
         rng: a number in [0, 1), anew on each call.
         maximum: connections to one of them for blobs.
+        slots: the connections to all of them; None where nothing limits these.
     """
 
     def __init__(
@@ -227,7 +229,9 @@ class Servers:
         observer: Observer = lambda event: None,
         rng: Callable[[], float] = random.random,
         maximum: int = 1,
+        slots: Slots | None = None,
     ) -> None:
+        self.slots = slots
         self._observer = observer
         self._maximum = maximum
         self._rng = rng

@@ -292,6 +292,7 @@ class Transport:
                 self._max_wait_s,
                 notes=reach is None,
                 read_s=self._read_s,
+                slots=None if spare else self.servers.slots,
                 limit=0,
                 limit_per_host=0 if spare else self._connections,
                 resolver=Resolver(self._scopes if reach is None else None, self._connect_s),
