@@ -22,7 +22,7 @@ from fastoci.events import BlobStarted
 from fastoci.testing.registry import Registry, serve
 from support.engine_parts import NAMES, EngineParts, add_images, open_parts, shared_images
 
-PULLS = int(os.environ.get("FASTOCI_CANCELS", "300"))
+PULLS = int(os.environ.get("FASTOCI_CANCELS", "150"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
 

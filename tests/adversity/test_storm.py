@@ -28,7 +28,7 @@ from fastoci.testing.trees import differences, listing, overlay
 from support.crash_harness import wrong_blobs, wrong_refs
 from support.scratch import scratch
 
-COMMANDS = int(os.environ.get("FASTOCI_STORM", "60"))
+COMMANDS = int(os.environ.get("FASTOCI_STORM", "36"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 SIDE_BY_SIDE = 5
 IMAGES = 6
