@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from fastoci import Engine, RetryingSource, RetryPolicy, access, apply, logged_in, login, logout
+from fastoci import Engine, PrefetchRequest, RetryingSource, RetryPolicy, access, apply, logged_in, login, logout
 from fastoci.errors import TruncatedError
 from fastoci.events import BlobWaiting, Event
 from fastoci.image.descriptor import Descriptor
@@ -167,6 +167,14 @@ async def _pull(engine: Engine, scene: Scene) -> None:
     await engine.pull(scene.reference("one"))
 
 
+async def _prefetch(engine: Engine, scene: Scene) -> None:
+    wanted = [
+        PrefetchRequest(scene.reference(name), rootfs=str(scene.work / f"of-{name}")) for name in ("one", "three")
+    ]
+    await engine.plan_prefetch(wanted)
+    await engine.prefetch([*wanted, PrefetchRequest(scene.reference("absent"))])
+
+
 async def _offline(engine: Engine, scene: Scene) -> None:
     await engine.pull(scene.reference("one"), policy="never", rootfs=scene.work / "root")
 
@@ -296,6 +304,8 @@ async def _open(engine: Engine, scene: Scene) -> None:
 
 VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "pull": (_pull, ""),
+    "prefetch": (_prefetch, ""),
+    "prefetch-again": (_prefetch, "full"),
     "rootfs": (_rootfs, ""),
     "mirror": (_pull, ""),
     "helper": (_pull, ""),
