@@ -261,6 +261,9 @@ class DirectoryStore:
             raise BlobNotFoundError(f"no image {name}", path=str(self.directory))
         return self.images[name]
 
+    async def recorded(self, names: Collection[str]) -> dict[str, StoredImage]:
+        return {name: self.images[name] for name in names if name in self.images}
+
     def parts(self) -> Iterator[Digest]:
         return (Digest("sha256", path.stem) for path in self.directory.glob("*.part"))
 

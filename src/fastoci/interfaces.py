@@ -180,6 +180,12 @@ class BlobStore(Protocol):
             BlobNotFoundError: nothing was.
         """
 
+    async def recorded(self, names: Collection[str]) -> dict[str, StoredImage]:
+        """What was recorded last under these names; those that have nothing, or nothing that can be read, are left out.
+
+        A job of many images asks once.
+        """
+
     async def ingests(self) -> list[IngestStatus]:
         """All blobs that are on their way, or were left half-way."""
 

@@ -14,19 +14,17 @@ import copy
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FastociError, StoreError, StoreFullError
+from fastoci.errors import FastociError, StoreFullError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import StoreSession, StoreWriter
 from fastoci.jobs.plan import PullPlan, estimate_unpacked
 from fastoci.jobs.prefetch_plan import (
@@ -186,7 +184,7 @@ class _Running:
                 await self._work(writer)
         except StoreFullError as error:
             for job in self._jobs:
-                if not job.left and await self._recorded(job.image) is not None:
+                if not job.left and job.image.is_recorded:
                     self._end(job)
                 else:
                     self._fail(job, error)
@@ -279,9 +277,8 @@ class _Running:
         """Unpack and record an image; one that is there as it was recorded last is only used."""
         image, context = job.image, self._context
         request, name = image.request, image.request.reference
-        known = await self._recorded(image)
-        if known is not None and not (image.needed.keys() & self._absent) and known.pinned >= request.pinned:
-            await writer.use(known.name)
+        if image.is_recorded and not (image.needed.keys() & self._absent):
+            await writer.use(str(image.resolved[0][0].reference))
             await self._unpack(job, [None] * len(image.resolved))
             return
         plans = [PullPlan(resolved, (), for_) for resolved, for_ in image.resolved]
@@ -296,16 +293,6 @@ class _Running:
         stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
         images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
         await writer.record(replace(stored[0], images=images, pinned=request.pinned))
-
-    async def _recorded(self, image: Followed) -> StoredImage | None:
-        """What the store has under the name, when that is what it leads to now."""
-        with suppress(StoreError):
-            known = await self._context.store.image(str(image.resolved[0][0].reference))
-            held = {manifest.digest for manifest in known.images.values()}
-            same = known.descriptor.digest == image.resolved[0][0].top.digest
-            if same and held.issuperset(each.descriptor.digest for each, _ in image.resolved):
-                return known
-        return None
 
     async def _unpack(self, job: _Job, configs: Sequence[ImageConfig | None]) -> None:
         root = job.image.request.rootfs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.fetch_order import in_fetch_order
 from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.jobs.prefetch_plan import PlannedImage, PrefetchPlan, RefusedImage
@@ -40,11 +41,21 @@ class Followed(msgspec.Struct, frozen=True):
     request: PrefetchRequest
     source: Repository
     resolved: tuple[tuple[Resolved, Wanted], ...]
+    known: StoredImage | None  # what the store had under the name
 
     @property
     def blobs(self) -> set[Digest]:
         """Configs and layers: what is fetched. Documents came while the name was followed."""
         return {blob.digest for each, _ in self.resolved for blob in each.blobs}
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the store has under the name what it leads to now, and as firmly as it is wanted."""
+        if self.known is None or self.known.pinned < self.request.pinned:
+            return False
+        held = {manifest.digest for manifest in self.known.images.values()}
+        same = self.known.descriptor.digest == self.resolved[0][0].top.digest
+        return same and held.issuperset(each.descriptor.digest for each, _ in self.resolved)
 
     @property
     def needed(self) -> dict[Digest, Descriptor]:
@@ -93,12 +104,14 @@ class Following:
     def __init__(self, context: PullContext, source: Open) -> None:
         self._context = context
         self._open = source
+        self._known: Mapping[str, StoredImage] = {}
         self._plain: dict[tuple[str, Digest, int], Descriptor] = {}  # one object for equal ones: images share layers
 
     async def follow(
         self, requests: Sequence[tuple[Reference, PrefetchRequest]]
     ) -> tuple[list[Followed], list[RefusedImage]]:
         """Follow every name; in the order of ``requests``."""
+        self._known = await self._context.store.recorded([str(reference) for reference, _ in requests])
         queues: defaultdict[str, deque[int]] = defaultdict(deque)
         for number, (reference, _) in enumerate(requests):
             queues[reference.domain].append(number)
@@ -128,13 +141,15 @@ class Following:
         context.observer(ImageStarted(name))
         try:
             source = await self._open(reference, name)
-            found = await resolve_all(reference, source, wanted(request), context.store, context.limits)
+            platforms = wanted(request)
+            found = await resolve_all(reference, source, platforms, context.store, context.limits, known=self._known)
         except FastociError as error:
             error.image = error.image or name
             context.observer(image_failed(name, error))
             return RefusedImage(request, error)
         context.observer(ImageResolved(name, str(found[0][0].top.digest)))
-        return Followed(request, source, tuple((self._shared(each), for_) for each, for_ in found))
+        resolved = tuple((self._shared(each), for_) for each, for_ in found)
+        return Followed(request, source, resolved, self._known.get(str(reference)))
 
     def _shared(self, resolved: Resolved) -> Resolved:
         manifest = resolved.manifest

@@ -106,7 +106,8 @@ class PullContext(msgspec.Struct, frozen=True):
         """
         self.observer(ImageStarted(image))
         try:
-            found = await resolve_all(reference, source, wanted, self.store, self.limits)
+            known = await self.store.recorded([str(reference)])
+            found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
             tree = None if rootfs is None else (rootfs, contents(found[0][0].descriptor, same_owner))
             if tree is not None and await self.unpacker.holds(*tree, image=image):
                 rootfs = tree = None

@@ -8,7 +8,7 @@ Spec: image-spec v1.1 image-index.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -30,6 +30,7 @@ from fastoci.image.index import Index, has_platform, ranked
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobStore, ImageSource
 from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.limits import Limits
@@ -55,21 +56,30 @@ async def resolve(
         FormatError, UnsupportedError: a document is not what it should be, or there are more than the limits allow.
     """
     wanted = None if platform is None else (platform,)
-    return next(iter(await resolve_all(reference, source, wanted, store, limits)))[0]
+    known = await store.recorded([str(reference)])
+    return next(iter(await resolve_all(reference, source, wanted, store, limits, known=known)))[0]
 
 
 async def resolve_all(
-    reference: Reference, source: ImageSource, wanted: Wanted, store: BlobStore, limits: Limits
+    reference: Reference,
+    source: ImageSource,
+    wanted: Wanted,
+    store: BlobStore,
+    limits: Limits,
+    *,
+    known: Mapping[str, StoredImage],
 ) -> list[tuple[Resolved, Wanted]]:
     """Follow a name through indexes to the manifests of several platforms, each manifest once.
 
+    Args:
+        known: what the store has under the names of the job, as ``BlobStore.recorded`` says.
     Returns:
         them, and for which of ``wanted`` each is.
     Raises:
         PlatformError: an index has no manifest for one of the platforms.
         FormatError, UnsupportedError: as ``resolve``.
     """
-    top, data = await source.resolve(reference, await _held(reference, store, limits))
+    top, data = await source.resolve(reference, await _held(known.get(str(reference)), store, limits))
     documents = _Documents(source, store, limits)
     documents.count(top)
     if wanted is not None and not wanted:
@@ -96,7 +106,8 @@ async def platforms(reference: Reference, source: ImageSource, store: BlobStore,
     Raises:
         FormatError, UnsupportedError: as ``resolve``.
     """
-    top, data = await source.resolve(reference, await _held(reference, store, limits))
+    known = await store.recorded([str(reference)])
+    top, data = await source.resolve(reference, await _held(known.get(str(reference)), store, limits))
     documents = _Documents(source, store, limits)
     documents.count(top)
     return await _Descent(documents, None).platforms(top, data)
@@ -134,11 +145,12 @@ def check_size(descriptor: Descriptor, limits: Limits, *, what: str = "manifest"
         raise FormatError(f"{descriptor.digest}: a {what} of {descriptor.size} bytes, more than {limits.manifest_size}")
 
 
-async def _held(reference: Reference, store: BlobStore, limits: Limits) -> Link | None:
+async def _held(known: StoredImage | None, store: BlobStore, limits: Limits) -> Link | None:
     """What the name pointed to when it was pulled last, if that is still here and right."""
+    if known is None:
+        return None
     try:
-        top = (await store.image(str(reference))).descriptor
-        return top, await read_document(store, top, limits)
+        return known.descriptor, await read_document(store, known.descriptor, limits)
     except (StoreError, FormatError, IntegrityError):
         return None
 

@@ -7,7 +7,7 @@ Spec: docs/store-format.md 2, 4, 6 and 8.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from fastoci._core import file_system
 from fastoci.arguments import expect
 from fastoci.boot import boot_id
-from fastoci.errors import BlobNotFoundError, StoreFullError
+from fastoci.errors import BlobNotFoundError, StoreError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
@@ -165,6 +165,16 @@ class Store:
     async def image(self, name: str) -> StoredImage:
         """What was recorded last under a name: ``BlobStore.image``."""
         return await self._threads.run(lambda: self.refs.get(name))
+
+    async def recorded(self, names: Collection[str]) -> dict[str, StoredImage]:
+        """What was recorded last under these names: ``BlobStore.recorded``."""
+        return await self._threads.run_stoppable(lambda check: dict(self._recorded(names, check)))
+
+    def _recorded(self, names: Collection[str], check: Check) -> Iterator[tuple[str, StoredImage]]:
+        for name in names:
+            check()
+            with suppress(StoreError):
+                yield name, self.refs.get(name)
 
     async def invalidate(self, name: str) -> None:
         """``refs.invalidate`` in the store's threads."""

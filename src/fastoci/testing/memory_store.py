@@ -265,6 +265,10 @@ class MemoryStore:
             raise BlobNotFoundError(f"the store has no reference {name}", path="memory")
         return self.content.images[name]
 
+    async def recorded(self, names: Collection[str]) -> dict[str, StoredImage]:
+        """What was recorded last under these names."""
+        return {name: self.content.images[name] for name in names if name in self.content.images}
+
     async def ingests(self) -> list[IngestStatus]:
         """All blobs that are on their way."""
         found = [await self.ingest(digest) for digest in list(self.content.partial)]

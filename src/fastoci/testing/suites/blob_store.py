@@ -38,6 +38,7 @@ class BlobStoreSuite:
                     store.open(blob)
                 with raises(BlobNotFoundError, "a name that nothing has"):
                     await store.image("registry.test/nothing:1")
+                assert await store.recorded(["registry.test/nothing:1"]) == {}
                 assert await store.ingests() == []
                 assert await store.ingest(blob.digest) is None
                 assert not await store.discard(blob.digest)

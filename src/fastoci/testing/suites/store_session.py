@@ -174,8 +174,10 @@ class StoreSessionSuite:
             lock = asyncio.Lock()
             async with self.open(tmp_path) as store:
                 await asyncio.gather(*(job(store, number) for number in range(20)))
-                for number in range(20):
-                    image = await store.image(f"registry.test/app:{number}")
+                names = [f"registry.test/app:{number}" for number in range(20)]
+                assert list(await store.recorded([*names, "registry.test/nothing:1"])) == names
+                for name in names:
+                    image = await store.image(name)
                     assert await store.missing([shared, image.descriptor]) == []
 
         finish(run())
