@@ -26,8 +26,6 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
-from fastoci.jobs.prefetch import Prefetch
-from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
 from fastoci.jobs.pull import Repository
 from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
@@ -35,7 +33,6 @@ from fastoci.jobs.resolve import platforms, read_document, resolve
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.verify import Verification
 from fastoci.limits import Limits
-from fastoci.lists.request import PrefetchRequest
 from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
@@ -43,6 +40,9 @@ from fastoci.store.opening import default_store
 from fastoci.store.usage import Usage
 
 if TYPE_CHECKING:
+    from fastoci.jobs.prefetch import Prefetch
+    from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
+    from fastoci.lists.request import PrefetchRequest
     from fastoci.registry.options import RegistryOptions
 
 StrPath = str | os.PathLike[str]
@@ -183,7 +183,7 @@ class Engine:
         Raises:
             StoreError: the disk refused.
         """
-        return await self._prefetch.plan(several(requests, PrefetchRequest))
+        return await self._prefetch.plan(requests)
 
     @job
     async def prefetch(self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False) -> PrefetchResult:
@@ -197,7 +197,7 @@ class Engine:
             StoreError: the disk refused before anything was fetched.
         """
         async with self._open.updates.after():
-            return await self._prefetch.run(several(requests, PrefetchRequest), fail_fast=fail_fast)
+            return await self._prefetch.run(requests, fail_fast=fail_fast)
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
@@ -438,6 +438,8 @@ class Engine:
 
     @property
     def _prefetch(self) -> Prefetch:
+        from fastoci.jobs.prefetch import Prefetch  # which most programs do not need
+
         parts = self._open
         return Prefetch(parts.context, lambda reference, image: self._repository(reference, image=image), parts.free)
 

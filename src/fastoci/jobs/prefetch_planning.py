@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from fastoci.aio import all_or_first
+from fastoci.arguments import several
 from fastoci.errors import FastociError
 from fastoci.events import ImageFailed, ImageResolved, ImageStarted
 from fastoci.image.descriptor import Descriptor
@@ -63,14 +64,14 @@ class Followed(msgspec.Struct, frozen=True):
         return {blob.digest: blob for each, _ in self.resolved for blob in (*each.documents, *each.blobs)}
 
 
-def merge(requests: Iterable[PrefetchRequest]) -> tuple[list[tuple[Reference, PrefetchRequest]], list[RefusedImage]]:
+def merge(requests: Sequence[PrefetchRequest]) -> tuple[list[tuple[Reference, PrefetchRequest]], list[RefusedImage]]:
     """Each image once, with all that its lines ask for; and what cannot be a reference or platform.
 
     The platforms of all lines are taken, the largest priority, and the pin of any.
     """
     merged: dict[Reference, PrefetchRequest] = {}
     refused: list[RefusedImage] = []
-    for request in requests:
+    for request in several(requests, PrefetchRequest):
         try:
             reference = Reference.parse(request.reference)
             for platform in request.platforms:
