@@ -12,9 +12,10 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from benchmarks.report import ROOT
 from fastoci.image.layout import REF_NAME
@@ -51,16 +52,34 @@ def prepare(name: str, work: Path, *, scale: float = 1.0) -> Sample:
     """
     if name == "node-app":
         return _sample(name, _SHARED)
-    layout = work / "images" / f"{name}-{scale:g}"
+
+    def build(parts: Path) -> dict[str, Image]:
+        layers = [Layer.build(entries, into=parts) for entries in _entries(name, scale)]
+        return {name: Image.build(layers, platform=Platform.host())}
+
+    return _sample(name, kept(work, f"{name}-{scale:g}", build))
+
+
+def kept(work: Path, name: str, build: Callable[[Path], Mapping[str, Image]]) -> Path:
+    """The layout of images by name: built, or what an earlier call left in ``work``.
+
+    Args:
+        build: is given a directory for layers.
+    """
+    layout = work / "images" / name
     if not (layout / "index.json").exists():  # written last
         shutil.rmtree(layout, ignore_errors=True)
         layout.mkdir(parents=True)
         parts = layout / "parts"
         parts.mkdir()
-        layers = [Layer.build(entries, into=parts) for entries in _entries(name, scale)]
-        write_layout({name: Image.build(layers, platform=Platform.host())}, layout)
+        write_layout(build(parts), layout)
         shutil.rmtree(parts)
-    return _sample(name, layout)
+    return layout
+
+
+def samples(layout: Path) -> list[Sample]:
+    """All images of a layout."""
+    return [_read(row["annotations"][REF_NAME], layout, row) for row in _rows(layout)]
 
 
 def _entries(name: str, scale: float) -> Iterator[Iterator[Entry]]:
@@ -104,12 +123,20 @@ def _real_files(size: int, files: int) -> Iterator[Entry]:
         yield from from_seed(22, files=max(100, count), size=left // max(100, count), at="seeded")
 
 
+def _rows(layout: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return rows
+
+
 def _sample(name: str, layout: Path) -> Sample:
-    def blob(row: dict[str, str]) -> Path:
+    return _read(name, layout, next(row for row in _rows(layout) if row["annotations"][REF_NAME] == name))
+
+
+def _read(name: str, layout: Path, row: Mapping[str, str]) -> Sample:
+    def blob(row: Mapping[str, str]) -> Path:
         return layout / "blobs" / row["digest"].replace(":", "/")
 
-    rows = json.loads((layout / "index.json").read_bytes())["manifests"]
-    manifest = next(blob(row) for row in rows if row["annotations"][REF_NAME] == name)
+    manifest = blob(row)
     document = json.loads(manifest.read_bytes())
     layers = tuple(blob(row) for row in document["layers"])
     size = sum(row["size"] for row in [document["config"], *document["layers"]])

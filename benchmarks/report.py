@@ -37,6 +37,14 @@ class Bar:
         return f"{self.name}: {self.ratio:.2f}, {bound} {self.limit:.2f}{'' if self.met else ': MISSED'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a benchmark found, and how it is judged."""
+
+    results: Mapping[str, object]
+    bars: Sequence[Bar]
+
+
 def bars(judged: Sequence[Bar]) -> dict[str, dict[str, object]]:
     """The bars as JSON, by name; prints them to stderr."""
     for bar in judged:

@@ -33,6 +33,9 @@ http {{
   fastcgi_temp_path {root}/fastcgi;
   uwsgi_temp_path {root}/uwsgi;
   scgi_temp_path {root}/scgi;
+  map_hash_max_size 65536;
+  map_hash_bucket_size 256;
+  map $uri $digest {{ include {root}/digests; }}
   types {{ }}
   default_type application/octet-stream;
   server {{
@@ -40,13 +43,18 @@ http {{
     limit_rate {limit_rate};
     root {root}/www;
     location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
-    location ~ ^/v2/.+/manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
+    location ~ ^/v2/.+/manifests/ {{
+      default_type application/vnd.oci.image.manifest.v1+json;
+      add_header Docker-Content-Digest $digest;
+    }}
   }}
 }}
 """
 
 
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; the socket module has no name for it
+
+_LOGGED_S = 0.5  # after which a request that was broken off is in the log
 
 # Of one's own: nothing else of the machine trusts it.
 _CERTIFICATE = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=127.0.0.1 -days 2"
@@ -58,8 +66,27 @@ class Shape:
 
     tls: bool = False  # TLS 1.3 only
     pacing: int = 0  # bytes a second of each connection, by the kernel; 0 for no limit
+    send_buffer: int = 0  # bytes that the kernel holds of each connection; 0 for its own choice
     limit_rate: int = 0  # nginx's: bytes a second of each request, but a second's worth of them at once
     log: Path | None = None  # gets a line for each request: status, bytes, method, path, "range"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A line of the log: a request that has ended."""
+
+    method: str
+    path: str
+    sent: int  # bytes of the body that the kernel took
+
+
+def asked(log: Path, since: int = 0) -> list[Asked]:
+    """What was asked, by the lines behind ``since`` bytes; waits for those that were broken off."""
+    time.sleep(_LOGGED_S)
+    with log.open() as lines:
+        lines.seek(since)
+        fields = [line.split() for line in lines]
+    return [Asked(method, path, int(sent)) for _, sent, method, path, *_ in fields]
 
 
 @contextmanager
@@ -70,8 +97,12 @@ def serve(samples: Sequence[Sample], *, tls: bool = False, shape: Shape | None =
         root = Path(name)
         for sample in samples:
             _publish(sample, root / "www" / "v2" / sample.name)
+        lines = [f"/v2/{each.name}/manifests/t sha256:{each.manifest.name};\n" for each in samples]
+        (root / "digests").write_text("".join(lines))
         if shape.pacing:  # what is accepted has it, too
             listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, shape.pacing)
+        if shape.send_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, shape.send_buffer)
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
         port = listener.getsockname()[1]

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,9 +77,9 @@ def _rootfs(sample: Sample, address: str, target: Path, *, prefix: list[str]) ->
     return measure([*prefix, *fastoci(sample, address, target, "--rootfs", f"{target}/root")])
 
 
-def _engine(pull: Callable[[str, str, Path], Usage]) -> Callable[[str], Run]:
+def _engine(pull: Callable[[str, Sequence[str], Path], Usage]) -> Callable[[str], Run]:
     def of(program: str) -> Run:
-        return lambda sample, address, target: pull(program, f"{address}/{sample.name}:t", target)
+        return lambda sample, address, target: pull(program, [f"{address}/{sample.name}:t"], target)
 
     return of
 

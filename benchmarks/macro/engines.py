@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from benchmarks import scratch
 from benchmarks.measure import Usage, measure
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_AT_ONCE = 4  # pulls by one containerd
 _CONTAINERD = """\
 version = 2
 root = "{root}/root"
@@ -32,17 +33,17 @@ address = "{sockets}/ttrpc"
 """
 
 
-def podman(program: str, reference: str, target: Path) -> Usage:
-    """``podman pull`` into storage of its own, where it keeps blobs meanwhile too."""
+def podman(program: str, references: Sequence[str], target: Path) -> Usage:
+    """``podman pull`` of all into storage of its own, where it keeps blobs meanwhile too."""
     (target / "tmp").mkdir()
     with _short() as run:
         places = [f"--root={target}/root", f"--runroot={run}/run", f"--tmpdir={target}/engine"]
-        pull = [program, *places, "--storage-driver=overlay", "pull", "--quiet", "--tls-verify=false", reference]
-        return measure(["env", f"TMPDIR={target}/tmp", *pull])
+        pull = [program, *places, "--storage-driver=overlay", "pull", "--quiet", "--tls-verify=false"]
+        return measure(["env", f"TMPDIR={target}/tmp", *pull, *references])
 
 
-def containerd(program: str, reference: str, target: Path) -> Usage:
-    """``ctr images pull`` with a containerd from the same folder, or else from PATH."""
+def containerd(program: str, references: Sequence[str], target: Path) -> Usage:
+    """``ctr images pull`` of each, four at a time, with a containerd from the same folder, or else from PATH."""
     beside = Path(program).with_name("containerd")
     with (
         _short() as sockets,
@@ -50,7 +51,10 @@ def containerd(program: str, reference: str, target: Path) -> Usage:
     ):
         before = _cpu_s(daemon)
         pull = [program, "--address", f"{sockets}/socket", "images", "pull", "--plain-http", "--snapshotter=overlayfs"]
-        usage = measure(["sh", "-c", f"exec {shlex.join([*pull, reference])} >{shlex.quote(str(target / 'log'))} 2>&1"])
+        each = shlex.join(["xargs", f"--max-procs={_AT_ONCE}", "--max-args=1", *pull])
+        listed, log = (shlex.quote(str(target / name)) for name in ("list", "log"))
+        (target / "list").write_text("\n".join(references))
+        usage = measure(["sh", "-c", f"exec {each} <{listed} >{log} 2>&1"])
         cpu_s = usage.cpu_s + _cpu_s(daemon) - before
         return Usage(usage.wall_s, cpu_s, max(usage.rss, _peak(daemon)))
 

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from benchmarks.server import Shape
 
 _RATE = 20_000_000  # bytes a second
 _SHAPES = {"paced": Shape(pacing=_RATE), "limited": Shape(limit_rate=_RATE), "free": Shape()}
-_LOGGED_S = 0.5  # after which a request that was broken off is in the log
 _SENT = 1.003  # of what is needed
 _OURS, _ONE, _SKOPEO = "fastoci", "fastoci, one connection", "skopeo"
 _PULL = "import sys, fastoci; fastoci.pull(sys.argv[1], store=sys.argv[2], limits=fastoci.Limits({}))"
@@ -73,11 +71,7 @@ def compare(sample: data.Sample, shape: Shape, work: Path, *, runs: int) -> dict
 
 def sent_since(log: Path, before: int) -> int:
     """Bytes of blobs that the server sent, by the lines of its log behind ``before``."""
-    time.sleep(_LOGGED_S)
-    with log.open() as lines:
-        lines.seek(before)
-        fields = [line.split() for line in lines]
-    return sum(int(size) for _, size, _, path, *_ in fields if "/blobs/" in path)
+    return sum(each.sent for each in server.asked(log, before) if "/blobs/" in each.path)
 
 
 def bars_of(taken: dict[str, dict[str, Taken]]) -> list[Bar]:

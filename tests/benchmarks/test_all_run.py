@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,34 @@ def test_the_store_scale_benchmark_asks_a_full_and_a_small_store(tmp_path: Path,
     } <= set(result["bars"])
     assert result["blobs"] > 2500 and result["stats"]["df"] < 500  # those of no image
     assert os.listdir(tmp_path) == ["images"]
+
+
+def test_the_prefetch_benchmark_asks_all_its_parts(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "skopeo"):
+        peer(program)
+
+    def ask(parts: Sequence[str]) -> dict[str, Any]:
+        chosen = [each for part in parts for each in ("--part", part)]
+        work = tmp_path / parts[0]
+        done = run("benchmarks/macro/prefetch.py", *chosen, "--runs", "1", "--scale", "0.002", "--work", work)
+        assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+        assert os.listdir(work) in (["images"], [])
+        result: dict[str, Any] = json.loads(done.stdout)
+        assert set(result["results"]) == set(result["bars"]) == set(parts)
+        return result
+
+    with ThreadPoolExecutor(3) as threads:  # some wait most of their time
+        asked = list(threads.map(ask, (("many", "plan", "killed"), ("shared",), ("refusals", "clients"))))
+    results = {part: facts for each in asked for part, facts in each["results"].items()}
+    met = {bar: facts["met"] for each in asked for part in each["bars"].values() for bar, facts in part.items()}
+    assert results["many"]["descriptors"] == 50 and results["plan"]["images"] == 200
+    assert met["again: requests for blobs"]
+    assert met["killed once: blobs that are not there, or not whole"] and len(results["killed"]["sent"]) == 1
+    assert met["free: bytes sent / bytes of unique blobs"] and met["paced: bytes sent / bytes of unique blobs"]
+    assert met["free: blobs sent twice"] and "free: skopeo / fastoci, wall" in met
+    assert results["refusals"]["asked"] > results["refusals"]["least"] == 8
+    assert met["30 % refused: manifests and blobs that did not come"]
+    assert met["clients: processes that failed"] and results["clients"]["requests"] >= 20
 
 
 def test_the_startup_benchmark_reports_ratios() -> None:
