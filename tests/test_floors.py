@@ -54,7 +54,10 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, set()),
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
-    "cli": ({"__init__", "errors", "events", "limits", "durations", "testing"}, {"click", "msgspec", "rich", "uvloop"}),
+    "cli": (
+        {"__init__", "errors", "events", "limits", "durations", "testing", "files", "path_walk"},
+        {"click", "msgspec", "rich", "uvloop"},
+    ),
     "__main__": ({"cli"}, set()),
 }
 

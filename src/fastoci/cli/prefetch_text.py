@@ -1,4 +1,4 @@
-"""What ``prefetch`` prints: the plan of a job, and what became of its images."""
+"""What ``prefetch`` prints of the plan of a job, and how its images are told."""
 
 from __future__ import annotations
 
@@ -67,27 +67,6 @@ def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
         "free_size": plan.free_size,
         "free_inodes": plan.free_inodes,
         "needed_inodes": plan.needed_inodes,
-    }
-
-
-def result_facts(result: PrefetchResult) -> dict[str, object]:
-    """What became of a job, as JSON; docs/prefetch.md says what each field is."""
-    return {
-        "began_at": result.began_at,
-        "seconds": round(result.seconds, 3),
-        "images": [
-            {
-                "reference": each.request.reference,
-                "origin": each.request.origin,
-                "outcome": each.outcome,
-                "digest": each.digest,
-                "size": each.size,
-                "fetched": each.fetched,
-                "seconds": round(each.seconds, 3),
-                "error": None if each.error is None else errors.facts(each.error),
-            }
-            for each in result.images
-        ],
     }
 
 

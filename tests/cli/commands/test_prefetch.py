@@ -1,17 +1,23 @@
 """``fastoci prefetch``: what it prints, where, and its exit codes.
 
-Covers: cli/commands/prefetch.py, cli/prefetch_text.py.
+Covers: cli/commands/prefetch.py, cli/prefetch_text.py, cli/results/options.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import Cli
+from fastoci.server.pull_api import Content
 from fastoci.testing.registry import Registry, serve
 from support.images import image_of, made
 
@@ -90,3 +96,54 @@ def test_images_are_pinned_and_unpacked_below_a_directory(cli: Cli, registry: Re
     assert [image["pinned"] for image in listed["images"]] == [True, True]
     trees = sorted(path.name for path in (tmp_path / "trees").iterdir())
     assert trees == [name.replace("/", "_").replace(":", "_") for name in names(registry, 0, 1)]
+
+
+def test_the_report_is_what_is_printed_as_json(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    asked = ["prefetch", *names(registry, 0, "absent"), "--store", str(tmp_path / "store"), "--format", "json"]
+    done = cli(*asked, "--report", tmp_path / "r.json")
+    assert done.returncode == 9
+    assert (tmp_path / "r.json").read_text() == done.stdout
+    assert json.loads(done.stdout)["exit_code"] == 9
+
+
+@pytest.mark.parametrize(
+    ("report", "more", "code"),
+    [("absent/r.json", [], 8), ("r.txt", [], 2), ("r.json", ["--dry-run"], 2)],
+    ids=["no directory", "no such form", "a dry run"],
+)
+def test_a_report_that_cannot_be_is_an_error_before_anything_is_asked(
+    cli: Cli, registry: Registry, tmp_path: Path, report: str, more: list[str], code: int
+) -> None:
+    done = cli("prefetch", *names(registry, 0), "--store", tmp_path / "store", "--report", tmp_path / report, *more)
+    assert done.returncode == code, done.stderr
+    assert registry.log == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_job_that_a_signal_stops_leaves_its_report(tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    class Endless(Registry):
+        async def blob(self, name: str, digest: str) -> Content | None:
+            reached.set()
+            await asyncio.sleep(60)
+            return None
+
+    with serve(Endless()) as registry:
+        registry.add_image("app", "0", IMAGES[0])
+        command = [
+            "prefetch",
+            *names(registry, 0),
+            "--store",
+            str(tmp_path / "s"),
+            "--report",
+            str(tmp_path / "r.json"),
+        ]
+        process = subprocess.Popen([sys.executable, "-m", "fastoci", *command], stderr=subprocess.PIPE)
+        assert reached.wait(60)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["state"], report["exit_code"]) == ("interrupted", 143)
+    assert [image["outcome"] for image in report["images"]] == ["unfinished"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,11 +12,13 @@ import click
 
 from fastoci.cli import errors, options, registry_options, report, sections
 from fastoci.cli.formatting import plain
+from fastoci.cli.results import options as results_options
 
 if TYPE_CHECKING:
     from fastoci import Engine, Limits, PrefetchRequest, RegistryOptions
     from fastoci.cli.progress.display import Display
     from fastoci.cli.report import Report
+    from fastoci.cli.results.outputs import Outputs
     from fastoci.events import Event, Observer
 
 
@@ -35,6 +38,7 @@ class PrefetchOptions(options.Given):
     registry: RegistryOptions
     limits: Limits
     progress: Display
+    results: results_options.ResultOptions
 
 
 @click.command(
@@ -56,6 +60,7 @@ class PrefetchOptions(options.Given):
 @click.option("--fail-fast", is_flag=True, help="Skip what is not there when the first image fails.")
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched; fetch no blob.")
 @options.output
+@results_options.results
 @registry_options.registry
 @options.limits(*options.FETCHING)
 @options.progress
@@ -72,8 +77,21 @@ def prefetch(asked: PrefetchOptions) -> int:
     from fastoci.cli import run
 
     told = report.current()
-    once = _plan if asked.dry_run else _bring
-    return run.run(once(asked, told), asked.progress)
+    if asked.dry_run:
+        if asked.results:
+            raise click.UsageError("a dry run has no results to report")
+        return run.run(_plan(asked, told), asked.progress)
+    with _outputs(asked, told) as outputs:
+        return run.run(_bring(asked, told, outputs), asked.progress)
+
+
+def _outputs(asked: PrefetchOptions, told: Report) -> AbstractContextManager[Outputs | None]:
+    """Where the results go beside the lines on stdout."""
+    if not asked.results and asked.form == "text":
+        return nullcontext()
+    from fastoci.cli.results.outputs import Outputs
+
+    return Outputs(asked.results, told, show=told.result if asked.form == "json" else None)
 
 
 async def _plan(asked: PrefetchOptions, told: Report) -> int:
@@ -88,25 +106,27 @@ async def _plan(asked: PrefetchOptions, told: Report) -> int:
     return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)])
 
 
-async def _bring(asked: PrefetchOptions, told: Report) -> int:
+async def _bring(asked: PrefetchOptions, told: Report, outputs: Outputs | None) -> int:
     """One run of the job: find out what is asked for, do it, print each image as it ends; the exit code."""
-    from fastoci.cli.prefetch_text import codes, result_facts, subject
+    from fastoci.cli.prefetch_text import codes, subject
     from fastoci.events import ImageDone
 
     def observe(event: Event) -> None:
         asked.progress(event)
+        if outputs is not None:
+            outputs.recorder(event)
         if isinstance(event, ImageDone) and asked.form == "text":
             told.result(f"{plain(event.image)}@{event.digest}")
 
     requests = _requests(asked)
-    async with _engine(asked, observe) as engine:
-        result = await engine.prefetch(requests, fail_fast=asked.fail_fast)
-    if asked.form == "json":
-        told.result(json.dumps(result_facts(result)))
+    with nullcontext() if outputs is None else outputs.run(requests):
+        async with _engine(asked, observe) as engine:
+            result = await engine.prefetch(requests, fail_fast=asked.fail_fast)
     for image in result.failed:
         if image.error is not None:
             told.fail(image.error, subject(image.request))
-    return errors.merge(codes(result))
+    code = errors.merge(codes(result))
+    return code if outputs is None else outputs.end(result, code)
 
 
 def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
