@@ -145,9 +145,12 @@ async def test_a_job_that_ends_early_tells_what_is_known_by_then(
 
     async with serving(Slow()) as registry:
         wanted = [*requests(registry, 0, 1, "absent"), PrefetchRequest("NOT A NAME", origin="list:4")]
-        with pytest.raises(type(error)), Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs:
-            with outputs.run(wanted):
-                await _until(tmp_path / "store", wanted, outputs, error)
+        with (
+            pytest.raises(type(error)),
+            Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs,
+            outputs.run(wanted),
+        ):
+            await _until(tmp_path / "store", wanted, outputs, error)
         held.set()
     found = read(tmp_path / "r.json")
     assert (found.state, found.exit_code, found.plan) == (state, code, None)
