@@ -144,6 +144,11 @@ class Writer:
             await asyncio.sleep(0.01)
         return self.store.holds(blob)
 
+    async def adopt(self, blob: Descriptor) -> None:
+        self.demand(blob)
+        if not self.store.holds(blob):
+            raise BlobNotFoundError(f"nobody has brought {blob.digest}", path=str(self.store.directory))
+
     async def record(self, image: StoredImage) -> None:
         named = (image.descriptor, *image.images.values())
         self.demand(*named)

@@ -250,6 +250,15 @@ class StoreWriter(Protocol):
             StoreError: the disk refused.
         """
 
+    async def adopt(self, blob: Descriptor) -> None:
+        """Take over a blob that another process committed on behalf of this session: what is to come for it comes here.
+
+        Raises:
+            BlobNotFoundError: it is not there.
+            StoreError: the disk refused.
+            ValueError: the session does not have the blob, or is over.
+        """
+
     async def record(self, image: StoredImage) -> None:
         """Give an image its name, durably, after its blobs. Replaces what had the name.
 

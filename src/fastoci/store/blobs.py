@@ -146,6 +146,13 @@ class Blobs:
         """
         self._durability.flush()
 
+    def adopt(self, blob: Descriptor) -> None:
+        """On a thread, take over what another process committed: ``StoreWriter.adopt``."""
+        self._durability.adopt(blob.digest, blob.size)
+        if not self.holds(blob):
+            path = self.paths.blob(blob.digest)
+            raise BlobNotFoundError(f"the store has no {blob.digest} ({path})", path=path, subject=str(blob.digest))
+
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> StoreIngest | None:
         """Take hold of a digest: ``StoreWriter.begin``."""
         started, cancelled = await self.threads.run_to_end(lambda: self._begin(blob, cached))

@@ -47,6 +47,11 @@ class Writer:
         self._demand(blob)
         return await self._blobs.wait(blob, progressed)
 
+    async def adopt(self, blob: Descriptor) -> None:
+        """Take over what another process committed: ``StoreWriter.adopt``."""
+        self._demand(blob)
+        await self._blobs.threads.run(lambda: self._blobs.adopt(blob))
+
     async def record(self, image: StoredImage) -> None:
         """Give an image its name: ``StoreWriter.record``."""
         named = (image.descriptor, *image.images.values())

@@ -34,7 +34,7 @@ from fastoci.store.layout import StoreLayout
 from fastoci.store.opening import open_store
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
-from fastoci.store.session import Session, open_session
+from fastoci.store.session import Session, Writer, open_session
 from fastoci.store.usage import Usage, usage
 from fastoci.threads import Check
 
@@ -96,6 +96,14 @@ class Store:
         opening = open_session(blobs, self.blobs, self.refs, lease=self.lease(blobs), reservations=self._reservations)
         async with opening as session:
             yield session
+
+    def lent_writer(self, blob: Descriptor) -> Writer:
+        """Who brings one blob for the session of another process, which has its lease, reservation and mark.
+
+        That process adopts the blob (``StoreWriter.adopt``), and makes durable what is so late.
+        """
+        self.blobs.unsynced.trust_mark(blob.digest)
+        return Writer(self.blobs, self.refs, frozenset({blob.digest}))
 
     @asynccontextmanager
     async def keep(self, blobs: Collection[Descriptor], *, name: str = "") -> AsyncIterator[None]:

@@ -157,6 +157,12 @@ class MemoryWriter:
             await asyncio.sleep(0.001)
         return self._content.holds(blob)
 
+    async def adopt(self, blob: Descriptor) -> None:
+        """Take over what another store over the same content committed."""
+        self._demand(blob)
+        if not self._content.holds(blob):
+            raise BlobNotFoundError(f"the store has no {blob.digest}", path="memory", subject=str(blob.digest))
+
     async def record(self, image: StoredImage) -> None:
         """Give an image its name."""
         named = (image.descriptor, *image.images.values())

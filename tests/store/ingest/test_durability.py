@@ -117,6 +117,40 @@ async def test_a_batch_is_synced_before_its_reference_and_then_has_no_markers(
     shelf.store.close()
 
 
+async def test_what_another_process_brought_for_a_batch_is_synced_with_it_and_marked_once(
+    open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, other = open_at("batch"), open_at("batch")
+    data = b"content"
+    blob = shelf.describe(data)
+    async with shelf.store.session([blob]) as session, session.reserve() as writer:
+        calls = Calls(monkeypatch)
+        ingest = await other.store.lent_writer(blob).begin(blob)
+        assert ingest is not None
+        verifier = other.feed(ingest, data)
+        ingest.sink.finish()
+        await ingest.commit(verifier.proof())
+        await writer.adopt(blob)
+        assert calls.made == [f"rename {blob.digest.hex[:8]}"]
+        assert len(markers(shelf)) == 1
+        await writer.record(StoredImage("registry.test/a:1", blob, {}, "2023-11-14T22:13:20Z"))
+    assert f"fdatasync {blob.digest.hex[:8]}" in calls.made
+    assert markers(shelf) == []
+
+
+async def test_a_damaged_blob_that_another_process_replaced_is_trusted_again(
+    open_at: Callable[[Level], Shelf],
+) -> None:
+    shelf = open_at("commit")
+    blob = await shelf.put(b"content")
+    await shelf.store.mark_corrupt(blob.digest)
+    async with shelf.store.session([blob]) as session, session.reserve() as writer:
+        assert tuple(session.missing) == (blob,)
+        await open_at("commit").put(b"content")
+        await writer.adopt(blob)
+    assert await shelf.store.missing([blob]) == []
+
+
 async def test_a_blob_that_the_disk_loses_at_the_end_of_a_batch_has_no_name_any_more(
     open_at: Callable[[Level], Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:

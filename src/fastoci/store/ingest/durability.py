@@ -64,6 +64,13 @@ class Durability:
             with self._guard:
                 self._waiting.append(digest)
 
+    def adopt(self, digest: Digest, size: int) -> None:
+        """Count a blob that another process gave its name, at the same level, as if ``name`` had done it here."""
+        self._unsynced.clear_others(digest)
+        if self.level == "batch" and size <= _SMALL:
+            with self._guard:
+                self._waiting.append(digest)
+
     def flush(self) -> None:
         """Sync what was named before it was synced, at level ``batch``; the end of a job.
 

@@ -92,6 +92,10 @@ class Unsynced:
             self._add(self._boot, new, known=bool(self._durable))
             self._durable.update(new)
 
+    def trust_mark(self, digest: Digest) -> None:
+        """Another process of this boot has marked the blob, durably, and still has a lease on it."""
+        self._durable.add(_name(digest))
+
     def _add(self, boot: str, names: Iterable[str], *, known: bool) -> None:
         """Make markers. A directory that is not ``known`` may be of a process that was killed before it synced it."""
         if not files.make_directory(self._paths.top, _NAME, 0o755) and not known:

@@ -61,6 +61,22 @@ class StoreSessionSuite:
 
         finish(run())
 
+    def test_a_writer_adopts_what_another_process_brought(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            (one, data), (two, _) = blob_of(100), blob_of(200)
+            async with self.open(tmp_path) as store, store.session([one]) as session, session.reserve() as writer:
+                with raises(BlobNotFoundError, "a blob that nobody brought"):
+                    await writer.adopt(one)
+                with raises(ValueError, "a blob of no session"):
+                    await writer.adopt(two)
+                async with self.open(tmp_path) as other:
+                    await put(other, [(one, data)])
+                await writer.adopt(one)
+                await writer.record(image_of(one))
+                assert await store.image(NAME) == image_of(one)
+
+        finish(run())
+
     def test_a_writer_is_over_with_its_session(self, tmp_path: Path) -> None:
         async def run() -> None:
             (one, data), (two, _) = blob_of(100), blob_of(200)
