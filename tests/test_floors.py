@@ -50,6 +50,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "versions": ({"_core", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
     "engine": (PUBLIC, set()),
+    "fetch_process": (PUBLIC, {"uvloop"}),
     "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, set()),

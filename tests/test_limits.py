@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from fastoci.limits import Limits
+from fastoci.limits import LAYER_MEMORY, Limits
 
 
 @pytest.mark.parametrize("field", ["memory", "connections", "workers", "buffer_queue"])
@@ -38,3 +38,27 @@ def test_a_total_of_connections_bounds_flights_and_layers_that_hold_one() -> Non
     assert replace(limits, total_connections=1).layers_at_once == 0
     with pytest.raises(ValueError, match="total_connections"):
         replace(limits, total_connections=-1)
+
+
+def test_processes_of_one_job_have_no_more_than_the_job_together() -> None:
+    limits = Limits(memory=128 << 20, connections=7, total_connections=9, workers=5)
+    for parts in (1, 2, 3, 7):
+        shares = limits.divided(parts)
+        assert len(shares) == parts
+        assert sum(share.connections for share in shares) == 7
+        assert sum(share.total_connections for share in shares) == 9
+        assert max(share.connections for share in shares) - min(share.connections for share in shares) <= 1
+        unpacking = limits.layers_at_once * LAYER_MEMORY
+        assert sum(share.memory for share in shares) + unpacking == limits.memory
+        assert sum(share.workers for share in shares) == max(5, parts)  # each has a thread
+        totals = {name: getattr(limits, name) for name in ("memory", "connections", "total_connections", "workers")}
+        assert {replace(share, **totals) for share in shares} == {limits}
+    assert {share.total_connections for share in Limits().divided(2)} == {0}
+
+
+def test_no_process_of_a_job_is_left_without_a_connection_or_memory() -> None:
+    assert len(Limits(connections=3).divided(100)) == 3
+    assert len(Limits(total_connections=2).divided(100)) == 2
+    assert len(Limits(memory=16 << 20, connections=8, workers=1).divided(100)) == 1
+    least = Limits(memory=4 << 20, connections=1)
+    assert least.divided(2) == (least,)

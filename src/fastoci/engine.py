@@ -186,18 +186,21 @@ class Engine:
         return await self._prefetch.plan(requests)
 
     @job
-    async def prefetch(self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False) -> PrefetchResult:
+    async def prefetch(
+        self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False, workers: int = 1
+    ) -> PrefetchResult:
         """Bring many images into the store as one job: each unique blob once, each image there as soon as it is whole.
 
         What fails is told in the result, and the other images go on.
 
         Args:
             fail_fast: what is not there when the first image fails is skipped.
+            workers: processes that fetch, which share the limits; 1 is this one.
         Raises:
             StoreError: the disk refused before anything was fetched.
         """
         async with self._open.updates.after():
-            return await self._prefetch.run(requests, fail_fast=fail_fast)
+            return await self._prefetch.run(requests, self._open.fetching(workers), fail_fast=fail_fast)
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastoci import _core
-from fastoci.arguments import expect
+from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.running import RunningJobs
@@ -28,6 +28,7 @@ from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
+    from fastoci.jobs.prefetch import Fetcher
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
 
@@ -93,6 +94,18 @@ class EngineParts:
             StoreError: the disk refused to tell.
         """
         return space(self.store.paths.top)
+
+    def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
+        """Who fetches the blobs of one job: this process, or several others."""
+        at_least(1, processes, "workers")
+        if processes == 1:
+            return nullcontext(self.context.scheduler)
+        from fastoci.jobs.fetch_processes import FetchProcesses, Setup
+
+        level = logging.getLogger("fastoci").getEffectiveLevel()
+        additional = tuple(Path(paths.root) for paths in self.store.additional)
+        setup = Setup(self.context.store_path, additional, self.context.limits, self._options, level)
+        return FetchProcesses(setup, processes, self.context.observer)
 
     async def registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -11,6 +11,8 @@ import msgspec
 from fastoci.arguments import at_least, expect
 
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
+_LEAST_MEMORY: Final = 4 << 20  # a layer that is inflated needs two buffers, a teed one four
+_SHARED: Final = ("connections", "total_connections")  # of a job, by its processes: no share of them is 0
 
 Level = Literal["commit", "blobs", "batch", "none"]  # of durability
 _REGISTRIES: Final = 4  # whose blobs are in flight in full number
@@ -83,6 +85,20 @@ class Limits(msgspec.Struct, frozen=True):
         """
         return max(0, self.memory - (self.connections << 20) - self.layers_at_once * LAYER_MEMORY)
 
+    def divided(self, parts: int) -> tuple[Limits, ...]:
+        """The limits of ``parts`` processes that fetch for one job, beside the process of the job, which unpacks.
+
+        All that they have together is no more than what there is. They are fewer where one would have nothing.
+        """
+        memory = self.memory - self.layers_at_once * LAYER_MEMORY
+        shared = {name: value for name in _SHARED if (value := getattr(self, name))}  # 0 is no limit
+        parts = max(1, min(parts, memory // _LEAST_MEMORY, *shared.values()))
+        shared |= {"memory": memory, "workers": max(self.workers, parts)}
+        return tuple(
+            msgspec.structs.replace(self, **{name: (value + number) // parts for name, value in shared.items()})
+            for number in range(parts)
+        )
+
     def __post_init__(self) -> None:
         for name in ("connections", "workers", "buffer_queue"):
             at_least(1, getattr(self, name), name)
@@ -92,7 +108,7 @@ class Limits(msgspec.Struct, frozen=True):
             value = getattr(self, name)
             if isinstance(value, int) and value > sys.maxsize:
                 raise ValueError(f"{name}: {value} is too large, {sys.maxsize} is the most")
-        if self.memory < 4 << 20:  # a layer that is inflated needs two buffers, a teed one four
+        if self.memory < _LEAST_MEMORY:
             raise ValueError(f"memory: {self.memory} bytes are too few, 4 MiB are the least")
         if self.memory > 1 << 40:  # the pool has a place for each buffer that there may be
             raise ValueError(f"memory: {self.memory} bytes are too many, 1 TiB is the most")

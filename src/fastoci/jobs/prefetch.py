@@ -14,10 +14,11 @@ import copy
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, StoreFullError
@@ -36,12 +37,28 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, image_failed, merge
-from fastoci.jobs.pull import PullContext, contents, stored_image
+from fastoci.jobs.pull import PullContext, Repository, contents, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.free_space import Space
 
 _FINISHING: Final = 8  # images that are recorded side by side
+
+
+class Fetcher(Protocol):
+    """Brings the missing blobs of a job: ``Scheduler`` in this process, ``FetchProcesses`` in others."""
+
+    async def fetch(
+        self, writer: StoreWriter, blob: Descriptor, source: Repository, *, image: str = "", cached: bool = False
+    ) -> None:
+        """Bring a blob of the writer's session into the store.
+
+        Args:
+            image: the name that it is for, which leads to the source.
+            cached: it is read back soon.
+        Raises:
+            FastociError: the blob could not be fetched, verified or stored.
+        """
 
 
 class _Job:
@@ -79,10 +96,17 @@ class Prefetch:
         missing = await self._context.store.missing(_needed(followed))
         return self._assemble(followed, refused, missing)
 
-    async def run(self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False) -> PrefetchResult:
+    async def run(
+        self,
+        requests: Sequence[PrefetchRequest],
+        fetching: AbstractAsyncContextManager[Fetcher],
+        *,
+        fail_fast: bool = False,
+    ) -> PrefetchResult:
         """Plan the job, and do it.
 
         Args:
+            fetching: is entered for as long as blobs are fetched.
             fail_fast: what is not there when the first image fails is skipped.
         Raises:
             StoreError: the disk refused before anything was fetched.
@@ -92,7 +116,7 @@ class Prefetch:
             plan = self._assemble(followed, refused, session.missing)
             running = _Running(self._context, plan, followed, session, self._began, fail_fast=fail_fast)
             if not (refused and fail_fast):
-                await running.run()
+                await running.run(fetching)
             images = running.outcomes(refused)
         counted = Counter(image.outcome for image in images)
         self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
@@ -170,7 +194,7 @@ class _Running:
         self._whole: asyncio.Queue[_Job | None] = asyncio.Queue()  # of which all blobs are there; None ends one waiter
         self.blobs: list[BlobOutcome] = []
 
-    async def run(self) -> None:
+    async def run(self, fetching: AbstractAsyncContextManager[Fetcher]) -> None:
         """Fetch, record and unpack; whatever fails is an outcome."""
         roots = [Path(job.image.request.rootfs) for job in self._jobs if job.image.request.rootfs]
         unpacked = sum(
@@ -180,8 +204,9 @@ class _Running:
             for each, _ in job.image.resolved
         )
         try:
-            async with self._session.reserve(root=roots[0] if roots else None, unpacked=unpacked) as writer:
-                await self._work(writer)
+            reserving = self._session.reserve(root=roots[0] if roots else None, unpacked=unpacked)
+            async with reserving as writer, fetching as fetcher:
+                await self._work(writer, fetcher)
         except StoreFullError as error:
             for job in self._jobs:
                 if not job.left and job.image.is_recorded:
@@ -195,14 +220,14 @@ class _Running:
                     self._context.observer(ImageFailed(name, "cancelled", "cancelled", None))
             raise
 
-    async def _work(self, writer: StoreWriter) -> None:
+    async def _work(self, writer: StoreWriter, fetcher: Fetcher) -> None:
         queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
         for blob in self._plan.missing:
             queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
 
         async def fetch(queue: deque[Descriptor]) -> None:
             while queue:
-                await self._fetch(writer, queue.popleft())
+                await self._fetch(writer, fetcher, queue.popleft())
 
         async def fetch_all() -> None:
             at_once = self._context.limits.connections
@@ -221,7 +246,7 @@ class _Running:
                 self._whole.put_nowait(job)
         await all_or_first(map(asyncio.create_task, (fetch_all(), *(finish() for _ in range(_FINISHING)))))
 
-    async def _fetch(self, writer: StoreWriter, blob: Descriptor) -> None:
+    async def _fetch(self, writer: StoreWriter, fetcher: Fetcher, blob: Descriptor) -> None:
         """Bring one blob for all images that need it, from any of their repositories; the first that is whole ends."""
         asked: set[str] = set()
         began, failed = self._now(), None
@@ -229,9 +254,8 @@ class _Running:
             source = job.image.source
             asked.add(source.name)
             try:
-                await self._context.scheduler.fetch(
-                    writer, blob, source, image=job.image.request.reference, cached=bool(job.image.request.rootfs)
-                )
+                request = job.image.request
+                await fetcher.fetch(writer, blob, source, image=request.reference, cached=bool(request.rootfs))
             except FastociError as error:
                 failed = error
                 continue

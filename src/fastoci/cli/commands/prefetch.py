@@ -35,6 +35,7 @@ class PrefetchOptions(options.Given):
     dry_run: bool
     form: Literal["text", "json"]
     fail_fast: bool
+    workers: int
     registry: RegistryOptions
     limits: Limits
     progress: Display
@@ -58,6 +59,16 @@ class PrefetchOptions(options.Given):
     help="Unpack each image, too: into a directory of DIR that has its name.",
 )
 @click.option("--fail-fast", is_flag=True, help="Skip what is not there when the first image fails.")
+@sections.under(
+    sections.LIMITS,
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        metavar="N",
+        help="Fetch by N processes, which share all limits.  [default: this one]",
+    ),
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched; fetch no blob.")
 @options.output
 @results_options.results
@@ -121,7 +132,7 @@ async def _bring(asked: PrefetchOptions, told: Report, outputs: Outputs | None) 
     requests = _requests(asked)
     with nullcontext() if outputs is None else outputs.run(requests):
         async with _engine(asked, observe) as engine:
-            result = await engine.prefetch(requests, fail_fast=asked.fail_fast)
+            result = await engine.prefetch(requests, fail_fast=asked.fail_fast, workers=asked.workers)
     for image in result.failed:
         if image.error is not None:
             told.fail(image.error, subject(image.request))
