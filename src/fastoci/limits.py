@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Final, Literal
@@ -16,6 +17,7 @@ _SHARED: Final = ("connections", "total_connections")  # of a job, by its proces
 
 Level = Literal["commit", "blobs", "batch", "none"]  # of durability
 _REGISTRIES: Final = 4  # whose blobs are in flight in full number
+_SHARE: Final = 64 << 10  # bytes a second: servers give a client up that takes nothing for 60 s or less
 DOCUMENT: Final = 4 << 20  # bytes of one manifest, index or config
 
 
@@ -33,6 +35,8 @@ class Limits(msgspec.Struct, frozen=True):
     memory: int = 64 << 20  # bytes in buffers (received, being hashed, inflated or written), and large zstd windows
     connections: int = 8  # to one host; also blobs in flight from one registry
     total_connections: int = 0  # to all hosts; 0: what ``flights`` says, for blobs alone
+    bandwidth: int = 0  # bytes a second of all bodies together; 0 is no limit
+    request_rate: float = 0.0  # requests a second to one host; 0 is no limit
     workers: int = msgspec.field(default_factory=_cores)  # threads that hash, write and unpack
     buffer_queue: int = 8  # buffers that one blob may hold before its connection is paused
     manifest_size: int = DOCUMENT  # bytes of one manifest, index or config
@@ -60,11 +64,17 @@ class Limits(msgspec.Struct, frozen=True):
         """Blobs in flight at once, over all registries: so many that a few dead ones do not hold all of them.
 
         Four times as many as from one, as far as ``memory`` has a buffer for each beside the layers that are unpacked.
+        And no more than have a share of ``bandwidth`` that no server takes for a client which is gone.
         """
-        if self.total_connections:
-            return self.total_connections
         buffers = (self.memory - self.layers_at_once * LAYER_MEMORY) >> 20
-        return max(self.connections, min(_REGISTRIES * self.connections, buffers))
+        usual = max(self.connections, min(_REGISTRIES * self.connections, buffers))
+        return min(self.total_connections or usual, self._most)
+
+    @property
+    def _most(self) -> int:
+        """Blobs in flight that the other bounds allow."""
+        total = self.total_connections or sys.maxsize
+        return min(total, max(1, self.bandwidth // _SHARE)) if self.bandwidth else total
 
     @property
     def layers_at_once(self) -> int:
@@ -73,8 +83,7 @@ class Limits(msgspec.Struct, frozen=True):
         Twice as many as threads, so that their hashes share lanes. And while a layer's tee is full its flight has a
         connection: one is left, for what its reader needs.
         """
-        connections = min(self.connections, self.total_connections or self.connections)
-        return min(2 * self.workers, connections - 1, self.memory // LAYER_MEMORY)
+        return min(2 * self.workers, min(self.connections, self._most) - 1, self.memory // LAYER_MEMORY)
 
     @property
     def ahead(self) -> int:
@@ -102,7 +111,10 @@ class Limits(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for name in ("connections", "workers", "buffer_queue"):
             at_least(1, getattr(self, name), name)
-        at_least(0, self.total_connections, "total_connections")
+        for name in ("total_connections", "bandwidth"):
+            at_least(0, getattr(self, name), name)
+        if not 0 <= self.request_rate < math.inf:
+            raise ValueError(f"request_rate: {self.request_rate} is no number of requests a second")
         expect(int, self.memory, "memory")
         for name in self.__struct_fields__:
             value = getattr(self, name)

@@ -133,6 +133,17 @@ class Size(click.ParamType["int"]):
         return count
 
 
+class Rate(Size):
+    """Bytes a second: a size, with or without ``/s``."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The value of an option's text; a usage error when it has none."""
+        rate = super().convert(re.sub("/s$", "", str(value), flags=re.IGNORECASE), param, ctx)
+        return rate or self.fail("a rate is more than 0", param, ctx)
+
+
 class Duration(click.ParamType["float"]):
     """Seconds: a number with s, m, h, d or w behind it, or several as ``1h30m``."""
 
@@ -166,6 +177,20 @@ _LIMITS: Final[dict[str, Callable[[Command], Command]]] = {
         "--max-connections",
         "total_connections",
         "Open at most N connections to all hosts together.  [default: no limit]",
+    ),
+    "bandwidth": click.option(
+        "--max-bandwidth",
+        "bandwidth",
+        type=Rate(),
+        metavar="RATE",
+        help="Receive at most RATE bytes a second, over all connections: 50M, 6MiB/s.  [default: no limit]",
+    ),
+    "request_rate": click.option(
+        "--max-requests",
+        "request_rate",
+        type=click.FloatRange(0, min_open=True),
+        metavar="N",
+        help="Send at most N requests a second to one host.  [default: no limit]",
     ),
     "max_wait_s": click.option(
         "--max-wait",
@@ -213,6 +238,8 @@ _LIMITS: Final[dict[str, Callable[[Command], Command]]] = {
 FETCHING: Final = (  # the limits of a job that fetches and unpacks
     "connections",
     "total_connections",
+    "bandwidth",
+    "request_rate",
     "max_wait_s",
     "first_byte_s",
     "unpacked_size",
@@ -275,17 +302,6 @@ def gather(kind: Callable[..., V]) -> Callable[[Callable[[V], int | None]], Comm
         return gathered
 
     return decorate
-
-
-class Rate(Size):
-    """Bytes a second: a size, with or without ``/s``."""
-
-    name = "rate"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The value of an option's text; a usage error when it has none."""
-        rate = super().convert(re.sub("/s$", "", str(value), flags=re.IGNORECASE), param, ctx)
-        return rate or self.fail("a rate is more than 0", param, ctx)
 
 
 def existing(

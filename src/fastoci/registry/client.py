@@ -51,7 +51,9 @@ class Registry:
         observer: Observer = lambda event: None,
     ) -> None:
         limits, retry = limits or Limits(), retry or RetryPolicy()
-        connections = min(limits.connections, limits.flights)
+        connections = limits.connections
+        if limits.total_connections:
+            connections = min(connections, limits.total_connections)
         self._mirrors = mirrors or Mirrors()
         self._tls_verify = tls_verify
         self._manifest_size = limits.manifest_size
@@ -61,8 +63,10 @@ class Registry:
             servers=Servers(
                 observer=observer,
                 rng=retry.rng,
-                maximum=connections,
+                maximum=min(limits.connections, limits.flights),
                 slots=Slots(limits.total_connections, connections) if limits.total_connections else None,
+                bandwidth=limits.bandwidth or None,
+                request_rate=limits.request_rate or None,
             ),
             tls_verify=tls_verify,
             connect_s=limits.connect_s,

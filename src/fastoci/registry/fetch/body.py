@@ -100,8 +100,9 @@ class Body:
             self._timer = asyncio.get_running_loop().call_later(self._check_s, self._check_rate, receiver)
         try:
             stop = receiver.left - maximum
-            while receiver.left > stop and buffer.room:
-                await receiver.fill(buffer, receiver.left - stop)
+            while (left := receiver.left) > stop and buffer.room:
+                await receiver.fill(buffer, self._reply.piece(left - stop))
+                await self._reply.within_bandwidth(left - receiver.left, self._detector)
         except (OSError, EOFError) as error:
             self._count(self.left - receiver.left)
             if self._slow:
@@ -114,7 +115,7 @@ class Body:
         """The body as aiohttp reads it: chunked, without a length, small, encoded, or to be skipped in part."""
         stop = self.left - maximum
         while buffer.room and self.left > stop:
-            data = self._rest or await self._source.some()
+            data = self._rest or await self._some()
             if not data:
                 text = f"{self._reply.url}: the body ended {self.left} bytes before its end"
                 raise TruncatedError(text, url=self._reply.url, received=self._reply.received)
@@ -135,6 +136,12 @@ class Body:
                 async with asyncio.timeout(_END_S):
                     if await self._source.some():
                         raise wrong_length(self._blob, self._blob.size + 1)
+
+    async def _some(self) -> bytes:
+        before = self._reply.received
+        data = await self._source.some()
+        await self._reply.within_bandwidth(self._reply.received - before, self._detector)
+        return data
 
     def _check_rate(self, receiver: DirectReceiver) -> None:
         """Break a body off that is too slow."""

@@ -361,14 +361,15 @@ class ParallelRanges:
         range_.changed.set()
         self._tend()
 
-    def _wait_begins(self) -> tuple[float, float]:
-        return time.monotonic(), time.thread_time()
+    def _wait_begins(self) -> tuple[float, float, float]:
+        held_back_s = 0.0 if self._server is None else self._server.held_back_s()
+        return time.monotonic(), time.thread_time(), held_back_s
 
-    def _wait_ends(self, begun: tuple[float, float]) -> None:
-        """Time in which this thread was busy receiving does not count as waiting."""
+    def _wait_ends(self, begun: tuple[float, float, float]) -> None:
+        """Count the wait, without the time in which this thread was busy receiving, or a limit of ours held back."""
         if self._server is not None:
-            idle = time.monotonic() - begun[0] - (time.thread_time() - begun[1])
-            self._server.limit.waited(max(0.0, idle))
+            busy = time.thread_time() - begun[1] + self._server.held_back_s() - begun[2]
+            self._server.limit.waited(max(0.0, time.monotonic() - begun[0] - busy))
 
     async def close(self) -> None:
         """End all transfers and give all buffers back."""

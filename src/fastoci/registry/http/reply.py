@@ -17,6 +17,7 @@ from yarl import URL
 from fastoci.errors import FastociError, TimedOutError, TruncatedError
 from fastoci.registry.http.aiohttp_errors import translate
 from fastoci.registry.http.direct_receiver import DirectReceiver
+from fastoci.registry.http.pace import Pace
 from fastoci.registry.http.throughput import StallDetector
 from fastoci.registry.http.untrusted import unexpected
 from fastoci.registry.http.urls import Origin, redact
@@ -28,6 +29,7 @@ class Reply:
     """One answer: its status and headers are here, its body is still on the wire. Belongs to one task; ``close`` it.
 
     ``redirected``: it is from another origin than was asked first. ``proxy``: who could have changed it on the way.
+    ``bandwidth``: what its body shares with others; None where nothing limits them.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Reply:
         secrets: Callable[[], frozenset[str]],
         redirected: bool,
         proxy: str = "",
+        bandwidth: Pace | None = None,
     ) -> None:
         self.redirected = redirected
         self.proxy = proxy
@@ -53,6 +56,7 @@ class Reply:
         self._logged = False
         self._secret = bool(url.raw_query_string)
         self._read_s = read_s
+        self._bandwidth = bandwidth
         self._secrets = secrets
 
     def masked(self, text: str) -> str:
@@ -71,19 +75,30 @@ class Reply:
         text = self.header("Content-Length")
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
+    def piece(self, maximum: int) -> int:
+        """How many bytes of up to ``maximum`` to receive before ``within_bandwidth``."""
+        return maximum if self._bandwidth is None else min(maximum, self._bandwidth.piece)
+
+    async def within_bandwidth(self, size: int, detector: StallDetector) -> None:
+        """Count bytes that came, and wait until there may be more; the sender is not to blame for that time."""
+        if self._bandwidth is not None and size:
+            detector.pause()
+            await self._bandwidth.use(size)
+            detector.resume()
+
     async def some(self) -> bytes:
-        """The bytes that arrived since; empty at the end of the body.
+        """The bytes that arrived since, a piece of them; empty at the end of the body.
 
         Raises:
             TransportError: the body was cut, or is broken, or does not come.
         """
-        content = self._response.content
+        content, piece = self._response.content, -1 if self._bandwidth is None else self._bandwidth.piece
         try:
-            data = content.read_nowait()
+            data = content.read_nowait(piece)
             if not data and not content.at_eof():
                 # aiohttp's own deadline is not enough: after broken framing it is gone, and no end comes.
                 async with asyncio.timeout(self._read_s):
-                    data = await content.readany()
+                    data = await (content.readany() if piece < 0 else content.read(piece))
         except (aiohttp.ClientError, OSError) as error:
             cause = None if self._secret else error
             raise translate(error, self.url, received=self.received, answered=True) from cause
@@ -108,6 +123,7 @@ class Reply:
         while len(body) <= limit and (data := await self.some()):
             body += data
             detector.count(len(data))
+            await self.within_bandwidth(len(data), detector)
             if slow := detector.verdict():
                 raise TimedOutError(f"{self.url}: {slow}", url=self.url, received=self.received)
         return bytes(body[: limit + 1])

@@ -21,6 +21,7 @@ from fastoci.durations import retry_after_s
 from fastoci.errors import RateLimitedError
 from fastoci.events import ConnectionLimitChanged, Observer, QuotaSeen
 from fastoci.registry.http.connection_limit import ConnectionLimit
+from fastoci.registry.http.pace import Pace
 from fastoci.registry.http.rate_limit_headers import Quota, quota
 from fastoci.registry.http.throughput import SpeedSamples
 from fastoci.registry.http.untrusted import parsed
@@ -43,10 +44,19 @@ class Server:
         maximum: connections to it for blobs.
         rng: a number in [0, 1), anew on each call.
         job: the bodies of all servers.
+        bandwidth: of all servers; None is no limit. ``request_rate`` is its own: requests a second.
     """
 
     def __init__(
-        self, origin: Origin, maximum: int, *, observer: Observer, rng: Callable[[], float], job: SpeedSamples
+        self,
+        origin: Origin,
+        maximum: int,
+        *,
+        observer: Observer,
+        rng: Callable[[], float],
+        job: SpeedSamples,
+        bandwidth: Pace | None,
+        request_rate: float | None,
     ) -> None:
         self.origin = origin
         self._observer = observer
@@ -62,6 +72,8 @@ class Server:
         self.early = 0  # connections on which what follows was asked for before it is wanted
         self.limit = ConnectionLimit(time.monotonic, maximum)
         self.peers = SpeedSamples()
+        self.bandwidth = bandwidth
+        self._requests = None if request_rate is None else Pace(request_rate)
         self._rates = SpeedSamples(known=1)
         self._job = job
         self._open_at = 0.0  # the loop's clock
@@ -101,6 +113,18 @@ class Server:
         if size >= _SAMPLE or seconds >= _SAMPLE_S:
             self._rates.add(size, seconds)
             self._job.add(size, seconds)
+
+    async def wait_for_turn(self) -> float:
+        """Wait until one more request is within the rate, and count it; the seconds that took."""
+        if self._requests is None:
+            return 0.0
+        begun = time.monotonic()
+        await self._requests.use(1)
+        return time.monotonic() - begun
+
+    def held_back_s(self) -> float:
+        """Seconds, so far, in which requests to it, or bodies of any server, waited for a rate of ours."""
+        return sum(pace.waited_s() for pace in (self.bandwidth, self._requests) if pace is not None)
 
     def on_timeout(self) -> None:
         """It was asked, and no headers came in time."""
@@ -221,6 +245,8 @@ class Servers:
         rng: a number in [0, 1), anew on each call.
         maximum: connections to one of them for blobs.
         slots: the connections to all of them; None where nothing limits these.
+        bandwidth: bytes a second of all bodies; None is no limit.
+        request_rate: requests a second to one of them; None is no limit.
     """
 
     def __init__(
@@ -230,8 +256,12 @@ class Servers:
         rng: Callable[[], float] = random.random,
         maximum: int = 1,
         slots: Slots | None = None,
+        bandwidth: int | None = None,
+        request_rate: float | None = None,
     ) -> None:
         self.slots = slots
+        self._bandwidth = None if bandwidth is None else Pace(bandwidth)
+        self._request_rate = request_rate
         self._observer = observer
         self._maximum = maximum
         self._rng = rng
@@ -243,7 +273,13 @@ class Servers:
         server = self._servers.get(origin)
         if server is None:
             server = self._servers[origin] = Server(
-                origin, self._maximum, observer=self._observer, rng=self._rng, job=self.job
+                origin,
+                self._maximum,
+                observer=self._observer,
+                rng=self._rng,
+                job=self.job,
+                bandwidth=self._bandwidth,
+                request_rate=self._request_rate,
             )
         return server
 

@@ -151,9 +151,7 @@ class Transport:
         named_by: Origin | None = None,
         options: RequestOptions = _PLAIN,
     ) -> Reply:
-        """Send a request, follow its redirects, and return the last answer with its body unread.
-
-        It waits as long as the server wants no requests.
+        """Send a request when its server may be asked, follow redirects, and return the last answer, its body unread.
 
         Args:
             authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
@@ -170,6 +168,7 @@ class Transport:
         for count in range(_HOPS + 1):
             server = self.servers.of(Origin.of(hop.url))
             await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
+            begun += await server.wait_for_turn()
             fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
             silence = self._silence(hop, options if count < _SLOW_HOPS else _PLAIN)
             response = await self._send(method, hop, fields, named_by or Origin.of(url), silence)
@@ -268,7 +267,15 @@ class Transport:
         secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
         proxy = self._proxy(hop.url) if hop.url.scheme == "http" else None  # none changes what a tunnel carries
         where = "" if proxy is None else redact(proxy.origin())
-        return Reply(response, hop.url, self._read_s, secrets=secrets, redirected=hop.redirected, proxy=where)
+        return Reply(
+            response,
+            hop.url,
+            self._read_s,
+            secrets=secrets,
+            redirected=hop.redirected,
+            proxy=where,
+            bandwidth=self.servers.of(Origin.of(hop.url)).bandwidth,
+        )
 
     def _reach(self, url: URL, namer: Origin) -> AddressScope | None:
         """How near the host of ``url`` may be, on the word of ``namer``."""
