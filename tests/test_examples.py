@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,11 +14,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from examples import fetch_blobs
 from fastoci import Descriptor
+from fastoci.cli import main
 from fastoci.interfaces import BlobSource
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
@@ -154,6 +160,25 @@ def test_the_program_of_the_readme_runs(registry: Registry, tmp_path: Path) -> N
     command = [sys.executable, "-W", "error", "-c", f"{program}\n{source}\nasyncio.run(main([], Source()))"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
     assert (tmp_path / "rootfs" / "greeting").read_bytes() == b"hello\n"
+
+
+def test_the_unit_for_systemd_gives_options_that_the_program_takes() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string((EXAMPLES / "systemd" / "fastoci-prefetch.service").read_text())
+    program, command, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    assert (unit["Service"]["Type"], Path(program).name) == ("notify", "fastoci")
+    given = options_of(command, arguments)
+    assert given["every_s"]
+    assert unit["Service"]["SuccessExitStatus"] == str(128 + signal.SIGTERM)
+    assert unit["Service"]["Environment"].partition("=")[0] == "FASTOCI_STORE"
+
+
+def options_of(command: str, arguments: list[str]) -> dict[str, Any]:
+    """What a command line gives, which is not run."""
+    assert isinstance(main.program, click.Group)
+    found = main.program.commands[command]
+    return found.make_parser(click.Context(found)).parse_args(arguments)[0]
 
 
 def test_each_example_is_short_and_says_how_it_is_run() -> None:

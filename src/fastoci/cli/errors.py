@@ -69,7 +69,7 @@ _LOST_BLOB: Final = "the registry has the image, but not this part of it: tell i
 
 def code(error: BaseException) -> int:
     """The exit code for an error."""
-    return error.exit_code if isinstance(error, errors.FastociError) else _UNEXPECTED
+    return error.exit_code if isinstance(error, (errors.FastociError, click.ClickException)) else _UNEXPECTED
 
 
 def merge(codes: Sequence[int]) -> int:
@@ -80,6 +80,8 @@ def merge(codes: Sequence[int]) -> int:
 
 def line(error: BaseException, subject: str = "") -> str:
     """One line that names the subject (a reference, a directory), the blob, the source, and what is wrong."""
+    if isinstance(error, click.ClickException):
+        return plain(error.format_message())
     if not isinstance(error, errors.FastociError):
         text = f"unexpected {type(error).__name__}: {error} (run with --debug for the traceback)"
         return plain(f"{subject}: {text}" if subject else text)
@@ -126,15 +128,11 @@ def requirements(error: BaseException) -> list[str]:
 
 def facts(error: Exception, subject: str = "") -> dict[str, object]:
     """What a program may want to know of a failure; docs/events.md says what each field is."""
-    if isinstance(error, click.ClickException):
-        told, number = plain(error.format_message()), error.exit_code
-    else:
-        told, number = line(error, subject), code(error)
     return {
         "subject": subject,
-        "message": told,
+        "message": line(error, subject),
         "kind": type(error).__name__,
-        "exit_code": number,
+        "exit_code": code(error),
         "retryable": getattr(error, "retryable", False),
         **{name: getattr(error, name, None) for name in ("blob", "url", "tries", "elapsed_s")},
     }

@@ -88,11 +88,12 @@ class Report:
             self._say(f"fastoci: stopped by {name}; what was finished is kept")
 
     def end(self, code: int) -> None:
-        """Tell the hints, or the summary with the exit code."""
+        """Tell the hints, or the summary with the exit code; what comes then is another run's."""
         if self._json is not None:
             self._json.summary(code)
         for hint in self._hints:
             self._say(f"fastoci: hint: {hint}")
+        self._hints.clear()
 
     def _say(self, *lines: str) -> None:
         for line in lines:

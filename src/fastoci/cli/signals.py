@@ -35,12 +35,19 @@ class Signals:
     Args:
         stop: what the first signal does, between two bytecodes of the main thread; by default it raises ``Stopped``.
         abandon: called before a third one kills.
+        reload: what SIGHUP does, which then asks for no end.
     """
 
-    def __init__(self, stop: Callable[[int], None] | None = None, abandon: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        stop: Callable[[int], None] | None = None,
+        abandon: Callable[[], None] | None = None,
+        reload: Callable[[], None] | None = None,
+    ) -> None:
         self.first: int | None = None
         self._stop = stop or _raise
         self._abandon = abandon
+        self._reload = reload
         self._came = 0
         self._first_at = 0.0
         self._before: dict[int, Any] = {}
@@ -67,6 +74,10 @@ class Signals:
                 signal.signal(number, before if handler is None else handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._reload is not None:
+            if self.first is None:
+                self._reload()
+            return
         self._came += 1
         if self.first is None:
             self.first, self._first_at = number, time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,8 @@ class PrefetchOptions(options.Given):
     form: Literal["text", "json"]
     fail_fast: bool
     workers: int
+    every_s: float | None
+    splay_s: float | None
     registry: RegistryOptions
     limits: Limits
     progress: Display
@@ -69,6 +72,20 @@ class PrefetchOptions(options.Given):
         help="Fetch by N processes, which share all limits.  [default: this one]",
     ),
 )
+@click.option(
+    "--every",
+    "every_s",
+    type=options.Duration(),
+    metavar="TIME",
+    help="Stay, and run again each TIME, counted from start to start. SIGHUP: now.",
+)
+@click.option(
+    "--splay",
+    "splay_s",
+    type=options.Duration(),
+    metavar="TIME",
+    help="Delay each run of --every, also the first, by a random part of TIME.  [default: 0]",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched; fetch no blob.")
 @options.output
 @results_options.results
@@ -88,12 +105,28 @@ def prefetch(asked: PrefetchOptions) -> int:
     from fastoci.cli import run
 
     told = report.current()
+    _check(asked)
     if asked.dry_run:
-        if asked.results:
-            raise click.UsageError("a dry run has no results to report")
         return run.run(_plan(asked, told), asked.progress)
     with _outputs(asked, told) as outputs:
-        return run.run(_bring(asked, told, outputs), asked.progress)
+        if asked.every_s is None:
+            return run.run(_bring(asked, told, outputs, {}), asked.progress)[0]
+        from fastoci.cli import every
+
+        once = partial(_bring, asked, told, outputs, {})
+        return every.keep(once, asked.every_s, asked.splay_s or 0.0, display=asked.progress, told=told)
+
+
+def _check(asked: PrefetchOptions) -> None:
+    """Raises: click.UsageError: the options do not go together."""
+    if asked.every_s is None and asked.splay_s is not None:
+        raise click.UsageError("--splay needs --every")
+    if asked.every_s is not None and asked.dry_run:
+        raise click.UsageError("--dry-run is done once, and takes no --every")
+    if asked.every_s == 0:
+        raise click.BadParameter("runs without a break are of no use: 10m", param_hint="--every")
+    if asked.dry_run and asked.results:
+        raise click.UsageError("a dry run has no results to report")
 
 
 def _outputs(asked: PrefetchOptions, told: Report) -> AbstractContextManager[Outputs | None]:
@@ -117,17 +150,26 @@ async def _plan(asked: PrefetchOptions, told: Report) -> int:
     return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)])
 
 
-async def _bring(asked: PrefetchOptions, told: Report, outputs: Outputs | None) -> int:
-    """One run of the job: find out what is asked for, do it, print each image as it ends; the exit code."""
-    from fastoci.cli.prefetch_text import codes, subject
+async def _bring(
+    asked: PrefetchOptions, told: Report, outputs: Outputs | None, printed: dict[str, str]
+) -> tuple[int, str]:
+    """One run of the job: find out what is asked for, do it, print each image as it ends.
+
+    Args:
+        printed: the digests of images that runs before printed, by name: they are not printed again.
+    Returns:
+        the exit code, and what became of the images in a few words.
+    """
+    from fastoci.cli.prefetch_text import codes, subject, totals
     from fastoci.events import ImageDone
 
     def observe(event: Event) -> None:
         asked.progress(event)
         if outputs is not None:
             outputs.recorder(event)
-        if isinstance(event, ImageDone) and asked.form == "text":
+        if isinstance(event, ImageDone) and asked.form == "text" and printed.get(event.image) != event.digest:
             told.result(f"{plain(event.image)}@{event.digest}")
+            printed[event.image] = event.digest
 
     requests = _requests(asked)
     with nullcontext() if outputs is None else outputs.run(requests):
@@ -136,8 +178,10 @@ async def _bring(asked: PrefetchOptions, told: Report, outputs: Outputs | None) 
     for image in result.failed:
         if image.error is not None:
             told.fail(image.error, subject(image.request))
+    for name in printed.keys() - {image.request.reference for image in result.images}:
+        del printed[name]
     code = errors.merge(codes(result))
-    return code if outputs is None else outputs.end(result, code)
+    return code if outputs is None else outputs.end(result, code), totals(result)
 
 
 def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:

@@ -24,8 +24,12 @@ class Bars:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._state = ProgressState()
         self._rows: Rows | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with no images."""
+        self._state = ProgressState()
 
     def __call__(self, event: events.Event) -> None:
         self._state.see(event, self._clock())

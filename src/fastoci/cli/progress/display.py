@@ -28,6 +28,9 @@ class Display(Protocol):
     def tick(self) -> None:
         """Called some five times a second, also when nothing happens."""
 
+    def restart(self) -> None:
+        """Another run begins: nothing is kept of those before."""
+
     def log(self, text: str) -> None:
         """Write lines of the log; called on any thread, also when the job is over."""
 
@@ -62,6 +65,9 @@ class Lines:
     def tick(self) -> None:
         """Nothing to draw."""
 
+    def restart(self) -> None:
+        """Nothing is kept."""
+
     def aside(self) -> AbstractContextManager[None]:
         """Lines are in nobody's way."""
         return nullcontext()
@@ -79,6 +85,10 @@ class Log(Lines):
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with no images."""
         self._state = ProgressState()
         self._written: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
 

@@ -24,7 +24,11 @@ class Json:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._began = clock()
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin what the next summary is of."""
+        self._began = self._clock()
         self._state = ProgressState()
 
     def __call__(self, event: events.Event) -> None:
