@@ -31,10 +31,12 @@ from fastoci.jobs.prefetch_plan import (
     PlannedImage,
     PrefetchPlan,
     PrefetchResult,
+    Pruned,
     RefusedImage,
 )
 from fastoci.jobs.repair import Repair
 from fastoci.jobs.verify import BadBlob, Verification
+from fastoci.jobs.wanted_state import WantedState
 from fastoci.limits import Limits
 from fastoci.lists.request import PrefetchRequest
 from fastoci.registry.access import Access
@@ -88,6 +90,8 @@ VALUES: list[object] = [
     ImageOutcome(REQUEST, "failed", error=BAD),
     BlobOutcome("sha256:00", 1, "r.test", 0.0, 1.5),
     PrefetchResult((ImageOutcome(REQUEST, "present"),), (), PLAN, "2026-01-01T00:00:00Z", 1.0),
+    WantedState(list_name="web", prune=True),
+    Pruned(("redis:6",), ("redis:5",), "", (GcItem("blob", str(DIGEST), 7, "nobody needs it"),)),
     StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
     GcItem("blob", str(DIGEST), 7, "nobody needs it"),
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),

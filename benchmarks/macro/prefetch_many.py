@@ -30,7 +30,6 @@ from fastoci.image.digest import Digest
 from fastoci.image.mediatype import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BufferSource
-from fastoci.jobs.prefetch import Prefetch
 
 _IMAGES, _PLANNED = 1000, 100_000
 _MIB = 1 << 20
@@ -145,7 +144,7 @@ async def _plan(recorded: Path, store: Path) -> None:
 
     parts = await EngineParts.open(store, [], limits=Limits(), observer=lambda event: None, options=None)
     requests = [PrefetchRequest(f"{source.name}:{number}") for number in range(len(source))]
-    plan = await Prefetch(parts.context, opened, parts.free).plan(requests)
+    plan = await parts.prefetch(opened).plan(requests)
     await parts.close()
     if len(plan.images) != len(source) or plan.refused:
         raise RuntimeError(f"{len(plan.images)} images of {len(source)} are planned")

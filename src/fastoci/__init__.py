@@ -38,12 +38,14 @@ What its methods return::
     Resolved                   a name, followed to a manifest
     PrefetchPlan, PlannedImage, RefusedImage      what a job of many PrefetchRequests would do
     PrefetchResult, ImageOutcome, BlobOutcome     what became of it
+    Pruned                     what went because a list gave it up
     StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
     PrefetchRequest            an image that a job wants
+    WantedState                of which list a job is, and what goes for it
     GcPlan, GcItem             what would be deleted, and why
 
 Documents and names::
@@ -92,10 +94,12 @@ if TYPE_CHECKING:
     from fastoci.jobs.prefetch_plan import PlannedImage as PlannedImage
     from fastoci.jobs.prefetch_plan import PrefetchPlan as PrefetchPlan
     from fastoci.jobs.prefetch_plan import PrefetchResult as PrefetchResult
+    from fastoci.jobs.prefetch_plan import Pruned as Pruned
     from fastoci.jobs.prefetch_plan import RefusedImage as RefusedImage
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
+    from fastoci.jobs.wanted_state import WantedState as WantedState
     from fastoci.limits import Limits as Limits
     from fastoci.lists.request import PrefetchRequest as PrefetchRequest
     from fastoci.registry.access import Access as Access
@@ -141,6 +145,8 @@ _EXPORTS = {
     "PrefetchPlan": "jobs.prefetch_plan",
     "PrefetchRequest": "lists.request",
     "PrefetchResult": "jobs.prefetch_plan",
+    "Pruned": "jobs.prefetch_plan",
+    "WantedState": "jobs.wanted_state",
     "RefusedImage": "jobs.prefetch_plan",
     "RefUsage": "store.usage",
     "Reference": "image.reference",

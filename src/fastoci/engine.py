@@ -26,7 +26,6 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import Repository
 from fastoci.jobs.record import record
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.resolve import platforms, read_document, resolve
@@ -40,8 +39,8 @@ from fastoci.store.opening import default_store
 from fastoci.store.usage import Usage
 
 if TYPE_CHECKING:
-    from fastoci.jobs.prefetch import Prefetch
     from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
+    from fastoci.jobs.wanted_state import WantedState
     from fastoci.lists.request import PrefetchRequest
     from fastoci.registry.options import RegistryOptions
 
@@ -169,7 +168,7 @@ class Engine:
             if (images := await job.run(found, strict=policy == "never")) is not None:
                 return tuple(images)
         reference = Reference.parse(job.reference)
-        source = await self._repository(reference, image=job.reference)
+        source = await self._open.repository(reference, image=job.reference)
         async with parts.updates.after():
             pulled = await parts.context.pull(
                 reference, source, image=job.reference, wanted=job.wanted, rootfs=job.rootfs, same_owner=job.same_owner
@@ -177,30 +176,38 @@ class Engine:
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
     @job
-    async def plan_prefetch(self, requests: Sequence[PrefetchRequest]) -> PrefetchPlan:
+    async def plan_prefetch(
+        self, requests: Sequence[PrefetchRequest], state: WantedState | None = None
+    ) -> PrefetchPlan:
         """Ask registries what many names lead to, as one job. Fetches no blob, and leaves the store as it is.
 
         Raises:
             StoreError: the disk refused.
         """
-        return await self._prefetch.plan(requests)
+        return await self._open.prefetch().plan(requests, state)
 
     @job
     async def prefetch(
-        self, requests: Sequence[PrefetchRequest], *, fail_fast: bool = False, workers: int = 1
+        self,
+        requests: Sequence[PrefetchRequest],
+        state: WantedState | None = None,
+        *,
+        fail_fast: bool = False,
+        workers: int = 1,
     ) -> PrefetchResult:
         """Bring many images into the store as one job: each unique blob once, each image there as soon as it is whole.
 
         What fails is told in the result, and the other images go on.
 
         Args:
+            state: of which list the job is, and what goes when the list does not want it any more.
             fail_fast: what is not there when the first image fails is skipped.
             workers: processes that fetch, which share the limits; 1 is this one.
         Raises:
-            StoreError: the disk refused before anything was fetched.
+            StoreError: the disk refused before anything was fetched; ``StoreBusyError``: another job of the list runs.
         """
         async with self._open.updates.after():
-            return await self._prefetch.run(requests, self._open.fetching(workers), fail_fast=fail_fast)
+            return await self._open.prefetch().run(requests, self._open.fetching(workers), state, fail_fast=fail_fast)
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
@@ -253,14 +260,14 @@ class Engine:
         """
         context, parsed = self._open.context, Reference.parse(reference)
         wanted = None if platform is None else Platform.parse(platform)
-        repository = await self._repository(parsed, image=reference)
+        repository = await self._open.repository(parsed, reference)
         return await resolve(parsed, repository, wanted, context.store, self._limits)
 
     @job
     async def platforms(self, reference: str) -> tuple[str, ...]:
         """Ask a registry which platforms a name has images for; none where no index says it. Raises: as ``pull``."""
         context, parsed = self._open.context, Reference.parse(reference)
-        return await platforms(parsed, await self._repository(parsed, image=reference), context.store, self._limits)
+        return await platforms(parsed, await self._open.repository(parsed, reference), context.store, self._limits)
 
     @job
     async def tags(self, repository: str) -> tuple[str, ...]:
@@ -371,7 +378,7 @@ class Engine:
             parts.store,
             parts.context.scheduler,
             parts.verifying,
-            repository=self._repository,
+            repository=self._open.repository,
             invalidate=parts.store.invalidate,
             limits=self._limits,
             observer=self._observer,
@@ -438,13 +445,3 @@ class Engine:
             BlobNotFoundError: the store has no such reference.
         """
         await maintenance.pin(self._open.store, reference, pinned)
-
-    @property
-    def _prefetch(self) -> Prefetch:
-        from fastoci.jobs.prefetch import Prefetch  # which most programs do not need
-
-        parts = self._open
-        return Prefetch(parts.context, lambda reference, image: self._repository(reference, image=image), parts.free)
-
-    async def _repository(self, reference: Reference, *, image: str = "") -> Repository:
-        return (await self._open.registry()).repository(reference, image=image or str(reference))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from fastoci import _core
 from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
-from fastoci.jobs.pull import PullContext
+from fastoci.image.reference import Reference
+from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.verify import Verifying
@@ -28,7 +29,8 @@ from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from fastoci.jobs.prefetch import Fetcher
+    from fastoci.jobs.prefetch import Fetcher, Prefetch
+    from fastoci.jobs.prefetch_planning import Open
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
 
@@ -95,6 +97,17 @@ class EngineParts:
         """
         return space(self.store.paths.top)
 
+    def prefetch(self, source: Open | None = None) -> Prefetch:
+        """A job of many images; most programs do not need what does it.
+
+        Args:
+            source: opens the repository of a reference; by default at its registry.
+        """
+        from fastoci.jobs.prefetch import Prefetch
+        from fastoci.store.lists import Lists
+
+        return Prefetch(self.context, source or self.repository, self.free, Lists(self.store))
+
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
         """Who fetches the blobs of one job: this process, or several others."""
         at_least(1, processes, "workers")
@@ -106,6 +119,10 @@ class EngineParts:
         additional = tuple(Path(paths.root) for paths in self.store.additional)
         setup = Setup(self.context.store_path, additional, self.context.limits, self._options, level)
         return FetchProcesses(setup, processes, self.context.observer)
+
+    async def repository(self, reference: Reference, image: str = "") -> Repository:
+        """The repository of a reference, at its registry; ``image`` is what events call it."""
+        return (await self.registry()).repository(reference, image=image or str(reference))
 
     async def registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from support import strace_log, syscall_injection
-from support.crash_harness import CrashHarness
+from support.crash_harness import LAYERS, CrashHarness, image, stored_images
 from support.syscall_injection import Point
 
 POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "5"))  # 0: all
@@ -108,6 +109,67 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
         assert list(harness.store.glob("leases/[!.]*")) == []
         assert harness.finish() == [], point
     print(f"seed {SEED}: {hits} of {len(chosen)} points of gc hit")
+    assert hits >= ENOUGH * len(chosen)
+
+
+PROD = ("--list-name", "prod", "--prune", "--pin")
+
+
+def _list_store(harness: CrashHarness, to: Path) -> None:
+    """Put a store in ``to`` that has ``user:1``, which somebody pulled, and ``old:1``, which a list brought."""
+    for name, layers in (("user", LAYERS[:1]), ("old", LAYERS[2:])):
+        harness.registry.add_image(name, "1", image(layers))
+    harness.clear()
+    for command in (
+        harness.prefetch_command("user:1"),
+        harness.prefetch_command("old:1", options=PROD),
+    ):
+        done = harness.run(command)
+        assert done.returncode == 0, done.stderr
+    shutil.copytree(harness.store, to)
+
+
+def _list_of(harness: CrashHarness) -> dict[str, tuple[bool, bool, bool]]:
+    """The images, each with whether the list wants it, whether only lists brought it, and whether it is pinned."""
+    return {
+        name.rpartition("/")[2]: ("prod" in each.lists, each.is_brought, each.pinned)
+        for name, each in stored_images(harness.store).items()
+    }
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_system_call_of_a_prune_loses_nothing_of_the_list_and_takes_nothing_else(
+    harness: CrashHarness, tmp_path: Path
+) -> None:
+    before, log = tmp_path / "before", tmp_path / "log"
+    _list_store(harness, before)
+    command = harness.prefetch_command("app:1", "user:1", options=PROD)
+    harness.clear(before)
+    done = strace_log.run(command, ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    assert done.returncode == 0, done.stderr
+    whole = {"app:1": (True, True, True), "user:1": (True, False, True)}
+    assert _list_of(harness) == whole
+    points = syscall_injection.points(log, harness.root, strace_log.CHANGING)
+    chosen = _sample([point for point in points if "/refs" in point.file or "/lists" in point.file], POINTS // 2)
+    hits = 0
+    for point in chosen:
+        for _ in range(TRIES):
+            harness.clear(before)
+            if syscall_injection.strike(point, "signal=SIGKILL", command, log, harness.environment()).hit:
+                hits += 1
+                break
+        assert harness.wrongs() == [], point
+        left = _list_of(harness)
+        assert left.pop("user:1") in ((False, False, False), whole["user:1"]), point
+        assert set(left.values()) <= {(True, True, True)}, point  # all of it can still be pruned
+        assert left, point
+        again = harness.run(command)
+        assert again.returncode == 0, (point, again.stderr)
+        assert _list_of(harness) == whole, point
+    emptied = harness.run(harness.prefetch_command(options=(*PROD[:3], "--allow-empty")))
+    assert emptied.returncode == 0, emptied.stderr
+    assert _list_of(harness) == {"user:1": (False, False, False)}
+    print(f"seed {SEED}: {hits} of {len(chosen)} points of a prune hit")
     assert hits >= ENOUGH * len(chosen)
 
 

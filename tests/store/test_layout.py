@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import Engine, Limits
+from fastoci import Engine, Limits, PrefetchRequest, WantedState
 from fastoci.events import Event
 from fastoci.limits import Level
 from fastoci.testing.images import Image
@@ -67,6 +67,7 @@ async def pull(store: Path, reference: str, durability: Level, seen: set[tuple[s
         damaged.write_bytes(bytes(LAYERS[0].descriptor.size))
         damaged.chmod(0o444)
         await engine.pull(reference, rootfs=store.parent / "again")
+        await engine.prefetch([PrefetchRequest(reference)], WantedState(list_name="prod", prune=True))
 
 
 @pytest.mark.parametrize("durability", ["commit", "batch", "none"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from fastoci.errors import FormatError
 from fastoci.image import index, layout, manifest, mediatype
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.stored_image import StoredImage
 from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
 from fastoci.testing.images import Image
@@ -94,6 +95,12 @@ class CrashHarness:
         """A collection of the store."""
         return [sys.executable, deterministic_cli.__file__, "gc", "--store", str(self.store)]
 
+    def prefetch_command(self, *names: str, options: Sequence[str] = ()) -> list[str]:
+        """A prefetch of images of the registry."""
+        references = [f"{self.registry.address}/{name}" for name in names]
+        command = [sys.executable, deterministic_cli.__file__, "prefetch", *references, *options]
+        return [*command, "--store", str(self.store), "--progress", "none"]
+
     def environment(self) -> dict[str, str]:
         """For the next run: its private names differ from those of the last, as those of two processes do."""
         self._tokens += 1
@@ -103,13 +110,14 @@ class CrashHarness:
 
     def pull(self, *, rootfs: bool = True) -> subprocess.CompletedProcess[str]:
         """A pull that nothing hurts."""
-        return self._run(self.command(rootfs=rootfs))
+        return self.run(self.command(rootfs=rootfs))
 
     def gc(self) -> subprocess.CompletedProcess[str]:
         """A collection that nothing hurts."""
-        return self._run(self.gc_command())
+        return self.run(self.gc_command())
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """A command that nothing hurts."""
         return self.warm.run(*command[2:], environ=self.environment(), program=deterministic_cli.__name__)
 
     def wrongs(self) -> list[str]:
@@ -155,6 +163,12 @@ def wrong_blobs(store: Path) -> list[str]:
         for blob in store.glob("blobs/*/[!.]*")
         if hashlib.new(blob.parent.name, blob.read_bytes()).hexdigest() != blob.name
     ]
+
+
+def stored_images(path: Path) -> dict[str, StoredImage]:
+    """The references of a store."""
+    with closing(existing_store(str(path))) as paths:
+        return {image.name: image for image in Refs(paths).list()[0]}
 
 
 def wrong_refs(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from fastoci.cli import errors
 from fastoci.cli.formatting import plain, plural, size, table
 
 if TYPE_CHECKING:
-    from fastoci import PrefetchPlan, PrefetchRequest, PrefetchResult
+    from fastoci import PrefetchPlan, PrefetchRequest, PrefetchResult, Pruned
 
 _OUTCOMES: Final = ("present", "fetched", "failed", "skipped")
 
@@ -33,6 +33,8 @@ def plan_lines(plan: PrefetchPlan) -> list[str]:
         ("requests", f"{plan.requests}, of which {plan.requests - len(plan.missing)} for manifests"),
         ("disk", _free(plan.free_size, plan.missing_size, size)),
         ("inodes", _free(plan.free_inodes, plan.needed_inodes, lambda count: str(int(count)))),
+        *(("to remove", plain(name)) for name in plan.pruned.removed),
+        *(("to unpin", plain(name)) for name in plan.pruned.unpinned),
     ]
     return table(rows)
 
@@ -70,6 +72,7 @@ def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
         "free_size": plan.free_size,
         "free_inodes": plan.free_inodes,
         "needed_inodes": plan.needed_inodes,
+        "pruned": pruned_facts(plan.pruned),
     }
 
 
@@ -80,6 +83,12 @@ def totals(result: PrefetchResult) -> str:
     return f"{plural(len(result.images), 'image')}: {parts}, in {result.seconds:.1f} s"
 
 
+def pruned_facts(pruned: Pruned) -> dict[str, object]:
+    """What a list gives up, as JSON."""
+    return {"removed": list(pruned.removed), "unpinned": list(pruned.unpinned), "withheld": pruned.withheld}
+
+
 def codes(result: PrefetchResult) -> list[int]:
-    """An exit code for each image."""
-    return [0 if each.error is None else errors.code(each.error) for each in result.images]
+    """An exit code for each image; for a job of none, and for what went wrong after them, one more."""
+    others = [] if result.pruned.error is None else [errors.code(result.pruned.error)]
+    return [0 if each.error is None else errors.code(each.error) for each in result.images] + others or [0]

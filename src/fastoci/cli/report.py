@@ -68,6 +68,11 @@ class Report:
         else:
             self._say(f"fastoci: warning: {text}")
 
+    def note(self, text: str) -> None:
+        """Tell a line on stderr; not among JSON lines, which have documented kinds."""
+        if self._json is None:
+            self._say(text)
+
     def misused(self, error: click.ClickException) -> None:
         """Tell that the program cannot do what it is asked for, perhaps before it knows how to tell."""
         if self._display is None and _wants_json(error):

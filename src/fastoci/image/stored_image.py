@@ -16,6 +16,8 @@ class StoredImage:
     that are held, by platform. ``pulled_at`` is RFC 3339, UTC. A ``pinned`` one stays whatever gc is asked to free.
     ``used_at`` is when it was used last, known to the hour; empty where nobody looked.
     ``size`` is of the configs and layers of ``images``, in bytes; None where nobody added it up.
+    ``lists`` are the names of the lists that want the image, and whether it is pinned for the list's sake.
+    ``is_brought`` says that nothing but lists has recorded the name.
     """
 
     name: str
@@ -25,3 +27,5 @@ class StoredImage:
     pinned: bool = False
     size: int | None = None
     used_at: str = field(default="", compare=False)
+    lists: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    is_brought: bool = False

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, StoreFullError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
@@ -39,8 +41,10 @@ from fastoci.jobs.prefetch_plan import (
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, image_failed, merge
 from fastoci.jobs.pull import PullContext, Repository, contents, stored_image
 from fastoci.jobs.stored import Mending
+from fastoci.jobs.wanted_state import StateKeeping, WantedState
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.free_space import Space
+from fastoci.store.lists import Lists
 
 _FINISHING: Final = 8  # images that are recorded side by side
 
@@ -77,29 +81,34 @@ class Prefetch:
     Args:
         source: opens the repository of a reference.
         free: what the store's file system has free.
+        lists: of the store.
     """
 
-    def __init__(self, context: PullContext, source: Open, free: Callable[[], Space]) -> None:
+    def __init__(self, context: PullContext, source: Open, free: Callable[[], Space], lists: Lists) -> None:
         self._context = context
+        self._lists = lists
         self._source = source
         self._free = free
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def plan(self, requests: Sequence[PrefetchRequest]) -> PrefetchPlan:
+    async def plan(self, requests: Sequence[PrefetchRequest], state: WantedState | None = None) -> PrefetchPlan:
         """What the job would do. Fetches no blob, and leaves the store as it is.
 
         Raises:
             StoreError: the disk refused.
         """
+        keeping = StateKeeping(self._lists, self._context.observer, state, requests)
         followed, refused = await self._follow(requests)
         missing = await self._context.store.missing(_needed(followed))
-        return self._assemble(followed, refused, missing)
+        plan = self._assemble(followed, refused, missing)
+        return msgspec.structs.replace(plan, pruned=await keeping.plan())
 
     async def run(
         self,
         requests: Sequence[PrefetchRequest],
         fetching: AbstractAsyncContextManager[Fetcher],
+        state: WantedState | None = None,
         *,
         fail_fast: bool = False,
     ) -> PrefetchResult:
@@ -110,17 +119,25 @@ class Prefetch:
             fail_fast: what is not there when the first image fails is skipped.
         Raises:
             StoreError: the disk refused before anything was fetched.
+            StoreBusyError: another job of the list is at work.
         """
-        followed, refused = await self._follow(requests)
-        async with self._context.store.session(_needed(followed)) as session:
-            plan = self._assemble(followed, refused, session.missing)
-            running = _Running(self._context, plan, followed, session, self._began, fail_fast=fail_fast)
-            if not (refused and fail_fast):
-                await running.run(fetching)
-            images = running.outcomes(refused)
-        counted = Counter(image.outcome for image in images)
+        keeping = StateKeeping(self._lists, self._context.observer, state, requests)
+        async with keeping.alone():
+            followed, refused = await self._follow(requests)
+            async with self._context.store.session(_needed(followed)) as session:
+                plan = self._assemble(followed, refused, session.missing)
+                name = keeping.state.list_name
+                running = _Running(
+                    self._context, plan, followed, session, self._began, list_name=name, fail_fast=fail_fast
+                )
+                if not (refused and fail_fast):
+                    await running.run(fetching)
+                images = running.outcomes(refused)
+                counted = Counter(image.outcome for image in images)
+                pruned = await keeping.prune(cut_short=fail_fast and counted["failed"] > 0)
         self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
         return PrefetchResult(
+            pruned=pruned,
             images=images,
             blobs=tuple(running.blobs),
             plan=plan,
@@ -177,8 +194,10 @@ class _Running:
         session: StoreSession,
         began: float,
         *,
+        list_name: str,
         fail_fast: bool,
     ) -> None:
+        self._list_name = list_name
         self._context = context
         self._plan = plan
         self._session = session
@@ -301,7 +320,7 @@ class _Running:
         """Unpack and record an image; one that is there as it was recorded last is only used."""
         image, context = job.image, self._context
         request, name = image.request, image.request.reference
-        if image.is_recorded and not (image.needed.keys() & self._absent):
+        if self._is_recorded(image) and not (image.needed.keys() & self._absent):
             await writer.use(str(image.resolved[0][0].reference))
             await self._unpack(job, [None] * len(image.resolved))
             return
@@ -316,7 +335,15 @@ class _Running:
                 await context.keep_document(writer, descriptor, raw, name)
         stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
         images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
-        await writer.record(replace(stored[0], images=images, pinned=request.pinned))
+        lists = {self._list_name: request.pinned} if self._list_name else {}
+        recorded = replace(stored[0], images=images, pinned=request.pinned, lists=lists, is_brought=bool(lists))
+        await writer.record(recorded)
+
+    def _is_recorded(self, image: Followed) -> bool:
+        """Whether an image is recorded as this job would do it."""
+        if image.known is None or not image.is_recorded:
+            return False
+        return self._list_name in image.known.lists if self._list_name else not image.known.is_brought
 
     async def _unpack(self, job: _Job, configs: Sequence[ImageConfig | None]) -> None:
         root = job.image.request.rootfs

@@ -7,10 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from fastoci.errors import FastociError
+from fastoci.errors import FastociError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.jobs.plan import Resolved
 from fastoci.lists.request import PrefetchRequest
+from fastoci.store.gc.collect import GcItem
 
 Outcome = Literal["present", "fetched", "failed", "skipped"]
 
@@ -30,6 +31,24 @@ class RefusedImage(msgspec.Struct, frozen=True):
     error: FastociError
 
 
+class Pruned(msgspec.Struct, frozen=True):
+    """What a list gave up: images that it brought and does not want any more.
+
+    Args:
+        removed: names that are gone, or would be.
+        unpinned: names that stay, and that gc may let go from now on.
+        withheld: why nothing was pruned, although it was asked for.
+        deleted: by gc after that.
+        error: what ended it before all was done.
+    """
+
+    removed: tuple[str, ...] = ()
+    unpinned: tuple[str, ...] = ()
+    withheld: str = ""
+    deleted: tuple[GcItem, ...] = ()
+    error: StoreError | None = None
+
+
 class PrefetchPlan(msgspec.Struct, frozen=True):
     """One graph of unique blobs over all images of a job. Sizes are bytes.
 
@@ -43,6 +62,7 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
         requests: that the job sends at least, with those that were sent to plan it.
         free_size, free_inodes: of the store's file system, now; None where that has no end.
         needed_inodes: that the job takes.
+        pruned: what would go after it.
     """
 
     images: tuple[PlannedImage, ...]
@@ -56,6 +76,7 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
     free_size: int | None
     free_inodes: int | None
     needed_inodes: int
+    pruned: Pruned = Pruned()
 
     @property
     def missing_size(self) -> int:
@@ -101,6 +122,7 @@ class PrefetchResult(msgspec.Struct, frozen=True):
     plan: PrefetchPlan
     began_at: str  # RFC 3339, UTC
     seconds: float
+    pruned: Pruned = Pruned()
 
     @property
     def failed(self) -> tuple[ImageOutcome, ...]:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
@@ -20,7 +20,7 @@ import msgspec
 from fastoci import files, locks
 from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, FormatError, StoreError, UnsupportedError
-from fastoci.image import document
+from fastoci.image import document, membership
 from fastoci.image.descriptor import Descriptor, DescriptorForm, encode
 from fastoci.image.stored_image import StoredImage
 from fastoci.store.layout import StoreLayout
@@ -41,6 +41,8 @@ class _Form(msgspec.Struct, frozen=True):
     images: dict[str, DescriptorForm]
     pulled_at: str
     pinned: bool = False
+    lists: dict[str, bool] = {}
+    is_brought: bool = False
 
 
 class Refs:
@@ -52,7 +54,7 @@ class Refs:
     def set(self, ref: StoredImage) -> StoredImage:
         """Record a reference, durable at once; what was stored is the answer.
 
-        Platforms that are held of the same ``descriptor`` stay, and a pinned name stays pinned.
+        Platforms that are held of the same ``descriptor`` stay, a pinned name stays pinned, and lists go on wanting it.
 
         Raises:
             StoreError: the disk refused.
@@ -64,7 +66,10 @@ class Refs:
                 if not made and not directory.has(key):
                     # Who made the directory may have been killed before its name was synced.
                     self._paths.refs.sync()
-                ref = _merge(self._before(directory, key), ref)
+                before = self._before(directory, key)
+                if before is None and directory.has(key):  # nobody knows whose the broken file was
+                    ref = replace(ref, is_brought=False)
+                ref = membership.merged(before, ref)
                 files.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
         return ref
 
@@ -158,13 +163,29 @@ class Refs:
             BlobNotFoundError: there is none.
             StoreError: its file is broken, or the disk refused.
         """
+        ref = self.change(name, lambda ref: membership.pinned(ref, pinned))
+        assert ref is not None
+        return ref
+
+    def change(self, name: str, how: Callable[[StoredImage], StoredImage | None]) -> StoredImage | None:
+        """Change a reference, or remove it when ``how`` says None; durable at once. That is no use of the image.
+
+        Raises:
+            BlobNotFoundError: there is none.
+            StoreError: its file is broken, or the disk refused.
+        """
         prefix, key = self._paths.ref(name)
         with self._changing(name), suppress(FileNotFoundError), self._locked(prefix) as directory:
             ref = self.load(directory, key)
             if ref is not None:
-                ref = replace(ref, pinned=pinned)
-                files.replace(directory, key, _encode(ref, directory.at(key)), temporary=".new")
-                return ref
+                changed, info = how(ref), directory.stat(key)
+                if changed is None:
+                    directory.unlink(key)
+                    directory.sync()
+                elif changed != ref:
+                    files.replace(directory, key, _encode(changed, directory.at(key)), temporary=".new")
+                    os.utime(key, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=directory.fd, follow_symlinks=False)
+                return changed
         raise self._absent(name)
 
     def scan(self) -> Iterator[tuple[Directory, str, os.stat_result]]:
@@ -189,7 +210,10 @@ class Refs:
         try:
             form = document.peek(data, _Form, what="reference")
             images = {platform: image.value(platform) for platform, image in form.images.items()}
-            ref = StoredImage(form.name, form.descriptor.value("descriptor"), images, form.pulled_at, form.pinned)
+            top = form.descriptor.value("descriptor")
+            ref = StoredImage(
+                form.name, top, images, form.pulled_at, form.pinned, lists=form.lists, is_brought=form.is_brought
+            )
         except (FormatError, UnsupportedError) as error:
             raise StoreError(f"{path} is not a reference: {error}", path=path) from error
         if "/".join(self._paths.ref(ref.name)) != f"{os.path.basename(directory.path)}/{key}":
@@ -246,13 +270,6 @@ def _used_at(directory: Directory, key: str) -> str:
     return ""
 
 
-def _merge(old: StoredImage | None, new: StoredImage) -> StoredImage:
-    if old is None:
-        return new
-    images = {**old.images, **new.images} if old.descriptor.digest == new.descriptor.digest else new.images
-    return replace(new, images=images, pinned=old.pinned or new.pinned)
-
-
 def _encode(ref: StoredImage, path: str) -> bytes:
     """The file of a reference, never one that is too large to be read: that would stop gc until somebody deletes it.
 
@@ -275,11 +292,13 @@ def _essence(descriptor: Descriptor) -> Descriptor:
 
 
 def _document(ref: StoredImage) -> bytes:
+    wanted = {"lists": dict(sorted(ref.lists.items())), "is_brought": ref.is_brought}
     form = {
         "name": ref.name,
         "descriptor": encode(ref.descriptor),
         "images": {platform: encode(image) for platform, image in sorted(ref.images.items())},
         "pinned": ref.pinned,
         "pulled_at": ref.pulled_at,
+        **{key: value for key, value in wanted.items() if value},
     }
     return json.dumps(form, indent=1).encode() + b"\n"

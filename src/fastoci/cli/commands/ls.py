@@ -70,6 +70,7 @@ def _json(images: Sequence[StoredImage]) -> str:
             "pulled_at": image.pulled_at,
             "used_at": image.used_at,
             "pinned": image.pinned,
+            "lists": sorted(image.lists),
         }
         for image in images
     ]

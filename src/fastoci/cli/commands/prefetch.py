@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fastoci.cli import errors, options, registry_options, report, sections
+from fastoci.cli import errors, options, registry_options, report, sections, wanted_state
 from fastoci.cli.formatting import plain
 from fastoci.cli.results import options as results_options
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits, PrefetchRequest, RegistryOptions
+    from fastoci import Engine, Limits, PrefetchRequest, RegistryOptions, WantedState
     from fastoci.cli.progress.display import Display
     from fastoci.cli.report import Report
     from fastoci.cli.results.outputs import Outputs
@@ -36,6 +36,7 @@ class PrefetchOptions(options.Given):
     dry_run: bool
     form: Literal["text", "json"]
     fail_fast: bool
+    state: WantedState
     workers: int
     every_s: float | None
     splay_s: float | None
@@ -53,6 +54,7 @@ class PrefetchOptions(options.Given):
 @options.platforms
 @click.option("--all-platforms", "every_platform", is_flag=True, help="Take each image for all platforms that it has.")
 @click.option("--pin", is_flag=True, help="Protect the images from gc.")
+@wanted_state.wanted_state
 @options.store
 @options.additional
 @click.option(
@@ -143,11 +145,13 @@ async def _plan(asked: PrefetchOptions, told: Report) -> int:
     from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
 
     async with _engine(asked, asked.progress) as engine:
-        plan = await engine.plan_prefetch(_requests(asked))
+        plan = await engine.plan_prefetch(_requests(asked), asked.state)
     told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
     for refused in plan.refused:
         told.fail(refused.error, subject(refused.request))
-    return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)])
+    if plan.pruned.withheld:
+        told.warn(f"nothing would be pruned: {plan.pruned.withheld}")
+    return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)] or [0])
 
 
 async def _bring(
@@ -174,7 +178,8 @@ async def _bring(
     requests = _requests(asked)
     with nullcontext() if outputs is None else outputs.run(requests):
         async with _engine(asked, observe) as engine:
-            result = await engine.prefetch(requests, fail_fast=asked.fail_fast, workers=asked.workers)
+            result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
+    wanted_state.tell(told, result.pruned)
     for image in result.failed:
         if image.error is not None:
             told.fail(image.error, subject(image.request))
@@ -200,9 +205,9 @@ def _requests(asked: PrefetchOptions) -> list[PrefetchRequest]:
     """
     from fastoci import PrefetchRequest
 
-    if not asked.references:
-        raise click.UsageError("name the images")
-
+    if not asked.references and not asked.state.allow_empty:
+        hint = " (--allow-empty lets --prune remove all that the list brought)" if asked.state.prune else ""
+        raise click.UsageError(f"name the images{hint}")
     platforms = ("all",) if asked.every_platform else asked.platforms
     return [
         PrefetchRequest(reference, platforms, pinned=asked.pin, rootfs=_rootfs(asked, reference))

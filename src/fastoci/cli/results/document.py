@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from fastoci import ImageOutcome, PrefetchResult
+from fastoci import ImageOutcome, PrefetchResult, Pruned
 from fastoci.cli import errors
 from fastoci.cli.results.recorder import Recorder, SeenImage
 
@@ -89,6 +89,16 @@ class RegistryReport(msgspec.Struct, frozen=True):
     retries: int
 
 
+class PrunedReport(msgspec.Struct, frozen=True):
+    """What the list gave up."""
+
+    removed: list[str]
+    unpinned: list[str]
+    withheld: str
+    deleted_size: int
+    error: Failure | None
+
+
 class Document(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -102,6 +112,7 @@ class Document(msgspec.Struct, frozen=True):
     registries: list[RegistryReport]
     images: list[ImageReport]
     blobs: list[BlobReport]
+    pruned: PrunedReport | None
 
 
 def text_of(document: Document) -> str:
@@ -141,6 +152,7 @@ def of_result(result: PrefetchResult, recorder: Recorder, exit_code: int) -> Doc
         registries=_registries(blobs, recorder, result.plan.by_registry),
         images=[_image(image) for image in result.images],
         blobs=blobs,
+        pruned=_pruned(result.pruned),
     )
 
 
@@ -175,6 +187,7 @@ def of_run(recorder: Recorder, state: State, exit_code: int, error: Exception | 
         registries=_registries(blobs, recorder, ()),
         images=[_seen(image, recorder.seconds) for image in recorder.images.values()],
         blobs=blobs,
+        pruned=None,
     )
 
 
@@ -219,6 +232,16 @@ def _registries(blobs: Iterable[BlobReport], recorder: Recorder, planned: Iterab
         RegistryReport(name, count[name], size[name], received[name], retries[name])
         for name in sorted({*planned, *count, *received, *retries})
     ]
+
+
+def _pruned(pruned: Pruned) -> PrunedReport:
+    return PrunedReport(
+        removed=list(pruned.removed),
+        unpinned=list(pruned.unpinned),
+        withheld=pruned.withheld,
+        deleted_size=sum(item.size for item in pruned.deleted),
+        error=None if pruned.error is None else _failure(pruned.error),
+    )
 
 
 def _image(image: ImageOutcome) -> ImageReport:
