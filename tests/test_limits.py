@@ -41,24 +41,31 @@ def test_a_total_of_connections_bounds_flights_and_layers_that_hold_one() -> Non
 
 
 def test_processes_of_one_job_have_no_more_than_the_job_together() -> None:
-    limits = Limits(memory=128 << 20, connections=7, total_connections=9, workers=5)
+    limits = Limits(
+        memory=128 << 20, connections=7, total_connections=9, bandwidth=1_000_001, request_rate=7.5, workers=5
+    )
     for parts in (1, 2, 3, 7):
         shares = limits.divided(parts)
         assert len(shares) == parts
         assert sum(share.connections for share in shares) == 7
         assert sum(share.total_connections for share in shares) == 9
+        assert sum(share.bandwidth for share in shares) == 1_000_001
+        assert sum(share.request_rate for share in shares) == pytest.approx(7.5)
         assert max(share.connections for share in shares) - min(share.connections for share in shares) <= 1
         unpacking = limits.layers_at_once * LAYER_MEMORY
         assert sum(share.memory for share in shares) + unpacking == limits.memory
         assert sum(share.workers for share in shares) == max(5, parts)  # each has a thread
-        totals = {name: getattr(limits, name) for name in ("memory", "connections", "total_connections", "workers")}
+        divided = ("memory", "connections", "total_connections", "bandwidth", "request_rate", "workers")
+        totals = {name: getattr(limits, name) for name in divided}
         assert {replace(share, **totals) for share in shares} == {limits}
-    assert {share.total_connections for share in Limits().divided(2)} == {0}
+    unlimited = {(share.total_connections, share.bandwidth, share.request_rate) for share in Limits().divided(2)}
+    assert unlimited == {(0, 0, 0)}
 
 
 def test_no_process_of_a_job_is_left_without_a_connection_or_memory() -> None:
     assert len(Limits(connections=3).divided(100)) == 3
     assert len(Limits(total_connections=2).divided(100)) == 2
+    assert len(Limits(bandwidth=200_000).divided(100)) == 3  # with 64 KiB a second each, at least
     assert len(Limits(memory=16 << 20, connections=8, workers=1).divided(100)) == 1
     least = Limits(memory=4 << 20, connections=1)
     assert least.divided(2) == (least,)

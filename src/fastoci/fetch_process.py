@@ -30,6 +30,8 @@ from fastoci.jobs.pull import Repository
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # they come to the job, too, which tells the end
 
+_BATCH_S: Final = 0.05  # a redraw of the display is rarer
+
 
 class _Worker:
     """Does the orders of one job."""
@@ -42,6 +44,8 @@ class _Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._parts: EngineParts | None = None
         self._early: list[Order] = []  # that came before the store was open
+        self._said: list[bytes] = []  # and not sent yet
+        self._flushing: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Work until the job is over or gone; what is under way then is kept for a later job."""
@@ -63,6 +67,7 @@ class _Worker:
                 task.cancel()
             await wait_to_end(asyncio.wait(self._tasks))
         await parts.close()
+        self._flush()
 
     def _receive(self, message: bytes) -> None:
         if not self._setup.done():
@@ -107,7 +112,19 @@ class _Worker:
             self._report(Happened.of(event))
 
     def _report(self, report: Report) -> None:
-        self.channel.send(encode(report))
+        """Say it, with what was said before; an event alone may wait a little for what follows it."""
+        self._said.append(encode(report))
+        if isinstance(report, Outcome):
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_BATCH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        said, self._said = self._said, []
+        self.channel.send(*said)
 
 
 class _LogHandler(logging.Handler):

@@ -13,7 +13,7 @@ from fastoci.arguments import at_least, expect
 
 LAYER_MEMORY: Final = 6 << 20  # bytes of ``memory`` for a layer being unpacked: three buffers, five when it is teed
 _LEAST_MEMORY: Final = 4 << 20  # a layer that is inflated needs two buffers, a teed one four
-_SHARED: Final = ("connections", "total_connections")  # of a job, by its processes: no share of them is 0
+_SHARED: Final = ("connections", "total_connections", "bandwidth")  # of a job, by its processes
 
 Level = Literal["commit", "blobs", "batch", "none"]  # of durability
 _REGISTRIES: Final = 4  # whose blobs are in flight in full number
@@ -97,14 +97,15 @@ class Limits(msgspec.Struct, frozen=True):
     def divided(self, parts: int) -> tuple[Limits, ...]:
         """The limits of ``parts`` processes that fetch for one job, beside the process of the job, which unpacks.
 
-        All that they have together is no more than what there is. They are fewer where one would have nothing.
+        All that they have together is no more than what there is. They are fewer where one could do no work.
         """
         memory = self.memory - self.layers_at_once * LAYER_MEMORY
         shared = {name: value for name in _SHARED if (value := getattr(self, name))}  # 0 is no limit
-        parts = max(1, min(parts, memory // _LEAST_MEMORY, *shared.values()))
+        parts = max(1, min(parts, self.connections, self._most, memory // _LEAST_MEMORY))
         shared |= {"memory": memory, "workers": max(self.workers, parts)}
+        share = msgspec.structs.replace(self, request_rate=self.request_rate / parts)
         return tuple(
-            msgspec.structs.replace(self, **{name: (value + number) // parts for name, value in shared.items()})
+            msgspec.structs.replace(share, **{name: (value + number) // parts for name, value in shared.items()})
             for number in range(parts)
         )
 

@@ -276,7 +276,7 @@ async def test_who_asks_for_more_workers_than_can_work_is_told(tmp_path: Path) -
         with pytest.raises(ValueError, match="workers: 0"):
             await engine.prefetch([], workers=0)
     assert [event.message for event in events if isinstance(event, Warned)] == [
-        "2 worker processes are too many, 1 at most are started: each needs a connection to a host, and 4 MiB of memory"
+        "2 worker processes are too many, 1 at most are started: each needs a connection, and its part of the limits"
     ]
 
 

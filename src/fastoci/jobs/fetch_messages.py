@@ -162,9 +162,9 @@ class Channel(asyncio.Protocol):
         self._lost.set()
         self._end()
 
-    def send(self, message: bytes) -> None:
-        """Send a message, as soon as there is a connection; to nobody when the other end is gone."""
-        framed = len(message).to_bytes(_LENGTH, "big") + message
+    def send(self, *messages: bytes) -> None:
+        """Send messages, as soon as there is a connection; to nobody when the other end is gone."""
+        framed = b"".join(len(message).to_bytes(_LENGTH, "big") + message for message in messages)
         if self._transport is None:
             self._early.append(framed)
         elif not self._transport.is_closing():

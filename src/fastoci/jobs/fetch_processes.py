@@ -80,7 +80,7 @@ class FetchProcesses:
         self._error = FastociError("no worker process runs")
         self._changed = asyncio.Event()
         if len(limits) < processes:
-            text = "each needs a connection to a host, and 4 MiB of memory"
+            text = "each needs a connection, and its part of the limits"
             observer(
                 Warned("", f"{processes} worker processes are too many, {len(limits)} at most are started: {text}")
             )
