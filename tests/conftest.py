@@ -9,6 +9,7 @@ import asyncio
 import gc
 import http.client
 import inspect
+import logging
 import os
 import re
 import shutil
@@ -217,6 +218,16 @@ def warm_program() -> Iterator[WarmProgram]:
 def cli(clean_environment: None, warm_program: WarmProgram) -> Cli:
     """Run fastoci as a process of its own, in the environment of the test."""
     return warm_program.run
+
+
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """The log of the process as it was before."""
+    root = logging.getLogger("fastoci")
+    before = list(root.handlers), root.level, root.propagate
+    yield
+    root.handlers[:], root.propagate = before[0], before[2]
+    root.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True)

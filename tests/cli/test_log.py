@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,17 +31,9 @@ from support.images import FIRST, image_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.usefixtures("log_as_before")
+
 LINE = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ (?:DEBUG|INFO|WARNING|ERROR) (?P<logger>fastoci[.\w]*): "
-
-
-@pytest.fixture(autouse=True)
-def no_log() -> Iterator[None]:
-    """The log of the process as it was before."""
-    root = logging.getLogger("fastoci")
-    before = list(root.handlers), root.level, root.propagate
-    yield
-    root.handlers[:], root.propagate = before[0], before[2]
-    root.setLevel(before[1])
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from fastoci.cli.progress.stream import Json
 from fastoci.cli.report import Report
 from fastoci.events import BlobDone, BlobStarted, ImageDone, ImageFailed, ImagePlanned, Retrying, UnpackDone
 
+pytestmark = pytest.mark.usefixtures("log_as_before")
+
 ABSENT = [(name, errors.NotFoundError(f"no {name}", url="http://h/v2", status=404)) for name in ("a", "b")]
 
 

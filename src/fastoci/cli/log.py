@@ -48,13 +48,6 @@ def enable(level: str = "warning") -> None:
     _ROOT.setLevel(min(number, _ROOT.level))
 
 
-def show_by(show: Callable[[str], None]) -> None:
-    """Enable the log, and write it by ``show`` from now on."""
-    enable()
-    if (handler := _handler()) is not None:
-        handler.show = show
-
-
 @contextmanager
 def shown_by(show: Callable[[str], None] | None) -> Iterator[None]:
     """Enable the log, and write it by ``show`` meanwhile, which draws on stderr; None leaves it as it is."""

@@ -26,7 +26,7 @@ class Report:
     def __init__(self) -> None:
         self._display: Display | None = None
         self._json: Json | None = None
-        self._hints: dict[str, None] = {}
+        self._ends: dict[str, None] = {}  # what is told when all is over, each once
 
     def show_on(self, display: Display) -> None:
         """Tell the rest on a job's display."""
@@ -34,31 +34,45 @@ class Report:
 
         self._display = display
         self._json = display if isinstance(display, Json) else None
-        if self._json is not None:  # nothing else is written among its lines, also before and after a job
-            from fastoci.cli import log
-
-            log.show_by(self._json.log)
 
     def result(self, text: str) -> None:
         """Write a line on stdout."""
-        if self._display is None:
+        if self._display is None or not results_are_watched():  # elsewhere nothing is in the way of what is drawn
             click.echo(text)
             return
         with self._display.aside():
             click.echo(text)
 
-    def fail(self, error: Exception, subject: str = "") -> None:
-        """Tell a failure; the log has the traceback."""
-        import logging  # which no help needs
+    def failing(self, text: str) -> None:
+        """Tell a failure when it happens, before ``fail`` has all of it; JSON lines have an event for that."""
+        if self._json is None:
+            self._say(f"fastoci: {plain(text)}")
 
-        logging.getLogger(__name__).debug("%s", errors.line(error, subject), exc_info=error)
+    def fail(self, error: Exception, subject: str = "", *, again: bool = False) -> None:
+        """Tell a failure; the log has the traceback.
+
+        Args:
+            again: its line was there when it happened: tell the rest.
+        """
+        import logging  # which no help needs
+        from contextlib import nullcontext
+
+        from fastoci.cli import log
+
+        # Also before and after a job nothing but JSON is written among its lines.
+        with nullcontext() if self._json is None else log.shown_by(self._json.log):
+            logging.getLogger(__name__).debug("%s", errors.line(error, subject), exc_info=error)
         hint = errors.hint(error)
         if self._json is not None:
             self._json.write("error", {**errors.facts(error, subject), "hint": hint})
             return
-        self._say(f"fastoci: {errors.line(error, subject)}", *(f"  {row}" for row in errors.requirements(error)))
+        rows = [f"  {row}" for row in errors.requirements(error)]
+        if not again:
+            self._say(f"fastoci: {errors.line(error, subject)}", *rows)
+        else:
+            self._ends |= dict.fromkeys(rows)
         if hint:
-            self._hints[hint] = None
+            self._ends[f"fastoci: hint: {hint}"] = None
 
     def warn(self, text: str) -> None:
         """Tell what is odd and stops nothing."""
@@ -96,9 +110,8 @@ class Report:
         """Tell the hints, or the summary with the exit code; what comes then is another run's."""
         if self._json is not None:
             self._json.summary(code)
-        for hint in self._hints:
-            self._say(f"fastoci: hint: {hint}")
-        self._hints.clear()
+        self._say(*self._ends)
+        self._ends.clear()
 
     def _say(self, *lines: str) -> None:
         for line in lines:
@@ -106,6 +119,11 @@ class Report:
                 self._display.log(line)
             else:
                 click.echo(line, err=True)
+
+
+def results_are_watched() -> bool:
+    """Whether stdout is a terminal; not when it is closed."""
+    return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
 
 
 def _wants_json(error: click.ClickException) -> bool:

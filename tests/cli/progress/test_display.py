@@ -219,7 +219,7 @@ def test_many_images_share_one_line_that_counts_each_blob_once(stage: Stage) -> 
     stage.now += 2
     log.tick()
     log.tick()
-    assert stage.lines() == ["1 of 30 images, 40.3 of 50.0 MB, 20.2 MB/s, 0 s left"]
+    assert stage.lines() == ["1 of 30 images, 40.3 of 50.0 MB, 20.2 MB/s, 29 s left"]  # of 29 blobs, by blobs
 
 
 def test_warnings_are_shown_even_by_none(stage: Stage) -> None:
@@ -242,6 +242,8 @@ def test_a_manifest_is_no_blob_of_the_plan(stage: Stage) -> None:
 
 
 def _drawn(state: ProgressState, width: int = 120, **environ: str) -> str:
+    if state.now < 1:
+        state.measure(1)  # what is to be seen has lasted for a while
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -249,7 +251,7 @@ def _drawn(state: ProgressState, width: int = 120, **environ: str) -> str:
         color_system="standard",
         _environ={"TERM": "xterm", **environ},
     )
-    console.print(Rows(state, console).get_renderable())
+    console.print(Rows(state, console))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -314,8 +316,7 @@ def test_many_images_have_few_rows_and_one_for_all() -> None:
         state.see(ImageStarted(f"h/image{number}"), 0)
     rows = _rows(state)
     assert len(rows) < 10
-    assert rows[-1].startswith("all ")
-    assert rows[-1].rstrip().endswith("0/50 images")
+    assert rows[0].startswith("0 of 50 images ")
 
 
 def test_names_of_rows_differ() -> None:
@@ -323,7 +324,7 @@ def test_names_of_rows_differ() -> None:
     long = "x" * 70
     for name in "h/a/app:1", "h/b/app:1", f"h/{long}1", f"h/{long}2":
         state.see(ImageStarted(name), 0)
-    names = [row.split()[0] for row in _rows(state, 60)[:4]]
+    names = [row.split()[0] for row in _rows(state, 60)[1:5]]
     assert names == ["a/app:1", "b/app:1", "xxxxxxxxxx…xxxxxxxx1", "xxxxxxxxxx…xxxxxxxx2"]
 
 

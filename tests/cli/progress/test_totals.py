@@ -90,6 +90,7 @@ class Witness:
             self.lacked |= event.missing
         if isinstance(event, FetchDuplicated) and event.reason == "damaged in the store":
             self.lacked[event.blob] = event.size
+        self._check_sums()
         done, total = self.state.extent()
         self._check("total", total, sum(self.lacked.values()), total != sum(self.lacked.values()))
         self._check("done", done, total, done > total)
@@ -98,6 +99,19 @@ class Witness:
         for image in self.state.images.values():
             here, size = extent(image)
             self._check("image", here, size, here > size or image.finished > len(image.blobs))
+
+    def _check_sums(self) -> None:
+        """The sums that are kept with each event are those of a walk over all images."""
+        blobs, images = self.state.blobs, self.state.images.values()
+        wanted = {digest for image in images if not image.ended for digest in image.blobs}
+        lacked = {digest for image in images for digest in image.blobs}
+        here = sum(min(blobs[digest].here, blobs[digest].size) for digest in lacked)
+        rest = sum(max(0, blobs[digest].size - blobs[digest].here) for digest in wanted)
+        assert self.state.extent() == (here, here + rest)
+        assert self.state.missing == sum(not blobs[digest].done for digest in wanted)
+        assert {blob.digest for blob in self.state.flying()} == {blob.digest for blob in blobs.values() if blob.flying}
+        assert {image.name for image in self.state.active()} == {image.name for image in images if image.active}
+        assert self.state.failed == sum(image.failed for image in images)
 
     def _check(self, what: str, first: int, second: int, is_wrong: bool) -> None:
         failed = any(isinstance(event, ImageFailed) for event in self.events)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from fastoci.cli import errors, options, registry_options, report, sections, wanted_state
-from fastoci.cli.formatting import plain
 from fastoci.cli.results import options as results_options
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
     from fastoci.cli.report import Report
     from fastoci.cli.results.outputs import Outputs
-    from fastoci.events import Event, Observer
+    from fastoci.events import Observer
 
 
 class PrefetchOptions(options.Given):
@@ -164,25 +163,19 @@ async def _bring(
     Returns:
         the exit code, and what became of the images in a few words.
     """
+    from fastoci.cli.prefetch_observer import PrefetchObserver
     from fastoci.cli.prefetch_text import codes, subject, totals
-    from fastoci.events import ImageDone
-
-    def observe(event: Event) -> None:
-        asked.progress(event)
-        if outputs is not None:
-            outputs.recorder(event)
-        if isinstance(event, ImageDone) and asked.form == "text" and printed.get(event.image) != event.digest:
-            told.result(f"{plain(event.image)}@{event.digest}")
-            printed[event.image] = event.digest
 
     requests = _requests(asked)
+    watching: list[Observer] = [asked.progress] if outputs is None else [asked.progress, outputs.recorder]
+    observe = PrefetchObserver(watching, told, requests, printed if asked.form == "text" else None)
     with nullcontext() if outputs is None else outputs.run(requests):
         async with _engine(asked, observe) as engine:
             result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
     wanted_state.tell(told, result.pruned)
     for image in result.failed:
-        if image.error is not None:
-            told.fail(image.error, subject(image.request))
+        if image.error is not None and image.outcome != "skipped":
+            told.fail(image.error, subject(image.request), again=image.request.reference in observe.failed)
     for name in printed.keys() - {image.request.reference for image in result.images}:
         del printed[name]
     code = errors.merge(codes(result))

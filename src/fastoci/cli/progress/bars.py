@@ -40,7 +40,8 @@ class Bars:
         """Draw again."""
         now = self._clock()
         self._state.measure(now)
-        if self._rows is None and any(now - image.started >= QUIET_S for image in self._state.active()):
+        began = self._state.since
+        if self._rows is None and began is not None and now - began >= QUIET_S:
             from fastoci.cli.progress import rows
 
             self._rows = rows.on(self._stream, self._state)

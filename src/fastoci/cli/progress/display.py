@@ -13,10 +13,9 @@ from fastoci import events
 from fastoci.cli.formatting import plain
 from fastoci.cli.progress.lines import overview, state, summary
 from fastoci.cli.progress.notes import Trouble, log_line
-from fastoci.cli.progress.state import QUIET_S, ProgressState
+from fastoci.cli.progress.state import MANY, QUIET_S, ProgressState
 
 _EVERY_S: Final = 5.0  # between the lines of a log
-_LINES: Final = 8  # images with a line of their own at a time; beyond, one line tells of all
 
 
 class Display(Protocol):
@@ -80,7 +79,11 @@ class Lines:
 
 
 class Log(Lines):
-    """Writes a line when an image takes more than a second, every five seconds, at its end, and for each trouble."""
+    """Writes a line when an image takes more than a second, every five seconds, at its end, and for each trouble.
+
+    Of many images one line tells: how many are there, and how far all are. In a large job trouble is told with it: the
+    last one, and how many more there were.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -91,25 +94,37 @@ class Log(Lines):
         """Begin with no images."""
         self._state = ProgressState()
         self._written: dict[str, float] = {}  # when there was last a line of the image; "" for the line of all
+        self._troubles: list[Trouble] = []  # since that line, the last one only: ``_more`` others came before
+        self._more = 0
 
     def __call__(self, event: events.Event) -> None:
         self._state.see(event, self._clock())
-        text = log_line(event) if isinstance(event, Trouble) else summary(event, self._state)
-        if text:
+        if isinstance(event, events.JobStarted):
+            self._written.clear()
+        if isinstance(event, Trouble) and self._state.is_large:
+            self._more += len(self._troubles)
+            self._troubles = [event]
+        elif text := log_line(event) if isinstance(event, Trouble) else summary(event, self._state):
             self.log(text)
 
     def tick(self) -> None:
         """Write the lines that are due."""
         now = self._clock()
         self._state.measure(now)
-        active = self._state.active()
-        if len(active) > _LINES:
-            if self._due("", min(image.started for image in active), now):
+        if self._state.is_large or len(self._state.work) > MANY:
+            began = self._state.since
+            if began is not None and self._due("", began, now):
                 self.log(overview(self._state))
+                self._tell_trouble()
             return
-        for image in active:
+        for image in self._state.active():
             if self._due(image.name, image.started, now):
                 self.log(f"{plain(image.name)}: {state(image)}")
+
+    def _tell_trouble(self) -> None:
+        for trouble in self._troubles:
+            self.log(log_line(trouble) + (f"; {self._more} more of the kind" if self._more else ""))
+        self._troubles, self._more = [], 0
 
     def _due(self, name: str, started: float, now: float) -> bool:
         last = self._written.get(name)

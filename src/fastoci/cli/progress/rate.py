@@ -10,10 +10,14 @@ _STEP_S: Final = 0.5  # between samples
 
 
 class Rate:
-    """Bytes a second over a sliding window that ends now, so that it falls when nothing comes."""
+    """Bytes a second over a sliding window that ends now, so that it falls when nothing comes.
 
-    def __init__(self, now: float) -> None:
-        self._samples = deque([(now, 0)])
+    Args:
+        total: bytes that had come before.
+    """
+
+    def __init__(self, now: float, total: int = 0) -> None:
+        self._samples = deque([(now, total)])
 
     def add(self, now: float, total: int) -> None:
         """``total`` bytes have come until now."""

@@ -1,7 +1,7 @@
 """The state of a job, added up from its events: what the bars and the log draw. No output, no clock of its own.
 
 A blob counts once, whoever wants it: an image's part is what is here of the blobs it lacked, and the job's is that of
-all their digests.
+all their digests. The sums of the job are kept with each event, and cost no walk over its images.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import Final
 import msgspec
 
 from fastoci import events
-from fastoci.cli.progress.notes import note
+from fastoci.cli.progress.notes import Trouble, note
 from fastoci.cli.progress.rate import Rate
 
-_OF_IMAGES: Final = (
-    events.ImageStarted,
-    events.ImageResolved,
-    events.ImagePlanned,
-    events.UnpackStarted,
-    events.UnpackProgress,
-    events.UnpackDone,
-    events.UnpackSkipped,
-    events.ImageDone,
-    events.ImageFailed,
-)
 QUIET_S: Final = 1.0  # work that is over by then leaves its summary only
+MANY: Final = 8  # images with lines of their own; beyond, one line tells of all
+
+_OfImage = (
+    events.ImageStarted
+    | events.ImageResolved
+    | events.ImagePlanned
+    | events.UnpackStarted
+    | events.UnpackProgress
+    | events.UnpackDone
+    | events.UnpackSkipped
+    | events.ImageDone
+    | events.ImageFailed
+)
 
 
 class Blob(msgspec.Struct):
@@ -36,6 +38,9 @@ class Blob(msgspec.Struct):
     size: int
     rate: Rate
     image: str = ""  # the first that asked for it
+    images: list[str] = []  # all that lack it
+    wanted: int = 0  # how many of them have not ended
+    began: float = 0.0
     start: int = 0  # bytes that an earlier attempt left
     here: int = 0  # bytes that are here now
     other: bool = False  # another process fetches it
@@ -54,8 +59,11 @@ class Image(msgspec.Struct):
     name: str
     started: float
     rate: Rate
-    plan: events.ImagePlanned | None = None
+    planned: bool = False
     blobs: dict[str, Blob] = {}  # what it lacks; without a plan, what it asked for first
+    flying: int = 0  # of the blobs that it asked for first
+    busy: float | None = None  # since when something is done for it
+    idle: float | None = None  # since when that is nothing
     fetched: float = 0.0  # when its last blob was here
     unpack: events.UnpackStarted | None = None
     unpacked: events.UnpackProgress | None = None
@@ -80,134 +88,298 @@ class Image(msgspec.Struct):
         return [blob for blob in self.blobs.values() if blob.done and blob.image == self.name]
 
 
+class Job(msgspec.Struct):
+    """Many images that are wanted together."""
+
+    images: int
+    began: float
+    resolved: int = 0  # names that were followed to something
+    is_planned: bool = False
+    is_done: bool = False
+
+
 class ProgressState(msgspec.Struct):
     """All images and blobs, in the order in which they came."""
 
     images: dict[str, Image] = {}
     blobs: dict[str, Blob] = {}
+    job: Job | None = None
+    failed: int = 0  # images
+    came: int = 0  # blobs
     retries: int = 0
-    lost: int = 0  # bytes that came over the network and count for no blob any more
     rate: Rate | None = None
+    received: int = 0  # bytes that came over the network, those included that were lost
+    now: float = 0.0
+    here: int = 0
+    total: int = 0
+    landed: int = 0  # blobs that images lacked
+    missing: int = 0  # and those that are to come
+    landing: Rate | None = None
+    flights: dict[str, Blob] = {}
+    work: dict[str, Image] = {}  # the images that are not done
+    busy: dict[str, Image] = {}  # those of them for which something is being done, in the order of its begin
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there are too many images for lines of their own."""
+        return self.job is not None and self.job.images > MANY
+
+    @property
+    def number(self) -> int:
+        """The images there are to bring."""
+        return len(self.images) if self.job is None else max(self.job.images, len(self.images))
+
+    @property
+    def ready(self) -> int:
+        """The images that are there."""
+        return len(self.images) - len(self.work) - self.failed
+
+    @property
+    def since(self) -> float | None:
+        """When that began which is not over; None when nothing is under way."""
+        if self.job is not None and not self.job.is_done:
+            return self.job.began
+        return min((image.started for image in self.work.values()), default=None)
 
     def see(self, event: events.Event, now: float) -> None:
         """Take one event into account."""
+        self.now = now
         match event:
             case events.BlobStarted():
-                blob = self._begin(event.blob, event.image, event.size, now)
-                blob.start = blob.here = event.offset
-                blob.other = False
+                self._begin(event, now, event.offset, other=False)
             case events.BlobWaiting():
-                blob = self._begin(event.blob, event.image, event.size, now)
-                blob.start = blob.here = 0
-                blob.other = True
+                self._begin(event, now, 0, other=True)
             case events.BlobProgress():
                 if (known := self.blobs.get(event.blob)) is not None:
                     self._move(known, max(known.here, event.offset))
             case events.BlobReceived():
                 if (known := self.blobs.get(event.blob)) is not None:
                     self._move(known, event.size)
-            case events.BlobDone():
+            case events.BlobDone() | events.BlobFailed():
                 if (known := self.blobs.get(event.blob)) is not None:
-                    self._move(known, event.size)
-                    known.flying, known.done = False, True
-                    for image in self.images.values():
-                        if event.blob in image.blobs:
-                            image.fetched = now
-            case events.BlobFailed():
-                if (known := self.blobs.get(event.blob)) is not None:
-                    self.lost += known.received
-                    known.here = known.start = 0
-                    known.flying = False
-            case (
-                events.Retrying()
-                | events.FirstByteAwaited()
-                | events.CandidateSwitched()
-                | events.FetchResumed()
-                | events.FetchDuplicated()
-            ):
-                self.retries += isinstance(event, events.Retrying)
-                if (troubled := self.images.get(event.image)) is not None:
-                    troubled.note, troubled.noted = note(event), event.blob
-                    if isinstance(event, events.FetchDuplicated) and not event.server and not event.offset:
-                        self._lack(troubled, event.blob, event.size, now)  # the store's is damaged
-            case _ if isinstance(event, _OF_IMAGES):
+                    self._land(known, event, now)
+            case events.JobStarted():
+                self._start_job(event, now)
+            case events.JobPlanned() if self.job is not None:
+                self.job.is_planned = True
+            case events.JobDone() if self.job is not None:
+                self.job.is_done = True
+            case _ if isinstance(event, Trouble):
+                self._trouble(event, now)
+            case _ if isinstance(event, _OfImage):
                 self._see_image(event, self._image(event.image, now), now)
 
     def active(self) -> list[Image]:
         """The images that are not done."""
-        return [image for image in self.images.values() if image.active]
+        return list(self.work.values())
 
     def flying(self) -> list[Blob]:
         """The blobs that come just now."""
-        return [blob for blob in self.blobs.values() if blob.flying]
+        return list(self.flights.values())
 
     def extent(self) -> tuple[int, int]:
         """Bytes that are here of what images lacked at first, and all of them, each blob once.
 
         What only images lack that have ended counts as far as it is here: no more of it will come.
         """
-        wanted = {digest for image in self.images.values() if not image.ended for digest in image.blobs}
-        lacked = {digest for image in self.images.values() for digest in image.blobs}
-        here = sum(min(self.blobs[digest].here, self.blobs[digest].size) for digest in lacked)
-        rest = sum(max(0, self.blobs[digest].size - self.blobs[digest].here) for digest in wanted)
-        return here, here + rest
+        return self.here, self.total
 
-    @property
-    def received(self) -> int:
-        """Bytes that came over the network in this job."""
-        return self.lost + received(self.blobs.values())
+    def left_s(self) -> float | None:
+        """Seconds until all is here, by the bytes that come in a second or by the blobs; None when unknown.
+
+        Small blobs take as long for few bytes as the registry takes to answer.
+        """
+        if self.rate is None or self.landing is None:
+            return None
+        by_bytes = left_s(self.here, self.total, self.rate.per_s)
+        return by_bytes and max(by_bytes, left_s(0, self.missing, self.landing.per_s) or 0.0)
 
     def measure(self, now: float) -> None:
         """Measure the rates, now."""
-        if self.rate is not None:
+        self.now = now
+        if self.rate is not None and self.landing is not None:
             self.rate.add(now, self.received)
-        for blob in self.flying():
+            self.landing.add(now, self.landed)
+        for blob in self.flights.values():
             blob.rate.add(now, blob.received)
-        for image in self.images.values():
-            if image.active:
+        for image in list(self.busy.values()):
+            if image.idle is not None and now - image.idle >= QUIET_S:
+                self._rest(image)
+            else:
                 image.rate.add(now, received(image.blobs.values()))
+
+    def _start_job(self, event: events.JobStarted, now: float) -> None:
+        """Begin anew; what an earlier job brought stays in the sums of all."""
+        for sums in (self.images, self.blobs, self.flights, self.work, self.busy):
+            sums.clear()
+        self.failed = self.here = self.total = self.missing = 0
+        self.job = Job(event.images, now)
+        self.rate, self.landing = Rate(now, self.received), Rate(now, self.landed)
 
     def _see_image(self, event: events.Event, image: Image, now: float) -> None:
         match event:
+            case events.ImageStarted():
+                self._revive(image)
+            case events.ImageResolved():
+                image.note = ""
+                if self.job is not None:
+                    self.job.resolved += 1
+                self._rest(image)
             case events.ImagePlanned():
-                image.plan, image.note = event, ""
+                image.planned, image.note = True, ""
                 for digest, size in event.missing.items():
                     self._lack(image, digest, size, now)
+                if self.job is not None:  # it waits for its turn
+                    self._rest(image)
             case events.UnpackStarted():
                 image.unpack, image.unpacked = event, None
+                self._work(image, now)
             case events.UnpackProgress():
                 image.unpacked = event
             case events.UnpackDone():
                 image.unpack = None
-                image.ended = image.ended or image.plan is None  # layers of no image
+                if not image.planned:  # layers of no image
+                    self._end(image)
             case events.ImageDone():
-                image.ended, image.note = True, ""
+                self._end(image)
             case events.ImageFailed():
-                image.ended, image.failed, image.unpack, image.note = True, True, None, ""
+                image.unpack = None
+                if not image.failed and event.kind != "skipped":
+                    image.failed, self.failed = True, self.failed + 1
+                self._end(image)
+        self._settle(image, now)
+
+    def _settle(self, image: Image, now: float) -> None:
+        """Sort an image among those that are done, and those for which nothing is done just now."""
+        if not image.active:
+            self.work.pop(image.name, None)
+            self._rest(image)
+            return
+        self.work[image.name] = image
+        if image.flying or image.unpack is not None:
+            image.idle = None
+        elif self.job is not None and image.planned and image.busy is not None:
+            image.idle = now
 
     def _image(self, name: str, now: float) -> Image:
         if name not in self.images:
-            self.images[name] = Image(name, now, Rate(now))
-            self.rate = self.rate or Rate(now)
+            image = self.images[name] = self.work[name] = Image(name, now, Rate(now))
+            self.rate, self.landing = self.rate or Rate(now), self.landing or Rate(now)
+            self._work(image, now)
         return self.images[name]
 
-    def _lack(self, image: Image, digest: str, size: int, now: float) -> None:
-        image.blobs[digest] = self.blobs.setdefault(digest, Blob(digest, size, Rate(now)))
+    def _work(self, image: Image, now: float) -> None:
+        if image.busy is None:
+            image.busy, image.rate = now, Rate(now, received(image.blobs.values()))
+            self.busy[image.name] = image
 
-    def _begin(self, digest: str, name: str, size: int, now: float) -> Blob:
+    def _rest(self, image: Image) -> None:
+        image.busy = image.idle = None
+        self.busy.pop(image.name, None)
+
+    def _end(self, image: Image) -> None:
+        image.note = ""
+        if not image.ended:
+            image.ended = True
+            self._want(image, -1)
+
+    def _revive(self, image: Image) -> None:
+        """An image that was asked for before is asked for again."""
+        if image.failed:
+            image.ended = image.failed = False
+            self.failed -= 1
+            self._want(image, 1)
+
+    def _want(self, image: Image, more: int) -> None:
+        for blob in image.blobs.values():
+            self._count(blob, -1)
+            blob.wanted += more
+            self._count(blob, 1)
+
+    def _lack(self, image: Image, digest: str, size: int, now: float) -> None:
+        blob = self.blobs.setdefault(digest, Blob(digest, size, Rate(now)))
+        if blob.digest not in image.blobs:
+            self._count(blob, -1)
+            image.blobs[blob.digest] = blob
+            blob.images.append(image.name)
+            blob.wanted += not image.ended
+            self._count(blob, 1)
+
+    def _count(self, blob: Blob, sign: int) -> None:
+        """Add a blob to the sums, or take it out while it changes."""
+        self.received += sign * blob.received
+        if blob.images:
+            here = min(blob.here, blob.size)
+            self.here += sign * here
+            self.total += sign * (blob.size if blob.wanted else here)
+            self.missing += sign * (blob.wanted > 0 and not blob.done)
+
+    def _begin(self, event: events.BlobStarted | events.BlobWaiting, now: float, offset: int, *, other: bool) -> None:
         """A blob takes off; an image without a plan, as in a repair, lacks what it asks for."""
-        blob, image = self.blobs.setdefault(digest, Blob(digest, size, Rate(now))), self._image(name, now)
-        self.lost += blob.received
-        blob.flying, blob.done, blob.image, blob.rate = True, False, blob.image or name, Rate(now)
-        if image.plan is None:
-            image.blobs[digest] = blob
-        return blob
+        blob = self.blobs.setdefault(event.blob, Blob(event.blob, event.size, Rate(now)))
+        image = self._image(event.image, now)
+        if not image.planned:
+            self._lack(image, event.blob, event.size, now)
+        self._leave(blob, now)
+        self.received += blob.received  # lost, and not taken out below
+        self._count(blob, -1)
+        if not blob.image or self.images[blob.image].ended:
+            blob.image = image.name
+        blob.start = blob.here = offset
+        blob.other, blob.flying, blob.began, blob.rate = other, True, now, Rate(now)
+        self.came -= blob.done
+        self.landed -= blob.done and bool(blob.images)
+        blob.done = False
+        self._count(blob, 1)
+        self.flights[blob.digest] = blob
+        asker = self.images[blob.image]
+        asker.flying += 1
+        if asker.active:
+            self._work(asker, now)
+            asker.idle = None
+
+    def _land(self, blob: Blob, event: events.BlobDone | events.BlobFailed, now: float) -> None:
+        self._leave(blob, now)
+        if isinstance(event, events.BlobFailed):
+            self.received += blob.received  # lost
+            self._count(blob, -1)
+            blob.here = blob.start = 0
+            self._count(blob, 1)
+            return
+        self._move(blob, event.size)
+        self._count(blob, -1)
+        self.came += not blob.done
+        self.landed += bool(blob.images) and not blob.done
+        blob.done = True
+        self._count(blob, 1)
+        for name in blob.images:
+            self.images[name].fetched = now
+
+    def _leave(self, blob: Blob, now: float) -> None:
+        """The blob flies no more."""
+        if blob.flying:
+            blob.flying = False
+            self.flights.pop(blob.digest, None)
+            asker = self.images[blob.image]
+            asker.flying -= 1
+            self._settle(asker, now)
 
     def _move(self, blob: Blob, here: int) -> None:
         image = self.images.get(blob.image)
         if image is not None and here > blob.here and image.noted == blob.digest:
             image.note = ""
+        self._count(blob, -1)
         blob.here = here
+        self._count(blob, 1)
+
+    def _trouble(self, event: Trouble, now: float) -> None:
+        self.retries += isinstance(event, events.Retrying)
+        image = self.images.get(event.image)
+        if image is None:
+            return
+        image.note, image.noted = note(event), event.blob
+        if isinstance(event, events.FetchDuplicated) and not event.server and not event.offset:
+            self._lack(image, event.blob, event.size, now)  # the store's is damaged
 
 
 def received(blobs: Collection[Blob]) -> int:

@@ -44,15 +44,13 @@ class Json:
 
     def summary(self, code: int) -> None:
         """Write the last object: what the whole job came to."""
-        blobs = [blob for blob in self._state.blobs.values() if blob.done]
-        images = self._state.images.values()
         self.write(
             "summary",
             {
                 "exit_code": code,
-                "images": len(images),
-                "failed": sum(image.failed for image in images),
-                "blobs": len(blobs),
+                "images": len(self._state.images),
+                "failed": self._state.failed,
+                "blobs": self._state.came,
                 "received": self._state.received,
                 "retries": self._state.retries,
                 "elapsed_s": round(self._clock() - self._began, 3),
