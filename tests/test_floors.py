@@ -57,7 +57,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
     "cli": (
         {"__init__", "errors", "events", "limits", "durations", "testing", "files", "path_walk"},
-        {"click", "msgspec", "rich", "uvloop"},
+        {"click", "msgspec", "prometheus_client", "rich", "uvloop"},
     ),
     "__main__": ({"cli"}, set()),
 }

@@ -31,7 +31,18 @@ IMPORTS = Path(__file__).with_name("imports.toml")
 NATIVE = {"fastoci._core", "fastoci._inflate", "fastoci._extract"}
 HEAVY = NATIVE | {"aiohttp", "asyncio", "isal", "msgspec", "rich", "ssl", "uvloop", "zstandard"}
 # Of others: what pyproject.toml names, and what of rich and of Python takes long, whatever files a machine has.
-WATCHED = {"aiohttp", "isal", "msgspec", "uvloop", "yaml", "yarl", "zstandard", "rich.console", "rich.table"}
+WATCHED = {
+    "aiohttp",
+    "isal",
+    "msgspec",
+    "prometheus_client",
+    "uvloop",
+    "yaml",
+    "yarl",
+    "zstandard",
+    "rich.console",
+    "rich.table",
+}
 WATCHED |= {"asyncio", "dataclasses", "decimal", "http.client", "logging", "pathlib", "ssl", "subprocess"}
 
 COMMANDS = {

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
+from fastoci.cli.results.options import Address
 from fastoci.server.pull_api import Content
 from fastoci.testing.registry import Registry, serve
 from support.images import image_of, made
@@ -118,6 +119,37 @@ def test_a_report_that_cannot_be_is_an_error_before_anything_is_asked(
     assert done.returncode == code, done.stderr
     assert registry.log == []
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "99999", "http", ":9100", "a b:1", "[::1]", "::1:9100", "-1"])
+def test_what_is_no_address_for_metrics_is_wrong_usage(cli: Cli, value: str) -> None:
+    done = cli("prefetch", "redis", "--metrics-port", value)
+    assert (done.returncode, "PORT" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [("9100", ("127.0.0.1", 9100)), ("node:1", ("node", 1)), ("[::1]:9100", ("::1", 9100))],
+    ids=["port", "host", "ipv6"],
+)
+def test_metrics_are_for_this_machine_unless_a_host_is_named(value: str, address: tuple[str, int]) -> None:
+    assert Address().convert(value, None, None) == address
+
+
+def test_a_port_in_use_is_an_error_before_anything_is_asked(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    port = registry.address.rpartition(":")[2]
+    done = cli("prefetch", *names(registry, 0), "--store", tmp_path / "store", "--metrics-port", port)
+    assert done.returncode == 1
+    assert f"cannot serve metrics at 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert (registry.log, (tmp_path / "store").exists()) == ([], False)
+
+
+def test_metrics_are_written_beside_a_report(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    asked = ["prefetch", *names(registry, 0, "absent"), "--store", str(tmp_path / "store")]
+    done = cli(*asked, "--metrics", tmp_path / "m.prom", "--report", tmp_path / "r.json")
+    assert done.returncode == 9
+    assert 'fastoci_prefetch_images_failed{cause="NotFoundError"} 1.0' in (tmp_path / "m.prom").read_text()
+    assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 9
 
 
 def test_a_job_that_a_signal_stops_leaves_its_report(tmp_path: Path) -> None:

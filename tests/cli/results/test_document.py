@@ -58,7 +58,7 @@ async def test_a_job_that_ends_has_its_plan_images_blobs_and_registries_in_it(tm
         wanted = requests(registry, 0, 1, 2, "absent")
         with Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs:
             async with Engine(tmp_path / "store", observer=outputs.recorder) as engine:
-                with outputs.run(wanted):
+                with outputs.run(wanted, tmp_path / "store"):
                     result = await engine.prefetch(wanted)
             assert outputs.end(result, 9) == 9
     found = read(tmp_path / "r.json")
@@ -89,7 +89,7 @@ async def test_what_is_there_is_told_as_present_and_nothing_as_received(tmp_path
     async with serving(Registry()) as other:
         with Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs:
             async with Engine(tmp_path, observer=outputs.recorder) as engine:
-                with outputs.run(requests(other, 0, 1)):
+                with outputs.run(requests(other, 0, 1), tmp_path):
                     result = await engine.prefetch(requests(other, 0, 1))
             outputs.end(result, 0)
     found = read(tmp_path / "r.json")
@@ -111,7 +111,7 @@ async def test_retries_and_lost_bytes_are_counted_for_the_registry(
             FaultServer(plan) as server,
             Engine(tmp_path, registry=RegistryOptions(retry_delay_s=0.01), observer=outputs.recorder) as engine,
         ):
-            with outputs.run([PrefetchRequest(server.image)]):
+            with outputs.run([PrefetchRequest(server.image)], tmp_path):
                 result = await engine.prefetch([PrefetchRequest(server.image)])
         outputs.end(result, 0)
     (told,) = read(tmp_path / "r.json").registries
@@ -148,7 +148,7 @@ async def test_a_job_that_ends_early_tells_what_is_known_by_then(
         with (
             pytest.raises(type(error)),
             Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs,
-            outputs.run(wanted),
+            outputs.run(wanted, tmp_path / "store"),
         ):
             await _until(tmp_path / "store", wanted, outputs, error)
         held.set()
@@ -198,7 +198,7 @@ async def test_an_image_that_is_spelled_in_two_ways_is_one(tmp_path: Path) -> No
         with (
             Outputs(ResultOptions((tmp_path / "r.json",)), Report()) as outputs,
             pytest.raises(Ended),
-            outputs.run(wanted),
+            outputs.run(wanted, tmp_path / "store"),
         ):
             raise Ended
     assert [image.reference for image in read(tmp_path / "r.json").images] == [name, "redis"]
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_written_in_the_end_is_told_and_makes_the_exit_cod
 ) -> None:
     with Outputs(ResultOptions((tmp_path / "r.json", tmp_path / "s.json")), Report()) as outputs:
         (tmp_path / "r.json").mkdir()
-        with pytest.raises(Ended), outputs.run([PrefetchRequest("redis")]):
+        with pytest.raises(Ended), outputs.run([PrefetchRequest("redis")], tmp_path):
             raise Ended
     assert "r.json: it is not a regular file" in capsys.readouterr().err
     assert [image.outcome for image in read(tmp_path / "s.json").images] == ["unfinished"]

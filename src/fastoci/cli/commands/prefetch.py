@@ -169,9 +169,12 @@ async def _bring(
     requests = _requests(asked)
     watching: list[Observer] = [asked.progress] if outputs is None else [asked.progress, outputs.recorder]
     observe = PrefetchObserver(watching, told, requests, printed if asked.form == "text" else None)
-    with nullcontext() if outputs is None else outputs.run(requests):
-        async with _engine(asked, observe) as engine:
+    engine = _engine(asked, observe)
+    with nullcontext() if outputs is None else outputs.run(requests, engine.store_path):
+        async with engine:
             result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
+            if outputs is not None:
+                await outputs.measure(engine)
     wanted_state.tell(told, result.pruned)
     for image in result.failed:
         if image.error is not None and image.outcome != "skipped":

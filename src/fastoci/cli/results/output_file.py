@@ -51,6 +51,22 @@ class OutputFile:
     ) -> None:
         files.close(self._directory)
 
+    def old(self, limit: int) -> bytes:
+        """What the file holds, up to ``limit`` bytes; nothing when it is not there.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._translated():
+            try:
+                fd = files.open_file_at(self._directory, self._name)
+            except FileNotFoundError:
+                return b""
+            try:
+                return files.read_all(fd, limit)
+            finally:
+                os.close(fd)
+
     def write(self, data: bytes) -> None:
         """Give the file this content; whoever opens it has the old one or this.
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -61,10 +62,16 @@ class Recorder:
             Counter()
         )  # bytes that came over the network, by registry; those that were lost too
         self.retries: Counter[str] = Counter()  # by registry
+        self.last_success: tuple[float, float] | None = (
+            None  # when it ended, seconds since the epoch, and how long it took
+        )
+        self.store_size: int | None = None  # when it was last measured
         self.begin(())
 
-    def begin(self, requests: Iterable[PrefetchRequest]) -> None:
-        """A new run, of these images."""
+    def begin(self, requests: Iterable[PrefetchRequest], store: Path | None = None) -> None:
+        """A new run, of these images into this store."""
+        self.store = store
+        self.ended_by = ""  # what ended the run before its end: the class of an error, or ``interrupted``
         self._began = self._clock()
         self.began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.run_received: Counter[str] = Counter()
