@@ -241,6 +241,14 @@ def test_the_demonstration_passes() -> None:
     assert "equal: " in done.stdout and "0 blob(s) fetched" in done.stdout
 
 
+def test_the_progress_benchmark_measures_each_terminal() -> None:
+    done = run("benchmarks/micro/progress.py", "--seconds", "2")
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert list(results) == ["60x24", "80x24", "200x50"]
+    assert all(0 < each["share_of_a_core"] < 1 for each in results.values())
+
+
 def test_the_interrupt_benchmark_measures_each_situation(tmp_path: Path) -> None:
     name = "pull from a silent server"
     done = run("benchmarks/micro/interrupt.py", "--runs", "1", "--json", tmp_path / "result", name)
