@@ -73,7 +73,9 @@ def variables() -> dict[str, str]:
     """Of a process that is to import this one's ``fastoci``."""
     package = importlib.util.find_spec("fastoci")
     assert package is not None and package.origin is not None
-    return {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(package.origin))}
+    own = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(package.origin))}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
+    return own
 
 
 def _main() -> int:
