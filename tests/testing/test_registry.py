@@ -137,7 +137,8 @@ async def test_an_image_is_served_by_tag_and_by_digest(registry: Registry, clien
         ("/v2/app/manifests/none", 404, "MANIFEST_UNKNOWN"),
         ("/v2/app/blobs/sha256:cc", 404, "BLOB_UNKNOWN"),
         ("/v2/app//x/blobs/sha256:aa", 400, "NAME_INVALID"),
-        ("/v2/app/tags/list", 404, "UNSUPPORTED"),
+        ("/v2/none/tags/list", 404, "NAME_UNKNOWN"),
+        ("/v2/app/tags/1", 404, "NAME_UNKNOWN"),
         ("/v1/", 404, "UNSUPPORTED"),
         ("/token", 404, "UNSUPPORTED"),
     ],
@@ -148,6 +149,13 @@ async def test_refusals_carry_an_error_document(
     async with client.get(f"http://{registry.address}{path}") as response:
         assert response.status == status
         assert (await response.json())["errors"][0]["code"] == code
+
+
+async def test_the_tags_of_a_repository_are_listed(registry: Registry, client: aiohttp.ClientSession) -> None:
+    registry.add_manifest("app", "1", "a/b", b"{}")
+    registry.add_manifest("app", "sha256:" + "0" * 64, "a/b", b"{}")
+    async with client.get(f"http://{registry.address}/v2/app/tags/list?n=1000") as response:
+        assert await response.json() == {"name": "app", "tags": ["1"]}
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])

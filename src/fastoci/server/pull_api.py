@@ -2,7 +2,7 @@
 
 Over any ``ContentProvider``: the registry for tests and one over a store serve alike. Knows no authentication and no
 writes.
-Spec: distribution-spec v1.1 "Pulling"; RFC 9110 section 14 (ranges).
+Spec: distribution-spec v1.1 "Pulling" and "Listing Tags", on one page; RFC 9110 section 14 (ranges).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastoci.server.http import Peer
 
 Content = bytes | Path
 
-_PATH: Final = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+_PATH: Final = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<kind>manifests|blobs|tags)/(?P<reference>[^/]+)")
 _NAME: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _RANGE: Final = re.compile(r"bytes=[ \t]*(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})[ \t]*", re.ASCII)
 
@@ -41,6 +41,9 @@ class ContentProvider(Protocol):
 
     async def blob(self, name: str, digest: str) -> Content | None:
         """The blob, or the regular file that holds it."""
+
+    async def tags(self, name: str) -> list[str] | None:
+        """The tags of a repository, None where there is no such repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Reader:
             return refusal(400, "NAME_INVALID", "invalid repository name")
         if match["kind"] == "manifests":
             return await self._manifest(name, reference)
+        if match["kind"] == "tags":
+            return await self._tags(name, reference)
         return await self.blob(name, reference, wanted if method == "GET" else "")
 
     async def _manifest(self, name: str, reference: str) -> Answer:
@@ -94,6 +99,13 @@ class Reader:
             return refusal(404, "MANIFEST_UNKNOWN", f"no manifest {reference} in {name}")
         headers = {"Content-Type": document.media_type, "Docker-Content-Digest": document.digest}
         return Answer(200, headers, document.data, 0, len(document.data))
+
+    async def _tags(self, name: str, reference: str) -> Answer:
+        tags = await self._provider.tags(name) if reference == "list" else None
+        if tags is None:
+            return refusal(404, "NAME_UNKNOWN", f"no repository {name}")
+        data = json.dumps({"name": name, "tags": tags}).encode()
+        return Answer(200, {"Content-Type": "application/json"}, data, 0, len(data))
 
     async def blob(self, name: str, digest: str, wanted: str) -> Answer:
         """Decide what to send of a blob; ``wanted`` as for ``answer``."""

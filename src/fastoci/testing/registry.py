@@ -134,6 +134,11 @@ class Registry:
         """The blob with this digest, whatever the repository."""
         return self._blobs.get(digest)
 
+    async def tags(self, name: str) -> list[str] | None:
+        """The tags of a repository, in the order in which they were added; None where it has no manifest."""
+        references = [reference for of, reference in self._manifests if of == name]
+        return [reference for reference in references if ":" not in reference] if references else None
+
     async def __aenter__(self) -> Self:
         self.address = await self._serve(_HOST, "registry")
         if self._cdn is not None:
