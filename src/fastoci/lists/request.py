@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from fastoci.arguments import expect, several
+from fastoci.arguments import expect, one_of, several
 
 
 class PrefetchRequest(msgspec.Struct, frozen=True):
@@ -45,12 +45,32 @@ class TagQuery(msgspec.Struct, frozen=True):
         rule: a regular expression that is searched in a tag, a range of semantic versions, or every tag.
         text: the expression or the range; empty for every tag.
         origin: as of ``PrefetchRequest``.
+        platforms, priority, pinned: of each request.
+        rootfs: what the directories of all begin with; ``_`` and the tag are behind it.
+    Raises:
+        TypeError: a field is of another type.
     """
 
     repository: str
     rule: Literal["regex", "semver", "all"]
     text: str = ""
     origin: str = ""
+    platforms: tuple[str, ...] = ()
+    priority: int = 0
+    pinned: bool = False
+    rootfs: str = ""
+
+    def __post_init__(self) -> None:
+        expect(str, self.repository, "repository")
+        one_of(("regex", "semver", "all"), self.rule, "rule")
+        expect(str, self.text, "text")
+        several(self.platforms, str)
+
+    def request(self, tag: str) -> PrefetchRequest:
+        """The request for one of the tags."""
+        rootfs = f"{self.rootfs}_{tag}" if self.rootfs else ""
+        name = f"{self.repository}:{tag}"
+        return PrefetchRequest(name, self.platforms, self.priority, self.pinned, rootfs, self.origin)
 
 
 class RegistryAccess(msgspec.Struct, frozen=True):
@@ -81,6 +101,9 @@ class ListProblem(msgspec.Struct, frozen=True):
     message: str
 
 
+Entry = PrefetchRequest | TagQuery | ListProblem
+
+
 class ImageList(msgspec.Struct, frozen=True):
     """What one list says, each part in its order."""
 
@@ -88,3 +111,8 @@ class ImageList(msgspec.Struct, frozen=True):
     queries: tuple[TagQuery, ...] = ()
     access: tuple[RegistryAccess, ...] = ()
     problems: tuple[ListProblem, ...] = ()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that a job is given: what it brings, and what it can only tell of."""
+        return (*self.requests, *self.queries, *self.problems)
