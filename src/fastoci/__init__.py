@@ -29,6 +29,7 @@ To work with a store::
     BlobSource         where blobs come from: a registry's repository, or one's own
         Buffer BufferSource  its bytes, and where empty buffers come from
     RetryingSource     a source that is asked again, as a RetryPolicy says
+    parse_list         bytes as an ImageList of PrefetchRequest, TagQuery, RegistryAccess, ListProblem
     Observer           is called with each event
     pull               an image, without an engine
     apply              layer files onto a directory, without a store
@@ -101,7 +102,12 @@ if TYPE_CHECKING:
     from fastoci.jobs.verify import Verification as Verification
     from fastoci.jobs.wanted_state import WantedState as WantedState
     from fastoci.limits import Limits as Limits
+    from fastoci.lists.parsing import parse_list as parse_list
+    from fastoci.lists.request import ImageList as ImageList
+    from fastoci.lists.request import ListProblem as ListProblem
     from fastoci.lists.request import PrefetchRequest as PrefetchRequest
+    from fastoci.lists.request import RegistryAccess as RegistryAccess
+    from fastoci.lists.request import TagQuery as TagQuery
     from fastoci.registry.access import Access as Access
     from fastoci.registry.access import access as access
     from fastoci.registry.access import check_access as check_access
@@ -136,7 +142,9 @@ _EXPORTS = {
     "Engine": "engine",
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",
+    "ImageList": "lists.request",
     "Limits": "limits",
+    "ListProblem": "lists.request",
     "Observer": "events",
     "Platform": "image.platform",
     "BlobOutcome": "jobs.prefetch_plan",
@@ -150,6 +158,7 @@ _EXPORTS = {
     "RefusedImage": "jobs.prefetch_plan",
     "RefUsage": "store.usage",
     "Reference": "image.reference",
+    "RegistryAccess": "lists.request",
     "RegistryOptions": "registry.options",
     "Repair": "jobs.repair",
     "Resolved": "jobs.plan",
@@ -158,6 +167,7 @@ _EXPORTS = {
     "RetryingSource": "transfer.retrying_source",
     "Sha256": "_core",
     "StoredImage": "image.stored_image",
+    "TagQuery": "lists.request",
     "Usage": "store.usage",
     "Verification": "jobs.verify",
     "access": "registry.access",
@@ -169,6 +179,7 @@ _EXPORTS = {
     "logged_in": "registry.login",
     "login": "registry.login",
     "logout": "registry.login",
+    "parse_list": "lists.parsing",
     "pull": "shortcuts",
 }
 

@@ -41,7 +41,7 @@ from fastoci.store.usage import Usage
 if TYPE_CHECKING:
     from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
     from fastoci.jobs.wanted_state import WantedState
-    from fastoci.lists.request import PrefetchRequest
+    from fastoci.lists.request import Entry
     from fastoci.registry.options import RegistryOptions
 
 StrPath = str | os.PathLike[str]
@@ -176,9 +176,7 @@ class Engine:
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
     @job
-    async def plan_prefetch(
-        self, requests: Sequence[PrefetchRequest], state: WantedState | None = None
-    ) -> PrefetchPlan:
+    async def plan_prefetch(self, requests: Sequence[Entry], state: WantedState | None = None) -> PrefetchPlan:
         """Ask registries what many names lead to, as one job. Fetches no blob, and leaves the store as it is.
 
         Raises:
@@ -189,7 +187,7 @@ class Engine:
     @job
     async def prefetch(
         self,
-        requests: Sequence[PrefetchRequest],
+        requests: Sequence[Entry],
         state: WantedState | None = None,
         *,
         fail_fast: bool = False,
@@ -200,6 +198,7 @@ class Engine:
         What fails is told in the result, and the other images go on.
 
         Args:
+            requests: images, rules that choose tags, and problems of lists, which are told as images that failed.
             state: of which list the job is, and what goes when the list does not want it any more.
             fail_fast: what is not there when the first image fails is skipped.
             workers: processes that fetch, which share the limits; 1 is this one.
@@ -276,7 +275,7 @@ class Engine:
         Raises:
             NotFoundError, RegistryError, TransportError, FormatError: the list cannot be had.
         """
-        return await (await self._open.registry()).repository(Reference.parse(repository)).tags()
+        return await self._open.tags(repository)
 
     @job
     async def open(self, digest: Digest) -> int:

@@ -106,7 +106,7 @@ class EngineParts:
         from fastoci.jobs.prefetch import Prefetch
         from fastoci.store.lists import Lists
 
-        return Prefetch(self.context, source or self.repository, self.free, Lists(self.store))
+        return Prefetch(self.context, source or self.repository, self.tags, self.free, Lists(self.store))
 
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
         """Who fetches the blobs of one job: this process, or several others."""
@@ -123,6 +123,10 @@ class EngineParts:
     async def repository(self, reference: Reference, image: str = "") -> Repository:
         """The repository of a reference, at its registry; ``image`` is what events call it."""
         return (await self.registry()).repository(reference, image=image or str(reference))
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        """The tags of a repository, in its registry's order. Raises: as ``Engine.tags``."""
+        return await (await self.registry()).repository(Reference.parse(repository)).tags()
 
     async def registry(self) -> Registry:
         """The client, on the first pull: aiohttp costs a quarter of a second to import."""

@@ -17,7 +17,7 @@ _OUTCOMES: Final = ("present", "fetched", "failed", "skipped")
 
 def subject(request: PrefetchRequest) -> str:
     """An image in a message: its name, and where a list asks for it."""
-    return plain(f"{request.reference} ({request.origin})" if request.origin else request.reference)
+    return plain(request.subject)
 
 
 def plan_lines(plan: PrefetchPlan) -> list[str]:

@@ -41,8 +41,9 @@ from fastoci.jobs.prefetch_plan import (
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, image_failed, merge
 from fastoci.jobs.pull import PullContext, Repository, contents, stored_image
 from fastoci.jobs.stored import Mending
+from fastoci.jobs.tag_queries import ListTags, expand
 from fastoci.jobs.wanted_state import StateKeeping, WantedState
-from fastoci.lists.request import PrefetchRequest
+from fastoci.lists.request import Entry, PrefetchRequest
 from fastoci.store.free_space import Space
 from fastoci.store.lists import Lists
 
@@ -80,33 +81,38 @@ class Prefetch:
 
     Args:
         source: opens the repository of a reference.
+        tags: lists the tags of a repository.
         free: what the store's file system has free.
         lists: of the store.
     """
 
-    def __init__(self, context: PullContext, source: Open, free: Callable[[], Space], lists: Lists) -> None:
+    def __init__(
+        self, context: PullContext, source: Open, tags: ListTags, free: Callable[[], Space], lists: Lists
+    ) -> None:
         self._context = context
         self._lists = lists
         self._source = source
+        self._tags = tags
         self._free = free
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def plan(self, requests: Sequence[PrefetchRequest], state: WantedState | None = None) -> PrefetchPlan:
+    async def plan(self, requests: Sequence[Entry], state: WantedState | None = None) -> PrefetchPlan:
         """What the job would do. Fetches no blob, and leaves the store as it is.
 
         Raises:
             StoreError: the disk refused.
         """
-        keeping = StateKeeping(self._lists, self._context.observer, state, requests)
-        followed, refused = await self._follow(requests)
+        named, lost = await expand(requests, self._tags)
+        keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
+        followed, refused = await self._follow(named, lost)
         missing = await self._context.store.missing(_needed(followed))
         plan = self._assemble(followed, refused, missing)
         return msgspec.structs.replace(plan, pruned=await keeping.plan())
 
     async def run(
         self,
-        requests: Sequence[PrefetchRequest],
+        requests: Sequence[Entry],
         fetching: AbstractAsyncContextManager[Fetcher],
         state: WantedState | None = None,
         *,
@@ -121,9 +127,10 @@ class Prefetch:
             StoreError: the disk refused before anything was fetched.
             StoreBusyError: another job of the list is at work.
         """
-        keeping = StateKeeping(self._lists, self._context.observer, state, requests)
+        named, lost = await expand(requests, self._tags)
+        keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         async with keeping.alone():
-            followed, refused = await self._follow(requests)
+            followed, refused = await self._follow(named, lost)
             async with self._context.store.session(_needed(followed)) as session:
                 plan = self._assemble(followed, refused, session.missing)
                 name = keeping.state.list_name
@@ -145,14 +152,17 @@ class Prefetch:
             seconds=time.monotonic() - self._began,
         )
 
-    async def _follow(self, requests: Sequence[PrefetchRequest]) -> tuple[list[Followed], list[RefusedImage]]:
+    async def _follow(
+        self, requests: Sequence[PrefetchRequest], lost: Sequence[RefusedImage]
+    ) -> tuple[list[Followed], list[RefusedImage]]:
         unique, malformed = merge(requests)
-        names = {request.reference for _, request in unique} | {each.request.reference for each in malformed}
-        self._context.observer(JobStarted(len(names)))
-        for each in malformed:
-            self._context.observer(image_failed(each.request.reference, each.error))
+        errors = {each.request.subject: each.error for each in lost}
+        errors |= {each.request.reference: each.error for each in malformed}
+        self._context.observer(JobStarted(len({request.reference for _, request in unique} | errors.keys())))
+        for name, error in errors.items():
+            self._context.observer(image_failed(name, error))
         followed, refused = await Following(self._context, self._source).follow(unique)
-        return followed, [*malformed, *refused]
+        return followed, [*lost, *malformed, *refused]
 
     def _assemble(
         self, followed: Sequence[Followed], refused: Sequence[RefusedImage], missing: Sequence[Descriptor]

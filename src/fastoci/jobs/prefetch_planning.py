@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.arguments import several
 from fastoci.errors import FastociError
 from fastoci.events import ImageFailed, ImageResolved, ImageStarted
 from fastoci.image.descriptor import Descriptor
@@ -31,6 +30,8 @@ from fastoci.store.free_space import UNLIMITED, Space
 
 _AT_ONCE: Final = 4  # names of one registry that are followed, for each connection to it: most wait for an answer
 _IN_ALL: Final = 256  # of all registries: a list may name very many
+_ORIGINS: Final = 200  # characters
+_MORE: Final = ", ..."
 _INODES: Final = 1  # for each blob; references, leases and what is under way come beside
 
 Open = Callable[[Reference, str], Awaitable[Repository]]
@@ -71,7 +72,7 @@ def merge(requests: Sequence[PrefetchRequest]) -> tuple[list[tuple[Reference, Pr
     """
     merged: dict[Reference, PrefetchRequest] = {}
     refused: list[RefusedImage] = []
-    for request in several(requests, PrefetchRequest):
+    for request in requests:
         try:
             reference = Reference.parse(request.reference)
             for platform in request.platforms:
@@ -95,8 +96,15 @@ def _both(one: PrefetchRequest, other: PrefetchRequest) -> PrefetchRequest:
         platforms=platforms,
         priority=max(one.priority, other.priority),
         pinned=one.pinned or other.pinned,
-        origin=", ".join(dict.fromkeys(filter(None, (one.origin, other.origin)))),
+        origin=_origins(one.origin, other.origin),
     )
+
+
+def _origins(one: str, other: str) -> str:
+    """Where an image is asked for; of a list with a million equal lines the first of them."""
+    if not other or one.endswith(_MORE) or other == one:
+        return one
+    return f"{one}{_MORE}" if len(one) > _ORIGINS else ", ".join(filter(None, (one, other)))
 
 
 class Following:

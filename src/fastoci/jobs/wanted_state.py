@@ -56,12 +56,20 @@ class WantedState(msgspec.Struct, frozen=True, kw_only=True):
 class StateKeeping:
     """The wanted state of one job.
 
+    Args:
+        lost: how many parts of the list could not become requests.
     Raises:
         ValueError: the list is empty, and may not be.
     """
 
     def __init__(
-        self, lists: Lists, observer: Observer, state: WantedState | None, requests: Sequence[PrefetchRequest]
+        self,
+        lists: Lists,
+        observer: Observer,
+        state: WantedState | None,
+        requests: Sequence[PrefetchRequest],
+        *,
+        lost: int = 0,
     ) -> None:
         self.state = state = expect(WantedState, WantedState() if state is None else state, "state")
         self._lists = lists
@@ -74,11 +82,13 @@ class StateKeeping:
                 self._wanted[name] = self._wanted.get(name, False) or request.pinned
             except FastociError:
                 unreadable += 1
-        if state.prune and not requests and not state.allow_empty:
+        if state.prune and not requests and not lost and not state.allow_empty:
             raise ValueError("an empty list would prune all that it brought: allow_empty says that this is meant")
         self._withheld = ""
         if state.prune and not state.complete:
             self._withheld = "the list could not be read whole"
+        elif state.prune and lost:
+            self._withheld = f"{lost} of its lines cannot be read, or choose no image"
         elif state.prune and unreadable:
             self._withheld = f"{unreadable} of its names cannot be read"
 

@@ -31,6 +31,12 @@ class PrefetchRequest(msgspec.Struct, frozen=True):
     rootfs: str = ""
     origin: str = ""
 
+    @property
+    def subject(self) -> str:
+        """What messages call it: its name, and where a list asks for it; a line without a name by its place."""
+        named = f"{self.reference} ({self.origin})" if self.origin else self.reference
+        return named if self.reference else self.origin
+
     def __post_init__(self) -> None:
         expect(str, self.reference, "reference")
         several(self.platforms, str)

@@ -1,6 +1,6 @@
 """``fastoci prefetch``: what it prints, where, and its exit codes.
 
-Covers: cli/commands/prefetch.py, cli/prefetch_text.py, cli/results/options.py.
+Covers: cli/commands/prefetch.py, cli/lists.py, cli/prefetch_text.py, cli/results/options.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 from conftest import Cli
 from fastoci.cli.results.options import Address
 from fastoci.server.pull_api import Content
+from fastoci.testing.images import Index
 from fastoci.testing.registry import Registry, serve
 from support.images import image_of, made
 
@@ -179,3 +180,97 @@ def test_a_job_that_a_signal_stops_leaves_its_report(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["state"], report["exit_code"]) == ("interrupted", 143)
     assert [image["outcome"] for image in report["images"]] == ["unfinished"]
+
+
+def test_lists_are_read_in_their_order_beside_the_names(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"# first\n{names(registry, '1')[0]} pin\n")
+    (tmp_path / "pod.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n" + f"  - image: {names(registry, '2')[0]}\n"
+    )
+    files = ("-f", tmp_path / "a.txt", "--file", tmp_path / "pod.yaml")
+    done = cli("prefetch", *names(registry, "0"), *files, "--store", tmp_path / "store", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    images = json.loads(done.stdout)["images"]
+    assert [image["origin"] for image in images] == ["", f"{tmp_path}/a.txt:2", f"{tmp_path}/pod.yaml:5"]
+    listed = json.loads(cli("ls", "--format", "json", "--store", tmp_path / "store").stdout)
+    assert {image["name"]: image["pinned"] for image in listed["images"]} == {
+        name: tag == "1" for tag, name in zip("012", names(registry, *"012"), strict=True)
+    }
+
+
+def test_a_line_that_is_wrong_is_told_with_its_number_and_the_others_come(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    lines = [*names(registry, "0"), "app platfrom=x", "NOT//A/NAME", *names(registry, "absent"), "a platform=///"]
+    (tmp_path / "list").write_text("\n".join(lines))
+    done = cli("prefetch", "-f", tmp_path / "list", "--store", tmp_path / "store")
+    assert done.returncode == 9
+    assert done.stdout.startswith(names(registry, "0")[0])
+    for number, (line, message) in enumerate(zip(lines[1:], ("not known", "NOT", "", "///"), strict=True), 2):
+        [told] = [each for each in done.stderr.splitlines() if f"{tmp_path}/list:{number}" in each]
+        assert message in told, line
+    only_wrong = tmp_path / "wrong"
+    only_wrong.write_text("app platfrom=x\n")
+    assert cli("prefetch", "-f", only_wrong, "--store", tmp_path / "store").returncode == 2
+    planned = cli("prefetch", "-f", only_wrong, "--store", tmp_path / "store", "--dry-run", "--format", "json")
+    assert planned.returncode == 2
+    assert [each["origin"] for each in json.loads(planned.stdout)["refused"]] == [f"{only_wrong}:1"]
+
+
+def test_the_platform_of_the_command_line_is_for_lines_that_say_none(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_image("both", "1", Index.build(IMAGES[:1]))
+    name = f"{registry.address}/both:1"
+    (tmp_path / "list").write_text(f"{name}\n{name} platform=linux/s390x\n")
+    asked = ("prefetch", "-f", tmp_path / "list", "--store", tmp_path / "store", "--platform", "linux/arm64")
+    done = cli(*asked, "--dry-run", "--format", "json")
+    [refused] = json.loads(done.stdout)["refused"]
+    assert refused["origin"] == f"{tmp_path}/list:1, {tmp_path}/list:2"
+    assert "linux/arm64" in refused["message"]
+    (tmp_path / "list").write_text(f"{name} platform=linux/amd64\n")
+    assert cli(*asked, "--dry-run").returncode == 0
+
+
+def test_rules_of_a_list_choose_tags_and_one_that_chooses_none_is_told(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "sync.yaml").write_text(
+        f"{registry.address}:\n  images-by-tag-regex:\n    app: '[02]'\n    gone: .\n"
+        "  images-by-semver:\n    app: '>=9'\n"
+    )
+    asked = ("prefetch", "-f", tmp_path / "sync.yaml", "--store", tmp_path / "store", "--rootfs", tmp_path / "trees")
+    done = cli(*asked)
+    assert done.returncode == 9, done.stderr
+    assert sorted(line.partition("@")[0] for line in done.stdout.splitlines()) == names(registry, "0", "2")
+    assert "sync.yaml:4): GET" in done.stderr
+    assert "sync.yaml:6): none of the 3 tags is one of '>=9'" in done.stderr
+    trees = sorted(path.name for path in (tmp_path / "trees").iterdir())
+    assert trees == [name.replace("/", "_").replace(":", "_") for name in names(registry, "0", "2")]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("absent",), "No such file"),
+        ((".",), "Is a directory"),
+        (("-", "-"), "stdin is asked for twice"),
+        (("",), "an empty path"),
+    ],
+)
+def test_a_list_that_cannot_be_read_ends_the_command_before_anything_is_asked(
+    cli: Cli, registry: Registry, tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    given = [word for file in files for word in ("-f", file)]
+    done = cli("prefetch", *names(registry, "0"), *given, "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_list_may_come_from_stdin_and_may_ask_for_nothing(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    done = cli("prefetch", "-f", "-", "--store", tmp_path, given=f"{names(registry, '0')[0]} pin\nx y\n")
+    assert done.stdout.startswith(names(registry, "0")[0])
+    assert "stdin:2" in done.stderr
+    empty = cli("prefetch", "-f", "-", "--store", tmp_path, given="# nothing\n")
+    assert (empty.returncode, empty.stdout) == (0, "")

@@ -103,3 +103,20 @@ def test_options_that_mean_nothing_together_are_refused(
     done = cli("prefetch", "127.0.0.1:1/app:1", "--store", tmp_path, *given)
     assert done.returncode == 2
     assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("app platfrom=x", 9), ("# nothing", 2)], ids=["a line that is wrong", "no line"]
+)
+def test_a_list_that_lost_its_lines_prunes_nothing(
+    cli: Cli, registry: Registry, tmp_path: Path, line: str, code: int
+) -> None:
+    of_list = ("--list-name", "web", "--prune", "--store", tmp_path / "store", "-f", tmp_path / "list")
+    (tmp_path / "list").write_text("\n".join(names(registry, 0, 1)))
+    assert cli("prefetch", *of_list).returncode == 0
+    (tmp_path / "list").write_text(line if code == 2 else f"{names(registry, 1)[0]}\n{line}\n")
+    done = cli("prefetch", *of_list)
+    assert done.returncode == code
+    assert ("1 of its lines cannot be read" if code == 9 else "--allow-empty") in done.stderr
+    listed = json.loads(cli("ls", "--format", "json", "--store", tmp_path / "store").stdout)["images"]
+    assert [image["name"] for image in listed] == names(registry, 0, 1)

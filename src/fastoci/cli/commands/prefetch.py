@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,21 +12,35 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fastoci.cli import errors, options, registry_options, report, sections, wanted_state
+from fastoci.cli import errors, lists, options, registry_options, report, sections, wanted_state
 from fastoci.cli.results import options as results_options
+from fastoci.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits, PrefetchRequest, RegistryOptions, WantedState
+    from fastoci import (
+        Engine,
+        ImageList,
+        Limits,
+        ListProblem,
+        PrefetchRequest,
+        RegistryOptions,
+        TagQuery,
+        WantedState,
+    )
+    from fastoci.cli.lists import Lists
     from fastoci.cli.progress.display import Display
     from fastoci.cli.report import Report
     from fastoci.cli.results.outputs import Outputs
     from fastoci.events import Observer
+
+    Entry = PrefetchRequest | TagQuery | ListProblem
 
 
 class PrefetchOptions(options.Given):
     """What was asked for."""
 
     references: tuple[str, ...]
+    files: tuple[Path, ...]
     platforms: tuple[str, ...]
     every_platform: bool
     pin: bool
@@ -50,6 +65,16 @@ class PrefetchOptions(options.Given):
     epilog="The failure of one image does not stop the others. Exit code 0 is for all, 9 for some, another for none.",
 )
 @click.argument("references", metavar="[REF...]", nargs=-1)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    type=options.FilePath(),
+    metavar="FILE",
+    help="Read a list of images; - is stdin. May be repeated. A list has an image a line, or is a Kubernetes manifest,"
+    " a compose file or the YAML of skopeo sync.",
+)
 @options.platforms
 @click.option("--all-platforms", "every_platform", is_flag=True, help="Take each image for all platforms that it has.")
 @click.option("--pin", is_flag=True, help="Protect the images from gc.")
@@ -102,24 +127,28 @@ def prefetch(asked: PrefetchOptions) -> int:
     \b
     fastoci prefetch redis:7 nginx:1.27 alpine
     fastoci prefetch redis:7 nginx:1.27 --dry-run
+    kubectl get pods -A -o json | fastoci prefetch -f -
     """
     from fastoci.cli import run
 
-    told = report.current()
     _check(asked)
+    told, named = report.current(), lists.Lists(asked.files)
     if asked.dry_run:
-        return run.run(_plan(asked, told), asked.progress)
+        return run.run(_plan(asked, named, told), asked.progress)
     with _outputs(asked, told) as outputs:
         if asked.every_s is None:
-            return run.run(_bring(asked, told, outputs, {}), asked.progress)[0]
+            return run.run(_bring(asked, named, told, outputs, {}), asked.progress)[0]
         from fastoci.cli import every
 
-        once = partial(_bring, asked, told, outputs, {})
+        once = partial(_bring, asked, named, told, outputs, {})
         return every.keep(once, asked.every_s, asked.splay_s or 0.0, display=asked.progress, told=told)
 
 
 def _check(asked: PrefetchOptions) -> None:
-    """Raises: click.UsageError: the options do not go together."""
+    """Raises: click.UsageError: the options do not go together, or nothing is asked for."""
+    if not asked.references and not asked.files and not asked.state.allow_empty:
+        hint = " (--allow-empty lets --prune remove all that the list brought)" if asked.state.prune else ""
+        raise click.UsageError(f"name the images, or a list of them with --file{hint}")
     if asked.every_s is None and asked.splay_s is not None:
         raise click.UsageError("--splay needs --every")
     if asked.every_s is not None and asked.dry_run:
@@ -139,12 +168,15 @@ def _outputs(asked: PrefetchOptions, told: Report) -> AbstractContextManager[Out
     return Outputs(asked.results, told, show=told.result if asked.form == "json" else None)
 
 
-async def _plan(asked: PrefetchOptions, told: Report) -> int:
+async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
     """Print what the job would do; the exit code."""
+    import asyncio  # not at the start of every command
+
     from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
 
+    requests = _requests(asked, await asyncio.to_thread(named.read))
     async with _engine(asked, asked.progress) as engine:
-        plan = await engine.plan_prefetch(_requests(asked), asked.state)
+        plan = await engine.plan_prefetch(requests, asked.state)
     told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
     for refused in plan.refused:
         told.fail(refused.error, subject(refused.request))
@@ -154,7 +186,7 @@ async def _plan(asked: PrefetchOptions, told: Report) -> int:
 
 
 async def _bring(
-    asked: PrefetchOptions, told: Report, outputs: Outputs | None, printed: dict[str, str]
+    asked: PrefetchOptions, named: Lists, told: Report, outputs: Outputs | None, printed: dict[str, str]
 ) -> tuple[int, str]:
     """One run of the job: find out what is asked for, do it, print each image as it ends.
 
@@ -163,14 +195,18 @@ async def _bring(
     Returns:
         the exit code, and what became of the images in a few words.
     """
+    import asyncio
+
+    from fastoci import PrefetchRequest
     from fastoci.cli.prefetch_observer import PrefetchObserver
     from fastoci.cli.prefetch_text import codes, subject, totals
 
-    requests = _requests(asked)
+    requests = _requests(asked, await asyncio.to_thread(named.read))
+    images = [entry for entry in requests if isinstance(entry, PrefetchRequest)]
     watching: list[Observer] = [asked.progress] if outputs is None else [asked.progress, outputs.recorder]
-    observe = PrefetchObserver(watching, told, requests, printed if asked.form == "text" else None)
+    observe = PrefetchObserver(watching, told, images, printed if asked.form == "text" else None)
     engine = _engine(asked, observe)
-    with nullcontext() if outputs is None else outputs.run(requests, engine.store_path):
+    with nullcontext() if outputs is None else outputs.run(images, engine.store_path):
         async with engine:
             result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
             if outputs is not None:
@@ -178,11 +214,16 @@ async def _bring(
     wanted_state.tell(told, result.pruned)
     for image in result.failed:
         if image.error is not None and image.outcome != "skipped":
-            told.fail(image.error, subject(image.request), again=image.request.reference in observe.failed)
+            told.fail(image.error, subject(image.request), again=_is_told(image.request, observe.failed))
     for name in printed.keys() - {image.request.reference for image in result.images}:
         del printed[name]
-    code = errors.merge(codes(result))
+    code = errors.merge(codes(result) or [0])
     return code if outputs is None else outputs.end(result, code), totals(result)
+
+
+def _is_told(request: PrefetchRequest, failed: set[str]) -> bool:
+    """Whether the failure was told when it happened: of an image by its name, of a line by where it is."""
+    return request.reference in failed or request.subject in failed
 
 
 def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
@@ -193,22 +234,32 @@ def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
     )
 
 
-def _requests(asked: PrefetchOptions) -> list[PrefetchRequest]:
-    """The images of the command line.
+def _requests(asked: PrefetchOptions, found: Sequence[ImageList]) -> list[Entry]:
+    """The images of the command line, then what the lists say, with what the options say of all.
 
     Raises:
-        click.UsageError: there are none.
+        ConfigError: there are none, and the list would be pruned of all that it brought.
     """
-    from fastoci import PrefetchRequest
+    from msgspec.structs import replace
 
-    if not asked.references and not asked.state.allow_empty:
-        hint = " (--allow-empty lets --prune remove all that the list brought)" if asked.state.prune else ""
-        raise click.UsageError(f"name the images{hint}")
+    from fastoci import ListProblem, PrefetchRequest, TagQuery
+
+    named = map(PrefetchRequest, asked.references)
+    entries: list[Entry] = [*named, *(entry for each in found for entry in each.entries)]
+    if not entries and asked.state.prune and not asked.state.allow_empty:
+        raise ConfigError("the lists are empty: --allow-empty lets --prune remove all that the list brought")
     platforms = ("all",) if asked.every_platform else asked.platforms
-    return [
-        PrefetchRequest(reference, platforms, pinned=asked.pin, rootfs=_rootfs(asked, reference))
-        for reference in asked.references
-    ]
+    if not platforms and not asked.pin and asked.rootfs is None:
+        return entries
+
+    def as_asked(entry: Entry) -> Entry:
+        if isinstance(entry, ListProblem):
+            return entry
+        name = entry.repository if isinstance(entry, TagQuery) else entry.reference
+        chosen, pinned = entry.platforms or platforms, entry.pinned or asked.pin
+        return replace(entry, platforms=chosen, pinned=pinned, rootfs=_rootfs(asked, name))
+
+    return list(map(as_asked, entries))
 
 
 def _rootfs(asked: PrefetchOptions, reference: str) -> str:
