@@ -31,12 +31,15 @@ _OfImage = (
 )
 
 
+_STILL: Final = Rate(0.0)  # of what does not move: of a hundred thousand images few do at a time
+
+
 class Blob(msgspec.Struct):
     """A blob that some image lacks."""
 
     digest: str
     size: int
-    rate: Rate
+    rate: Rate = _STILL
     image: str = ""  # the first that asked for it
     images: list[str] = []  # all that lack it
     wanted: int = 0  # how many of them have not ended
@@ -58,7 +61,7 @@ class Image(msgspec.Struct):
 
     name: str
     started: float
-    rate: Rate
+    rate: Rate = _STILL
     planned: bool = False
     blobs: dict[str, Blob] = {}  # what it lacks; without a plan, what it asked for first
     flying: int = 0  # of the blobs that it asked for first
@@ -228,7 +231,7 @@ class ProgressState(msgspec.Struct):
             case events.ImagePlanned():
                 image.planned, image.note = True, ""
                 for digest, size in event.missing.items():
-                    self._lack(image, digest, size, now)
+                    self._lack(image, digest, size)
                 if self.job is not None:  # it waits for its turn
                     self._rest(image)
             case events.UnpackStarted():
@@ -263,7 +266,7 @@ class ProgressState(msgspec.Struct):
 
     def _image(self, name: str, now: float) -> Image:
         if name not in self.images:
-            image = self.images[name] = self.work[name] = Image(name, now, Rate(now))
+            image = self.images[name] = self.work[name] = Image(name, now)
             self.rate, self.landing = self.rate or Rate(now), self.landing or Rate(now)
             self._work(image, now)
         return self.images[name]
@@ -275,6 +278,7 @@ class ProgressState(msgspec.Struct):
 
     def _rest(self, image: Image) -> None:
         image.busy = image.idle = None
+        image.rate = _STILL
         self.busy.pop(image.name, None)
 
     def _end(self, image: Image) -> None:
@@ -296,8 +300,8 @@ class ProgressState(msgspec.Struct):
             blob.wanted += more
             self._count(blob, 1)
 
-    def _lack(self, image: Image, digest: str, size: int, now: float) -> None:
-        blob = self.blobs.setdefault(digest, Blob(digest, size, Rate(now)))
+    def _lack(self, image: Image, digest: str, size: int) -> None:
+        blob = self.blobs.get(digest) or self.blobs.setdefault(digest, Blob(digest, size))
         if blob.digest not in image.blobs:
             self._count(blob, -1)
             image.blobs[blob.digest] = blob
@@ -316,10 +320,10 @@ class ProgressState(msgspec.Struct):
 
     def _begin(self, event: events.BlobStarted | events.BlobWaiting, now: float, offset: int, *, other: bool) -> None:
         """A blob takes off; an image without a plan, as in a repair, lacks what it asks for."""
-        blob = self.blobs.setdefault(event.blob, Blob(event.blob, event.size, Rate(now)))
+        blob = self.blobs.setdefault(event.blob, Blob(event.blob, event.size))
         image = self._image(event.image, now)
         if not image.planned:
-            self._lack(image, event.blob, event.size, now)
+            self._lack(image, event.blob, event.size)
         self._leave(blob, now)
         self.received += blob.received  # lost, and not taken out below
         self._count(blob, -1)
@@ -358,7 +362,7 @@ class ProgressState(msgspec.Struct):
     def _leave(self, blob: Blob, now: float) -> None:
         """The blob flies no more."""
         if blob.flying:
-            blob.flying = False
+            blob.flying, blob.rate = False, _STILL
             self.flights.pop(blob.digest, None)
             asker = self.images[blob.image]
             asker.flying -= 1
@@ -379,7 +383,7 @@ class ProgressState(msgspec.Struct):
             return
         image.note, image.noted = note(event), event.blob
         if isinstance(event, events.FetchDuplicated) and not event.server and not event.offset:
-            self._lack(image, event.blob, event.size, now)  # the store's is damaged
+            self._lack(image, event.blob, event.size)  # the store's is damaged
 
 
 def received(blobs: Collection[Blob]) -> int:
