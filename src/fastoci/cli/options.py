@@ -115,6 +115,27 @@ progress = sections.under(
 )
 
 
+def _lower(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Give way to others, before any thread starts."""
+    if wanted and not context.resilient_parsing:
+        from fastoci.cli import priority
+
+        for problem in priority.lower():
+            context.ensure_object(Report).warn(f"--nice: {problem}")
+
+
+nice = sections.under(
+    sections.LIMITS,
+    click.option(
+        "--nice",
+        is_flag=True,
+        expose_value=False,
+        callback=_lower,
+        help="Give way to other programs: the lowest CPU priority, and the disk when nobody else wants it.",
+    ),
+)
+
+
 class Size(click.ParamType["int"]):
     """Bytes: a number, with a unit of powers of 1000 (K, MB, G) or of 1024 (KiB, MiB, GiB), in any case."""
 

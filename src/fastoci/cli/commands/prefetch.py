@@ -117,6 +117,7 @@ class PrefetchOptions(options.Given):
 @results_options.results
 @registry_options.registry
 @options.limits(*options.FETCHING)
+@options.nice
 @options.progress
 @options.gather(PrefetchOptions)
 def prefetch(asked: PrefetchOptions) -> int:

@@ -80,6 +80,7 @@ class PullOptions(options.Given):
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and its size; fetch no blob.")
 @registry_options.registry
 @options.limits(*options.FETCHING)
+@options.nice
 @options.progress
 @options.gather(PullOptions)
 def pull(asked: PullOptions) -> int:
