@@ -162,6 +162,18 @@ def test_the_prefetch_benchmark_asks_all_its_parts(tmp_path: Path, peer: Callabl
     assert met["clients: processes that failed"] and results["clients"]["requests"] >= 20
 
 
+def test_the_throttle_benchmark_measures_a_bandwidth(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "ss"):
+        peer(program)
+    options = ("--part", "bandwidth", "--case", "http, 8 layers", "--seconds", "0.6", "--window", "0.2")
+    done = run("benchmarks/macro/throttle.py", *options, "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+    result = json.loads(done.stdout)
+    assert -1 < result["results"]["bandwidth"]["http, 8 layers"] < 3
+    assert list(result["bars"]) == ["http, 8 layers: from the bandwidth, over 0.2 s"]
+    assert os.listdir(tmp_path) == ["images"]
+
+
 def test_the_startup_benchmark_reports_ratios() -> None:
     done = run("benchmarks/micro/startup.py", "--runs", "1")
     assert done.returncode in (0, 1), done.stderr  # 1: above the bar, which one run cannot judge
