@@ -126,4 +126,8 @@ class Outputs:
 
 
 def _content(report: OutputFile, found: Document, text: str) -> bytes:
-    return f"{text}\n".encode()
+    if report.path.suffix != options.PAGE:
+        return f"{text}\n".encode()
+    from fastoci.cli.results.page import render
+
+    return render(found).encode()
