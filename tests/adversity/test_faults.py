@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
     monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 10)
     monkeypatch.setattr(body, "_CHECK_S", body._CHECK_S / 10)
-    monkeypatch.setattr(client, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02))
+    monkeypatch.setattr(client, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02, limited_s=0.1))
 
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:

@@ -265,7 +265,7 @@ async def test_a_short_wait_is_no_reason_to_hurry() -> None:
 
     async with (
         serving(script) as server,
-        Registry(credentials=Credentials(), retry=RetryPolicy(first_s=0.5, rng=lambda: 1.0)) as registry,
+        Registry(credentials=Credentials(), retry=RetryPolicy(limited_s=0.5, rng=lambda: 1.0)) as registry,
     ):
         reference = Reference.parse(f"{server.address}/team/app:1")
         assert (await registry.repository(reference).resolve(reference))[1] == INDEX

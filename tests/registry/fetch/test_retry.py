@@ -81,3 +81,25 @@ def test_a_user_s_retries_are_of_whatever_cause_and_a_user_s_delay_is_the_same_e
 def test_a_wait_after_thousands_of_tries_is_the_longest() -> None:
     found = waits(Backoff(replace(policy(1.0), tries=2000), RetryBudget(2000)))
     assert (len(found), found[-1]) == (1999, 20.0)
+
+
+def test_a_refusal_that_says_when_spreads_the_next_try_and_doubles_with_each() -> None:
+    backoff = Backoff(policy(1.0), RetryBudget(100))
+    assert [backoff.limited_s(0) for _ in range(4)] == [6.0, 12.0, 20.0, 20.0]
+    backoff.renew()
+    assert backoff.limited_s(0) == 6.0
+
+
+def test_who_was_answered_in_between_waits_less_and_keeps_the_budget() -> None:
+    budget = RetryBudget(1)
+    assert Backoff(policy(1.0), budget).limited_s(3) == 1.5
+    assert budget.spend()
+    assert Backoff(policy(1.0), budget).limited_s(3) == 1.5
+    assert Backoff(policy(1.0), budget).limited_s(0) is None
+
+
+def test_refusals_that_say_when_cost_none_of_the_other_tries_and_have_an_end() -> None:
+    backoff = Backoff(replace(policy(0.0), tries=3, limited_tries=5), RetryBudget(100))
+    assert [backoff.limited_s(1) for _ in range(4)] == [0.0] * 4
+    assert [backoff.next_s(unreachable=False) for _ in range(3)] == [0.0, 0.0, None]
+    assert backoff.limited_s(1) is None

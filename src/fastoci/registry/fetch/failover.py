@@ -298,6 +298,9 @@ class Failover:
 
     def _backoff_s(self, error: FastociError) -> float | None:
         """Seconds before those are asked again that were asked already; None when they were asked often enough."""
+        if isinstance(error, RateLimitedError) and error.status and error.retry_after_s is not None:
+            limited_s = self._backoff.limited_s(self._server(self._at).answers_before)
+            return None if limited_s is None else limited_s + self._wanted_s(self._at)
         # Silence has cost its whole timeout already.
         unreachable = not self._server(self._at).answered or isinstance(error, TimedOutError)
         return self._backoff.next_s(unreachable=unreachable)

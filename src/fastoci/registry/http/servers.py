@@ -67,6 +67,8 @@ class Server:
         self.honoured = False  # a range, ever
         self.connect_failed = False  # the last time
         self.unresponsive = False  # it takes connections, and has never answered on one
+        self.answers = 0  # since it refused a request because there were too many
+        self.answers_before = 0  # that refusal, since the one before
         self.timeouts = 0  # in a row: since a request to it came to a good end
         self.busy = 0  # connections on which blobs come
         self.early = 0  # connections on which what follows was asked for before it is wanted
@@ -196,6 +198,10 @@ class Server:
     def on_response(self, status: int, header: Callable[[str], str]) -> None:
         """It answered: note what it says about being asked again."""
         self.answered, self.unresponsive = True, False
+        if status == 429:
+            self.answers, self.answers_before = 0, self.answers
+        else:
+            self.answers += 1
         self.speaks_scheme |= _proves_scheme(status, header)
         if status in (429, 503) and (wait_s := parsed(retry_after_s, header("Retry-After"), now=datetime.now(UTC))):
             self.pause(wait_s)
