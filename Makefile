@@ -20,7 +20,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults fault-plans crowd pulp stacks storm field
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks storm field
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -101,6 +101,9 @@ stacks: $(VENV)/installed-test ## 50,000 random stacks of layers against a model
 
 storm: $(VENV)/installed-test ## 3,000 pulls, gcs, verifies and repairs on one store, stopped and killed, while blobs rot (half an hour)
 	FASTOCI_STORM=3000 $(BIN)/python -m pytest -s tests/adversity/test_storm.py $(ARGS)
+
+every: $(VENV)/installed-test ## a day of `prefetch --every` with a run a minute and lists that change, time scaled (some minutes)
+	FASTOCI_EVERY_RUNS=1440 $(BIN)/python -m pytest -s -o timeout=3000 tests/system/test_every.py $(ARGS)
 
 power-cuts: $(VENV)/installed-test peers ## 2,000 power cuts for each level of durability (15 minutes)
 	FASTOCI_CUTS=2000 $(BIN)/python -m pytest -s tests/adversity/test_power_cut.py $(ARGS)

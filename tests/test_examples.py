@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 
 from examples import fetch_blobs
-from fastoci import Descriptor
+from fastoci import Descriptor, parse_list
 from fastoci.cli import main
 from fastoci.interfaces import BlobSource
 from fastoci.testing.images import Image
@@ -165,13 +166,32 @@ def test_the_program_of_the_readme_runs(registry: Registry, tmp_path: Path) -> N
 def test_the_unit_for_systemd_gives_options_that_the_program_takes() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string((EXAMPLES / "systemd" / "fastoci-prefetch.service").read_text())
+    unit.read_string((EXAMPLES / "systemd" / "fastoci-prefetch.service").read_text().replace("\\\n", ""))
     program, command, *arguments = shlex.split(unit["Service"]["ExecStart"])
     assert (unit["Service"]["Type"], Path(program).name) == ("notify", "fastoci")
     given = options_of(command, arguments)
     assert given["every_s"]
     assert unit["Service"]["SuccessExitStatus"] == str(128 + signal.SIGTERM)
     assert unit["Service"]["Environment"].partition("=")[0] == "FASTOCI_STORE"
+
+
+def test_the_manifest_for_kubernetes_reads_the_list_that_it_mounts() -> None:
+    text = (EXAMPLES / "kubernetes" / "prefetch.yaml").read_text()
+    config, daemons = yaml.safe_load_all(text)
+    pod = daemons["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, *arguments = container["args"]
+    given = options_of(command, arguments)
+    (listed,) = map(Path, given["files"])
+    mounted = {Path(each["mountPath"]): each["name"] for each in container["volumeMounts"]}
+    sources = {each["name"]: each for each in pod["volumes"]}
+    assert sources[mounted[listed.parent]]["configMap"]["name"] == config["metadata"]["name"]
+    found = parse_list(config["data"][listed.name].encode(), listed.name)
+    assert len(found.requests) == 2
+    assert found.problems == ()
+    assert sources[mounted[Path(given["store"])]]["hostPath"]["path"] == given["store"]
+    assert sources[mounted[Path(given["authfile"]).parent]]["secret"]["items"][0]["path"] == "config.json"
+    assert daemons["spec"]["selector"]["matchLabels"] == daemons["spec"]["template"]["metadata"]["labels"]
 
 
 def options_of(command: str, arguments: list[str]) -> dict[str, Any]:
