@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +155,17 @@ def _normal() -> None:
 
 
 def beside(count: Callable[[], int], command: Sequence[str] | None, seconds: float) -> float:
-    """How often a second something is done beside a command, or alone."""
+    """How often a second something is done beside a command, until that ends or for so long; or alone."""
     begun, before = time.monotonic(), count()
     if command is None:
         time.sleep(seconds)
-    else:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=_normal)
-    return (count() - before) / (time.monotonic() - begun)
+        return (count() - before) / (time.monotonic() - begun)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_normal) as process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        rate = (count() - before) / (time.monotonic() - begun)
+        process.kill()
+    return rate
 
 
 def losses(
@@ -174,7 +178,8 @@ def losses(
         directory = store / "store"
         command = [*_FASTOCI, "prefetch", f"{address}/throttled:t", "--progress", "none", "--store", str(directory)]
         lost[name].append(1 - beside(counts, [*command, *options], seconds) / alone)
-        scratch.clear(directory)
+        if directory.exists():
+            scratch.clear(directory)
         os.sync()
     return lost
 
@@ -233,7 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=15.0, help="of bandwidth: that a pull takes")
     parser.add_argument("--window", type=float, default=5.0, help="of bandwidth: seconds that are judged")
     parser.add_argument("--runs", type=int, default=3, help="of nice")
-    parser.add_argument("--alone", type=float, default=3.0, help="of nice: seconds without a prefetch")
+    parser.add_argument(
+        "--alone", type=float, default=3.0, help="of nice: seconds without a prefetch, and beside one at most"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of nice: multiplies the image's 2 GB")
     parser.add_argument("--work", type=Path, default=scratch.WORK, help="keeps the images; in memory, please")
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
