@@ -38,7 +38,7 @@ from fastoci.jobs.repair import Repair
 from fastoci.jobs.verify import BadBlob, Verification
 from fastoci.jobs.wanted_state import WantedState
 from fastoci.limits import Limits
-from fastoci.lists.request import PrefetchRequest
+from fastoci.lists.request import ImageList, ListProblem, PrefetchRequest, RegistryAccess, TagQuery
 from fastoci.registry.access import Access
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.options import RegistryOptions
@@ -67,6 +67,9 @@ RESOLVED = Resolved(
 REQUEST = PrefetchRequest("redis:7", ("linux/arm64",), 3, True, origin="images.txt:1")
 PLANNED, REFUSED = PlannedImage(REQUEST, (RESOLVED,), 7), RefusedImage(REQUEST, BAD)
 PLAN = PrefetchPlan((PLANNED,), (REFUSED,), (BLOB,), 1, 1, 1, {"r.test": 1}, 1, None, None, 1)
+QUERY = TagQuery("r.test/app", "semver", "^1", "list:2", ("linux",), 1, True, "/trees/app")
+ACCESS = RegistryAccess("r.test", "me", "secret", False, Path("/certs"), "list:1")
+PROBLEM = ListProblem("list:3", "it is not known")
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
 VALUES: list[object] = [
     DIGEST,
@@ -79,6 +82,10 @@ VALUES: list[object] = [
     Limits(memory=32 << 20, holder_s=5.0),
     RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
     RetryPolicy(tries=2),
+    QUERY,
+    ACCESS,
+    PROBLEM,
+    ImageList((REQUEST,), (QUERY,), (ACCESS,), (PROBLEM,)),
     Access("https://r.test/v2/", "a/b", True, True, True, ("/ca.crt",), ("X-A",), "me", "auth.json"),
     Retention(max_age_s=1.0, max_size=100),
     RESOLVED,

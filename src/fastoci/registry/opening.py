@@ -46,6 +46,7 @@ def mirrors_of(options: RegistryOptions) -> Mirrors:
         hosts_dir=_path(options.hosts_dir),
         cert_dir=_path(options.cert_dir),
         private_redirects=options.allow_private_redirects,
+        access=options.access,
     )
 
 
@@ -57,6 +58,11 @@ def credentials_of(options: RegistryOptions, mirrors: Mirrors) -> Credentials:
         explicit=None if options.creds is None else Credential(*options.creds),
         machine=mirrors.registries.credential_helpers,
         providers=None if providers is None else (path_walk.absolute(providers[0]), path_walk.absolute(providers[1])),
+        by_registry={
+            each.registry: Credential(each.username, each.password)
+            for each in reversed(options.access)
+            if each.username
+        },
     )
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastoci import path_walk
+
+if TYPE_CHECKING:
+    from fastoci.lists.request import RegistryAccess
 
 StrPath = str | os.PathLike[str]
 
@@ -27,6 +31,8 @@ class RegistryOptions:
         hosts_dir: mirrors in containerd's form, instead of the usual files.
         cert_dir: certificates for every registry, instead of those of ``certs.d``.
         allow_private_redirects: ``HOST[:PORT]`` of registries and mirrors that may lead into private networks.
+        access: how single registries are asked, as lists say it; goes before what is said of all. Of two for one
+            registry the first counts.
         retries: how often a request is sent again that made no progress; None: 7 times, twice after a timeout.
         retry_delay_s: seconds before each; None: random ones, more each time.
     Raises:
@@ -44,6 +50,7 @@ class RegistryOptions:
     allow_private_redirects: tuple[str, ...] = ()
     retries: int | None = None
     retry_delay_s: float | None = None
+    access: tuple[RegistryAccess, ...] = ()
 
     def __post_init__(self) -> None:
         if self.retries is not None and self.retries < 0:

@@ -19,6 +19,7 @@ import pytest
 from conftest import Cli
 from fastoci.cli.results.options import Address
 from fastoci.server.pull_api import Content
+from fastoci.testing.auth import Basic
 from fastoci.testing.images import Index
 from fastoci.testing.registry import Registry, serve
 from support.images import image_of, made
@@ -274,3 +275,17 @@ def test_a_list_may_come_from_stdin_and_may_ask_for_nothing(cli: Cli, registry: 
     assert "stdin:2" in done.stderr
     empty = cli("prefetch", "-f", "-", "--store", tmp_path, given="# nothing\n")
     assert (empty.returncode, empty.stdout) == (0, "")
+
+
+def test_a_list_of_skopeo_logs_in_and_tells_its_password_to_nobody_else(cli: Cli, tmp_path: Path) -> None:
+    with serve(Registry(Basic("u", "hush-hush"))) as registry:
+        registry.add_image("app", "1", IMAGES[0])
+        says = "  images: {app: ['1', '2']}\n  credentials: {username: u, password: hush-hush}\n  tls-verify: false\n"
+        (tmp_path / "sync.yaml").write_text(f"{registry.address}:\n{says}  surprise: x\n")
+        asked = ("--store", tmp_path / "store", "--debug", "--report", tmp_path / "report.json")
+        done = cli("prefetch", "-f", tmp_path / "sync.yaml", *asked)
+    assert done.returncode == 9
+    assert done.stdout.startswith(f"{registry.address}/app:1@")
+    assert "sync.yaml:5" in done.stderr
+    for told in (done.stdout, done.stderr, (tmp_path / "report.json").read_text()):
+        assert "hush-hush" not in told

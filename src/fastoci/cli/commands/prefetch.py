@@ -175,8 +175,9 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
 
     from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
 
-    requests = _requests(asked, await asyncio.to_thread(named.read))
-    async with _engine(asked, asked.progress) as engine:
+    found = await asyncio.to_thread(named.read)
+    requests = _requests(asked, found)
+    async with _engine(asked, found, asked.progress) as engine:
         plan = await engine.plan_prefetch(requests, asked.state)
     told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
     for refused in plan.refused:
@@ -202,11 +203,12 @@ async def _bring(
     from fastoci.cli.prefetch_observer import PrefetchObserver
     from fastoci.cli.prefetch_text import codes, subject, totals
 
-    requests = _requests(asked, await asyncio.to_thread(named.read))
+    found = await asyncio.to_thread(named.read)
+    requests = _requests(asked, found)
     images = [entry for entry in requests if isinstance(entry, PrefetchRequest)]
     watching: list[Observer] = [asked.progress] if outputs is None else [asked.progress, outputs.recorder]
     observe = PrefetchObserver(watching, told, images, printed if asked.form == "text" else None)
-    engine = _engine(asked, observe)
+    engine = _engine(asked, found, observe)
     with nullcontext() if outputs is None else outputs.run(images, engine.store_path):
         async with engine:
             result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
@@ -227,12 +229,13 @@ def _is_told(request: PrefetchRequest, failed: set[str]) -> bool:
     return request.reference in failed or request.subject in failed
 
 
-def _engine(asked: PrefetchOptions, observer: Observer) -> Engine:
+def _engine(asked: PrefetchOptions, found: Sequence[ImageList], observer: Observer) -> Engine:
+    from dataclasses import replace
+
     from fastoci import Engine
 
-    return Engine(
-        asked.store, registry=asked.registry, limits=asked.limits, additional=asked.additional, observer=observer
-    )
+    registry = replace(asked.registry, access=tuple(access for each in found for access in each.access))
+    return Engine(asked.store, registry=registry, limits=asked.limits, additional=asked.additional, observer=observer)
 
 
 def _requests(asked: PrefetchOptions, found: Sequence[ImageList]) -> list[Entry]:

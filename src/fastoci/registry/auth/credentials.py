@@ -4,10 +4,11 @@ It knows the order of these sources and nothing of tokens or HTTP. ``load`` read
 
 The order, the first that has one wins:
 
-1. what the user gave for this job;
-2. the auth files in their order (``auth_file.read_all``); in each the host's helper, then the most specific entry;
+1. what a list says of the registry;
+2. what the user gave for this job;
+3. the auth files in their order (``auth_file.read_all``); in each the host's helper, then the most specific entry;
    the machine's ``registries.conf`` may put helpers for all hosts before, behind or instead of them;
-3. the kubelet's image credential providers, when they were asked for.
+4. the kubelet's image credential providers, when they were asked for.
 
 Spec: containers-auth.json(5), containers-registries.conf(5); docker's ``config.json``.
 """
@@ -40,6 +41,7 @@ class Credentials:
         order: the names of helpers that are asked about all hosts, and where among them the files are.
         helpers: runs the helpers.
         providers: the kubelet's plugins.
+        by_registry: what lists say, by ``host[:port]``; goes to that one alone.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Credentials:
         order: tuple[str, ...] = (_FILES,),
         helpers: CredentialHelpers | None = None,
         providers: Providers | None = None,
+        by_registry: Mapping[str, Credential] | None = None,
     ) -> None:
         self._files = files
+        self._by_registry = by_registry or {}
         self._explicit = explicit
         self._order = order
         self._helpers = helpers or CredentialHelpers(os.environ)
@@ -81,6 +85,8 @@ class Credentials:
 
     async def explain(self, domain: str, path: str, *, mirror: bool) -> tuple[Credential | None, str]:
         """What ``find`` finds, and who has it, in words. Raises: as ``find``."""
+        if (listed := self._by_registry.get(domain)) is not None:
+            return listed, "those of a list"
         if self._explicit is not None and not mirror:
             return self._explicit, "those that were given for this job"
         for name in self._order:
@@ -112,6 +118,7 @@ def load(
     explicit: Credential | None = None,
     machine: tuple[str, ...] = (),
     providers: tuple[Path, Path] | None = None,
+    by_registry: Mapping[str, Credential] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Credentials:
     """Read the files that apply; runs nothing.
@@ -121,6 +128,7 @@ def load(
         explicit: what the user gave for this job; wins over every file.
         machine: ``credential-helpers`` of ``registries.conf``, where ``containers-auth.json`` stands for the files.
         providers: the kubelet's CredentialProviderConfig, and the directory of its plugins.
+        by_registry: what lists say.
     Raises:
         ConfigError: a file is not what it should be, or one that was asked for by name cannot be read.
     """
@@ -131,4 +139,11 @@ def load(
 
         plugins = kubelet.load(*providers, environ)
     order = tuple(name if name == _FILES else helper_name(name, "credential-helpers") for name in machine) or (_FILES,)
-    return Credentials(files, explicit=explicit, order=order, helpers=CredentialHelpers(environ), providers=plugins)
+    return Credentials(
+        files,
+        explicit=explicit,
+        order=order,
+        helpers=CredentialHelpers(environ),
+        providers=plugins,
+        by_registry=by_registry,
+    )

@@ -9,10 +9,10 @@ Spec: distribution-spec v1.1 "Pulling manifests", "Pulling blobs".
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from yarl import URL
@@ -26,6 +26,9 @@ from fastoci.registry.config.registries_conf import Location, RegistriesConf, Re
 from fastoci.registry.http.address_policy import is_loopback
 from fastoci.registry.http.tls import Tls
 from fastoci.registry.http.urls import Origin, parse_url, redact
+
+if TYPE_CHECKING:
+    from fastoci.lists.request import RegistryAccess
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -56,6 +59,13 @@ class Endpoint:
         return found
 
 
+class Stated(msgspec.Struct, frozen=True):
+    """What a list says of one registry: goes before what is said of all."""
+
+    verify: bool | None = None
+    certs: Folder | None = None
+
+
 class Mirrors(msgspec.Struct, frozen=True):
     """What the configuration files of a machine say about registries, as they were when they were read."""
 
@@ -63,6 +73,7 @@ class Mirrors(msgspec.Struct, frozen=True):
     hosts: tuple[Mapping[str, Folder], ...] = ()  # containerd's directories: a host's by its name
     certs: tuple[Mapping[str, Folder], ...] = ()  # the directories of certs.d
     cert_dir: Folder | None = None  # the one directory for all hosts
+    stated: Mapping[str, Stated] = {}  # by host[:port] as references have it
     private_redirects: frozenset[str] = frozenset()  # host[:port] of those that may lead into private networks
 
 
@@ -74,6 +85,7 @@ def load(
     hosts_dir: Path | None = None,
     cert_dir: Path | None = None,
     private_redirects: Iterable[str] = (),
+    access: Sequence[RegistryAccess] = (),
     root: Path = Path("/"),
 ) -> Mirrors:
     """Read the configuration that applies to a user; blocks on the disk.
@@ -85,6 +97,7 @@ def load(
         hosts_dir: the only directory of ``hosts.toml`` directories.
         cert_dir: certificates for every host, instead of those of ``certs.d``.
         private_redirects: ``host[:port]`` of those that may lead into private networks; without a port, at any.
+        access: how lists say that single registries are asked.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
         ConfigError: a file does not say what it should, or one that was asked for by name cannot be read.
@@ -95,7 +108,7 @@ def load(
     tables = RegistriesConf()
     if registries is not None or hosts_dir is None:
         tables = registries_conf.load(environ, uid, root=root, only=registries)
-    for named in (hosts_dir, cert_dir):
+    for named in (hosts_dir, cert_dir, *(each.cert_dir for each in access)):
         if named is not None and files.names(named) is None:
             raise ConfigError(f"{named}: this is not a directory that can be read")
     hosts: tuple[Mapping[str, Folder], ...] = ()
@@ -108,6 +121,10 @@ def load(
         hosts,
         _scanned(certs_d.config_directories(environ, uid, root), environ),
         certs_d.read(cert_dir) if cert_dir is not None else None,
+        {
+            each.registry: Stated(each.tls_verify, certs_d.read(each.cert_dir) if each.cert_dir else None)
+            for each in reversed(access)
+        },
         private,
     )
 
@@ -218,14 +235,14 @@ class _Selection:
         """The registry that a name itself speaks of."""
         origin = there.domain == self._reference.domain or there.host == self._reference.host
         domain = self._reference.domain if origin else there.domain
-        tls = self._tls(domain, self._verify and not insecure)
+        tls = self._tls(domain, self._checked(domain, insecure))
         base, either_scheme = _spoken(there.host, tls)
         inside = self._trusted_inside(domain, base)
         return Endpoint(base, there.path, domain, origin, tls, either_scheme=either_scheme, private_redirects=inside)
 
     def _host(self, host: Host) -> Endpoint:
         """One host of hosts.toml."""
-        own, own_either = _spoken(self._reference.host, Tls(self._verify))
+        own, own_either = _spoken(self._reference.host, Tls(self._checked(self._reference.domain, False)))
         if host.base is None:
             base, either_scheme, proxied = own, own_either, False
         else:
@@ -236,13 +253,13 @@ class _Selection:
             proxied = host.authority not in (self._reference.domain, self._reference.host)
         origin = not proxied or Origin.of(host.base or own) == Origin.of(own)
         domain = self._reference.domain if origin else host.authority
-        tls = Tls(self._verify and not host.skip_verify, host.ca, host.client)
+        tls = Tls(self._checked(domain, host.skip_verify), host.ca, host.client)
         return Endpoint(
             base,
             self._reference.path,
             domain,
             origin,
-            tls if host.ca or host.client else self._tls(domain, tls.verify),
+            tls if (host.ca or host.client) and not self._has_certs(domain) else self._tls(domain, tls.verify),
             query=(("ns", self._reference.domain),) if proxied else (),
             headers=host.headers,
             connect_s=host.connect_s,
@@ -260,8 +277,18 @@ class _Selection:
             names.add(host)
         return not names.isdisjoint(self._config.private_redirects)
 
+    def _checked(self, domain: str, is_insecure: bool | None) -> bool:
+        """Whether certificates of a host are checked: as a list says of it, else unless anybody says otherwise."""
+        stated = self._config.stated.get(domain)
+        return self._verify and not is_insecure if stated is None or stated.verify is None else stated.verify
+
+    def _has_certs(self, domain: str) -> bool:
+        stated = self._config.stated.get(domain)
+        return stated is not None and stated.certs is not None
+
     def _tls(self, domain: str, verify: bool) -> Tls:
-        folder = self._config.cert_dir
+        stated = self._config.stated.get(domain)
+        folder = self._config.cert_dir if stated is None or stated.certs is None else stated.certs
         if folder is None:
             folder = next((hosts[domain] for hosts in self._config.certs if domain in hosts), None)
         if folder is None:
