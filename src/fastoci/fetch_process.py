@@ -46,6 +46,7 @@ class _Worker:
         self._early: list[Order] = []  # that came before the store was open
         self._said: list[bytes] = []  # and not sent yet
         self._flushing: asyncio.TimerHandle | None = None
+        self._has_begun = False
 
     async def run(self) -> None:
         """Work until the job is over or gone; what is under way then is kept for a later job."""
@@ -112,9 +113,10 @@ class _Worker:
             self._report(Happened.of(event))
 
     def _report(self, report: Report) -> None:
-        """Say it, with what was said before; an event alone may wait a little for what follows it."""
+        """Say it, with what was said before; an event alone, but for the first, may wait a little for what follows."""
         self._said.append(encode(report))
-        if isinstance(report, Outcome):
+        if isinstance(report, Outcome) or not self._has_begun:
+            self._has_begun = True
             self._flush()
         elif self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_BATCH_S, self._flush)

@@ -4,8 +4,8 @@ Numbered rules:
 1. A process is started when there is work and all others have some; there are at most as many as ``Limits.divided``
    gives limits.
 2. A blob goes to the process that has the fewest bytes under way, among those that have a free connection.
-3. What a process had when it died goes to others, and a few times a new one takes its place. A blob under which
-   several processes died is given up.
+3. What a process had when it died goes to others, each blob alone, so that one that kills takes no other with it. A few
+   times a new process takes the place of a dead one. A blob under which several died is given up.
 4. A process ends when the job says so, or when its socket says that the job is gone. None is left behind.
 """
 
@@ -101,15 +101,20 @@ class FetchProcesses:
         self, writer: StoreWriter, blob: Descriptor, source: Repository, *, image: str = "", cached: bool = False
     ) -> None:
         """Have a process bring the blob: ``Fetcher.fetch``. The name of the image leads it to the source."""
-        for _ in range(_TRIES):
-            process = await self._choose()
+        deaths = 0
+        while deaths < _TRIES:
+            process = await self._choose(alone=deaths > 0)
             if process is None:
                 break
             try:
                 await process.fetch(blob, image, cached)
             except _DiedError:
                 _LOG.debug("%s: worker process %d ended under it", blob.digest, process.pid)
+                deaths += process.has_begun
                 continue
+            finally:
+                process.is_reserved = False
+                self._changed.set()
             await writer.adopt(blob)
             return
         error = copy.copy(self._error)
@@ -117,18 +122,27 @@ class FetchProcesses:
         self._observe(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))
         raise error
 
-    async def _choose(self) -> _Process | None:
-        """The process that gets the next blob; None when there is none any more."""
+    async def _choose(self, *, alone: bool) -> _Process | None:
+        """The process that gets the next blob, ``alone`` with nothing else; None when there is none any more."""
         while True:
-            usable = [process for process in self._processes if process.is_usable]
-            if self._setups and all(process.orders for process in usable):
-                usable.append(self._start(self._setups.pop(0)))
-            if usable:
-                return min(usable, key=lambda process: (process.is_full, process.size, len(process.orders)))
-            if not self._tasks:
+            free = [process for process in self._processes if process.is_usable and not process.is_reserved]
+            if self._setups and all(process.orders for process in free):
+                free.append(self._start(self._setups.pop(0)))
+            if free:
+                process = min(free, key=lambda process: (process.is_full, process.size, len(process.orders)))
+                process.is_reserved = alone
+                while alone and process.orders and process.is_usable:
+                    await self._change()
+                if process.is_usable:
+                    return process
+            elif not self._tasks:
                 return None
-            self._changed.clear()
-            await self._changed.wait()
+            else:
+                await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     def _start(self, setup: Setup) -> _Process:
         process = _Process(setup, self._observe)
@@ -167,6 +181,8 @@ class _Process:
         self.size = 0  # bytes under way
         self.orders: dict[int, asyncio.Future[None]] = {}
         self.error = FastociError("a worker process ended")
+        self.is_reserved = False  # for one blob
+        self.has_begun = False  # to fetch: what it had may be why it died
         self.is_replaceable = True  # it did not say itself that it can do no work
         self._observe = observer
         self._numbers = count(1)
@@ -251,7 +267,7 @@ class _Process:
                 future.set_exception(_DiedError())
 
     def _receive(self, message: bytes) -> None:
-        report = reports.decode(message)
+        report, self.has_begun = reports.decode(message), True
         if isinstance(report, Happened):
             self._observe(report.event)
         elif isinstance(report, Logged):
