@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastoci import Engine, PrefetchRequest, RegistryOptions
+from fastoci import Engine, PrefetchRequest, RegistryOptions, TagQuery
 from fastoci.cli.report import Report
 from fastoci.cli.results import metrics_server
 from fastoci.cli.results.metrics import Metrics
@@ -118,6 +118,22 @@ async def test_failures_are_counted_by_cause_and_the_last_success_stays(tmp_path
         assert found[key] == good[key]
     received = ("fastoci_prefetch_received_bytes_total", registry.address)
     assert found[received] == good[received] > 0  # goes on, and nothing more came
+
+
+async def test_images_that_a_rule_for_tags_finds_are_wanted_too(tmp_path: Path) -> None:
+    path = tmp_path / "fastoci.prom"
+    async with Registry() as registry:
+        for tag in ("1", "2"):
+            registry.add_image("app", tag, image_of(made(int(tag), files=1, size=1000)))
+        with Outputs(ResultOptions(metrics=path, reports=(tmp_path / "r.json",)), Report()) as outputs:
+            async with Engine(tmp_path / "store", observer=outputs.recorder) as engine:
+                with outputs.run([], tmp_path / "store"):
+                    result = await engine.prefetch([TagQuery(f"{registry.address}/app", "all")])
+                    during = values(Metrics(outputs.recorder).text().decode())
+            outputs.end(result, 0)
+    found = values(path.read_text())
+    for each in (during, found):
+        assert each["fastoci_prefetch_images_wanted", ""] == each["fastoci_prefetch_images_present", ""] == 2
 
 
 @pytest.mark.parametrize(("error", "cause"), [(Stopped(15), "interrupted"), (FastociError("no"), "FastociError")])

@@ -64,15 +64,9 @@ class Metrics(Collector):
         yield from self._store()
 
     def _images(self) -> Iterator[Metric]:
-        images = list(self._recorder.images.values())  # at once: the event loop goes on meanwhile
-        ended_by, present, causes = self._recorder.ended_by, 0, Counter[str]()
-        for image in images:
-            present += image.is_there
-            if image.failure is not None:
-                causes[image.failure.kind] += 1
-            elif ended_by and not image.is_there:
-                causes[ended_by] += 1
-        yield GaugeMetricFamily("fastoci_prefetch_images_wanted", "Images that are asked for.", len(images))
+        wanted, causes = self._failures()
+        present = sum(image.is_there for image in list(self._recorder.images.values()))
+        yield GaugeMetricFamily("fastoci_prefetch_images_wanted", "Images that are asked for.", wanted)
         yield GaugeMetricFamily("fastoci_prefetch_images_present", "Images of these that are in the store.", present)
         failed = GaugeMetricFamily(
             "fastoci_prefetch_images_failed", "Images of these that did not come.", labels=["cause"]
@@ -80,6 +74,21 @@ class Metrics(Collector):
         for cause, count in sorted(causes.items()):
             failed.add_metric([cause], count)
         yield failed
+
+    def _failures(self) -> tuple[int, Counter[str]]:
+        """How many images are wanted, and why how many of them did not come: by the result, or as known so far."""
+        result, ended_by, causes = self._recorder.result, self._recorder.ended_by, Counter[str]()
+        if result is not None:
+            for outcome in result.failed:
+                causes["skipped" if outcome.outcome == "skipped" else type(outcome.error).__name__] += 1
+            return len(result.images), causes
+        images = list(self._recorder.images.values())  # at once: the event loop goes on meanwhile
+        for image in images:
+            if image.failure is not None:
+                causes[image.failure.kind] += 1
+            elif ended_by and not image.is_there:
+                causes[ended_by] += 1
+        return len(images), causes
 
     def _store(self) -> Iterator[Metric]:
         if self._recorder.store_size is not None:

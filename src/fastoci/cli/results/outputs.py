@@ -102,7 +102,7 @@ class Outputs:
 
     def end(self, result: PrefetchResult, code: int) -> int:
         """The run was done to its end, with this exit code; the code of what could not be written when it was 0."""
-        self._is_running = False
+        self._is_running, self.recorder.result = False, result
         if code == 0:
             self.recorder.last_success = (time.time(), result.seconds)
         written = self._write(document.of_result(result, self.recorder, code))

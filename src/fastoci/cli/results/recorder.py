@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from fastoci import PrefetchRequest, Reference, events
+from fastoci import PrefetchRequest, PrefetchResult, Reference, events
 from fastoci.errors import FastociError
 
 
@@ -78,12 +78,16 @@ class Recorder:
         self.run_retries: Counter[str] = Counter()
         self.images: dict[str, SeenImage] = {}
         self.blobs: dict[str, SeenBlob] = {}
-        known = set()
+        self._known: set[str] = set()
+        self.result: PrefetchResult | None = None  # when the run was done to its end
         for request in requests:
-            key, registry = _identity(request.reference)
-            if key not in known:
-                known.add(key)
-                self.images[request.reference] = SeenImage(request, registry)
+            self._expect(request)
+
+    def _expect(self, request: PrefetchRequest) -> None:
+        key, registry = _identity(request.reference)
+        if key not in self._known:
+            self._known.add(key)
+            self.images[request.reference] = SeenImage(request, registry)
 
     @property
     def seconds(self) -> float:
@@ -101,6 +105,8 @@ class Recorder:
                 registry = self._registry(event.image)
                 self.retries[registry] += 1
                 self.run_retries[registry] += 1
+            case events.ImageStarted() if event.image not in self.images:  # of a rule for tags
+                self._expect(PrefetchRequest(event.image))
             case events.ImagePlanned() | events.ImageDone() | events.ImageFailed():
                 if (image := self.images.get(event.image)) is not None:
                     self._see_image(image, event)
