@@ -39,15 +39,15 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
 
 def mirrors_of(options: RegistryOptions) -> Mirrors:
     """Read the configuration of mirrors and certificates; blocks on the disk. Raises: as ``endpoints.load``."""
-    return endpoints.load(
+    machine = endpoints.load(
         os.environ,
         os.geteuid(),
         registries=_path(options.registries_conf),
         hosts_dir=_path(options.hosts_dir),
         cert_dir=_path(options.cert_dir),
         private_redirects=options.allow_private_redirects,
-        access=options.access,
     )
+    return endpoints.with_access(machine, options.access)
 
 
 def credentials_of(options: RegistryOptions, mirrors: Mirrors) -> Credentials:

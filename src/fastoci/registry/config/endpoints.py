@@ -85,7 +85,6 @@ def load(
     hosts_dir: Path | None = None,
     cert_dir: Path | None = None,
     private_redirects: Iterable[str] = (),
-    access: Sequence[RegistryAccess] = (),
     root: Path = Path("/"),
 ) -> Mirrors:
     """Read the configuration that applies to a user; blocks on the disk.
@@ -97,7 +96,6 @@ def load(
         hosts_dir: the only directory of ``hosts.toml`` directories.
         cert_dir: certificates for every host, instead of those of ``certs.d``.
         private_redirects: ``host[:port]`` of those that may lead into private networks; without a port, at any.
-        access: how lists say that single registries are asked.
         root: what ``/etc`` and ``/usr`` are below.
     Raises:
         ConfigError: a file does not say what it should, or one that was asked for by name cannot be read.
@@ -108,9 +106,8 @@ def load(
     tables = RegistriesConf()
     if registries is not None or hosts_dir is None:
         tables = registries_conf.load(environ, uid, root=root, only=registries)
-    for named in (hosts_dir, cert_dir, *(each.cert_dir for each in access)):
-        if named is not None and files.names(named) is None:
-            raise ConfigError(f"{named}: this is not a directory that can be read")
+    for named in filter(None, (hosts_dir, cert_dir)):
+        _demand_directory(named)
     hosts: tuple[Mapping[str, Folder], ...] = ()
     if hosts_dir is not None:
         hosts = (certs_d.scan(hosts_dir),)
@@ -121,12 +118,28 @@ def load(
         hosts,
         _scanned(certs_d.config_directories(environ, uid, root), environ),
         certs_d.read(cert_dir) if cert_dir is not None else None,
-        {
-            each.registry: Stated(each.tls_verify, certs_d.read(each.cert_dir) if each.cert_dir else None)
-            for each in reversed(access)
-        },
-        private,
+        private_redirects=private,
     )
+
+
+def with_access(config: Mirrors, access: Sequence[RegistryAccess]) -> Mirrors:
+    """The configuration with what lists say of single registries, the first of each; blocks on the disk.
+
+    Raises:
+        ConfigError: a directory of certificates cannot be read.
+    """
+    stated: dict[str, Stated] = {}
+    for each in access:
+        if each.cert_dir is not None:
+            _demand_directory(each.cert_dir)
+        certs = None if each.cert_dir is None else certs_d.read(each.cert_dir)
+        stated.setdefault(each.registry, Stated(each.tls_verify, certs))
+    return msgspec.structs.replace(config, stated=stated) if stated else config
+
+
+def _demand_directory(path: Path) -> None:
+    if files.names(path) is None:
+        raise ConfigError(f"{path}: this is not a directory that can be read")
 
 
 def endpoints(reference: Reference, config: Mirrors, *, tls_verify: bool) -> tuple[Endpoint, ...]:
