@@ -27,6 +27,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.plan import PullPlan, Resolved
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
+    Evicted,
     ImageOutcome,
     PlannedImage,
     PrefetchPlan,
@@ -98,6 +99,7 @@ VALUES: list[object] = [
     BlobOutcome("sha256:00", 1, "r.test", 0.0, 1.5),
     PrefetchResult((ImageOutcome(REQUEST, "present"),), (), PLAN, "2026-01-01T00:00:00Z", 1.0),
     WantedState(list_name="web", prune=True),
+    Evicted((GcItem("ref", "redis", 0, "old"),)),
     Pruned(("redis:6",), ("redis:5",), "", (GcItem("blob", str(DIGEST), 7, "nobody needs it"),)),
     StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
     GcItem("blob", str(DIGEST), 7, "nobody needs it"),

@@ -39,7 +39,7 @@ What its methods return::
     Resolved                   a name, followed to a manifest
     PrefetchPlan, PlannedImage, RefusedImage      what a job of many PrefetchRequests would do
     PrefetchResult, ImageOutcome, BlobOutcome     what became of it
-    Pruned                     what went because a list gave it up
+    Pruned, Evicted            what went because a list gave it up, or for space
     StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.plan import Resolved as Resolved
     from fastoci.jobs.prefetch_plan import BlobOutcome as BlobOutcome
+    from fastoci.jobs.prefetch_plan import Evicted as Evicted
     from fastoci.jobs.prefetch_plan import ImageOutcome as ImageOutcome
     from fastoci.jobs.prefetch_plan import PlannedImage as PlannedImage
     from fastoci.jobs.prefetch_plan import PrefetchPlan as PrefetchPlan
@@ -148,6 +149,7 @@ _EXPORTS = {
     "Observer": "events",
     "Platform": "image.platform",
     "BlobOutcome": "jobs.prefetch_plan",
+    "Evicted": "jobs.prefetch_plan",
     "ImageOutcome": "jobs.prefetch_plan",
     "PlannedImage": "jobs.prefetch_plan",
     "PrefetchPlan": "jobs.prefetch_plan",

@@ -10,7 +10,7 @@ from fastoci.cli import errors
 from fastoci.cli.formatting import plain, plural, size, table
 
 if TYPE_CHECKING:
-    from fastoci import PrefetchPlan, PrefetchRequest, PrefetchResult, Pruned
+    from fastoci import Evicted, PrefetchPlan, PrefetchRequest, PrefetchResult, Pruned
 
 _OUTCOMES: Final = ("present", "fetched", "failed", "skipped")
 
@@ -33,6 +33,7 @@ def plan_lines(plan: PrefetchPlan) -> list[str]:
         ("requests", f"{plan.requests}, of which {plan.requests - len(plan.missing)} for manifests"),
         ("disk", _free(plan.free_size, plan.missing_size, size)),
         ("inodes", _free(plan.free_inodes, plan.needed_inodes, lambda count: str(int(count)))),
+        *(("to evict", plain(name)) for name in plan.evicted.images),
         *(("to remove", plain(name)) for name in plan.pruned.removed),
         *(("to unpin", plain(name)) for name in plan.pruned.unpinned),
     ]
@@ -72,6 +73,7 @@ def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
         "free_size": plan.free_size,
         "free_inodes": plan.free_inodes,
         "needed_inodes": plan.needed_inodes,
+        "evicted": evicted_facts(plan.evicted),
         "pruned": pruned_facts(plan.pruned),
     }
 
@@ -81,6 +83,15 @@ def totals(result: PrefetchResult) -> str:
     counts = Counter(image.outcome for image in result.images)
     parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
     return f"{plural(len(result.images), 'image')}: {parts}, in {result.seconds:.1f} s"
+
+
+def evicted_facts(evicted: Evicted) -> dict[str, object]:
+    """What makes way for a job, as JSON."""
+    return {
+        "images": list(evicted.images),
+        "size": sum(item.size for item in evicted.items),
+        "error": None if evicted.error is None else errors.facts(evicted.error),
+    }
 
 
 def pruned_facts(pruned: Pruned) -> dict[str, object]:

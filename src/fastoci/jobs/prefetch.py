@@ -17,21 +17,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FastociError, StoreFullError
+from fastoci.errors import FastociError, StoreError, StoreFullError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import StoreSession, StoreWriter
-from fastoci.jobs.plan import PullPlan, estimate_unpacked
+from fastoci.jobs.plan import PullPlan
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
+    Evicted,
     ImageOutcome,
     Outcome,
     PrefetchPlan,
@@ -108,7 +108,8 @@ class Prefetch:
         followed, refused = await self._follow(named, lost)
         missing = await self._context.store.missing(_needed(followed))
         plan = self._assemble(followed, refused, missing)
-        return msgspec.structs.replace(plan, pruned=await keeping.plan())
+        evicted = await keeping.make_space(plan, _needed(followed), execute=False)
+        return msgspec.structs.replace(plan, pruned=await keeping.plan(), evicted=evicted)
 
     async def run(
         self,
@@ -137,14 +138,20 @@ class Prefetch:
                 running = _Running(
                     self._context, plan, followed, session, self._began, list_name=name, fail_fast=fail_fast
                 )
+                evicted = Evicted()
                 if not (refused and fail_fast):
-                    await running.run(fetching)
+                    evicted = await keeping.make_space(plan, _needed(followed), execute=True)
+                    if evicted.error is None:
+                        await running.run(fetching)
+                    else:
+                        running.refuse(evicted.error)
                 images = running.outcomes(refused)
                 counted = Counter(image.outcome for image in images)
                 pruned = await keeping.prune(cut_short=fail_fast and counted["failed"] > 0)
         self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
         return PrefetchResult(
             pruned=pruned,
+            evicted=evicted,
             images=images,
             blobs=tuple(running.blobs),
             plan=plan,
@@ -225,29 +232,27 @@ class _Running:
 
     async def run(self, fetching: AbstractAsyncContextManager[Fetcher]) -> None:
         """Fetch, record and unpack; whatever fails is an outcome."""
-        roots = [Path(job.image.request.rootfs) for job in self._jobs if job.image.request.rootfs]
-        unpacked = sum(
-            estimate_unpacked(each.manifest.layers)
-            for job in self._jobs
-            if job.image.request.rootfs
-            for each, _ in job.image.resolved
-        )
+        root, unpacked = self._plan.unpacking
         try:
-            reserving = self._session.reserve(root=roots[0] if roots else None, unpacked=unpacked)
+            reserving = self._session.reserve(root=root, unpacked=unpacked)
             async with reserving as writer, fetching as fetcher:
                 await self._work(writer, fetcher)
         except StoreFullError as error:
-            for job in self._jobs:
-                if not job.left and job.image.is_recorded:
-                    self._end(job)
-                else:
-                    self._fail(job, error)
+            self.refuse(error)
         except asyncio.CancelledError:
             for job in self._jobs:
                 if not job.is_over:
                     name = job.image.request.reference
                     self._context.observer(ImageFailed(name, "cancelled", "cancelled", None))
             raise
+
+    def refuse(self, error: StoreError) -> None:
+        """Fetch nothing: the images that are there are there, the others failed."""
+        for job in self._jobs:
+            if not job.left and job.image.is_recorded:
+                self._end(job)
+            else:
+                self._fail(job, error)
 
     async def _work(self, writer: StoreWriter, fetcher: Fetcher) -> None:
         queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from fastoci.errors import FastociError, StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.jobs.plan import Resolved
+from fastoci.jobs.plan import Resolved, estimate_unpacked
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.gc.collect import GcItem
 
@@ -49,6 +50,23 @@ class Pruned(msgspec.Struct, frozen=True):
     error: StoreError | None = None
 
 
+class Evicted(msgspec.Struct, frozen=True):
+    """What made way, so that as much as asked for stays free.
+
+    Args:
+        items: blobs that no image needed, and images that were used least recently.
+        error: why the job does not fit; then nothing went.
+    """
+
+    items: tuple[GcItem, ...] = ()
+    error: StoreError | None = None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names that are gone, or would be."""
+        return tuple(item.name for item in self.items if item.kind == "ref")
+
+
 class PrefetchPlan(msgspec.Struct, frozen=True):
     """One graph of unique blobs over all images of a job. Sizes are bytes.
 
@@ -63,6 +81,7 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
         free_size, free_inodes: of the store's file system, now; None where that has no end.
         needed_inodes: that the job takes.
         pruned: what would go after it.
+        evicted: what would go before it.
     """
 
     images: tuple[PlannedImage, ...]
@@ -77,6 +96,15 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
     free_inodes: int | None
     needed_inodes: int
     pruned: Pruned = Pruned()
+    evicted: Evicted = Evicted()
+
+    @property
+    def unpacking(self) -> tuple[Path | None, int]:
+        """The first directory that gets files, and the bytes of all files by estimate."""
+        images = [image for image in self.images if image.request.rootfs]
+        layers = [each.manifest.layers for image in images for each in image.resolved]
+        root = Path(images[0].request.rootfs) if images else None
+        return root, sum(map(estimate_unpacked, layers))
 
     @property
     def missing_size(self) -> int:
@@ -123,6 +151,7 @@ class PrefetchResult(msgspec.Struct, frozen=True):
     began_at: str  # RFC 3339, UTC
     seconds: float
     pruned: Pruned = Pruned()
+    evicted: Evicted = Evicted()
 
     @property
     def failed(self) -> tuple[ImageOutcome, ...]:

@@ -13,13 +13,15 @@ from typing import Final
 
 import msgspec
 
-from fastoci.arguments import expect, several
+from fastoci.arguments import at_least, expect, several
 from fastoci.errors import FastociError, StoreError
 from fastoci.events import Observer, Warned
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
-from fastoci.jobs.prefetch_plan import Pruned
+from fastoci.jobs.prefetch_plan import Evicted, PrefetchPlan, Pruned
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.gc.retention import Retention
+from fastoci.store.keep_free import Demand, make_space, plan_space
 from fastoci.store.lists import Leaving, Lists
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
@@ -35,8 +37,10 @@ class WantedState(msgspec.Struct, frozen=True, kw_only=True):
         complete: the requests are all that the list says; else nothing is pruned.
         allow_empty: the list may prune all that it brought.
         gc: blobs that no image needs any more are deleted at once.
+        keep_free, keep_free_percent: bytes, and percent of the store's file system: the larger stays free beside what
+            the job takes. What no image needs, then images that nobody pinned and the job is not of, make way for that.
     Raises:
-        ValueError: ``list_name`` is not a name; ``prune`` without one.
+        ValueError: ``list_name`` is not a name; ``prune`` without one; a percentage that there is not.
         TypeError: a field is of another type.
     """
 
@@ -45,12 +49,22 @@ class WantedState(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     allow_empty: bool = False
     gc: bool = False
+    keep_free: int = 0
+    keep_free_percent: float = 0.0
 
     def __post_init__(self) -> None:
         if expect(str, self.list_name, "list_name") and not _NAME.fullmatch(self.list_name):
             raise ValueError(f"{self.list_name!r:.200} is no name of a list: letters, digits and ._:/@-, 128 at most")
         if self.prune and not self.list_name:
             raise ValueError("prune needs a list_name")
+        at_least(0, self.keep_free, "keep_free")
+        if not 0 <= self.keep_free_percent < 100:
+            raise ValueError(f"keep_free_percent: {self.keep_free_percent} is not from 0 to less than 100")
+
+    @property
+    def keeps_free(self) -> bool:
+        """Whether any space has to stay free."""
+        return self.keep_free > 0 or self.keep_free_percent > 0
 
 
 class StateKeeping:
@@ -76,7 +90,7 @@ class StateKeeping:
         self._observer = observer
         self._wanted: dict[str, bool] = {}  # names of references, and whether pinned
         unreadable = 0
-        for request in several(requests, PrefetchRequest) if state.list_name else ():
+        for request in several(requests, PrefetchRequest) if state.list_name or state.keeps_free else ():
             try:
                 name = str(Reference.parse(request.reference))
                 self._wanted[name] = self._wanted.get(name, False) or request.pinned
@@ -116,6 +130,34 @@ class StateKeeping:
         if not self.state.prune or self._withheld:
             return Pruned(withheld=self._withheld)
         return self._told(await self._lists.leaving(self.state.list_name, self._wanted))
+
+    async def make_space(self, plan: PrefetchPlan, needed: Sequence[Descriptor], *, execute: bool) -> Evicted:
+        """Let make way what has to, so that the job fits.
+
+        Args:
+            needed: all blobs and documents of the job.
+            execute: do it; otherwise say what would go.
+        """
+        if not self.state.keeps_free:
+            return Evicted()
+        root, unpacked = plan.unpacking
+        try:
+            prunes = self.state.prune and not self._withheld
+            leaving = await self._lists.leaving(self.state.list_name, self._wanted) if prunes else Leaving()
+            stay = await self._lists.names(self.state.list_name) if self._withheld else frozenset()  # perhaps wanted
+            demand = Demand(
+                keep_free=self.state.keep_free,
+                keep_free_percent=self.state.keep_free_percent,
+                missing=plan.missing,
+                needed=tuple(needed),
+                names=stay.union(self._wanted),
+                given_up=frozenset(leaving.removed),
+                root=root,
+                unpacked=unpacked,
+            )
+            return Evicted(await (make_space if execute else plan_space)(self._lists.store, demand))
+        except StoreError as error:
+            return Evicted(error=error)
 
     async def prune(self, *, cut_short: bool) -> Pruned:
         """Give up what the list does not want any more; then delete what no image needs.

@@ -62,6 +62,17 @@ def space(place: str | Directory) -> Space:
     )
 
 
+def capacity(place: Directory) -> int:
+    """Bytes of the file system of a directory, used or not; 0 where it counts none.
+
+    Raises:
+        StoreError: the disk refused to tell.
+    """
+    with files.translated("ask for the size of the disk at", place.path):
+        found = os.statvfs(place.fd)
+    return found.f_blocks * found.f_frsize
+
+
 def allocated(paths: StoreLayout, digest: Digest) -> int:
     """Bytes of disk that the data of an ingest has; 0 when it is not there."""
     try:

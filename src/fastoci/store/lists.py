@@ -77,6 +77,15 @@ class Lists:
 
         await self.store.blobs.threads.run_stoppable(work)
 
+    async def names(self, name: str) -> frozenset[str]:
+        """The images that the list wants, as references remember it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        images, _ = await self.store.blobs.threads.run_stoppable(partial(self._of, name))
+        return frozenset(image.name for image in images)
+
     async def leaving(self, name: str, wanted: Mapping[str, bool]) -> Leaving:
         """What ``leave`` would do.
 

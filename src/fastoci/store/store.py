@@ -25,6 +25,7 @@ from fastoci.store.additional import open_additional
 from fastoci.store.blobs import Blobs
 from fastoci.store.gc import collect
 from fastoci.store.gc.collect import GcItem, GcPlan
+from fastoci.store.gc.eviction import Shortage
 from fastoci.store.gc.leases import Leases
 from fastoci.store.gc.retention import Retention
 from fastoci.store.graph import Read, reader
@@ -202,6 +203,13 @@ class Store:
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(
             lambda check: collect.plan(self._paths, unsynced, retention, limit=limit, check=check)
+        )
+
+    async def plan_eviction(self, shortage: Shortage) -> tuple[GcPlan, int]:
+        """``gc.plan_eviction`` in one of the store's threads."""
+        unsynced, limit = self.blobs.unsynced, self._manifest_size
+        return await self._threads.run_stoppable(
+            lambda check: collect.plan_eviction(self._paths, unsynced, shortage, limit=limit, check=check)
         )
 
     async def gc(self, plan: GcPlan) -> tuple[GcItem, ...]:

@@ -6,13 +6,18 @@ Covers: cli/wanted_state.py.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from conftest import Cli
+from fastoci.cli.wanted_state import KeepFree
 from fastoci.testing.registry import Registry, serve
+from support.disks import mounted
 from support.images import image_of, made
 
 IMAGES = [image_of(made(10 + number, files=2, size=9_000)) for number in range(3)]
@@ -120,3 +125,46 @@ def test_a_list_that_lost_its_lines_prunes_nothing(
     assert ("1 of its lines cannot be read" if code == 9 else "--allow-empty") in done.stderr
     listed = json.loads(cli("ls", "--format", "json", "--store", tmp_path / "store").stdout)["images"]
     assert [image["name"] for image in listed] == names(registry, 0, 1)
+
+
+def test_what_made_way_is_told_and_a_job_that_does_not_fit_ends_with_the_numbers(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    with mounted(place, "-t", "tmpfs", "-o", "size=4M", "tmpfs"):
+        store = place / "store"
+        assert cli("pull", *names(registry, 0), "--store", store).returncode == 0
+        for path in store.glob("refs/*/*"):
+            os.utime(path, (1, 1))
+        time.sleep(2.1)  # until the reference may be judged
+        wanted: list[str | Path] = ["prefetch", *names(registry, 1), "--store", store, "--keep-free"]
+        refused = cli(*wanted, "99%")
+        assert refused.returncode == 8
+        assert "bytes beside the" in refused.stderr
+        assert "too little" in refused.stderr
+        assert cli(*wanted, "99%", "--dry-run").returncode == 8
+        found = os.statvfs(store)
+        keep = str(found.f_bavail * found.f_frsize - 10_000)
+        dry = cli(*wanted, keep, "--dry-run", "--format", "json")
+        assert json.loads(dry.stdout)["evicted"]["images"] == names(registry, 0), dry.stderr
+        done = cli(*wanted, keep)
+        assert done.returncode == 0, done.stderr
+        assert f"evicted {names(registry, 0)[0]}\n" in done.stderr
+        listed = json.loads(cli("ls", "--format", "json", "--store", store).stdout)["images"]
+        assert [image["name"] for image in listed] == names(registry, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("15%", (0, 15.0)), ("2.5 %", (0, 2.5)), ("20G", (20_000_000_000, 0.0)), ("0", (0, 0.0))],
+    ids=["percent", "part", "size", "nothing"],
+)
+def test_space_to_keep_free_is_a_size_or_a_percentage(text: str, value: tuple[int, float]) -> None:
+    assert KeepFree().convert(text, None, None) == value
+
+
+@pytest.mark.parametrize("text", ["100%", "-1%", "%", "x"])
+def test_what_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        KeepFree().convert(text, None, None)

@@ -28,7 +28,7 @@ ELEMENTS = {
 }
 VOID = {"meta", "br"}
 FIGURES = PlanFigures(2, 1, 4, 1000, 300, 100, 3, 900, {"r": 900}, 5, None, None, 3)
-EMPTY = Document(1, "complete", 0, "2026-11-30T14:05:09Z", 1.5, None, FIGURES, [], [], [], pruned=None)
+EMPTY = Document(1, "complete", 0, "2026-11-30T14:05:09Z", 1.5, None, FIGURES, [], [], [], evicted=None, pruned=None)
 
 
 class Parsed(HTMLParser):

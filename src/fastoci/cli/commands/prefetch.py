@@ -184,7 +184,11 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
         told.fail(refused.error, subject(refused.request))
     if plan.pruned.withheld:
         told.warn(f"nothing would be pruned: {plan.pruned.withheld}")
-    return errors.merge([*(0 for _ in plan.images), *(errors.code(each.error) for each in plan.refused)] or [0])
+    refusal = plan.evicted.error
+    if refusal is not None:
+        told.fail(refusal)
+    fits = 0 if refusal is None else errors.code(refusal)
+    return errors.merge([*(fits for _ in plan.images), *(errors.code(each.error) for each in plan.refused)] or [fits])
 
 
 async def _bring(
@@ -214,7 +218,7 @@ async def _bring(
             result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
             if outputs is not None:
                 await outputs.measure(engine)
-    wanted_state.tell(told, result.pruned)
+    wanted_state.tell(told, result.pruned, result.evicted)
     for image in result.failed:
         if image.error is not None and image.outcome != "skipped":
             told.fail(image.error, subject(image.request), again=_is_told(image.request, observe.failed))

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from fastoci import ImageOutcome, PrefetchResult, Pruned
+from fastoci import Evicted, ImageOutcome, PrefetchResult, Pruned
 from fastoci.cli import errors
 from fastoci.cli.results.recorder import Recorder, SeenImage
 
@@ -89,6 +89,14 @@ class RegistryReport(msgspec.Struct, frozen=True):
     retries: int
 
 
+class EvictedReport(msgspec.Struct, frozen=True):
+    """What made way for the job, so that as much as asked for stays free."""
+
+    images: list[str]
+    size: int
+    error: Failure | None
+
+
 class PrunedReport(msgspec.Struct, frozen=True):
     """What the list gave up."""
 
@@ -112,6 +120,7 @@ class Document(msgspec.Struct, frozen=True):
     registries: list[RegistryReport]
     images: list[ImageReport]
     blobs: list[BlobReport]
+    evicted: EvictedReport | None
     pruned: PrunedReport | None
 
 
@@ -152,6 +161,7 @@ def of_result(result: PrefetchResult, recorder: Recorder, exit_code: int) -> Doc
         registries=_registries(blobs, recorder, result.plan.by_registry),
         images=[_image(image) for image in result.images],
         blobs=blobs,
+        evicted=_evicted(result.evicted),
         pruned=_pruned(result.pruned),
     )
 
@@ -187,6 +197,7 @@ def of_run(recorder: Recorder, state: State, exit_code: int, error: Exception | 
         registries=_registries(blobs, recorder, ()),
         images=[_seen(image, recorder.seconds) for image in recorder.images.values()],
         blobs=blobs,
+        evicted=None,
         pruned=None,
     )
 
@@ -232,6 +243,14 @@ def _registries(blobs: Iterable[BlobReport], recorder: Recorder, planned: Iterab
         RegistryReport(name, count[name], size[name], received[name], retries[name])
         for name in sorted({*planned, *count, *received, *retries})
     ]
+
+
+def _evicted(evicted: Evicted) -> EvictedReport:
+    return EvictedReport(
+        images=list(evicted.images),
+        size=sum(item.size for item in evicted.items),
+        error=None if evicted.error is None else _failure(evicted.error),
+    )
 
 
 def _pruned(pruned: Pruned) -> PrunedReport:

@@ -12,7 +12,7 @@ import logging
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -25,6 +25,7 @@ from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.image.graph import tops_of
 from fastoci.limits import DOCUMENT
 from fastoci.store.gc import stale
+from fastoci.store.gc.eviction import Shortage, evict
 from fastoci.store.gc.leases import Collecting, collecting
 from fastoci.store.gc.retention import Retention, Root, divide
 from fastoci.store.graph import Marks
@@ -97,20 +98,70 @@ def plan(
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
     gate.read(living=True)
-    items = [GcItem("ref", root.image.name, 0, why) for root, why in going]
+    items, kept_blobs = _unneeded(paths, unsynced, marks, dropped, gate.leased, check)
+    refs = [GcItem("ref", root.image.name, 0, why) for root, why in going]
+    _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(refs) + len(items), kept_blobs)
+    return GcPlan((*refs, *items), kept_blobs, marks.total, _settled(roots, now))
+
+
+def plan_eviction(
+    paths: StoreLayout, unsynced: Unsynced, shortage: Shortage, *, limit: int = DOCUMENT, check: Check = go_on
+) -> tuple[GcPlan, int]:
+    """Find what nothing needs, and which references go beside that, so that a job fits.
+
+    References that changed in the last seconds stay, because ``execute`` leaves them alone.
+
+    Returns:
+        the plan, and the bytes of disk that it frees; when these do not suffice, all that may go is in it.
+    Raises:
+        StoreError: as ``plan``.
+    """
+    gate = Collecting(paths)
+    gate.read(living=True)
+    leased = gate.leased | {bytes.fromhex(blob.hex) for blob in shortage.blobs}  # of the job: leased when it runs
+    allocated = dict(_allocated(paths, leased, check))
+    marks = Marks(paths, limit=limit, check=check)
+    marks.follow(foreign(paths), strict=True)
+    now = time.time()
+    roots = list(_roots(paths, check))
+    stamps = _settled(roots, now)
+    begun = {str(blob) for blob in shortage.blobs}
+    rests = sum(size for name, size, _ in stale.stale_ingests(paths, boot_id(), now) if name not in begun)
+    may_go = {root.image.name for root in roots if root.path in stamps}
+    going, dropped, freed = evict(roots, marks, allocated, shortage, may_go=may_go, freed=rests)
+    items, kept_blobs = _unneeded(paths, unsynced, marks, dropped, leased, check)
+    kept = [item for item in items if item.kind != "ingest" or item.name not in begun]
+    refs = [GcItem("ref", root.image.name, 0, "used least recently, and its space is needed") for root in going]
+    return GcPlan((*refs, *kept), kept_blobs, marks.total, stamps), freed
+
+
+def _unneeded(
+    paths: StoreLayout,
+    unsynced: Unsynced,
+    marks: Marks,
+    dropped: Mapping[bytes, int],
+    leased: Collection[bytes],
+    check: Check,
+) -> tuple[list[GcItem], int]:
+    """What goes beside references, and how many blobs stay."""
+    items: list[GcItem] = []
     kept_blobs = 0
     for algorithm, digest in _blobs(paths, check):
-        if digest in marks.sizes or digest in gate.leased:
+        if digest in marks.sizes or digest in leased:
             kept_blobs += 1
         elif (size := _size(paths, algorithm, digest)) is not None:
             why = "only in images that go" if digest in dropped else "in no image"
             items.append(GcItem("blob", f"{algorithm}:{digest.hex()}", size, why))
-    items += [GcItem("ingest", name, size, why) for name, size, why in stale.stale_ingests(paths, boot_id(), now)]
+    stale_ones = stale.stale_ingests(paths, boot_id(), time.time())
+    items += [GcItem("ingest", name, size, why) for name, size, why in stale_ones]
     items += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
+    return items, kept_blobs
+
+
+def _settled(roots: Sequence[Root], now: float) -> dict[str, Stamp]:
+    """The stamps of files that did not change so shortly before that they may change again and look the same."""
     settled = int(now * 1e9) - _SETTLED_NS
-    stamps = {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
-    _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(items), kept_blobs)
-    return GcPlan(tuple(items), kept_blobs, marks.total, stamps)
+    return {root.path: root.stamp for root in roots if max(root.stamp[1:]) < settled}
 
 
 def execute(
@@ -210,6 +261,17 @@ def _blobs(paths: StoreLayout, check: Check) -> Iterator[tuple[str, bytes]]:
                 if len(entry.name) == digits:
                     with suppress(ValueError):  # a foreign name
                         yield algorithm, bytes.fromhex(entry.name)
+
+
+def _allocated(paths: StoreLayout, leased: Collection[bytes], check: Check) -> Iterator[tuple[bytes, int]]:
+    """The bytes of disk that the deletion of each blob frees: none of one that is leased, or has another name, too."""
+    for algorithm, digest in _blobs(paths, check):
+        if digest not in leased:
+            directory = paths.blobs(algorithm)
+            with files.translated("stat", directory.path), suppress(FileNotFoundError):
+                info = directory.stat(digest.hex())
+                if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+                    yield digest, info.st_blocks * 512
 
 
 def _size(paths: StoreLayout, algorithm: str, digest: bytes) -> int | None:
