@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from fastoci.cli import errors
-from fastoci.cli.formatting import plain, plural, size, table
+from fastoci.cli.formatting import duration, plain, plural, size, table
 
 if TYPE_CHECKING:
     from fastoci import Evicted, PrefetchPlan, PrefetchRequest, PrefetchResult, Pruned
+    from fastoci.events import QuotaSeen
 
 _OUTCOMES: Final = ("present", "fetched", "failed", "skipped")
 
@@ -20,8 +21,12 @@ def subject(request: PrefetchRequest) -> str:
     return plain(request.subject)
 
 
-def plan_lines(plan: PrefetchPlan) -> list[str]:
-    """A plan in a few lines."""
+def plan_lines(plan: PrefetchPlan, quotas: Mapping[str, QuotaSeen]) -> list[str]:
+    """A plan in a few lines.
+
+    Args:
+        quotas: what registries said last of the requests that are left, by host.
+    """
     refused = f", {len(plan.refused)} cannot come" if plan.refused else ""
     missing = f"{plural(len(plan.missing), 'blob')}, {size(plan.missing_size)}" if plan.missing else "nothing"
     rows = [
@@ -31,6 +36,7 @@ def plan_lines(plan: PrefetchPlan) -> list[str]:
         ("to fetch", missing),
         *((f"  from {plain(registry)}", size(count)) for registry, count in sorted(plan.by_registry.items())),
         ("requests", f"{plan.requests}, of which {plan.requests - len(plan.missing)} for manifests"),
+        *((f"  {plain(host)} leaves", _left(quota)) for host, quota in sorted(quotas.items())),
         ("disk", _free(plan.free_size, plan.missing_size, size)),
         ("inodes", _free(plan.free_inodes, plan.needed_inodes, lambda count: str(int(count)))),
         *(("to evict", plain(name)) for name in plan.evicted.images),
@@ -40,14 +46,20 @@ def plan_lines(plan: PrefetchPlan) -> list[str]:
     return table(rows)
 
 
+def _left(quota: QuotaSeen) -> str:
+    limit = "" if quota.limit is None else f" of {quota.limit}"
+    window = "" if quota.window_s is None else f" in {duration(quota.window_s)}"
+    return f"{quota.remaining}{limit}{window}"
+
+
 def _free(free: int | None, needed: int, show: Callable[[float], str]) -> str:
     if free is None:
         return "no limit"
     return f"{show(free)} free, {show(max(0, free - needed))} afterwards" + (": too little" if needed > free else "")
 
 
-def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
-    """A plan as JSON; docs/prefetch.md says what each field is."""
+def plan_facts(plan: PrefetchPlan, quotas: Mapping[str, QuotaSeen]) -> dict[str, object]:
+    """A plan as JSON; docs/prefetch.md says what each field is. ``quotas`` as of ``plan_lines``."""
     return {
         "images": [
             {
@@ -70,6 +82,10 @@ def plan_facts(plan: PrefetchPlan) -> dict[str, object]:
         "missing_size": plan.missing_size,
         "by_registry": dict(plan.by_registry),
         "requests": plan.requests,
+        "quotas": {
+            host: {"remaining": quota.remaining, "limit": quota.limit, "window_s": quota.window_s}
+            for host, quota in quotas.items()
+        },
         "free_size": plan.free_size,
         "free_inodes": plan.free_inodes,
         "needed_inodes": plan.needed_inodes,

@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import Cli
 from fastoci.cli.results.options import Address
-from fastoci.server.pull_api import Content
+from fastoci.server.http import Request
+from fastoci.server.pull_api import Answer, Content
 from fastoci.testing.auth import Basic
 from fastoci.testing.images import Index
 from fastoci.testing.registry import Registry, serve
@@ -289,3 +291,20 @@ def test_a_list_of_skopeo_logs_in_and_tells_its_password_to_nobody_else(cli: Cli
     assert "sync.yaml:5" in done.stderr
     for told in (done.stdout, done.stderr, (tmp_path / "report.json").read_text()):
         assert "hush-hush" not in told
+
+
+def test_a_plan_says_what_registries_leave_of_their_quota(cli: Cli, tmp_path: Path) -> None:
+    class Limited(Registry):
+        async def answer(self, request: Request, host: str) -> Answer:
+            answer = await super().answer(request, host)
+            return replace(
+                answer, headers={**answer.headers, "RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76"}
+            )
+
+    with serve(Limited()) as registry:
+        registry.add_image("app", "0", IMAGES[0])
+        asked = ("prefetch", f"{registry.address}/app:0", "--dry-run", "--store", tmp_path)
+        text = cli(*asked).stdout
+        quotas = json.loads(cli(*asked, "--format", "json").stdout)["quotas"]
+    assert any(line.split(None, 2)[1:] == ["leaves", "76 of 100 in 6 h 0 min"] for line in text.splitlines())
+    assert quotas == {registry.address: {"remaining": 76, "limit": 100, "window_s": 21600}}

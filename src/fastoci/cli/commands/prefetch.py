@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastoci.cli.progress.display import Display
     from fastoci.cli.report import Report
     from fastoci.cli.results.outputs import Outputs
-    from fastoci.events import Observer
+    from fastoci.events import Event, Observer
 
     Entry = PrefetchRequest | TagQuery | ListProblem
 
@@ -174,12 +174,21 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
     import asyncio  # not at the start of every command
 
     from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
+    from fastoci.events import QuotaSeen
+
+    quotas: dict[str, QuotaSeen] = {}
+
+    def observe(event: Event) -> None:
+        asked.progress(event)
+        if isinstance(event, QuotaSeen):
+            quotas[event.host] = event
 
     found = await asyncio.to_thread(named.read)
     requests = _requests(asked, found)
-    async with _engine(asked, found, asked.progress) as engine:
+    async with _engine(asked, found, observe) as engine:
         plan = await engine.plan_prefetch(requests, asked.state)
-    told.result("\n".join(plan_lines(plan)) if asked.form == "text" else json.dumps(plan_facts(plan)))
+    is_text = asked.form == "text"
+    told.result("\n".join(plan_lines(plan, quotas)) if is_text else json.dumps(plan_facts(plan, quotas)))
     for refused in plan.refused:
         told.fail(refused.error, subject(refused.request))
     if plan.pruned.withheld:
