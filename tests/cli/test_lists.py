@@ -41,6 +41,15 @@ def test_a_file_is_read_anew_through_a_link_that_was_swapped(tmp_path: Path) -> 
         lists.read()
 
 
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("app")
+    lists = Lists([tmp_path / "list"])
+    (tmp_path / "list").unlink()
+    os.mkfifo(tmp_path / "list")
+    with pytest.raises(ConfigError, match="none any more"):
+        lists.read()
+
+
 def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["app\n"])

@@ -63,7 +63,7 @@ def test_a_node_follows_a_list_that_is_swapped_and_gone_and_back(tmp_path: Path)
             written(tmp_path / version / "images", registry, *numbers)
         (tmp_path / "..data").symlink_to("v1")
         (tmp_path / "images").symlink_to("..data/images")
-        wanted = ("--list-name", "node", "--prune", "--gc")
+        wanted = ("--list-name", "node", "--prune", "--gc", "--report", tmp_path / "report.json")
         store, name = tmp_path / "store", f"{registry.address}/app"
         with service(tmp_path, "-f", tmp_path / "images", *wanted, "--store", store, *QUIET) as node:
             assert node.ready().startswith("2 images: 2 fetched")
@@ -73,6 +73,7 @@ def test_a_node_follows_a_list_that_is_swapped_and_gone_and_back(tmp_path: Path)
             (tmp_path / "..data").unlink()
             assert node.reload() == "the run failed"
             assert "images: No such file or directory" in node.stderr.read_text()
+            assert json.loads((tmp_path / "report.json").read_text())["state"] == "failed"
             assert names_in(store) == {f"{name}:1", f"{name}:2"}
             (tmp_path / "..data").symlink_to("v2")
             asked = len(registry.log)

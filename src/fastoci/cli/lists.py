@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +50,7 @@ class Lists:
 
         found = []
         for file in self._files:
-            data = self._kept[file] if file in self._kept else _bytes(file)
+            data = self._kept[file] if file in self._kept else _bytes(file, lasting=True)
             found.append(parse_list(data, _name(file)))
         return found
 
@@ -57,11 +59,18 @@ def _name(file: Path) -> str:
     return "stdin" if file == _STDIN else str(file)
 
 
-def _bytes(path: Path) -> bytes:
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe may have taken its name, and nobody may write to that
+
+
+def _bytes(path: Path, *, lasting: bool = False) -> bytes:
+    """What is there now; ``lasting`` is what is read again, and was a file."""
     try:
         if path == _STDIN:
             return _bounded(sys.stdin.buffer, path)
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opener if lasting else None) as file:
+            if lasting and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"list {_name(path)}: it was a file, and is none any more")
             return _bounded(file, path)
     except OSError as error:
         raise ConfigError(f"list {_name(path)}: {error.strerror or error}") from error

@@ -216,8 +216,12 @@ async def _bring(
     from fastoci.cli.prefetch_observer import PrefetchObserver
     from fastoci.cli.prefetch_text import codes, subject, totals
 
-    found = await asyncio.to_thread(named.read)
-    requests = _requests(asked, found)
+    try:
+        found = await asyncio.to_thread(named.read)
+        requests = _requests(asked, found)
+    except ConfigError:
+        with nullcontext() if outputs is None else outputs.run([], _engine(asked, [], asked.progress).store_path):
+            raise  # a run, too, and it failed
     images = [entry for entry in requests if isinstance(entry, PrefetchRequest)]
     watching: list[Observer] = [asked.progress] if outputs is None else [asked.progress, outputs.recorder]
     observe = PrefetchObserver(watching, told, images, printed if asked.form == "text" else None)
