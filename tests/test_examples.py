@@ -79,6 +79,18 @@ def test_an_observer_prints_the_progress_of_a_rootfs(registry: Registry, tmp_pat
     assert f"{root}: 2 entries" in lines
 
 
+def test_a_list_is_prefetched_and_its_failures_told_with_their_lines(registry: Registry, tmp_path: Path) -> None:
+    image, size = f"{registry.address}/team/app", sum(blob.size for blob, _ in IMAGE.blobs())
+    listed = tmp_path / "images.txt"
+    listed.write_text(f"# for all nodes\n{image}:1\n{image}:2\n{image}:1 pni\n")
+    planned, came, *failed = run("prefetch_list.py", tmp_path / "store", listed, status=1)
+    assert planned == f"3 blobs to fetch, {size} bytes"
+    assert came == f"{image}:1@{IMAGE.descriptor.digest} fetched, {size} bytes fetched"
+    problem, unknown = sorted(failed, key=lambda line: "404" in line)
+    assert problem.startswith(f"{listed}:4: {image}:1: 'pni' ")
+    assert unknown.startswith(f"{image}:2 ({listed}:3): ")
+
+
 def test_blobs_come_from_a_source_of_another_puller(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
