@@ -62,3 +62,18 @@ def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
 def test_a_list_without_an_end_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(ConfigError, match="list /dev/zero: larger than 256 MiB"):
         Lists([Path("/dev/zero")])
+
+
+def test_a_pipe_that_is_named_twice_is_one_list() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "wb") as file:
+        file.write(b"app\n")
+        file.close()
+        pipe = Path(f"/dev/fd/{reader}")
+        assert images(Lists([pipe, pipe])) == [("app", f"{pipe}:1")] * 2
+
+
+def test_a_name_that_no_file_can_have_is_told_as_one() -> None:
+    lists = Lists([Path("x" * 300)])
+    with pytest.raises(ConfigError, match="x: File name too long"):
+        lists.read()

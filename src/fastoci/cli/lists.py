@@ -36,7 +36,7 @@ class Lists:
         if files.count(_STDIN) + has_password > 1 and _STDIN in files:
             raise click.UsageError("stdin is asked for twice")
         self._files = files
-        once = [file for file in files if file == _STDIN or (file.exists() and not file.is_file())]
+        once = dict.fromkeys(file for file in files if _is_read_once(file))  # what is named twice has nothing left
         with seen_in_time():
             self._kept = {file: _bytes(file) for file in once}
 
@@ -53,6 +53,15 @@ class Lists:
             data = self._kept[file] if file in self._kept else _bytes(file, lasting=True)
             found.append(parse_list(data, _name(file)))
         return found
+
+
+def _is_read_once(file: Path) -> bool:
+    if file == _STDIN:
+        return True
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except OSError:  # whoever reads it says why
+        return False
 
 
 def _name(file: Path) -> str:
