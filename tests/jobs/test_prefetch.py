@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import Engine, Limits, PrefetchRequest
+from fastoci import Engine, Limits, ListProblem, PrefetchRequest
 from fastoci.errors import NotFoundError, PlatformError, ReferenceSyntaxError, StoreFullError
 from fastoci.events import (
     BlobDone,
@@ -115,6 +115,21 @@ async def test_a_plan_fetches_no_blob_and_says_what_would_be_fetched(registry: R
     assert plan.size == sum(blobs.values()) + sum(len(image.manifest) for image in BUILT)
     assert [image.missing == 0 for image in plan.images] == [True] + [False] * (IMAGES - 1)
     assert plan.requests == IMAGES + len(plan.missing)
+
+
+async def test_the_requests_of_a_plan_are_those_that_the_job_sends(registry: Registry, tmp_path: Path) -> None:
+    registry.add_image("app", "both", Index.build([BUILT[0], Image.build([], platform=Platform("linux", "riscv64"))]))
+    named = PrefetchRequest(f"{registry.address}/app:both", ("all",))
+    by_digest = PrefetchRequest(f"{registry.address}/app@{BUILT[2].descriptor.digest}")
+    typos = [ListProblem("list:7", "'pni' is not known"), PrefetchRequest("NOT A NAME", origin="list:8")]
+    asked = [named, by_digest, PrefetchRequest(f"{registry.address}/app:absent"), *typos]
+    for _ in ("all is missing", "all is there"):
+        registry.log.clear()
+        async with Engine(tmp_path) as engine:
+            result = await engine.prefetch(asked)
+        asked_for = [record.path for record in registry.log if record.path != "/v2/"]  # which logins of many begin with
+        assert len(asked_for) == result.plan.requests
+    assert result.plan.requests == 2  # one for each tag
 
 
 async def test_one_broken_image_stops_no_other_and_each_line_has_its_fate(registry: Registry, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from fastoci.cli.formatting import duration, plain, plural, size, table
 
 if TYPE_CHECKING:
     from fastoci import Evicted, PrefetchPlan, PrefetchRequest, PrefetchResult, Pruned
+    from fastoci.errors import StoreFullError
     from fastoci.events import QuotaSeen
 
 _OUTCOMES: Final = ("present", "fetched", "failed", "skipped")
@@ -44,6 +45,23 @@ def plan_lines(plan: PrefetchPlan, quotas: Mapping[str, QuotaSeen]) -> list[str]
         *(("to unpin", plain(name)) for name in plan.pruned.unpinned),
     ]
     return table(rows)
+
+
+def short_of(plan: PrefetchPlan, store: str) -> StoreFullError | None:
+    """Why a plan does not fit the disk of the store.
+
+    Args:
+        store: where it is, for the message.
+    """
+    from fastoci.errors import StoreFullError
+
+    for free, needed, what in (
+        (plan.free_size, plan.missing_size, "bytes"),
+        (plan.free_inodes, plan.needed_inodes, "inodes"),
+    ):
+        if free is not None and needed > free:
+            return StoreFullError(f"not enough space at {store}: {needed} {what} needed, {free} free", path=store)
+    return None
 
 
 def _left(quota: QuotaSeen) -> str:

@@ -24,6 +24,8 @@ class KeepFree(Size):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value of an option's text; a usage error when it has none."""
         percent = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]+)?) ?%", str(value))
+        if percent is None and "%" in str(value):
+            self.fail(f"{value!r} is no percentage from 0% to 99%", param, ctx)
         return (0, float(percent[1])) if percent else (super().convert(value, param, ctx), 0.0)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FastociError
+from fastoci.errors import ConfigError, FastociError, ReferenceSyntaxError
 from fastoci.events import ImageFailed, ImageResolved, ImageStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -32,6 +32,7 @@ _AT_ONCE: Final = 4  # names of one registry that are followed, for each connect
 _IN_ALL: Final = 256  # of all registries: a list may name very many
 _ORIGINS: Final = 200  # characters
 _MORE: Final = ", ..."
+_NEVER_ASKED: Final = (ConfigError, ReferenceSyntaxError)  # what refuses a line that nobody can be asked about
 _INODES: Final = 1  # for each blob; references, leases and what is under way come beside
 
 Open = Callable[[Reference, str], Awaitable[Repository]]
@@ -210,7 +211,7 @@ def assemble(
         for digest in lacks - counted:
             by_registry[image.resolved[0][0].reference.domain] += lacking[digest].size
         counted |= lacks
-        documents += len({document.digest for each, _ in image.resolved for document in each.documents})
+        documents += _asked_documents(image, lacking)
         size = sum(lacking[digest].size for digest in lacks)
         images.append(PlannedImage(image.request, tuple(each for each, _ in image.resolved), size))
     fetched = tuple(in_fetch_order(images, lacking, connections=connections))
@@ -222,8 +223,15 @@ def assemble(
         size=sum(sizes.values()),
         shared_size=sum(sizes[digest] * (count - 1) for digest, count in users.items()),
         by_registry=dict(by_registry),
-        requests=documents + len(refused) + len(fetched),
+        requests=documents + sum(not isinstance(each.error, _NEVER_ASKED) for each in refused) + len(fetched),
         free_size=None if free.size == UNLIMITED else free.size,
         free_inodes=None if free.inodes == UNLIMITED else free.inodes,
         needed_inodes=len(lacking) * _INODES,
     )
+
+
+def _asked_documents(image: Followed, lacking: Collection[Digest]) -> int:
+    """Requests that it took to follow the name: one for a tag in any case, and one for each document not held."""
+    first = image.resolved[0][0]
+    below = {document.digest for each, _ in image.resolved for document in each.documents} - {first.top.digest}
+    return (first.reference.digest is None or first.top.digest in lacking) + sum(digest in lacking for digest in below)

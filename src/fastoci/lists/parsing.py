@@ -18,6 +18,7 @@ _YAML: Final = re.compile(
     r"""\{|\[(?![0-9A-Fa-f:]+\](:[0-9]+)?/)|---(\s|$)|%YAML|%TAG|-(\s|$)|("[^"]*"|'[^']*'|[^\s#"'{\[][^\s]*):(\s|$)|\?(\s|$)"""
 )
 
+_FORMS: Final = "neither Kubernetes, compose nor skopeo sync; a plain list has an image a line"
 _JSON: Final = re.compile(rb"""\s*[{[]\s*(?:"|[{\[\]}]|$)""")
 
 
@@ -60,7 +61,7 @@ def _read_documents(text: bytes, found: Findings) -> None:
         elif isinstance(document, Mapping) and skopeo_sync.is_skopeo_sync(document):
             skopeo_sync.read(document, found)
         elif not kubernetes.read(document, found) and not (isinstance(document, Scalar) and document.is_null):
-            found.problem(document.line, "this is no list of images: neither Kubernetes, compose nor skopeo sync")
+            found.problem(document.line, f"this is no list of images: {_FORMS}")
 
 
 def _unreadable(text: bytes) -> tuple[int, str] | None:

@@ -74,5 +74,5 @@ def _options(words: list[str]) -> tuple[tuple[str, ...], int, bool]:
         elif word == "pin" or (equals and name in ("platform", "priority")):
             raise ValueError(f"{name} is there twice")
         else:
-            raise ValueError(f"{word[:_SHOWN]!r} is not known, there are {_WORDS}")
+            raise ValueError(f"{word[:_SHOWN]!r} is not known: behind the image of a line are {_WORDS}")
     return platforms or (), priority or 0, pinned

@@ -24,6 +24,7 @@ from fastoci.server.pull_api import Answer, Content
 from fastoci.testing.auth import Basic
 from fastoci.testing.images import Index
 from fastoci.testing.registry import Registry, serve
+from support.disks import mounted
 from support.images import image_of, made
 
 IMAGES = [image_of(made(1, files=2, size=50_000), made(10 + number, files=2, size=9_000)) for number in range(3)]
@@ -218,6 +219,24 @@ def test_a_line_that_is_wrong_is_told_with_its_number_and_the_others_come(
     planned = cli("prefetch", "-f", only_wrong, "--store", tmp_path / "store", "--dry-run", "--format", "json")
     assert planned.returncode == 2
     assert [each["origin"] for each in json.loads(planned.stdout)["refused"]] == [f"{only_wrong}:1"]
+
+
+def test_a_list_without_an_image_is_warned_of(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("# nothing yet\n")
+    done = cli("prefetch", "-f", tmp_path / "list", "--store", tmp_path / "store")
+    assert done.returncode == 0
+    assert "warning: the lists are empty" in done.stderr
+
+
+def test_a_dry_run_says_by_its_exit_code_that_the_job_does_not_fit(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
+        asked = ("prefetch", *names(registry, 0, 1, 2), "--store", tmp_path / "store")
+        planned, done = cli(*asked, "--dry-run"), cli(*asked)
+    assert "too little" in planned.stdout
+    assert "not enough space at" in planned.stderr
+    assert (planned.returncode, done.returncode) == (8, 8), done.stderr
 
 
 def test_the_platform_of_the_command_line_is_for_lines_that_say_none(

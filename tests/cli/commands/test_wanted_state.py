@@ -164,7 +164,11 @@ def test_space_to_keep_free_is_a_size_or_a_percentage(text: str, value: tuple[in
     assert KeepFree().convert(text, None, None) == value
 
 
-@pytest.mark.parametrize("text", ["100%", "-1%", "%", "x"])
-def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("100%", "no percentage"), ("-1%", "no percentage"), ("%", "no percentage"), ("x", "not a size")],
+    ids=lambda value: value if value == "x" else None,
+)
+def test_what_is_neither_is_refused(text: str, message: str) -> None:
+    with pytest.raises(click.BadParameter, match=message):
         KeepFree().convert(text, None, None)

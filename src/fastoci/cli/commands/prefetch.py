@@ -76,7 +76,7 @@ class PrefetchOptions(options.Given):
     " a compose file or the YAML of skopeo sync.",
 )
 @options.platforms
-@click.option("--all-platforms", "every_platform", is_flag=True, help="Take each image for all platforms that it has.")
+@click.option("--all-platforms", "every_platform", is_flag=True, help="The same as --platform all.")
 @click.option("--pin", is_flag=True, help="Protect the images from gc.")
 @wanted_state.wanted_state
 @options.store
@@ -173,7 +173,7 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
     """Print what the job would do; the exit code."""
     import asyncio  # not at the start of every command
 
-    from fastoci.cli.prefetch_text import plan_facts, plan_lines, subject
+    from fastoci.cli.prefetch_text import plan_facts, plan_lines, short_of, subject
     from fastoci.events import QuotaSeen
 
     quotas: dict[str, QuotaSeen] = {}
@@ -184,7 +184,7 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
             quotas[event.host] = event
 
     found = await asyncio.to_thread(named.read)
-    requests = _requests(asked, found)
+    requests = _requests(asked, found, told)
     async with _engine(asked, found, observe) as engine:
         plan = await engine.plan_prefetch(requests, asked.state)
     is_text = asked.form == "text"
@@ -193,7 +193,7 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
         told.fail(refused.error, subject(refused.request))
     if plan.pruned.withheld:
         told.warn(f"nothing would be pruned: {plan.pruned.withheld}")
-    refusal = plan.evicted.error
+    refusal = plan.evicted.error or short_of(plan, str(engine.store_path))
     if refusal is not None:
         told.fail(refusal)
     fits = 0 if refusal is None else errors.code(refusal)
@@ -218,7 +218,7 @@ async def _bring(
 
     try:
         found = await asyncio.to_thread(named.read)
-        requests = _requests(asked, found)
+        requests = _requests(asked, found, told)
     except ConfigError:
         with nullcontext() if outputs is None else outputs.run([], _engine(asked, [], asked.progress).store_path):
             raise  # a run, too, and it failed
@@ -255,7 +255,7 @@ def _engine(asked: PrefetchOptions, found: Sequence[ImageList], observer: Observ
     return Engine(asked.store, registry=registry, limits=asked.limits, additional=asked.additional, observer=observer)
 
 
-def _requests(asked: PrefetchOptions, found: Sequence[ImageList]) -> list[Entry]:
+def _requests(asked: PrefetchOptions, found: Sequence[ImageList], told: Report) -> list[Entry]:
     """The images of the command line, then what the lists say, with what the options say of all.
 
     Raises:
@@ -269,6 +269,8 @@ def _requests(asked: PrefetchOptions, found: Sequence[ImageList]) -> list[Entry]
     entries: list[Entry] = [*named, *(entry for each in found for entry in each.entries)]
     if not entries and asked.state.prune and not asked.state.allow_empty:
         raise ConfigError("the lists are empty: --allow-empty lets --prune remove all that the list brought")
+    if not entries and not asked.state.allow_empty:
+        told.warn("the lists are empty: no image is asked for")
     platforms = ("all",) if asked.every_platform else asked.platforms
     if not platforms and not asked.pin and asked.rootfs is None:
         return entries
