@@ -121,8 +121,9 @@ async def test_the_requests_of_a_plan_are_those_that_the_job_sends(registry: Reg
     registry.add_image("app", "both", Index.build([BUILT[0], Image.build([], platform=Platform("linux", "riscv64"))]))
     named = PrefetchRequest(f"{registry.address}/app:both", ("all",))
     by_digest = PrefetchRequest(f"{registry.address}/app@{BUILT[2].descriptor.digest}")
-    typos = [ListProblem("list:7", "'pni' is not known"), PrefetchRequest("NOT A NAME", origin="list:8")]
-    asked = [named, by_digest, PrefetchRequest(f"{registry.address}/app:absent"), *typos]
+    typo, no_name = ListProblem("list:7", "'pni' is not known"), PrefetchRequest("NOT A NAME", origin="list:8")
+    absent = PrefetchRequest(f"{registry.address}/app:absent")
+    asked = (named, by_digest, absent, typo, no_name)
     for _ in ("all is missing", "all is there"):
         registry.log.clear()
         async with Engine(tmp_path) as engine:

@@ -232,7 +232,7 @@ def test_a_dry_run_says_by_its_exit_code_that_the_job_does_not_fit(
     cli: Cli, registry: Registry, tmp_path: Path
 ) -> None:
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
-        asked = ("prefetch", *names(registry, 0, 1, 2), "--store", tmp_path / "store")
+        asked: list[str | Path] = ["prefetch", *names(registry, 0, 1, 2), "--store", tmp_path / "store"]
         planned, done = cli(*asked, "--dry-run"), cli(*asked)
     assert "too little" in planned.stdout
     assert "not enough space at" in planned.stderr
