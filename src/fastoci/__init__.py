@@ -29,7 +29,9 @@ To work with a store::
     BlobSource         where blobs come from: a registry's repository, or one's own
         Buffer BufferSource  its bytes, and where empty buffers come from
     RetryingSource     a source that is asked again, as a RetryPolicy says
+    PrefetchRequest    an image that a job of many wants
     parse_list         bytes as an ImageList of PrefetchRequest, TagQuery, RegistryAccess, ListProblem
+    WantedState        of which list a job is, and what goes for it
     Observer           is called with each event
     pull               an image, without an engine
     apply              layer files onto a directory, without a store
@@ -45,8 +47,6 @@ What its methods return::
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
-    PrefetchRequest            an image that a job wants
-    WantedState                of which list a job is, and what goes for it
     GcPlan, GcItem             what would be deleted, and why
 
 Documents and names::

@@ -180,7 +180,7 @@ class Engine:
         """Ask registries what many names lead to, as one job. Fetches no blob, and leaves the store as it is.
 
         Raises:
-            StoreError: the disk refused.
+            ValueError, StoreError: as ``prefetch``.
         """
         return await self._open.prefetch().plan(requests, state)
 
@@ -204,6 +204,7 @@ class Engine:
             workers: processes that fetch, which share the limits; 1 is this one.
         Raises:
             StoreError: the disk refused before anything was fetched; ``StoreBusyError``: another job of the list runs.
+            ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
         async with self._open.updates.after():
             return await self._open.prefetch().run(requests, self._open.fetching(workers), state, fail_fast=fail_fast)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,3 +225,10 @@ def test_a_list_name_is_a_plain_word(bad: str) -> None:
 def test_prune_without_a_list_name_is_refused() -> None:
     with pytest.raises(ValueError, match="prune needs a list_name"):
         WantedState(prune=True)
+
+
+@pytest.mark.parametrize("field", ["prune", "complete", "allow_empty", "gc"])
+def test_a_wish_that_is_no_bool_is_told_where_it_is_made(field: str) -> None:
+    wish: dict[str, Any] = {field: "no"}
+    with pytest.raises(TypeError, match=f"{field}: expected bool, got str 'no'"):
+        WantedState(list_name="prod", **wish)

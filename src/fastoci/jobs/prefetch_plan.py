@@ -116,6 +116,7 @@ class ImageOutcome(msgspec.Struct, frozen=True):
     """What became of one image.
 
     Args:
+        outcome: ``present`` before the job, ``fetched`` by it, ``failed``, or ``skipped`` after another had failed.
         digest: what the name led to; empty when it led nowhere.
         size: bytes of its config and layers; ``fetched`` those that came for it and for no image before it.
         seconds: from the beginning of the job until the image was there, or failed.
@@ -132,7 +133,14 @@ class ImageOutcome(msgspec.Struct, frozen=True):
 
 
 class BlobOutcome(msgspec.Struct, frozen=True):
-    """What became of one blob that was missing. Times are seconds from the beginning of the job."""
+    """What became of one blob that was missing.
+
+    Args:
+        size: bytes.
+        registry: of the image that it was fetched for; empty when it did not come.
+        began, ended: seconds from the beginning of the job.
+        error: why it did not come; empty when it came.
+    """
 
     digest: str
     size: int
@@ -143,12 +151,19 @@ class BlobOutcome(msgspec.Struct, frozen=True):
 
 
 class PrefetchResult(msgspec.Struct, frozen=True):
-    """What became of a job: each image in the order asked for, each missing blob in the order of its end."""
+    """What became of a job.
+
+    Args:
+        images: each once, in the order asked for; those whose name led nowhere are last.
+        blobs: those that were missing, in the order of their end.
+        began_at: RFC 3339, UTC.
+        seconds: that the job took.
+    """
 
     images: tuple[ImageOutcome, ...]
     blobs: tuple[BlobOutcome, ...]
     plan: PrefetchPlan
-    began_at: str  # RFC 3339, UTC
+    began_at: str
     seconds: float
     pruned: Pruned = Pruned()
     evicted: Evicted = Evicted()

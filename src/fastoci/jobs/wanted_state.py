@@ -55,6 +55,8 @@ class WantedState(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if expect(str, self.list_name, "list_name") and not _NAME.fullmatch(self.list_name):
             raise ValueError(f"{self.list_name!r:.200} is no name of a list: letters, digits and ._:/@-, 128 at most")
+        for field in ("prune", "complete", "allow_empty", "gc"):
+            expect(bool, getattr(self, field), field)
         if self.prune and not self.list_name:
             raise ValueError("prune needs a list_name")
         at_least(0, self.keep_free, "keep_free")

@@ -41,6 +41,9 @@ class PrefetchRequest(msgspec.Struct, frozen=True):
         expect(str, self.reference, "reference")
         several(self.platforms, str)
         expect(int, self.priority, "priority")
+        expect(bool, self.pinned, "pinned")
+        expect(str, self.rootfs, "rootfs")
+        expect(str, self.origin, "origin")
 
 
 class TagQuery(msgspec.Struct, frozen=True):
@@ -71,6 +74,10 @@ class TagQuery(msgspec.Struct, frozen=True):
         one_of(("regex", "semver", "all"), self.rule, "rule")
         expect(str, self.text, "text")
         several(self.platforms, str)
+        expect(int, self.priority, "priority")
+        expect(bool, self.pinned, "pinned")
+        expect(str, self.rootfs, "rootfs")
+        expect(str, self.origin, "origin")
 
     def request(self, tag: str) -> PrefetchRequest:
         """The request for one of the tags."""
