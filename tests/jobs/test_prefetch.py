@@ -164,6 +164,17 @@ async def test_the_first_failure_ends_the_job_when_it_is_to(registry: Registry, 
     assert outcomes["skipped"] >= 3
 
 
+async def test_an_image_that_is_there_is_not_skipped_unless_its_files_are_wanted(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with Engine(tmp_path / "store") as engine:
+        await engine.prefetch(requests(registry, 0, 1))
+        files = PrefetchRequest(f"{registry.address}/app:1", rootfs=str(tmp_path / "files"))
+        absent = PrefetchRequest(f"{registry.address}/app:absent")
+        result = await engine.prefetch([*requests(registry, 0), files, *requests(registry, 2), absent], fail_fast=True)
+    assert [image.outcome for image in result.images] == ["present", "skipped", "skipped", "failed"]
+
+
 async def test_a_blob_that_one_repository_lost_comes_from_another(registry: Registry, tmp_path: Path) -> None:
     class Half(Registry):
         async def blob(self, name: str, digest: str) -> Content | None:

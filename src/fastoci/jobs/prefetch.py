@@ -22,7 +22,7 @@ from typing import Final, Protocol
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FastociError, StoreError, StoreFullError
+from fastoci.errors import FastociError, StoreFullError
 from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -246,13 +246,15 @@ class _Running:
                     self._context.observer(ImageFailed(name, "cancelled", "cancelled", None))
             raise
 
-    def refuse(self, error: StoreError) -> None:
-        """Fetch nothing: the images that are there are there, the others failed."""
+    def refuse(self, error: FastociError, outcome: Outcome = "failed") -> None:
+        """Do no more: images that are there are there, unless files of them are wanted; the others are not."""
         for job in self._jobs:
-            if not job.left and job.image.is_recorded:
+            if job.is_over:
+                continue
+            if not job.left and job.image.is_recorded and not job.image.request.rootfs:
                 self._end(job)
             else:
-                self._fail(job, error)
+                self._fail(job, error, outcome)
 
     async def _work(self, writer: StoreWriter, fetcher: Fetcher) -> None:
         queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
@@ -399,9 +401,7 @@ class _Running:
 
     def outcomes(self, refused: Sequence[RefusedImage]) -> tuple[ImageOutcome, ...]:
         """Of all images, those that were refused last."""
-        skipped = FastociError("not fetched: another image failed first")
-        for job in self._jobs:
-            self._fail(job, skipped, "skipped")
+        self.refuse(FastociError("not fetched: another image failed first"), "skipped")
         failed = (ImageOutcome(each.request, "failed", error=each.error) for each in refused)
         return (*(self._outcomes[id(job)] for job in self._jobs), *failed)
 
