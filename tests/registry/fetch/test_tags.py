@@ -54,21 +54,45 @@ async def test_a_list_that_has_no_end_is_refused() -> None:
         await tags_from(endless)
 
 
+async def test_a_page_that_comes_again_and_again_is_refused() -> None:
+    same = paged({"": (["1"], '</v2/app/tags/list?last=1>; rel="next"'), "1": (["1"], '<?last=1>; rel="next"')})
+    with pytest.raises(FormatError, match="does not end after 1"):
+        await tags_from(same)
+
+
+async def test_a_page_may_have_a_token_of_the_registry_instead_of_a_tag() -> None:
+    """As Quay had until 2024. A list that ended here would have --prune remove the images of all further tags."""
+
+    def respond(asked: Asked) -> Raw:
+        is_second = dict(asked.query).get("next_page") == "gA+A=="
+        body = as_json({"name": "app", "tags": ["2"] if is_second else ["1"]})
+        link = b"" if is_second else b'\r\nLink: </v2/app/tags/list?next_page=gA%2BA%3D%3D&n=50>; rel="next"'
+        return Raw(body.data.replace(b"\r\n\r\n", link + b"\r\n\r\n", 1))
+
+    tags, _ = await tags_from(respond)
+    assert tags == ("1", "2")
+
+
+async def test_a_next_page_without_an_address_is_no_end() -> None:
+    with pytest.raises(FormatError, match="the next page of tags has no address"):
+        await tags_from(paged({"": (["1"], "<http://[::1?last=x>; rel=next")}))
+
+
 async def test_a_repository_that_is_not_there_is_not_found() -> None:
     with pytest.raises(NotFoundError):
         await tags_from(lambda asked: answer(404))
 
 
 @pytest.mark.parametrize(
-    ("header", "last"),
+    ("header", "query"),
     [
         ("", None),
-        ('</v2/a/tags/list?n=2&last=b%2Bc>; rel="next"', "b+c"),
-        ("<https://other/?last=x>; rel=next", "x"),
-        ('</v2/a/tags/list?n=2>; rel="next"', None),
+        ('</v2/a/tags/list?n=2&last=b%2Bc>; rel="next"', {"n": "2", "last": "b+c"}),
+        ("<https://other/?last=x>; rel=next", {"last": "x"}),
+        ('<?last=a>; rel="prev", <?last=x>; title="more"; rel = "next"', {"last": "x"}),
+        ('</v2/a/tags/list>; rel="next"', {}),
         ('</v2/a/tags/list?last=x>; rel="prev"', None),
-        ("<http://[::1?last=x>; rel=next", None),
     ],
 )
-def test_a_link_says_what_the_next_page_begins_after(header: str, last: str | None) -> None:
-    assert next_page(header) == last
+def test_a_link_says_what_the_query_of_the_next_page_is(header: str, query: dict[str, str] | None) -> None:
+    assert next_page(header) == query

@@ -9,7 +9,7 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -49,6 +49,7 @@ from fastoci.registry.http.untrusted import parsed
 _LOG: Final = logging.getLogger(__name__)
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
 _PAGE: Final = 1000  # tags
+_PAGES: Final = 10_000  # of one list: some registries give 50 tags at most, and a hostile one gives one
 _TAGS: Final = 1_000_000  # of one repository: a list that goes on for ever is not held
 
 T = TypeVar("T")
@@ -201,22 +202,26 @@ class Repository:
         Spec: distribution-spec v1.1, listing tags.
         """
         found: dict[str, None] = {}
-        last: str | None = ""
-        while last is not None:
-            page, last = await self._from_any(
-                self._session.reference, partial(self._tags, str(last), len(found)), head=True
-            )
-            if len(found) + len(page) > _TAGS or (last is not None and not page):
-                raise FormatError(f"{self.name}: the list of tags does not end after {len(found)}")
+        query: Mapping[str, str] = {}
+        for _ in range(_PAGES):
+            page, following = await self._from_any(self._session.reference, partial(self._tags, query), head=True)
+            before = len(found)
             found |= dict.fromkeys(page)
-        return tuple(found)
+            if len(found) > _TAGS:
+                break
+            if following is None:
+                return tuple(found)
+            if len(found) == before:
+                break
+            query = following
+        raise FormatError(f"{self.name}: the list of tags does not end after {len(found)}")
 
     async def _tags(
-        self, last: str, before: int, candidate: Candidate, stall: StallPolicy
-    ) -> tuple[list[str], str | None]:
-        """One page of tags, and what the next begins after; None when it is the last."""
-        query = urlencode({"n": _PAGE, "last": last} if last else {"n": _PAGE})
-        reply = await self._session.ask(candidate, f"tags/list?{query}", {"Accept": "application/json"})
+        self, query: Mapping[str, str], candidate: Candidate, stall: StallPolicy
+    ) -> tuple[list[str], Mapping[str, str] | None]:
+        """One page of tags, and the query of the next; None when it is the last."""
+        path = f"tags/list?{urlencode({'n': str(_PAGE), **query})}"
+        reply = await self._session.ask(candidate, path, {"Accept": "application/json"})
         try:
             if reply.status != 200:
                 raise await error_of(reply)
@@ -228,7 +233,10 @@ class Repository:
                 page = tag_list.parse(data)
             except FormatError as error:
                 raise FormatError(f"{reply.url}: {error}") from error
-            return page, next_page(reply.header("Link"))
+            try:
+                return page, next_page(reply.header("Link"))
+            except ValueError as error:
+                raise FormatError(f"{reply.url}: the next page of tags has no address: {error}") from error
         finally:
             reply.close()
 

@@ -1,23 +1,22 @@
-"""The ``Link`` header of a list that comes in pages: what the next page begins after. No I/O.
+"""The ``Link`` header of a list that comes in pages: the query of the next page. No I/O.
 
-Its address is the server's word, and is not followed: the same list is asked again, with what the address says of
-``last``. Spec: RFC 8288; distribution-spec v1.1, listing tags.
+Its address is the server's word, and is not followed: the same list is asked again, with the query that the address
+has. Most have ``last`` in it, some a token of their own. Spec: RFC 8288; distribution-spec v1.1, listing tags.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-_NEXT = re.compile(r"""<([^<>]{1,4096})>\s*;\s*rel="?next"?\s*""", re.IGNORECASE)
+_NEXT = re.compile(r"""<([^<>]*)>[^<>]*?;\s*rel\s*=\s*"?next\b""", re.IGNORECASE)
 
 
-def next_page(header: str) -> str | None:
-    """The ``last`` of the next page's address; None without a next page."""
+def next_page(header: str) -> dict[str, str] | None:
+    """The query of the next page's address; None without a next page.
+
+    Raises:
+        ValueError: it is no address.
+    """
     match = _NEXT.search(header)
-    if match is None:
-        return None
-    try:
-        return parse_qs(urlsplit(match[1]).query).get("last", [None])[0]
-    except ValueError:
-        return None
+    return None if match is None else dict(parse_qsl(urlsplit(match[1]).query, keep_blank_values=True))
