@@ -67,7 +67,7 @@ _OPTIONS: Final = (
         "--metrics",
         type=options.FilePath(),
         metavar="FILE",
-        help="Write metrics into FILE at the end, for a textfile collector of Prometheus.",
+        help="Write metrics into FILE at the end, for a textfile collector of Prometheus, which reads *.prom.",
     ),
     click.option(
         "--metrics-port",
