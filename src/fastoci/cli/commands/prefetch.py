@@ -76,7 +76,12 @@ class PrefetchOptions(options.Given):
     " a compose file or the YAML of skopeo sync.",
 )
 @options.platforms
-@click.option("--all-platforms", "every_platform", is_flag=True, help="The same as --platform all.")
+@click.option(
+    "--all-platforms",
+    "every_platform",
+    is_flag=True,
+    help="Take each image for all platforms that it has, as --platform all does.",
+)
 @click.option("--pin", is_flag=True, help="Protect the images from gc.")
 @wanted_state.wanted_state
 @options.store
