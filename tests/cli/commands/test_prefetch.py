@@ -221,6 +221,14 @@ def test_a_line_that_is_wrong_is_told_with_its_number_and_the_others_come(
     assert [each["origin"] for each in json.loads(planned.stdout)["refused"]] == [f"{only_wrong}:1"]
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["job", "plan"])
+def test_a_list_that_is_given_as_a_name_is_told_from_an_image(cli: Cli, tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "list").write_text("redis\n")
+    done = cli("prefetch", tmp_path / "list", "a" * 5_000, "--store", tmp_path / "store", *more)
+    assert done.returncode == 2, done.stderr
+    assert f"warning: {tmp_path}/list is a file: --file {tmp_path}/list reads it as a list" in done.stderr
+
+
 def test_a_list_without_an_image_is_warned_of(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("# nothing yet\n")
     done = cli("prefetch", "-f", tmp_path / "list", "--store", tmp_path / "store")

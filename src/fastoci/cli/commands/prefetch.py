@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -196,6 +197,7 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
     told.result("\n".join(plan_lines(plan, quotas)) if is_text else json.dumps(plan_facts(plan, quotas)))
     for refused in plan.refused:
         told.fail(refused.error, subject(refused.request))
+    _hint_at_lists(told, [refused.request for refused in plan.refused])
     if plan.pruned.withheld:
         told.warn(f"nothing would be pruned: {plan.pruned.withheld}")
     refusal = plan.evicted.error or short_of(plan, str(engine.store_path))
@@ -240,10 +242,18 @@ async def _bring(
     for image in result.failed:
         if image.error is not None and image.outcome != "skipped":
             told.fail(image.error, subject(image.request), again=_is_told(image.request, observe.failed))
+    _hint_at_lists(told, [image.request for image in result.failed])
     for name in printed.keys() - {image.request.reference for image in result.images}:
         del printed[name]
     code = errors.merge(codes(result) or [0])
     return code if outputs is None else outputs.end(result, code), totals(result)
+
+
+def _hint_at_lists(told: Report, failed: Sequence[PrefetchRequest]) -> None:
+    """Say of names of the command line that are no images whether they are files: an option was forgotten."""
+    for request in failed:
+        if not request.origin and os.path.isfile(request.reference):  # pathlib refuses a name too long for a file
+            told.warn(f"{request.reference} is a file: --file {request.reference} reads it as a list")
 
 
 def _is_told(request: PrefetchRequest, failed: set[str]) -> bool:
