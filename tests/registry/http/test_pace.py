@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
 
 import pytest
 
+from fastoci.registry.http.connector import new_socket
 from fastoci.registry.http.pace import BURST_S, Pace
+from fastoci.registry.http.servers import Servers
 from support import virtual_time
 
 RATE = 1_000_000
@@ -80,3 +83,17 @@ def test_the_time_in_which_somebody_waits_is_counted_once(monkeypatch: pytest.Mo
     idle, waited = virtual_time.run(work(), monkeypatch, steps=STEPS)
     assert idle == 0.0
     assert waited == pytest.approx(2.9, abs=0.11)
+
+
+def test_beside_a_bandwidth_connections_hold_little_that_nobody_has_read() -> None:
+    """What the system receives ahead was sent all the same: of all connections together a fifth of a second's worth."""
+    assert Servers(maximum=8).receive_buffer is None
+    assert Servers(maximum=8, bandwidth=50_000_000).receive_buffer == 1_250_000
+    assert Servers(maximum=8, bandwidth=1000).receive_buffer == 64 << 10
+    address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))
+    with new_socket(None, 2_000_000, address) as limited, new_socket(None, None, address) as free:
+        sizes = [each.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for each in (limited, free)]
+    assert sizes[0] in (
+        4_000_000,
+        sizes[1],
+    )  # twice as much, for what the system itself needs; not without the right to

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 import aiohttp
@@ -22,6 +22,7 @@ from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.urls import Origin
 from fastoci.slots import Slots
 
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h; the socket module has no name for it
 _CONNECTS: Final = 3  # times ``connect_s`` for the name, and two addresses that do not speak TLS
 
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
@@ -128,9 +129,18 @@ class Connector(aiohttp.TCPConnector):
             return await super()._create_connection(req, traces, timeout)
 
 
-def guarded_socket(reach: AddressScope, address: _AddressInfo) -> socket.socket:
-    """A socket for an address that is about to be connected to: the last check of it, after the name service."""
+def new_socket(reach: AddressScope | None, receives: int | None, address: _AddressInfo) -> socket.socket:
+    """A socket for an address that is about to be connected to: the last check of it, after the name service.
+
+    Args:
+        receives: bytes that the system may receive before they are read; None is as many as it sees fit. Bytes that
+            nobody has read yet were sent all the same: of eight connections that may be a second's worth of a rate.
+    """
     family, kind, protocol, _, target = address
-    if (scope := scope_of(target[0])) > reach:
+    if reach is not None and (scope := scope_of(target[0])) > reach:
         raise BlockedAddressError(scope)
-    return socket.socket(family, kind, protocol)
+    made = socket.socket(family, kind, protocol)
+    if receives is not None:
+        with suppress(OSError):  # who may not have so many leaves it to the system: fewer would be slower than the rate
+            made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receives)
+    return made

@@ -27,7 +27,7 @@ class Pace:
     def __init__(self, rate: float) -> None:
         least, most = _PIECE
         self.piece = max(least, min(int(rate * _PIECE_S), most))
-        self._rate = rate
+        self.rate = rate
         self._turn = asyncio.Lock()
         self._due = 0.0  # the clock when all that was used is within the rate
         self._waiting = 0
@@ -43,7 +43,7 @@ class Pace:
             async with self._turn:
                 if (wait_s := self._due - time.monotonic()) > 0:
                     await asyncio.sleep(wait_s)  # an early end of it is made up for by the next
-                self._due = max(self._due, time.monotonic() - BURST_S) + amount / self._rate
+                self._due = max(self._due, time.monotonic() - BURST_S) + amount / self.rate
         finally:
             self._waiting -= 1
             if not self._waiting:

@@ -32,6 +32,8 @@ _LOG: Final = logging.getLogger(__name__)
 _JITTER: Final = 0.25  # of a wait that is over for many at the same time
 _MAX_JITTER_S: Final = 5.0
 
+AHEAD_S: Final = 0.2
+_LEAST_BUFFER: Final = 64 << 10
 _TIMEOUTS: Final = 2  # in a row: one may be a connection's, not the server's
 _SAMPLE: Final = 1 << 20  # bytes of a body, or
 _SAMPLE_S: Final = 1.0  # seconds of it, after which its rate says something
@@ -273,6 +275,13 @@ class Servers:
         self._rng = rng
         self._servers: dict[Origin, Server] = {}
         self.job = SpeedSamples()  # the bodies of all of them
+
+    @property
+    def receive_buffer(self) -> int | None:
+        """Bytes that one connection may hold unread beside a bandwidth: all together what comes in ``AHEAD_S``."""
+        if self._bandwidth is None:
+            return None
+        return max(_LEAST_BUFFER, int(self._bandwidth.rate * AHEAD_S / self._maximum))
 
     def of(self, origin: Origin) -> Server:
         """The server at an origin."""

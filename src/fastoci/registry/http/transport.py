@@ -30,7 +30,7 @@ from yarl import URL
 from fastoci.errors import FastociError, RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.aiohttp_errors import blocked, refused_by_proxy, speaks_tls, translate
-from fastoci.registry.http.connector import Connector, RequestTimeout, guarded_socket
+from fastoci.registry.http.connector import Connector, RequestTimeout, new_socket
 from fastoci.registry.http.first_byte import Patience, Silence
 from fastoci.registry.http.name_lookup import Resolver
 from fastoci.registry.http.reply import Reply
@@ -303,7 +303,7 @@ class Transport:
                 limit=0,
                 limit_per_host=0 if spare else self._connections,
                 resolver=Resolver(self._scopes if reach is None else None, self._connect_s),
-                socket_factory=None if reach is None else functools.partial(guarded_socket, reach),
+                socket_factory=functools.partial(new_socket, reach, self.servers.receive_buffer),
             )
             session = aiohttp.ClientSession(
                 connector=connector,
