@@ -27,6 +27,7 @@ from fastoci.events import (
     JobStarted,
 )
 from fastoci.image.platform import Platform
+from fastoci.jobs.prefetch_planning import merge
 from fastoci.server.pull_api import Content
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
@@ -325,3 +326,12 @@ async def test_what_is_skipped_is_told_as_no_failure_of_its_own(registry: Regist
     kinds = [(event.kind, event.exit_code) for event in told if isinstance(event, ImageFailed)]
     assert kinds == [("NotFoundError", 3)] + [("skipped", None)] * IMAGES
     assert told[-1] == JobDone(present=0, fetched=0, failed=1, skipped=IMAGES)
+
+
+def test_a_line_that_is_no_image_is_kept_without_the_frames_that_refused_it() -> None:
+    """They take some 2 kB each, and a list may have a million such lines."""
+    _, refused = merge([PrefetchRequest("NO_HOST/app", origin="list:1"), PrefetchRequest("app", ("no platform",))])
+    assert [each.request.reference for each in refused] == ["NO_HOST/app", "app"]
+    for error in (each.error for each in refused):
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+    assert str(refused[0].error) == "reference 'NO_HOST/app': 'NO_HOST' is not a host[:port]"

@@ -6,6 +6,7 @@ Spec: distribution-spec v1.1, pulling manifests.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
@@ -80,7 +81,8 @@ def merge(requests: Sequence[PrefetchRequest]) -> tuple[list[tuple[Reference, Pr
                 if platform != ALL:
                     Platform.parse(platform)
         except FastociError as error:
-            refused.append(RefusedImage(request, error))
+            # A copy has no frames, which take 2 kB each: a list may have a million such lines.
+            refused.append(RefusedImage(request, copy.copy(error)))
             continue
         before = merged.get(reference)
         merged[reference] = request if before is None else _both(before, request)
