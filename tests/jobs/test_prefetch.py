@@ -26,6 +26,7 @@ from fastoci.events import (
     JobPlanned,
     JobStarted,
 )
+from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 from fastoci.jobs.prefetch_planning import merge
 from fastoci.server.pull_api import Content
@@ -335,3 +336,22 @@ def test_a_line_that_is_no_image_is_kept_without_the_frames_that_refused_it() ->
     for error in (each.error for each in refused):
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
     assert str(refused[0].error) == "reference 'NO_HOST/app': 'NO_HOST' is not a host[:port]"
+
+
+async def test_an_image_for_another_platform_fails_before_its_layers_are_fetched(
+    registry: Registry, tmp_path: Path
+) -> None:
+    alone = Image.build(BUILT[0].layers, platform=Platform("linux", "s390x"))
+    registry.add_image("alone", "1", alone)
+    wanted = [
+        PrefetchRequest(f"{registry.address}/alone:1", ("linux/riscv64",)),
+        PrefetchRequest(f"{registry.address}/alone:1", ("linux/riscv64", "linux/s390x"), origin="both"),
+        PrefetchRequest(f"{registry.address}/app:1", (str(Platform.host()),)),
+    ]
+    async with Engine(tmp_path / "one") as engine:
+        result = await engine.prefetch(wanted[:1])
+        assert [type(image.error) for image in result.images] == [PlatformError]
+        assert set(blobs_asked(registry)) == {str(Digest.of(alone.config))}
+    async with Engine(tmp_path / "two") as engine:
+        result = await engine.prefetch(wanted[1:])
+    assert [type(image.error) for image in result.images] == [PlatformError, type(None)]

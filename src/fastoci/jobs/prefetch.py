@@ -257,19 +257,15 @@ class _Running:
                 self._fail(job, error, outcome)
 
     async def _work(self, writer: StoreWriter, fetcher: Fetcher) -> None:
-        queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
-        for blob in self._plan.missing:
-            queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
-
-        async def fetch(queue: deque[Descriptor]) -> None:
-            while queue:
-                await self._fetch(writer, fetcher, queue.popleft())
+        unproven = [job for job in self._jobs if job.image.unproven]
+        first = {config.digest for job in unproven for config in job.image.unproven}
 
         async def fetch_all() -> None:
-            at_once = self._context.limits.connections
-            await all_or_first(
-                asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(min(at_once, len(queue)))
-            )
+            missing = self._plan.missing
+            await self._fetch_these(writer, fetcher, [blob for blob in missing if blob.digest in first])
+            for job in unproven:
+                await self._prove(writer, job)
+            await self._fetch_these(writer, fetcher, [blob for blob in missing if blob.digest not in first])
             for _ in range(_FINISHING):
                 self._whole.put_nowait(None)
 
@@ -281,6 +277,34 @@ class _Running:
             if not job.left:
                 self._whole.put_nowait(job)
         await all_or_first(map(asyncio.create_task, (fetch_all(), *(finish() for _ in range(_FINISHING)))))
+
+    async def _fetch_these(self, writer: StoreWriter, fetcher: Fetcher, blobs: Sequence[Descriptor]) -> None:
+        """Fetch blobs in their order, several of each registry at a time."""
+        queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
+        for blob in blobs:
+            queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
+
+        async def fetch(queue: deque[Descriptor]) -> None:
+            while queue:
+                await self._fetch(writer, fetcher, queue.popleft())
+
+        at_once = self._context.limits.connections
+        await all_or_first(
+            asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(min(at_once, len(queue)))
+        )
+
+    async def _prove(self, writer: StoreWriter, job: _Job) -> None:
+        """Let an image fail whose config says that it is for another platform, before its layers are fetched."""
+        image, context = job.image, self._context
+        try:
+            for resolved, for_ in image.resolved:
+                if not job.is_over and resolved.manifest.config in image.unproven:
+                    plan = PullPlan(resolved, (), for_)
+                    await context.checked_config(
+                        writer, plan, image.source, image=image.request.reference, strict=False
+                    )
+        except FastociError as error:
+            self._fail(job, error)
 
     async def _fetch(self, writer: StoreWriter, fetcher: Fetcher, blob: Descriptor) -> None:
         """Bring one blob for all images that need it, from any of their repositories; the first that is whole ends."""

@@ -62,6 +62,11 @@ class Followed(msgspec.Struct, frozen=True):
         return same and held.issuperset(each.descriptor.digest for each, _ in self.resolved)
 
     @property
+    def unproven(self) -> list[Descriptor]:
+        """Configs that alone say whether an image is for a platform that was asked for: no index does."""
+        return [each.manifest.config for each, for_ in self.resolved if for_ and each.platform is None]
+
+    @property
     def needed(self) -> dict[Digest, Descriptor]:
         """Documents and blobs, each once."""
         return {blob.digest: blob for each, _ in self.resolved for blob in (*each.documents, *each.blobs)}

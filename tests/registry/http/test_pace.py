@@ -96,4 +96,4 @@ def test_beside_a_bandwidth_connections_hold_little_that_nobody_has_read() -> No
     assert sizes[0] in (
         4_000_000,
         sizes[1],
-    )  # twice as much, for what the system itself needs; not without the right to
+    )  # twice, for what the system needs; as root
