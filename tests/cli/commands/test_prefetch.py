@@ -101,7 +101,7 @@ def test_images_are_pinned_and_unpacked_below_a_directory(cli: Cli, registry: Re
     listed = json.loads(cli("ls", "--format", "json", "--store", tmp_path / "store").stdout)
     assert [image["pinned"] for image in listed["images"]] == [True, True]
     trees = sorted(path.name for path in (tmp_path / "trees").iterdir())
-    assert trees == [name.replace("/", "_").replace(":", "_") for name in names(registry, 0, 1)]
+    assert trees == [name.replace("/", "_") for name in names(registry, 0, 1)]
 
 
 def test_the_report_is_what_is_printed_as_json(cli: Cli, registry: Registry, tmp_path: Path) -> None:
@@ -335,3 +335,12 @@ def test_a_plan_says_what_registries_leave_of_their_quota(cli: Cli, tmp_path: Pa
         quotas = json.loads(cli(*asked, "--format", "json").stdout)["quotas"]
     assert any(line.split(None, 2)[1:] == ["leaves", "76 of 100 in 6 h 0 min"] for line in text.splitlines())
     assert quotas == {registry.address: {"remaining": 76, "limit": 100, "window_s": 21600}}
+
+
+def test_names_that_differ_have_directories_that_differ(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    for path in ("a/b", "a_b", "a__b"):
+        registry.add_image(path, "1", IMAGES[0])
+    references = [f"{registry.address}/{path}:1" for path in ("a/b", "a_b", "a__b")]
+    done = cli("prefetch", *references, "--store", tmp_path / "store", "--rootfs", tmp_path / "trees")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "trees").iterdir())) == 3

@@ -301,5 +301,8 @@ def _requests(asked: PrefetchOptions, found: Sequence[ImageList], told: Report) 
 
 
 def _rootfs(asked: PrefetchOptions, reference: str) -> str:
-    """The directory of an image's files: of one component, whatever the name."""
-    return "" if asked.rootfs is None else str(asked.rootfs / re.sub("[^A-Za-z0-9._-]", "_", reference).lstrip("."))
+    """The directory of an image's files: of one component, and another for each name."""
+    if asked.rootfs is None:
+        return ""
+    whole = reference.replace("_", "__").replace("/", "_")
+    return str(asked.rootfs / re.sub("[^A-Za-z0-9._:@-]", "-", whole).lstrip("."))
