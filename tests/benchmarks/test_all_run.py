@@ -165,7 +165,7 @@ def test_the_prefetch_benchmark_asks_all_its_parts(tmp_path: Path, peer: Callabl
 def test_the_throttle_benchmark_measures_a_bandwidth(tmp_path: Path, peer: Callable[[str], str]) -> None:
     for program in ("nginx", "ss"):
         peer(program)
-    options = ("--part", "bandwidth", "--case", "http, 8 layers", "--seconds", "0.6", "--window", "0.2")
+    options = ("--part", "bandwidth", "--case", "http, 8 layers", "--seconds", "1.2", "--window", "0.2")
     done = run("benchmarks/macro/throttle.py", *options, "--work", tmp_path)
     assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
     result = json.loads(done.stdout)

@@ -263,6 +263,7 @@ def test_the_commands_that_ask_registries_have_the_same_options() -> None:
         "--max-unpacked",
         "--max-entries",
         "--max-store-size",
+        "--nice",
     }
 
 
