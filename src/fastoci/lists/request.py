@@ -55,7 +55,7 @@ class TagQuery(msgspec.Struct, frozen=True):
         text: the expression or the range; empty for every tag.
         origin: as of ``PrefetchRequest``.
         platforms, priority, pinned: of each request.
-        rootfs: what the directories of all begin with; ``_`` and the tag are behind it.
+        rootfs: what the directories of all begin with; ``:`` and the tag are behind it.
     Raises:
         TypeError: a field is of another type.
     """
@@ -81,7 +81,7 @@ class TagQuery(msgspec.Struct, frozen=True):
 
     def request(self, tag: str) -> PrefetchRequest:
         """The request for one of the tags."""
-        rootfs = f"{self.rootfs}_{tag}" if self.rootfs else ""
+        rootfs = f"{self.rootfs}:{tag}" if self.rootfs else ""
         name = f"{self.repository}:{tag}"
         return PrefetchRequest(name, self.platforms, self.priority, self.pinned, rootfs, self.origin)
 
