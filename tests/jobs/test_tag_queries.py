@@ -45,8 +45,8 @@ async def test_what_rules_choose_comes_in_the_place_of_the_rule_and_each_reposit
     assert refused == []
     assert requests == [
         PrefetchRequest("first"),
-        PrefetchRequest("r.example/a:1.1.0", ("linux",), 3, rootfs="/t/a_1.1.0", origin="l:2"),
-        PrefetchRequest("r.example/a:2.0.0", ("linux",), 3, rootfs="/t/a_2.0.0", origin="l:2"),
+        PrefetchRequest("r.example/a:1.1.0", ("linux",), 3, rootfs="/t/a:1.1.0", origin="l:2"),
+        PrefetchRequest("r.example/a:2.0.0", ("linux",), 3, rootfs="/t/a:2.0.0", origin="l:2"),
         PrefetchRequest("second"),
         PrefetchRequest("r.example/a:latest", pinned=True),
         PrefetchRequest("r.example/b:x"),
