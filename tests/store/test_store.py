@@ -5,6 +5,7 @@ Covers: interfaces.py, store/blobs.py.
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +156,28 @@ async def test_a_descriptor_with_a_lie_about_the_size_leaves_the_right_blob(shel
     assert ingest is not None
     await ingest.abort(discard=True)
     assert await shelf.store.read(blob) == b"content"
+
+
+async def test_a_blob_that_comes_and_goes_is_there_or_absent_and_nothing_else(shelf: Shelf) -> None:
+    """Somebody finds it damaged and fetches it again, over and over."""
+    blob = await shelf.put(b"content")
+    file, aside, over = shelf.file(blob), shelf.path / "aside", threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            file.rename(aside)
+            aside.rename(file)
+
+    moving = threading.Thread(target=come_and_go)
+    moving.start()
+    try:
+        found = [0, 0]
+        while min(found) < 500:
+            try:
+                os.close(shelf.store.open(blob))
+                found[0] += 1
+            except BlobNotFoundError:
+                found[1] += 1
+    finally:
+        over.set()
+        moving.join()

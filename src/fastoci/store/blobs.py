@@ -88,7 +88,10 @@ class Blobs:
         except OSError as cause:
             if (elsewhere := self._open_elsewhere(blob)) is not None:
                 return elsewhere
-            if not self.holds(blob):
+            gone = isinstance(cause, FileNotFoundError)
+            if gone and self.paths.holds(blob.digest):
+                return self.open(blob)  # it came meanwhile
+            if gone or not self.holds(blob):
                 text = f"the store has no {blob.digest} ({path})"
                 raise BlobNotFoundError(text, path=path, subject=str(blob.digest)) from cause
             raise files.failure(cause, "open", path) from cause
