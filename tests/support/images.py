@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fastoci.interfaces import BufferSource
 from fastoci.jobs.pull import Repository
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer, from_seed
+from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import differences, listing, overlay
 
 
@@ -30,6 +31,19 @@ def image_of(*layers: list[Entry], compression: Compression = "gzip") -> Image:
 
 def same(root: Path, *layers: list[Entry]) -> bool:
     return differences(overlay(layers), listing(root), owners=os.geteuid() == 0) == []
+
+
+def serving_apps(images: Sequence[Image]) -> Iterator[Registry]:
+    """A registry that has each image as ``app``, its number the tag; for fixtures."""
+    with serve(Registry()) as registry:
+        for number, image in enumerate(images):
+            registry.add_image("app", str(number), image)
+        yield registry
+
+
+def names(registry: Registry, *tags: int | str) -> list[str]:
+    """References to what ``serving_apps`` serves."""
+    return [f"{registry.address}/app:{tag}" for tag in tags]
 
 
 class Slow:

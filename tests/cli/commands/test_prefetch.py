@@ -25,21 +25,14 @@ from fastoci.testing.auth import Basic
 from fastoci.testing.images import Index
 from fastoci.testing.registry import Registry, serve
 from support.disks import mounted
-from support.images import image_of, made
+from support.images import image_of, made, names, serving_apps
 
 IMAGES = [image_of(made(1, files=2, size=50_000), made(10 + number, files=2, size=9_000)) for number in range(3)]
 
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    with serve(Registry()) as registry:
-        for number, image in enumerate(IMAGES):
-            registry.add_image("app", str(number), image)
-        yield registry
-
-
-def names(registry: Registry, *tags: int | str) -> list[str]:
-    return [f"{registry.address}/app:{tag}" for tag in tags]
+    yield from serving_apps(IMAGES)
 
 
 def test_each_image_is_printed_with_its_digest_and_nothing_else_is_on_stdout(

@@ -16,23 +16,16 @@ import pytest
 
 from conftest import Cli
 from fastoci.cli.wanted_state import KeepFree
-from fastoci.testing.registry import Registry, serve
+from fastoci.testing.registry import Registry
 from support.disks import mounted
-from support.images import image_of, made
+from support.images import image_of, made, names, serving_apps
 
 IMAGES = [image_of(made(10 + number, files=2, size=9_000)) for number in range(3)]
 
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    with serve(Registry()) as registry:
-        for number, image in enumerate(IMAGES):
-            registry.add_image("app", str(number), image)
-        yield registry
-
-
-def names(registry: Registry, *tags: int | str) -> list[str]:
-    return [f"{registry.address}/app:{tag}" for tag in tags]
+    yield from serving_apps(IMAGES)
 
 
 def test_what_the_list_gave_up_is_removed_deleted_and_told_on_stderr(
