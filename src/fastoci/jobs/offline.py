@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError, PlatformError
-from fastoci.events import ImageDone, ImageFailed, ImagePlanned, ImageStarted
+from fastoci.events import ImageDone, ImagePlanned, ImageStarted
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.plan import Wanted
-from fastoci.jobs.pull import PullContext
+from fastoci.jobs.pull import PullContext, image_failed
 
 
 class StoredPull(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class StoredPull(msgspec.Struct, frozen=True):
             if not strict and isinstance(error, BlobNotFoundError | IntegrityError | PlatformError):
                 return None
             error.image = error.image or reference
-            observer(ImageFailed(reference, str(error), type(error).__name__, error.exit_code))
+            observer(image_failed(reference, error))
             raise
         observer(ImageDone(reference, str(images[0].descriptor.digest)))
         return images

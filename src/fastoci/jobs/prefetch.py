@@ -38,8 +38,8 @@ from fastoci.jobs.prefetch_plan import (
     PrefetchResult,
     RefusedImage,
 )
-from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, image_failed, merge
-from fastoci.jobs.pull import PullContext, Repository, contents, stored_image
+from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge
+from fastoci.jobs.pull import PullContext, Repository, contents, image_failed, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.tag_queries import ListTags, expand
 from fastoci.jobs.wanted_state import StateKeeping, WantedState

@@ -15,7 +15,7 @@ import msgspec
 
 from fastoci.aio import all_or_first
 from fastoci.errors import ConfigError, FastociError, ReferenceSyntaxError
-from fastoci.events import ImageFailed, ImageResolved, ImageStarted
+from fastoci.events import ImageResolved, ImageStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.platform import ALL, Platform
@@ -24,7 +24,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.fetch_order import in_fetch_order
 from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.jobs.prefetch_plan import PlannedImage, PrefetchPlan, RefusedImage
-from fastoci.jobs.pull import PullContext, Repository
+from fastoci.jobs.pull import PullContext, Repository, image_failed
 from fastoci.jobs.resolve import resolve_all
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.free_space import UNLIMITED, Space
@@ -34,7 +34,6 @@ _IN_ALL: Final = 256  # of all registries: a list may name very many
 _ORIGINS: Final = 200  # characters
 _MORE: Final = ", ..."
 _NEVER_ASKED: Final = (ConfigError, ReferenceSyntaxError)  # what refuses a line that nobody can be asked about
-_INODES: Final = 1  # for each blob; references, leases and what is under way come beside
 
 Open = Callable[[Reference, str], Awaitable[Repository]]
 
@@ -180,11 +179,6 @@ class Following:
         return self._plain.setdefault((blob.media_type, blob.digest, blob.size), blob)
 
 
-def image_failed(name: str, error: FastociError) -> ImageFailed:
-    """What observers are told of an image that cannot come."""
-    return ImageFailed(name, str(error), type(error).__name__, error.exit_code)
-
-
 def wanted(request: PrefetchRequest) -> Wanted:
     """The platforms of a request, as ``resolve_all`` takes them."""
     if ALL in request.platforms:
@@ -233,7 +227,7 @@ def assemble(
         requests=documents + sum(not isinstance(each.error, _NEVER_ASKED) for each in refused) + len(fetched),
         free_size=None if free.size == UNLIMITED else free.size,
         free_inodes=None if free.inodes == UNLIMITED else free.inodes,
-        needed_inodes=len(lacking) * _INODES,
+        needed_inodes=len(lacking),
     )
 
 

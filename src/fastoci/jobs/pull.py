@@ -121,7 +121,7 @@ class PullContext(msgspec.Struct, frozen=True):
                     configs = await self._execute_all(writer, plans, source, image=image, rootfs=tree)
         except FastociError as error:
             error.image = error.image or image
-            self.observer(ImageFailed(image, str(error), type(error).__name__, error.exit_code))
+            self.observer(image_failed(image, error))
             raise
         except asyncio.CancelledError:
             self.observer(ImageFailed(image, "cancelled", "cancelled", None))
@@ -315,6 +315,11 @@ class PullContext(msgspec.Struct, frozen=True):
             if wanted is not None or len(resolved.chain) > 1:
                 raise PlatformError(f"the image is for {config.platform} only", available=(str(config.platform),))
             self.observer(Warned(image, f"the image is for {config.platform}, this machine is {platform}"))
+
+
+def image_failed(name: str, error: FastociError) -> ImageFailed:
+    """What observers are told of an image that cannot come."""
+    return ImageFailed(name, str(error), type(error).__name__, error.exit_code)
 
 
 class Ready(Protocol):

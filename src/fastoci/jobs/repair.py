@@ -13,7 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from fastoci.errors import FastociError, FormatError, IntegrityError, StoreError
-from fastoci.events import ImageDone, ImageFailed, ImageStarted, Observer
+from fastoci.events import ImageDone, ImageStarted, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.graph import tops_of
 from fastoci.image.links import Link, has_links, links
@@ -21,7 +21,7 @@ from fastoci.image.mediatype import INDEXES
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore
-from fastoci.jobs.pull import Repository
+from fastoci.jobs.pull import Repository, image_failed
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
@@ -73,7 +73,7 @@ class Repairing:
                 if await self._one(ref):
                     self._observe(ImageDone(ref.name, str(ref.descriptor.digest)))
             except FastociError as error:
-                self._observe(ImageFailed(ref.name, str(error), type(error).__name__, error.exit_code))
+                self._observe(image_failed(ref.name, error))
                 failed.append((ref.name, error))
         return Repair(tuple(self._repaired), tuple(failed))
 
