@@ -17,7 +17,7 @@ PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"
 DISK = {"boot", "directory", "files", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
-PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine", "shortcuts", "versions"}
+PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -49,6 +49,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
     "versions": ({"_core", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
+    "engine_maintenance": (MEDIA | {"transfer", "jobs", "engine_parts"}, set()),
     "engine": (PUBLIC, set()),
     "fetch_process": (PUBLIC, {"uvloop"}),
     "shortcuts": (PUBLIC, set()),

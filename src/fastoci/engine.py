@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from fastoci import path_walk
 from fastoci.aio import all_or_first
-from fastoci.arguments import at_least, expect, expect_callable, one_of, several
+from fastoci.arguments import expect, expect_callable, one_of, several
+from fastoci.engine_maintenance import Maintenance
 from fastoci.engine_parts import EngineParts
 from fastoci.events import Observer, Warned, Watch
 from fastoci.image.descriptor import Descriptor
@@ -27,16 +28,11 @@ from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.record import record
-from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.resolve import platforms, read_document, resolve
-from fastoci.jobs.running import RunningJobs, job
-from fastoci.jobs.verify import Verification
+from fastoci.jobs.running import job
 from fastoci.limits import Limits
-from fastoci.store.gc.collect import GcItem, GcPlan
-from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
-from fastoci.store.usage import Usage
 
 if TYPE_CHECKING:
     from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
@@ -48,7 +44,7 @@ StrPath = str | os.PathLike[str]
 Policy = Literal["always", "missing", "never"]
 
 
-class Engine:
+class Engine(Maintenance):
     """One store, and the registries that fill it. An async context manager, used on one event loop.
 
     Brings images and blobs in (``pull``; ``hold``, ``fetch``, ``record``), asks registries (``resolve``, ``tags``),
@@ -105,18 +101,6 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<fastoci.Engine of {self.store_path}, {'open' if self._parts else 'not open'}>"
-
-    @property
-    def _running(self) -> RunningJobs:
-        return self._open.running
-
-    @property
-    def _open(self) -> EngineParts:
-        if self._parts is None:
-            raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
-        if self._parts.loop is not asyncio.get_running_loop():
-            raise RuntimeError("the engine is open on another event loop: it is used on the one that entered it")
-        return self._parts
 
     @job
     async def pull(
@@ -339,109 +323,3 @@ class Engine:
         parts, wanted = self._open, None if platform is None else Platform.parse(platform)
         ref = await find_one(parts.store, reference)
         return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
-
-    @job
-    async def usage(self) -> Usage:
-        """How much disk is used, and for whom.
-
-        Raises:
-            StoreError: the disk refused.
-        """
-        return await self._open.store.usage()
-
-    @job
-    async def verify(self, references: Sequence[str] = (), *, rate: int | None = None) -> Verification:
-        """Hash again what images need; or, without any, every blob of the store, from where that was interrupted.
-
-        Args:
-            rate: bytes a second that are read at most.
-        Raises:
-            BlobNotFoundError: the store has no such reference.
-            StoreBusyError: another process verifies the store.
-        """
-        parts = self._open
-        at_least(1, 1 if rate is None else rate, "rate")
-        if several(references, str):
-            return await parts.verifying.needed(await maintenance.named_images(parts.store, references), rate)
-        return await parts.verifying.everything(rate)
-
-    @job
-    async def repair(self, references: Sequence[str] = ()) -> Repair:
-        """Hash again what images need, all by default, and fetch what is bad or missing from where they point to.
-
-        Raises:
-            BlobNotFoundError: the store has no such reference.
-        """
-        parts = self._open
-        refs = await maintenance.named_images(parts.store, several(references, str))
-        repairing = Repairing(
-            parts.store,
-            parts.context.scheduler,
-            parts.verifying,
-            repository=self._open.repository,
-            invalidate=parts.store.invalidate,
-            limits=self._limits,
-            observer=self._observer,
-        )
-        return await repairing.repair(refs)
-
-    @job
-    async def export(self, directory: StrPath, references: Sequence[str] = ()) -> int:
-        """Add images, all by default, to an OCI layout in ``directory``; how many there are.
-
-        Blobs are hard links to the store's where possible. Each is hashed before, and none is fetched.
-
-        Raises:
-            BlobNotFoundError: the store has no such reference, or lost a part of it.
-            IntegrityError: a blob is damaged in the store.
-            StoreError: ``directory`` is not a layout, or cannot be written.
-            StoreBusyError: another process extends the layout, and did not end.
-        """
-        parts, asked = self._open, several(references, str)
-        return await maintenance.export(parts.store, parts.context.stored, parts.context.target(directory), asked)
-
-    @job
-    async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
-        """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
-
-        What ``fetch`` brought is of no image. Changes nothing; the plan can be printed.
-
-        Raises:
-            StoreError: a reference or a document is broken, so that what it needs is unknown.
-        """
-        return await self._open.store.plan_gc(Retention() if retention is None else retention)
-
-    @job
-    async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
-        """Delete what a plan says, and is not needed by then either; what was deleted. Safe beside other processes.
-
-        Args:
-            plan: however old; a new one by default.
-        Raises:
-            StoreBusyError: another process collects.
-            StoreError: as ``plan_gc``.
-        """
-        store = self._open.store
-        deleted = await store.gc(await self.plan_gc() if plan is None else plan)
-        if any(item.kind == "ref" for item in deleted):
-            await store.update_index()
-        return deleted
-
-    @job
-    async def remove(self, reference: str) -> None:
-        """Forget an image's name, by its digest all in one repository; the next ``gc`` deletes what only it needs.
-
-        Raises:
-            BlobNotFoundError: the store has no such reference.
-            AmbiguousReferenceError: the digest has names in several repositories; so by ``pin``.
-        """
-        await maintenance.remove(self._open.store, reference)
-
-    @job
-    async def pin(self, reference: str, pinned: bool = True) -> None:
-        """Protect an image from ``gc``, or let ``gc`` remove it again.
-
-        Raises:
-            BlobNotFoundError: the store has no such reference.
-        """
-        await maintenance.pin(self._open.store, reference, pinned)

@@ -1,0 +1,141 @@
+"""The part of an engine that keeps its store in order: usage, verification, repair, gc, names, layouts of images."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from fastoci.arguments import at_least, several
+from fastoci.engine_parts import EngineParts
+from fastoci.jobs import maintenance
+from fastoci.jobs.repair import Repair, Repairing
+from fastoci.jobs.running import RunningJobs, job
+from fastoci.jobs.verify import Verification
+from fastoci.store.gc.collect import GcItem, GcPlan
+from fastoci.store.gc.retention import Retention
+from fastoci.store.usage import Usage
+
+
+class Maintenance:
+    """What ``Engine`` does with its store alone; its methods are public there."""
+
+    _parts: EngineParts | None
+
+    @property
+    def _running(self) -> RunningJobs:
+        return self._open.running
+
+    @property
+    def _open(self) -> EngineParts:
+        if self._parts is None:
+            raise RuntimeError("the engine is not open: use it inside `async with Engine(...) as engine:`")
+        if self._parts.loop is not asyncio.get_running_loop():
+            raise RuntimeError("the engine is open on another event loop: it is used on the one that entered it")
+        return self._parts
+
+    @job
+    async def usage(self) -> Usage:
+        """How much disk is used, and for whom.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return await self._open.store.usage()
+
+    @job
+    async def verify(self, references: Sequence[str] = (), *, rate: int | None = None) -> Verification:
+        """Hash again what images need; or, without any, every blob of the store, from where that was interrupted.
+
+        Args:
+            rate: bytes a second that are read at most.
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+            StoreBusyError: another process verifies the store.
+        """
+        parts = self._open
+        at_least(1, 1 if rate is None else rate, "rate")
+        if several(references, str):
+            return await parts.verifying.needed(await maintenance.named_images(parts.store, references), rate)
+        return await parts.verifying.everything(rate)
+
+    @job
+    async def repair(self, references: Sequence[str] = ()) -> Repair:
+        """Hash again what images need, all by default, and fetch what is bad or missing from where they point to.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        parts = self._open
+        refs = await maintenance.named_images(parts.store, several(references, str))
+        repairing = Repairing(
+            parts.store,
+            parts.context.scheduler,
+            parts.verifying,
+            repository=parts.repository,
+            invalidate=parts.store.invalidate,
+            limits=parts.context.limits,
+            observer=parts.context.observer,
+        )
+        return await repairing.repair(refs)
+
+    @job
+    async def export(self, directory: str | os.PathLike[str], references: Sequence[str] = ()) -> int:
+        """Add images, all by default, to an OCI layout in ``directory``; how many there are.
+
+        Blobs are hard links to the store's where possible. Each is hashed before, and none is fetched.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference, or lost a part of it.
+            IntegrityError: a blob is damaged in the store.
+            StoreError: ``directory`` is not a layout, or cannot be written.
+            StoreBusyError: another process extends the layout, and did not end.
+        """
+        parts, asked = self._open, several(references, str)
+        return await maintenance.export(parts.store, parts.context.stored, parts.context.target(directory), asked)
+
+    @job
+    async def plan_gc(self, retention: Retention | None = None) -> GcPlan:
+        """Find what the store does not need any more: blobs of no image, and the images that ``retention`` lets go.
+
+        What ``fetch`` brought is of no image. Changes nothing; the plan can be printed.
+
+        Raises:
+            StoreError: a reference or a document is broken, so that what it needs is unknown.
+        """
+        return await self._open.store.plan_gc(Retention() if retention is None else retention)
+
+    @job
+    async def gc(self, plan: GcPlan | None = None) -> tuple[GcItem, ...]:
+        """Delete what a plan says, and is not needed by then either; what was deleted. Safe beside other processes.
+
+        Args:
+            plan: however old; a new one by default.
+        Raises:
+            StoreBusyError: another process collects.
+            StoreError: as ``plan_gc``.
+        """
+        store = self._open.store
+        deleted = await store.gc(await self.plan_gc() if plan is None else plan)
+        if any(item.kind == "ref" for item in deleted):
+            await store.update_index()
+        return deleted
+
+    @job
+    async def remove(self, reference: str) -> None:
+        """Forget an image's name, by its digest all in one repository; the next ``gc`` deletes what only it needs.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+            AmbiguousReferenceError: the digest has names in several repositories; so by ``pin``.
+        """
+        await maintenance.remove(self._open.store, reference)
+
+    @job
+    async def pin(self, reference: str, pinned: bool = True) -> None:
+        """Protect an image from ``gc``, or let ``gc`` remove it again.
+
+        Raises:
+            BlobNotFoundError: the store has no such reference.
+        """
+        await maintenance.pin(self._open.store, reference, pinned)
