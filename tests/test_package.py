@@ -18,7 +18,7 @@ def test_help_begins_with_a_page_that_names_all_that_is_public() -> None:
     page, _, _ = pydoc.plain(pydoc.render_doc(fastoci)).partition("PACKAGE CONTENTS")
     assert len(page.splitlines()) <= 80
     words = set((fastoci.__doc__ or "").replace(",", " ").split())
-    verbs = {name for name in vars(fastoci.Engine) if not name.startswith("_")}
+    verbs = {name for name in dir(fastoci.Engine) if not name.startswith("_")}
     assert set(fastoci.__all__) | verbs <= words
 
 
