@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
-DISK = {"boot", "directory", "files", "path_walk", "locks"}
+DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
@@ -31,6 +31,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "durations": (set(), set()),
     "boot": (set(), set()),
     "directory": (set(), set()),
+    "mountinfo": (set(), {"msgspec"}),
     "files": ({"errors", "directory"}, set()),
     "path_walk": ({"errors", "files"}, set()),
     "aio": ({"errors"}, set()),

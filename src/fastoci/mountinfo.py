@@ -1,0 +1,100 @@
+"""What is mounted where this process sees it, and which images that keeps in use.
+
+``parse`` is pure. Mounts of other mount namespaces are not seen: docs/mounting.md.
+Spec: proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+# The source of an overlay over an image's mount, with the hex of its manifest: any text may be a source.
+LABEL: Final = "fastoci:"
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")  # blank, tab, line feed, backslash and # are written so
+_HEX: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """One line: a file system, or a part of it, at one place.
+
+    Attributes:
+        device: of the file system, major and minor number; binds of it have the same.
+        root: what of the file system is mounted, a path in it.
+        point: where.
+        kind: ``erofs``, ``overlay``, ``fuse.erofsfuse``.
+        source: a device, or what was given as one.
+        options: of the file system.
+    """
+
+    id: int
+    parent: int
+    device: str
+    root: str
+    point: str
+    kind: str
+    source: str
+    options: str
+
+
+def parse(data: bytes) -> tuple[Mount, ...]:
+    """The mounts that a ``mountinfo`` lists, in its order: of two at one place the later is on top.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    return tuple(map(_line, data.splitlines()))
+
+
+def mounts() -> tuple[Mount, ...]:
+    """The mounts that this process sees.
+
+    Raises:
+        OSError: there is no ``/proc``.
+    """
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def runtime_directory() -> str:
+    """Where this user's mounts are while the machine runs: ``/run/fastoci``, or below ``XDG_RUNTIME_DIR``."""
+    if os.geteuid() == 0:
+        return "/run/fastoci"
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", "fastoci")
+
+
+def image_of(mount: Mount) -> str | None:
+    """The hex of the manifest of the image that is mounted; None for all other mounts, and for binds of it."""
+    directory, _, name = mount.point.rpartition("/")
+    if directory == f"{runtime_directory()}/images" and _HEX.fullmatch(name):
+        return name
+    name = mount.source.removeprefix(LABEL)
+    return name if name != mount.source and _HEX.fullmatch(name) else None
+
+
+def mounted_images(found: Iterable[Mount] | None = None) -> frozenset[str]:
+    """The hex of the manifest of each image that is mounted: its merged metadata and layers are in use.
+
+    Args:
+        found: by default what is mounted now.
+    Raises:
+        OSError: there is no ``/proc``.
+    """
+    return frozenset(filter(None, map(image_of, mounts() if found is None else found)))
+
+
+def _line(line: bytes) -> Mount:
+    fields = line.split(b" ")
+    end = fields.index(b"-", 6)  # behind a number of optional fields that may be zero
+    number, parent, device, root, point = fields[:5]
+    kind, source, *options = fields[end + 1 :]
+    texts = (_text(each) for each in (device, root, point, kind, source, b" ".join(options)))
+    return Mount(int(number), int(parent), *texts)
+
+
+def _text(field: bytes) -> str:
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))

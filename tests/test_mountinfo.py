@@ -1,0 +1,65 @@
+"""The list of mounts as the kernel writes it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastoci.mountinfo import Mount, image_of, mounted_images, mounts, parse, runtime_directory
+from support.disks import mounted
+
+HEX = "c0" * 32
+
+
+def line(*, point: str = "/mnt", kind: str = "ext4", source: str = "/dev/vda", optional: str = "shared:1 ") -> bytes:
+    return f"36 35 98:0 / {point} rw,noatime {optional}- {kind} {source} rw,errors=continue\n".encode()
+
+
+def test_a_line_is_read_whatever_optional_fields_it_has() -> None:
+    expected = Mount(36, 35, "98:0", "/", "/mnt", "ext4", "/dev/vda", "rw,errors=continue")
+    for optional in ("", "shared:1 ", "shared:1 master:2 propagate_from:3 unbindable "):
+        assert parse(line(optional=optional)) == (expected,)
+
+
+def test_names_with_blanks_and_odd_bytes_are_as_they_are_on_disk() -> None:
+    (found,) = parse(line(point=r"/a\040b\011c\012d\134e\043").replace(b"/a", b"/a\xff"))
+    assert os.fsencode(found.point) == b"/a\xff b\tc\nd\\e#"
+
+
+def test_a_source_may_be_empty() -> None:
+    (found,) = parse(line(source="", kind="tmpfs"))
+    assert (found.kind, found.source, found.options) == ("tmpfs", "", "rw,errors=continue")
+
+
+@pytest.mark.parametrize("data", [b"\n", b"36 35 98:0 / /mnt rw shared:1 ext4 /dev/vda rw\n", b"a b c d e f - g h i\n"])
+def test_what_is_no_list_of_mounts_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse(data)
+
+
+def test_the_kernels_own_list_is_read() -> None:
+    assert [each for each in mounts() if each.point == "/proc" and each.kind == "proc"]
+
+
+def test_an_image_is_in_use_where_it_is_mounted_and_below_an_overlay() -> None:
+    images = f"{runtime_directory()}/images"
+    found = parse(
+        line(point=f"{images}/{HEX}", kind="erofs", source="/proc/self/fd/7")
+        + line(point="/srv/app", kind="overlay", source="fastoci:" + "d1" * 32)
+        + line(point=f"{images}/{HEX}/proc")
+        + line(point=f"{images}/lock")
+        + line(point=f"/srv/{HEX}", source="fastoci:x")
+    )
+    assert [image_of(each) for each in found] == [HEX, "d1" * 32, None, None, None]
+    assert mounted_images(found) == {HEX, "d1" * 32}
+
+
+def test_an_overlay_that_is_mounted_is_found_by_its_source(tmp_path: Path) -> None:
+    for name in ("a", "b", "root"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/a:{tmp_path}/b"
+    with mounted(tmp_path / "root", "-t", "overlay", "-o", options, f"fastoci:{HEX}"):
+        assert HEX in mounted_images()
+    assert HEX not in mounted_images()
