@@ -24,6 +24,7 @@ from fastoci.store.index_updates import IndexUpdates
 from fastoci.store.store import Store
 from fastoci.threads import Threads
 from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
@@ -49,12 +50,13 @@ class EngineParts:
     ) -> None:
         buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
         scheduler = Scheduler(workers, buffers, limits, observer)
-        unpacker = Unpacker(workers, buffers, limits, observer)
+        reader = LayerReader(workers, buffers, limits)
+        unpacker = Unpacker(workers, reader, limits, observer)
         stored = Stored(store, scheduler, workers, buffers, observer)
         path, self.running = Path(store.path), RunningJobs()
         self.loop = asyncio.get_running_loop()
         self.store = store
-        self.context = PullContext(store, scheduler, stored, unpacker, limits, observer, path, self.running)
+        self.context = PullContext(store, scheduler, stored, reader, unpacker, limits, observer, path, self.running)
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers

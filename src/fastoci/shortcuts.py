@@ -15,6 +15,7 @@ from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
 from fastoci.limits import Limits
 from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
@@ -43,7 +44,8 @@ async def apply(
     target, paths = path_walk.absolute(directory), [path_walk.absolute(layer) for layer in layers]
     worker = WorkerPool(limits.workers)
     try:
-        unpacker = Unpacker(worker, Buffers(_core.Pool(limits.memory)), limits, observer or (lambda event: None))
+        reader = LayerReader(worker, Buffers(_core.Pool(limits.memory)), limits)
+        unpacker = Unpacker(worker, reader, limits, observer or (lambda event: None))
         await unpacker.apply(target, paths, owners=os.geteuid() == 0 if same_owner is None else same_owner)
     finally:
         worker.close()

@@ -24,6 +24,7 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Layer, from_seed
 from fastoci.testing.registry import Registry
 from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.tee import Tee
 from fastoci.transfer.unpacker import Unpacker
@@ -113,8 +114,9 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     events = Events()
     scheduler = Scheduler(worker, buffers, limits, events.append)
     stored = Stored(store, scheduler, worker, buffers, events.append)
-    unpacker = Unpacker(worker, buffers, limits, events.append)
-    job = PullContext(store, scheduler, stored, unpacker, limits, events.append, directory, RunningJobs())
+    reader = LayerReader(worker, buffers, limits)
+    unpacker = Unpacker(worker, reader, limits, events.append)
+    job = PullContext(store, scheduler, stored, reader, unpacker, limits, events.append, directory, RunningJobs())
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

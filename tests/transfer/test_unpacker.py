@@ -1,4 +1,7 @@
-"""Layers are unpacked side by side, and the tree, the limits and the errors are those of one after the other."""
+"""Layers are unpacked side by side, and the tree, the limits and the errors are those of one after the other.
+
+Covers: transfer/layer_reading.py.
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ from fastoci.jobs.resolve import read_document, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
+from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
@@ -64,6 +65,7 @@ class PullContext(msgspec.Struct, frozen=True):
     store: BlobStore
     scheduler: Scheduler
     stored: Stored
+    reader: LayerReader
     unpacker: Unpacker
     limits: Limits
     observer: Observer
@@ -177,7 +179,7 @@ class PullContext(msgspec.Struct, frozen=True):
     ) -> ImageConfig | None:
         resolved = plan.resolved
         first = resolved.manifest.layers[:1]
-        tee = await self.unpacker.tee() if rootfs is not None and first and first[0] in plan.missing else None
+        tee = await self.reader.tee() if rootfs is not None and first and first[0] in plan.missing else None
         fetches = self._start(writer, plan, source, image=image, tee=tee, cached=rootfs is not None)
 
         async def ready(blob: Descriptor) -> None:
@@ -197,7 +199,7 @@ class PullContext(msgspec.Struct, frozen=True):
             await all_or_first([following, *fetches.values()])
         finally:
             if tee is not None:
-                self.unpacker.close_tee(tee)
+                self.reader.close_tee(tee)
         for descriptor, raw in resolved.chain:
             await self.keep_document(writer, descriptor, raw, image)
         return following.result()
@@ -298,7 +300,7 @@ class PullContext(msgspec.Struct, frozen=True):
             except (FormatError, UnsupportedError, UnpackError, IntegrityError, BlobNotFoundError) as error:
                 reason = error
             if tee is not None:
-                self.unpacker.close_tee(tee)  # what still comes does not wait for a reader
+                self.reader.close_tee(tee)  # what still comes does not wait for a reader
                 tee = None
             if reason is not None:
                 await self.stored.mend(layers, reason, mending)

@@ -86,6 +86,61 @@ class FileTar:
         return count > 0
 
 
+class TarPart:
+    """A plain tar that is a part of a file. A ``BufferMaker``; owns ``fd`` and ``source`` until ``close``.
+
+    ``source`` is not used: a layer has it, whatever it is read from.
+    """
+
+    demanded = 0
+
+    def __init__(self, fd: int, source: Buffer, offset: int, size: int) -> None:
+        self.ended = False
+        self.offset = 0  # bytes read
+        self._fd = fd
+        self._source = source
+        self._begin = offset
+        self._size = size
+
+    def ready(self) -> bool:
+        """There is more of it."""
+        return not self.ended
+
+    def hungry(self) -> bool:
+        """Never: it reads for itself."""
+        return False
+
+    def make(self, out: Buffer) -> Buffer | None:
+        """Fill ``out``; None at the very end.
+
+        Raises:
+            StoreError: the disk refused to read it, or the file is too short.
+        """
+        while (room := min(out.room, self._size - self.offset)) > 0:
+            try:
+                count = os.preadv(self._fd, [out.reserve(room)], self._begin + self.offset)
+            except OSError as error:
+                raise self._failed(error.strerror) from error
+            if not count:
+                raise self._failed("it is cut short")
+            out.advance(count)
+            self.offset += count
+        self.ended = self.offset == self._size
+        return out if len(out) else None
+
+    def allow(self, window: int) -> None:
+        """Nothing is compressed."""
+
+    def close(self) -> None:
+        """Give back what it owns."""
+        self._source.release()
+        with suppress(OSError):  # it was only read
+            os.close(self._fd)
+
+    def _failed(self, reason: str | None) -> StoreError:
+        return StoreError(f"cannot read the layer: {reason}", path=os.readlink(f"/proc/self/fd/{self._fd}"))
+
+
 class ArrivingTar:
     """The tar of a layer whose buffers come one by one. A ``BufferMaker``; owns the buffers until ``close``."""
 
