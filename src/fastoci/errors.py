@@ -31,6 +31,7 @@
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
+      ImagePathError              nothing in the image can be read at this path   .path
 
 A class exists when a caller would act differently. Facts are attributes, nobody parses a message. ``image`` and
 ``blob`` are set by the engine when it knows them. Whether the same call may succeed later is ``retryable`` of each
@@ -349,3 +350,13 @@ class UnsafePathError(UnpackError):
 
 class UnsupportedEntryError(UnpackError):
     """An entry of a kind that is refused."""
+
+
+class ImagePathError(FastociError):
+    """Nothing in the image can be read at this path: it is absent, of another kind, or leads in a circle."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
