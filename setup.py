@@ -26,7 +26,7 @@ def extension(name: str, *subjects: str) -> Extension:
 setup(
     ext_modules=cythonize(
         [
-            extension("_core", "io", "sha256"),
+            extension("_core", "io", "sha256", "verity"),
             extension("_inflate", "inflate"),
             extension("_extract", "io", "tar", "extract"),
         ],

@@ -17,6 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "io": set(),
     "sha256": set(),
     "inflate": set(),
+    "verity": {"io", "sha256"},
     "tar": set(),
     "extract": {"io", "tar"},
 }

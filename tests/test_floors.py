@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
-DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks"}
+DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
@@ -34,6 +34,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "mountinfo": (set(), {"msgspec"}),
     "files": ({"errors", "directory"}, set()),
     "path_walk": ({"errors", "files"}, set()),
+    "verity": ({"_core", "errors", "files", "directory"}, set()),
     "aio": ({"errors"}, set()),
     "threads": ({"aio"}, set()),
     "slots": (set(), set()),

@@ -40,7 +40,7 @@ def pipeline(sample: data.Sample, *, hashed: bool = True, parsed: bool = True, a
     pool, produced = _core.Pool((ahead + 1) * _core.BUFFER_SIZE), 0
     for layer, diff_id in zip(sample.layers, _diff_ids(sample), strict=True):
         state, tar = _core.Sha256(), _extract.TarReader()
-        for outs in _inflated(layer, pool, ahead):
+        for outs in inflated(layer, pool, ahead):
             for out in outs:
                 if hashed:
                     _core.update_many([(state, out)])
@@ -59,10 +59,10 @@ def _diff_ids(sample: data.Sample) -> list[str]:
     return found
 
 
-def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Buffer]]:
+def inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.Buffer]]:
     """Groups of inflated buffers, each with its reference."""
     inflate, offset = Inflate(window=FREE_WINDOW), 0
-    source = _take(pool)
+    source = take(pool)
     fd = os.open(layer, os.O_RDONLY)
     while (count := source.pread(fd, offset)) > 0:
         offset += count
@@ -70,7 +70,7 @@ def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.
         while more:
             outs = list[_core.Buffer]()
             while more and len(outs) < ahead:
-                outs.append(_take(pool))
+                outs.append(take(pool))
                 more = inflate.fill(outs[-1])
             yield outs
         source.clear()
@@ -79,7 +79,7 @@ def _inflated(layer: Path, pool: _core.Pool, ahead: int) -> Iterator[list[_core.
     inflate.finish()
 
 
-def _take(pool: _core.Pool) -> _core.Buffer:
+def take(pool: _core.Pool) -> _core.Buffer:
     buffer = pool.take()
     assert buffer is not None
     return buffer

@@ -100,3 +100,22 @@ def tier() -> str:
 
 def update_many(pairs: Sequence[tuple[Sha256, Buffer]], /) -> None:
     """Hash each buffer into its state, without the GIL; streams in flight together share lanes. States are distinct."""
+
+@final
+class VerityTree:
+    """The hash tree of a file whose first block of ``block_size`` comes last. One task or thread at a time.
+
+    SHA-256 of blocks of 4096 bytes, each behind ``salt`` (at most 32 bytes), in lanes. Keeps 70 KB, whatever the size.
+    """
+
+    block_size: int
+    def __new__(cls, salt: Readable = b"", /) -> Self: ...
+    def write_to(self, fd: int, offset: int, size: int, /) -> int:
+        """Write the blocks of hashes of a file of ``size`` bytes at ``offset``, the highest level first; their end."""
+    def feed(self, data: Readable, /) -> None:
+        """The next bytes of the file, from ``block_size`` on, without the GIL."""
+    def finish(self, first: Readable, /) -> bytes | int:
+        """The end of the file: from its first block (shorter only when nothing was fed) the root, 32 bytes.
+
+        -errno when a block of hashes could not be written.
+        """

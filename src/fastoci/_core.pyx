@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyObject_GetBuffer,
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -23,6 +23,9 @@ from fastoci.csrc.sha256.sha256 cimport (
     sha256_update_many,
 )
 from fastoci.csrc.sha256.tier cimport sha256_choose, sha256_measure, sha256_tier
+from fastoci.csrc.verity.verity cimport (
+    VERITY_BLOCK, VERITY_SALT, verity_begin, verity_feed, verity_finish, verity_tree, verity_write_to,
+)
 
 
 cdef extern from "<sys/statfs.h>" nogil:
@@ -345,3 +348,50 @@ def update_many(pairs, /):
             sha256_update_many(states, data, sizes, count, &_tier)
     finally:
         free(states)
+
+
+cdef class VerityTree:
+    """The hash tree of a file whose first block comes last. One task or thread at a time."""
+
+    cdef verity_tree *_tree
+
+    block_size = VERITY_BLOCK
+
+    def __cinit__(self, salt=b"", /):
+        cdef const uint8_t[::1] view = salt
+        if len(view) > VERITY_SALT:
+            raise ValueError(f"a salt has at most {VERITY_SALT} bytes")
+        self._tree = <verity_tree *>malloc(sizeof(verity_tree))
+        if self._tree == NULL:
+            raise MemoryError
+        lanes()
+        verity_begin(self._tree, &_tier, &view[0] if len(view) else NULL, len(view))
+
+    def __dealloc__(self):
+        free(self._tree)
+
+    def write_to(self, int fd, int64_t offset, uint64_t size, /):
+        return verity_write_to(self._tree, fd, offset, size)
+
+    def feed(self, data, /):
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                verity_feed(self._tree, <uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def finish(self, first, /):
+        cdef uint8_t root[32]
+        cdef Py_buffer view
+        cdef int code
+        PyObject_GetBuffer(first, &view, PyBUF_SIMPLE)
+        try:
+            if view.len > VERITY_BLOCK:
+                raise ValueError("more than a block")
+            with nogil:
+                code = verity_finish(self._tree, <uint8_t *>view.buf, view.len, root)
+        finally:
+            PyBuffer_Release(&view)
+        return code if code else PyBytes_FromStringAndSize(<char *>root, 32)

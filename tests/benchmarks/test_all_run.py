@@ -237,6 +237,12 @@ def test_the_inflate_benchmark_compares_and_verifies(tmp_path: Path, peer: Calla
     assert result["bytes"]["tar"] > result["bytes"]["gzip"] > 0
 
 
+def test_the_verity_benchmark_compares_and_says_whether_it_could_be_always_on(tmp_path: Path) -> None:
+    result = micro("verity", "--scale", "0.002", "--work", tmp_path)
+    assert {"inflate, hash, write, fs-verity", "fs-verity alone"} < set(result["results"])
+    assert isinstance(result["always"]["cheap_enough"], bool)
+
+
 def test_the_extract_benchmark_compares_small_files_and_a_large_one(tmp_path: Path, peer: Callable[[str], str]) -> None:
     peer("tar")
     result = micro("extract", "--scale", "0.002", "--work", tmp_path)

@@ -47,19 +47,70 @@ void sha256_update(struct sha256 *state, const struct sha256_tier *tier, const u
     keep_tail(state, data + size / 64 * 64, size % 64);
 }
 
+/* The last one or two blocks of a stream of count bytes, whose last count % 64 are in tail; how many they are. */
+static size_t pad(const uint8_t *tail, uint64_t count, uint8_t end[128])
+{
+    size_t used = count % 64, size = used < 56 ? 64 : 128;
+    memset(end, 0, 128);
+    memcpy(end, tail, used);
+    end[used] = 0x80;
+    for (int i = 0; i < 8; i++)
+        end[size - 1 - i] = (uint8_t)(count * 8 >> 8 * i);
+    return size / 64;
+}
+
+static void store_words(const uint32_t words[8], uint8_t digest[32])
+{
+    for (int i = 0; i < 8; i++)
+        store32(digest + 4 * i, words[i]);
+}
+
 void sha256_digest(const struct sha256 *state, const struct sha256_tier *tier, uint8_t digest[32])
 {
     uint32_t words[8];
-    uint8_t end[128] = {0};
-    size_t used = state->count % 64, size = used < 56 ? 64 : 128;
+    uint8_t end[128];
     memcpy(words, state->words, sizeof words);
-    memcpy(end, state->tail, used);
-    end[used] = 0x80;
-    for (int i = 0; i < 8; i++)
-        end[size - 1 - i] = state->count * 8 >> 8 * i;
-    tier->kernels[1]((uint32_t *[]){words}, (const uint8_t *[]){end}, size / 64);
-    for (int i = 0; i < 8; i++)
-        store32(digest + 4 * i, words[i]);
+    size_t blocks = pad(state->tail, state->count, end);
+    tier->kernels[1]((uint32_t *[]){words}, (const uint8_t *[]){end}, blocks);
+    store_words(words, digest);
+}
+
+/* As many messages as the tier has lanes, or fewer: what is left of the begun block, whole blocks, the padding. */
+static void digest_lanes(const struct sha256 *begun, const struct sha256_tier *tier, const uint8_t *data, size_t size,
+                         size_t lanes, uint8_t *digests)
+{
+    uint32_t states[SHA256_LANES][8], *words[SHA256_LANES] = {NULL};
+    uint8_t ends[SHA256_LANES][128];
+    const uint8_t *from[SHA256_LANES] = {NULL};
+    size_t used = begun->count % 64, head = used ? 64 - used : 0, blocks = (size - head) / 64, rest = (size - head) % 64;
+
+    for (size_t lane = 0; lane < lanes; lane++) {
+        words[lane] = memcpy(states[lane], begun->words, sizeof begun->words);
+        from[lane] = memcpy(ends[lane], begun->tail, used);
+        memcpy(ends[lane] + used, data + lane * size, head);
+    }
+    tier->kernels[lanes](words, from, used != 0);
+    for (size_t lane = 0; lane < lanes; lane++)
+        from[lane] = data + lane * size + head;
+    tier->kernels[lanes](words, from, blocks);
+    for (size_t lane = 0; lane < lanes; lane++) {
+        blocks = pad(data + (lane + 1) * size - rest, begun->count + size, ends[lane]);
+        from[lane] = ends[lane];
+    }
+    tier->kernels[lanes](words, from, blocks);
+    for (size_t lane = 0; lane < lanes; lane++)
+        store_words(words[lane], digests + 32 * lane);
+}
+
+void sha256_digests(const struct sha256 *begun, const struct sha256_tier *tier, const uint8_t *data, size_t size, size_t count,
+                    uint8_t *digests)
+{
+    while (count) {
+        size_t lanes = tier->lanes > 1 ? (size_t)tier->lanes : 1;
+        lanes = count < lanes ? count : lanes;
+        digest_lanes(begun, tier, data, size, lanes, digests);
+        data += lanes * size, count -= lanes, digests += 32 * lanes;
+    }
 }
 
 void sha256_save(const struct sha256 *state, uint8_t saved[SHA256_STATE_SIZE])

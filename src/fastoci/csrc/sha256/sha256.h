@@ -28,4 +28,9 @@ int sha256_restore(struct sha256 *state, const uint8_t saved[SHA256_STATE_SIZE])
 void sha256_update_many(struct sha256 **states, const uint8_t **data, size_t *sizes, size_t count,
                         const struct sha256_tier *tier);
 
+/* The digests of count messages in lanes: each is what begun has seen, then its own size bytes (64 at least) of data, where
+ * one message is behind the other. */
+void sha256_digests(const struct sha256 *begun, const struct sha256_tier *tier, const uint8_t *data, size_t size, size_t count,
+                    uint8_t *digests);
+
 #endif

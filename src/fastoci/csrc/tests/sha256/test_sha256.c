@@ -177,6 +177,26 @@ static void kernels(const struct sha256_tier *tier, int lanes)
     }
 }
 
+/* Messages of one size that begin alike, side by side: each has the digest that it has alone. */
+static void messages(const struct sha256_tier *tier, size_t begun)
+{
+    static uint8_t alone[STREAMS * ROOM];
+    struct sha256 state;
+    uint8_t ours[STREAMS * 32], theirs[32];
+
+    for (size_t size = 64; size < 200; size++) {
+        sha256_init(&state);
+        sha256_update(&state, &scalar, text[3], begun);
+        sha256_digests(&state, tier, text[0], size, STREAMS, ours);
+        for (size_t i = 0; i < STREAMS; i++) {
+            memcpy(alone, text[3], begun);
+            memcpy(alone + begun, text[0] + i * size, size);
+            digest_of(&scalar, alone, begun + size, theirs);
+            CHECK(!memcmp(ours + 32 * i, theirs, 32));
+        }
+    }
+}
+
 static void known_file(const struct sha256_tier *tier, const char *path)
 {
     static char line[1 << 20];
@@ -244,6 +264,8 @@ int main(int argc, char **argv)
             tier.lanes = lanes;
             for (int round = 0; round < 400; round++)
                 mix(&tier, chance(STREAMS + 1));
+            for (size_t begun = 0; begun < 130; begun += begun ? 33 : 32)
+                messages(&tier, begun);
         }
     }
     no_states();
