@@ -67,7 +67,7 @@ class Extractor:
     nodes and privileged xattrs (needs root). What is left out is counted as skipped. ``base``: the root already holds
     lower layers, so whiteouts have work to do.
     ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
-    names, links and attributes may ask for beside the entries' own share (``csrc/extract/context.h``).
+    names, links and attributes may ask for beside the entries' own share (``csrc/layer/context.h``).
     """
 
     def __new__(
@@ -108,7 +108,7 @@ class Extractor:
         """The entry at fault."""
     @property
     def value(self) -> int:
-        """errno for ``EXTRACT_IO``, else the number that was wrong; of an owner, uid << 32 | gid."""
+        """errno for ``LAYER_IO``, else the number that was wrong; of an owner, uid << 32 | gid."""
     @property
     def entries(self) -> int: ...
     @property

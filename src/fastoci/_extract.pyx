@@ -12,12 +12,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer, PyBuffer_Release
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from fastoci.csrc.extract.code cimport EXTRACT_CODE_END, extract_code_describe
+from fastoci.csrc.layer.code cimport LAYER_CODE_END, layer_code_describe
 from fastoci.csrc.extract.extract cimport (
     extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
     extract_new_stager,
 )
-from fastoci.csrc.extract.facts cimport extract_facts
+from fastoci.csrc.layer.facts cimport layer_facts
 from fastoci.csrc.extract.options cimport extract_options
 from fastoci.csrc.io.filesystem cimport birth_time, c_is_mount_point, c_sync_filesystem
 from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
@@ -32,8 +32,8 @@ cdef enum:
 cdef dict _tar_codes():
     cdef const code_description *text
     codes = {}
-    for code in range(1, EXTRACT_CODE_END):
-        text = extract_code_describe(code)
+    for code in range(1, LAYER_CODE_END):
+        text = layer_code_describe(code)
         if text != NULL:
             codes[code] = (text.kind.decode(), text.sentence.decode())
     return codes
@@ -222,8 +222,8 @@ cdef class _Layer:
     def close(self):
         extract_close(self._extract)
 
-    cdef extract_facts _facts(self) noexcept:
-        cdef extract_facts facts
+    cdef layer_facts _facts(self) noexcept:
+        cdef layer_facts facts
         extract_get_facts(self._extract, &facts)
         return facts
 
@@ -237,7 +237,7 @@ cdef class _Layer:
 
     @property
     def path(self):
-        cdef extract_facts facts = self._facts()
+        cdef layer_facts facts = self._facts()
         return PyBytes_FromStringAndSize(facts.path, facts.path_len)
 
     @property
@@ -254,12 +254,12 @@ cdef class _Layer:
 
     @property
     def size(self):
-        cdef extract_facts facts = self._facts()
+        cdef layer_facts facts = self._facts()
         return facts.bytes + facts.extra
 
     @property
     def skipped(self):
-        cdef extract_facts facts = self._facts()
+        cdef layer_facts facts = self._facts()
         return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
 
 

@@ -57,28 +57,28 @@ static int adopt_entry(struct extract *ex, const struct tar_entry *entry)
     const struct log_head *head = &ex->adoption->head;
     int code = apply_entry(ex, entry);
 
-    if (code == EXTRACT_IO && !head->whole)
+    if (code == LAYER_IO && !head->whole)
         return TAR_OK;
     if (code)
         return code;
-    ex->facts.bytes += head->bytes;
-    ex->facts.skipped_owners += head->skipped_owners;
-    ex->facts.skipped_xattrs += head->skipped_xattrs;
-    ex->work += head->work;
-    code = head->whole ? extract_worked(ex) : TAR_OK;
-    return code ? code : extract_count_extra(ex, head->xattr_bytes);
+    ex->layer.facts.bytes += head->bytes;
+    ex->layer.facts.skipped_owners += head->skipped_owners;
+    ex->layer.facts.skipped_xattrs += head->skipped_xattrs;
+    ex->layer.work += head->work;
+    code = head->whole ? layer_worked(&ex->layer) : TAR_OK;
+    return code ? code : layer_count_extra(&ex->layer, head->xattr_bytes);
 }
 
 /* The log ends: all is well, or the stager's failure is the layer's. */
 static int adopt_end(struct extract *ex, const struct extract *stager)
 {
-    const struct extract_facts *facts = &stager->facts;
+    const struct layer_facts *facts = &stager->layer.facts;
 
     ex->adoption->ended = 1;
     if (!facts->code)
         return TAR_OK;
-    ex->facts.entries = facts->entries;
-    return extract_failed(ex, facts->code, facts->offset, facts->value,
+    ex->layer.facts.entries = facts->entries;
+    return layer_failed(&ex->layer, facts->code, facts->offset, facts->value,
                           (struct tar_bytes){(const uint8_t *)facts->path, facts->path_len});
 }
 
@@ -113,11 +113,11 @@ static int start(struct extract *ex, const struct extract *stager)
     struct tar_bytes nothing = {NULL, 0};
 
     if (!stager->stage || (ex->adoption && ex->adoption->stage != stager->stage))
-        return extract_failed(ex, EXTRACT_CLOSED, 0, 0, nothing);
-    if (!stager->facts.code && !stager->stage->ended)
-        return extract_failed(ex, TAR_TRUNCATED, 0, 0, nothing);
+        return layer_failed(&ex->layer, LAYER_CLOSED, 0, 0, nothing);
+    if (!stager->layer.facts.code && !stager->stage->ended)
+        return layer_failed(&ex->layer, TAR_TRUNCATED, 0, 0, nothing);
     if (!ex->adoption && !(ex->adoption = calloc(1, sizeof *ex->adoption)))
-        return extract_failed(ex, TAR_MEMORY, 0, 0, nothing);
+        return layer_failed(&ex->layer, TAR_MEMORY, 0, 0, nothing);
     ex->adoption->stage = stager->stage;
     ex->writer = &adopt_writer;
     return TAR_OK;
@@ -133,11 +133,11 @@ int adopt_entries(struct extract *ex, const struct extract *stager, uint64_t cou
     for (; count; count--) {
         found = stager->stage->log.fd < 0 ? 0 : log_next(&ex->adoption->reader, &stager->stage->log, &ex->adoption->head, &entry);
         if (found < 0)
-            return -extract_failed(ex, EXTRACT_IO, entry.offset, errno, entry.path);
+            return -layer_failed(&ex->layer, LAYER_IO, entry.offset, errno, entry.path);
         if (found == 0)
             return -adopt_end(ex, stager);
         if ((code = adopt_entry(ex, &entry)))
-            return -extract_failed(ex, code, entry.offset, ex->value, entry.path);
+            return -layer_failed(&ex->layer, code, entry.offset, ex->layer.value, entry.path);
     }
     return 1;
 }

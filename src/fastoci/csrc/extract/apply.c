@@ -4,7 +4,7 @@
 #endif
 #include "extract/apply.h"
 
-#include "extract/check.h"
+#include "layer/check.h"
 #include "extract/make.h"
 #include "extract/remove.h"
 #include "extract/walk.h"
@@ -18,8 +18,8 @@ static int whiteout(struct extract *ex, const struct split_name *name, int opaqu
 
     if (!ex->options.base)
         return TAR_OK;
-    code = walk_to(ex, name->parent, name->parent_len, 0, &dir);
-    if (code == WALK_MISSING || code == EXTRACT_NOT_DIRECTORY)
+    code = walk_to(ex, name->parent, 0, &dir);
+    if (code == WALK_MISSING || code == LAYER_NOT_DIRECTORY)
         return TAR_OK; /* nothing is there that could be hidden */
     if (code)
         return code;
@@ -30,15 +30,15 @@ int apply_entry(struct extract *ex, const struct tar_entry *entry)
 {
     struct split_name name;
     enum action action;
-    int code = check_entry(ex, entry, &name, &action);
+    int code = check_entry(&ex->layer, entry, &name, &action);
 
     if (code || action == ACTION_NOTHING)
         return code;
     if (action == ACTION_WHITEOUT || action == ACTION_OPAQUE) {
         code = whiteout(ex, &name, action == ACTION_OPAQUE);
-        return code ? code : extract_worked(ex);
+        return code ? code : layer_worked(&ex->layer);
     }
     ex->entry = entry;
     code = action == ACTION_ROOT ? make_root(ex, entry) : make_entry(ex, &name, entry);
-    return code ? code : extract_worked(ex);
+    return code ? code : layer_worked(&ex->layer);
 }

@@ -5,26 +5,13 @@
 #ifndef FASTOCI_EXTRACT_CONTEXT_H
 #define FASTOCI_EXTRACT_CONTEXT_H
 
-#include "extract/code.h"
-#include "extract/facts.h"
 #include "extract/options.h"
+#include "layer/context.h"
 #include "tar/sink.h"
 
 #include <sys/types.h>
 
-enum {
-    NAME_LEN = 255,
-    LINKS_MAX = 255,
-    LINK_BYTES_MAX = 16384, /* text of all links on one path: four longest paths; it bounds work */
-    EXTRACT_TARGET_MAX = 4095,
-    PATH_LEN = 4095, /* Linux's PATH_MAX, without the NUL: what is deeper cannot be named by those who use the tree */
-    XATTRS_MAX = 512,
-    NAMES_FREE = 512, /* bytes of an entry's name and link that do not count as size */
-    IMPLIED_MODE = 0755, /* of a directory that no entry names */
-    WALK_MISSING = -1,
-    WALK_LINK = -2,
-    TREE_FDS_MIN = 16
-};
+enum { TREE_FDS_MIN = 16 };
 
 enum node_flags {
     NODE_MADE = 1,    /* this layer made the directory, so nothing of lower layers is in it */
@@ -73,26 +60,15 @@ struct extract_writer {
     void (*free)(struct extract *ex);
 };
 
-struct walk_buffer {
-    char *text;
-    size_t capacity;
-};
-
 struct extract {
+    struct layer layer;
     const struct extract_writer *writer;
     struct extract_options options;
-    struct extract_facts facts;
-    struct extract_facts published; /* as of the end of the last call, for other threads: extract_publish */
-    char *fault_path;
     uid_t uid;
     gid_t gid;
     int closed;
     int start_error; /* errno of the writer's begin, for the first feed */
     struct tar *tar;
-    int64_t value;        /* of the failure in the making */
-    uint64_t made;        /* entries and implied directories */
-    uint64_t size;        /* what counts for max_bytes; of files with their holes */
-    uint64_t work;
     uint64_t key[2];      /* of the hash: an attacker chooses the names */
 
     struct node **table;
@@ -106,10 +82,6 @@ struct extract {
     uint64_t *own; /* open addressing; names of this layer that are not directories, by hash */
     size_t own_size, own_count;
 
-    struct walk_buffer walk[2];
-    struct walk_buffer cached; /* the parent part of the last entry's name, as spelled, and where it led */
-    size_t cached_len;
-    struct node *cached_node; /* NULL: nothing */
     char *dents;              /* buffer of the directory that is being read */
     struct node **pending;    /* directories whose lower content is to be removed */
     size_t pending_count, pending_capacity;
@@ -127,33 +99,8 @@ struct extract {
     uint64_t removals;  /* names that were there and are gone */
 };
 
-/* Work that a few bytes of an archive can ask for, in units of about 60 ns; ordinary entries need a tenth of WORK_ENTRY. */
-enum work {
-    WORK_ENTRY = 512,   /* what each entry may use */
-    WORK_COMPONENT = 1, /* of a path: a look-up in the hash table */
-    WORK_OPEN = 16,     /* a directory that had been closed */
-    WORK_SEGMENT = 16,  /* a write to a sparse file */
-    WORK_LINK = 32,     /* a symbolic link on the path */
-    WORK_XATTR = 64,
-    WORK_IMPLIED = 256  /* a directory that no entry names */
-};
-
-/* Failure of a system call: remembers errno; EXTRACT_IO, or what directory_open and the removal mean by EXDEV, EBUSY, ECANCELED. */
-int extract_io(struct extract *ex);
-/* Failure with a number. */
-int extract_bad(struct extract *ex, int code, int64_t value);
-/* Whether the entries so far may have asked for so much work: TAR_OK or EXTRACT_WORK. */
-int extract_worked(struct extract *ex);
-/* Count what takes space beside the content of files: TAR_OK or EXTRACT_BYTES. */
-int extract_count_extra(struct extract *ex, uint64_t bytes);
-
-/* Remember the first failure and where it is; the code. */
-int extract_failed(struct extract *ex, int code, uint64_t offset, int64_t value, struct tar_bytes path);
 /* The same for what came out of the reader, if it is a failure. */
 int extract_failed_here(struct extract *ex, int code);
 /* The code that this call must return before it does anything, or TAR_OK. */
 int extract_usable(struct extract *ex);
-/* At the end of a call: let other threads see the facts. Returns result. */
-int extract_publish(struct extract *ex, int result);
-
 #endif

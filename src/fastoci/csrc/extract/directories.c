@@ -17,8 +17,8 @@ static int set_times(struct extract *ex)
     for (struct node *node = ex->oldest; node; node = node->newer) {
         struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)node->mtime, (long)node->mtime_ns}};
         int fd, failed;
-        if (stop_asked(ex->options.stop))
-            return EXTRACT_STOPPED;
+        if (stop_asked(ex->layer.limits.stop))
+            return LAYER_STOPPED;
         if (!(node->flags & NODE_NAMED) && (node->flags & (NODE_MADE | NODE_DIRTY)) != NODE_DIRTY)
             continue;
         if (node->fd >= 0)
@@ -29,7 +29,7 @@ static int set_times(struct extract *ex)
             failed = utimensat(fd, node->name, times, AT_SYMLINK_NOFOLLOW);
         if (failed && node->flags & NODE_NAMED) {
             ex->fault = node;
-            return extract_io(ex);
+            return layer_io(&ex->layer);
         }
     }
     return TAR_OK;
@@ -40,13 +40,13 @@ static int set_modes(struct extract *ex)
 {
     for (struct node *node = ex->newest; node; node = node->older) {
         int fd;
-        if (stop_asked(ex->options.stop))
-            return EXTRACT_STOPPED;
+        if (stop_asked(ex->layer.limits.stop))
+            return LAYER_STOPPED;
         if (!(node->flags & NODE_MODE))
             continue;
         if ((fd = walk_fd(ex, node)) < 0 || fchmod(fd, node->mode)) {
             ex->fault = node;
-            return extract_io(ex);
+            return layer_io(&ex->layer);
         }
     }
     return TAR_OK;

@@ -23,6 +23,7 @@ static struct extract *create(const struct extract_writer *writer, int directory
         return NULL;
     ex->writer = writer;
     ex->options = *options;
+    ex->layer.limits = (struct layer_limits){options->max_entries, options->max_bytes, options->max_work, options->stop};
     ex->uid = geteuid();
     ex->gid = getegid();
     ex->file = -1;
@@ -78,17 +79,17 @@ static int finish(struct extract *ex)
 
 int extract_feed(struct extract *ex, const uint8_t *data, size_t len)
 {
-    return extract_publish(ex, feed(ex, data, len));
+    return layer_publish(&ex->layer, feed(ex, data, len));
 }
 
 int extract_adopt(struct extract *ex, const struct extract *stager, uint64_t count)
 {
-    return extract_publish(ex, adopt(ex, stager, count));
+    return layer_publish(&ex->layer, adopt(ex, stager, count));
 }
 
 int extract_finish(struct extract *ex)
 {
-    return extract_publish(ex, finish(ex));
+    return layer_publish(&ex->layer, finish(ex));
 }
 
 void extract_close(struct extract *ex)
@@ -102,6 +103,7 @@ void extract_close(struct extract *ex)
     tar_free(ex->tar);
     ex->tar = NULL;
     ex->writer->free(ex);
+    layer_close(&ex->layer);
 }
 
 void extract_free(struct extract *ex)
@@ -109,27 +111,11 @@ void extract_free(struct extract *ex)
     if (!ex)
         return;
     extract_close(ex);
-    free(ex->fault_path);
+    layer_free(&ex->layer);
     free(ex);
 }
 
-void extract_get_facts(const struct extract *ex, struct extract_facts *facts)
+void extract_get_facts(const struct extract *ex, struct layer_facts *facts)
 {
-    const struct extract_facts *published = &ex->published;
-
-    *facts = (struct extract_facts){
-        .code = __atomic_load_n(&published->code, __ATOMIC_ACQUIRE),
-        .entries = __atomic_load_n(&published->entries, __ATOMIC_RELAXED),
-        .bytes = __atomic_load_n(&published->bytes, __ATOMIC_RELAXED),
-        .extra = __atomic_load_n(&published->extra, __ATOMIC_RELAXED),
-        .skipped_owners = __atomic_load_n(&published->skipped_owners, __ATOMIC_RELAXED),
-        .skipped_devices = __atomic_load_n(&published->skipped_devices, __ATOMIC_RELAXED),
-        .skipped_xattrs = __atomic_load_n(&published->skipped_xattrs, __ATOMIC_RELAXED),
-    };
-    if (!facts->code)
-        return;
-    facts->offset = published->offset;
-    facts->value = published->value;
-    facts->path = published->path;
-    facts->path_len = published->path_len;
+    layer_get_facts(&ex->layer, facts);
 }

@@ -6,8 +6,8 @@
 #ifndef FASTOCI_EXTRACT_EXTRACT_H
 #define FASTOCI_EXTRACT_EXTRACT_H
 
-#include "extract/code.h"
-#include "extract/facts.h"
+#include "layer/code.h"
+#include "layer/facts.h"
 #include "extract/options.h"
 
 #include <stddef.h>
@@ -42,6 +42,6 @@ void extract_close(struct extract *ex);
 void extract_free(struct extract *ex);
 
 /* As of the end of the last call; from any thread, also while a call is under way. */
-void extract_get_facts(const struct extract *ex, struct extract_facts *facts);
+void extract_get_facts(const struct extract *ex, struct layer_facts *facts);
 
 #endif

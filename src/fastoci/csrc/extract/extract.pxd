@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 
-from fastoci.csrc.extract.facts cimport extract_facts
+from fastoci.csrc.layer.facts cimport layer_facts
 from fastoci.csrc.extract.options cimport extract_options
 
 
@@ -13,4 +13,4 @@ cdef extern from "extract/extract.h" nogil:
     int extract_finish(extract *)
     void extract_close(extract *)
     void extract_free(extract *)
-    void extract_get_facts(const extract *, extract_facts *)
+    void extract_get_facts(const extract *, layer_facts *)

@@ -32,10 +32,10 @@ int file_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
 
     if (ex->file < 0) /* the body of a whiteout */
         return TAR_OK;
-    if (stop_asked(ex->options.stop))
-        return EXTRACT_STOPPED;
-    ex->facts.bytes += len;
-    ex->work += ex->entry->sparse ? WORK_SEGMENT : 0;
+    if (stop_asked(ex->layer.limits.stop))
+        return LAYER_STOPPED;
+    ex->layer.facts.bytes += len;
+    ex->layer.work += ex->entry->sparse ? WORK_SEGMENT : 0;
     while (len) {
         ssize_t done;
         if (ex->entry->sparse)
@@ -45,7 +45,7 @@ int file_data(void *ctx, uint64_t offset, const uint8_t *data, size_t len)
         if (done == 0)
             errno = EIO; /* else a file system that accepts nothing would be tried for ever */
         if (done <= 0)
-            return extract_io(ex);
+            return layer_io(&ex->layer);
         data += done;
         offset += (uint64_t)done;
         len -= (size_t)done;
@@ -61,12 +61,12 @@ static int set_metadata(struct extract *ex, int fd)
     if (ex->entry->sparse)
         RETRY(failed, ftruncate(fd, (off_t)ex->entry->size));
     if (failed)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     code = meta_open(ex, fd, ex->entry, (struct origin){1, ex->file_inherits, ex->file_born}, meta_mode(ex, ex->entry));
     if (code)
         return code;
     meta_time(ex->entry, times);
-    return futimens(fd, times) ? extract_io(ex) : TAR_OK;
+    return futimens(fd, times) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 int file_end(struct extract *ex)
@@ -78,6 +78,6 @@ int file_end(struct extract *ex)
     ex->file = -1;
     code = set_metadata(ex, fd);
     if (close(fd) && errno != EINTR && !code)
-        code = extract_io(ex);
-    return code ? code : extract_worked(ex);
+        code = layer_io(&ex->layer);
+    return code ? code : layer_worked(&ex->layer);
 }

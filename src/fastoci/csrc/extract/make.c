@@ -19,14 +19,12 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { MAJOR_MAX = 0xfff, MINOR_MAX = 0xfffff };
-
 /* We must get into it until the end. */
 #define DIRECTORY_MODE(ex, entry) (meta_mode(ex, entry) | 0700)
 
 static int make_closed(int dir, const char *name, const struct tar_entry *entry)
 {
-    char target[EXTRACT_TARGET_MAX + 1];
+    char target[TARGET_MAX + 1];
     mode_t mode = entry->type == 'c' ? S_IFCHR : S_IFBLK;
     int made;
 
@@ -57,7 +55,7 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
     int fd = walk_fd(ex, dir), code, failed;
 
     if (fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     failed = make_new(ex, fd, inherits, name, entry);
     if (failed && errno == EEXIST) {
         if ((code = remove_name(ex, dir, name)))
@@ -65,22 +63,23 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
         failed = make_new(ex, fd, inherits, name, entry);
     }
     if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
-        ex->facts.skipped_devices++; /* root of a user namespace */
+        ex->layer.facts.skipped_devices++; /* root of a user namespace */
         return TAR_OK;
     }
     if (failed)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, inherits);
 }
 
 static int make_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
-    if (entry->devmajor < 0 || entry->devmajor > MAJOR_MAX || entry->devminor < 0 || entry->devminor > MINOR_MAX ||
-        (entry->type == 'c' && entry->devmajor == 0 && entry->devminor == 0)) /* overlay reads 0:0 as a whiteout */
-        return extract_bad(ex, EXTRACT_DEVICE, entry->devmajor);
+    int code = check_device(&ex->layer, entry);
+
+    if (code)
+        return code;
     if (ex->options.privileged)
         return make(ex, dir, name, entry);
-    ex->facts.skipped_devices++;
+    ex->layer.facts.skipped_devices++;
     return remove_name(ex, dir, name); /* a lower file must not show in its place */
 }
 
@@ -98,19 +97,19 @@ static int link_over(struct extract *ex, struct node *from, const char *target, 
     int dir_fd = walk_fd(ex, dir), code, failed;
 
     if (dir_fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if (fstatat(from->fd, target, &old, AT_SYMLINK_NOFOLLOW))
-        return extract_bad(ex, EXTRACT_HARDLINK, errno);
+        return layer_bad(&ex->layer, LAYER_HARDLINK, errno);
     if (S_ISDIR(old.st_mode))
-        return extract_bad(ex, EXTRACT_HARDLINK, EISDIR);
+        return layer_bad(&ex->layer, LAYER_HARDLINK, EISDIR);
     if (fstatat(dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == there.st_ino && old.st_dev == there.st_dev)
         return TAR_OK;
     if (is_below(from, dir, name))
-        return extract_bad(ex, EXTRACT_HARDLINK, 0);
+        return layer_bad(&ex->layer, LAYER_HARDLINK, 0);
     if ((code = remove_name(ex, dir, name)))
         return code;
     RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
-    return failed ? extract_io(ex) : TAR_OK;
+    return failed ? layer_io(&ex->layer) : TAR_OK;
 }
 
 static int link_to(struct extract *ex, struct node *from, const char *target, struct node *dir, const char *name)
@@ -118,35 +117,32 @@ static int link_to(struct extract *ex, struct node *from, const char *target, st
     int dir_fd = walk_fd(ex, dir), failed;
 
     if (dir_fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
     if (!failed)
         return TAR_OK;
     if (errno == EEXIST)
         return link_over(ex, from, target, dir, name);
     if (errno == ENOENT || errno == EPERM || errno == ENOTDIR)
-        return extract_bad(ex, EXTRACT_HARDLINK, errno);
-    return extract_io(ex);
+        return layer_bad(&ex->layer, LAYER_HARDLINK, errno);
+    return layer_io(&ex->layer);
 }
 
 static int make_hard_link(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
     struct split_name target;
     struct node *from;
-    int code, aufs;
+    int code = check_target(&ex->layer, entry->link, &target);
 
-    code = check_name(ex, entry->link, &target, &aufs);
-    if (code == EXTRACT_EMPTY_NAME || (!code && target.base_len == 0))
-        return extract_bad(ex, EXTRACT_HARDLINK, ENOENT);
     if (code)
         return code;
-    code = walk_to(ex, target.parent, target.parent_len, 0, &from);
-    if (code == WALK_MISSING || code == EXTRACT_NOT_DIRECTORY)
-        return extract_bad(ex, EXTRACT_HARDLINK, code == WALK_MISSING ? ENOENT : ENOTDIR);
+    code = walk_to(ex, target.parent, 0, &from);
+    if (code == WALK_MISSING || code == LAYER_NOT_DIRECTORY)
+        return layer_bad(&ex->layer, LAYER_HARDLINK, code == WALK_MISSING ? ENOENT : ENOTDIR);
     if (code)
         return code;
     if (walk_fd(ex, from) < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     ex->pinned = from;
     code = link_to(ex, from, target.base, dir, name);
     ex->pinned = NULL;
@@ -163,15 +159,15 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
     if ((code = tree_fits(ex, dir, strlen(name), 1)))
         return code;
     code = walk_make(ex, dir, name, mode, node);
-    if (code != EXTRACT_IO || ex->value != EEXIST)
+    if (code != LAYER_IO || ex->layer.value != EEXIST)
         return code;
     if ((dir_fd = walk_fd(ex, dir)) < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     fd = directory_open(dir_fd, name);
     if (fd >= 0)
-        return (*node = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : extract_io(ex);
+        return (*node = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : layer_io(&ex->layer);
     if (errno != ENOTDIR && errno != ELOOP)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if ((code = remove_name(ex, dir, name)))
         return code;
     return walk_make(ex, dir, name, mode, node);
@@ -201,7 +197,7 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
     };
 
     if (fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if ((code = meta_open(ex, fd, entry, origin, DIRECTORY_MODE(ex, entry))))
         return code;
     node->born = 0;
@@ -231,7 +227,7 @@ int make_root(struct extract *ex, const struct tar_entry *entry)
 int make_entry(struct extract *ex, const struct split_name *name, const struct tar_entry *entry)
 {
     struct node *dir;
-    int code = walk_to(ex, name->parent, name->parent_len, 1, &dir);
+    int code = walk_to(ex, name->parent, 1, &dir);
 
     if (code || (code = tree_fits(ex, dir, name->base_len, 0)))
         return code;

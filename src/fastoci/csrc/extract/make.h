@@ -2,7 +2,7 @@
 #ifndef FASTOCI_EXTRACT_MAKE_H
 #define FASTOCI_EXTRACT_MAKE_H
 
-#include "extract/check.h"
+#include "layer/check.h"
 #include "extract/context.h"
 
 /* All but the content of a file, which follows through the sink, unless the file is adopted. TAR_OK or a code. */

@@ -6,6 +6,7 @@
 #include "extract/meta.h"
 
 #include "io/retry.h"
+#include "layer/xattr.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,28 +19,6 @@
 
 enum { VALUE_MAX = 65536, LIST_MAX = 65536 };
 
-static int starts(const char *text, const char *prefix)
-{
-    return strncmp(text, prefix, strlen(prefix)) == 0;
-}
-
-/* What an image may set. Labels and integrity hashes are the host's; overlay's own attributes would redirect a mount, and ours say
- * which image a tree is (unpack/marker.py). */
-static int allowed(const char *key)
-{
-    if (starts(key, "user."))
-        return !starts(key, "user.overlay.") && !starts(key, "user.fastoci.");
-    if (starts(key, "trusted."))
-        return !starts(key, "trusted.overlay.") && !starts(key, "trusted.fastoci.");
-    return strcmp(key, "security.capability") == 0 || strcmp(key, "system.posix_acl_access") == 0 ||
-           strcmp(key, "system.posix_acl_default") == 0;
-}
-
-static int privileged(const char *key)
-{
-    return starts(key, "trusted.") || starts(key, "security.");
-}
-
 /* The attributes of an entry, on fd or, when that is -1, on what the path leads to. Never fatal: file systems differ in what they take. */
 static void set_xattrs(struct extract *ex, int fd, const char *path, const struct tar_entry *entry)
 {
@@ -51,13 +30,13 @@ static void set_xattrs(struct extract *ex, int fd, const char *path, const struc
         size_t len = xattr->key.len < sizeof key ? xattr->key.len : sizeof key - 1;
         memcpy(key, xattr->key.data, len);
         key[len] = 0;
-        if (!allowed(key))
+        if (!layer_xattr_allowed(key))
             continue;
-        ex->work += WORK_XATTR + xattr->value.len / 256;
-        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.privileged || !privileged(key)))
+        ex->layer.work += WORK_XATTR + xattr->value.len / 256;
+        if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.privileged || !layer_xattr_privileged(key)))
             failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
                              : setxattr(path, key, xattr->value.data, xattr->value.len, 0);
-        ex->facts.skipped_xattrs += failed != 0;
+        ex->layer.facts.skipped_xattrs += failed != 0;
     }
 }
 
@@ -71,7 +50,7 @@ static void clear_xattrs(int fd)
         return;
     len = flistxattr(fd, list, LIST_MAX);
     for (ssize_t at = 0; at < len; at += (ssize_t)strlen(list + at) + 1)
-        if (allowed(list + at))
+        if (layer_xattr_allowed(list + at))
             (void)fremovexattr(fd, list + at);
     free(list);
 }
@@ -104,8 +83,8 @@ static int owner_refused(struct extract *ex, const struct tar_entry *entry)
     int64_t owner = (int64_t)((uint64_t)entry->uid << 32 | (uint64_t)entry->gid);
 
     if (errno == EINVAL || errno == EOVERFLOW) /* of a user namespace; of an ID-mapped mount */
-        return extract_bad(ex, EXTRACT_UNMAPPED, owner);
-    return errno == EPERM ? extract_bad(ex, EXTRACT_CHOWN, owner) : extract_io(ex);
+        return layer_bad(&ex->layer, LAYER_UNMAPPED, owner);
+    return errno == EPERM ? layer_bad(&ex->layer, LAYER_CHOWN, owner) : layer_io(&ex->layer);
 }
 
 int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct origin origin, mode_t mode)
@@ -113,20 +92,20 @@ int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct 
     int other = differs(ex, entry), failed = 0;
 
     if (!ex->options.owners) {
-        ex->facts.skipped_owners += (uint64_t)other;
+        ex->layer.facts.skipped_owners += (uint64_t)other;
         failed = keep_owner(ex, fd, origin.inherits);
     } else if ((other || !origin.fresh || origin.inherits & NODE_SETGID) && fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid)) {
         return owner_refused(ex, entry);
     }
     if (failed)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if (!origin.fresh || origin.inherits & NODE_ACL)
         clear_xattrs(fd);
     if (entry->xattr_count)
         set_xattrs(ex, fd, NULL, entry);
     else if (origin.fresh && origin.born && origin.born == mode)
         return TAR_OK;
-    return fchmod(fd, mode) ? extract_io(ex) : TAR_OK;
+    return fchmod(fd, mode) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 static mode_t kind_of(const struct tar_entry *entry)
@@ -153,13 +132,13 @@ static int set_pinned(struct extract *ex, int fd, const struct tar_entry *entry,
     char path[64];
 
     if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
-        return ex->options.owners ? owner_refused(ex, entry) : extract_io(ex);
+        return ex->options.owners ? owner_refused(ex, entry) : layer_io(&ex->layer);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (inherits & NODE_ACL)
         (void)removexattr(path, "system.posix_acl_access");
     if (entry->xattr_count)
         set_xattrs(ex, -1, path, entry);
-    return entry->type == 'l' || chmod(path, meta_mode(ex, entry)) == 0 ? TAR_OK : extract_io(ex);
+    return entry->type == 'l' || chmod(path, meta_mode(ex, entry)) == 0 ? TAR_OK : layer_io(&ex->layer);
 }
 
 int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, unsigned inherits)
@@ -170,17 +149,17 @@ int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_
     struct timespec times[2];
 
     if (!ex->options.owners)
-        ex->facts.skipped_owners += (uint64_t)other;
+        ex->layer.facts.skipped_owners += (uint64_t)other;
     if (entry->type != 'l' || given || inherits || entry->xattr_count) { /* most links have nothing to be set */
         if ((fd = pin(dir, name, kind_of(entry))) < 0)
-            return extract_io(ex);
+            return layer_io(&ex->layer);
         code = set_pinned(ex, fd, entry, uid, gid, inherits);
         close(fd);
         if (code)
             return code;
     }
     meta_time(entry, times);
-    return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? extract_io(ex) : TAR_OK;
+    return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 int meta_implied(struct extract *ex, int fd, struct origin origin)
@@ -192,12 +171,12 @@ int meta_implied(struct extract *ex, int fd, struct origin origin)
     else if (!origin.fresh || origin.inherits & NODE_SETGID || ex->uid != 0 || ex->gid != 0)
         failed = fchown(fd, 0, 0);
     if (failed)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if (!origin.fresh || origin.inherits & NODE_ACL)
         clear_xattrs(fd);
     if (origin.fresh && origin.born == IMPLIED_MODE)
         return TAR_OK;
-    return fchmod(fd, IMPLIED_MODE) ? extract_io(ex) : TAR_OK;
+    return fchmod(fd, IMPLIED_MODE) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 unsigned meta_inherits(int fd, mode_t mode)

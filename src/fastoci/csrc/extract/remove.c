@@ -12,6 +12,7 @@
 #include "io/remove.h"
 #include "io/retry.h"
 #include "io/stop.h"
+#include "layer/walk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,13 +21,13 @@
 
 int remove_name(struct extract *ex, struct node *dir, const char *name)
 {
-    struct remove_bounds bounds = {.stop = ex->options.stop, .deadline = 0};
+    struct remove_bounds bounds = {.stop = ex->layer.limits.stop, .deadline = 0};
     int fd = walk_fd(ex, dir), result;
     struct node *node;
 
     if (fd < 0)
-        return extract_io(ex);
-    ex->cached_node = NULL; /* it may have led through this name */
+        return layer_io(&ex->layer);
+    layer_forget(&ex->layer); /* it may have led through this name */
     dir->flags |= NODE_DIRTY;
     result = remove_file(fd, name);
     if (result == -ENOENT)
@@ -38,7 +39,7 @@ int remove_name(struct extract *ex, struct node *dir, const char *name)
     }
     ex->removals++;
     errno = -result;
-    return result ? extract_io(ex) : TAR_OK;
+    return result ? layer_io(&ex->layer) : TAR_OK;
 }
 
 /* --- what lower layers left --- */
@@ -49,7 +50,7 @@ static int keep_directory(struct extract *ex, struct node *node)
     int fd = walk_fd(ex, node), code = TAR_OK;
 
     if (fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if (!(node->flags & (NODE_NAMED | NODE_MADE))) {
         code = meta_implied(ex, fd, (struct origin){0, NODE_INHERITS, 0});
         node->born = 0;
@@ -79,7 +80,7 @@ static int push(struct extract *ex, struct node *node)
         struct node **bigger = realloc(ex->pending, capacity * sizeof *bigger);
         if (!bigger) {
             errno = ENOMEM;
-            return extract_io(ex);
+            return layer_io(&ex->layer);
         }
         ex->pending = bigger;
         ex->pending_capacity = capacity;
@@ -102,14 +103,14 @@ static int clear_pass(struct extract *ex, struct node *dir, int fd)
             at += dent->len;
             if (is_dot(dent->name))
                 continue;
-            if (stop_asked(ex->options.stop))
-                return EXTRACT_STOPPED;
+            if (stop_asked(ex->layer.limits.stop))
+                return LAYER_STOPPED;
             code = remove_unless_own(ex, dir, dent->name, &kept);
             if (code || (kept && (code = push(ex, kept))))
                 return code;
         }
     }
-    return got < 0 ? extract_io(ex) : TAR_OK;
+    return got < 0 ? layer_io(&ex->layer) : TAR_OK;
 }
 
 /* Read again until a pass removes nothing: reading a directory that shrinks may miss names. */
@@ -119,17 +120,17 @@ static int clear_directory(struct extract *ex, struct node *dir)
     uint64_t before;
 
     if (own < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     if (!ex->dents && !(ex->dents = malloc(DENTS_SIZE))) {
         errno = ENOMEM;
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     }
     RETRY(fd, openat(own, ".", DIRECTORY_FLAGS)); /* not the node's: that one may be given up meanwhile */
     if (fd < 0)
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     do {
         before = ex->removals;
-        code = lseek(fd, 0, SEEK_SET) < 0 ? extract_io(ex) : clear_pass(ex, dir, fd);
+        code = lseek(fd, 0, SEEK_SET) < 0 ? layer_io(&ex->layer) : clear_pass(ex, dir, fd);
     } while (!code && ex->removals != before);
     close(fd);
     return code;

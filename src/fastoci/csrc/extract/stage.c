@@ -8,7 +8,7 @@
 #endif
 #include "extract/stage.h"
 
-#include "extract/check.h"
+#include "layer/check.h"
 #include "extract/file.h"
 #include "extract/meta.h"
 #include "io/directory.h"
@@ -26,10 +26,10 @@ static int put_pending(struct extract *ex, int whole)
 
     stage->pending = 0;
     stage->head.whole = (char)whole;
-    stage->head.bytes = ex->facts.bytes - stage->head.bytes;
-    stage->head.skipped_owners = ex->facts.skipped_owners - stage->head.skipped_owners;
-    stage->head.skipped_xattrs = ex->facts.skipped_xattrs - stage->head.skipped_xattrs;
-    stage->head.work = ex->work - stage->head.work;
+    stage->head.bytes = ex->layer.facts.bytes - stage->head.bytes;
+    stage->head.skipped_owners = ex->layer.facts.skipped_owners - stage->head.skipped_owners;
+    stage->head.skipped_xattrs = ex->layer.facts.skipped_xattrs - stage->head.skipped_xattrs;
+    stage->head.work = ex->layer.work - stage->head.work;
     stage->head.xattr_bytes = ex->entry->type == 'f' ? check_xattr_bytes(ex->entry) : 0;
     return log_put(&stage->log, &stage->head, ex->entry);
 }
@@ -42,7 +42,7 @@ static int on_entry(void *ctx, const struct tar_entry *entry)
     struct split_name name;
     enum action action;
     char number[LOG_NUMBER_SIZE];
-    int code = check_entry(ex, entry, &name, &action);
+    int code = check_entry(&ex->layer, entry, &name, &action);
 
     if (code)
         return code;
@@ -50,15 +50,15 @@ static int on_entry(void *ctx, const struct tar_entry *entry)
     stage->pending = 1;
     stage->head = (struct log_head){
         .number = stage->files,
-        .bytes = ex->facts.bytes,
-        .skipped_owners = ex->facts.skipped_owners,
-        .skipped_xattrs = ex->facts.skipped_xattrs,
-        .work = ex->work,
+        .bytes = ex->layer.facts.bytes,
+        .skipped_owners = ex->layer.facts.skipped_owners,
+        .skipped_xattrs = ex->layer.facts.skipped_xattrs,
+        .work = ex->layer.work,
     };
     if (action != ACTION_MAKE || entry->type != 'f')
         return TAR_OK;
     log_name(number, stage->files++);
-    return file_make(ex, stage->dir, stage->inherits, number, entry) ? extract_io(ex) : TAR_OK;
+    return file_make(ex, stage->dir, stage->inherits, number, entry) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 static int on_entry_end(void *ctx)
@@ -68,7 +68,7 @@ static int on_entry_end(void *ctx)
 
     if (code)
         return code;
-    return put_pending(ex, 1) ? extract_io(ex) : TAR_OK;
+    return put_pending(ex, 1) ? layer_io(&ex->layer) : TAR_OK;
 }
 
 static int begin(struct extract *ex, int directory_fd)
@@ -104,7 +104,7 @@ static void on_failure(struct extract *ex)
 static int finish(struct extract *ex)
 {
     if (log_flush(&ex->stage->log))
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     ex->stage->ended = 1;
     return TAR_OK;
 }

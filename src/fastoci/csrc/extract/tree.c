@@ -1,5 +1,4 @@
-/* Directories of the tree: which ones this layer has touched, their descriptors, and what else this layer made.
- * The hash is keyed, so names cannot be chosen to collide. */
+/* Directories of the tree: which ones this layer has touched, their descriptors, and what else this layer made. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -7,6 +6,8 @@
 
 #include "extract/meta.h"
 #include "io/retry.h"
+#include "layer/hash.h"
+#include "layer/walk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,57 +15,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { FDS_MAX = 512 };
 
-/* --- the hash: SipHash-1-3 of a directory's id and a name --- */
-
-#define ROTATE(x, b) ((x) << (b) | (x) >> (64 - (b)))
-
-static void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = ROTATE(v[1], 13) ^ v[0];
-    v[3] = ROTATE(v[3], 16) ^ v[2];
-    v[0] = ROTATE(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = ROTATE(v[1], 17) ^ v[2];
-    v[3] = ROTATE(v[3], 21) ^ v[0];
-    v[2] = ROTATE(v[2], 32);
-}
-
-static void sip_word(uint64_t v[4], uint64_t word)
-{
-    v[3] ^= word;
-    sip_round(v);
-    v[0] ^= word;
-}
-
-/* Never 0, which marks a free slot. */
 static uint64_t hash_of(const struct extract *ex, const struct node *dir, const char *name, size_t len)
 {
-    uint64_t v[4] = {ex->key[0] ^ 0x736f6d6570736575u, ex->key[1] ^ 0x646f72616e646f6du, ex->key[0] ^ 0x6c7967656e657261u,
-                     ex->key[1] ^ 0x7465646279746573u};
-    uint64_t last = (uint64_t)(len + 8) << 56, word;
-    size_t at = 0;
-
-    sip_word(v, dir->id);
-    for (; at + 8 <= len; at += 8) {
-        memcpy(&word, name + at, 8);
-        sip_word(v, word);
-    }
-    for (size_t i = 0; at + i < len; i++)
-        last |= (uint64_t)(uint8_t)name[at + i] << (8 * i);
-    sip_word(v, last);
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++)
-        sip_round(v);
-    word = v[0] ^ v[1] ^ v[2] ^ v[3];
-    return word ? word : 1;
+    return layer_hash(ex->key, dir->id, name, len);
 }
 
 /* --- nodes --- */
@@ -191,7 +148,7 @@ void tree_drop(struct extract *ex, struct node *node)
 {
     struct node *at = node, *up;
 
-    ex->cached_node = NULL;
+    layer_forget(&ex->layer);
     for (;;) {
         while (at->child)
             at = at->child;
@@ -230,9 +187,9 @@ static size_t path_len(const struct node *dir, size_t len)
 int tree_fits(struct extract *ex, const struct node *dir, size_t len, int directory)
 {
     if (path_len(dir, len) > PATH_LEN)
-        return extract_bad(ex, EXTRACT_PATH, (int64_t)path_len(dir, len));
+        return layer_bad(&ex->layer, LAYER_PATH, (int64_t)path_len(dir, len));
     if (directory && ex->nodes > ex->options.max_directories) /* the root is one */
-        return extract_bad(ex, EXTRACT_DIRECTORIES, (int64_t)ex->options.max_directories);
+        return layer_bad(&ex->layer, LAYER_DIRECTORIES, (int64_t)ex->options.max_directories);
     return TAR_OK;
 }
 
@@ -307,7 +264,7 @@ int tree_own(struct extract *ex, struct node *dir, const char *name)
     tree_hold(dir);
     if (own_grow(ex)) {
         errno = ENOMEM;
-        return extract_io(ex);
+        return layer_io(&ex->layer);
     }
     hash = hash_of(ex, dir, name, strlen(name));
     slot = own_slot(ex->own, ex->own_size, hash);
@@ -340,7 +297,7 @@ int tree_init(struct extract *ex, int root_fd)
 {
     int fd;
 
-    if (syscall(SYS_getrandom, ex->key, sizeof ex->key, 0) != (long)sizeof ex->key)
+    if (layer_hash_key(ex->key))
         return -1;
     ex->max_fds = fd_budget();
     RETRY(fd, fcntl(root_fd, F_DUPFD_CLOEXEC, 0)); /* whatever mode it has by now */
@@ -360,15 +317,11 @@ void tree_free(struct extract *ex)
     }
     free(ex->table);
     free(ex->own);
-    free(ex->walk[0].text);
-    free(ex->walk[1].text);
-    free(ex->cached.text);
     free(ex->dents);
     free(ex->pending);
     ex->dents = NULL;
     ex->pending = NULL;
-    ex->root = ex->oldest = ex->newest = ex->cached_node = ex->most_recent = ex->most_stale = NULL;
+    ex->root = ex->oldest = ex->newest = ex->most_recent = ex->most_stale = NULL;
     ex->table = NULL;
     ex->own = NULL;
-    ex->walk[0].text = ex->walk[1].text = ex->cached.text = NULL;
 }

@@ -12,11 +12,11 @@ enum { WINDOW = 256 * 1024 };
 
 static int complain(const char *layer, const struct extract *ex)
 {
-    struct extract_facts facts;
+    struct layer_facts facts;
     const struct code_description *text;
 
     extract_get_facts(ex, &facts);
-    text = extract_code_describe(facts.code);
+    text = layer_code_describe(facts.code);
     fprintf(stderr, "%s: %s: %s (header at %llu, value %lld, path ", layer, text->kind, text->sentence, (unsigned long long)facts.offset,
             (long long)facts.value);
     for (size_t i = 0; i < facts.path_len && i < 200; i++)
@@ -49,7 +49,7 @@ static int apply(int root, const char *layer, const struct extract_options *opti
         return 1;
     failed = feed_all(ex, fd, window) && complain(layer, ex);
     if (!failed && getenv("APPLY_FACTS")) {
-        struct extract_facts facts;
+        struct layer_facts facts;
         extract_get_facts(ex, &facts);
         printf("entries %llu bytes %llu owners %llu devices %llu xattrs %llu\n", (unsigned long long)facts.entries,
                (unsigned long long)facts.bytes, (unsigned long long)facts.skipped_owners, (unsigned long long)facts.skipped_devices,

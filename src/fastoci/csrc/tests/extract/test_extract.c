@@ -61,9 +61,9 @@ static void names_that_are_refused(void)
         char type;
         int code;
     } NAMES[] = {
-        {"", '0', EXTRACT_EMPTY_NAME}, {"..", '5', EXTRACT_DOTDOT},    {"../x", '0', EXTRACT_DOTDOT}, {"a/../b", '0', EXTRACT_DOTDOT},
-        {"a/..", '5', EXTRACT_DOTDOT}, {"a/../", '5', EXTRACT_DOTDOT}, {"/", '0', EXTRACT_ROOT},      {".", '2', EXTRACT_ROOT},
-        {"./", '1', EXTRACT_ROOT},     {"f/x", '0', EXTRACT_NOT_DIRECTORY},
+        {"", '0', LAYER_EMPTY_NAME}, {"..", '5', LAYER_DOTDOT},    {"../x", '0', LAYER_DOTDOT}, {"a/../b", '0', LAYER_DOTDOT},
+        {"a/..", '5', LAYER_DOTDOT}, {"a/../", '5', LAYER_DOTDOT}, {"/", '0', LAYER_ROOT},      {".", '2', LAYER_ROOT},
+        {"./", '1', LAYER_ROOT},     {"f/x", '0', LAYER_NOT_DIRECTORY},
     };
     struct archive a = {0};
     char record[400] = "path=dir/", *name = record + 5;
@@ -84,7 +84,7 @@ static void names_that_are_refused(void)
     for (int parent = 0; parent < 2; parent++) {
         put_keys(&a, record, NULL);
         put_file(&a, "x", "");
-        CHECK(layer(&a) == EXTRACT_NAME_TOO_LONG && facts.value == 256);
+        CHECK(layer(&a) == LAYER_NAME_TOO_LONG && facts.value == 256);
         strcat(record, "/y");
     }
     fresh();
@@ -99,9 +99,9 @@ static void hard_links(void)
         int code;
         int64_t value;
     } BAD[] = {
-        {"later", EXTRACT_HARDLINK, ENOENT}, {"d", EXTRACT_HARDLINK, EPERM},        {"no/x", EXTRACT_HARDLINK, ENOENT},
-        {"f/x", EXTRACT_HARDLINK, ENOTDIR},  {"", EXTRACT_HARDLINK, ENOENT},        {"/", EXTRACT_HARDLINK, ENOENT},
-        {"../outside", EXTRACT_DOTDOT, 0},   {"up/outside", EXTRACT_HARDLINK, ENOENT},
+        {"later", LAYER_HARDLINK, ENOENT}, {"d", LAYER_HARDLINK, EPERM},        {"no/x", LAYER_HARDLINK, ENOENT},
+        {"f/x", LAYER_HARDLINK, ENOTDIR},  {"", LAYER_HARDLINK, ENOENT},        {"/", LAYER_HARDLINK, ENOENT},
+        {"../outside", LAYER_DOTDOT, 0},   {"up/outside", LAYER_HARDLINK, ENOENT},
     };
     struct archive a = {0};
 
@@ -126,7 +126,7 @@ static void hard_links(void)
     CHECK(layer(&a) == TAR_OK);
     CHECK(is("f", "only copy") && stat_of("other").st_ino == stat_of("f").st_ino && stat_of("hsym").st_ino == stat_of("sym").st_ino);
     put_header(&a, "d", '1', 0, "d/e/x");
-    CHECK(layer(&a) == EXTRACT_HARDLINK && is("d/e/x", "x"));
+    CHECK(layer(&a) == LAYER_HARDLINK && is("d/e/x", "x"));
     put_header(&a, "d", '1', 0, "f");
     CHECK(layer(&a) == TAR_OK && is("d", "only copy"));
     check_outside();
@@ -166,15 +166,15 @@ static void owners_devices_and_xattrs(void)
     }
     put_keys(&a, "uid=4294967295", NULL);
     put_header(&a, "x", '0', 0, NULL);
-    CHECK(layer(&a) == EXTRACT_OWNER && facts.value == 4294967295);
+    CHECK(layer(&a) == LAYER_OWNER && facts.value == 4294967295);
     put_header(&a, "x", '3', 0, NULL);
-    CHECK(layer(&a) == EXTRACT_DEVICE);
+    CHECK(layer(&a) == LAYER_DEVICE);
     h = put_header(&a, "x", '4', 0, NULL);
     memcpy(h + 329, "0100000", 8);
     seal(h);
-    CHECK(layer(&a) == EXTRACT_DEVICE);
+    CHECK(layer(&a) == LAYER_DEVICE);
     put_header(&a, "x", '2', 0, "");
-    CHECK(layer(&a) == EXTRACT_SYMLINK);
+    CHECK(layer(&a) == LAYER_SYMLINK);
 }
 
 static void limits(void)
@@ -187,19 +187,19 @@ static void limits(void)
         put_file(&a, "a/b/c", ""); /* two implied directories */
         put_file(&a, "d", "");
         put_file(&a, ".wh.e", "");
-        CHECK(layer(&a) == (spare ? TAR_OK : EXTRACT_ENTRIES));
+        CHECK(layer(&a) == (spare ? TAR_OK : LAYER_ENTRIES));
         CHECK(spare || facts.value == 4);
         fresh();
         options.max_bytes = 5 + (uint64_t)spare;
         put_file(&a, "a", "123");
         put_file(&a, "b", "456");
-        CHECK(layer(&a) == (spare ? TAR_OK : EXTRACT_BYTES));
+        CHECK(layer(&a) == (spare ? TAR_OK : LAYER_BYTES));
     }
     fresh();
     options.max_bytes = 1 << 20;
     put_keys(&a, "GNU.sparse.map=0,0", "GNU.sparse.numblocks=1", "GNU.sparse.size=9223372036854775807", NULL);
     put_header(&a, "s", '0', 0, NULL);
-    CHECK(layer(&a) == EXTRACT_BYTES && gone("s"));
+    CHECK(layer(&a) == LAYER_BYTES && gone("s"));
     put_keys(&a, "GNU.sparse.map=1000,2", "GNU.sparse.numblocks=1", "GNU.sparse.size=5000", NULL);
     put_file(&a, "s", "ab");
     CHECK(layer(&a) == TAR_OK && stat_of("s").st_size == 5000 && stat_of("s").st_blocks <= 16 && facts.bytes == 2);
@@ -242,21 +242,21 @@ static void paths_are_as_long_as_the_kernel_takes(void)
             fresh();
             put_name(&a, "path", "", 4000 / width, letters);
             put_header(&a, "x", TYPES[i], 0, TYPES[i] == '2' ? "y" : NULL);
-            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : EXTRACT_PATH) && (letters <= 95 || facts.value == 4096));
+            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : LAYER_PATH) && (letters <= 95 || facts.value == 4096));
             fresh();
             put_deep(&a, "", 2000 / width, 5, '5');
             put_name(&a, "linkpath", "", 2000 / width, 5);
             put_header(&a, "l", '2', 0, "x");
             put_name(&a, "path", "l/ddddddddddddd/", 1980 / width, letters);
             put_header(&a, "x", TYPES[i], 0, TYPES[i] == '2' ? "y" : NULL);
-            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : EXTRACT_PATH) && (letters <= 95 || facts.value == 4096));
+            CHECK(layer(&a) == (letters <= 95 ? TAR_OK : LAYER_PATH) && (letters <= 95 || facts.value == 4096));
         }
     width = 2;
     fresh();
     put_file(&a, "f", "");
     put_name(&a, "linkpath", "", 2000, 96);
     put_header(&a, "h", '1', 0, "x");
-    CHECK(layer(&a) == EXTRACT_PATH && facts.value == 4096);
+    CHECK(layer(&a) == LAYER_PATH && facts.value == 4096);
 }
 
 /* The way to the one directory is longer than the descriptors that may be open, and so is the way to the other. */
@@ -294,21 +294,21 @@ static void every_budget_has_its_number(void)
         put_file(&a, "a/b/c", "");
         dir(&a, "d/", "0000755", OLD);
         dir(&a, "d/e/", "0000755", OLD);
-        CHECK(layer(&a) == (spare < 0 ? EXTRACT_DIRECTORIES : TAR_OK) && (spare >= 0 || facts.value == 3));
+        CHECK(layer(&a) == (spare < 0 ? LAYER_DIRECTORIES : TAR_OK) && (spare >= 0 || facts.value == 3));
         fresh();
         options.max_bytes = (uint64_t)(6 + 7 + spare); /* user.k and its value; the content */
         put_keys(&a, "SCHILY.xattr.user.k=123", NULL);
         put_file(&a, "a", "4567");
-        CHECK(layer(&a) == (spare < 0 ? EXTRACT_BYTES : TAR_OK));
+        CHECK(layer(&a) == (spare < 0 ? LAYER_BYTES : TAR_OK));
         CHECK(spare < 0 ? facts.value == 12 : facts.extra == 9 && facts.bytes == 4);
         fresh();
         options.max_bytes = (uint64_t)(601 + spare);
         put_deep(&a, "", 300, 1, '5');
-        CHECK(layer(&a) == (spare < 0 ? EXTRACT_BYTES : TAR_OK) && (spare < 0 || facts.extra == 601));
+        CHECK(layer(&a) == (spare < 0 ? LAYER_BYTES : TAR_OK) && (spare < 0 || facts.extra == 601));
         fresh(); /* two implied directories, three components, and each entry's own budget */
         options.max_work = (uint64_t)(2 * 256 + 2 + spare) - 512;
         put_file(&a, "a/b/c", "");
-        CHECK(layer(&a) == (spare < 0 ? EXTRACT_WORK : TAR_OK) && (spare >= 0 || facts.value == 513));
+        CHECK(layer(&a) == (spare < 0 ? LAYER_WORK : TAR_OK) && (spare >= 0 || facts.value == 513));
     }
 }
 
@@ -324,7 +324,7 @@ static void what_little_text_can_ask_for_is_bounded(void)
         fresh();
         put_special(&a, 'x', records.data, records.len);
         put_file(&a, "a", "");
-        CHECK(layer(&a) == (count <= 512 ? TAR_OK : EXTRACT_XATTRS) && (count <= 512 || facts.value == 513));
+        CHECK(layer(&a) == (count <= 512 ? TAR_OK : LAYER_XATTRS) && (count <= 512 || facts.value == 513));
         drop(&records);
     }
     fresh();
@@ -336,14 +336,14 @@ static void what_little_text_can_ask_for_is_bounded(void)
         put_file(&a, "a", "");
         drop(&records);
     }
-    CHECK(layer(&a) == EXTRACT_WORK);
+    CHECK(layer(&a) == LAYER_WORK);
     fresh();
     options.max_work = 0;
     put_keys(&a, "GNU.sparse.map=0,1,2,1,4,1,6,1,8,1,10,1,12,1,14,1,16,1,18,1,20,1,22,1,24,1,26,1,28,1,30,1,32,1,34,1,36,1,38,1,"
                  "40,1,42,1,44,1,46,1,48,1,50,1,52,1,54,1,56,1,58,1,60,1,62,1,64,1",
              "GNU.sparse.numblocks=33", "GNU.sparse.size=65", NULL);
     put_file(&a, "s", "123456789012345678901234567890123");
-    CHECK(layer(&a) == EXTRACT_WORK && strcmp(fault, "s") == 0);
+    CHECK(layer(&a) == LAYER_WORK && strcmp(fault, "s") == 0);
 }
 
 static void deep_and_wide_trees_need_few_descriptors(void)
@@ -385,14 +385,14 @@ static void errors_of_the_disk_are_told(void)
     small.rlim_cur = 3;
     CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
     put_file(&a, "big", "1234");
-    CHECK(extract_windows(&a, 600) == EXTRACT_IO && facts.value == EFBIG && strcmp(fault, "big") == 0);
+    CHECK(extract_windows(&a, 600) == LAYER_IO && facts.value == EFBIG && strcmp(fault, "big") == 0);
     CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
     drop(&a);
     put_file(&a, "cut", "1234");
     a.len = 514;
     CHECK(layer(&a) == TAR_TRUNCATED);
     ex = extract_new(-1, &options);
-    CHECK(extract_feed(ex, (const uint8_t *)"", 1) == EXTRACT_IO);
+    CHECK(extract_feed(ex, (const uint8_t *)"", 1) == LAYER_IO);
     extract_get_facts(ex, &facts);
     CHECK(facts.value == EBADF && facts.path_len == 0);
     extract_free(ex);
@@ -422,7 +422,7 @@ static void every_code_has_a_sentence(void)
     int known = 0;
 
     for (int code = -5; code < 100; code++)
-        if ((text = extract_code_describe(code))) {
+        if ((text = layer_code_describe(code))) {
             CHECK(strlen(text->kind) && strlen(text->sentence));
             known++;
         }

@@ -26,7 +26,7 @@ static void links_on_the_way_stay_inside(void)
     put_header(&a, "loop1", '2', 0, "loop2");
     put_header(&a, "loop2", '2', 0, "loop1");
     put_file(&a, "loop1/x", "");
-    CHECK(layer(&a) == EXTRACT_LINKS);
+    CHECK(layer(&a) == LAYER_LINKS);
 }
 
 static void whiteouts_hide_lower_layers_in_any_order(void)
@@ -72,7 +72,7 @@ static void whiteouts_of_nothing_and_odd_ones(void)
             fresh();
             options.base = base;
             put_file(&a, REFUSED[i], "");
-            CHECK(layer(&a) == EXTRACT_WHITEOUT && strcmp(fault, REFUSED[i]) == 0);
+            CHECK(layer(&a) == LAYER_WHITEOUT && strcmp(fault, REFUSED[i]) == 0);
         }
     fresh();
     put_file(&a, "d/keep", "k");
@@ -89,7 +89,7 @@ static void whiteouts_of_nothing_and_odd_ones(void)
     CHECK(is("d/keep", "k") && gone("no") && gone(".wh..wh.aufs") && gone(".wh..wh.plnk") && !gone("..wh.fine"));
     put_header(&a, "d/link", '2', 0, "../.wh.made");
     put_file(&a, "d/link/x", "");
-    CHECK(layer(&a) == EXTRACT_WHITEOUT && gone(".wh.made"));
+    CHECK(layer(&a) == LAYER_WHITEOUT && gone(".wh.made"));
 }
 
 static void times_of_directories(void)

@@ -53,7 +53,7 @@ static void *feed(void *unused)
 /* Look while the other thread works: what was seen never shrinks, and what belongs to a code is there with it. */
 static void watch(const struct extract *ex, void *(*work)(void *))
 {
-    struct extract_facts before = {0}, now;
+    struct layer_facts before = {0}, now;
     pthread_t thread;
     int last;
 

@@ -34,13 +34,13 @@ static int adopt(struct extract *ex, const struct extract_options *options, cons
     return more ? -more : extract_finish(ex);
 }
 
-static struct extract_facts extract_by(enum way way, const uint8_t *data, size_t len, int base)
+static struct layer_facts extract_by(enum way way, const uint8_t *data, size_t len, int base)
 {
     struct extract_options options = {.owners = geteuid() == 0, .privileged = geteuid() == 0, .base = base, .max_entries = 500, .max_bytes = 1 << 22, .max_directories = 400, .max_work = 1 << 20};
     int fd = next_fd(), code;
     struct extract *ex = extract_new(roots[way], &options);
     uint64_t state = mix(len, data, len);
-    struct extract_facts facts;
+    struct layer_facts facts;
 
     DEMAND(ex);
     code = way == STAGED ? adopt(ex, &options, data, len, &state) : feed(ex, data, len, way == CUT ? &state : NULL);
@@ -66,7 +66,7 @@ static void empty(enum way way)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    struct extract_facts facts[WAYS] = {0};
+    struct layer_facts facts[WAYS] = {0};
 
     if (len > GUARDED_MAX)
         return 0;

@@ -68,11 +68,11 @@ static void stage_some(enum way way, struct layer layers[LAYERS], size_t count, 
 }
 
 /* One layer into the tree; its facts. */
-static struct extract_facts apply(int root, struct layer *layer, int base, uint64_t *state)
+static struct layer_facts apply(int root, struct layer *layer, int base, uint64_t *state)
 {
     struct extract_options options = options_of(base);
     struct extract *ex = extract_new(root, &options);
-    struct extract_facts facts;
+    struct layer_facts facts;
     int more = 0;
 
     DEMAND(ex);
@@ -92,7 +92,7 @@ static struct extract_facts apply(int root, struct layer *layer, int base, uint6
 }
 
 /* The whole stack into a tree: the number of the layer that was refused, or of all. */
-static size_t apply_stack(enum way way, struct layer layers[LAYERS], size_t count, uint64_t seed, struct extract_facts facts[LAYERS])
+static size_t apply_stack(enum way way, struct layer layers[LAYERS], size_t count, uint64_t seed, struct layer_facts facts[LAYERS])
 {
     uint64_t state = seed + way;
     int fd = next_fd();
@@ -130,7 +130,7 @@ static void empty(enum way way)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    struct extract_facts facts[WAYS][LAYERS] = {0};
+    struct layer_facts facts[WAYS][LAYERS] = {0};
     struct layer layers[LAYERS];
     size_t count, done[WAYS];
 

@@ -149,7 +149,7 @@ static void clear_stage(int stage)
 }
 
 /* Two ways to apply a layer give the same facts. */
-static void demand_same(const struct extract_facts *a, const struct extract_facts *b)
+static void demand_same(const struct layer_facts *a, const struct layer_facts *b)
 {
     DEMAND(a->code == b->code && a->offset == b->offset && a->value == b->value && a->path_len == b->path_len);
     DEMAND(a->entries == b->entries && a->skipped_owners == b->skipped_owners);

@@ -25,7 +25,7 @@
 static int root = -1; /* ./root; beside it are the file ./outside and the directory ./stage */
 static int staged;    /* layers are staged and adopted, not fed */
 static struct extract_options options;
-static struct extract_facts facts;
+static struct layer_facts facts;
 static char fault[4096];
 
 static void empty(void)
@@ -114,7 +114,7 @@ static int extract_windows(const struct archive *a, size_t window)
     CHECK(facts.code == code);
     memset(fault, 0, sizeof fault);
     memcpy(fault, facts.path ? facts.path : "", facts.path_len < sizeof fault ? facts.path_len : 0);
-    CHECK(extract_feed(ex, (const uint8_t *)"", 1) == (code ? code : EXTRACT_CLOSED));
+    CHECK(extract_feed(ex, (const uint8_t *)"", 1) == (code ? code : LAYER_CLOSED));
     extract_free(ex);
     CHECK(fds() == before);
     return code;

@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint64_t
 
 
-cdef extern from "extract/facts.h" nogil:
-    struct extract_facts:
+cdef extern from "layer/facts.h" nogil:
+    struct layer_facts:
         int code
         uint64_t offset
         int64_t value
