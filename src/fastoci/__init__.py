@@ -23,7 +23,7 @@ To work with a store::
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         export               an OCI layout for other tools
-    Image              one image of a store: its documents; unpack, export
+    Image              one image of a store: its documents; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
     Limits             connections, memory, threads, and every bound
     BlobSource         where blobs come from: a registry's repository, or one's own

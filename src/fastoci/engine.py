@@ -49,8 +49,8 @@ class Engine(Maintenance):
 
     Brings images and blobs in (``pull``; ``hold``, ``fetch``, ``record``), asks registries (``resolve``, ``tags``),
     shows what is there (``images``, ``image``, ``usage``, ``open``, ``path``, ``read``), keeps it in order (``verify``,
-    ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and ``unpack`` and ``export`` of
-    an ``Image``). References are taken as ``docker pull`` takes them.
+    ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and ``unpack``, ``bundle``
+    and ``export`` of an ``Image``). References are taken as ``docker pull`` takes them.
 
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.

@@ -52,6 +52,7 @@ COMMANDS = {
     "pull --rootfs": "pull IMAGE --rootfs WORK/rootfs --tls-verify=false --progress none",
     "prefetch": "prefetch IMAGE --tls-verify=false --progress none",
     "unpack": "unpack IMAGE WORK/files",
+    "bundle": "bundle IMAGE WORK/bundle",
     "ls": "ls",
     "inspect": "inspect IMAGE",
     "view": "view WORK/view IMAGE",

@@ -13,6 +13,7 @@ GROUPS: Final = {
         "pull": "Pull images into the store, and into files.",
         "prefetch": "Bring many images into the store as one job.",
         "unpack": "Unpack an image of the store into a directory.",
+        "bundle": "Make a runtime bundle of an image, for runc and crun.",
         "ls": "List the images in the store.",
         "inspect": "Print the manifest and config of an image in the store.",
         "view": "Write an OCI layout that shares the store's blobs.",

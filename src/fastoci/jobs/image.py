@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, UnsupportedError
+from fastoci.events import Warned
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
@@ -23,6 +25,8 @@ from fastoci.jobs.resolve import read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
+
+_SHOWN: Final = 10  # of what was left out
 
 
 class Image:
@@ -98,6 +102,26 @@ class Image:
             return
         async with self._context.store.keep(self._parts, name=str(self.reference)):
             await self._context.unpack(self._resolved, self.config, target, tree, mending=self._mending())
+
+    @job
+    async def bundle(self, directory: str | os.PathLike[str]) -> None:
+        """Make a runtime bundle in ``directory``: ``rootfs``, and ``config.json`` for runtimes.
+
+        A finished bundle of this image stays as it is, also when its ``config.json`` was changed since.
+
+        Raises:
+            RootfsOccupiedError: something else is there.
+            FormatError, UnsupportedError: no container can be started from the image.
+            UnpackError, IntegrityError, StoreError: as ``unpack``; the next bundle goes on from there.
+        """
+        from fastoci.jobs.bundle import make_bundle
+
+        if self.config is None:
+            raise UnsupportedError(f"{self.reference} is not a container image: nothing to start")
+        target = self._context.target(directory)
+        if left_out := await make_bundle(target, self.config.raw, self.unpack):
+            shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
+            self._context.observer(Warned(self._asked, f"not for a container, and left out: {shown}"))
 
     @job
     async def check(self) -> None:
