@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "stream": (PURE | {"_inflate"}, {"isal", "msgspec"}),
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),
-    "store": (MIDDLE, {"msgspec"}),
+    "store": (MIDDLE | {"_extract"}, {"msgspec"}),
     "unpack": (MIDDLE | {"_extract"}, {"msgspec"}),
     "layouts": (MIDDLE, set()),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),

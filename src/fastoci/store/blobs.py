@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from fastoci import files
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
@@ -23,7 +24,7 @@ from fastoci.store.ingest import ingest
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.ingest.unsynced import Unsynced
-from fastoci.store.ingest.waiting import Waiting
+from fastoci.store.ingest.waiting import Sought, Waiting
 from fastoci.store.layout import StoreLayout
 from fastoci.threads import Threads
 
@@ -32,7 +33,7 @@ class Blobs:
     """The blobs of one store and of its additional ones, for one event loop.
 
     ``holds`` and ``open`` may be called from any thread. ``unsynced`` are those that are not trusted, or may not be
-    after a power cut; ``threads`` wait for the disk.
+    after a power cut; ``threads`` wait for the disk, ``waiting`` for other processes.
     """
 
     def __init__(self, paths: StoreLayout, boot_id: str, additional: Sequence[Additional], limits: Limits) -> None:
@@ -42,7 +43,7 @@ class Blobs:
         self._boot_id = boot_id
         self._additional = additional
         self._durability = Durability(limits.durability, paths, self.unsynced)
-        self._waiting = Waiting(paths, self.holds, self.threads, holder_s=limits.holder_s)
+        self.waiting = Waiting(paths, self.threads, holder_s=limits.holder_s)
         self._probing = threading.Lock()
         self._probed = False
 
@@ -167,7 +168,9 @@ class Blobs:
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
         """Return when nobody else holds the digest any more: ``StoreWriter.wait``."""
-        return await self._waiting.wait(blob, progressed)
+        there = partial(self.holds, blob)
+        sought = Sought(blob.digest.hex, f"fetches {blob.digest}", there, blob.size)
+        return await self.waiting.wait(sought, progressed)
 
     def _absent(self, blobs: Iterable[Descriptor], directories: Mapping[str, int]) -> list[Descriptor]:
         """``holds`` of many, written out: what it adds to a bare ``stat`` counts (benchmarks/macro/store_scale.py)."""
@@ -216,7 +219,7 @@ class Blobs:
             path = self.paths.blob(blob.digest)
             raise StoreError(f"{path} is a directory where a blob belongs: remove it", path=path)
         path = self.paths.ingest(blob.digest)
-        held = ingest.hold(self.paths, blob.digest)
+        held = ingest.hold(self.paths, blob.digest.hex)
         if held is None:
             raise StoreBusyError(f"another process is fetching {blob.digest}", path=path)
         try:

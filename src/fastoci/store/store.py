@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastoci._core import file_system
 from fastoci.arguments import expect
@@ -39,6 +40,9 @@ from fastoci.store.session import Session, Writer, open_session
 from fastoci.store.usage import Usage, usage
 from fastoci.threads import Check
 
+if TYPE_CHECKING:
+    from fastoci.store.layers.layers import Layers
+
 _LOG: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -61,6 +65,8 @@ class Store:
         self.blobs = Blobs(paths, boot, self._additional, limits)
         self._threads = self.blobs.threads
         self._leases = Leases(paths, boot, self._threads)
+        self._level = limits.durability
+        self._boot_id = boot
         self._reservations = Reservations(self.blobs, limits, self.size)
 
     @classmethod
@@ -250,6 +256,13 @@ class Store:
         limit = self._manifest_size
         found = await self._threads.run_stoppable(lambda check: usage(self._paths, limit=limit, check=check))
         return found.total.size
+
+    @cached_property
+    def layers(self) -> Layers:
+        """What is unpacked: the ``LayerStore`` in this directory."""
+        from fastoci.store.layers.layers import Layers
+
+        return Layers(self.blobs, self._leases, self._boot_id, self._level)
 
     @property
     def paths(self) -> StoreLayout:

@@ -18,7 +18,6 @@ from fastoci import files, locks
 from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.digest import Digest
 from fastoci.store.ingest import corrupt_sources
 from fastoci.store.ingest.checkpoint import Record, begin, trusted
 from fastoci.store.ingest.data_file import DataFile, open_data
@@ -50,14 +49,14 @@ class Held(msgspec.Struct):
             self.lock = -1
 
 
-def hold(paths: StoreLayout, digest: Digest) -> Held | None:
-    """Take the lock of a digest's ingest, both made when absent; None while another task or process has it."""
-    with files.translated("begin", paths.ingest(digest)):
+def hold(paths: StoreLayout, name: str) -> Held | None:
+    """Take the lock of an ingest, both made when absent; None while another task or process has it."""
+    with files.translated("begin", f"{paths.root}/ingest/{name}"):
         while True:
             with suppress(FileExistsError):
-                paths.ingests.mkdir(digest.hex, 0o700)
+                paths.ingests.mkdir(name, 0o700)
             with suppress(FileNotFoundError):  # its last holder has just deleted it
-                directory = paths.enter(paths.ingests, digest.hex)
+                directory = paths.enter(paths.ingests, name)
                 try:
                     held = locks.acquire(directory, "lock", wait=False)
                 except BaseException:

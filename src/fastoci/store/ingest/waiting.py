@@ -1,6 +1,6 @@
-"""Waiting for digests that other processes hold: one task for all of them, without locks, threads or descriptors.
+"""Waiting for what other processes hold: one task for all of it, without locks, threads or descriptors.
 
-Now and then it polls some of those waited for, in order: is the blob there, is the lock free, how far is the other.
+Now and then it polls some of what is waited for, in order: is it there, is the lock free, how far is the other.
 A poll takes nothing, so whoever finds a lock free tries for it like everybody else, and checks again what it guards.
 No watch on directories: the death of a holder shows in none, and 3 % of a core pay for 3,000 digests.
 Spec: docs/store-format.md 4, "Begin".
@@ -21,7 +21,6 @@ import msgspec
 from fastoci import files, locks
 from fastoci.aio import wait_to_end
 from fastoci.errors import StoreBusyError
-from fastoci.image.descriptor import Descriptor
 from fastoci.store.layout import StoreLayout
 from fastoci.threads import Threads
 
@@ -30,8 +29,24 @@ _LONGEST_S: Final = 0.1
 _BATCH: Final = 128  # looks at a time, 10 to 20 microseconds each
 
 
+class Sought(msgspec.Struct, frozen=True):
+    """Something that another process makes: a blob, a layer.
+
+    Args:
+        name: of its directory in ``ingest``, where its ``lock`` is, and its ``data`` grows.
+        what: the other does, for messages: ``fetches DIGEST``.
+        is_there: whether it is made.
+        size: bytes that it will have, when that is known.
+    """
+
+    name: str
+    what: str
+    is_there: Callable[[], bool]
+    size: int | None = None
+
+
 class _Waiter(msgspec.Struct, eq=False):
-    blob: Descriptor
+    sought: Sought
     progressed: Callable[[int], None]
     ended: asyncio.Future[bool]
     since: float  # of the last progress that was seen
@@ -57,23 +72,19 @@ class Waiting:
     """All waits of one store, on one event loop.
 
     Args:
-        holds: whether a blob is there.
         holder_s: how long a holder may make no progress; it may be stopped, and then it never lets go.
     """
 
-    def __init__(
-        self, paths: StoreLayout, holds: Callable[[Descriptor], bool], threads: Threads, *, holder_s: float
-    ) -> None:
+    def __init__(self, paths: StoreLayout, threads: Threads, *, holder_s: float) -> None:
         self._paths = paths
-        self._holds = holds
         self._threads = threads
         self._holder_s = holder_s
         self._line: list[_Waiter] = []
         self._poller: asyncio.Task[None] | None = None
         self._pause_s = _SHORTEST_S
 
-    async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
-        """Return once no other process holds the digest; whether the blob is there.
+    async def wait(self, sought: Sought, progressed: Callable[[int], None]) -> bool:
+        """Return once no other process holds it; whether it is there.
 
         Args:
             progressed: is called with the number of bytes that the other process has, whenever that is seen to change.
@@ -81,7 +92,7 @@ class Waiting:
             StoreBusyError: the other process makes no progress.
             StoreError: the disk refused to tell.
         """
-        waiter = _Waiter(blob, progressed, asyncio.get_running_loop().create_future(), time.monotonic())
+        waiter = _Waiter(sought, progressed, asyncio.get_running_loop().create_future(), time.monotonic())
         self._line.append(waiter)
         self._pause_s = _SHORTEST_S
         if self._poller is None or self._poller.done():
@@ -144,28 +155,30 @@ class Waiting:
 
     def _inspect_all(self, waiters: Sequence[_Waiter]) -> list[_Seen]:
         late = time.monotonic() - self._holder_s
-        return [self._inspect(waiter.blob, late=waiter.since < late) for waiter in waiters]
+        return [self._inspect(waiter.sought, late=waiter.since < late) for waiter in waiters]
 
-    def _inspect(self, blob: Descriptor, *, late: bool) -> _Seen:
-        if self._holds(blob):
-            return _Seen(True, False, blob.size)
+    def _inspect(self, sought: Sought, *, late: bool) -> _Seen:
+        if sought.is_there():
+            return _Seen(True, False, sought.size or 0)
         held = False
         stuck = None
         offset = -1  # also of a holder that is giving up, and has deleted the data before its lock
-        checking, name = files.translated("stat", self._paths.ingest(blob.digest)), blob.digest.hex
-        with checking, suppress(FileNotFoundError), self._paths.ingests.enter(name) as directory:
+        checking = files.translated("stat", f"{self._paths.root}/ingest/{sought.name}")
+        with checking, suppress(FileNotFoundError), self._paths.ingests.enter(sought.name) as directory:
             held = locks.is_held(directory, "lock")
             if held and late:
-                stuck = self._stuck(blob, locks.holders(directory, "lock"))
-            offset = min(directory.stat("data").st_size, blob.size)
-        return _Seen(not held and self._holds(blob), held, offset, stuck)
+                stuck = self._stuck(sought, locks.holders(directory, "lock"))
+            offset = directory.stat("data").st_size
+            if sought.size is not None:
+                offset = min(offset, sought.size)
+        return _Seen(not held and sought.is_there(), held, offset, stuck)
 
-    def _stuck(self, blob: Descriptor, pids: tuple[int, ...]) -> StoreBusyError:
+    def _stuck(self, sought: Sought, pids: tuple[int, ...]) -> StoreBusyError:
         """The error for a holder without progress. Its lock is never taken away: it may go on at any time."""
-        path = f"{self._paths.ingest(blob.digest)}/lock"
+        path = f"{self._paths.root}/ingest/{sought.name}/lock"
         who = f"process {' and '.join(map(str, pids))}" if pids else "a process that this one may not see"
         text = (
-            f"{who} fetches {blob.digest}, and made no progress for {self._holder_s:g} s (it holds {path}): "
+            f"{who} {sought.what}, and made no progress for {self._holder_s:g} s (it holds {path}): "
             "end it, or let it go on if it is stopped"
         )
         return StoreBusyError(text, path=path, pids=pids)

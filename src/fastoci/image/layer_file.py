@@ -1,0 +1,89 @@
+"""What a store says of an unpacked layer: a layer file, merged metadata, a layer directory. Pure values.
+
+Spec: docs/store-format.md 9.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from fastoci.image.digest import Digest
+
+Form = Literal["tar", "4k"]  # of a layer file: the layer's tar as it is, or the content of its files in blocks
+
+TAR_OFFSET: Final = 4096  # of the tar in a layer file of the tar form
+LAYOUT: Final = 1  # of the files that the writer makes of a tar: the same tar, form and layout give the same bytes
+
+
+class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a layer file when its last byte is written. Sizes and offsets are bytes.
+
+    Args:
+        tar_size: of the layer's tar, whatever the form.
+        entries: of the layer.
+        reasons: why a mount of it alone is not exact in an overlay; none when it is.
+    """
+
+    form: Form
+    tar_size: int
+    metadata_offset: int
+    size: int
+    entries: int
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def standalone(self) -> bool:
+        """Whether a mount of it alone is exact in an overlay."""
+        return not self.reasons
+
+    @property
+    def block(self) -> int:
+        """Bytes of a block."""
+        return 512 if self.form == "tar" else 4096
+
+    @property
+    def tar_part(self) -> tuple[int, int] | None:
+        """Where in the file the tar begins and ends; None when it is not in it."""
+        return (TAR_OFFSET, TAR_OFFSET + self.tar_size) if self.form == "tar" else None
+
+
+class LayerInfo(LayerFacts, frozen=True, kw_only=True):
+    """A layer file that a store has.
+
+    ``digest`` is of all bytes beside the tar part, in the order of the file: of the tar part it is ``diff_id``.
+    ``fs_verity`` is the file's fs-verity digest, empty when nobody computed it. A file that is not ``synced`` means
+    nothing after the boot ``boot_id``.
+    """
+
+    diff_id: Digest
+    path: str
+    digest: Digest
+    layout: int = LAYOUT
+    fs_verity: str = ""
+    boot_id: str
+    synced: bool
+
+
+class MergedInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The merged metadata of an image that a store has. ``devices`` are the diff_ids of its layer files, in order."""
+
+    manifest: Digest
+    path: str
+    devices: tuple[Digest, ...]
+    size: int
+    digest: Digest
+    layout: int = LAYOUT
+    boot_id: str
+
+
+class LayerDirectory(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer directory that a store has; ``path`` is the tree, in overlayfs form, ``size`` the bytes of its files."""
+
+    diff_id: Digest
+    path: str
+    entries: int
+    size: int
+    boot_id: str
+    synced: bool

@@ -1,0 +1,1 @@
+"""Unpacked layers in a store: layer files, merged metadata, layer directories."""

@@ -1,0 +1,202 @@
+"""The unpacked layers of a store: which are there, how they are opened, and how new ones are begun.
+
+Knows nothing of images, references or the network. Spec: docs/store-format.md 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from fastoci import files
+from fastoci.errors import BlobNotFoundError, StoreBusyError
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
+from fastoci.limits import Level
+from fastoci.store.blobs import Blobs
+from fastoci.store.gc.leases import Leases
+from fastoci.store.ingest.ingest import Held, hold
+from fastoci.store.ingest.waiting import Sought
+from fastoci.store.layers import places, records
+from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile
+
+Making = TypeVar("Making", LayerFile, MergedFile, LayerTree)
+
+
+class Layers:
+    """``LayerStore`` on a directory, for one event loop. What finds and opens may be called from any thread."""
+
+    def __init__(self, blobs: Blobs, leases: Leases, boot_id: str, level: Level) -> None:
+        self._blobs = blobs
+        self._paths = blobs.paths
+        self._threads = blobs.threads
+        self._leases = leases
+        self._boot_id = boot_id
+        self._syncs_all = level == "commit"
+
+    @asynccontextmanager
+    async def keep(self, diff_ids: Collection[Digest]) -> AsyncIterator[None]:
+        """Keep layers from gc: ``LayerStore.keep``."""
+        await self._threads.run(self._blobs.probe)
+        async with self._leases.protect(diff_ids):
+            yield
+
+    def find(self, diff_id: Digest) -> LayerInfo | None:
+        """The layer file of a diff_id: ``LayerStore.find``."""
+        for standalone in (True, False):
+            with files.translated("stat", f"{self._paths.root}/layers"), suppress(FileNotFoundError):
+                with places.at(self._paths, diff_id, standalone=standalone) as directory:
+                    found = records.layer(directory, diff_id, self._boot_id)
+                if found is not None:
+                    return found
+        return None
+
+    def open(self, diff_id: Digest) -> int:
+        """A read-only descriptor of a layer file: ``LayerStore.open``."""
+        info = self._demand(diff_id)
+        with (
+            files.translated("open", info.path),
+            places.at(self._paths, diff_id, standalone=info.standalone) as directory,
+        ):
+            try:
+                fd = directory.open(os.path.basename(info.path), files.READ)
+            except FileNotFoundError as cause:
+                raise self._absent(diff_id) from cause
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_size == info.size:
+            return fd
+        files.close(fd)
+        raise self._absent(diff_id)
+
+    def path(self, diff_id: Digest) -> Path:
+        """Where a layer file is: ``LayerStore.path``."""
+        return Path(self._demand(diff_id).path)
+
+    async def begin(self, diff_id: Digest, *, form: Form | None = None) -> LayerFile | None:
+        """Take hold of a diff_id's layer file: ``LayerStore.begin``."""
+
+        def make(held: Held) -> LayerFile:
+            return LayerFile(
+                self._paths,
+                diff_id,
+                held=held,
+                threads=self._threads,
+                boot_id=self._boot_id,
+                sync=self._syncs_all,
+            )
+
+        return await self._begin(self._sought_layer(diff_id, form), make)
+
+    async def wait(self, diff_id: Digest, progressed: Callable[[int], None], *, form: Form | None = None) -> bool:
+        """Return when nobody else holds the diff_id's layer file: ``LayerStore.wait``."""
+        return await self._blobs.waiting.wait(self._sought_layer(diff_id, form), progressed)
+
+    def find_merged(self, manifest: Digest) -> MergedInfo | None:
+        """The merged metadata of an image: ``LayerStore.find_merged``."""
+        with files.translated("stat", f"{self._paths.root}/images"), suppress(FileNotFoundError):
+            found = records.merged(self._paths.directory(places.IMAGES), manifest, self._boot_id)
+            if found is not None and all(map(self._is_device, found.devices)):
+                return found
+        return None
+
+    async def begin_merged(self, manifest: Digest) -> MergedFile | None:
+        """Take hold of an image's merged metadata: ``LayerStore.begin_merged``."""
+
+        def make(held: Held) -> MergedFile:
+            return MergedFile(self._paths, manifest, held=held, threads=self._threads, boot_id=self._boot_id)
+
+        return await self._begin(self._sought_merged(manifest), make)
+
+    async def wait_merged(self, manifest: Digest) -> bool:
+        """Return when nobody else holds an image's merged metadata: ``LayerStore.wait_merged``."""
+        return await self._blobs.waiting.wait(self._sought_merged(manifest), lambda size: None)
+
+    def find_directory(self, diff_id: Digest) -> LayerDirectory | None:
+        """The layer directory of a diff_id: ``LayerStore.find_directory``."""
+        looking = files.translated("stat", f"{self._paths.root}/{places.TREES}")
+        with (
+            looking,
+            suppress(FileNotFoundError),
+            self._paths.enter(self._paths.directory(places.TREES), diff_id.hex) as directory,
+        ):
+            return records.tree(directory, diff_id, self._boot_id)
+        return None
+
+    async def begin_directory(self, diff_id: Digest) -> LayerTree | None:
+        """Take hold of a diff_id's layer directory: ``LayerStore.begin_directory``."""
+
+        def make(held: Held) -> LayerTree:
+            return LayerTree(self._paths, diff_id, held=held, threads=self._threads, boot_id=self._boot_id)
+
+        return await self._begin(self._sought_directory(diff_id), make)
+
+    async def wait_directory(self, diff_id: Digest) -> bool:
+        """Return when nobody else holds the diff_id's layer directory: ``LayerStore.wait_directory``."""
+        return await self._blobs.waiting.wait(self._sought_directory(diff_id), lambda size: None)
+
+    async def _begin(self, sought: Sought, make: Callable[[Held], Making]) -> Making | None:
+        started, cancelled = await self._threads.run_to_end(lambda: self._start(sought, make))
+        if cancelled:
+            if started is not None:
+                await started.abort()
+            raise asyncio.CancelledError
+        return started
+
+    def _start(self, sought: Sought, make: Callable[[Held], Making]) -> Making | None:
+        self._blobs.probe()
+        if sought.is_there():
+            return None
+        path = f"{self._paths.root}/ingest/{sought.name}"
+        held = hold(self._paths, sought.name)
+        if held is None:
+            raise StoreBusyError(f"another process {sought.what}", path=path)
+        try:
+            with files.translated("begin", path):
+                if not sought.is_there():  # the last holder may have committed it
+                    places.empty(held)
+                    return make(held)
+                places.clear(held)
+        except BaseException:
+            held.close()
+            raise
+        held.close()
+        return None
+
+    def _sought_layer(self, diff_id: Digest, form: Form | None) -> Sought:
+        return Sought(f"layer-{diff_id.hex}", f"unpacks {diff_id}", partial(self._has, diff_id, form))
+
+    def _sought_merged(self, manifest: Digest) -> Sought:
+        def is_there() -> bool:
+            return self.find_merged(manifest) is not None
+
+        return Sought(f"image-{manifest.hex}", f"merges the layers of {manifest}", is_there)
+
+    def _sought_directory(self, diff_id: Digest) -> Sought:
+        def is_there() -> bool:
+            return self.find_directory(diff_id) is not None
+
+        return Sought(f"overlay-{diff_id.hex}", f"unpacks {diff_id}", is_there)
+
+    def _has(self, diff_id: Digest, form: Form | None) -> bool:
+        found = self.find(diff_id)
+        return found is not None and form in (None, found.form)
+
+    def _is_device(self, diff_id: Digest) -> bool:
+        """Whether the layer file is as merged metadata takes it for: with its tar."""
+        return self._has(diff_id, "tar")
+
+    def _demand(self, diff_id: Digest) -> LayerInfo:
+        found = self.find(diff_id)
+        if found is None:
+            raise self._absent(diff_id)
+        return found
+
+    def _absent(self, diff_id: Digest) -> BlobNotFoundError:
+        path = f"{self._paths.root}/layers/{diff_id.algorithm}/{diff_id.hex[:2]}/{diff_id.hex}.erofs"
+        return BlobNotFoundError(f"the store has no layer file of {diff_id}", path=path, subject=str(diff_id))

@@ -1,0 +1,83 @@
+"""Layer files with content of no meaning: what a store keeps, without who writes them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+
+from fastoci import _core
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import TAR_OFFSET, Form, LayerFacts, LayerInfo
+from fastoci.interfaces import LayerIngest, LayerStore
+from fastoci.stream.verify import Verified, Verifier, hash_buffers
+
+_METADATA = b"metadata" * 512
+
+
+def tar_of(seed: int = 0, size: int = 10_240) -> bytes:
+    """The tar of a layer, as far as a store cares."""
+    return random.Random(seed).randbytes(size)
+
+
+def proof_of(data: bytes, algorithm: str = "sha256") -> Verified:
+    """The proof that these bytes have their digest."""
+    verifier = Verifier(Digest.of(data, algorithm), len(data))
+    pool = _core.Pool(1 << 20)
+    buffer = pool.take()
+    assert buffer is not None
+    buffer.append(data)
+    hash_buffers([(verifier, buffer)])
+    buffer.release()
+    return verifier.proof()
+
+
+def file_of(tar: bytes) -> bytes:
+    """A file of the tar form."""
+    return b"\1" * TAR_OFFSET + tar + bytes(-len(tar) % 4096) + _METADATA
+
+
+def facts_of(tar: bytes, *, reasons: Sequence[str] = (), form: Form = "tar") -> LayerFacts:
+    """What is known of that file."""
+    size = len(file_of(tar))
+    return LayerFacts(
+        form=form,
+        tar_size=len(tar),
+        metadata_offset=size - len(_METADATA),
+        size=size,
+        entries=3,
+        reasons=tuple(reasons),
+    )
+
+
+def write(ingest: LayerIngest, tar: bytes) -> None:
+    """As the writer does: block 0 last."""
+    data = file_of(tar)
+    os.pwrite(ingest.fd, data[TAR_OFFSET:], TAR_OFFSET)
+    os.pwrite(ingest.fd, data[:TAR_OFFSET], 0)
+
+
+async def put(layers: LayerStore, tar: bytes, *, reasons: Sequence[str] = (), form: Form = "tar") -> LayerInfo:
+    """Make the layer file of a tar, which must be absent."""
+    ingest = await layers.begin(Digest.of(tar), form=form)
+    assert ingest is not None
+    write(ingest, tar)
+    return await ingest.commit(facts_of(tar, reasons=reasons, form=form), proof_of(tar))
+
+
+async def put_merged(layers: LayerStore, manifest: Digest, devices: Sequence[Digest]) -> None:
+    """Make merged metadata, which must be absent."""
+    ingest = await layers.begin_merged(manifest)
+    assert ingest is not None
+    os.write(ingest.fd, b"merged metadata")
+    await ingest.commit(devices)
+
+
+async def put_tree(layers: LayerStore, tar: bytes) -> None:
+    """Make a layer directory with two files, which must be absent."""
+    ingest = await layers.begin_directory(Digest.of(tar))
+    assert ingest is not None
+    os.mkdir("etc", dir_fd=ingest.fd)
+    for name in ("etc/passwd", "app"):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=ingest.fd))
+    await ingest.commit(proof_of(tar), entries=3, size=0)
