@@ -9,18 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fastoci.testing.trees import Node
+from fastoci.unpack.erofs_files import KINDS
 from fastoci.unpack.erofs_reader import ErofsReader, Inode
 from fastoci.unpack.erofs_tree import walk
-
-KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFCHR: "character",
-    stat.S_IFBLK: "block",
-    stat.S_IFSOCK: "socket",
-}
 
 
 def erofs_listing(fd: int, devices: Sequence[int] = ()) -> list[Node]:

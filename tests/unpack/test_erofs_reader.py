@@ -5,12 +5,11 @@ Covers: unpack/erofs_reader.py, unpack/erofs_tree.py.
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,76 +19,21 @@ from fastoci.testing.trees import differences, listing
 from fastoci.unpack.erofs_reader import ErofsReader
 from fastoci.unpack.erofs_tree import resolve, walk
 from support.erofs_listing import content, erofs_listing
-from support.scratch import scratch
+from support.erofs_trees import FLAT, opened_file
 
-FLAT = 3000  # names in one directory: many blocks of it
 SUPERBLOCK = 1024
 
 
-def populate(tree: Path) -> None:
-    """One of everything that a layer may hold and any user may make."""
-    for name in ("a/b/c", "flat", "usr/bin", "!before-the-dots"):
-        (tree / name).mkdir(parents=True)
-    (tree / "a/file").write_bytes(b"content")
-    (tree / "a/large").write_bytes(random.Random(1).randbytes(1_000_003))
-    (tree / "a/empty").touch()
-    os.link(tree / "a/file", tree / "a/b/second")
-    os.mkfifo(tree / "a/fifo", 0o600)
-    (tree / "bin").symlink_to("usr/bin")
-    (tree / "usr/bin/sh").write_bytes(b"a shell")
-    (tree / "a/absolute").symlink_to("/usr/../bin/./sh")
-    (tree / "a/out").symlink_to("../../../../etc/passwd")
-    (tree / "loop").symlink_to("loop")
-    (tree / "long-link").symlink_to("x/" * 2000)
-    for number in range(FLAT):
-        (tree / f"flat/name-{number * 7919 % FLAT}").touch()
-    os.truncate(tree / "a/empty", 0)
-    os.utime(tree / "a/file", ns=(0, -1_500_000_000))
-    os.utime(tree / "usr", ns=(0, 4_102_444_800_123_456_789))
-
-
-def attributes(tree: Path) -> None:
-    """Attributes, owners and devices, which need root."""
-    for name, value in (("user.short", b"1"), ("user.empty", b""), ("trusted.binary", bytes(range(256)))):
-        os.setxattr(tree / "a/large", name, value)
-    os.setxattr(tree / "usr", "security.other", b"x" * 999)
-    os.chown(tree / "a/large", 70_000, 4_000_000_000)
-    os.mknod(tree / "a/device", 0o20640, os.makedev(300, 70_000))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@pytest.fixture(scope="module")
-def made(request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
-    """A tree, and the EROFS file that mkfs.erofs made of it."""
-    program = request.getfixturevalue("peer")("mkfs.erofs")
-    with scratch("erofs") as work:
-        tree, image = work / "tree", work / "image"
-        tree.mkdir()
-        populate(tree)
-        if os.geteuid() == 0:
-            attributes(tree)
-        subprocess.run([program, "-E", "force-inode-extended", image, tree], check=True, capture_output=True)
-        yield tree, image
-
-
-def test_a_tree_of_another_writer_is_read_as_it_is(made: tuple[Path, Path]) -> None:
-    tree, image = made
-    with opened(image) as fd:
+def test_a_tree_of_another_writer_is_read_as_it_is(erofs_image: tuple[Path, Path]) -> None:
+    tree, image = erofs_image
+    with opened_file(image) as fd:
         found = erofs_listing(fd)
     assert differences(listing(tree), found) == []
     assert len(found) > FLAT
 
 
-def test_each_name_of_a_large_directory_is_found_and_no_other(made: tuple[Path, Path]) -> None:
-    with opened(made[1]) as fd:
+def test_each_name_of_a_large_directory_is_found_and_no_other(erofs_image: tuple[Path, Path]) -> None:
+    with opened_file(erofs_image[1]) as fd:
         reader = ErofsReader(fd, "image")
         flat = reader.find(reader.root, b"flat")
         assert flat is not None
@@ -115,13 +59,13 @@ def test_each_name_of_a_large_directory_is_found_and_no_other(made: tuple[Path, 
         ("a//./b/../file", "a/file"),
     ],
 )
-def test_a_path_is_followed_inside_the_root(made: tuple[Path, Path], path: str, own: str) -> None:
-    with opened(made[1]) as fd:
+def test_a_path_is_followed_inside_the_root(erofs_image: tuple[Path, Path], path: str, own: str) -> None:
+    with opened_file(erofs_image[1]) as fd:
         assert resolve(ErofsReader(fd, "image"), path.encode())[0] == own.encode()
 
 
-def test_a_link_at_the_end_is_followed_only_on_request(made: tuple[Path, Path]) -> None:
-    with opened(made[1]) as fd:
+def test_a_link_at_the_end_is_followed_only_on_request(erofs_image: tuple[Path, Path]) -> None:
+    with opened_file(erofs_image[1]) as fd:
         reader = ErofsReader(fd, "image")
         assert resolve(reader, b"a/absolute", follow=False)[0] == b"a/absolute"
         assert resolve(reader, b"bin/", follow=False)[0] == b"usr/bin"
@@ -138,8 +82,8 @@ def test_a_link_at_the_end_is_followed_only_on_request(made: tuple[Path, Path]) 
         ("a/out", "no such file"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_refused(made: tuple[Path, Path], path: str, reason: str) -> None:
-    with opened(made[1]) as fd, pytest.raises(ImagePathError, match=reason) as caught:
+def test_a_path_that_leads_nowhere_is_refused(erofs_image: tuple[Path, Path], path: str, reason: str) -> None:
+    with opened_file(erofs_image[1]) as fd, pytest.raises(ImagePathError, match=reason) as caught:
         resolve(ErofsReader(fd, "image"), path.encode())
     assert caught.value.path == path
 
@@ -148,22 +92,22 @@ def test_what_is_not_erofs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"x" * 100)
     (tmp_path / "zeros").write_bytes(bytes(8192))
     for name in ("short", "zeros"):
-        with opened(tmp_path / name) as fd, pytest.raises(FormatError):
+        with opened_file(tmp_path / name) as fd, pytest.raises(FormatError):
             ErofsReader(fd, name)
 
 
-def test_a_superblock_that_another_byte_is_in_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    data = bytearray(made[1].read_bytes())
+def test_a_superblock_that_another_byte_is_in_is_refused(erofs_image: tuple[Path, Path], tmp_path: Path) -> None:
+    data = bytearray(erofs_image[1].read_bytes())
     data[SUPERBLOCK + 70] ^= 1
     (tmp_path / "image").write_bytes(data)
-    with opened(tmp_path / "image") as fd, pytest.raises(FormatError, match="checksum"):
+    with opened_file(tmp_path / "image") as fd, pytest.raises(FormatError, match="checksum"):
         ErofsReader(fd, "image")
 
 
-def test_a_file_that_is_cut_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    data = made[1].read_bytes()
+def test_a_file_that_is_cut_is_refused(erofs_image: tuple[Path, Path], tmp_path: Path) -> None:
+    data = erofs_image[1].read_bytes()
     (tmp_path / "image").write_bytes(data[:-4096])
-    with opened(tmp_path / "image") as fd, pytest.raises(FormatError, match="superblock"):
+    with opened_file(tmp_path / "image") as fd, pytest.raises(FormatError, match="superblock"):
         ErofsReader(fd, "image")
 
 
@@ -173,28 +117,28 @@ def test_compressed_files_are_refused(peer: Callable[[str], str], tmp_path: Path
     command = [peer("mkfs.erofs"), "-zlz4", f"{tmp_path}/image", f"{tmp_path}/tree"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this mkfs.erofs does not compress")
-    with opened(tmp_path / "image") as fd, pytest.raises(UnsupportedError):
+    with opened_file(tmp_path / "image") as fd, pytest.raises(UnsupportedError):
         erofs_listing(fd)
 
 
-def test_a_directory_in_two_places_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    data = unchecked(made[1].read_bytes())
-    with opened(made[1]) as fd:
+def test_a_directory_in_two_places_is_refused(erofs_image: tuple[Path, Path], tmp_path: Path) -> None:
+    data = unchecked(erofs_image[1].read_bytes())
+    with opened_file(erofs_image[1]) as fd:
         reader = ErofsReader(fd, "image")
         (_, outer), (_, middle), (_, inner) = (resolve(reader, path) for path in (b"a", b"a/b", b"a/b/c"))
         (piece,) = reader.pieces(middle)
     at = data.index(struct.pack("<Q", inner.nid), piece.position, piece.position + piece.size)
     data[at : at + 8] = struct.pack("<Q", outer.nid)
     (tmp_path / "image").write_bytes(data)
-    with opened(tmp_path / "image") as fd, pytest.raises(FormatError, match="two places"):
+    with opened_file(tmp_path / "image") as fd, pytest.raises(FormatError, match="two places"):
         erofs_listing(fd)
 
 
-def test_damaged_metadata_give_typed_errors_and_end(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damaged_metadata_give_typed_errors_and_end(erofs_image: tuple[Path, Path], tmp_path: Path) -> None:
     """Numbers anywhere in the metadata become other ones; what is read of it then ends, and says what it is."""
-    good = unchecked(made[1].read_bytes())
+    good = unchecked(erofs_image[1].read_bytes())
     rng = random.Random(24)
-    with opened(made[1]) as fd:
+    with opened_file(erofs_image[1]) as fd:
         reader = ErofsReader(fd, "image")
         inodes = [reader.root, *(inode for path, inode in walk(reader, reader.root) if not path.startswith(b"flat/"))]
     refused = 0
@@ -206,7 +150,7 @@ def test_damaged_metadata_give_typed_errors_and_end(made: tuple[Path, Path], tmp
             data[at : at + 4] = rng.choice([bytes(4), b"\xff" * 4, rng.randbytes(4), struct.pack("<I", 1 << 31)])
         path = tmp_path / str(number % 2)
         path.write_bytes(data)
-        with opened(path) as fd:
+        with opened_file(path) as fd:
             refused += refuses(fd)
     assert refused > 50
 
@@ -235,9 +179,9 @@ def refuses(fd: int) -> bool:
     return False
 
 
-def test_content_is_the_files(made: tuple[Path, Path]) -> None:
-    tree, image = made
-    with opened(image) as fd:
+def test_content_is_the_files(erofs_image: tuple[Path, Path]) -> None:
+    tree, image = erofs_image
+    with opened_file(image) as fd:
         reader = ErofsReader(fd, "image")
         _, inode = resolve(reader, b"a/large")
         assert b"".join(content(reader, inode, [fd])) == (tree / "a/large").read_bytes()

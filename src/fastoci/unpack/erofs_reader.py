@@ -46,9 +46,8 @@ _KINDS: Final = {
     stat.S_IFCHR: 3,
     stat.S_IFBLK: 4,
     stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
     stat.S_IFLNK: 7,
-}  # to the type of a directory entry
+}  # to the type of a directory's entry; 6, a socket, is in no layer
 
 _XATTR: Final = struct.Struct("<BBH")  # length of the name, prefix, size of the value
 _XATTR_HEADER: Final = 12
