@@ -165,3 +165,53 @@ class Stager:
 
 # code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit", "io" or "stopped".
 TAR_CODES: dict[int, tuple[str, str]]
+
+@final
+class LayerDirectory:
+    """Makes one layer alone, in the form of overlayfs, for lower layers that are not there. One thread at a time.
+
+    ``directory_fd`` is an empty directory and stays the caller's. ``user_xattrs``: what overlayfs must know is in
+    ``user.overlay.*`` and not in ``trusted.overlay.*``. All else is as ``Extractor``'s. A refusal of a layer that has
+    ``reasons`` may be wrong.
+    """
+
+    def __new__(
+        cls,
+        directory_fd: int,
+        /,
+        *,
+        owners: bool,
+        privileged: bool,
+        user_xattrs: bool,
+        max_entries: int,
+        max_bytes: int,
+        max_directories: int,
+        max_work: int = ...,
+    ) -> Self: ...
+    def feed(self, data: Readable, /) -> int: ...
+    def finish(self) -> int:
+        """Demand the end of the archive, say what is hidden, set the times of directories; 0 or a code."""
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def skipped(self) -> dict[str, int]: ...
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the directory is not exact on top of every stack of layers (``csrc/layer/facts.h``); empty: it is."""
+    @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root its metadata."""

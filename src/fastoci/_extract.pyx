@@ -15,9 +15,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastoci.csrc.layer.code cimport LAYER_CODE_END, layer_code_describe
 from fastoci.csrc.extract.extract cimport (
     extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
-    extract_new_stager,
+    extract_new_overlay, extract_new_stager,
 )
-from fastoci.csrc.layer.facts cimport layer_facts
+from fastoci.csrc.layer.facts cimport REASON_END, layer_facts, layer_reason_name
 from fastoci.csrc.extract.options cimport extract_options
 from fastoci.csrc.io.filesystem cimport birth_time, c_is_mount_point, c_sync_filesystem
 from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
@@ -186,14 +186,14 @@ def sync_filesystem(int fd, /):
 
 
 cdef class _Layer:
-    """What an extractor and a stager have in common."""
+    """What an extractor, a stager and a layer directory have in common."""
 
     cdef extract *_extract
     cdef Stop _stop
 
     def __cinit__(self, *args, **options):
         if type(self) is _Layer:
-            raise TypeError("a layer has an Extractor or a Stager")
+            raise TypeError("a layer has an Extractor, a Stager or a LayerDirectory")
         self._stop = Stop()
 
     def stop(self):
@@ -307,3 +307,39 @@ cdef class Extractor(_Layer):
         with nogil:
             result = extract_adopt(self._extract, stager._extract, count)
         return result
+
+
+@cython.final
+cdef class LayerDirectory(_Layer):
+    def __cinit__(
+        self, int directory_fd, /, *, bint owners, bint privileged, bint user_xattrs, uint64_t max_entries,
+        uint64_t max_bytes, uint64_t max_directories, uint64_t max_work=_WORK,
+    ):
+        cdef extract_options options
+        options.max_directories = max_directories
+        options.max_work = max_work
+        options.owners = owners
+        options.privileged = privileged
+        options.base = False
+        options.user_xattrs = user_xattrs
+        options.max_entries = max_entries
+        options.max_bytes = max_bytes
+        options.stop = &self._stop._asked
+        self._extract = extract_new_overlay(directory_fd, &options)
+        if self._extract == NULL:
+            raise MemoryError
+
+    @property
+    def reasons(self):
+        cdef unsigned found = self._facts().reasons
+        cdef unsigned bit = 1
+        names = []
+        while bit < REASON_END:
+            if found & bit:
+                names.append(layer_reason_name(bit).decode())
+            bit <<= 1
+        return tuple(names)
+
+    @property
+    def names_root(self):
+        return self._facts().names_root != 0

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,40 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastoci import _extract
-from fastoci.testing.layers import Entry, Kind, directory, hardlink, opaque, symlink, tar, whiteout
-from fastoci.testing.trees import Node, differences, listing
+from fastoci.testing.layers import Entry, directory, hardlink, opaque, symlink, tar, whiteout
+from fastoci.testing.trees import differences, listing
 from support.layer_model import Model, RefusedError
+from support.layer_stacks import LAYERS, modelled
 from support.scratch import opened
 
 ROOT_USER = os.geteuid() == 0
 STACKS = int(os.environ.get("FASTOCI_STACKS", "400"))
 LIMITS = {"max_entries": 100_000, "max_bytes": 1 << 30}
 DIRECTORIES = 100_000
-
-# Few names, so that entries meet each other.
-_names = st.sampled_from(["a", "b", "l"])
-_paths = st.lists(_names, min_size=1, max_size=3).map("/".join)
-_targets = st.one_of(_paths, st.sampled_from([".", "..", "/", "/a", "../b", "../../..", "l", "missing/x", "b/../a"]))
-_kinds: st.SearchStrategy[Kind] = st.sampled_from(["file", "file", "file", "directory", "directory", "symlink", "fifo"])
-_entries = st.builds(
-    Entry,
-    path=_paths,
-    kind=_kinds,
-    data=st.sampled_from([b"", b"x", b"content" * 100]),
-    link=_targets,
-    mode=st.sampled_from([0o700, 0o755, 0o4755, 0o1777] + [0o644, 0o000] * ROOT_USER),
-    uid=st.sampled_from([0, 7, 65534]),
-    gid=st.sampled_from([0, 7, 65534]),
-    mtime_ns=st.sampled_from([0, 1_600_000_000_000_000_001, -1_500_000_000]),
-)
-_changes = st.one_of(
-    *[_entries] * 6,
-    st.builds(hardlink, _paths, _paths),
-    _paths.map(whiteout),
-    _paths.map(opaque),
-    st.sampled_from([Entry(".wh..wh..opq"), directory(".", mode=0o711), Entry("./a//b/./l")]),
-)
-_layers = st.lists(_changes, min_size=1, max_size=12)
 
 
 def fed(root: Path, layers: Sequence[bytes], window: int) -> int:
@@ -96,31 +71,8 @@ def staged(root: Path, layers: Sequence[bytes], window: int) -> int:
     return refused
 
 
-def modelled(layers: Sequence[Sequence[Entry]], *, keep: bool) -> tuple[list[list[Entry]], int, list[Node]]:
-    """What the model says of the layers: the one that is refused, or -1 and the tree.
-
-    An entry that would refuse its layer is left out, so that there is much to compare, or else ``keep`` keeps it.
-    """
-    model = Model()
-    taken: list[list[Entry]] = []
-    for number, layer in enumerate(layers):
-        model.begin()
-        taken.append([])
-        for entry in layer:
-            before = copy.deepcopy(model)
-            try:
-                model.add(entry)
-            except RefusedError:
-                if keep:
-                    return [*taken[:-1], list(layer)], number, []
-                model = before
-            else:
-                taken[-1].append(entry)
-    return taken, -1, model.listing()
-
-
 @given(
-    layers=st.lists(_layers, min_size=1, max_size=4),
+    layers=st.lists(LAYERS, min_size=1, max_size=4),
     keep=st.sampled_from([False, False, False, True]),
     window=st.sampled_from([511, 4096, 1 << 20]),
 )

@@ -34,10 +34,10 @@ _ID: Final = 0xFFFFFFFF  # bits of a uid or gid
 _SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
 
-class _LayerSink:
-    """What both sinks do by their native half."""
+class LayerSink:
+    """What the sinks of layers do by their native half."""
 
-    def __init__(self, native: _extract.Extractor | _extract.Stager, name: str) -> None:
+    def __init__(self, native: _extract.Extractor | _extract.Stager | _extract.LayerDirectory, name: str) -> None:
         self.name = name
         self._native = native
 
@@ -87,7 +87,7 @@ class _LayerSink:
         self._native.close()
 
 
-class LayerWriter(_LayerSink):
+class LayerWriter(LayerSink):
     """A sink for the tar of one layer. Lower layers must be complete.
 
     Args:
@@ -138,7 +138,7 @@ class LayerWriter(_LayerSink):
         self._extractor.close()
 
 
-class LayerStager(_LayerSink):
+class LayerStager(LayerSink):
     """A sink for the tar of one layer whose lower layers may still be on their way.
 
     It makes the content and metadata of files, and finds what is wrong with the layer by itself; then one
@@ -161,7 +161,7 @@ class LayerStager(_LayerSink):
         super().__init__(self.native, name)
 
 
-def _error(native: _extract.Extractor | _extract.Stager, name: str) -> FastociError:
+def _error(native: _extract.Extractor | _extract.Stager | _extract.LayerDirectory, name: str) -> FastociError:
     """Map code and facts to the error tree."""
     kind, sentence = _extract.TAR_CODES[native.code]
     path = native.path.decode("utf-8", "backslashreplace")

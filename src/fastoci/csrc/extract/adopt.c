@@ -5,8 +5,10 @@
 #include "extract/adopt.h"
 
 #include "extract/apply.h"
+#include "extract/direct.h"
 #include "extract/directories.h"
 #include "extract/file.h"
+#include "extract/remove.h"
 #include "extract/stage.h"
 #include "extract/tree.h"
 #include "io/retry.h"
@@ -82,12 +84,6 @@ static int adopt_end(struct extract *ex, const struct extract *stager)
                           (struct tar_bytes){(const uint8_t *)facts->path, facts->path_len});
 }
 
-/* What has been made is the caller's to remove. */
-static void on_failure(struct extract *ex)
-{
-    (void)ex;
-}
-
 static int finish(struct extract *ex)
 {
     return ex->adoption->ended ? directories_finish(ex) : TAR_TRUNCATED;
@@ -103,7 +99,9 @@ static void free_adoption(struct extract *ex)
 
 static const struct extract_writer adopt_writer = {
     .make_file = adopt_file,
-    .failed = on_failure,
+    .hide = apply_whiteout,
+    .vacate = remove_name,
+    .failed = direct_failed,
     .finish = finish,
     .free = free_adoption,
 };

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-static int whiteout(struct extract *ex, const struct split_name *name, int opaque)
+int apply_whiteout(struct extract *ex, const struct split_name *name, int opaque)
 {
     struct node *dir;
     int code;
@@ -35,7 +35,7 @@ int apply_entry(struct extract *ex, const struct tar_entry *entry)
     if (code || action == ACTION_NOTHING)
         return code;
     if (action == ACTION_WHITEOUT || action == ACTION_OPAQUE) {
-        code = whiteout(ex, &name, action == ACTION_OPAQUE);
+        code = ex->writer->hide(ex, &name, action == ACTION_OPAQUE);
         return code ? code : layer_worked(&ex->layer);
     }
     ex->entry = entry;

@@ -15,13 +15,14 @@ enum { TREE_FDS_MIN = 16 };
 
 enum node_flags {
     NODE_MADE = 1,    /* this layer made the directory, so nothing of lower layers is in it */
-    NODE_BARE = 2,    /* lower content has been removed from it (or never was there) */
+    NODE_BARE = 2,    /* lower content has been removed from it (or never was there); in the overlay form: is hidden */
     NODE_NAMED = 4,   /* an entry of this layer gives its metadata */
     NODE_HOLDS = 8,   /* it, or something below, is content of this layer */
     NODE_DIRTY = 16,  /* names were made or removed in it */
     NODE_SETGID = 32, /* what is made in it takes its group */
     NODE_MODE = 64,   /* its mode is narrower than what we need now and is set at the end */
     NODE_ACL = 128,   /* what is made in it takes its default ACL */
+    NODE_WHITEOUTS = 256, /* whiteouts of the overlay form were made in it */
     NODE_INHERITS = NODE_SETGID | NODE_ACL
 };
 
@@ -44,15 +45,26 @@ struct node {
 };
 
 struct extract;
+struct split_name;
 
-/* How a layer becomes files: at once in the tree (direct.c), aside for later (stage.c), or out of what was made aside (adopt.c).
- * Chosen at creation; the third takes over from the first when the first entry is adopted. */
+/* How a layer becomes files: at once in the tree (direct.c), aside for later (stage.c), out of what was made aside (adopt.c), or
+ * alone, for lower layers that are not there (overlay.c). Chosen at creation; the third takes over from the first when the first
+ * entry is adopted. */
 struct extract_writer {
     struct tar_sink sink;
     /* Open what is written below: 0, or -1 with errno. */
     int (*begin)(struct extract *ex, int directory_fd);
     /* Make a file of the tree, or move it there: 0, or -1 with errno, EEXIST when something has the name. A stager's are its own. */
     int (*make_file)(struct extract *ex, int dir, unsigned inherits, const char *name, const struct tar_entry *entry);
+    /* Do what a whiteout asks for, of one name or opaque: TAR_OK or a code. */
+    int (*hide)(struct extract *ex, const struct split_name *name, int opaque);
+    /* Let nothing have a name, here or in lower layers: TAR_OK or a code. */
+    int (*vacate)(struct extract *ex, struct node *dir, const char *name);
+    /* Whether lower layers, which are not there, may have what is missing in a directory; notes the reason (or 0) then.
+     * NULL: they are there. */
+    int (*unseen)(struct extract *ex, const struct node *dir, unsigned reason);
+    /* Whether this is a whiteout: nothing is there. NULL: there are none. */
+    int (*is_whiteout)(int dir, const char *name);
     /* The layer is lost. */
     void (*failed)(struct extract *ex);
     /* The archive is whole: TAR_OK or a code. */

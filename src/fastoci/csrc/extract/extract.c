@@ -8,6 +8,7 @@
 #include "extract/context.h"
 #include "extract/direct.h"
 #include "extract/mode.h"
+#include "extract/overlay.h"
 #include "extract/stage.h"
 #include "tar/tar.h"
 
@@ -44,6 +45,11 @@ struct extract *extract_new(int root_fd, const struct extract_options *options)
 struct extract *extract_new_stager(int directory_fd, const struct extract_options *options)
 {
     return create(&stage_writer, directory_fd, options);
+}
+
+struct extract *extract_new_overlay(int directory_fd, const struct extract_options *options)
+{
+    return create(&overlay_writer, directory_fd, options);
 }
 
 static int feed(struct extract *ex, const uint8_t *data, size_t len)

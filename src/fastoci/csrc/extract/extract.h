@@ -23,6 +23,12 @@ struct extract *extract_new(int root_fd, const struct extract_options *options);
  * all entries, but owners and xattrs of files only. Memory does not grow with the layer. */
 struct extract *extract_new_stager(int directory_fd, const struct extract_options *options);
 
+/* The layer alone, in the form of overlayfs, for lower layers that are not there: into an empty directory on a file system with
+ * extended attributes. Whiteouts are character devices 0:0, opaque directories have the attribute overlay.opaque, directories with
+ * whiteouts overlay.origin. base is not used. Where facts.reasons is not 0, the directory is not exact on top of every stack of
+ * layers, and a refusal may be wrong: then only the layers together can be made. */
+struct extract *extract_new_overlay(int directory_fd, const struct extract_options *options);
+
 /* Do with the next count entries of a stager what feeding them would do, but move its files into place. ex has been fed nothing
  * and has the owners of the stager; it takes from one stager, which has finished or failed and is not closed. 1: there are
  * more; 0: that was all, and extract_finish is next; a negative code: of this entry, or the stager's own after its last entry,

@@ -8,6 +8,7 @@ cdef extern from "extract/extract.h" nogil:
     struct extract
     extract *extract_new(int, const extract_options *)
     extract *extract_new_stager(int, const extract_options *)
+    extract *extract_new_overlay(int, const extract_options *)
     int extract_adopt(extract *, const extract *, uint64_t)
     int extract_feed(extract *, const uint8_t *, size_t)
     int extract_finish(extract *)

@@ -64,7 +64,7 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
     }
     if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
         ex->layer.facts.skipped_devices++; /* root of a user namespace */
-        return TAR_OK;
+        return ex->writer->vacate(ex, dir, name);
     }
     if (failed)
         return layer_io(&ex->layer);
@@ -80,7 +80,7 @@ static int make_device(struct extract *ex, struct node *dir, const char *name, c
     if (ex->options.privileged)
         return make(ex, dir, name, entry);
     ex->layer.facts.skipped_devices++;
-    return remove_name(ex, dir, name); /* a lower file must not show in its place */
+    return ex->writer->vacate(ex, dir, name); /* a lower file must not show in its place */
 }
 
 static int is_below(const struct node *node, const struct node *dir, const char *name)
@@ -88,6 +88,14 @@ static int is_below(const struct node *node, const struct node *dir, const char 
     while (node && !(node->parent == dir && strcmp(node->name, name) == 0))
         node = node->parent;
     return node != NULL;
+}
+
+/* The target of a hard link is not there. In lower layers, which are not there either, it may be: then the link is left out. */
+static int no_target(struct extract *ex, const struct node *from, int error)
+{
+    if (error == ENOENT && ex->writer->unseen && ex->writer->unseen(ex, from, REASON_HARD_LINK))
+        return TAR_OK;
+    return layer_bad(&ex->layer, LAYER_HARDLINK, error);
 }
 
 /* from is open and pinned. The name is taken: by the target itself, which is fine, or by what must go, unless the target would go with it. */
@@ -99,7 +107,7 @@ static int link_over(struct extract *ex, struct node *from, const char *target, 
     if (dir_fd < 0)
         return layer_io(&ex->layer);
     if (fstatat(from->fd, target, &old, AT_SYMLINK_NOFOLLOW))
-        return layer_bad(&ex->layer, LAYER_HARDLINK, errno);
+        return no_target(ex, from, errno);
     if (S_ISDIR(old.st_mode))
         return layer_bad(&ex->layer, LAYER_HARDLINK, EISDIR);
     if (fstatat(dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == there.st_ino && old.st_dev == there.st_dev)
@@ -118,13 +126,15 @@ static int link_to(struct extract *ex, struct node *from, const char *target, st
 
     if (dir_fd < 0)
         return layer_io(&ex->layer);
+    if (ex->writer->is_whiteout && ex->writer->is_whiteout(from->fd, target))
+        return layer_bad(&ex->layer, LAYER_HARDLINK, ENOENT);
     RETRY(failed, linkat(from->fd, target, dir_fd, name, 0));
     if (!failed)
         return TAR_OK;
     if (errno == EEXIST)
         return link_over(ex, from, target, dir, name);
     if (errno == ENOENT || errno == EPERM || errno == ENOTDIR)
-        return layer_bad(&ex->layer, LAYER_HARDLINK, errno);
+        return no_target(ex, from, errno);
     return layer_io(&ex->layer);
 }
 
@@ -137,6 +147,10 @@ static int make_hard_link(struct extract *ex, struct node *dir, const char *name
     if (code)
         return code;
     code = walk_to(ex, target.parent, 0, &from);
+    if (code == WALK_UNSEEN) {
+        ex->layer.facts.reasons |= REASON_HARD_LINK;
+        return TAR_OK;
+    }
     if (code == WALK_MISSING || code == LAYER_NOT_DIRECTORY)
         return layer_bad(&ex->layer, LAYER_HARDLINK, code == WALK_MISSING ? ENOENT : ENOTDIR);
     if (code)
@@ -168,9 +182,10 @@ static int directory_node(struct extract *ex, struct node *dir, const char *name
         return (*node = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : layer_io(&ex->layer);
     if (errno != ENOTDIR && errno != ELOOP)
         return layer_io(&ex->layer);
-    if ((code = remove_name(ex, dir, name)))
+    if ((code = remove_name(ex, dir, name)) || (code = walk_make(ex, dir, name, mode, node)))
         return code;
-    return walk_make(ex, dir, name, mode, node);
+    (*node)->flags |= NODE_BARE; /* what was there hid lower layers */
+    return TAR_OK;
 }
 
 /* Whether what is made in a directory with this entry's metadata inherits from it. */
@@ -208,6 +223,7 @@ static int set_directory(struct extract *ex, struct node *node, const struct tar
     node->flags &= (uint16_t)~(NODE_MODE | NODE_INHERITS);
     node->flags |= NODE_NAMED | inherited_from(entry) | ((entry->mode & 0700) != 0700 ? NODE_MODE : 0);
     tree_hold(node);
+    ex->layer.facts.names_root |= node == ex->root;
     return TAR_OK;
 }
 

@@ -6,6 +6,7 @@ cdef extern from "extract/options.h" nogil:
         int owners
         int privileged
         int base
+        int user_xattrs
         uint64_t max_entries
         uint64_t max_bytes
         uint64_t max_directories

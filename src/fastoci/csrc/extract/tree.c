@@ -210,7 +210,7 @@ struct node *tree_add(struct extract *ex, struct node *parent, const char *name,
     memcpy(node->name, name, len);
     node->id = ++ex->last_id;
     node->parent = parent;
-    node->flags |= existing ? 0 : NODE_MADE | NODE_BARE;
+    node->flags |= existing ? 0 : ex->writer->unseen ? NODE_MADE : NODE_MADE | NODE_BARE;
     node->hash = parent ? (uint32_t)hash_of(ex, parent, name, len) : 1;
     node->path_len = (uint16_t)path_len(parent, len);
     link_node(ex, node);

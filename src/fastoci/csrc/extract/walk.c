@@ -84,6 +84,30 @@ static int imply(struct extract *ex, struct node *parent, const char *name, stru
     return code;
 }
 
+/* Nothing has this name. */
+static int enter_missing(struct extract *ex, struct node *dir, const char *name, int create, struct node **out)
+{
+    int unseen = ex->writer->unseen && ex->writer->unseen(ex, dir, create ? REASON_IMPLIED_PARENT : 0);
+
+    if (create)
+        return imply(ex, dir, name, out);
+    return unseen ? WALK_UNSEEN : WALK_MISSING;
+}
+
+/* This layer hid what lower layers have under this name, so it is known that nothing is there. */
+static int enter_whiteout(struct extract *ex, struct node *dir, int dir_fd, const char *name, int create, struct node **out)
+{
+    int code;
+
+    if (!create)
+        return WALK_MISSING;
+    if (unlinkat(dir_fd, name, 0))
+        return layer_io(&ex->layer);
+    if ((code = imply(ex, dir, name, out)) == TAR_OK)
+        (*out)->flags |= NODE_BARE;
+    return code;
+}
+
 /* One component that has no node yet. WALK_LINK: it is a link, its text is in target. */
 static int open_new(struct extract *ex, struct node *dir, const char *name, int create, struct node **out, char *target, size_t *len)
 {
@@ -96,12 +120,16 @@ static int open_new(struct extract *ex, struct node *dir, const char *name, int 
     if (fd >= 0)
         return (*out = tree_add(ex, dir, name, fd, 1)) ? TAR_OK : layer_io(&ex->layer);
     if (errno == ENOENT)
-        return create ? imply(ex, dir, name, out) : WALK_MISSING;
+        return enter_missing(ex, dir, name, create, out);
     if (errno != ENOTDIR && errno != ELOOP)
         return layer_io(&ex->layer);
     got = readlinkat(dir_fd, name, target, WALK_TARGET_SIZE);
+    if (got < 0 && errno != EINVAL)
+        return layer_io(&ex->layer);
+    if (got < 0 && ex->writer->is_whiteout && ex->writer->is_whiteout(dir_fd, name))
+        return enter_whiteout(ex, dir, dir_fd, name, create, out);
     if (got < 0)
-        return errno == EINVAL ? LAYER_NOT_DIRECTORY : layer_io(&ex->layer);
+        return LAYER_NOT_DIRECTORY;
     if (got == WALK_TARGET_SIZE)
         return LAYER_LINKS;
     *len = (size_t)got;

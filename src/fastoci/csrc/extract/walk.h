@@ -11,7 +11,7 @@ int walk_fd(struct extract *ex, struct node *node);
  * caller) or a code. */
 int walk_make(struct extract *ex, struct node *parent, const char *name, mode_t mode, struct node **out);
 /* Where a parent part leads, links resolved inside the root. create: make what is missing.
- * TAR_OK, WALK_MISSING, or a code. */
+ * TAR_OK, WALK_MISSING, WALK_UNSEEN, or a code. */
 int walk_to(struct extract *ex, struct tar_bytes path, int create, struct node **out);
 
 #endif

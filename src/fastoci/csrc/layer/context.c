@@ -69,6 +69,8 @@ int layer_publish(struct layer *layer, int result)
     __atomic_store_n(&published->skipped_owners, facts->skipped_owners, __ATOMIC_RELAXED);
     __atomic_store_n(&published->skipped_devices, facts->skipped_devices, __ATOMIC_RELAXED);
     __atomic_store_n(&published->skipped_xattrs, facts->skipped_xattrs, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->reasons, facts->reasons, __ATOMIC_RELAXED);
+    __atomic_store_n(&published->names_root, facts->names_root, __ATOMIC_RELAXED);
     if (facts->code && !published->code) { /* what belongs to the code is whole before it is seen, and never changes */
         published->offset = facts->offset;
         published->value = facts->value;
@@ -91,6 +93,8 @@ void layer_get_facts(const struct layer *layer, struct layer_facts *facts)
         .skipped_owners = __atomic_load_n(&published->skipped_owners, __ATOMIC_RELAXED),
         .skipped_devices = __atomic_load_n(&published->skipped_devices, __ATOMIC_RELAXED),
         .skipped_xattrs = __atomic_load_n(&published->skipped_xattrs, __ATOMIC_RELAXED),
+        .reasons = __atomic_load_n(&published->reasons, __ATOMIC_RELAXED),
+        .names_root = __atomic_load_n(&published->names_root, __ATOMIC_RELAXED),
     };
     if (!facts->code)
         return;

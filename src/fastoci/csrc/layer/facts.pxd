@@ -14,3 +14,8 @@ cdef extern from "layer/facts.h" nogil:
         uint64_t skipped_owners
         uint64_t skipped_devices
         uint64_t skipped_xattrs
+        unsigned reasons
+        int names_root
+
+    enum: REASON_END
+    const char *layer_reason_name(unsigned)

@@ -4,19 +4,20 @@
 
 #include "layer/context.h"
 
-enum { WALK_MISSING = -1, WALK_LINK = -2, WALK_TARGET_SIZE = 4096 };
+/* WALK_UNSEEN: it is missing, but lower layers, which are not there, may have it. */
+enum { WALK_MISSING = -1, WALK_LINK = -2, WALK_UNSEEN = -3, WALK_TARGET_SIZE = 4096 };
 
 /* A tree, as a walk sees it. Directories are its own. */
 struct layer_tree {
     void *root;
     /* The directory above; NULL: it is the root. */
     void *(*parent)(const void *directory);
-    /* One component that is neither "." nor "..". create: make what is missing. TAR_OK with *out, WALK_MISSING, a code, or WALK_LINK
+    /* One component that is neither "." nor "..". create: make what is missing. TAR_OK with *out, WALK_MISSING, WALK_UNSEEN, a code, or WALK_LINK
      * with the text of a symbolic link in target[WALK_TARGET_SIZE] and its length. */
     int (*enter)(void *ctx, void *directory, const char *name, size_t len, int create, void **out, char *target, size_t *target_len);
 };
 
-/* Where a parent part leads, and remember it. TAR_OK, WALK_MISSING, or a code. */
+/* Where a parent part leads, and remember it. TAR_OK, WALK_MISSING, WALK_UNSEEN, or a code. */
 int layer_walk(struct layer *layer, const struct layer_tree *tree, void *ctx, struct tar_bytes path, int create, void **out);
 
 /* A directory that was remembered may have gone. */

@@ -1,0 +1,60 @@
+"""How overlayfs is told of layer directories: which layers are one by one, and the options of the mount. Pure.
+
+Spec: Linux Documentation/filesystems/overlayfs.rst, "Multiple lower layers"; mount(2); docs/layer-directories.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+MAX_OPTIONS: Final = 4095  # bytes that mount(2) takes, of a page with a zero at its end
+HARMLESS_AT_THE_BOTTOM: Final = frozenset({"implied-parent", "whiteout", "opaque-root"})  # nothing is below to differ
+_ESCAPED: Final = str.maketrans({character: f"\\{character}" for character in "\\:,"})
+
+
+def merged_layers(reasons: Sequence[Collection[str]]) -> int:
+    """How many of the lowest layers count only as the tree that they make together: up to the highest with a reason.
+
+    Args:
+        reasons: why each layer is not exact on top of every stack, the lowest layer first.
+    """
+    merged = 0
+    for number, found in enumerate(reasons):
+        if set(found) - HARMLESS_AT_THE_BOTTOM if number == 0 else found:
+            merged = number + 1
+    return merged
+
+
+def lowerdir(directories: Sequence[str]) -> str:
+    """The option that names all directories at once: the topmost first, apart by colons, escaped.
+
+    Args:
+        directories: absolute paths, the lowest first.
+    """
+    return "lowerdir=" + ":".join(path.translate(_ESCAPED) for path in reversed(directories))
+
+
+def lowerdirs(directories: Sequence[str]) -> list[str]:
+    """The same as options one by one, for fsconfig(2) from Linux 6.8 on: the topmost first, nothing is escaped.
+
+    Args:
+        directories: absolute paths, the lowest first.
+    """
+    return [f"lowerdir+={path}" for path in reversed(directories)]
+
+
+def mount_options(directories: Sequence[str], *, user_xattrs: bool) -> list[str]:
+    """The options of a mount of layer directories: all in one when mount(2) takes them, else one by one.
+
+    overlayfs wants two directories or an upper one.
+
+    Args:
+        directories: absolute paths, the lowest first.
+        user_xattrs: what overlayfs must know is in ``user.overlay.*``.
+    """
+    more = ["userxattr"] if user_xattrs else []
+    at_once = [lowerdir(directories), *more]
+    if len(",".join(at_once).encode("utf-8", "surrogateescape")) <= MAX_OPTIONS:
+        return at_once
+    return [*lowerdirs(directories), *more]
