@@ -34,7 +34,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "mountinfo": (set(), {"msgspec"}),
     "files": ({"errors", "directory"}, set()),
     "path_walk": ({"errors", "files"}, set()),
-    "verity": ({"_core", "errors", "files", "directory"}, set()),
+    "verity": ({"_core", "errors", "files", "directory"}, {"msgspec"}),
     "aio": ({"errors"}, set()),
     "threads": ({"aio"}, set()),
     "slots": (set(), set()),
