@@ -17,6 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "io": set(),
     "sha256": set(),
     "inflate": set(),
+    "mount": set(),
     "verity": {"io", "sha256"},
     "tar": set(),
     "layer": {"io", "tar"},

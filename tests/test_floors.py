@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
-NATIVE = {"_core", "_inflate", "_extract"}
+NATIVE = {"_core", "_inflate", "_extract", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
-MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts"}
+MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts", "mount"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), set()),
     "_inflate": ({"_core"}, set()),
     "_extract": (set(), set()),
+    "_mount": (set(), set()),
     "arguments": (set(), set()),
     "limits": ({"arguments"}, {"msgspec"}),
     "durations": (set(), set()),
@@ -47,6 +48,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),
     "unpack": (MIDDLE | {"_extract"}, {"msgspec"}),
     "layouts": (MIDDLE, set()),
+    "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
     "versions": ({"_core", "registry", "stream"}, set()),

@@ -28,6 +28,7 @@
         BlobNotFoundError
         StoreBusyError              another process holds it        .pids
         StoreFullError              no space, no inodes or no quota left    .requirements
+        MountError                  nothing can be mounted there, or be taken away
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
@@ -321,6 +322,10 @@ class RootfsOccupiedError(StoreError):
     def __init__(self, message: str, *, path: str, held: str = "") -> None:
         super().__init__(message, path=path)
         self.held = held
+
+
+class MountError(StoreError):
+    """Nothing can be mounted at ``path``, or what is mounted there cannot be taken away."""
 
 
 class OwnerError(StoreError):

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-# The source of an overlay over an image's mount, with the hex of its manifest: any text may be a source.
-LABEL: Final = "fastoci:"
+# What is mounted over an image's mount, or by FUSE, has a source that names the image: any text may be one.
+_LABEL: Final = re.compile(r"fastoci:([0-9a-f]{64}(?:[0-9a-f]{64})?)(?::([0-9]+:[0-9]+))?")
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")  # blank, tab, line feed, backslash and # are written so
 _HEX: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 
@@ -60,20 +60,53 @@ def mounts() -> tuple[Mount, ...]:
         return parse(file.read())
 
 
+def mount_id(fd: int) -> int:
+    """The number of the mount that an open file or directory is on: ``Mount.id``.
+
+    Raises:
+        OSError: there is no ``/proc``.
+    """
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        lines = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+    return int(lines[b"mnt_id"])
+
+
 def runtime_directory() -> str:
     """Where this user's mounts are while the machine runs: ``/run/fastoci``, or below ``XDG_RUNTIME_DIR``."""
     if os.geteuid() == 0:
         return "/run/fastoci"
-    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", "fastoci")
+    above = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    return os.path.join(os.path.realpath(above), "fastoci")
+
+
+def is_image(name: str) -> bool:
+    """Whether a name is the hex of a manifest."""
+    return _HEX.fullmatch(name) is not None
+
+
+def label(image: str, upper: os.stat_result | None = None) -> str:
+    """The source of a mount of an image.
+
+    Args:
+        image: the hex of its manifest.
+        upper: of the directory that is written to.
+    """
+    return f"fastoci:{image}" + ("" if upper is None else f":{_number(upper)}")
 
 
 def image_of(mount: Mount) -> str | None:
     """The hex of the manifest of the image that is mounted; None for all other mounts, and for binds of it."""
     directory, _, name = mount.point.rpartition("/")
-    if directory == f"{runtime_directory()}/images" and _HEX.fullmatch(name):
+    if directory == f"{runtime_directory()}/images" and is_image(name):
         return name
-    name = mount.source.removeprefix(LABEL)
-    return name if name != mount.source and _HEX.fullmatch(name) else None
+    found = _LABEL.fullmatch(mount.source)
+    return found[1] if found and _is_own(mount) else None
+
+
+def is_upper(mount: Mount, directory: os.stat_result) -> bool:
+    """Whether a mount writes to a directory. The kernel lets several do so, and then none of them is right."""
+    found = _LABEL.fullmatch(mount.source)
+    return found is not None and _is_own(mount) and found[2] == _number(directory)
 
 
 def mounted_images(found: Iterable[Mount] | None = None) -> frozenset[str]:
@@ -85,6 +118,15 @@ def mounted_images(found: Iterable[Mount] | None = None) -> frozenset[str]:
         OSError: there is no ``/proc``.
     """
     return frozenset(filter(None, map(image_of, mounts() if found is None else found)))
+
+
+def _number(directory: os.stat_result) -> str:
+    return f"{directory.st_dev}:{directory.st_ino}"
+
+
+def _is_own(mount: Mount) -> bool:
+    """Whether this user, or root, mounted it: with FUSE others may, under any name."""
+    return mount.kind == "overlay" or f"user_id={os.geteuid()}" in mount.options.split(",")
 
 
 def _line(line: bytes) -> Mount:

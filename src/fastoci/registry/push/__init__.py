@@ -1,1 +1,0 @@
-"""Images on their way into a registry."""
