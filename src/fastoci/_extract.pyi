@@ -120,6 +120,9 @@ class Extractor:
     @property
     def skipped(self) -> dict[str, int]:
         """What could not be applied: counts for "owners", "devices", "xattrs"."""
+    @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root its metadata."""
 
 @final
 class Stager:
@@ -162,6 +165,8 @@ class Stager:
     def size(self) -> int: ...
     @property
     def skipped(self) -> dict[str, int]: ...
+    @property
+    def names_root(self) -> bool: ...
 
 # code -> (kind, sentence); kind is "format", "unsafe", "unsupported", "limit", "io" or "stopped".
 TAR_CODES: dict[int, tuple[str, str]]
@@ -210,8 +215,7 @@ class LayerDirectory:
     @property
     def skipped(self) -> dict[str, int]: ...
     @property
+    def names_root(self) -> bool: ...
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why the directory is not exact on top of every stack of layers (``csrc/layer/facts.h``); empty: it is."""
-    @property
-    def names_root(self) -> bool:
-        """Whether an entry gives the root its metadata."""

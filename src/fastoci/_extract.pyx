@@ -262,6 +262,10 @@ cdef class _Layer:
         cdef layer_facts facts = self._facts()
         return {"owners": facts.skipped_owners, "devices": facts.skipped_devices, "xattrs": facts.skipped_xattrs}
 
+    @property
+    def names_root(self):
+        return self._facts().names_root != 0
+
 
 @cython.final
 cdef class Stager(_Layer):
@@ -339,7 +343,3 @@ cdef class LayerDirectory(_Layer):
                 names.append(layer_reason_name(bit).decode())
             bit <<= 1
         return tuple(names)
-
-    @property
-    def names_root(self):
-        return self._facts().names_root != 0

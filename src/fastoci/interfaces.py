@@ -22,7 +22,7 @@ from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified
 
 if TYPE_CHECKING:
-    from fastoci.image.layer_file import Form, LayerDirectory, LayerFacts, LayerInfo, MergedInfo
+    from fastoci.image.layer_file import DirectoryFacts, Form, LayerDirectory, LayerFacts, LayerInfo, MergedInfo
 
 
 class BufferSource(Protocol):
@@ -321,16 +321,18 @@ class MergedIngest(Protocol):
 
 
 class DirectoryIngest(Protocol):
-    """A layer directory on its way into a store; ``fd`` is the directory, empty, that becomes its tree."""
+    """A layer directory on its way into a store; ``fd`` is the directory, empty, that gets its tree."""
 
     fd: int
 
-    async def commit(self, proof: Verified, *, entries: int, size: int) -> LayerDirectory:
+    async def commit(self, facts: DirectoryFacts, proofs: Sequence[Verified]) -> LayerDirectory:
         """Give the directory its name. Closes, also on error.
 
+        Args:
+            proofs: of its layers, the lowest first.
         Raises:
             StoreError: the disk refused.
-            ValueError: ``proof`` is of another layer.
+            ValueError: ``proofs`` are of other layers.
         """
 
     async def abort(self) -> None:
@@ -376,13 +378,13 @@ class LayerStore(Protocol):
     async def wait_merged(self, manifest: Digest) -> bool:
         """Wait for who makes it."""
 
-    def find_directory(self, diff_id: Digest) -> LayerDirectory | None:
-        """The layer directory of a diff_id."""
+    def find_directory(self, chain_id: Digest, *, owners: bool) -> LayerDirectory | None:
+        """The layer directory of a diff_id, or of several layers by their chain_id, with owners or without."""
 
-    async def begin_directory(self, diff_id: Digest) -> DirectoryIngest | None:
-        """Begin a layer directory."""
+    async def begin_directory(self, chain_id: Digest, *, owners: bool) -> DirectoryIngest | None:
+        """Begin a layer directory; one with other ``owners`` is replaced."""
 
-    async def wait_directory(self, diff_id: Digest) -> bool:
+    async def wait_directory(self, chain_id: Digest, *, owners: bool) -> bool:
         """Wait for who makes it."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fastoci import _core
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import TAR_OFFSET, Form, LayerFacts, LayerInfo
+from fastoci.image.layer_file import TAR_OFFSET, DirectoryFacts, Form, LayerFacts, LayerInfo
 from fastoci.interfaces import LayerIngest, LayerStore
 from fastoci.stream.verify import Verified, Verifier, hash_buffers
 
@@ -73,11 +73,15 @@ async def put_merged(layers: LayerStore, manifest: Digest, devices: Sequence[Dig
     await ingest.commit(devices)
 
 
+TREE = DirectoryFacts(entries=3, size=0, owners=True, user_xattrs=False, names_root=False)
+
+
 async def put_tree(layers: LayerStore, tar: bytes) -> None:
     """Make a layer directory with two files, which must be absent."""
-    ingest = await layers.begin_directory(Digest.of(tar))
+    ingest = await layers.begin_directory(Digest.of(tar), owners=True)
     assert ingest is not None
-    os.mkdir("etc", dir_fd=ingest.fd)
-    for name in ("etc/passwd", "app"):
+    for name in ("tree", "tree/etc"):
+        os.mkdir(name, dir_fd=ingest.fd)
+    for name in ("tree/etc/passwd", "tree/app"):
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=ingest.fd))
-    await ingest.commit(proof_of(tar), entries=3, size=0)
+    await ingest.commit(TREE, [proof_of(tar)])

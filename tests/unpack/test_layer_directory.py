@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import example, given, settings
@@ -23,11 +24,14 @@ from hypothesis import strategies as st
 
 from fastoci import _core, _extract
 from fastoci.errors import FormatError, StoreError, UnsafePathError
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import DirectoryFacts, LayerDirectory
+from fastoci.image.overlay_options import stack_of
 from fastoci.testing.layers import Entry, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import listing
 from fastoci.unpack.layer_directory import LayerDirectoryWriter, needs_user_xattrs
 from support.layer_stacks import LAYERS, modelled
-from support.overlays import LIMITS, ROOT_USER, alone, emptied, named_times, needs_mounts, stacked, together
+from support.overlays import LIMITS, ROOT_USER, alone, emptied, mounted, named_times, needs_mounts, stacked, together
 from support.scratch import opened, scratch
 
 STACKS = int(os.environ.get("FASTOCI_STACKS", "400")) // 4
@@ -272,8 +276,9 @@ def a_buffer(pool: _core.Pool, data: bytes) -> _core.Buffer:
 
 def test_the_sink_has_the_shape_and_the_errors_of_the_others(tmp_path: Path) -> None:
     pool = _core.Pool(4 * _core.BUFFER_SIZE)
+    layer = archive(directory("d"), Entry("d/f", data=b"text"), Entry("e/f"))
     cases: list[tuple[bytes, type[Exception] | None]] = [
-        (archive(directory("d"), Entry("d/f", data=b"text")), None),
+        (layer, None),
         (archive(Entry("../x")), UnsafePathError),
         (b"nonsense" * 64, FormatError),
     ]
@@ -285,15 +290,55 @@ def test_the_sink_has_the_shape_and_the_errors_of_the_others(tmp_path: Path) -> 
             if error is None:
                 writer.feed(buffer)
                 writer.finish()
-                assert (writer.entries, writer.bytes, writer.reasons, writer.names_root) == (2, 4, (), False)
-                assert writer.user_xattrs is not ROOT_USER
+                facts = DirectoryFacts(
+                    entries=3,
+                    size=4,
+                    reasons=("implied-parent",),
+                    owners=ROOT_USER,
+                    user_xattrs=not ROOT_USER,
+                    names_root=False,
+                )
+                assert writer.facts == facts
             else:
                 with pytest.raises(error, match="layer one"):
                     writer.feed(buffer)
             writer.abort()
             writer.abort()
             buffer.release()
-    assert (tmp_path / "0/d/f").read_bytes() == b"text"
+    assert (tmp_path / "0/tree/d/f").read_bytes() == b"text"
+    assert os.listdir(tmp_path / "0") == ["tree"]
+
+
+def test_a_root_that_is_named_has_its_like_beside_for_the_top_of_a_stack(tmp_path: Path) -> None:
+    needs_mounts()
+    pool = _core.Pool(4 * _core.BUFFER_SIZE)
+    root = Entry(".", "directory", mode=0o1711, uid=5, gid=6, mtime_ns=7_000_000_008, xattrs=(("user.kept", b"k"),))
+    infos = []
+    mask = os.umask(0o077)
+    try:
+        for number, layer in enumerate([(Entry("a"),), (root, Entry("b")), (Entry("c"),)]):
+            (tmp_path / f"{number}").mkdir()
+            with opened(tmp_path / f"{number}") as fd:
+                writer = LayerDirectoryWriter(fd, name="one", owners=True, **LIMITS)
+                buffer = a_buffer(pool, archive(*layer))
+                writer.feed(buffer)
+                writer.finish()
+                buffer.release()
+            facts = msgspec.structs.asdict(writer.facts)
+            path = str(tmp_path / f"{number}/tree")
+            infos.append(LayerDirectory(**facts, chain_id=Digest.of(b""), path=path, boot_id="", synced=False))
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "0/tree").stat().st_mode) == 0o755
+    paths = stack_of(infos)
+    assert paths == [*(str(tmp_path / f"{number}/tree") for number in range(3)), str(tmp_path / "1/root")]
+    assert stack_of(infos[:2]) == paths[:2]
+    assert stack_of(infos[2:]) == paths[2:3]
+    with mounted([Path(path) for path in paths], tmp_path / "at") as at:
+        info = at.stat()
+        assert sorted(os.listdir(at)) == ["a", "b", "c"]
+        assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns) == (0o1711, 5, 6, 7_000_000_008)
+        assert os.getxattr(at, "user.kept") == b"k"
 
 
 def test_a_layer_is_stopped_before_its_directories_are_said_to_be_opaque(tmp_path: Path) -> None:

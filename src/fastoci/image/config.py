@@ -7,6 +7,7 @@ Spec: image-spec v1.1 config.md; Docker image specification v1.2 for ``DOCKER_CO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -42,6 +43,17 @@ class ImageConfig(msgspec.Struct, frozen=True):
         """
         if len(self.diff_ids) != layers:
             raise FormatError(f"{_WHAT}: the manifest has {layers} layers, the config {len(self.diff_ids)} diff_ids")
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """The digest of layers on top of one another, the lowest first; of one layer its diff_id.
+
+    Spec: image-spec v1.1 config.md, "Layer ChainID".
+    """
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain
 
 
 class _RootFs(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from fastoci.image.digest import Digest
 Form = Literal["tar", "4k"]  # of a layer file: the layer's tar as it is, or the content of its files in blocks
 
 TAR_OFFSET: Final = 4096  # of the tar in a layer file of the tar form
+TREE: Final = "tree"  # in a layer directory: the files
+ROOT: Final = "root"  # and an empty directory with the metadata of the tree's root, for the top of a stack
 LAYOUT: Final = 1  # of the files that the writer makes of a tar: the same tar, form and layout give the same bytes
 
 
@@ -78,12 +80,38 @@ class MergedInfo(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
-class LayerDirectory(msgspec.Struct, frozen=True, kw_only=True):
-    """A layer directory that a store has; ``path`` is the tree, in overlayfs form, ``size`` the bytes of its files."""
+class DirectoryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a layer directory when it is whole.
 
-    diff_id: Digest
-    path: str
+    Args:
+        entries, size: of the layers; bytes of files.
+        reasons: why it is not exact on top of every stack of layers; none when it is, or is of several layers.
+        owners: files have the owners that entries name; else all are of who made them.
+        user_xattrs: overlayfs is told by ``user.overlay.*``, so a mount has the option ``userxattr``.
+        names_root: an entry gives the root its metadata.
+    """
+
     entries: int
     size: int
+    reasons: tuple[str, ...] = ()
+    owners: bool
+    user_xattrs: bool
+    names_root: bool
+
+
+class LayerDirectory(DirectoryFacts, frozen=True, kw_only=True):
+    """A layer directory that a store has: one layer in the form of overlayfs, or several merged into one tree.
+
+    ``chain_id`` is of its layers: of one layer the diff_id. ``path`` is the tree. One that is not ``synced`` means
+    nothing after the boot ``boot_id``.
+    """
+
+    chain_id: Digest
+    path: str
     boot_id: str
     synced: bool
+
+    @property
+    def root(self) -> str:
+        """An empty directory with the metadata of the tree's root; there when an entry names it."""
+        return f"{self.path.removesuffix(TREE)}{ROOT}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from fastoci.image.layer_file import LayerDirectory
+
 MAX_OPTIONS: Final = 4095  # bytes that mount(2) takes, of a page with a zero at its end
 HARMLESS_AT_THE_BOTTOM: Final = frozenset({"implied-parent", "whiteout", "opaque-root"})  # nothing is below to differ
 _ESCAPED: Final = str.maketrans({character: f"\\{character}" for character in "\\:,"})
@@ -24,6 +26,22 @@ def merged_layers(reasons: Sequence[Collection[str]]) -> int:
         if set(found) - HARMLESS_AT_THE_BOTTOM if number == 0 else found:
             merged = number + 1
     return merged
+
+
+def stack_of(layers: Sequence[LayerDirectory]) -> list[str]:
+    """The directories that show layers on top of one another: their trees, the lowest first, and perhaps a root.
+
+    overlayfs gives its root the metadata of the topmost directory. When a lower layer was the last to name the root,
+    an empty directory with that layer's metadata is on top.
+
+    Args:
+        layers: the lowest first; that may be several that are merged.
+    """
+    paths = [layer.path for layer in layers]
+    naming = [layer for layer in layers if layer.names_root]
+    if naming and naming[-1] is not layers[-1]:
+        paths.append(naming[-1].root)
+    return paths
 
 
 def lowerdir(directories: Sequence[str]) -> str:

@@ -61,6 +61,11 @@ class LayerSink:
         """How many owners, devices and xattrs this user or file system could not be given."""
         return self._native.skipped
 
+    @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root of the tree its metadata."""
+        return self._native.names_root
+
     def feed(self, buffer: Buffer) -> None:
         """Parse and extract.
 

@@ -1,9 +1,10 @@
-"""A layer as a directory of its own, in the form of overlayfs: a sink over the native ``LayerDirectory``.
+"""Layer directories: a layer made alone, in the form of overlayfs, or several that are merged into one tree.
 
-The directory is for overlayfs to put on top of others. It is made without them, so layers are made in any order and
-side by side, and one that several images have is made once. On top of whatever stack, it shows what the same layer in a
-tree gives; where that cannot be said, the layer has ``reasons``, and it counts only together with what is below it.
-Spec: Linux Documentation/filesystems/overlayfs.rst; image-spec v1.1 layer.md.
+They are for overlayfs to put on top of others. A layer alone is made without the others, so layers are made in any
+order and side by side, and one that several images have is made once. On top of whatever stack, it shows what the same
+layer in a tree gives; where that cannot be said, the layer has ``reasons``, and it counts only together with what is
+below it: those layers are one tree, made in order.
+Spec: Linux Documentation/filesystems/overlayfs.rst; image-spec v1.1 layer.md; docs/layer-directories.md.
 """
 
 from __future__ import annotations
@@ -11,15 +12,65 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Final
 
 from fastoci import _extract, files
 from fastoci.errors import StoreError
+from fastoci.image.layer_file import ROOT, TREE, DirectoryFacts
 from fastoci.unpack.layer import LayerSink
+from fastoci.unpack.move import copy_metadata
+from fastoci.unpack.staging import PRIVATE, make_plain
 
 _PROBE: Final = "whiteout"  # made and removed, in an empty directory
 _ORIGIN: Final = "overlay.origin"
-_NO_RIGHT: Final = frozenset({errno.EPERM, errno.EACCES})
+_NOT_HERE: Final = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+
+class NewTree:
+    """The tree of a layer directory while it grows. ``fd`` is its root.
+
+    Args:
+        directory_fd: an empty directory, which gets ``tree``; stays the caller's, who removes it with all that is in
+            it when the layers cannot be made.
+    Raises:
+        StoreError: the disk refused.
+    """
+
+    def __init__(self, directory_fd: int) -> None:
+        self._directory = directory_fd
+        with files.translated("make", TREE):
+            os.mkdir(TREE, PRIVATE, dir_fd=directory_fd)
+            self.fd = files.open_directory_at(directory_fd, TREE)
+            make_plain(self.fd, 0o755)
+
+    def finish(self, *, names_root: bool) -> None:
+        """Close it; a root that an entry names gets its like beside, for the top of a stack.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if names_root:
+            with files.translated("make", ROOT):
+                self._copy_root()
+        self.close()
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            files.close(fd)
+
+    def _copy_root(self) -> None:
+        os.mkdir(ROOT, PRIVATE, dir_fd=self._directory)
+        root = files.open_directory_at(self._directory, ROOT)
+        try:
+            make_plain(root, PRIVATE)
+            copy_metadata(self.fd, root)
+            info = os.fstat(self.fd)
+            os.utime(root, ns=(info.st_atime_ns, info.st_mtime_ns))
+        finally:
+            files.close(root)
 
 
 class LayerDirectoryWriter(LayerSink):
@@ -28,7 +79,8 @@ class LayerDirectoryWriter(LayerSink):
     A refusal (``UnpackError``) of a layer that has ``reasons`` by then may be wrong: only the layers together say it.
 
     Args:
-        directory_fd: an empty directory; stays the caller's and must outlive this object.
+        directory_fd: an empty directory, which gets ``tree``, and ``root`` where an entry names that; stays the
+            caller's and must outlive this object.
         name: the layer in messages: a diff_id or a file.
         owners: give files to the owners that entries name.
         max_entries, max_bytes: what this layer may make.
@@ -40,16 +92,22 @@ class LayerDirectoryWriter(LayerSink):
     def __init__(
         self, directory_fd: int, *, name: str, owners: bool, max_entries: int, max_bytes: int, max_directories: int
     ) -> None:
-        self.user_xattrs = needs_user_xattrs(directory_fd)
-        self._directory = _extract.LayerDirectory(
-            directory_fd,
-            owners=owners,
-            privileged=os.geteuid() == 0,
-            user_xattrs=self.user_xattrs,
-            max_entries=max_entries,
-            max_bytes=max_bytes,
-            max_directories=max_directories,
-        )
+        self._owners = owners
+        self._tree = NewTree(directory_fd)
+        try:
+            self._user_xattrs = needs_user_xattrs(self._tree.fd)
+            self._directory = _extract.LayerDirectory(
+                self._tree.fd,
+                owners=owners,
+                privileged=os.geteuid() == 0,
+                user_xattrs=self._user_xattrs,
+                max_entries=max_entries,
+                max_bytes=max_bytes,
+                max_directories=max_directories,
+            )
+        except BaseException:
+            self._tree.close()
+            raise
         super().__init__(self._directory, name)
 
     @property
@@ -63,20 +121,31 @@ class LayerDirectoryWriter(LayerSink):
         return self._directory.reasons
 
     @property
-    def names_root(self) -> bool:
-        """Whether an entry gives the root its metadata: overlayfs shows the root of the topmost directory."""
-        return self._directory.names_root
+    def facts(self) -> DirectoryFacts:
+        """What it made, when ``finish`` has returned."""
+        return DirectoryFacts(
+            entries=self.entries,
+            size=self.bytes,
+            reasons=self.reasons,
+            owners=self._owners,
+            user_xattrs=self._user_xattrs,
+            names_root=self.names_root,
+        )
 
     def finish(self) -> None:
         """Demand the end of the tar, say what is hidden, and set the times of directories. Raises: as ``feed``."""
         super().finish()
         self._directory.close()
+        self._tree.finish(names_root=self.names_root)
+
+    def abort(self) -> None:
+        """Close every descriptor, idempotent; what was made is the caller's to remove."""
+        super().abort()
+        self._tree.close()
 
 
 def needs_user_xattrs(directory_fd: int) -> bool:
     """Whether this process tells overlayfs by ``user.overlay.*``: it may not set ``trusted.*``.
-
-    A mount of such directories has the option ``userxattr``.
 
     Args:
         directory_fd: an empty directory of this user, where that is tried.
@@ -86,22 +155,18 @@ def needs_user_xattrs(directory_fd: int) -> bool:
     try:
         os.mknod(_PROBE, stat.S_IFCHR, 0, dir_fd=directory_fd)
         os.unlink(_PROBE, dir_fd=directory_fd)
-        for space in ("trusted", "user"):
-            try:
-                os.setxattr(directory_fd, f"{space}.{_ORIGIN}", b"")
-            except OSError as error:
-                if space == "user" or error.errno not in _NO_RIGHT:
-                    raise
-            else:
-                os.removexattr(directory_fd, f"{space}.{_ORIGIN}")
-                return space == "user"
+        with suppress(PermissionError):
+            _try_xattr(directory_fd, f"trusted.{_ORIGIN}")
+            return False
+        _try_xattr(directory_fd, f"user.{_ORIGIN}")
     except OSError as error:
-        raise _refused(error) from error
-    raise AssertionError("one of them was set, or refused")
-
-
-def _refused(error: OSError) -> StoreError:
-    if error.errno in _NO_RIGHT or error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+        if error.errno not in _NOT_HERE:
+            raise files.failure(error, "make whiteouts in", TREE) from error
         text = f"the file system of the store cannot hold directories for overlayfs ({error.strerror})"
-        return StoreError(f"{text}: choose other layers (--layers)", path="")
-    return files.failure(error, "make a layer directory in", "the store")
+        raise StoreError(f"{text}: choose other layers (--layers)", path="") from error
+    return True
+
+
+def _try_xattr(directory_fd: int, name: str) -> None:
+    os.setxattr(directory_fd, name, b"")
+    os.removexattr(directory_fd, name)

@@ -14,14 +14,17 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fastoci.errors import BlobNotFoundError, StoreBusyError, StoreError
+from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
+from fastoci.image.layer_file import DirectoryFacts
 from fastoci.store.layers import ingest as ingests
 from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile
 from fastoci.store.store import Store
-from support.layer_files import facts_of, file_of, proof_of, put, put_merged, put_tree, tar_of, write
+from support.layer_files import TREE, facts_of, file_of, proof_of, put, put_merged, put_tree, tar_of, write
 from support.store_shelf import Shelf
 
 TAR = tar_of()
@@ -111,12 +114,12 @@ async def test_no_other_proof_than_that_of_the_diff_id_gives_a_name(store: Store
         with pytest.raises(ValueError, match="proof is not of"):
             await ingest.commit(facts, proof)
         assert ingest.fd == -1
-    tree = await store.layers.begin_directory(DIFF_ID)
+    tree = await store.layers.begin_directory(DIFF_ID, owners=True)
     assert tree is not None
-    with pytest.raises(ValueError, match="proof is not of"):
-        await tree.commit(proof_of(other), entries=0, size=0)
+    with pytest.raises(ValueError, match="proofs are not of"):
+        await tree.commit(TREE, [proof_of(other)])
     assert store.layers.find(DIFF_ID) is None
-    assert store.layers.find_directory(DIFF_ID) is None
+    assert store.layers.find_directory(DIFF_ID, owners=True) is None
     assert os.listdir(store.path / "ingest") == []
 
 
@@ -164,7 +167,10 @@ async def test_who_waits_goes_on_when_the_other_gives_up(store: Store, kind: str
     elif kind == "merged":
         begin, wait = partial(layers.begin_merged, DIFF_ID), partial(layers.wait_merged, DIFF_ID)
     else:
-        begin, wait = partial(layers.begin_directory, DIFF_ID), partial(layers.wait_directory, DIFF_ID)
+        begin, wait = (
+            partial(layers.begin_directory, DIFF_ID, owners=True),
+            partial(layers.wait_directory, DIFF_ID, owners=True),
+        )
     first = await begin()
     assert first is not None
     waiting = asyncio.ensure_future(wait())
@@ -191,7 +197,7 @@ async def test_of_another_boot_only_what_was_synced_is_there(shelf: Shelf) -> No
             as_of_another_boot(record)
         assert layers.find(digests[0]) is not None
         assert layers.find(digests[1]) is None
-        assert layers.find_directory(digests[2]) is None
+        assert layers.find_directory(digests[2], owners=True) is None
         assert layers.find_merged(MANIFEST) is None
         await put(layers, tars[1], reasons=["opaque root"])
         await put_tree(layers, tars[2])
@@ -257,14 +263,49 @@ async def test_merged_metadata_is_there_while_its_layer_files_are(shelf: Shelf) 
     assert layers.find_merged(MANIFEST) is None, "it points into the tar, which is not in this form"
 
 
+async def test_a_layer_directory_says_what_its_maker_said(shelf: Shelf) -> None:
+    facts = DirectoryFacts(entries=3, size=5, reasons=("hard-link",), owners=False, user_xattrs=True, names_root=True)
+    layers = shelf.store.layers
+    ingest = await layers.begin_directory(DIFF_ID, owners=False)
+    assert ingest is not None
+    made = await ingest.commit(facts, [proof_of(TAR)])
+    assert made == layers.find_directory(DIFF_ID, owners=False)
+    assert {name: getattr(made, name) for name in facts.__struct_fields__} == msgspec.structs.asdict(facts)
+    assert (made.path, made.root) == tuple(
+        f"{shelf.path}/layers/overlay/{DIFF_ID.hex}/{name}" for name in ("tree", "root")
+    )
+    assert layers.find_directory(DIFF_ID, owners=True) is None
+    await put_tree(layers, TAR)
+    assert layers.find_directory(DIFF_ID, owners=False) is None
+    assert layers.find_directory(DIFF_ID, owners=True) is not None
+
+
+async def test_merged_layers_have_one_directory_by_their_chain_id(store: Store) -> None:
+    tars = [tar_of(number) for number in range(3)]
+    diff_ids = [Digest.of(tar) for tar in tars]
+    chain = Digest.of(f"{Digest.of(f'{diff_ids[0]} {diff_ids[1]}'.encode())} {diff_ids[2]}".encode())
+    assert chain_id(diff_ids) == chain
+    for proofs in ([], [proof_of(tar) for tar in reversed(tars)], [proof_of(tar) for tar in tars[:2]]):
+        ingest = await store.layers.begin_directory(chain, owners=True)
+        assert ingest is not None
+        with pytest.raises(ValueError, match="proofs are not of"):
+            await ingest.commit(TREE, proofs)
+    ingest = await store.layers.begin_directory(chain, owners=True)
+    assert ingest is not None
+    await ingest.commit(TREE, [proof_of(tar) for tar in tars])
+    found = store.layers.find_directory(chain, owners=True)
+    assert found is not None
+    assert found.chain_id == chain
+
+
 async def test_a_layer_directory_is_for_its_owner_alone(shelf: Shelf) -> None:
     layers = shelf.store.layers
     await put_tree(layers, TAR)
-    found = layers.find_directory(DIFF_ID)
+    found = layers.find_directory(DIFF_ID, owners=True)
     assert found is not None
     assert sorted(os.listdir(found.path)) == ["app", "etc"]
     assert mode(shelf.path / "layers/overlay") == 0o700
-    assert await layers.begin_directory(DIFF_ID) is None
+    assert await layers.begin_directory(DIFF_ID, owners=True) is None
     assert os.listdir(shelf.path / "ingest") == []
 
 

@@ -14,8 +14,9 @@ from typing import Final, TypeVar
 
 from fastoci import files
 from fastoci.directory import Directory
+from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import LayerDirectory, LayerFacts, LayerInfo, MergedInfo
+from fastoci.image.layer_file import TREE, DirectoryFacts, LayerDirectory, LayerFacts, LayerInfo, MergedInfo
 from fastoci.store.ingest.ingest import Held
 from fastoci.store.layers import places, records
 from fastoci.store.layout import StoreLayout
@@ -210,37 +211,35 @@ class MergedFile(_Making):
 class LayerTree(_Making):
     """``DirectoryIngest`` on a directory; made in one of the store's threads."""
 
-    def __init__(self, paths: StoreLayout, diff_id: Digest, *, held: Held, threads: Threads, boot_id: str) -> None:
+    def __init__(self, paths: StoreLayout, chain_id: Digest, *, held: Held, threads: Threads, boot_id: str) -> None:
         super().__init__(paths, held, threads, boot_id)
-        self.diff_id = diff_id
+        self.chain_id = chain_id
         held.directory.mkdir("data", places.PRIVATE)
-        with held.directory.enter("data") as data:
-            data.mkdir("tree", 0o755)
-            self.fd = data.open("tree", files.DIRECTORY)
+        self.fd = held.directory.open("data", files.DIRECTORY)
 
-    async def commit(self, proof: Verified, *, entries: int, size: int) -> LayerDirectory:
+    async def commit(self, facts: DirectoryFacts, proofs: Sequence[Verified]) -> LayerDirectory:
         """As ``interfaces.DirectoryIngest.commit``; raises as it says."""
-        if type(proof) is not Verified or proof.digest != self.diff_id:
+        held = all(type(proof) is Verified for proof in proofs)
+        if not proofs or not held or chain_id([proof.digest for proof in proofs]) != self.chain_id:
             await self.abort()
-            raise ValueError(f"the proof is not of {self.diff_id}")
-        path = f"{self._paths.root}/{places.TREES}/{self.diff_id.hex}"
-        return await self._finish(path, lambda: self._name(entries, size))
+            raise ValueError(f"the proofs are not of {self.chain_id}")
+        path = f"{self._paths.root}/{places.TREES}/{self.chain_id.hex}"
+        return await self._finish(path, lambda: self._name(facts))
 
-    def _name(self, entries: int, size: int) -> LayerDirectory:
+    def _name(self, facts: DirectoryFacts) -> LayerDirectory:
         self._paths.make(places.LAYERS, places.OPEN)
         trees = self._paths.make(places.TREES, places.PRIVATE)
-        name = self.diff_id.hex
+        name = self.chain_id.hex
         info = LayerDirectory(
-            diff_id=self.diff_id,
-            path=f"{trees.path}/{name}/tree",
-            entries=entries,
-            size=size,
+            **{field: getattr(facts, field) for field in DirectoryFacts.__struct_fields__},
+            chain_id=self.chain_id,
+            path=f"{trees.path}/{name}/{TREE}",
             boot_id=self._boot_id,
             synced=False,
         )
         with self._held.directory.enter("data") as data:
             _write(data, "done", records.encode(info), sync=False)
-        places.delete_tree(trees, name)  # of another boot, or not whole
+        places.delete_tree(trees, name)  # of another boot, without its owners, or not whole
         self._held.directory.rename("data", trees, name)
         return info
 

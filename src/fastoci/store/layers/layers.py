@@ -117,28 +117,29 @@ class Layers:
         """Return when nobody else holds an image's merged metadata: ``LayerStore.wait_merged``."""
         return await self._blobs.waiting.wait(self._sought_merged(manifest), lambda size: None)
 
-    def find_directory(self, diff_id: Digest) -> LayerDirectory | None:
-        """The layer directory of a diff_id: ``LayerStore.find_directory``."""
+    def find_directory(self, chain_id: Digest, *, owners: bool) -> LayerDirectory | None:
+        """The layer directory of layers: ``LayerStore.find_directory``."""
         looking = files.translated("stat", f"{self._paths.root}/{places.TREES}")
         with (
             looking,
             suppress(FileNotFoundError),
-            self._paths.enter(self._paths.directory(places.TREES), diff_id.hex) as directory,
+            self._paths.enter(self._paths.directory(places.TREES), chain_id.hex) as directory,
         ):
-            return records.tree(directory, diff_id, self._boot_id)
+            found = records.tree(directory, chain_id, self._boot_id)
+            return found if found is not None and found.owners == owners else None
         return None
 
-    async def begin_directory(self, diff_id: Digest) -> LayerTree | None:
-        """Take hold of a diff_id's layer directory: ``LayerStore.begin_directory``."""
+    async def begin_directory(self, chain_id: Digest, *, owners: bool) -> LayerTree | None:
+        """Take hold of the layer directory of layers: ``LayerStore.begin_directory``."""
 
         def make(held: Held) -> LayerTree:
-            return LayerTree(self._paths, diff_id, held=held, threads=self._threads, boot_id=self._boot_id)
+            return LayerTree(self._paths, chain_id, held=held, threads=self._threads, boot_id=self._boot_id)
 
-        return await self._begin(self._sought_directory(diff_id), make)
+        return await self._begin(self._sought_directory(chain_id, owners), make)
 
-    async def wait_directory(self, diff_id: Digest) -> bool:
-        """Return when nobody else holds the diff_id's layer directory: ``LayerStore.wait_directory``."""
-        return await self._blobs.waiting.wait(self._sought_directory(diff_id), lambda size: None)
+    async def wait_directory(self, chain_id: Digest, *, owners: bool) -> bool:
+        """Return when nobody else holds the layer directory of layers: ``LayerStore.wait_directory``."""
+        return await self._blobs.waiting.wait(self._sought_directory(chain_id, owners), lambda size: None)
 
     async def _begin(self, sought: Sought, make: Callable[[Held], Making]) -> Making | None:
         started, cancelled = await self._threads.run_to_end(lambda: self._start(sought, make))
@@ -177,11 +178,11 @@ class Layers:
 
         return Sought(f"image-{manifest.hex}", f"merges the layers of {manifest}", is_there)
 
-    def _sought_directory(self, diff_id: Digest) -> Sought:
+    def _sought_directory(self, chain_id: Digest, owners: bool) -> Sought:
         def is_there() -> bool:
-            return self.find_directory(diff_id) is not None
+            return self.find_directory(chain_id, owners=owners) is not None
 
-        return Sought(f"overlay-{diff_id.hex}", f"unpacks {diff_id}", is_there)
+        return Sought(f"overlay-{chain_id.hex}", f"unpacks {chain_id}", is_there)
 
     def _has(self, diff_id: Digest, form: Form | None) -> bool:
         found = self.find(diff_id)

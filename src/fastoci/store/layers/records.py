@@ -18,7 +18,7 @@ from fastoci.directory import Directory
 from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image import document
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
+from fastoci.image.layer_file import TREE, Form, LayerDirectory, LayerInfo, MergedInfo
 
 RECORD_SIZE: Final = 1 << 20  # bytes of one record: more than 127 devices, or reasons, take
 
@@ -50,9 +50,13 @@ class _Merged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Tree(msgspec.Struct, frozen=True, kw_only=True):
-    diff_id: str
+    chain_id: str
     entries: int
     size: int
+    reasons: tuple[str, ...]
+    owners: bool
+    user_xattrs: bool
+    names_root: bool
     boot_id: str
     synced: bool
 
@@ -101,23 +105,17 @@ def merged(directory: Directory, manifest: Digest, boot_id: str) -> MergedInfo |
     return None
 
 
-def tree(directory: Directory, diff_id: Digest, boot_id: str) -> LayerDirectory | None:
-    """The layer directory of a diff_id, in its own; None when it is not whole, or a power cut may have damaged it.
+def tree(directory: Directory, chain_id: Digest, boot_id: str) -> LayerDirectory | None:
+    """The layer directory of layers, in its own; None when it is not whole, or a power cut may have damaged it.
 
     Raises:
         OSError: the disk refused to tell.
     """
     form = _read(directory, "done", _Tree)
-    if form is None or form.diff_id != str(diff_id) or not (form.synced or form.boot_id == boot_id):
+    if form is None or form.chain_id != str(chain_id) or not (form.synced or form.boot_id == boot_id):
         return None
-    return LayerDirectory(
-        diff_id=diff_id,
-        path=directory.at("tree"),
-        entries=form.entries,
-        size=form.size,
-        boot_id=form.boot_id,
-        synced=form.synced,
-    )
+    fields = {name: getattr(form, name) for name in form.__struct_fields__}
+    return LayerDirectory(path=directory.at(TREE), **{**fields, "chain_id": chain_id})
 
 
 def encode(info: LayerInfo | MergedInfo | LayerDirectory) -> bytes:
