@@ -310,11 +310,7 @@ class MergedIngest(Protocol):
     fd: int
 
     async def commit(self, devices: Sequence[Digest]) -> MergedInfo:
-        """Give the file its name; ``devices`` are the diff_ids of its layer files, in order. Closes, also on error.
-
-        Raises:
-            StoreError: the disk refused.
-        """
+        """Give the file its name; ``devices`` are the diff_ids of its layer files, in order. As ``LayerIngest``."""
 
     async def abort(self) -> None:
         """Let go and delete it. Idempotent."""
@@ -368,6 +364,16 @@ class LayerStore(Protocol):
 
     async def wait(self, diff_id: Digest, progressed: Callable[[int], None], *, form: Form | None = None) -> bool:
         """Wait for who makes a layer file; ``progressed`` is called with the bytes that it has."""
+
+    async def enforce(self, diff_id: Digest) -> bool:
+        """Have the kernel hold each read of a layer file against its recorded digest; False where it cannot.
+
+        Raises:
+            BlobNotFoundError, DigestMismatchError: it is not there; it is not what was written.
+        """
+
+    async def enforce_merged(self, manifest: Digest) -> bool:
+        """As ``enforce``, of merged metadata."""
 
     def find_merged(self, manifest: Digest) -> MergedInfo | None:
         """The merged metadata of an image, when all its layer files are there."""

@@ -69,7 +69,10 @@ class LayerInfo(LayerFacts, frozen=True, kw_only=True):
 
 
 class MergedInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The merged metadata of an image that a store has. ``devices`` are the diff_ids of its layer files, in order."""
+    """The merged metadata of an image that a store has, as ``LayerInfo``.
+
+    ``devices`` are the diff_ids of its layer files, in order; ``digest`` is of the whole file.
+    """
 
     manifest: Digest
     path: str
@@ -77,6 +80,7 @@ class MergedInfo(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     digest: Digest
     layout: int = LAYOUT
+    fs_verity: str = ""
     boot_id: str
 
 

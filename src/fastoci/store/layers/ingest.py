@@ -91,7 +91,7 @@ class _Making:
         places.expect_nothing(directory, f"{name}.erofs")
         if sync:
             os.fsync(self.fd)
-        _write(self._held.directory, "record", record, sync=sync)
+        write(self._held.directory, "record", record, sync=sync)
         replaced = directory.has(f"{name}.json") or directory.has(f"{name}.erofs")
         with suppress(FileNotFoundError):
             directory.unlink(f"{name}.json")
@@ -175,7 +175,7 @@ class LayerFile(_Making):
         with suppress(FileNotFoundError):
             directory.unlink(name)
         if dm_verity:
-            _write(self._held.directory, "dmverity", dm_verity, sync=True)
+            write(self._held.directory, "dmverity", dm_verity, sync=True)
             self._held.directory.rename("dmverity", directory, name)
 
 
@@ -238,13 +238,13 @@ class LayerTree(_Making):
             synced=False,
         )
         with self._held.directory.enter("data") as data:
-            _write(data, "done", records.encode(info), sync=False)
+            write(data, "done", records.encode(info), sync=False)
         places.delete_tree(trees, name)  # of another boot, without its owners, or not whole
         self._held.directory.rename("data", trees, name)
         return info
 
 
-def _write(directory: Directory, name: str, data: bytes, *, sync: bool) -> None:
+def write(directory: Directory, name: str, data: bytes, *, sync: bool) -> None:
     """Write a small file, which others may read."""
     fd = directory.open(name, files.CREATE)
     try:

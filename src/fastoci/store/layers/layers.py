@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastoci import files
+from fastoci.aio import when_free
 from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
@@ -23,8 +24,10 @@ from fastoci.store.blobs import Blobs
 from fastoci.store.gc.leases import Leases
 from fastoci.store.ingest.ingest import Held, hold
 from fastoci.store.ingest.waiting import Sought
-from fastoci.store.layers import places, records
+from fastoci.store.layers import places, records, verity
 from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile
+
+_BUSY_S: Final = 60.0  # for somebody who makes the same file
 
 Making = TypeVar("Making", LayerFile, MergedFile, LayerTree)
 
@@ -96,6 +99,45 @@ class Layers:
     async def wait(self, diff_id: Digest, progressed: Callable[[int], None], *, form: Form | None = None) -> bool:
         """Return when nobody else holds the diff_id's layer file: ``LayerStore.wait``."""
         return await self._blobs.waiting.wait(self._sought_layer(diff_id, form), progressed)
+
+    async def enforce(self, diff_id: Digest) -> bool:
+        """Have the kernel hold a layer file against its digest: ``LayerStore.enforce``."""
+
+        def work(held: Held) -> bool:
+            info = self._demand(diff_id)
+            with places.at(self._paths, diff_id, standalone=info.standalone) as directory:
+                return verity.enforce(held, directory, diff_id.hex, info)
+
+        return await self._changed(self._sought_layer(diff_id, None), work)
+
+    async def enforce_merged(self, manifest: Digest) -> bool:
+        """Have the kernel hold merged metadata against its digest: ``LayerStore.enforce_merged``."""
+
+        def work(held: Held) -> bool:
+            info = self.find_merged(manifest)
+            if info is None:
+                path = f"{self._paths.root}/{places.IMAGES}/{manifest.hex}.erofs"
+                raise BlobNotFoundError(f"the store has no merged metadata of {manifest}", path=path)
+            return verity.enforce(held, self._paths.directory(places.IMAGES), manifest.hex, info)
+
+        return await self._changed(self._sought_merged(manifest), work)
+
+    async def _changed(self, sought: Sought, work: Callable[[Held], bool]) -> bool:
+        """Do something to what is there, under the lock of who would make it."""
+
+        def change() -> bool:
+            path = f"{self._paths.root}/ingest/{sought.name}"
+            held = hold(self._paths, sought.name)
+            if held is None:
+                raise StoreBusyError(f"another process {sought.what}", path=path)
+            try:
+                with files.translated("enforce fs-verity below", path):
+                    return work(held)
+            finally:
+                places.clear(held)
+                held.close()
+
+        return await when_free(partial(self._threads.run, change), within_s=_BUSY_S)
 
     def find_merged(self, manifest: Digest) -> MergedInfo | None:
         """The merged metadata of an image: ``LayerStore.find_merged``."""

@@ -46,6 +46,7 @@ class _Merged(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     layout: int
     digest: str
+    fs_verity: str = ""
     boot_id: str
 
 
@@ -100,6 +101,7 @@ def merged(directory: Directory, manifest: Digest, boot_id: str) -> MergedInfo |
             size=form.size,
             digest=document.digest(form.digest, what="digest"),
             layout=form.layout,
+            fs_verity=form.fs_verity,
             boot_id=form.boot_id,
         )
     return None
