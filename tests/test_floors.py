@@ -51,7 +51,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
-    "versions": ({"_core", "registry", "stream"}, set()),
+    "versions": ({"_core", "mount", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
     "engine_maintenance": (MEDIA | {"transfer", "jobs", "engine_parts"}, set()),
     "engine": (PUBLIC, set()),

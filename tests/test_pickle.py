@@ -24,6 +24,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
+from fastoci.jobs.mounts import MountedImage
 from fastoci.jobs.plan import PullPlan, Resolved
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
@@ -73,6 +74,7 @@ ACCESS = RegistryAccess("r.test", "me", "secret", False, Path("/certs"), "list:1
 PROBLEM = ListProblem("list:3", "it is not known")
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
 VALUES: list[object] = [
+    MountedImage("/mnt", "ab" * 32, "redis:7", "loop", ""),
     DIGEST,
     Digest.of(b"", "sha512"),
     Platform("linux", "amd64", "v3", "1.0"),

@@ -59,6 +59,7 @@ Beside a store::
     login logout logged_in     credentials for a registry
     access Access              where an image would be asked for, with which credentials
     check_access               whether the configuration for that can be used
+    mounts umount              where images are mounted, as MountedImage values; take one away
     info                       versions, and the kernels that run here
     errors                     the tree of all that is raised
     events                     what an observer receives
@@ -89,6 +90,9 @@ if TYPE_CHECKING:
     from fastoci.interfaces import BlobSource as BlobSource
     from fastoci.interfaces import BufferSource as BufferSource
     from fastoci.jobs.image import Image as Image
+    from fastoci.jobs.mounts import MountedImage as MountedImage
+    from fastoci.jobs.mounts import mounts as mounts
+    from fastoci.jobs.mounts import umount as umount
     from fastoci.jobs.plan import Resolved as Resolved
     from fastoci.jobs.prefetch_plan import BlobOutcome as BlobOutcome
     from fastoci.jobs.prefetch_plan import Evicted as Evicted
@@ -146,6 +150,7 @@ _EXPORTS = {
     "ImageList": "lists.request",
     "Limits": "limits",
     "ListProblem": "lists.request",
+    "MountedImage": "jobs.mounts",
     "Observer": "events",
     "Platform": "image.platform",
     "BlobOutcome": "jobs.prefetch_plan",
@@ -181,8 +186,10 @@ _EXPORTS = {
     "logged_in": "registry.login",
     "login": "registry.login",
     "logout": "registry.login",
+    "mounts": "jobs.mounts",
     "parse_list": "lists.parsing",
     "pull": "shortcuts",
+    "umount": "jobs.mounts",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -12,7 +12,8 @@ _PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
 
 
 def info() -> dict[str, str]:
-    """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd and receive."""
+    """Versions of fastoci, Python and its packages; a tier each for sha256, gzip, zstd, receive and mounts."""
+    from fastoci.mount.probe import probe
     from fastoci.registry.http.direct_receiver import supported
 
     versions = {name: _version(name) for name in _PACKAGES}
@@ -22,6 +23,7 @@ def info() -> dict[str, str]:
         "sha256": _core.tier(),
         **bind_decoders(),
         "receive": "direct" if supported() else "aiohttp",
+        "mounts": probe(),
     }
 
 

@@ -67,6 +67,8 @@ COMMANDS = {
     "login": "login --get-login 127.0.0.1:1",
     "logout": "logout 127.0.0.1:1",
     "config": "config show",
+    "umount": "umount WORK",
+    "mounts": "mounts",
     "info": "info",
 }
 

@@ -21,6 +21,10 @@ GROUPS: Final = {
         "pin": "Protect images from gc.",
         "unpin": "Undo pin.",
     },
+    "Mounts": {
+        "umount": "Take an image away from where it is mounted.",
+        "mounts": "List where images are mounted.",
+    },
     "Files": {"apply": "Apply layer files onto a directory."},
     "Store": {
         "df": "Show disk usage.",

@@ -156,6 +156,8 @@ def umount(directory: str | os.PathLike[str]) -> None:
         StoreError: a symbolic link on the way is another user's; the disk refused.
     """
     path = path_walk.absolute(directory)
+    if not os.path.isdir(mountinfo.runtime_directory()):
+        raise _no_image(path, None)
     with files.translated("take away what is mounted on", str(path)), locked() as runtime:
         with Point.at(path, make=False) as point:
             mounted = point.mounted()
@@ -165,8 +167,12 @@ def umount(directory: str | os.PathLike[str]) -> None:
                 return
         if runtime.sweep() and mounted is None:  # a process was killed between the two steps
             return
-    what = "nothing is mounted there" if mounted is None else f"{mounted.source} ({mounted.kind}) is mounted there"
-    raise MountError(f"{path}: {what}, and no image: fastoci mounts shows which are", path=str(path))
+    raise _no_image(path, mounted)
+
+
+def _no_image(path: Path, mounted: Mount | None) -> MountError:
+    there = "no image is" if mounted is None else f"{mounted.source} ({mounted.kind}), which is no image, is"
+    return MountError(f"{path}: {there} mounted there: fastoci mounts shows where there are some", path=str(path))
 
 
 def _image(mount: Mount) -> str | None:
