@@ -84,7 +84,8 @@ gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operati
 
 kills: $(VENV)/installed-test peers ## kills and errors at every system call of pulls and gc, full disks (an hour, as root)
 	FASTOCI_KILL_POINTS=0 FASTOCI_KILL_INSTANTS=500 FASTOCI_ERROR_POINTS=0 FASTOCI_FULL_LEVELS=50 $(BIN)/python -m pytest -s \
-	  -o timeout=6000 tests/adversity/test_kills.py tests/adversity/test_disk_errors.py tests/adversity/test_full_disk.py $(ARGS)
+	  -o timeout=6000 tests/adversity/test_kills.py tests/adversity/test_disk_errors.py tests/adversity/test_full_disk.py \
+	  tests/store/layers/test_crash.py $(ARGS)
 
 rootfs-kills: $(VENV)/installed-test peers ## 200 kills of `pull --rootfs` at random instants, for each way of making a tree (ten minutes)
 	FASTOCI_ROOTFS_KILLS=200 $(BIN)/python -m pytest -s -o timeout=6000 tests/adversity/test_kills.py -k right_tree $(ARGS)

@@ -29,7 +29,8 @@ def content(size: int) -> bytes:
     return random.Random(99).randbytes(size)
 
 
-def _kill_before(count: int) -> None:
+def kill_before(count: int) -> None:
+    """Kill this process before its next file operation of this number."""
     seen = 0
 
     def hook(event: str, arguments: object) -> None:
@@ -48,7 +49,7 @@ async def _put(path: Path, data: bytes, kill_at: int) -> None:
     pool = _core.Pool(1 << 20)
     try:
         if kill_at:
-            _kill_before(kill_at)
+            kill_before(kill_at)
         ingest = None
         while ingest is None:
             with suppress(StoreBusyError):
