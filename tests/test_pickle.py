@@ -108,7 +108,7 @@ VALUES: list[object] = [
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),
     AMOUNT,
     RefUsage("redis", AMOUNT, AMOUNT, Amount()),
-    Usage(AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT, (RefUsage("redis", AMOUNT, AMOUNT, Amount()),), (BROKEN,)),
+    Usage(*[AMOUNT] * 7, (RefUsage("redis", AMOUNT, AMOUNT, Amount()),), (BROKEN,)),
     BAD_BLOB,
     Verification(3, 4, (BAD_BLOB,), "sha256:1"),
     Repair((str(DIGEST),), (("redis", BAD),)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastoci.arguments import at_least, several
 from fastoci.engine_parts import EngineParts
@@ -12,9 +13,11 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.verify import Verification
-from fastoci.store.gc.collect import GcItem, GcPlan
 from fastoci.store.gc.retention import Retention
-from fastoci.store.usage import Usage
+
+if TYPE_CHECKING:
+    from fastoci.store.gc.collect import GcItem, GcPlan
+    from fastoci.store.usage import Usage
 
 
 class Maintenance:

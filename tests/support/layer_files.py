@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Sequence
 
 from fastoci import _core
+from fastoci.image import mediatype
+from fastoci.image.descriptor import encode
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET, DirectoryFacts, Form, LayerFacts, LayerInfo
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import LayerIngest, LayerStore
 from fastoci.stream.verify import Verified, Verifier, hash_buffers
+from support.store_shelf import Shelf
 
 _METADATA = b"metadata" * 512
 
@@ -85,3 +90,32 @@ async def put_tree(layers: LayerStore, tar: bytes) -> None:
     for name in ("tree/etc/passwd", "tree/app"):
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=ingest.fd))
     await ingest.commit(TREE, [proof_of(tar)])
+
+
+async def image(shelf: Shelf, name: str, *tars: bytes, unpack: bool = True, layers_only: bool = False) -> StoredImage:
+    """An image whose layers have these tars, with their layer files and merged metadata."""
+    ids = [Digest.of(tar) for tar in tars]
+    text = json.dumps({"name": name, "rootfs": {"type": "layers", "diff_ids": list(map(str, ids))}})
+    config = await shelf.put(text.encode(), media_type=mediatype.OCI_CONFIG)
+    blobs = [await shelf.put(compressed(tar), media_type=mediatype.OCI_LAYER_GZIP) for tar in tars]
+    form = {"schemaVersion": 2, "config": encode(config), "layers": [encode(blob) for blob in blobs]}
+    manifest = await shelf.put(json.dumps(form).encode(), media_type=mediatype.OCI_MANIFEST)
+    ref = StoredImage(
+        f"registry.test/{name}:1",
+        manifest,
+        {"linux/amd64": manifest},
+        "2023-11-14T22:13:20Z",
+        layers_only=layers_only,
+    )
+    await shelf.record(ref)
+    if unpack:
+        for tar in tars:
+            if shelf.store.layers.find(Digest.of(tar)) is None:
+                await put(shelf.store.layers, tar)
+        await put_merged(shelf.store.layers, manifest.digest, ids)
+    return ref
+
+
+def compressed(tar: bytes) -> bytes:
+    """A layer's blob, as far as a store cares."""
+    return b"compressed" + tar[::2]

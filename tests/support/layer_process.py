@@ -33,7 +33,7 @@ async def make(path: Path, kill_at: int = 0) -> None:
             await put(layers, OTHER, reasons=["opaque root"])
         if layers.find_merged(MANIFEST) is None:
             await put_merged(layers, MANIFEST, [Digest.of(ALONE), Digest.of(OTHER)])
-        if layers.find_directory(Digest.of(TREE)) is None:
+        if layers.find_directory(Digest.of(TREE), owners=True) is None:
             await put_tree(layers, TREE)
     finally:
         store.close()

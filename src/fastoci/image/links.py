@@ -1,4 +1,4 @@
-"""What a manifest or index points at, and nothing else of it: to follow documents that were parsed before.
+"""What a manifest, index or config points at, and nothing else of it: to follow documents that were parsed before.
 
 Lenient and some twenty times faster than ``manifest.parse`` and ``index.parse``, which check what comes from outside.
 Spec: image-spec v1.1 manifest.md and image-index.md.
@@ -42,6 +42,14 @@ class _Entries(msgspec.Struct, frozen=True):
     manifests: tuple[msgspec.Raw, ...] | None
 
 
+class _RootFs(msgspec.Struct, frozen=True):
+    diff_ids: tuple[str, ...] | None = None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    rootfs: _RootFs | None = None
+
+
 def has_links(media_type: str) -> bool:
     """Whether a document of this type points at others."""
     return media_type in mediatype.MANIFESTS or media_type in mediatype.INDEXES
@@ -65,6 +73,14 @@ def links(data: bytes, media_type: str, *, whole: bool = False) -> tuple[Link, .
     if media_type in mediatype.MANIFESTS:
         form = document.peek(data, _Manifest, what="manifest")
         return (form.config, *(form.layers or ()))
+    return ()
+
+
+def diff_ids(config: bytes) -> tuple[str, ...]:
+    """The diff_ids that a config names, as text, unchecked; none of what is no config of an image."""
+    with suppress(FormatError):
+        form = document.peek(config, _Config, what="config")
+        return (form.rootfs and form.rootfs.diff_ids) or ()
     return ()
 
 

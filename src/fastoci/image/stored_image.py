@@ -17,6 +17,7 @@ class StoredImage:
     ``used_at`` is when it was used last, known to the hour; empty where nobody looked.
     ``size`` is of the configs and layers of ``images``, in bytes; None where nobody added it up.
     ``lists`` are the names of the lists that want the image, and whether it is pinned for the list's sake.
+    ``layers_only`` says that its layers are kept unpacked, and their blobs are not needed where a layer file is there.
     ``is_brought`` says that nothing but lists has recorded the name.
     """
 
@@ -29,3 +30,4 @@ class StoredImage:
     used_at: str = field(default="", compare=False)
     lists: Mapping[str, bool] = field(default_factory=dict, hash=False)
     is_brought: bool = False
+    layers_only: bool = False

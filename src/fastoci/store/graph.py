@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from fastoci import files
 from fastoci.directory import Directory
@@ -22,7 +22,7 @@ from fastoci.errors import FormatError, StoreError
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import HEX_DIGITS
-from fastoci.image.graph import walk
+from fastoci.image.graph import tops_of, walk
 from fastoci.image.links import Link, links
 from fastoci.image.mediatype import INDEXES, MANIFESTS
 from fastoci.image.stored_image import StoredImage
@@ -137,11 +137,22 @@ def names(paths: StoreLayout) -> list[str]:
     return found
 
 
+class UnpackedLayers(Protocol):
+    """What a store has unpacked, as far as a walk asks for it."""
+
+    def reached(self, manifest: bytes, found: Sequence[Link]) -> Iterator[tuple[bytes, int]]:
+        """What of it a manifest reaches: keys that are no digests, and sizes. ``found`` is what the manifest names."""
+
+    def needed(self, found: Sequence[Link]) -> tuple[Link, ...]:
+        """What the manifest needs all the same: not the layers that can be had from a layer file."""
+
+
 class Marks:
     """The digests that were reached so far, in that order, with their sizes as descriptors say; ``total`` of them.
 
     Args:
         counted: the digests that ``total`` counts, when not all.
+        unpacked: what is unpacked and reached is among them, by its keys.
         limit: bytes of one document.
         check: called now and then; what it raises ends the work.
     """
@@ -151,16 +162,22 @@ class Marks:
         paths: StoreLayout,
         counted: Collection[bytes] | None = None,
         *,
+        unpacked: UnpackedLayers | None = None,
         limit: int = DOCUMENT,
         check: Check = go_on,
     ) -> None:
         self._counted = counted
+        self._unpacked = unpacked
         self.sizes: dict[bytes, int] = {}
         self.total = 0
-        self._followed: set[bytes] = set()
+        self._followed: set[tuple[bytes, bool]] = set()  # and whether without the layers that are unpacked
         self._paths = paths
         self._limit = limit
         self._check = check
+
+    def follow_image(self, image: StoredImage) -> None:
+        """``follow`` of an image; of one that is kept unpacked only, without the layers that can be had from there."""
+        self._follow(tops_of(image), strict=False, thin=image.layers_only and self._unpacked is not None)
 
     def follow(self, tops: Iterable[Link], *, strict: bool = False) -> None:
         """Mark these and all that can be reached from them, as far as it is present.
@@ -172,8 +189,11 @@ class Marks:
         Raises:
             StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
         """
-        for link, _ in walk(tops, partial(self._children, strict), self._present, strict=strict):
-            self._mark(link)
+        self._follow(tops, strict=strict, thin=False)
+
+    def _follow(self, tops: Iterable[Link], *, strict: bool, thin: bool) -> None:
+        for link, _ in walk(tops, partial(self._children, strict, thin), self._present, strict=strict):
+            self._mark(_raw(link), link.size)
 
     def drop_after(self, count: int) -> dict[bytes, int]:
         """Forget all but the first ``count`` that were reached; the others, with their sizes."""
@@ -181,25 +201,30 @@ class Marks:
         for digest in dropped:
             size = self.sizes.pop(digest)
             self.total -= size if self._counts(digest) else 0
-            self._followed.discard(digest)
+            self._followed -= {(digest, False), (digest, True)}
         return dropped
 
     def _counts(self, digest: bytes) -> bool:
         return self._counted is None or digest in self._counted
 
-    def _mark(self, link: Link) -> None:
-        digest = _raw(link)
+    def _mark(self, digest: bytes | None, size: int) -> None:
         if digest is not None and digest not in self.sizes:
-            self.sizes[digest] = link.size
-            self.total += link.size if self._counts(digest) else 0
+            self.sizes[digest] = size
+            self.total += size if self._counts(digest) else 0
 
-    def _children(self, strict: bool, link: Link, top: bool) -> tuple[Link, ...] | None:
+    def _children(self, strict: bool, thin: bool, link: Link, top: bool) -> tuple[Link, ...] | None:
         digest = _raw(link)
-        if digest is None or digest in self._followed:
+        if digest is None or (digest, thin) in self._followed:
             return None
         found = self._links(link, digest, top, whole=strict)
-        if found is not None:
-            self._followed.add(digest)
+        if found is None:
+            return None
+        self._followed.add((digest, thin))
+        if self._unpacked is not None and link.media_type in MANIFESTS:
+            for key, size in self._unpacked.reached(digest, found):
+                self._mark(key, size)
+            if thin:
+                return self._unpacked.needed(found)
         return found
 
     def _present(self, link: Link) -> Link | None:

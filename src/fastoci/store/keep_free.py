@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import math
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fastoci.errors import SpaceRequirement, StoreError, StoreFullError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store.free_space import UNLIMITED, allocated, capacity, space
-from fastoci.store.gc.collect import GcItem
 from fastoci.store.gc.eviction import Shortage
 from fastoci.store.store import Store
+
+if TYPE_CHECKING:
+    from fastoci.store.gc.collect import GcItem
 
 _LOOKS: Final = 20  # at what is free after an eviction: some file systems give blocks back a little later
 _PAUSE_S: Final = 0.05

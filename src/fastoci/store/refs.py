@@ -30,6 +30,7 @@ Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has an
 
 REF_SIZE: Final = 1 << 20  # bytes of one file
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
+_WHEN_SET: Final = ("lists", "is_brought", "layers_only")  # fields of a file that are left out when they say nothing
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
 
@@ -43,6 +44,7 @@ class _Form(msgspec.Struct, frozen=True):
     pinned: bool = False
     lists: dict[str, bool] = {}
     is_brought: bool = False
+    layers_only: bool = False
 
 
 class Refs:
@@ -211,9 +213,8 @@ class Refs:
             form = document.peek(data, _Form, what="reference")
             images = {platform: image.value(platform) for platform, image in form.images.items()}
             top = form.descriptor.value("descriptor")
-            ref = StoredImage(
-                form.name, top, images, form.pulled_at, form.pinned, lists=form.lists, is_brought=form.is_brought
-            )
+            rest = {name: getattr(form, name) for name in ("pulled_at", "pinned", *_WHEN_SET)}
+            ref = StoredImage(form.name, top, images, **rest)
         except (FormatError, UnsupportedError) as error:
             raise StoreError(f"{path} is not a reference: {error}", path=path) from error
         if "/".join(self._paths.ref(ref.name)) != f"{os.path.basename(directory.path)}/{key}":
@@ -292,13 +293,13 @@ def _essence(descriptor: Descriptor) -> Descriptor:
 
 
 def _document(ref: StoredImage) -> bytes:
-    wanted = {"lists": dict(sorted(ref.lists.items())), "is_brought": ref.is_brought}
+    optional = {name: getattr(ref, name) for name in _WHEN_SET} | {"lists": dict(sorted(ref.lists.items()))}
     form = {
         "name": ref.name,
         "descriptor": encode(ref.descriptor),
         "images": {platform: encode(image) for platform, image in sorted(ref.images.items())},
         "pinned": ref.pinned,
         "pulled_at": ref.pulled_at,
-        **{key: value for key, value in wanted.items() if value},
+        **{key: value for key, value in optional.items() if value},
     }
     return json.dumps(form, indent=1).encode() + b"\n"

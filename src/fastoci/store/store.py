@@ -24,11 +24,7 @@ from fastoci.interfaces import IngestStatus
 from fastoci.limits import Limits
 from fastoci.store.additional import open_additional
 from fastoci.store.blobs import Blobs
-from fastoci.store.gc import collect
-from fastoci.store.gc.collect import GcItem, GcPlan
-from fastoci.store.gc.eviction import Shortage
 from fastoci.store.gc.leases import Leases
-from fastoci.store.gc.retention import Retention
 from fastoci.store.graph import Read, reader
 from fastoci.store.index_json import update_index
 from fastoci.store.ingest import status
@@ -37,11 +33,15 @@ from fastoci.store.opening import open_store
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
 from fastoci.store.session import Session, Writer, open_session
-from fastoci.store.usage import Usage, usage
 from fastoci.threads import Check
 
 if TYPE_CHECKING:
+    from fastoci.store.gc.collect import GcItem, GcPlan
+    from fastoci.store.gc.eviction import Shortage
+    from fastoci.store.gc.retention import Retention
     from fastoci.store.layers.layers import Layers
+    from fastoci.store.layers.unpacked import Unpacked
+    from fastoci.store.usage import Usage
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -205,26 +205,52 @@ class Store:
 
     async def plan_gc(self, retention: Retention) -> GcPlan:
         """``gc.plan`` in one of the store's threads."""
+        from fastoci.store.gc import collect
+        from fastoci.store.gc.retention import Retention
+
         expect(Retention, retention, "retention")
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(
-            lambda check: collect.plan(self._paths, unsynced, retention, limit=limit, check=check)
+            lambda check: collect.plan(
+                self._paths, unsynced, retention, additional=self.additional, limit=limit, check=check
+            )
         )
 
     async def plan_eviction(self, shortage: Shortage) -> tuple[GcPlan, int]:
         """``gc.plan_eviction`` in one of the store's threads."""
+        from fastoci.store.gc import collect
+
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(
-            lambda check: collect.plan_eviction(self._paths, unsynced, shortage, limit=limit, check=check)
+            lambda check: collect.plan_eviction(
+                self._paths, unsynced, shortage, additional=self.additional, limit=limit, check=check
+            )
         )
 
     async def gc(self, plan: GcPlan) -> tuple[GcItem, ...]:
         """``gc.execute`` in one of the store's threads; a task that is cancelled leaves the rest for the next."""
-        expect(GcPlan, plan, "plan")
+        from fastoci.store.gc import collect
+
+        expect(collect.GcPlan, plan, "plan")
         await self._threads.run(self.blobs.probe)
         unsynced, limit = self.blobs.unsynced, self._manifest_size
         return await self._threads.run_stoppable(
-            lambda check: collect.execute(self._paths, unsynced, plan, limit=limit, check=check)
+            lambda check: collect.execute(
+                self._paths, unsynced, plan, additional=self.additional, limit=limit, check=check
+            )
+        )
+
+    async def unpacked(self) -> Unpacked:
+        """What is unpacked, as of now.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        from fastoci.store.layers.unpacked import Unpacked
+
+        limit = self._manifest_size
+        return await self._threads.run_stoppable(
+            lambda check: Unpacked(self._paths, self.additional, limit=limit, check=check)
         )
 
     async def usage(self) -> Usage:
@@ -233,10 +259,7 @@ class Store:
         Raises:
             StoreError: the disk refused.
         """
-        limit = self._manifest_size
-        return await self._threads.run_stoppable(
-            lambda check: usage(self._paths, self.additional, limit=limit, check=check)
-        )
+        return await self._usage(self.additional)
 
     async def walk(self, work: Callable[[Read, Check], T]) -> T:
         """Run what follows references in one of the store's threads; it ends early when this task is cancelled.
@@ -253,9 +276,13 @@ class Store:
         Raises:
             StoreError: the disk refused.
         """
+        return (await self._usage(())).total.size
+
+    async def _usage(self, additional: Sequence[StoreLayout]) -> Usage:
+        from fastoci.store.usage import usage
+
         limit = self._manifest_size
-        found = await self._threads.run_stoppable(lambda check: usage(self._paths, limit=limit, check=check))
-        return found.total.size
+        return await self._threads.run_stoppable(lambda check: usage(self._paths, additional, limit=limit, check=check))
 
     @cached_property
     def layers(self) -> Layers:

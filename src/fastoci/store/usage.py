@@ -6,7 +6,7 @@ when its name is. Synchronous, for threads. Spec: docs/store-format.md 6 and 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -19,6 +19,7 @@ from fastoci.image.links import Link
 from fastoci.limits import DOCUMENT
 from fastoci.store.graph import Read, names, reached, reader
 from fastoci.store.index_json import foreign
+from fastoci.store.layers.unpacked import Unpacked
 from fastoci.store.layout import StoreLayout
 from fastoci.store.refs import Refs
 from fastoci.threads import Check, go_on
@@ -50,8 +51,9 @@ class Usage(msgspec.Struct, frozen=True):
 
     ``unique`` belong to one reference, ``shared`` to several, ``reclaimable`` to none. What other tools listed in
     ``index.json`` and is not a reference counts as one more, without a name. ``elsewhere`` are in additional
-    stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``broken`` are files that
-    should be references, and references that lead to more than is looked at.
+    stores, ``missing`` are needed and nowhere. ``partial`` are downloads that were begun. ``layers`` is what is
+    unpacked: layer files, merged metadata and layer directories. ``broken`` are files that should be references, and
+    references that lead to more than is looked at.
     """
 
     unique: Amount
@@ -60,13 +62,14 @@ class Usage(msgspec.Struct, frozen=True):
     elsewhere: Amount
     missing: Amount
     partial: Amount
+    layers: Amount
     references: tuple[RefUsage, ...]
     broken: tuple[StoreError, ...]
 
     @property
     def total(self) -> Amount:
         """All that is in this store itself."""
-        return self.unique + self.shared + self.reclaimable + self.partial
+        return self.unique + self.shared + self.reclaimable + self.partial + self.layers
 
 
 class _Count:
@@ -109,8 +112,14 @@ class _Walk:
         self._additional = additional
         self._read = read
 
-    def follow(self, tops: Sequence[Link], user: int, *, name: str = "") -> tuple[Amount, Amount]:
-        """Count what a reference reaches; what of it is here, and what it needs and is nowhere."""
+    def follow(
+        self, tops: Sequence[Link], user: int, *, name: str = "", spared: Container[str] = ()
+    ) -> tuple[Amount, Amount]:
+        """Count what a reference reaches; what of it is here, and what it needs and is nowhere.
+
+        Args:
+            spared: blobs that it does without.
+        """
         blobs = size = 0
         lacking = Amount()
         for link, needed in self._reached(tops, name):
@@ -123,7 +132,7 @@ class _Walk:
                 size += found
             elif digest in self.elsewhere or _is_in(self._additional, digest):
                 self.elsewhere[digest] = link.size
-            elif needed:
+            elif needed and digest not in spared:
                 self.missing[digest] = link.size
                 lacking += Amount(1, link.size)
         return Amount(blobs, size), lacking
@@ -166,7 +175,11 @@ def usage(
     """
     refs, broken = Refs(own).list(check=check)
     walk = _Walk(own, additional, reader((own, *additional), limit=limit, check=check))
-    each = [(ref.name, *walk.follow(tops_of(ref), user, name=ref.name)) for user, ref in enumerate(refs, start=1)]
+    unpacked = Unpacked(own, additional, limit=limit, check=check)
+    each = [
+        (ref.name, *walk.follow(tops_of(ref), user, name=ref.name, spared=unpacked.spared(ref)))
+        for user, ref in enumerate(refs, start=1)
+    ]
     walk.follow_foreign(len(refs) + 1)
     shared, *alone = walk.count.sums(len(refs) + 1)
     return Usage(
@@ -176,6 +189,7 @@ def usage(
         elsewhere=_sum(walk.elsewhere),
         missing=_sum(walk.missing),
         partial=_partial(own),
+        layers=Amount(len(unpacked.items), sum(item.size for item in unpacked.items)),
         references=tuple(
             RefUsage(name, held, unique, missing)
             for (name, held, missing), unique in zip(each, alone[:-1], strict=True)

@@ -63,7 +63,7 @@ def _demand_whole(path: Path) -> None:
             assert alone.exists()
         if store.layers.find(Digest.of(OTHER)) is not None:
             assert other.read_bytes() == file_of(OTHER)
-        tree = store.layers.find_directory(Digest.of(TREE))
+        tree = store.layers.find_directory(Digest.of(TREE), owners=True)
         assert tree is None or sorted(os.listdir(tree.path)) == ["app", "etc"]
         merged = store.layers.find_merged(MANIFEST)
         assert merged is None or Path(merged.path).read_bytes() == b"merged metadata"

@@ -19,6 +19,7 @@ _KINDS: Final = {
     "shared": "used by several images",
     "reclaimable": "used by no image: gc deletes them",
     "partial": "unfinished downloads",
+    "layers": "unpacked: layer files, merged metadata, layer directories",
     "elsewhere": "in additional stores",
     "missing": "needed, and absent",
 }

@@ -22,15 +22,16 @@ import msgspec
 from fastoci import files
 from fastoci.boot import boot_id
 from fastoci.image.digest import HEX_DIGITS, Digest
-from fastoci.image.graph import tops_of
 from fastoci.limits import DOCUMENT
-from fastoci.store.gc import stale
+from fastoci.store.gc import stale, unpacked
 from fastoci.store.gc.eviction import Shortage, evict
+from fastoci.store.gc.in_use import mounted_images
 from fastoci.store.gc.leases import Collecting, collecting
 from fastoci.store.gc.retention import Retention, Root, divide
 from fastoci.store.graph import Marks
 from fastoci.store.index_json import foreign
 from fastoci.store.ingest.unsynced import Unsynced
+from fastoci.store.layers.unpacked import Unpacked
 from fastoci.store.layout import StoreLayout
 from fastoci.store.refs import Refs, Stamp, stamp_of
 from fastoci.threads import Check, go_on
@@ -42,11 +43,15 @@ _SETTLED_NS: Final = 2_000_000_000  # a file changed so shortly before may chang
 _MOST: Final = 256  # blobs a sweep
 _LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
 
-Kind = Literal["ref", "blob", "ingest", "marker"]
+Kind = Literal["ref", "blob", "ingest", "marker", "layer", "merged", "directory"]
+_SWEPT: Final = frozenset({"blob", "layer", "merged", "directory"})
 
 
 class GcItem(msgspec.Struct, frozen=True):
-    """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's."""
+    """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's.
+
+    A layer file, merged metadata and a layer directory go by their place in the store.
+    """
 
     kind: Kind
     name: str
@@ -66,6 +71,7 @@ class GcPlan:
     kept_blobs: int
     kept_size: int
     stamps: Mapping[str, Stamp] = field(repr=False, hash=False)  # of the references' files that were read, by path
+    unpacked: frozenset[str] = field(default=frozenset(), repr=False)  # paths of those that are kept unpacked only
 
     @property
     def size(self) -> int:
@@ -78,34 +84,49 @@ class GcPlan:
 
 
 def plan(
-    paths: StoreLayout, unsynced: Unsynced, retention: Retention, *, limit: int = DOCUMENT, check: Check = go_on
+    paths: StoreLayout,
+    unsynced: Unsynced,
+    retention: Retention,
+    *,
+    additional: Sequence[StoreLayout] = (),
+    limit: int = DOCUMENT,
+    check: Check = go_on,
 ) -> GcPlan:
     """Find what no reference and no running job needs, and which references retention lets go.
 
     Args:
+        additional: stores that may have the config of an image.
         limit: bytes of one document.
         check: called now and then; what it raises ends the work.
     Raises:
         StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
     """
+    there = Unpacked(paths, additional, limit=limit, check=check)
     # What is only in additional stores, or missing, takes no space here.
     bounded = retention.max_size is not None
-    counted = frozenset(digest for _, digest in _blobs(paths, check)) if bounded else None
-    marks = Marks(paths, counted, limit=limit, check=check)
-    marks.follow(foreign(paths), strict=True)
+    counted = frozenset((*there.keys, *(digest for _, digest in _blobs(paths, check)))) if bounded else None
+    marks = Marks(paths, counted, unpacked=there or None, limit=limit, check=check)
+    _follow_fixed(paths, marks, there)
     now = time.time()
     roots = list(_roots(paths, check))
     going, dropped = divide(roots, marks, retention, now)
     gate = Collecting(paths)
     gate.read(living=True)
-    items, kept_blobs = _unneeded(paths, unsynced, marks, dropped, gate.leased, check)
+    scene = _Scene(marks, dropped, gate.leased, there)
+    items, kept_blobs = _unneeded(paths, unsynced, scene, check)
     refs = [GcItem("ref", root.image.name, 0, why) for root, why in going]
     _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(refs) + len(items), kept_blobs)
-    return GcPlan((*refs, *items), kept_blobs, marks.total, _settled(roots, now))
+    return GcPlan((*refs, *items), kept_blobs, marks.total, _settled(roots, now), _unpacked_only(roots))
 
 
 def plan_eviction(
-    paths: StoreLayout, unsynced: Unsynced, shortage: Shortage, *, limit: int = DOCUMENT, check: Check = go_on
+    paths: StoreLayout,
+    unsynced: Unsynced,
+    shortage: Shortage,
+    *,
+    additional: Sequence[StoreLayout] = (),
+    limit: int = DOCUMENT,
+    check: Check = go_on,
 ) -> tuple[GcPlan, int]:
     """Find what nothing needs, and which references go beside that, so that a job fits.
 
@@ -119,9 +140,10 @@ def plan_eviction(
     gate = Collecting(paths)
     gate.read(living=True)
     leased = gate.leased | {bytes.fromhex(blob.hex) for blob in shortage.blobs}  # of the job: leased when it runs
-    allocated = dict(_allocated(paths, leased, check))
-    marks = Marks(paths, limit=limit, check=check)
-    marks.follow(foreign(paths), strict=True)
+    there = Unpacked(paths, additional, limit=limit, check=check)
+    allocated = {**dict(_allocated(paths, leased, check)), **unpacked.allocated(paths, there, leased)}
+    marks = Marks(paths, unpacked=there or None, limit=limit, check=check)
+    _follow_fixed(paths, marks, there)
     now = time.time()
     roots = list(_roots(paths, check))
     stamps = _settled(roots, now)
@@ -129,31 +151,49 @@ def plan_eviction(
     rests = sum(size for name, size, _ in stale.stale_ingests(paths, boot_id(), now) if name not in begun)
     may_go = {root.image.name for root in roots if root.path in stamps}
     going, dropped, freed = evict(roots, marks, allocated, shortage, may_go=may_go, freed=rests)
-    items, kept_blobs = _unneeded(paths, unsynced, marks, dropped, leased, check)
+    items, kept_blobs = _unneeded(paths, unsynced, _Scene(marks, dropped, leased, there), check)
     kept = [item for item in items if item.kind != "ingest" or item.name not in begun]
     refs = [GcItem("ref", root.image.name, 0, "used least recently, and its space is needed") for root in going]
-    return GcPlan((*refs, *kept), kept_blobs, marks.total, stamps), freed
+    return GcPlan((*refs, *kept), kept_blobs, marks.total, stamps, _unpacked_only(roots)), freed
 
 
-def _unneeded(
-    paths: StoreLayout,
-    unsynced: Unsynced,
-    marks: Marks,
-    dropped: Mapping[bytes, int],
-    leased: Collection[bytes],
-    check: Check,
-) -> tuple[list[GcItem], int]:
+class _Scene(msgspec.Struct, frozen=True):
+    """What is reached, what only references that go reach, the digests that leases name, and what is unpacked."""
+
+    marks: Marks
+    dropped: Mapping[bytes, int]
+    leased: Collection[bytes]
+    unpacked: Unpacked
+
+
+def _follow_fixed(paths: StoreLayout, marks: Marks, there: Unpacked) -> None:
+    """Mark what is needed beside references: foreign entries, and images that are mounted."""
+    marks.follow(foreign(paths), strict=True)
+    if there:
+        marks.follow(mounted_images(paths))
+
+
+def _unpacked_only(roots: Sequence[Root]) -> frozenset[str]:
+    return frozenset(root.path for root in roots if root.image.layers_only)
+
+
+def _unneeded(paths: StoreLayout, unsynced: Unsynced, scene: _Scene, check: Check) -> tuple[list[GcItem], int]:
     """What goes beside references, and how many blobs stay."""
     items: list[GcItem] = []
     kept_blobs = 0
+    marks, dropped, leased = scene.marks, scene.dropped, scene.leased
     for algorithm, digest in _blobs(paths, check):
         if digest in marks.sizes or digest in leased:
             kept_blobs += 1
         elif (size := _size(paths, algorithm, digest)) is not None:
             why = "only in images that go" if digest in dropped else "in no image"
             items.append(GcItem("blob", f"{algorithm}:{digest.hex()}", size, why))
+    needed = {*marks.sizes, *unpacked.held(paths, scene.unpacked)} if scene.unpacked else ()
+    for item, why in unpacked.unneeded(scene.unpacked, needed, dropped, leased):
+        items.append(GcItem(item.kind, unpacked.name_of(item), item.size, why))
     stale_ones = stale.stale_ingests(paths, boot_id(), time.time())
     items += [GcItem("ingest", name, size, why) for name, size, why in stale_ones]
+    items += [GcItem("ingest", name, size, why) for name, size, why in stale.left_over(paths)]
     items += [GcItem("marker", name, 0, "of no blob") for name in stale.stale_markers(paths, unsynced)]
     return items, kept_blobs
 
@@ -165,7 +205,13 @@ def _settled(roots: Sequence[Root], now: float) -> dict[str, Stamp]:
 
 
 def execute(
-    paths: StoreLayout, unsynced: Unsynced, plan: GcPlan, *, limit: int = DOCUMENT, check: Check = go_on
+    paths: StoreLayout,
+    unsynced: Unsynced,
+    plan: GcPlan,
+    *,
+    additional: Sequence[StoreLayout] = (),
+    limit: int = DOCUMENT,
+    check: Check = go_on,
 ) -> tuple[GcItem, ...]:
     """Delete what the plan says and is still not needed; what was deleted.
 
@@ -176,12 +222,15 @@ def execute(
     with collecting(paths) as gate:
         gate.drop_dead_leases()
         gone = [item for item in plan.items if item.kind == "ref" and _forget(paths, item, plan)]
-        marks = Marks(paths, limit=limit, check=check)
-        marks.follow(foreign(paths), strict=True)
-        for root in _roots(paths, check, known=plan.stamps):
-            marks.follow(tops_of(root.image))
-        gate.leased.update(marks.sizes)
-        gone += _sweep(paths, unsynced, gate, [item for item in plan.items if item.kind == "blob"], check)
+        there = Unpacked(paths, additional, limit=limit, check=check)
+        marks = Marks(paths, unpacked=there or None, limit=limit, check=check)
+        _follow_fixed(paths, marks, there)
+        # A layer file that stood for a blob may be gone since.
+        known = {path: stamp for path, stamp in plan.stamps.items() if path not in plan.unpacked}
+        for root in _roots(paths, check, known=known):
+            marks.follow_image(root.image)
+        needed = {*marks.sizes, *unpacked.held(paths, there)}
+        gone += _sweep(paths, unsynced, gate, needed, [item for item in plan.items if item.kind in _SWEPT], check)
         gone += [item for item in plan.items if _tidy(paths, item)]
         gate.drop_dead_leases()
     for item in gone:
@@ -211,6 +260,8 @@ def _forget(paths: StoreLayout, item: GcItem, plan: GcPlan) -> bool:
 def _tidy(paths: StoreLayout, item: GcItem) -> bool:
     """Delete what a dead process left, if it is still of no use."""
     match item.kind:
+        case "ingest" if ":" not in item.name:
+            return stale.remove_left_over(paths, item.name)
         case "ingest":
             return stale.remove_ingest(paths, item.name, boot_id(), time.time())
         case "marker":
@@ -219,9 +270,14 @@ def _tidy(paths: StoreLayout, item: GcItem) -> bool:
 
 
 def _sweep(
-    paths: StoreLayout, unsynced: Unsynced, gate: Collecting, items: Sequence[GcItem], check: Check
+    paths: StoreLayout,
+    unsynced: Unsynced,
+    gate: Collecting,
+    needed: Collection[bytes],
+    items: Sequence[GcItem],
+    check: Check,
 ) -> list[GcItem]:
-    """Delete the blobs that no lease names, a few at a time; those that were deleted."""
+    """Delete what is neither needed nor named by a lease, a few at a time; those that were deleted."""
     gone = []
     left = deque(items)
     while left:
@@ -232,8 +288,14 @@ def _sweep(
                 if not left or time.monotonic() > until:
                     break
                 item = left.popleft()
+                if item.kind != "blob":
+                    is_free = unpacked.is_free(unpacked.key_of(item.name), needed, gate.leased)
+                    if is_free and unpacked.delete(paths, item.name, freed):
+                        gone.append(item)
+                    continue
                 digest = Digest.parse(item.name)
-                if bytes.fromhex(digest.hex) not in gate.leased and _unlink(paths, digest, item.size, freed):
+                raw = bytes.fromhex(digest.hex)
+                if not (raw in gate.leased or raw in needed) and _unlink(paths, digest, item.size, freed):
                     unsynced.clear_others(digest)
                     gone.append(item)
     return gone

@@ -13,7 +13,6 @@ import msgspec
 
 from fastoci.errors import StoreError
 from fastoci.image.digest import Digest
-from fastoci.image.graph import tops_of
 from fastoci.store.gc.retention import Root
 from fastoci.store.graph import Marks
 
@@ -60,13 +59,13 @@ def evict(
         if root.image.name in may_go and _is_free(root, shortage):
             rest.append(root)
         else:
-            marks.follow(tops_of(root.image))
+            marks.follow_image(root.image)
     rest.sort(key=lambda root: (root.image.name in shortage.given_up, -root.used, root.image.name))
     freed += sum(allocated.values()) - sum(allocated.get(digest, 0) for digest in marks.sizes)
     going: list[Root] = []
     for root in rest:
         before = len(marks.sizes)
-        marks.follow(tops_of(root.image))
+        marks.follow_image(root.image)
         more = sum(allocated.get(digest, 0) for digest in islice(reversed(marks.sizes), len(marks.sizes) - before))
         if freed - more < shortage.size:
             marks.drop_after(before)
@@ -76,7 +75,7 @@ def evict(
     before = len(marks.sizes)
     for root in going:
         with suppress(StoreError):  # broken, and not needed
-            marks.follow(tops_of(root.image))
+            marks.follow_image(root.image)
     return going, marks.drop_after(before), freed
 
 

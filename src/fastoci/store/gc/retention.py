@@ -11,7 +11,6 @@ from contextlib import suppress
 import msgspec
 
 from fastoci.errors import StoreError
-from fastoci.image.graph import tops_of
 from fastoci.image.stored_image import StoredImage
 from fastoci.store.graph import Marks
 from fastoci.store.refs import Stamp
@@ -67,7 +66,7 @@ def divide(
     boundary = len(marks.sizes)
     fits = 0  # references that leave space enough
     for number, root in enumerate(staying):
-        marks.follow(tops_of(root.image))
+        marks.follow_image(root.image)
         if number == fits and (root.image.pinned or retention.target is None or marks.total <= retention.target):
             fits, boundary = number + 1, len(marks.sizes)
     dropped: dict[bytes, int] = {}
@@ -77,5 +76,5 @@ def divide(
     before = len(marks.sizes)
     for root, _ in going:
         with suppress(StoreError):  # broken, and not needed
-            marks.follow(tops_of(root.image))
+            marks.follow_image(root.image)
     return going, dropped | marks.drop_after(before)

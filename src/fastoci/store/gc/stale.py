@@ -16,12 +16,14 @@ from fastoci.directory import Directory
 from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.store.ingest import unsynced as boot
 from fastoci.store.ingest.checkpoint import STATE_SIZE, State
-from fastoci.store.ingest.ingest import remove
+from fastoci.store.ingest.ingest import hold, remove
 from fastoci.store.ingest.unsynced import Unsynced
+from fastoci.store.layers import places
 from fastoci.store.layout import StoreLayout
 
 _IDLE_S: Final = 24 * 3600.0  # an ingest that was not written for so long is not gone on with
 _INGEST: Final = re.compile("|".join(f"[0-9a-f]{{{digits}}}" for digits in HEX_DIGITS.values()))
+_LAYER: Final = re.compile(r"(?:layer|image|overlay)-[0-9a-f]{64}(?:[0-9a-f]{64})?")
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 
 
@@ -53,6 +55,28 @@ def remove_ingest(paths: StoreLayout, digest: str, boot_id: str, now: float) -> 
         finally:
             files.close(held)
     return False
+
+
+def left_over(paths: StoreLayout) -> Iterator[tuple[str, int, str]]:
+    """What killed processes left of unpacked layers: name, bytes and why. Nobody goes on with one."""
+    with files.translated("list", f"{paths.root}/ingest"):
+        for name in filter(_LAYER.fullmatch, paths.ingests.names()):
+            with suppress(FileNotFoundError, NotADirectoryError), paths.ingests.enter(name) as directory:
+                if not locks.is_held(directory, "lock"):
+                    yield name, _size(directory), "left half-way"
+
+
+def remove_left_over(paths: StoreLayout, name: str) -> bool:
+    """Delete one that ``left_over`` found, unless somebody makes it anew; whether it did."""
+    with files.translated("delete", paths.ingests.at(name)):
+        held = hold(paths, name) if paths.ingests.has(name) else None
+        if held is None:
+            return False
+        try:
+            places.clear(held)
+        finally:
+            held.close()
+    return True
 
 
 def stale_markers(paths: StoreLayout, unsynced: Unsynced) -> Iterator[str]:

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from fastoci import files
 from fastoci.aio import when_free
 from fastoci.errors import BlobNotFoundError, StoreBusyError
@@ -25,7 +27,7 @@ from fastoci.store.gc.leases import Leases
 from fastoci.store.ingest.ingest import Held, hold
 from fastoci.store.ingest.waiting import Sought
 from fastoci.store.layers import places, records, verity
-from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile
+from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile, write
 
 _BUSY_S: Final = 60.0  # for somebody who makes the same file
 
@@ -138,6 +140,46 @@ class Layers:
                 held.close()
 
         return await when_free(partial(self._threads.run, change), within_s=_BUSY_S)
+
+    async def sync(self, diff_ids: Collection[Digest]) -> None:
+        """Make layer files durable that may be lost in a power cut, as far as they are there.
+
+        Raises:
+            StoreError: the disk refused; what it lost is absent from now on.
+        """
+        await self._threads.run(lambda: self._sync_all(diff_ids))
+
+    def _sync_all(self, diff_ids: Collection[Digest]) -> None:
+        for diff_id in diff_ids:
+            info = self.find(diff_id)
+            held = None if info is None or info.synced else hold(self._paths, f"layer-{diff_id.hex}")
+            if held is not None:
+                with files.translated("sync", f"{self._paths.root}/layers"):
+                    try:
+                        self._sync(diff_id, held)
+                        places.clear(held)
+                    finally:
+                        held.close()
+
+    def _sync(self, diff_id: Digest, held: Held) -> None:
+        """Under its lock: sync the file, then say so in its record."""
+        info = self.find(diff_id)
+        if info is None or info.synced:
+            return
+        places.empty(held)
+        with places.at(self._paths, diff_id, standalone=info.standalone) as directory:
+            fd = self.open(diff_id)
+            try:
+                os.fsync(fd)
+            except OSError:  # the kernel tells of a lost page once
+                places.delete_file(directory, diff_id.hex)
+                raise
+            finally:
+                files.close(fd)
+            record = records.encode(msgspec.structs.replace(info, synced=True))
+            write(held.directory, "record", record, sync=True)
+            held.directory.rename("record", directory, f"{diff_id.hex}.json")
+            directory.sync()
 
     def find_merged(self, manifest: Digest) -> MergedInfo | None:
         """The merged metadata of an image: ``LayerStore.find_merged``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from fastoci import _extract, files
@@ -52,17 +52,17 @@ def make(paths: StoreLayout, diff_id: Digest, *, standalone: bool) -> None:
         above.sync()  # who made it may have been killed before its name was synced
 
 
-def delete_file(directory: Directory, name: str, *, freed: list[int] | None = None) -> bool:
+def delete_file(directory: Directory, name: str, freed: ExitStack | None = None) -> bool:
     """Delete a file with what is beside it, the record first: from then on it is absent. Whether it was there.
 
     Args:
-        freed: gets the file, open: its blocks are freed when it is closed.
+        freed: the file's blocks are freed when this ends.
     """
     found = False
     for suffix in (".json", ".erofs", ".erofs.dmverity"):
         with suppress(FileNotFoundError):
             if freed is not None and suffix == ".erofs":
-                freed.append(directory.open(name + suffix, files.READ))
+                freed.callback(files.close, directory.open(name + suffix, files.READ))
             directory.unlink(name + suffix)
             found = True
     return found
