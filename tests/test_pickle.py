@@ -54,6 +54,17 @@ from fastoci.testing.layers import Layer, from_seed
 BAD = NotFoundError("no such blob", url="https://r.test/v2/", status=404)
 BROKEN = StoreError("it does not parse", path="/s/refs/x")
 AMOUNT = Amount(3, 4)
+USAGE = Usage(
+    unique=AMOUNT,
+    shared=AMOUNT,
+    reclaimable=AMOUNT,
+    elsewhere=AMOUNT,
+    missing=AMOUNT,
+    partial=AMOUNT,
+    layers=AMOUNT,
+    references=(RefUsage("redis", AMOUNT, AMOUNT, Amount()),),
+    broken=(BROKEN,),
+)
 DIGEST = Digest.of(b"content")
 BLOB = Descriptor(
     "a/b", DIGEST, 7, urls=("u",), annotations={"k": "v"}, data=b"content", platform=Platform("linux", "arm64", "v8")
@@ -108,7 +119,7 @@ VALUES: list[object] = [
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),
     AMOUNT,
     RefUsage("redis", AMOUNT, AMOUNT, Amount()),
-    Usage(*[AMOUNT] * 7, (RefUsage("redis", AMOUNT, AMOUNT, Amount()),), (BROKEN,)),
+    USAGE,
     BAD_BLOB,
     Verification(3, 4, (BAD_BLOB,), "sha256:1"),
     Repair((str(DIGEST),), (("redis", BAD),)),
