@@ -54,17 +54,6 @@ from fastoci.testing.layers import Layer, from_seed
 BAD = NotFoundError("no such blob", url="https://r.test/v2/", status=404)
 BROKEN = StoreError("it does not parse", path="/s/refs/x")
 AMOUNT = Amount(3, 4)
-USAGE = Usage(
-    unique=AMOUNT,
-    shared=AMOUNT,
-    reclaimable=AMOUNT,
-    elsewhere=AMOUNT,
-    missing=AMOUNT,
-    partial=AMOUNT,
-    layers=AMOUNT,
-    references=(RefUsage("redis", AMOUNT, AMOUNT, Amount()),),
-    broken=(BROKEN,),
-)
 DIGEST = Digest.of(b"content")
 BLOB = Descriptor(
     "a/b", DIGEST, 7, urls=("u",), annotations={"k": "v"}, data=b"content", platform=Platform("linux", "arm64", "v8")
@@ -83,6 +72,17 @@ PLAN = PrefetchPlan((PLANNED,), (REFUSED,), (BLOB,), 1, 1, 1, {"r.test": 1}, 1, 
 QUERY = TagQuery("r.test/app", "semver", "^1", "list:2", ("linux",), 1, True, "/trees/app")
 ACCESS = RegistryAccess("r.test", "me", "secret", False, Path("/certs"), "list:1")
 PROBLEM = ListProblem("list:3", "it is not known")
+USAGE = Usage(
+    unique=AMOUNT,
+    shared=AMOUNT,
+    reclaimable=AMOUNT,
+    elsewhere=AMOUNT,
+    missing=AMOUNT,
+    partial=AMOUNT,
+    layers=AMOUNT,
+    references=(RefUsage("redis", AMOUNT, AMOUNT, Amount()),),
+    broken=(BROKEN,),
+)
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
 VALUES: list[object] = [
     MountedImage("/mnt", "ab" * 32, "redis:7", "loop", ""),

@@ -289,7 +289,7 @@ class Store:
         """What is unpacked: the ``LayerStore`` in this directory."""
         from fastoci.store.layers.layers import Layers
 
-        return Layers(self.blobs, self._leases, self._boot_id, self._level)
+        return Layers(self.blobs, self._leases.protect, self._boot_id, self._level)
 
     @property
     def paths(self) -> StoreLayout:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,7 +23,6 @@ from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
 from fastoci.limits import Level
 from fastoci.store.blobs import Blobs
-from fastoci.store.gc.leases import Leases
 from fastoci.store.ingest.ingest import Held, hold
 from fastoci.store.ingest.waiting import Sought
 from fastoci.store.layers import places, records, verity
@@ -31,17 +30,22 @@ from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile, write
 
 _BUSY_S: Final = 60.0  # for somebody who makes the same file
 
+Protect = Callable[[Iterable[Digest]], AbstractAsyncContextManager[None]]
 Making = TypeVar("Making", LayerFile, MergedFile, LayerTree)
 
 
 class Layers:
-    """``LayerStore`` on a directory, for one event loop. What finds and opens may be called from any thread."""
+    """``LayerStore`` on a directory, for one event loop. What finds and opens may be called from any thread.
 
-    def __init__(self, blobs: Blobs, leases: Leases, boot_id: str, level: Level) -> None:
+    Args:
+        protect: makes a lease of digests.
+    """
+
+    def __init__(self, blobs: Blobs, protect: Protect, boot_id: str, level: Level) -> None:
         self._blobs = blobs
         self._paths = blobs.paths
         self._threads = blobs.threads
-        self._leases = leases
+        self._protect = protect
         self._boot_id = boot_id
         self._syncs_all = level == "commit"
 
@@ -49,7 +53,7 @@ class Layers:
     async def keep(self, diff_ids: Collection[Digest]) -> AsyncIterator[None]:
         """Keep layers from gc: ``LayerStore.keep``."""
         await self._threads.run(self._blobs.probe)
-        async with self._leases.protect(diff_ids):
+        async with self._protect(diff_ids):
             yield
 
     def find(self, diff_id: Digest) -> LayerInfo | None:
