@@ -41,7 +41,7 @@ check: dev ## formatting, lint, types, stub, floors, docs and the names of chang
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src tests benchmarks examples
-	$(BIN)/python -m mypy.stubtest fastoci._core fastoci._inflate fastoci._extract fastoci._mount --allowlist tests/stubtest-allowlist.txt
+	$(BIN)/python -m mypy.stubtest fastoci._core fastoci._inflate fastoci._extract fastoci._erofs fastoci._mount --allowlist tests/stubtest-allowlist.txt
 	$(BIN)/towncrier build --draft >/dev/null
 	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_layout.py tests/test_docs.py tests/test_project.py
 	$(MAKE) -C src/fastoci/csrc/tests test CFLAGS='-O2 -Wall -Wextra -Werror'

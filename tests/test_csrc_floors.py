@@ -22,9 +22,13 @@ FLOORS: dict[str, set[str]] = {
     "tar": set(),
     "layer": {"io", "tar"},
     "extract": {"io", "tar", "layer"},
+    "erofs": {"io", "tar", "layer"},
 }
 # of csrc/tests: helpers that tests share; each other folder has the name of what it tests
-SHARED = {"support": {"io", "tar", "layer", "extract"}, "fuzz": {"support", "io", "tar", "layer", "extract", "inflate"}}
+SHARED = {
+    "support": {"io", "tar", "layer", "extract"},
+    "fuzz": {"support", "io", "tar", "layer", "extract", "erofs", "inflate"},
+}
 
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 DECLARED = re.compile(r"^(?!static |typedef )[a-z].*?\b([a-z]\w+)\((?:[^;{]|\n)*\);", re.MULTILINE)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
-NATIVE = {"_core", "_inflate", "_extract", "_mount"}
+NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), set()),
     "_inflate": ({"_core"}, set()),
     "_extract": (set(), set()),
+    "_erofs": (set(), set()),
     "_mount": (set(), set()),
     "arguments": (set(), set()),
     "limits": ({"arguments"}, {"msgspec"}),
@@ -46,7 +47,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),
-    "unpack": (MIDDLE | {"_extract"}, {"msgspec"}),
+    "unpack": (MIDDLE | {"_extract", "_erofs"}, {"msgspec"}),
     "layouts": (MIDDLE, set()),
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),

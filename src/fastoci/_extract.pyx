@@ -103,6 +103,7 @@ cdef class TarReader:
         sink.entry = _list_entry
         sink.data = _list_data
         sink.entry_end = _list_end
+        sink.padding = NULL
         self._entries = []
         self._reader = tar_new(&sink, <void *>self)
         if self._reader == NULL:

@@ -1,6 +1,6 @@
 """One layer's tar becomes files below a directory: sinks over the native extractor and stager.
 
-The one module where the extractor's codes become errors. Decompression and digests are others' work.
+The one module where the codes of those that read layers become errors. Decompression and digests are others' work.
 Spec: image-spec v1.1 layer.md (change sets, whiteouts).
 """
 
@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastoci import _extract
 from fastoci._core import Buffer
@@ -25,6 +25,11 @@ from fastoci.errors import (
     UnsupportedEntryError,
 )
 
+if TYPE_CHECKING:
+    from fastoci import _erofs
+
+    Native = _extract.Extractor | _extract.Stager | _extract.LayerDirectory | _erofs.LayerFile | _erofs.MergedMetadata
+
 _LOG: Final = logging.getLogger(__name__)
 
 # What a disk or a process at its bounds says: not the layer's fault.
@@ -37,7 +42,7 @@ _SHOWN: Final = 512  # characters of a path in a message: a layer may name one o
 class LayerSink:
     """What the sinks of layers do by their native half."""
 
-    def __init__(self, native: _extract.Extractor | _extract.Stager | _extract.LayerDirectory, name: str) -> None:
+    def __init__(self, native: Native, name: str) -> None:
         self.name = name
         self._native = native
 
@@ -74,14 +79,17 @@ class LayerSink:
             UnpackError: the layer cannot become files (``UnsafePathError``, ``UnsupportedEntryError``).
             StoreError: the disk refused, whatever the layer is; ``StoreFullError``: no space or no inodes left.
         """
-        if self._native.feed(buffer):
-            raise _error(self._native, self.name)
+        self._check(self._native.feed(buffer))
 
     def finish(self) -> None:
         """Demand the end of the tar. Raises: as ``feed``."""
-        if self._native.finish():
-            raise _error(self._native, self.name)
+        self._check(self._native.finish())
         _LOG.debug("%s: %d entries, %d bytes of files", self.name, self.entries, self.bytes)
+
+    def _check(self, code: int) -> None:
+        """Raise what a code of the native half means."""
+        if code:
+            raise _error(self._native, self.name)
 
     def stop(self) -> None:
         """From any thread: whatever is under way ends soon, with an error."""
@@ -133,8 +141,7 @@ class LayerWriter(LayerSink):
         Raises: as ``feed``.
         """
         result = self._extractor.adopt(stager.native, count)
-        if result < 0:
-            raise _error(self._extractor, self.name)
+        self._check(min(result, 0))
         return result > 0
 
     def finish(self) -> None:
@@ -166,7 +173,7 @@ class LayerStager(LayerSink):
         super().__init__(self.native, name)
 
 
-def _error(native: _extract.Extractor | _extract.Stager | _extract.LayerDirectory, name: str) -> FastociError:
+def _error(native: Native, name: str) -> FastociError:
     """Map code and facts to the error tree."""
     kind, sentence = _extract.TAR_CODES[native.code]
     path = native.path.decode("utf-8", "backslashreplace")

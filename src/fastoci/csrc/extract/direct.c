@@ -7,6 +7,8 @@
 #include "extract/remove.h"
 #include "extract/tree.h"
 
+#include <stddef.h>
+
 int direct_entry(void *ctx, const struct tar_entry *entry)
 {
     return apply_entry(ctx, entry);
@@ -23,7 +25,7 @@ void direct_failed(struct extract *ex)
 }
 
 const struct extract_writer direct_writer = {
-    .sink = {direct_entry, file_data, direct_entry_end},
+    .sink = {direct_entry, file_data, direct_entry_end, NULL},
     .begin = tree_init,
     .make_file = file_make,
     .hide = apply_whiteout,

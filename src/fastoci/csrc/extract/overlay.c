@@ -178,7 +178,7 @@ static int finish(struct extract *ex)
 }
 
 const struct extract_writer overlay_writer = {
-    .sink = {direct_entry, file_data, direct_entry_end},
+    .sink = {direct_entry, file_data, direct_entry_end, NULL},
     .begin = tree_init,
     .make_file = file_make,
     .hide = hide,

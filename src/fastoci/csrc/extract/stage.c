@@ -124,7 +124,7 @@ static void free_stage(struct extract *ex)
 }
 
 const struct extract_writer stage_writer = {
-    .sink = {on_entry, file_data, on_entry_end},
+    .sink = {on_entry, file_data, on_entry_end, NULL},
     .begin = begin,
     .failed = on_failure,
     .finish = finish,

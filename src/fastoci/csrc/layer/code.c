@@ -18,7 +18,7 @@ static const struct code_description DESCRIPTIONS[] = {
     [LAYER_WHITEOUT] = {"unsafe", "a whiteout without a name, of '.', of '..', or in the place of a directory"},
     [LAYER_ENTRIES] = {"limit", "the layer has too many entries"},
     [LAYER_BYTES] = {"limit", "the files of the layer have more bytes than the limit"},
-    [LAYER_CLOSED] = {"io", "the extractor is closed"},
+    [LAYER_CLOSED] = {"io", "the reader of the layer is closed"},
     [LAYER_STOPPED] = {"stopped", "the extraction was stopped"},
     [LAYER_PATH] = {"unsafe", "a path is longer than 4095 bytes"},
     [LAYER_DIRECTORIES] = {"limit", "the layer reaches too many directories"},
@@ -27,6 +27,9 @@ static const struct code_description DESCRIPTIONS[] = {
     [LAYER_UNMAPPED] = {"owner", "the owner has no number in this user namespace"},
     [LAYER_CHOWN] = {"owner", "this process may not give files away"},
     [LAYER_MOUNT] = {"unsafe", "a mount point is in the way: nothing below it is written, and it is not removed"},
+    [LAYER_MEMORY] = {"limit", "the names of the layer need more memory than the limit"},
+    [LAYER_SPARSE] = {"limit", "a sparse file is too large for an EROFS file"},
+    [LAYER_FILE_SIZE] = {"limit", "the layer is too large for an EROFS file"},
 };
 
 const struct code_description *layer_code_describe(int code)

@@ -28,7 +28,10 @@ enum layer_code {
     LAYER_XATTRS = 52,        /* more than 512 extended attributes; value: their number */
     LAYER_UNMAPPED = 53,      /* an owner without a number in this user namespace; value: uid << 32 | gid */
     LAYER_CHOWN = 54,         /* this process may not give files away; value: uid << 32 | gid */
-    LAYER_CODE_END = 55
+    LAYER_MEMORY = 55,        /* the tree of an EROFS file needs more; value: the limit */
+    LAYER_SPARSE = 56,        /* a sparse file too large for a table of chunks; value: its size */
+    LAYER_FILE_SIZE = 57,     /* more blocks than an EROFS file can have; value: their number */
+    LAYER_CODE_END = 58
 };
 
 /* As tar_code_describe, for the reader's codes and for these. */

@@ -6,14 +6,21 @@ static void end_body(struct tar *tar)
     int code = tar->sink.entry_end(tar->ctx);
 
     tar->state = tar->padding ? TAR_PADDING : TAR_HEADER;
+    tar->special_padding = 0;
     if (code)
         tar_fail(tar, code, 0);
 }
 
 void tar_begin_body(struct tar *tar)
 {
-    int code = tar->sink.entry(tar->ctx, &tar->entry);
+    int code;
 
+    tar->entry.body = tar->block_end;
+    if (tar->entry.sparse) {
+        tar->entry.segments = tar->segments.items;
+        tar->entry.segment_count = tar->segments.count;
+    }
+    code = tar->sink.entry(tar->ctx, &tar->entry);
     tar->data_at = 0;
     tar->segment = 0;
     tar->segment_filled = 0;
@@ -61,4 +68,15 @@ size_t tar_feed_body(struct tar *tar, const uint8_t *data, size_t len)
     else if (tar->left == 0)
         end_body(tar);
     return part;
+}
+
+void tar_skip_body(struct tar *tar, uint64_t len)
+{
+    uint64_t left = tar->state == TAR_BODY && !tar->code ? tar->left : 0, part = len < left ? len : left;
+
+    tar->position += part;
+    tar->left -= part;
+    tar->data_at += part;
+    if (part && tar->left == 0)
+        end_body(tar);
 }

@@ -10,4 +10,7 @@ void tar_begin_body(struct tar *tar);
 /* Hand on what of the data belongs to the body: so many bytes. */
 size_t tar_feed_body(struct tar *tar, const uint8_t *data, size_t len);
 
+/* As tar_skip. */
+void tar_skip_body(struct tar *tar, uint64_t len);
+
 #endif

@@ -23,11 +23,6 @@ struct tar_header {
     uint8_t link[100];
 };
 
-struct tar_segment {
-    uint64_t offset;
-    uint64_t length;
-};
-
 struct tar_segments {
     struct tar_segment *items;
     size_t count;
@@ -63,12 +58,14 @@ struct tar {
     int64_t value;
     uint64_t position;
     uint64_t header_at;
+    uint64_t block_end; /* offset of the first byte behind the last block */
     enum tar_state state;
     int zero_seen;
     uint8_t block[TAR_BLOCK]; /* a block that arrives in pieces */
     size_t have;
     uint64_t left;    /* bytes of the body that are still to come */
     uint32_t padding; /* zeros behind it */
+    int special_padding; /* which is that of a special header */
 
     struct tar_header header;
     struct tar_entry entry;

@@ -15,6 +15,12 @@ struct tar_xattr {
     struct tar_bytes value;
 };
 
+/* A piece of a sparse file; holes are between them. */
+struct tar_segment {
+    uint64_t offset;
+    uint64_t length;
+};
+
 /* One entry with its extensions applied. It and its pointers hold until entry_end has returned. */
 struct tar_entry {
     struct tar_bytes path; /* no NUL; may be empty, absolute, hold ".." or end with '/' */
@@ -31,7 +37,10 @@ struct tar_entry {
     const struct tar_xattr *xattrs; /* sorted by key, each key once */
     size_t xattr_count;
     uint64_t offset; /* of the entry's own header in the archive */
+    uint64_t body;   /* of what data() will hand on */
     int sparse;      /* data comes in pieces, holes between them */
+    const struct tar_segment *segments; /* these pieces, ascending; they lie in the body one behind the other */
+    size_t segment_count;
 };
 
 /* Any callback may return a code that is not 0: the parse stops and the code becomes the reader's. */
@@ -39,6 +48,8 @@ struct tar_sink {
     int (*entry)(void *ctx, const struct tar_entry *entry);
     int (*data)(void *ctx, uint64_t offset, const uint8_t *data, size_t len); /* offset in the file; ascending */
     int (*entry_end)(void *ctx);
+    /* What is behind a body up to the end of its last block, after entry_end; NULL: nobody cares. */
+    int (*padding)(void *ctx, const uint8_t *data, size_t len);
 };
 
 #endif

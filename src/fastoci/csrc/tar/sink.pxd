@@ -28,3 +28,4 @@ cdef extern from "tar/sink.h" nogil:
         int (*entry)(void *, const tar_entry *) noexcept
         int (*data)(void *, uint64_t, const uint8_t *, size_t) noexcept
         int (*entry_end)(void *) noexcept
+        int (*padding)(void *, const uint8_t *, size_t) noexcept

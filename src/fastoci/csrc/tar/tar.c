@@ -63,6 +63,16 @@ int tar_ended(const struct tar *tar)
     return tar->state == TAR_END;
 }
 
+uint64_t tar_body_left(const struct tar *tar)
+{
+    return tar->state == TAR_BODY && !tar->code ? tar->left : 0;
+}
+
+void tar_skip(struct tar *tar, uint64_t len)
+{
+    tar_skip_body(tar, len);
+}
+
 static int pending(const struct tar *tar)
 {
     return tar->pax_text.set || tar->long_name.set || tar->long_link.set;
@@ -75,6 +85,7 @@ static void end_special(struct tar *tar)
     int code;
 
     tar->state = tar->padding ? TAR_PADDING : TAR_HEADER;
+    tar->special_padding = 1;
     if (tar->special && tar->special != &tar->pax_text)
         return;
     /* A global header is only checked: Go, which the runtimes are written in, does not apply it. */
@@ -184,8 +195,9 @@ static size_t block(struct tar *tar, const uint8_t *data, size_t len)
         tar->have = 0;
         whole = tar->block;
     }
+    tar->block_end = tar->position + used;
     if (tar->state == TAR_HEADER) {
-        tar->header_at = tar->position + used - TAR_BLOCK;
+        tar->header_at = tar->block_end - TAR_BLOCK;
         header(tar, whole);
     } else if (tar->state == TAR_EXTENSION) {
         tar_sparse_extension(tar, whole);
@@ -195,13 +207,16 @@ static size_t block(struct tar *tar, const uint8_t *data, size_t len)
     return used;
 }
 
-static size_t skip(struct tar *tar, size_t len)
+static size_t padding(struct tar *tar, const uint8_t *data, size_t len)
 {
     size_t part = len < tar->padding ? len : tar->padding;
+    int code = tar->sink.padding && !tar->special_padding ? tar->sink.padding(tar->ctx, data, part) : TAR_OK;
 
     tar->padding -= (uint32_t)part;
     if (tar->padding == 0)
         tar->state = TAR_HEADER;
+    if (code)
+        tar_fail(tar, code, 0);
     return part;
 }
 
@@ -212,7 +227,7 @@ int tar_feed(struct tar *tar, const uint8_t *data, size_t len)
         if (tar->state == TAR_BODY)
             used = tar_feed_body(tar, data, len);
         else if (tar->state == TAR_PADDING)
-            used = skip(tar, len);
+            used = padding(tar, data, len);
         else if (tar->state == TAR_SPECIAL)
             used = special(tar, data, len);
         else

@@ -23,6 +23,11 @@ int tar_feed(struct tar *tar, const uint8_t *data, size_t len);
 /* The stream is over: TAR_OK when it may end here, else a code. */
 int tar_finish(struct tar *tar);
 
+/* Bytes of the current body that are still to come; 0: none is under way. */
+uint64_t tar_body_left(const struct tar *tar);
+/* Pass over so many bytes, all of the body that is under way or a part of it; the sink's data learns nothing of any of its rest. */
+void tar_skip(struct tar *tar, uint64_t len);
+
 void tar_free(struct tar *tar);
 
 /* Facts, at any time: the code, the offset of the current (or faulty) header, the wrong number, the current entry's name. */

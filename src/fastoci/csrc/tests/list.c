@@ -50,7 +50,7 @@ static int on_end(void *ctx)
 
 int main(int argc, char **argv)
 {
-    static const struct tar_sink SINK = {on_entry, on_data, on_end};
+    static const struct tar_sink SINK = {on_entry, on_data, on_end, NULL};
     const char *window = getenv("LIST_WINDOW");
     size_t size = window ? (size_t)atol(window) : 65536, got;
     FILE *file = argc > 1 ? fopen(argv[1], "rb") : stdin;

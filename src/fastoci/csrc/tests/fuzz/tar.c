@@ -46,7 +46,7 @@ struct result {
 /* state: of the windows; NULL: all in one. */
 static struct result read_windows(const uint8_t *data, size_t len, uint64_t *state)
 {
-    static const struct tar_sink SINK = {on_entry, on_data, on_end};
+    static const struct tar_sink SINK = {on_entry, on_data, on_end, NULL};
     struct result result = {0};
     struct tar *tar = tar_new(&SINK, &result.sum);
 

@@ -74,7 +74,7 @@ static int on_end(void *ctx)
     return stopped(ctx);
 }
 
-static const struct tar_sink SINK = {on_entry, on_data, on_end};
+static const struct tar_sink SINK = {on_entry, on_data, on_end, NULL};
 
 /* Feed [0, cut) and [cut, len), each in windows of that size. */
 static int run(const struct archive *a, size_t cut, size_t window, struct log *log, int64_t *value, uint64_t *offset)

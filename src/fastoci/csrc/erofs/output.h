@@ -1,0 +1,15 @@
+/* Bytes to the file that is written: buffered, one behind the other. */
+#ifndef FASTOCI_EROFS_OUTPUT_H
+#define FASTOCI_EROFS_OUTPUT_H
+
+#include "erofs/context.h"
+
+/* Go on at this offset. What lies between stays as it is in the file: zeros, since each byte is written once. */
+int erofs_seek(struct erofs *e, uint64_t at);
+/* Each: TAR_OK or a code. */
+int erofs_put(struct erofs *e, const void *data, size_t len);
+int erofs_flush(struct erofs *e);
+/* Write a window of the tar, past the page cache where that is possible. */
+int erofs_write_window(struct erofs *e, const uint8_t *data, size_t len, uint64_t at);
+
+#endif
