@@ -16,7 +16,7 @@ NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
-MEDIA = MIDDLE | {"registry", "store", "unpack", "layouts", "mount"}
+MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
@@ -43,11 +43,12 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "locks": ({"errors", "directory", "files", "threads"}, set()),
     "image": ({"arguments", "errors", "_core"}, {"msgspec"}),
     "lists": ({"arguments", "errors", "image"}, {"msgspec", "yaml"}),
-    "stream": (PURE | {"_inflate"}, {"isal", "msgspec"}),
+    "stream": (PURE | {"_inflate"}, {"isal", "msgspec", "zstandard"}),
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),
     "unpack": (MIDDLE | {"_extract", "_erofs"}, {"msgspec"}),
+    "pack": (MIDDLE, {"msgspec"}),
     "layouts": (MIDDLE, set()),
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),

@@ -22,6 +22,7 @@ To work with a store::
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
+        pack                 an image of a directory
         export               an OCI layout for other tools
     Image              one image of a store: its documents; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates

@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from fastoci.arguments import at_least, several
+from fastoci import path_walk
+from fastoci.arguments import at_least, expect, one_of, several
 from fastoci.engine_parts import EngineParts
+from fastoci.image.platform import Platform
 from fastoci.jobs import maintenance
+from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.verify import Verification
 from fastoci.store.gc.retention import Retention
+from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
     from fastoci.store.gc.collect import GcItem, GcPlan
     from fastoci.store.usage import Usage
+    from fastoci.stream.compress import Compression
+
+StrPath = str | os.PathLike[str]
 
 
 class Maintenance:
@@ -142,3 +149,56 @@ class Maintenance:
             BlobNotFoundError: the store has no such reference.
         """
         await maintenance.pin(self._open.store, reference, pinned)
+
+    @job
+    async def pack(
+        self,
+        directory: StrPath,
+        tag: str,
+        *,
+        base: str | None = None,
+        against: StrPath | None = None,
+        upper: bool = False,
+        platform: str | None = None,
+        compression: Compression = "gzip",
+    ) -> Image:
+        """Make an image of a directory: a layer of what is in it, or of what differs from a base. docs/packing.md.
+
+        Times are no later than ``SOURCE_DATE_EPOCH`` of the environment. What is left out is a ``Warned`` event.
+
+        Args:
+            tag: the name that the image gets in the store.
+            base: an image of the store that it is built on, as ``image`` takes it.
+            against: a directory that ``directory`` is compared with, by default the tree of ``base``.
+            upper: ``directory`` is an overlay's upper directory over ``base``; it is compared with nothing.
+            platform: what the image is for, and which of ``base`` is meant; this machine's by default.
+        Raises:
+            PackError: the directory cannot become a layer, or changed meanwhile.
+            StoreError: something in it may not be read; the disk refused. BlobNotFoundError: the store has no ``base``.
+        """
+        from fastoci.jobs.pack import PackRequest, environment_epoch, tag_of
+        from fastoci.stream.compress import Compression
+
+        parts = self._open
+        one_of(get_args(Compression), compression, "compression")
+        if upper and (base is None or against is not None):
+            raise ValueError("upper: an upper directory is packed on a base, and compared with nothing")
+        request = PackRequest(
+            path_walk.absolute(directory),
+            tag_of(tag),
+            against=None if against is None else path_walk.absolute(against),
+            upper=expect(bool, upper, "upper"),
+            compression=compression,
+            platform=None if platform is None else Platform.parse(platform),
+            epoch=environment_epoch(),
+        )
+        async with parts.updates.after():
+            return await parts.packing().pack(request, await self._base(base, request.platform))
+
+    async def _base(self, reference: str | None, platform: Platform | None) -> Image | None:
+        """The image that another is built on."""
+        if reference is None:
+            return None
+        parts = self._open
+        ref = await find_one(parts.store, reference)
+        return await load_image(parts.context, ref, choose(ref, platform), asked=reference)

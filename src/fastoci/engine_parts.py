@@ -30,6 +30,7 @@ from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
+    from fastoci.jobs.pack import Packing
     from fastoci.jobs.prefetch import Fetcher, Prefetch
     from fastoci.jobs.prefetch_planning import Open
     from fastoci.registry.client import Registry
@@ -60,6 +61,7 @@ class EngineParts:
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers
+        self._buffers = buffers
         self._options = options
         self._registries = AsyncExitStack()
         self._registry: Registry | None = None
@@ -109,6 +111,15 @@ class EngineParts:
         from fastoci.store.lists import Lists
 
         return Prefetch(self.context, source or self.repository, self.tags, self.free, Lists(self.store))
+
+    def packing(self) -> Packing:
+        """What makes images out of directories; most programs do not need it."""
+        from fastoci.jobs.pack import Packing
+        from fastoci.transfer.packer import Packer
+
+        context = self.context
+        packer = Packer(self._workers, self._buffers, context.reader, context.limits)
+        return Packing(context, packer, self.store.spool)
 
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
         """Who fetches the blobs of one job: this process, or several others."""

@@ -32,6 +32,7 @@
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
+      PackError                   the tree cannot become a layer  .path
       ImagePathError              nothing in the image can be read at this path   .path
 
 A class exists when a caller would act differently. Facts are attributes, nobody parses a message. ``image`` and
@@ -361,6 +362,16 @@ class ImagePathError(FastociError):
     """Nothing in the image can be read at this path: it is absent, of another kind, or leads in a circle."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class PackError(FastociError):
+    """The tree cannot become a layer. ``path`` is what is in its way; ``retryable`` when it changed meanwhile."""
+
+    exit_code = 7
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)

@@ -53,6 +53,7 @@ COMMANDS = {
     "prefetch": "prefetch IMAGE --tls-verify=false --progress none",
     "unpack": "unpack IMAGE WORK/files",
     "bundle": "bundle IMAGE WORK/bundle",
+    "pack": "pack WORK/files --tag h/app:1",
     "ls": "ls",
     "inspect": "inspect IMAGE",
     "view": "view WORK/view IMAGE",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from fastoci.image.reference import Reference
 from fastoci.registry.config.endpoints import endpoints, load
+from support.containerd import containerd as containerd_in
 from support.request_recorder import CONFIG, LAYER, MANIFEST, Recorder, askable, once, recording
 
 
@@ -24,36 +23,11 @@ def recorder() -> Iterator[Recorder]:
 
 @pytest.fixture(scope="module")
 def containerd(peer: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """Run ``ctr`` against a containerd of our own: no snapshots, no containers, only content."""
+    """Run ``ctr`` against a containerd of our own."""
     if os.geteuid() != 0:
         pytest.skip("containerd needs root")
-    program, ctr = peer("containerd"), peer("ctr")
-    home = tmp_path_factory.mktemp("containerd")
-    socket = home / "sock"
-    (home / "config.toml").write_text(
-        f'version = 2\nroot = "{home}/root"\nstate = "{home}/state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", '
-        '"io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", '
-        '"io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]\n'
-        f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{socket}.ttrpc"\n'
-    )
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen([program, "--config", str(home / "config.toml")], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 20
-        while not socket.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert process.poll() is None, (home / "log").read_text()
-
-        def run(*arguments: str) -> str:
-            command = [ctr, "--address", str(socket), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-            return done.stdout + done.stderr
-
+    with containerd_in(peer("containerd"), peer("ctr"), tmp_path_factory.mktemp("containerd")) as run:
         yield run
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 CTR = {

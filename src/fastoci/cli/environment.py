@@ -16,7 +16,7 @@ import click
 from fastoci.cli import report
 
 _PREFIX: Final = "FASTOCI_"
-# All that there are, so that a command knows those of the others without importing them. The last is no option's.
+# All that there are, so that a command knows those of the others without importing them. SHA256 is no option's.
 NAMES: Final = frozenset(
     """
     ADDITIONAL_STORE ALL ALLOW_EMPTY ALLOW_PRIVATE_REDIRECTS ALL_PLATFORMS AUTHFILE CERT_DIR CONFIG CONNECTIONS CREDS
@@ -25,7 +25,7 @@ NAMES: Final = frozenset(
     MAX_BANDWIDTH MAX_CONNECTIONS MAX_COUNT MAX_ENTRIES MAX_REQUESTS MAX_SIZE MAX_STORE_SIZE MAX_UNPACKED MAX_WAIT
     MEMORY METRICS METRICS_PORT NICE OCI OFFLINE PASSWORD_STDIN PIN PLATFORM PROGRESS PRUNE PULL QUIET RATE RAW
     REGISTRIES_CONF REPORT RETRIES RETRY_DELAY ROOTFS SAME_OWNER SPLAY STORE TLS_VERIFY USERNAME VERBOSE WORKERS YES
-    SHA256
+    SHA256 AGAINST BASE COMPRESSION TAG UPPER
     """.split()  # noqa: SIM905 (45 lines otherwise)
 )
 

@@ -6,7 +6,9 @@ Knows nothing of references, leases or the network. Spec: docs/store-format.md 2
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -165,6 +167,25 @@ class Blobs:
                 await started.abort()
             raise asyncio.CancelledError
         return started
+
+    def spool(self) -> int:
+        """On a thread, open an unnamed file beside the ingests: it goes with whoever has it open.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        self.probe()
+        with files.translated("make a file in", f"{self.paths.root}/ingest"):
+            ingests = self.paths.ingests
+            try:
+                return ingests.open(".", os.O_TMPFILE | os.O_RDWR)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                    raise
+            name = f".spool-{secrets.token_hex(8)}"  # the file system has no unnamed files
+            fd = ingests.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            ingests.unlink(name)
+            return fd
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
         """Return when nobody else holds the digest any more: ``StoreWriter.wait``."""

@@ -6,6 +6,7 @@ Spec: docs/store-format.md 2, 4, 6 and 8.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from fastoci import files
 from fastoci._core import file_system
 from fastoci.arguments import expect
 from fastoci.boot import boot_id
@@ -160,6 +162,18 @@ class Store:
     def open(self, blob: Descriptor) -> int:
         """A read-only descriptor of the blob's file: ``BlobStore.open``."""
         return self.blobs.open(blob)
+
+    async def spool(self) -> int:
+        """An unnamed file on the store's disk, for bytes whose digest is not known yet; the caller closes it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        fd, cancelled = await self._threads.run_to_end(self.blobs.spool)
+        if cancelled:
+            files.close(fd)
+            raise asyncio.CancelledError
+        return fd
 
     async def mark_corrupt(self, digest: Digest) -> None:
         """Count a blob as absent until it is replaced: ``BlobStore.mark_corrupt``."""

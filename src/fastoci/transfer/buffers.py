@@ -49,6 +49,13 @@ class Buffers:
             self._aside -= size
             raise
 
+    def set_aside_now(self, size: int) -> bool:
+        """``set_aside``, when so much is free and nobody waits."""
+        if self._waiters or not self.pool.set_aside(size):
+            return False
+        self._aside += size
+        return True
+
     def put_back(self, size: int) -> None:
         """Give memory that was set aside back to the budget."""
         self._aside -= size

@@ -1,0 +1,89 @@
+"""Compress a tar as a layer: blocks that know nothing of each other, on as many threads as there are, one stream.
+
+The stream is the same whatever the number of threads: only the length of a block decides, and that is fixed by whoever
+cuts them. gzip is one member of deflate blocks that end at whole bytes, by ISA-L; zstd is a frame a block. Other
+releases of ISA-L and libzstd, and for ISA-L other processors, may make other bytes of the same tar.
+Spec: RFC 1951, RFC 1952, RFC 8878; image-spec v1.1 layer.md (``+gzip``, ``+zstd``).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Literal, Protocol
+
+import zstandard
+from isal import isal_zlib
+
+from fastoci._core import Buffer
+from fastoci.image import mediatype
+
+Compression = Literal["gzip", "zstd"]
+
+_GZIP_LEVEL: Final = 2  # of 0 to 3: the last costs 1.6 times as much for 2 % less
+_ZSTD_LEVEL: Final = 3
+_HEAD: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, nobody's system
+_LAST: Final = b"\x03\0"  # an empty block that is the last
+_SIZE: Final = (1 << 32) - 1
+
+
+class Compressor(Protocol):
+    """One stream. ``block`` belongs to any number of threads; the others are called in the order of the stream."""
+
+    media_type: str
+    head: bytes
+
+    def block(self, data: Buffer) -> bytes:
+        """Compress one block, without the GIL."""
+
+    def count(self, data: Buffer) -> None:
+        """Take the content of the next block into account."""
+
+    def tail(self) -> bytes:
+        """The end of the stream."""
+
+
+class Gzip:
+    """One member, whose blocks begin and end at whole bytes."""
+
+    media_type: str = mediatype.OCI_LAYER_GZIP
+    head: bytes = _HEAD
+
+    def __init__(self) -> None:
+        self._crc = self._size = 0
+
+    def block(self, data: Buffer) -> bytes:
+        """Compress one block; none after it refers to it."""
+        stream = isal_zlib.compressobj(_GZIP_LEVEL, wbits=-15)
+        return stream.compress(data) + stream.flush(isal_zlib.Z_FULL_FLUSH)
+
+    def count(self, data: Buffer) -> None:
+        """Add to the checksum."""
+        self._crc = isal_zlib.crc32(data, self._crc)
+        self._size += len(data)
+
+    def tail(self) -> bytes:
+        """The last block, the checksum and the length."""
+        return _LAST + struct.pack("<II", self._crc, self._size & _SIZE)
+
+
+class Zstd:
+    """A frame with a checksum for each block."""
+
+    media_type: str = mediatype.OCI_LAYER_ZSTD
+    head: bytes = b""
+
+    def block(self, data: Buffer) -> bytes:
+        """Compress one block to a frame."""
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress(memoryview(data))
+
+    def count(self, data: Buffer) -> None:
+        """Each frame has its own checksum."""
+
+    def tail(self) -> bytes:
+        """Nothing: the last frame ends the stream."""
+        return b""
+
+
+def compressor(compression: Compression) -> Compressor:
+    """A new stream."""
+    return Gzip() if compression == "gzip" else Zstd()

@@ -1,0 +1,220 @@
+"""A layer out of a tar that is made on threads: compressed on all cores, hashed before and after, in a file.
+
+Three stages, a block of tar at a time: one thread makes a block; any number of them compress; one seals blocks in their
+order: hashes the tar and the compressed bytes, in shared lanes, and writes the file. Blocks in flight, and what is made
+of them, are in the budget of memory. Knows no trees and no images. Spec: image-spec v1.1 layer.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from fastoci import files
+from fastoci._core import BUFFER_SIZE, Buffer
+from fastoci.aio import all_or_first, wait_to_end
+from fastoci.errors import StoreError
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.interfaces import BufferSource
+from fastoci.limits import Limits
+from fastoci.stream.compress import Compressor
+from fastoci.stream.verify import Meter, hash_buffers
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.layer_reading import LayerReader
+from fastoci.transfer.workers import WorkerPool
+
+T = TypeVar("T")
+
+_COMPRESSED: Final = BUFFER_SIZE  # bytes of memory for what is made of a block, and the state that makes it
+
+
+class TarBlocks(Protocol):
+    """Makes a tar, on one thread at a time: ``pack.tar.TarMaker``."""
+
+    def fill(self, out: Buffer) -> bool:
+        """Fill ``out``; False when the tar has ended."""
+
+    def stop(self) -> None:
+        """From any thread: let ``fill`` end soon, with an exception."""
+
+
+class PackedLayer(msgspec.Struct, frozen=True):
+    """A layer that was made: its blob, and the digest and size of its tar."""
+
+    blob: Descriptor
+    diff_id: Digest
+    tar_size: int
+
+
+class Packer:
+    """Packs layers on an engine's threads, each in one of the slots for layers at once."""
+
+    def __init__(self, workers: WorkerPool, buffers: Buffers, reader: LayerReader, limits: Limits) -> None:
+        self._workers = workers
+        self._buffers = buffers
+        self._slots = reader.slots
+        # as many as threads can work on, and one that is made, and one that is sealed
+        self._blocks = max(1, min(limits.workers + 2, limits.memory // (4 * BUFFER_SIZE)))
+
+    async def pack(self, tar: TarBlocks, compressor: Compressor, fd: int) -> PackedLayer:
+        """Write a layer into an empty file.
+
+        Raises:
+            StoreError: the disk refused. Whatever ``tar`` raises.
+        """
+        async with self._slots, self._memory() as buffers:
+            layer = _Layer(self._workers, tar, compressor, fd, buffers)
+            return await layer.run()
+
+    async def acquire(self, work: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """Open something on a thread: ``undo`` it when this task was cancelled meanwhile."""
+        return await self._workers.acquire(work, undo)
+
+    async def finish(self, work: Callable[[], object]) -> None:
+        """Close something on a thread, whatever happens to this task."""
+        await self._workers.finish(work)
+
+    def source(self, fd: int) -> FileSource:
+        """What a file has as a blob's source."""
+        return FileSource(self._workers, fd)
+
+    @asynccontextmanager
+    async def _memory(self) -> AsyncIterator[list[Buffer]]:
+        """A buffer to write from, and one for each block in flight: one at least, more when nobody waits for them."""
+        await self._buffers.set_aside(_COMPRESSED)
+        aside = _COMPRESSED
+        buffers: list[Buffer] = []
+        try:
+            buffers += [await self._buffers.take(), await self._buffers.take()]
+            while len(buffers) <= self._blocks and self._buffers.set_aside_now(_COMPRESSED):
+                aside += _COMPRESSED
+                if (buffer := self._buffers.spare()) is None:
+                    break
+                buffers.append(buffer)
+            yield buffers
+        finally:
+            for buffer in buffers:
+                buffer.release()
+            self._buffers.put_back(aside)
+
+
+class _Layer:
+    """One layer on its way. ``buffers``, which stay the caller's, are one to write from and those of the tar."""
+
+    def __init__(
+        self, workers: WorkerPool, tar: TarBlocks, compressor: Compressor, fd: int, buffers: list[Buffer]
+    ) -> None:
+        self._workers = workers
+        self._tar = tar
+        self._compressor = compressor
+        self._fd = fd
+        self._out, *blocks = buffers
+        self._free: asyncio.Queue[Buffer] = asyncio.Queue()
+        self._made: asyncio.Queue[tuple[Buffer, asyncio.Task[bytes]] | None] = asyncio.Queue()
+        for block in blocks:
+            self._free.put_nowait(block)
+        self._compressing: set[asyncio.Task[bytes]] = set()
+        self._tar_meter, self._blob_meter = Meter(), Meter()
+
+    async def run(self) -> PackedLayer:
+        try:
+            await all_or_first([asyncio.create_task(self._make()), asyncio.create_task(self._seal_all())])
+        finally:
+            await self._end_compression()
+        tar, blob = self._tar_meter.proof(), self._blob_meter.proof()
+        return PackedLayer(Descriptor(self._compressor.media_type, blob.digest, blob.size), tar.digest, tar.size)
+
+    async def _end_compression(self) -> None:
+        """Wait for threads that still compress what nobody wants any more."""
+        tasks, self._compressing = self._compressing, set()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await wait_to_end(asyncio.wait(tasks))
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # seen
+
+    async def _make(self) -> None:
+        """Make the tar, and let each block be compressed."""
+        more = True
+        while more:
+            block = await self._free.get()
+            more = await self._workers.run(partial(self._tar.fill, block), stop=self._tar.stop)
+            compress = self._workers.run(partial(self._compressor.block, block)) if len(block) else _nothing()
+            task = asyncio.create_task(compress)
+            self._compressing.add(task)
+            self._made.put_nowait((block, task))
+        self._made.put_nowait(None)
+
+    async def _seal_all(self) -> None:
+        self._out.append(self._compressor.head)
+        while (made := await self._made.get()) is not None:
+            block, task = made
+            data = await task
+            self._compressing.discard(task)
+            await self._workers.run(partial(self._seal, block, data))
+            block.clear()
+            self._free.put_nowait(block)
+        await self._workers.run(self._end)
+
+    def _seal(self, block: Buffer, data: bytes) -> None:
+        """On a thread: one block is next."""
+        self._compressor.count(block)
+        lanes = [(self._tar_meter, block)]
+        at = self._out.append(data)
+        while at < len(data):
+            self._write(lanes)
+            lanes = []
+            at += self._out.append(data, at)
+        self._write(lanes)
+
+    def _end(self) -> None:
+        self._out.append(self._compressor.tail())
+        self._write([])
+
+    def _write(self, lanes: list[tuple[Meter, Buffer]]) -> None:
+        """Hash what is to be written, and what else there is; write."""
+        offset = self._blob_meter.offset
+        hash_buffers([*lanes, (self._blob_meter, self._out)])
+        code = self._out.pwrite(self._fd, offset)
+        if code:
+            cause = OSError(-code, os.strerror(-code))
+            raise files.failure(cause, "write", os.readlink(f"/proc/self/fd/{self._fd}")) from cause
+        self._out.clear()
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+class FileSource:
+    """A ``BlobSource`` of one blob that is in an open file, which stays the caller's."""
+
+    name = "file"
+
+    def __init__(self, workers: WorkerPool, fd: int) -> None:
+        self._workers = workers
+        self._fd = fd
+
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        """Yield the bytes from ``offset`` on. Raises StoreError: the disk refused."""
+        while offset < blob.size:
+            buffer = await buffers.take()
+            read: Callable[[], int] = partial(buffer.pread, self._fd, offset)
+            try:
+                count = await self._workers.run(read)
+                if count <= 0:
+                    raise StoreError(f"cannot read what was packed: {os.strerror(-count)}", path=str(blob.digest))
+            except BaseException:
+                buffer.release()
+                raise
+            offset += count
+            yield buffer
