@@ -253,6 +253,13 @@ def test_the_extract_benchmark_compares_small_files_and_a_large_one(tmp_path: Pa
     assert sorted(os.listdir(tmp_path)) == ["images"]
 
 
+def test_the_layer_directories_benchmark_compares_orders(tmp_path: Path) -> None:
+    result = micro("layer_directories", "--scale", "0.01", "--runs", "1", "--work", tmp_path)
+    assert set(result["results"]) == {"at once", "in order", "one tree, in order"}
+    assert list(result["bars"]) == ["in order / at once, wall"]
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_failing_command_is_shown_with_its_output() -> None:
     code = "from benchmarks.measure import measure; measure(['sh', '-c', 'echo reason; exit 3'])"
     done = run("-c", code)

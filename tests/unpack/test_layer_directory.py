@@ -11,6 +11,8 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ from fastoci.testing.trees import listing
 from fastoci.unpack.layer_directory import LayerDirectoryWriter, needs_user_xattrs
 from support.layer_stacks import LAYERS, modelled
 from support.overlays import LIMITS, ROOT_USER, alone, emptied, mounted, named_times, needs_mounts, stacked, together
-from support.scratch import opened, scratch
+from support.scratch import SOURCE, TESTS, opened, scratch
 
 STACKS = int(os.environ.get("FASTOCI_STACKS", "400")) // 4
 LARGE = {"many-layers-127", "12000-small-files", "zstd-long-window"}
@@ -357,3 +359,29 @@ def test_a_layer_is_stopped_before_its_directories_are_said_to_be_opaque(tmp_pat
 def test_a_file_system_that_takes_no_whiteouts_is_refused() -> None:
     with opened(Path("/proc/self")) as fd, pytest.raises(StoreError):
         needs_user_xattrs(fd)
+
+
+def test_layers_of_a_user_namespace_mount_with_userxattr(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    unshare = [peer("unshare"), "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system makes no user namespaces")
+    layers = [
+        [directory("d"), Entry("d/low"), Entry("d/both", data=b"low"), directory("o"), Entry("o/low"), Entry("gone")],
+        [directory("d"), whiteout("d/low"), Entry("d/both", data=b"new"), directory("o"), opaque("o"), Entry("o/new")],
+        [whiteout("gone"), directory("d"), whiteout("d/both"), directory("d/both"), Entry("d/both/x")],
+    ]
+    with scratch("user-namespace") as work:
+        for number, layer in enumerate(layers):
+            (work / f"{number}.tar").write_bytes(archive(*layer))
+        program = [sys.executable, "-m", "support.user_namespace_layers", str(work), f"{len(layers)}"]
+        done = subprocess.run(
+            [*unshare, *program],
+            env={**os.environ, "PYTHONPATH": f"{TESTS}:{SOURCE}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if "Operation not supported" in done.stderr:
+        pytest.skip("this file system takes no attributes of users")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [f"{path}" for path in ("d", "d/both", "d/both/x", "o", "o/new")]

@@ -66,11 +66,6 @@ class LayerSink:
         """How many owners, devices and xattrs this user or file system could not be given."""
         return self._native.skipped
 
-    @property
-    def names_root(self) -> bool:
-        """Whether an entry gives the root of the tree its metadata."""
-        return self._native.names_root
-
     def feed(self, buffer: Buffer) -> None:
         """Parse and extract.
 
@@ -133,6 +128,11 @@ class LayerWriter(LayerSink):
             max_directories=max_directories,
         )
         super().__init__(self._extractor, name)
+
+    @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root of the tree its metadata."""
+        return self._extractor.names_root
 
     def adopt(self, stager: LayerStager, count: int) -> bool:
         """Do the next ``count`` entries of a finished stager instead of ``feed``; whether there are more.

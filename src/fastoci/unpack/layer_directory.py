@@ -121,6 +121,11 @@ class LayerDirectoryWriter(LayerSink):
         return self._directory.reasons
 
     @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root of the tree its metadata."""
+        return self._directory.names_root
+
+    @property
     def facts(self) -> DirectoryFacts:
         """What it made, when ``finish`` has returned."""
         return DirectoryFacts(
