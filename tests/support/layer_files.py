@@ -29,11 +29,12 @@ def proof_of(data: bytes, algorithm: str = "sha256") -> Verified:
     """The proof that these bytes have their digest."""
     verifier = Verifier(Digest.of(data, algorithm), len(data))
     pool = _core.Pool(1 << 20)
-    buffer = pool.take()
-    assert buffer is not None
-    buffer.append(data)
-    hash_buffers([(verifier, buffer)])
-    buffer.release()
+    while verifier.offset < len(data):
+        buffer = pool.take()
+        assert buffer is not None
+        buffer.append(data, verifier.offset)
+        hash_buffers([(verifier, buffer)])
+        buffer.release()
     return verifier.proof()
 
 

@@ -119,3 +119,9 @@ class LayerDirectory(DirectoryFacts, frozen=True, kw_only=True):
     def root(self) -> str:
         """An empty directory with the metadata of the tree's root; there when an entry names it."""
         return f"{self.path.removesuffix(TREE)}{ROOT}"
+
+
+def ranges_beside(facts: LayerFacts) -> list[tuple[int, int]]:
+    """The bytes of a layer file of which ``LayerInfo.digest`` is, as begins and ends."""
+    part = facts.tar_part
+    return [(0, facts.size)] if part is None else [(0, part[0]), (part[1], facts.size)]

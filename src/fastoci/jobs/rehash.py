@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,11 +32,17 @@ _LARGE: Final = (
 _NOREUSE: Final = getattr(os, "POSIX_FADV_NOREUSE", 5)
 
 
+Range = tuple[int, int]  # a begin and an end in a file
+What = Literal["blob", "layer", "tar", "merged"]  # a layer file but for its tar; its tar; merged metadata
+
+
 class Target(msgspec.Struct, frozen=True):
     """A file, what it must hash to, and how long it must be when that is known.
 
     Args:
         open: opens it for reading, or raises ``OSError``. ``path`` is for people.
+        ranges: what of it is hashed, in order; all when there are none.
+        of: the digest that it goes by, when that is another one.
     """
 
     number: int
@@ -44,6 +50,14 @@ class Target(msgspec.Struct, frozen=True):
     digest: Digest
     size: int | None
     open: Callable[[], int]
+    ranges: tuple[Range, ...] = ()
+    what: What = "blob"
+    of: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """The digest that it goes by."""
+        return str(self.of or self.digest)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -223,7 +237,8 @@ class _File:
                 raise StoreError(f"{target.path} is not a regular file", path=target.path)
             if target.size is not None and info.st_size != target.size:
                 raise _wrong_size(target, info.st_size)
-            self._size = info.st_size
+            self._ranges = [each for each in target.ranges if each[0] < each[1]]
+            self._size = sum(end - begin for begin, end in self._ranges) if target.ranges else info.st_size
             self.verifier = Verifier(target.digest, self._size)
             self.large = self._size >= _LARGE
             if self.large:
@@ -235,15 +250,25 @@ class _File:
     def read(self) -> bool:
         """Fill the buffer; whether there is something to hash."""
         self.buffer.clear()
-        count = self.buffer.pread(self._fd, self.verifier.offset)
-        path = self.target.path
-        if count < 0:
-            raise StoreError(f"cannot read {path}: {os.strerror(-count)}", path=path)
+        count = self._fill()
         if not count and self.verifier.offset != self._size:
             raise _wrong_size(self.target, self.verifier.offset)
         self.verifier.expect(self.buffer)
         self.ended = self.verifier.offset + count == self._size
         return count > 0
+
+    def _fill(self) -> int:
+        """Read on, of a range no further than its end; bytes read, 0 at the end."""
+        if not self.target.ranges:
+            count = self.buffer.pread(self._fd, self.verifier.offset)
+        else:
+            begin, end = self._ranges[0] if self._ranges else (0, 0)
+            count = _read_piece(self.buffer, self._fd, begin, end)
+            self._ranges[:1] = [(begin + count, end)] if begin + count < end else []
+        if count < 0:
+            path = self.target.path
+            raise StoreError(f"cannot read {path}: {os.strerror(-count)}", path=path)
+        return count
 
     def outcome(self) -> Outcome:
         """What became of it."""
@@ -260,9 +285,21 @@ class _File:
         os.close(self._fd)
 
 
+def _read_piece(buffer: Buffer, fd: int, begin: int, end: int) -> int:
+    """Read from a part of a file; bytes read, 0 at the end, -errno."""
+    if end - begin >= buffer.room:
+        return buffer.pread(fd, begin)
+    try:
+        count = os.preadv(fd, [buffer.reserve(end - begin)], begin)
+    except OSError as cause:
+        return -(cause.errno or errno.EIO)
+    buffer.advance(count)
+    return count
+
+
 def _cannot_open(target: Target, cause: OSError) -> StoreError:
     if isinstance(cause, FileNotFoundError):
-        return BlobNotFoundError(f"{target.digest} is not there", path=target.path, subject=str(target.digest))
+        return BlobNotFoundError(f"{target.name} is not there", path=target.path, subject=target.name)
     if cause.errno == errno.ELOOP:
         return StoreError(f"{target.path} is a symbolic link, which is not followed", path=target.path)
     return StoreError(f"cannot open {target.path}: {os.strerror(cause.errno or 0)}", path=target.path)
@@ -270,5 +307,5 @@ def _cannot_open(target: Target, cause: OSError) -> StoreError:
 
 def _wrong_size(target: Target, actual: int) -> SizeMismatchError:
     expected = target.size if target.size is not None else -1
-    text = f"{target.digest}: expected {target.size} bytes, found {actual}"
-    return SizeMismatchError(text, subject=str(target.digest), expected=expected, actual=actual)
+    text = f"{target.name}: expected {target.size} bytes, found {actual}"
+    return SizeMismatchError(text, subject=target.name, expected=expected, actual=actual)

@@ -23,7 +23,9 @@ from fastoci.image.graph import tops_of
 from fastoci.image.links import Link
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.rehash import OPEN, Outcome, Rehash, Target
+from fastoci.jobs.verify_unpacked import Key, parts
 from fastoci.store.graph import Read, descriptor, names, needed_by
+from fastoci.store.layers.unpacked import Unpacked
 from fastoci.store.layout import StoreLayout
 from fastoci.store.store import Store
 from fastoci.store.verify_cursor import CursorFile
@@ -36,10 +38,11 @@ _WARNINGS: Final = 10  # bad blobs that are named at once; all are in the result
 
 
 class BadBlob(msgspec.Struct, frozen=True):
-    """A blob that is not what it should be.
+    """A blob that is not what it should be; or a layer file, by its diff_id, or merged metadata, by its manifest.
 
-    ``kind`` is "corrupt" (other bytes), "size" (too few or too many), "missing", or "unreadable" (the disk refused, or
-    it is not a regular file). Sizes are None when unknown; ``actual`` is the digest of what is there instead.
+    ``what`` says which: "blob", "layer", "merged". ``kind`` is "corrupt" (other bytes), "size" (too few or too
+    many), "missing", or "unreadable" (the disk refused, or it is not a regular file). Sizes are None when unknown;
+    ``actual`` is the digest of what is there instead.
     """
 
     digest: str
@@ -50,6 +53,7 @@ class BadBlob(msgspec.Struct, frozen=True):
     actual: str
     message: str
     references: tuple[str, ...] = ()
+    what: str = "blob"
 
     @property
     def error(self) -> FastociError:
@@ -65,12 +69,16 @@ class BadBlob(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted verification had reached."""
+    """What was hashed, and what is wrong. ``behind`` is the digest that an interrupted verification had reached.
+
+    ``blobs`` are counted beside ``layers``: layer files and merged metadata.
+    """
 
     blobs: int
     size: int
     bad: tuple[BadBlob, ...]
     behind: str = ""
+    layers: int = 0
 
 
 class Verifying:
@@ -95,26 +103,47 @@ class Verifying:
         own = self._store.paths
         cursor_file = await self._workers.acquire(lambda: CursorFile(own), CursorFile.close)
         try:
+            unpacked = await self._store.unpacked()
+            found = parts(unpacked)
             digests, cursor = await self._workers.run(lambda: (names(own), cursor_file.load()))
             there = set(cursor.bad)
-            again = [digest for digest in digests if digest > cursor.after or digest in there]
-            parsed = map(Digest.parse, again)
-            targets = (_target(number, own, digest, None) for number, digest in enumerate(parsed))
+            again = [name for name in (*digests, *found) if name > cursor.after or name in there]
+            targets = (
+                found[name].target(number, own) if name in found else _target(number, own, Digest.parse(name), None)
+                for number, name in enumerate(again)
+            )
             counts = _Counts(again, cursor.after)
             await self._hash(targets, counts, rate, cursor_file)
-            bad = await self._explained(counts.bad, set(digests))
+            bad = await self._explained(counts.bad, set(digests), unpacked)
             await self._workers.run(cursor_file.end)
         finally:
             cursor_file.close()
-        return Verification(counts.blobs, counts.size, bad, cursor.after)
+        return counts.result(bad, cursor.after)
 
     async def needed(self, refs: Sequence[StoredImage], rate: int | None) -> Verification:
-        """What some references need, wherever it is."""
-        links = await self._store.walk(lambda read, _: _needs(refs, sound(read)))
+        """What some references need, wherever it is, and what is unpacked of them."""
+        unpacked = await self._store.unpacked()
+        links = await self._store.walk(lambda read, _: self._needs(refs, sound(read), unpacked))
+        wanted = await self._workers.run(lambda: {key for ref in refs for key in unpacked.made_of(ref)})
+        found = parts(unpacked, wanted)
         targets = [self._target(number, link) for number, link in enumerate(links)]
+        targets += [part.target(number, self._store.paths) for number, part in enumerate(found.values(), len(links))]
         counts = _Counts([], "")
         await self._hash(iter(targets), counts, rate, None)
-        return Verification(counts.blobs, counts.size, await self._explained(counts.bad, None))
+        return counts.result(await self._explained(counts.bad, None, unpacked))
+
+    def _needs(self, refs: Sequence[StoredImage], read: Read, unpacked: Unpacked) -> list[Link]:
+        """What the references need, each digest once, in order; not what is absent and a layer file stands for."""
+        found: dict[str, Link] = {}
+        for ref in refs:
+            spared = unpacked.spared(ref)
+            for link in needed_by(tops_of(ref), read):
+                if link.digest not in spared or self._is_here(link):
+                    found[link.digest] = link
+        return [found[digest] for digest in sorted(found)]
+
+    def _is_here(self, link: Link) -> bool:
+        return any(_is_in(place, link) for place in (self._store.paths, *self._store.additional))
 
     async def outcomes(self, links: Sequence[Link]) -> list[BadBlob]:
         """Hash these blobs; those that are bad, without what refers to them."""
@@ -185,33 +214,40 @@ class Verifying:
                     return
 
     def _seen(self, counts: _Counts, outcome: Outcome) -> None:
-        counts.done(outcome.target.number, None if outcome.error is None else _bad(outcome))
+        counts.done(outcome.target, None if outcome.error is None else _bad(outcome))
 
-    async def _explained(self, found: Sequence[BadBlob], there: set[str] | None) -> tuple[BadBlob, ...]:
+    async def _explained(
+        self, found: Sequence[BadBlob], there: set[str] | None, unpacked: Unpacked
+    ) -> tuple[BadBlob, ...]:
         """What needs the bad blobs; of a whole store also what is missing from it."""
-        bad = {each.digest: each for each in found}
+        bad = {(each.what, each.digest): each for each in found}
         if not bad and there is None:
             return ()
-        return await self._store.walk(lambda read, check: self._explain(bad, there, sound(read), check))
+        return await self._store.walk(lambda read, check: self._explain(bad, there, unpacked, sound(read), check))
 
     def _explain(
-        self, bad: dict[str, BadBlob], there: set[str] | None, read: Read, check: Check
+        self, bad: dict[Key, BadBlob], there: set[str] | None, unpacked: Unpacked, read: Read, check: Check
     ) -> tuple[BadBlob, ...]:
-        users: dict[str, list[str]] = {}
-        sizes: dict[str, int] = {}
+        users: dict[Key, list[str]] = {}
+        sizes: dict[Key, int] = {}
+        is_unpacked_bad = any(what != "blob" for what, _ in bad)
         for ref in self._store.refs.list(check=check)[0]:
+            spared = unpacked.spared(ref)
             for link in needed_by(tops_of(ref), read):
-                if there is not None and link.digest not in there and link.digest not in bad:
+                key = ("blob", link.digest)
+                if there is not None and link.digest not in there and key not in bad and link.digest not in spared:
                     if any(_is_in(place, link) for place in self._store.additional):
                         continue
-                    bad[link.digest] = _missing(self._store.paths, link)
-                if link.digest in bad:
-                    users.setdefault(link.digest, []).append(ref.name)
-                    sizes[link.digest] = link.size
+                    bad[key] = _missing(self._store.paths, link)
+                if key in bad and not (link.digest in spared and bad[key].kind == "missing"):
+                    users.setdefault(key, []).append(ref.name)
+                    sizes[key] = link.size
+            for key in set(unpacked.made_of(ref) if is_unpacked_bad else ()).intersection(bad):
+                users.setdefault(key, []).append(ref.name)
         return tuple(
-            _sized(replace(each, references=tuple(users.get(digest, ()))), sizes.get(digest))
-            for digest, each in sorted(bad.items())
-            if digest in users or each.kind != "missing"  # that nobody needs was removed meanwhile
+            _sized(replace(each, references=tuple(users.get(key, ()))), sizes.get(key))
+            for key, each in sorted(bad.items())
+            if key in users or each.kind != "missing"  # that nobody needs was removed meanwhile
         )
 
 
@@ -227,18 +263,13 @@ def sound(read: Read) -> Read:
     return read_sound
 
 
-def _needs(refs: Sequence[StoredImage], read: Read) -> list[Link]:
-    """What the references need, each digest once, in order."""
-    found = {link.digest: link for ref in refs for link in needed_by(tops_of(ref), read)}
-    return [found[digest] for digest in sorted(found)]
-
-
 class _Counts:
     """What is hashed so far. Changed by one thread at a time, read by others."""
 
     def __init__(self, digests: Sequence[str], after: str) -> None:
-        self.blobs = self.size = 0
+        self.blobs = self.layers = self.size = 0
         self.bad: list[BadBlob] = []
+        self._bad_names: list[str] = []
         self.after = after  # all digests up to here are done
         self._digests = digests
         self._next = 0
@@ -249,11 +280,14 @@ class _Counts:
         """Count bytes that were hashed."""
         self.size += size
 
-    def done(self, number: int, bad: BadBlob | None) -> None:
-        """Count a digest, and move ``after`` over all that are done without a gap."""
-        self.blobs += 1
+    def done(self, target: Target, bad: BadBlob | None) -> None:
+        """Count a file, and move ``after`` over all that are done without a gap."""
+        number = target.number
+        self.blobs += target.what == "blob"
+        self.layers += target.what in ("layer", "merged")
         if bad is not None:
             self.bad.append(bad)
+            self._bad_names += self._digests[number : number + 1]
         self._ahead.add(number)
         while self._next in self._ahead:
             self._ahead.remove(self._next)
@@ -261,9 +295,13 @@ class _Counts:
                 self.after = self._digests[self._next]
             self._next += 1
 
-    def bad_digests(self) -> list[str]:
-        """The digests of all bad blobs so far."""
-        return [each.digest for each in list(self.bad)]
+    def bad_names(self) -> list[str]:
+        """The names of all that is bad so far."""
+        return list(self._bad_names)
+
+    def result(self, bad: tuple[BadBlob, ...], behind: str = "") -> Verification:
+        """All of it."""
+        return Verification(self.blobs, self.size, bad, behind, self.layers)
 
     def news(self) -> list[BadBlob]:
         """The bad ones since the last call."""
@@ -279,7 +317,7 @@ def _target(number: int, place: StoreLayout, digest: Digest, size: int | None) -
 def _save(cursor_file: CursorFile, counts: _Counts) -> None:
     with suppress(StoreError):  # a full disk costs hashing again, and no more
         if counts.after:
-            cursor_file.save(counts.after, counts.bad_digests())
+            cursor_file.save(counts.after, counts.bad_names())
 
 
 def _bad(outcome: Outcome) -> BadBlob:
@@ -294,7 +332,9 @@ def _bad(outcome: Outcome) -> BadBlob:
         kind, actual = "corrupt", str(error.actual)
     found = outcome.size if kind in ("corrupt", "size") else None
     message = f"{target.path}: its {found} bytes are {actual}" if actual else error.message
-    return BadBlob(str(target.digest), kind, target.path, target.size, found, actual, message)
+    what = "layer" if target.what == "tar" else target.what
+    expected = None if target.ranges else target.size
+    return BadBlob(target.name, kind, target.path, expected, found, actual, message, what=what)
 
 
 def _missing(paths: StoreLayout, link: Link) -> BadBlob:

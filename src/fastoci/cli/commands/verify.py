@@ -31,9 +31,9 @@ def verify(
     form: str,
     progress: Display,
 ) -> int:
-    """Hash blobs again and report each that is bad or missing; change nothing.
+    """Hash blobs and layer files again, report each that is bad or missing; change nothing.
 
-    With REF, the blobs of these images. Without, every blob in the store, and those that its images lack; after an
+    With REF, those of these images. Without, all that are in the store, and the blobs that its images lack; after an
     interruption the next run goes on there.
 
     \b
@@ -53,7 +53,8 @@ def verify(
 
 def _text(result: Verification) -> str:
     lines = [_line(bad) for bad in result.bad]
-    whole = f"{plural(result.blobs, 'blob')}, {size_text(result.size)} hashed"
+    unpacked = f" and {plural(result.layers, 'layer file')}" if result.layers else ""
+    whole = f"{plural(result.blobs, 'blob')}{unpacked}, {size_text(result.size)} hashed"
     lines.append(f"{whole}, {plural(len(result.bad), 'bad one') if result.bad else 'all good'}")
     if result.behind:
         lines[-1] += f"; those up to {plain(result.behind)} were hashed earlier"
@@ -64,6 +65,8 @@ def _line(bad: BadBlob) -> str:
     found = bad.actual or ("nothing" if bad.kind == "missing" else bad.message)
     sizes = f"{'?' if bad.expected is None else bad.expected} bytes, found {'-' if bad.found is None else bad.found}"
     users = ", ".join(map(plain, bad.references)) or "no image"
+    if bad.what != "blob":
+        return f"{bad.digest}: {bad.kind}: {plain(bad.message)}, of {users}"
     return f"{bad.digest}: {bad.kind}: expected {sizes} ({plain(found)}), of {users}"
 
 

@@ -16,7 +16,15 @@ from fastoci import files
 from fastoci.directory import Directory
 from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import TREE, DirectoryFacts, LayerDirectory, LayerFacts, LayerInfo, MergedInfo
+from fastoci.image.layer_file import (
+    TREE,
+    DirectoryFacts,
+    LayerDirectory,
+    LayerFacts,
+    LayerInfo,
+    MergedInfo,
+    ranges_beside,
+)
 from fastoci.store.ingest.ingest import Held
 from fastoci.store.layers import places, records
 from fastoci.store.layout import StoreLayout
@@ -254,12 +262,6 @@ def write(directory: Directory, name: str, data: bytes, *, sync: bool) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def ranges_beside(facts: LayerFacts) -> list[tuple[int, int]]:
-    """The bytes of a layer file of which ``LayerInfo.digest`` is, as begins and ends."""
-    part = facts.tar_part
-    return [(0, facts.size)] if part is None else [(0, part[0]), (part[1], facts.size)]
 
 
 def digest_of(fd: int, ranges: Sequence[tuple[int, int]]) -> Digest:

@@ -134,9 +134,28 @@ class Unpacked:
                     found |= {link.digest: text for link, text in self.substitutes(named)}
         return found
 
+    def made_of(self, image: StoredImage) -> Iterator[tuple[Kind, str]]:
+        """What may be there of an image, there or not: kinds, and the digests that they go by."""
+        for manifest in map(Link.of, image.images.values()):
+            yield "merged", manifest.digest
+            data = self._read(manifest)
+            with suppress(FormatError):
+                named = () if data is None else links(data, manifest.media_type)
+                yield from (("layer", text) for text in self._diff_ids(named))
+
     def _diff_ids(self, found: Sequence[Link]) -> tuple[str, ...]:
         config = self._read(found[0]) if found else None
         return () if config is None else diff_ids(config)
+
+
+def open_item(paths: StoreLayout, item: Item) -> int:
+    """The file of one, for reading; the caller closes it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with entered(paths, item.place) as directory:
+        return directory.open(f"{item.digest.hex}.erofs", files.READ)
 
 
 def _digests(texts: Sequence[str]) -> list[Digest]:

@@ -17,10 +17,10 @@ from fastoci import files
 from fastoci.directory import Directory
 from fastoci.errors import DigestMismatchError
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import LayerInfo, MergedInfo
+from fastoci.image.layer_file import LayerInfo, MergedInfo, ranges_beside
 from fastoci.store.ingest.ingest import Held
 from fastoci.store.layers import records
-from fastoci.store.layers.ingest import digest_of, ranges_beside, write
+from fastoci.store.layers.ingest import digest_of, write
 from fastoci.verity.fs_verity import enable_verity, measure_verity
 
 Info = TypeVar("Info", LayerInfo, MergedInfo)
