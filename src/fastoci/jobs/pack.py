@@ -96,6 +96,9 @@ class Packing(msgspec.Struct, frozen=True):
     @asynccontextmanager
     async def _tar(self, request: PackRequest, base: Image | None) -> AsyncIterator[TarMaker]:
         """The tar of what differs; closed on a thread."""
+        if base is not None and request.against is None and not request.upper:
+            text = f"{base.reference}: its files are not in the store as a tree: unpack it, and give that as --against"
+            raise UnsupportedError(text)
         told: list[str] = []
         make = partial(_open_tar, request, told=told.append)
         tar = await self.packer.acquire(make, TarMaker.close)
