@@ -7,7 +7,9 @@ Which endpoints a reference has is ``endpoints``'; how one is asked is ``session
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
@@ -16,7 +18,7 @@ from fastoci.image.reference import Reference
 from fastoci.limits import Limits
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
-from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints
+from fastoci.registry.config.endpoints import Endpoint, Mirrors, endpoints, own
 from fastoci.registry.fetch.failover import ClientPolicy
 from fastoci.registry.fetch.parallel_ranges import ReadAheadBudget
 from fastoci.registry.fetch.repository import Repository
@@ -25,6 +27,11 @@ from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.transport import Transport
 from fastoci.slots import Slots
+
+if TYPE_CHECKING:
+    from fastoci.registry.push.repository import PushRepository
+
+S = TypeVar("S", bound=RepositorySession)
 
 
 class Registry:
@@ -100,7 +107,19 @@ class Registry:
 
     def repository_at(self, reference: Reference, found: Sequence[Endpoint], *, image: str = "") -> Repository:
         """The repository that a reference names, at these endpoints in this order."""
-        session = RepositorySession(
+        session = self._session(RepositorySession, reference, found, image)
+        return Repository(session, self._read_ahead, manifest_size=self._manifest_size)
+
+    def destination(self, reference: Reference, *, image: str = "") -> PushRepository:
+        """The repository that a reference names, to write to: at its own registry, whatever mirrors it has."""
+        from fastoci.registry.push.repository import PushRepository, PushSession
+
+        found = own(reference, self._mirrors, tls_verify=self._tls_verify)
+        writable = replace(found, resolve=True, pull=True)
+        return PushRepository(self._session(PushSession, reference, [writable], image))
+
+    def _session(self, kind: Callable[..., S], reference: Reference, found: Sequence[Endpoint], image: str) -> S:
+        return kind(
             reference,
             tuple(found),
             transport=self._transport,
@@ -109,4 +128,3 @@ class Registry:
             policy=self._policy,
             image=image,
         )
-        return Repository(session, self._read_ahead, manifest_size=self._manifest_size)

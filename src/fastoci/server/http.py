@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import sys
+import tempfile
 import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     reused: bool  # not the first of its connection
+    file: Path | None = None  # where a body is that is not held in memory; gone when the answer is sent
 
     @property
     def path(self) -> str:
@@ -135,9 +137,13 @@ class Listener:
 
     The handler answers by the ``Peer``, and returns whether the connection is kept. ``failures`` holds what handlers
     raised, other than the client's leaving.
+
+    Args:
+        spool: a directory for bodies of more than 1 MiB, which are refused without one.
     """
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, *, spool: Path | None = None) -> None:
+        self._spool = spool
         self.failures: list[BaseException] = []
         self._handle = handle
         self._server: asyncio.Server | None = None
@@ -174,8 +180,14 @@ class Listener:
         peer, reused = Peer(reader, writer), False
         self._writers.add(writer)
         try:
-            while await self._handle(await _read(reader, reused), peer):
-                reused = True
+            kept = True
+            while kept:
+                request = await _read(reader, reused, self._spool)
+                try:
+                    kept = reused = await self._handle(request, peer)
+                finally:
+                    if request.file is not None:
+                        request.file.unlink(missing_ok=True)
         except (Malformed, asyncio.LimitOverrunError):
             writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
@@ -185,7 +197,7 @@ class Listener:
             writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, reused: bool) -> Request:
+async def _read(reader: asyncio.StreamReader, reused: bool, spool: Path | None) -> Request:
     begin = await reader.readexactly(1)
     if begin == _HANDSHAKE:  # would wait for an answer for ever
         raise Malformed("TLS, where plain HTTP is spoken")
@@ -200,9 +212,28 @@ async def _read(reader: asyncio.StreamReader, reused: bool) -> Request:
         length = int(headers.get("content-length", "0"))
     except ValueError:
         raise Malformed(first) from None
+    if length > _BODY_SIZE and spool is not None:
+        return Request(method, target, headers, b"", reused, await _spooled(reader, length, spool))
     if not 0 <= length <= _BODY_SIZE:
         raise Malformed(f"a body of {length} bytes")
     return Request(method, target, headers, await reader.readexactly(length), reused)
+
+
+async def _spooled(reader: asyncio.StreamReader, length: int, spool: Path) -> Path:
+    """A body in a new file."""
+    fd, name = tempfile.mkstemp(dir=spool)
+    try:
+        while length:
+            piece = await reader.read(min(_PIECE, length))
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", length)
+            length -= os.write(fd, piece)
+    except BaseException:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(fd)
+    return Path(name)
 
 
 def bind(host: str, port: int = 0) -> socket.socket:

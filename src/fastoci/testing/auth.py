@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastoci.server.http import Request
-from fastoci.server.pull_api import Answer, refusal, repository
+from fastoci.server.pull_api import Answer, refusal
 
 _SCOPE: Final = re.compile(r"repository:(?P<name>[^:]+):(?P<actions>[a-z,*]+)")
 
@@ -50,7 +50,7 @@ class Bearer:
 
 @dataclass(slots=True)
 class _Token:
-    names: frozenset[str]
+    allowed: frozenset[tuple[str, str]]  # repositories, and what may be done there
     until: float
     used: int = 0
 
@@ -69,24 +69,29 @@ class Gate:
         if self._identity:
             self.secrets.add(self._identity)
 
-    def refuse(self, origin: str, path: str, authorization: str) -> Answer | None:
-        """Why a request may not be answered; None when it may. ``origin`` is ``http://HOST:PORT`` or its https."""
+    def refuse(self, origin: str, name: str, authorization: str, *, action: str = "pull") -> Answer | None:
+        """Why a request may not be answered; None when it may.
+
+        Args:
+            origin: ``http://HOST:PORT`` or its https.
+            name: the repository that it is about, empty for none.
+            action: what it does there, "pull" or "push".
+        """
         if isinstance(self._auth, Basic):
             if _basic(authorization) == (self._auth.user, self._auth.password):
                 return None
             return _unauthorized('Basic realm="fastoci.testing"')
         if self._auth is None:
             return None
-        name = repository(path)
-        error = self._fault(authorization, name)
+        error = self._fault(authorization, name, action)
         if error is None:
             return None
         challenge = f'Bearer realm="{origin}/token",service="fastoci.testing"'
         if name:
-            challenge += f',scope="repository:{name}:pull"'
+            challenge += f',scope="repository:{name}:{"pull" if action == "pull" else "pull,push"}"'
         return _unauthorized(challenge + (f',error="{error}"' if error else ""))
 
-    def _fault(self, authorization: str, name: str) -> str | None:
+    def _fault(self, authorization: str, name: str, action: str) -> str | None:
         assert isinstance(self._auth, Bearer)
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
@@ -94,13 +99,13 @@ class Gate:
         token = self._tokens.get(text.strip())
         if token is None or self._auth.clock() >= token.until:
             return "invalid_token"
-        if name and name not in token.names:
+        if name and (name, action) not in token.allowed:
             return "insufficient_scope"
         token.used += 1
         return "invalid_token" if self._auth.uses and token.used > self._auth.uses else None
 
     def token(self, request: Request) -> Answer:
-        """Answer a request for a token to pull from the repositories that its scopes name."""
+        """Answer a request for a token to do in repositories what its scopes name."""
         if not isinstance(self._auth, Bearer):
             return refusal(404, "UNSUPPORTED", "no such endpoint")
         if request.method == "POST":
@@ -125,9 +130,9 @@ class Gate:
         """A new token for these scopes."""
         assert isinstance(self._auth, Bearer)
         matches = [match for scope in scopes for part in scope.split(" ") if (match := _SCOPE.fullmatch(part))]
-        names = frozenset(match["name"] for match in matches if "pull" in match["actions"].split(","))
+        allowed = frozenset((match["name"], action) for match in matches for action in match["actions"].split(","))
         token = self._secret()
-        self._tokens[token] = _Token(names, self._auth.clock() + self._auth.life_s)
+        self._tokens[token] = _Token(allowed, self._auth.clock() + self._auth.life_s)
         return token
 
     def _may_post(self, fields: dict[str, list[str]]) -> bool:

@@ -1,7 +1,8 @@
-"""A real, read-only registry on a free port of 127.0.0.1, with a log of what it was asked.
+"""A real registry on a free port of 127.0.0.1, with a log of what it was asked; it takes pushes when told where to.
 
 ``python -m fastoci.testing.registry LAYOUT`` serves an OCI image layout until interrupted. It verifies nothing, so that
-wrong content can be served on purpose. Spec: distribution-spec v1.1 "Pulling".
+wrong content can be served on purpose; what is pushed it verifies (``uploads``). Spec: distribution-spec v1.1
+"Pulling".
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME
 from fastoci.server.http import Listener, Peer, Request, bind
-from fastoci.server.pull_api import Answer, Content, Document, Reader, refusal, send
+from fastoci.server.pull_api import Answer, Content, Document, Reader, refusal, repository, send
 from fastoci.testing.auth import Basic, Bearer, Cdn, Gate
 from fastoci.testing.images import Image, Index
+from fastoci.testing.uploads import Uploads, upload_repository
 
 _HOST, _CDN_HOST = "127.0.0.1", "127.0.0.2"
 
@@ -52,13 +54,19 @@ class Registry:
     """
 
     def __init__(
-        self, auth: Basic | Bearer | None = None, *, cdn: Cdn | None = None, tls: ssl.SSLContext | None = None
+        self,
+        auth: Basic | Bearer | None = None,
+        *,
+        cdn: Cdn | None = None,
+        tls: ssl.SSLContext | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         """A registry that is not served yet.
 
         Args:
             cdn: answer requests for blobs by redirects to signed addresses on a second host, 127.0.0.2.
             tls: serve https by this context, whose certificate is for 127.0.0.1 and 127.0.0.2.
+            uploads: where what is pushed goes; without it the registry is read-only.
         """
         self.log: list[Record] = []
         self.address = ""
@@ -67,6 +75,7 @@ class Registry:
         self._tls = tls
         self._gate = Gate(auth)
         self._cdn = cdn
+        self._uploads = uploads
         self._manifests: dict[tuple[str, str], Document] = {}
         self._blobs: dict[str, Content] = {}
         self._reader = Reader(self)
@@ -128,20 +137,23 @@ class Registry:
 
     async def manifest(self, name: str, reference: str) -> Document | None:
         """The manifest that repository ``name`` has under a tag or digest."""
-        return self._manifests.get((name, reference))
+        pushed = None if self._uploads is None else self._uploads.manifest(name, reference)
+        return pushed or self._manifests.get((name, reference))
 
     async def blob(self, name: str, digest: str) -> Content | None:
-        """The blob with this digest, whatever the repository."""
-        return self._blobs.get(digest)
+        """The blob with this digest, whatever the repository; one that was pushed in its own ones only."""
+        pushed = None if self._uploads is None else self._uploads.blob(name, digest)
+        return self._blobs.get(digest) if pushed is None else pushed
 
     async def tags(self, name: str) -> list[str] | None:
         """The tags of a repository, in the order in which they were added; None where it has no manifest."""
         references = [reference for of, reference in self._manifests if of == name]
+        references += () if self._uploads is None else self._uploads.references(name)
         return [reference for reference in references if ":" not in reference] if references else None
 
     async def __aenter__(self) -> Self:
         self.address = await self._serve(_HOST, "registry")
-        if self._cdn is not None:
+        if self._cdn is not None or (self._uploads is not None and self._uploads.location == "elsewhere"):
             self.cdn_address = await self._serve(_CDN_HOST, "cdn")
         return self
 
@@ -153,7 +165,8 @@ class Registry:
             self.log.append(Record(request.method, request.target, wanted, answer.status, kind, host))
             return await send(request.method, answer, peer)
 
-        listener, bound = Listener(handle), bind(address)
+        listener = Listener(handle, spool=None if self._uploads is None else self._uploads.directory)
+        bound = bind(address)
         self._listeners.append(listener)
         await listener.start(bound, self._tls)
         return f"{address}:{bound.getsockname()[1]}"
@@ -175,6 +188,9 @@ class Registry:
     async def answer(self, request: Request, host: str) -> Answer:
         """What the registry, or its ``cdn``, says to a request."""
         wanted = request.headers.get("range", "")
+        writes = request.method not in ("GET", "HEAD")
+        if host == "cdn" and writes:
+            return self._written(request)
         if host == "cdn":
             digest = request.path.removeprefix("/blobs/")
             refused = refusal(404, "UNSUPPORTED", "no content network") if self._cdn is None else None
@@ -183,12 +199,25 @@ class Registry:
         if request.path == "/token" and request.method in ("GET", "POST"):
             return self._gate.token(request)
         origin = f"{self._scheme}://{self.address}"
-        refused = self._gate.refuse(origin, request.path, request.headers.get("authorization", ""))
-        answer = refused or await self.read(request)
+        name, action = upload_repository(request.path) or repository(request.path), "push" if writes else "pull"
+        refused = self._gate.refuse(origin, name, request.headers.get("authorization", ""), action=action)
+        answer = refused or (self._written(request) if writes else await self.read(request))
         if self._cdn is not None and answer.status in (200, 206) and "/blobs/" in request.path:
             target = self._cdn.target(request.path.rpartition("/")[2])
             return Answer(307, {"Location": f"{self._scheme}://{self.cdn_address}{target}"})
         return answer
+
+    def _written(self, request: Request) -> Answer:
+        """What the registry says to a request to write."""
+        if self._uploads is None:
+            return refusal(405, "UNSUPPORTED", "this registry is read-only", {"Allow": "GET, HEAD"})
+        address = self.cdn_address if self._uploads.location == "elsewhere" else self.address
+        return self._uploads.answer(request, f"{self._scheme}://{address}", self._has)
+
+    def _has(self, name: str, digest: str) -> bool:
+        assert self._uploads is not None
+        there = (self._uploads.blob(name, digest), self._uploads.manifest(name, digest))
+        return any(there) or digest in self._blobs or (name, digest) in self._manifests
 
 
 def _name(annotation: str) -> tuple[str, str]:

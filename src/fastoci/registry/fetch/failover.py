@@ -24,13 +24,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 from yarl import URL
 
 from fastoci.errors import (
+    ConfigError,
     FastociError,
     FormatError,
     IntegrityError,
@@ -52,6 +53,8 @@ _LOG: Final = logging.getLogger(__name__)
 _SIGNED_TRIES: Final = 2
 _PATIENCE_S: Final = 300.0  # for the first byte of a server that is alive
 _WRONG_TRIES: Final = 2
+
+T = TypeVar("T")
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -173,6 +176,25 @@ class Failover:
         if wait_s > 0:
             self._retrying(self.candidate, "it wants no requests yet", 0, wait_s)
             await asyncio.sleep(wait_s)
+
+    async def run(self, ask: Callable[[Candidate], Awaitable[T]]) -> T:
+        """What the first candidate says that has an answer.
+
+        Raises:
+            FastociError: none has.
+        """
+        await self.begin()
+        while True:
+            candidate = self.candidate
+            try:
+                found = await ask(candidate)
+            except Exception as error:
+                if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error, ConfigError):
+                    error.retryable = True  # a byte may have been lost on the way
+                await self.failed(error, candidate)
+            else:
+                self.done()
+                return found
 
     def progressed(self, size: int) -> None:
         """Bytes of a body have come."""

@@ -17,12 +17,10 @@ from urllib.parse import urlencode
 
 from fastoci._core import Buffer
 from fastoci.errors import (
-    ConfigError,
     ConnectError,
     DigestMismatchError,
     FastociError,
     FormatError,
-    IntegrityError,
     RateLimitedError,
     RegistryError,
     TransportError,
@@ -178,20 +176,11 @@ class Repository:
         if reference is not None and reference.digest is not None:
             blob = str(reference.digest)
         failover = self._session.failover(tag=tag, manifest=not head, blob=blob)
-        await failover.begin()
-        while True:
-            candidate = failover.candidate
-            try:
-                found = await ask(
-                    candidate, StallPolicy(lag=partial(failover.slow, candidate), patience=failover.patience)
-                )
-            except Exception as error:
-                if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error, ConfigError):
-                    error.retryable = True  # a byte may have been lost on the way
-                await failover.failed(error, candidate)
-            else:
-                failover.done()
-                return found
+        return await failover.run(
+            lambda candidate: ask(
+                candidate, StallPolicy(lag=partial(failover.slow, candidate), patience=failover.patience)
+            )
+        )
 
     async def tags(self) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order, each once.

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
+
+from yarl import URL
 
 from fastoci.errors import RegistryError
 from fastoci.image.reference import Reference
@@ -17,11 +20,13 @@ from fastoci.registry.auth.authenticator import Authenticator, Ping
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.config.endpoints import Endpoint
 from fastoci.registry.fetch.failover import Candidate, ClientPolicy, Failover, candidates
+from fastoci.registry.http.error_response import error_of
 from fastoci.registry.http.first_byte import Patience
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.transport import RequestOptions, Transport
-from fastoci.registry.http.urls import Origin, parse_url
+from fastoci.registry.http.upload import Upload
+from fastoci.registry.http.urls import Origin, parse_url, redact
 
 
 class RepositorySession:
@@ -30,6 +35,8 @@ class RepositorySession:
     Args:
         image: the name that was asked for, for the observer.
     """
+
+    actions: ClassVar[str] = "pull"  # what a token allows
 
     def __init__(
         self,
@@ -92,15 +99,17 @@ class RepositorySession:
     async def ask(
         self,
         candidate: Candidate,
-        path: str,
+        path: str | URL,
         headers: Mapping[str, str],
         *,
         method: str = "GET",
         patience: Patience | None = None,
+        body: Upload | None = None,
     ) -> Reply:
         """Ask one candidate for ``path`` below its repository, authorized; any status but 401 is the caller's.
 
         Args:
+            path: or an address that the candidate named: at another origin it is asked without authorization.
             patience: for the answer to begin.
         Raises:
             UnauthorizedError: 401, and nothing or nothing more to try.
@@ -108,25 +117,47 @@ class RepositorySession:
             RegistryError, TransportError: a redirect or token service that may not be used, or no answer.
         """
         endpoint, plain = candidate.endpoint, self._options(candidate.endpoint)
-        url = parse_url(f"{candidate.base}/{endpoint.path}/{path}").extend_query(endpoint.query)
         top = parse_url(f"{candidate.base}/").extend_query(endpoint.query)
-        counted = method == "GET" and path.startswith("manifests/")
+        if isinstance(path, str):
+            url = parse_url(f"{candidate.base}/{endpoint.path}/{path}").extend_query(endpoint.query)
+        elif Origin.of(url := path) != candidate.origin:
+            return await self._ask_stranger(candidate, url, headers, method, patience, body)
+        counted = method == "GET" and str(path).startswith("manifests/")
         options = replace(plain, manifest=counted, patience=patience, probe=top)
 
         async def send(authorization: str | None) -> Reply:
             return await self._transport.request(
-                method, url, headers=headers, authorization=authorization, options=options
+                method, url, headers=headers, authorization=authorization, body=body, options=options
             )
 
-        async def ping() -> Reply:
-            return await self._transport.request("GET", top, headers={}, options=plain)
-
+        ping = partial(self._transport.request, "GET", top, headers={}, options=plain)
         return await self._auth.request(
             candidate.origin,
-            f"repository:{endpoint.path}:pull",
+            f"repository:{endpoint.path}:{self.actions}",
             send,
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
             name=endpoint.domain,
             verified=endpoint.tls.verify,
             ping=Ping(ping, pages=counted) if method == "GET" else None,
         )
+
+    async def _ask_stranger(
+        self,
+        candidate: Candidate,
+        url: URL,
+        headers: Mapping[str, str],
+        method: str,
+        patience: Patience | None,
+        body: Upload | None,
+    ) -> Reply:
+        """Ask another host on the word of a candidate; what is for the candidate alone stays here."""
+        named_by, options = candidate.origin, RequestOptions(patience=patience)
+        if named_by.scheme == "https" and url.scheme == "http":
+            where = redact(url)
+            raise RegistryError(f"{where}: refused, the server names it, and it is not https", url=where)
+        reply = await self._transport.request(
+            method, url, headers=headers, body=body, named_by=named_by, options=options
+        )
+        if reply.status == 401:
+            raise await error_of(reply, hint=f"asked by the host that {named_by.host} named")
+        return reply

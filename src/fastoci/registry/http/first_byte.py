@@ -4,6 +4,8 @@ Rules:
 1. A server that has answered before is waited for, and whoever asked is told so. It is not asked again meanwhile: that
    would begin its work anew.
 2. One that never has is asked something small, in time. When it answers that, rule 1 holds.
+3. While the body of a request is on its way, each piece has the time that any server has to take it; when all of it has
+   been taken, the wait for the answer begins.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+
+from fastoci.registry.http.upload import Sending
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -35,6 +39,7 @@ class Silence:
         patience: None: that is all the time there is.
         probe: ask the server something small, and return at once; None where nobody knows what.
         probe_s: how long the answer to that may take.
+        sending: the request's body, where it has one.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class Silence:
         *,
         probe: Callable[[], object] | None = None,
         probe_s: float = 0.0,
+        sending: Sending | None = None,
     ) -> None:
+        self._sending = sending
         self._answered = answered
         self._quiet_s = quiet_s if patience is None else min(quiet_s, patience.total_s)
         self._patience = patience
@@ -57,6 +64,10 @@ class Silence:
 
     def more_s(self) -> float:
         """``first_s``, or what this said last, is over, and nothing came: seconds to wait yet, 0 when it is enough."""
+        if self._sending is not None:
+            left_s = self._quiet_s - self._sending.idle_s()
+            if left_s > 0 or not self._sending.done:
+                return max(left_s, 0.0)
         self._waited_s += self._next_s
         patience = self._patience
         if self._waited_s < self._quiet_s:

@@ -37,10 +37,12 @@ from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.tls import Tls, context
 from fastoci.registry.http.untrusted import typed
+from fastoci.registry.http.upload import Sending, Upload
 from fastoci.registry.http.urls import Origin, parse_url, quoted, redact, secrets_of
 
 _LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD: Final = frozenset({307, 308})  # others make a GET of what is not one, or leave it open
 _HOPS: Final = 10
 _SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a connection is in it; then all is over soon
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
@@ -147,7 +149,7 @@ class Transport:
         *,
         headers: Mapping[str, str],
         authorization: str | None = None,
-        body: bytes | None = None,
+        body: bytes | Upload | None = None,
         named_by: Origin | None = None,
         options: RequestOptions = _PLAIN,
     ) -> Reply:
@@ -155,7 +157,7 @@ class Transport:
 
         Args:
             authorization: sent to the origin of ``url`` only, and no more once a redirect left it.
-            body: a form to post; such a request follows no redirect.
+            body: a form to post, with which a request follows no redirect, or something to upload.
             named_by: the origin of the server that named ``url``; None when the user did.
         Raises:
             RateLimitedError: the server wants no request for longer than ``max_wait_s``.
@@ -169,16 +171,16 @@ class Transport:
             server = self.servers.of(Origin.of(hop.url))
             await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
             begun += await server.wait_for_turn()
-            fields = {"headers": {"Accept-Encoding": "identity", **headers, **hop.secret}, "data": body}
-            silence = self._silence(hop, options if count < _SLOW_HOPS else _PLAIN)
+            fields = _fields({**headers, **hop.secret}, body)
+            silence = self._silence(hop, options if count < _SLOW_HOPS else _PLAIN, fields["data"])
             response = await self._send(method, hop, fields, named_by or Origin.of(url), silence)
             location = response.headers.get("Location")
             reply = self._reply(response, hop, body)
             server.on_response(reply.status, reply.header)
             if response.status not in _REDIRECTS or location is None:
                 return reply
-            response.release()
-            following = _redirect(hop.url, location, response.status, body)
+            response.close() if isinstance(body, Upload) else response.release()  # half of a body may be on its way
+            following = _redirect(method, hop.url, location, response.status, body)
             begun = time.monotonic() if count < _SLOW_HOPS else begun
             if time.monotonic() - begun > self._read_s:
                 raise TimedOutError(f"{reply.url}: redirects without an answer for {self._read_s:g} s", url=reply.url)
@@ -193,7 +195,7 @@ class Transport:
         if options.private_redirects:
             self._trusted_inside.add(origin)
 
-    def _silence(self, hop: _Hop, options: RequestOptions) -> Silence:
+    def _silence(self, hop: _Hop, options: RequestOptions, data: object) -> Silence:
         """How long the server of a hop may be silent."""
         server, connect_s = self.servers.of(Origin.of(hop.url)), hop.connect_s or self._connect_s
         # Who has been silent for all that time, and is all there is, gets little time.
@@ -201,7 +203,10 @@ class Transport:
         probe = None
         if options.probe is not None and Origin.of(options.probe) == Origin.of(hop.url):
             probe = functools.partial(self._probe, hop.to(options.probe))
-        return Silence(lambda: server.answered, first_s, options.patience, probe=probe, probe_s=connect_s)
+        sending = data if isinstance(data, Sending) else None
+        return Silence(
+            lambda: server.answered, first_s, options.patience, probe=probe, probe_s=connect_s, sending=sending
+        )
 
     def _probe(self, hop: _Hop) -> None:
         """Begin to ask a server something small, on a connection beyond those of requests; once at a time."""
@@ -263,8 +268,9 @@ class Transport:
             raise refused_by_proxy(407, redact(url), proxy, response.headers.getall("Proxy-Authenticate", ()))
         return response
 
-    def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | None) -> Reply:
-        secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), body or b"")
+    def _reply(self, response: aiohttp.ClientResponse, hop: _Hop, body: bytes | Upload | None) -> Reply:
+        form = body if isinstance(body, bytes) else b""
+        secrets = functools.partial(secrets_of, hop.url, tuple(hop.secret.values()), form)
         proxy = self._proxy(hop.url) if hop.url.scheme == "http" else None  # none changes what a tunnel carries
         where = "" if proxy is None else redact(proxy.origin())
         return Reply(
@@ -355,7 +361,15 @@ def _log_answer(response: aiohttp.ClientResponse, url: URL, elapsed_s: float) ->
         _LOG.debug("%s %s: %d, %s bytes announced, after %.3f s", *words)
 
 
-def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
+def _fields(headers: Mapping[str, str], body: bytes | Upload | None) -> dict[str, Any]:
+    """Headers and body as aiohttp takes them."""
+    fields = {"Accept-Encoding": "identity", **headers}
+    if not isinstance(body, Upload):
+        return {"headers": fields, "data": body}
+    return {"headers": {**fields, "Content-Length": str(body.size)}, "data": Sending(body)}
+
+
+def _redirect(method: str, url: URL, location: str, status: int, body: bytes | Upload | None) -> URL:
     where = redact(url)
     problem = ""
     try:
@@ -363,8 +377,10 @@ def _redirect(url: URL, location: str, status: int, body: bytes | None) -> URL:
     except ValueError:
         problem = "to something that is not an http(s) URL"
     else:
-        if body is not None:
+        if isinstance(body, bytes):
             problem = "a request that carries a secret"
+        elif method not in ("GET", "HEAD") and status not in _SAME_METHOD:
+            problem = f"a {method}, by a status that does not keep it"
         elif url.scheme == "https" and following.scheme == "http":
             problem = "from https to http"
         if not problem:
