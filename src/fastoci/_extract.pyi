@@ -83,6 +83,12 @@ class Extractor:
         max_directories: int,
         max_work: int = ...,
     ) -> Self: ...
+    def note(self, losses: Losses, /) -> None:
+        """Before anything is fed: note what files are not given.
+
+        Where a device cannot be made, an empty file is, for the caller to remove. Of an adopting extractor and its
+        stager both.
+        """
     def feed(self, data: Readable, /) -> int:
         """Parse and extract a window of any size, without the GIL; 0, or a code (then the layer is lost)."""
     def adopt(self, stager: Stager, count: int, /) -> int:
@@ -125,6 +131,22 @@ class Extractor:
         """Whether an entry gives the root its metadata."""
 
 @final
+class Losses:
+    """Notes on what the files of a tree are not given, in two files, which stay the caller's.
+
+    Extractors and stagers of one tree note from several threads; ``sort`` ends that, and then ``find`` finds.
+    """
+
+    def __new__(cls, records: int, values: int, /) -> Self: ...
+    def sort(self) -> None:
+        """Make the notes ready. Raises OSError."""
+    def find(self, inode: int, /) -> tuple[int, int, int, int, tuple[int, int] | None, bytes] | None:
+        """What a file should have: uid, gid, mode, mtime in ns, the numbers of a device, and attributes.
+
+        These are, each: the lengths of key and value as 32 bits, and both. None: nothing was lost.
+        """
+
+@final
 class Stager:
     """Makes what of a layer needs no lower layers; ``Extractor.adopt`` makes the rest. One thread at a time.
 
@@ -145,6 +167,7 @@ class Stager:
         max_bytes: int,
         max_work: int = ...,
     ) -> Self: ...
+    def note(self, losses: Losses, /) -> None: ...
     def feed(self, data: Readable, /) -> int: ...
     def finish(self) -> int: ...
     def stop(self) -> None: ...
@@ -193,6 +216,7 @@ class LayerDirectory:
         max_directories: int,
         max_work: int = ...,
     ) -> Self: ...
+    def note(self, losses: Losses, /) -> None: ...
     def feed(self, data: Readable, /) -> int: ...
     def finish(self) -> int:
         """Demand the end of the archive, say what is hidden, set the times of directories; 0 or a code."""

@@ -10,13 +10,15 @@ import time
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer, PyBuffer_Release
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastoci.csrc.layer.code cimport LAYER_CODE_END, layer_code_describe
 from fastoci.csrc.extract.extract cimport (
     extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
-    extract_new_overlay, extract_new_stager,
+    extract_new_overlay, extract_new_stager, extract_note,
 )
+from fastoci.csrc.extract.losses cimport LOSS_DEVICE, loss, losses, losses_close, losses_find, losses_sort
 from fastoci.csrc.layer.facts cimport REASON_END, layer_facts, layer_reason_name
 from fastoci.csrc.extract.options cimport extract_options
 from fastoci.csrc.io.filesystem cimport birth_time, c_is_mount_point, c_sync_filesystem
@@ -186,11 +188,41 @@ def sync_filesystem(int fd, /):
         raise OSError(-failed, os.strerror(-failed))
 
 
+@cython.final
+cdef class Losses:
+    cdef losses _losses
+
+    def __cinit__(self, int records, int values, /):
+        self._losses.records = records
+        self._losses.values = values
+        self._losses.count = os.fstat(records).st_size // sizeof(loss)
+
+    def __dealloc__(self):
+        losses_close(&self._losses)
+
+    def sort(self):
+        cdef int failed
+        with nogil:
+            failed = losses_sort(&self._losses)
+        if failed:
+            raise OSError(errno, os.strerror(errno))
+
+    def find(self, uint64_t inode, /):
+        cdef const loss *found = losses_find(&self._losses, inode)
+        if found == NULL:
+            return None
+        values = os.pread(self._losses.values, found.values_len, found.values_at) if found.values_len else b""
+        mtime = <object>found.mtime * 1_000_000_000 + found.mtime_ns
+        device = (found.devmajor, found.devminor) if found.kind == LOSS_DEVICE else None
+        return found.uid, found.gid, found.mode, mtime, device, values
+
+
 cdef class _Layer:
     """What an extractor, a stager and a layer directory have in common."""
 
     cdef extract *_extract
     cdef Stop _stop
+    cdef Losses _losses
 
     def __cinit__(self, *args, **options):
         if type(self) is _Layer:
@@ -202,6 +234,10 @@ cdef class _Layer:
 
     def __dealloc__(self):
         extract_free(self._extract)
+
+    def note(self, Losses losses not None, /):
+        self._losses = losses
+        extract_note(self._extract, &losses._losses)
 
     def feed(self, data, /):
         cdef Py_buffer view

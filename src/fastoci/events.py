@@ -121,13 +121,17 @@ class UnpackProgress(msgspec.Struct, frozen=True):
 
 
 class UnpackDone(msgspec.Struct, frozen=True):
-    """Every diff_id held, and the tree has its final name. ``skipped`` counts what could not be applied, by kind."""
+    """Every diff_id held, and the tree has its final name. ``skipped`` counts what could not be applied, by kind.
+
+    ``devices`` are the first of those among them, by their paths.
+    """
 
     image: str
     root: str
     entries: int
     size: int  # bytes of file content
     skipped: dict[str, int]
+    devices: tuple[str, ...] = ()
 
 
 class UnpackSkipped(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import select
 import stat
 import time
@@ -228,6 +229,23 @@ def open_file_at(parent: int, name: str) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EINVAL, "is not a regular file", name)
+
+
+def nameless_at(parent: int) -> int:
+    """Open a file for reading and writing that has no name, in a directory that is this user's alone.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    name = f"nameless-{secrets.token_hex(8)}"
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    os.unlink(name, dir_fd=parent)
+    return fd
 
 
 def is_at(fd: int, parent: int, name: str) -> bool:

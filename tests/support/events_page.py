@@ -65,7 +65,9 @@ def _definition(text: str, table: Table) -> dict[str, object]:
 
 
 def _type(types: str) -> Mapping[str, object]:
-    """``integer or null``; every object of the page is of counts or sizes."""
+    """``integer or null``; every object of the page is of counts or sizes, every array of texts."""
+    if types == "array":
+        return {"type": "array", "items": {"type": "string"}}
     if types == "object":
         return {"type": "object", "additionalProperties": {"type": "integer"}}
     found = types.split(" or ")

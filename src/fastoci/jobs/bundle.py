@@ -24,6 +24,7 @@ from fastoci.image.runtime_config import ROOTFS, Volume, runtime_config
 from fastoci.threads import Threads
 from fastoci.unpack import staging, user_namespace
 from fastoci.unpack.staging import PRIVATE, Staging
+from fastoci.unpack.target import report_name
 from fastoci.unpack.tree import Tree
 
 _DOCUMENT: Final = "config.json"
@@ -73,7 +74,7 @@ def _is_finished(target: Directory) -> bool:
         names = set(target.names()) - {files.LOST_AND_FOUND} - set(staging.names(target.fd, ROOTFS))
     if {_DOCUMENT, ROOTFS} <= names:
         return True
-    if not names <= {ROOTFS}:
+    if not names <= {ROOTFS, report_name(ROOTFS)}:
         text = f"{target.path}: is not empty, and holds no bundle: remove it or choose another"
         raise RootfsOccupiedError(text, path=target.path)
     return False

@@ -6,6 +6,8 @@ may set are ``Limits``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 from fastoci.errors import UnpackError
 from fastoci.events import Observer, UnpackDone, UnpackProgress
 from fastoci.limits import Limits
@@ -18,6 +20,11 @@ _PADDING = 64 << 20  # and more that belong to no entry
 _TAR_RATIO, _TAR_FREE = 1100, 4 << 30
 _ENTRY, _ENTRIES_FREE = 8, 250_000
 
+if TYPE_CHECKING:
+    from fastoci.unpack.losses import Notes, Settled
+
+S = TypeVar("S", LayerWriter, LayerStager)
+
 
 class UnpackTotals:
     """Counts over the layers of one unpack; several layers may be under way.
@@ -25,9 +32,13 @@ class UnpackTotals:
     Args:
         base: the root holds something already, below the lowest layer.
         owners: files are given to the owners that entries name.
+        notes: where it is noted what files are not given; None: nowhere.
     """
 
-    def __init__(self, limits: Limits, image: str, observer: Observer, *, base: bool, owners: bool) -> None:
+    def __init__(
+        self, limits: Limits, image: str, observer: Observer, *, base: bool, owners: bool, notes: Notes | None = None
+    ) -> None:
+        self._notes = notes
         self._base = base
         self._owners = owners
         self._limits = limits
@@ -51,15 +62,19 @@ class UnpackTotals:
             max_bytes=size,
             max_directories=self._limits.layer_directories,
         )
-        self._sinks[number] = writer
-        return writer
+        return self._begun(number, writer)
 
     def stager(self, number: int, directory_fd: int, name: str) -> LayerStager:
         """What makes a layer's files aside, with what the limits leave it now."""
         entries, size = self._left(number)
         stager = LayerStager(directory_fd, name=name, owners=self._owners, max_entries=entries, max_bytes=size)
-        self._sinks[number] = stager
-        return stager
+        return self._begun(number, stager)
+
+    def _begun(self, number: int, sink: S) -> S:
+        if self._notes is not None:
+            sink.note(self._notes)
+        self._sinks[number] = sink
+        return sink
 
     def progress(self, number: int, offset: int, size: int) -> UnpackError | None:
         """``offset`` compressed bytes of a layer are on their way to files; an error when the whole is too large.
@@ -96,15 +111,25 @@ class UnpackTotals:
         self._read[number] = size
         self._report()
 
-    def done(self, root: str) -> None:
-        """All layers are in the tree, and it is where it should be."""
+    @property
+    def left(self) -> int:
+        """Bytes that may still be unpacked."""
+        return max(0, self._limits.unpacked_size - self._totals()[1])
+
+    def done(self, root: str, settled: Settled | None = None) -> None:
+        """All layers are in the tree, and it is where it should be, and what it is not given has been told."""
         skipped: dict[str, int] = {}
         for sink in self._sinks.values():
             for kind, count in sink.skipped.items():
                 skipped[kind] = skipped.get(kind, 0) + count
+        if settled is not None:  # what is left in the end: layers name others, and some names twice
+            skipped = {**settled.counts, "xattrs": skipped.get("xattrs", 0)}
+        devices = () if settled is None else settled.devices
         entries, size = self._totals()[0], sum(sink.bytes for sink in self._sinks.values())
         self._observe(
-            UnpackDone(self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count})
+            UnpackDone(
+                self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count}, devices
+            )
         )
 
     def _report(self) -> None:

@@ -97,11 +97,13 @@ class Unpacker:
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``target``.
         """
         self._observe(UnpackStarted(image, str(target), len(layers), sum(layer.size for layer, _ in layers)))
-        totals = UnpackTotals(self._limits, image, self._observe, base=False, owners=contents.owners)
         rootfs = await self._begin(target, contents, image)
+        totals = UnpackTotals(
+            self._limits, image, self._observe, base=False, owners=contents.owners, notes=rootfs.notes
+        )
         done = [asyncio.Event() for _ in range(len(layers) + 1)]
         done[0].set()
-        tasks = []
+        tasks, stop = [], Stop()
         try:
             for number, (blob, diff_id) in enumerate(layers):
                 layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
@@ -109,6 +111,7 @@ class Unpacker:
                 tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, store, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
+            settled = await self._workers.run(partial(rootfs.settle, totals.left, stop=stop), stop=stop.set)
             await self._workers.run(partial(rootfs.publish, sync=self._limits.durability == "commit"))
         except asyncio.CancelledError:
             await self._discard(rootfs, image, within=_DISCARD_S)
@@ -116,7 +119,7 @@ class Unpacker:
         except BaseException:
             await self._discard(rootfs, image)
             raise
-        totals.done(str(target))
+        totals.done(str(target), settled)
 
     async def _begin(self, target: Path, contents: Contents, image: str) -> Rootfs:
         stop = Stop()

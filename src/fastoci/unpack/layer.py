@@ -27,6 +27,7 @@ from fastoci.errors import (
 
 if TYPE_CHECKING:
     from fastoci import _erofs
+    from fastoci.unpack.losses import Notes
 
     Native = _extract.Extractor | _extract.Stager | _extract.LayerDirectory | _erofs.LayerFile | _erofs.MergedMetadata
 
@@ -134,6 +135,10 @@ class LayerWriter(LayerSink):
         """Whether an entry gives the root of the tree its metadata."""
         return self._extractor.names_root
 
+    def note(self, notes: Notes) -> None:
+        """Before the first buffer: note what files are not given."""
+        self._extractor.note(notes.native)
+
     def adopt(self, stager: LayerStager, count: int) -> bool:
         """Do the next ``count`` entries of a finished stager instead of ``feed``; whether there are more.
 
@@ -172,6 +177,10 @@ class LayerStager(LayerSink):
         )
         super().__init__(self.native, name)
 
+    def note(self, notes: Notes) -> None:
+        """As ``LayerWriter``'s, of the one that adopts it."""
+        self.native.note(notes.native)
+
 
 def _error(native: Native, name: str) -> FastociError:
     """Map code and facts to the error tree."""
@@ -197,7 +206,7 @@ def _error(native: Native, name: str) -> FastociError:
 
 def _owner_error(problem: str, path: str, uid: int, gid: int) -> OwnerError:
     """Say what is missing: ids in the user namespace, or the right to use them."""
-    users, groups = _ids("/proc/self/uid_map"), _ids("/proc/self/gid_map")
+    users, groups = _ids("uid"), _ids("gid")
     advice = "unpack with --no-same-owner"
     if (users or _ALL_IDS) < _ALL_IDS or (groups or _ALL_IDS) < _ALL_IDS:
         problem += f", which has {users} user and {groups} group ids"
@@ -205,8 +214,13 @@ def _owner_error(problem: str, path: str, uid: int, gid: int) -> OwnerError:
     return OwnerError(f"{problem}: uid {uid}, gid {gid}: {advice}", path=path, uid=uid, gid=gid)
 
 
-def _ids(path: str) -> int:
-    """How many ids this process's user namespace has; 0 where that is not known."""
-    with suppress(OSError, ValueError, IndexError), open(path) as file:
+def is_machine_root() -> bool:
+    """Whether this is root of the machine, and not of a user namespace, whose rights end with its ids."""
+    return os.geteuid() == 0 and _ids("uid") >= _ALL_IDS
+
+
+def _ids(kind: str) -> int:
+    """How many ids (``uid``, ``gid``) this process's user namespace has; 0 where that is not known."""
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/self/{kind}_map") as file:
         return sum(int(line.split()[2]) for line in file)
     return 0

@@ -15,23 +15,30 @@ import secrets
 import stat
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastoci import _extract, files, path_walk
-from fastoci.errors import StoreError
+from fastoci.errors import StoreError, UnpackError
 from fastoci.unpack import marker, move
+from fastoci.unpack.layer import is_machine_root
 from fastoci.unpack.marker import Contents
 from fastoci.unpack.staging import PRIVATE, Staging, make_plain
-from fastoci.unpack.target import Target, occupied
+from fastoci.unpack.target import Target, occupied, report_name
+
+if TYPE_CHECKING:
+    from fastoci.unpack.losses import Notes, Settled
+    from fastoci.unpack.sorted_records import SortedRecords
 
 _TREE: Final = "rootfs"  # in the private directory
 _OLD: Final = "old"  # the tree that is replaced
+_REPORT: Final = "lost"  # what the tree is not given
 
 
 class Rootfs:
     """One tree under construction. ``fd`` is its root. End it with ``publish`` or ``discard``.
 
     Attributes:
+        notes: where it is noted what files are not given; None when all can be.
         replaces: it takes the place of a tree with the same contents, of which a power cut may have taken a part.
     """
 
@@ -41,6 +48,8 @@ class Rootfs:
         self._target = target
         self._contents = contents
         self._staging = own
+        self.notes: Notes | None = None
+        self._has_report = False
         self._times: tuple[int, int] | None = None  # of the root, when nothing is done in it any more
         self.fd = fd
 
@@ -64,11 +73,13 @@ class Rootfs:
                 own = Staging.make(held.area, held.name)
                 undo.callback(own.remove)
                 held.demand_alone(own)
-                fd = own.make_directory(_TREE, 0o755)
+                made = cls(held, contents, own, own.make_directory(_TREE, 0o755), replaces)
+                if contents is not None and not is_machine_root():
+                    made.notes = _begin_notes(own)
                 undo.pop_all()
         except OSError as error:
             raise _translate(error, target) from error
-        return cls(held, contents, own, fd, replaces)
+        return made
 
     @staticmethod
     def find(target: Path, contents: Contents, *, stop: _extract.Stop | None = None) -> bool:
@@ -112,6 +123,43 @@ class Rootfs:
         """Remove such a directory and what is left in it; what cannot be removed stays until the end."""
         _extract.remove_tree(self._staging.fd, b"layer%d" % number, stop=stop)
 
+    def settle(self, limit: int, *, stop: _extract.Stop) -> Settled | None:
+        """Find what the tree is not given, for a report that ``publish`` puts beside it.
+
+        Args:
+            limit: bytes of the report.
+        Raises:
+            UnpackError: the report would be larger.
+            StoreError: the disk refused.
+        """
+        if self.notes is None:
+            return None
+        from fastoci.unpack import losses
+        from fastoci.unpack.sorted_records import SortedRecords, TooManyError
+
+        try:
+            with closing(SortedRecords(self._staging.fd, limit)) as lost:
+                settled = losses.settle(self.fd, self.notes.native, lost, stop=stop)
+                if lost:
+                    self._write_report(lost)
+        except TooManyError as error:
+            text = f"{self.target}: what this user cannot be given takes more than {limit} bytes (--max-unpacked)"
+            raise UnpackError(text) from error
+        except OSError as error:
+            raise _translate(error, self.target) from error
+        return settled
+
+    def _write_report(self, lost: SortedRecords) -> None:
+        from fastoci.unpack import losses
+
+        assert self._contents is not None
+        fd = os.open(_REPORT, files.CREATE, 0o644, dir_fd=self._staging.fd)
+        try:
+            losses.write_report(fd, lost, self.fd, str(self._contents.manifest))
+        finally:
+            files.close(fd)
+        self._has_report = True
+
     def publish(self, *, sync: bool = False) -> None:
         """Give the tree its final name. Closes, also on error.
 
@@ -148,6 +196,8 @@ class Rootfs:
             return ""
         files.close(self.fd)
         self.fd = -1
+        if self.notes is not None:
+            self.notes.close()
         left = self._staging.remove(within=within, stop=stop)
         if self._times is not None:
             with suppress(PermissionError):
@@ -163,12 +213,24 @@ class Rootfs:
             if held.is_trusted:
                 return  # another process was faster
             self._set_aside()
+        self._publish_report()
         mode = stat.S_IMODE(os.fstat(self.fd).st_mode)
         with move.writable(self.fd):
             if self._contents is not None:
                 marker.write(self.fd, self._contents, synced=synced, mode=mode)
             # Replaces an empty directory, nothing else.
             os.rename(_TREE, target.name, src_dir_fd=self._staging.fd, dst_dir_fd=target.parent)
+
+    def _publish_report(self) -> None:
+        """Put the report beside the tree, before it has its name; or take away that on a tree that is gone."""
+        name, parent = report_name(self._target.name), self._target.parent
+        if self._has_report:
+            os.rename(_REPORT, name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
+            return
+        with suppress(FileNotFoundError):
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid():
+                os.unlink(name, dir_fd=parent)
 
     def _set_aside(self) -> None:
         """Take the old tree into the private directory. Raises OSError: something else has the name by now."""
@@ -216,6 +278,12 @@ class Rootfs:
         except BaseException:
             target.undo_move(self._staging)
             raise
+
+
+def _begin_notes(own: Staging) -> Notes:
+    from fastoci.unpack.losses import Notes  # root, who loses nothing, does not need it
+
+    return Notes.make(own.fd)
 
 
 def open_directory(path: Path) -> tuple[int, bool]:

@@ -13,12 +13,15 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from fastoci import _extract, files, path_walk
 from fastoci.errors import RootfsOccupiedError, StoreBusyError
 from fastoci.unpack import marker, staging
 from fastoci.unpack.marker import Contents, Marker
 from fastoci.unpack.staging import Staging
+
+_REPORT: Final = ".lost.jsonl"
 
 
 class Target:
@@ -147,6 +150,11 @@ class Target:
         return files.LOST_AND_FOUND in os.listdir(self.fd) or _extract.is_mount_point(
             self.parent, os.fsencode(self.name)
         )
+
+
+def report_name(name: str) -> str:
+    """The name of the report on what the tree of that name lost, beside it."""
+    return f".{files.fitted(name, len(_REPORT) + 1)}{_REPORT}"
 
 
 def occupied(path: Path) -> RootfsOccupiedError:

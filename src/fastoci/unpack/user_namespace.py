@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fastoci.image.runtime_config import IdRange, UserNamespace
+from fastoci.unpack.layer import is_machine_root
 
 _ALL: Final = 0xFFFFFFFF  # ids of the first user namespace
 _SUBIDS_MAX: Final = 1 << 20  # bytes of /etc/subuid that are read
@@ -25,9 +26,10 @@ def for_containers() -> UserNamespace | None:
     Root of a user namespace gives its containers what it has. Others are root of their containers, which have more ids
     when ``/etc/subuid`` and ``/etc/subgid`` name this user, and newuidmap and newgidmap are installed to use them.
     """
+    if is_machine_root():
+        return None
     if os.geteuid() == 0:
-        uids, gids = owned_ids("uid"), owned_ids("gid")
-        return None if sum(each.size for each in uids) >= _ALL else UserNamespace(uids, gids)
+        return UserNamespace(owned_ids("uid"), owned_ids("gid"))
     uids, gids = subordinate("uid"), subordinate("gid")
     if not (uids and gids and shutil.which("newuidmap") and shutil.which("newgidmap")):
         uids = gids = ()

@@ -26,9 +26,17 @@ TYPES: dict[str, Callable[[object], bool]] = {
     "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
     "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
     "null": lambda value: value is None,
 }
-NAMES = {str: "string", int: "integer", float: "number", int | None: "integer or null", dict[str, int]: "object"}
+NAMES = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    int | None: "integer or null",
+    dict[str, int]: "object",
+    tuple[str, ...]: "array",
+}
 
 
 def _documented() -> dict[str, dict[str, str]]:

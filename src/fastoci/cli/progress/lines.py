@@ -78,9 +78,7 @@ def summary(event: events.Event, job: ProgressState) -> str:
             return _job_done(event, job)
         case events.UnpackDone():
             text = f"{plural(event.entries, 'entry')}, {size(event.size)} unpacked into {plain(event.root)}"
-            skipped = ", ".join(
-                plural(count, plain(kind).removesuffix("s")) for kind, count in event.skipped.items() if count
-            )
+            skipped = ", ".join(_skipped(event, kind, count) for kind, count in event.skipped.items() if count)
             return f"{plain(event.image)}: {text}" + (f"; not applied: {skipped}" if skipped else "")
         case events.UnpackSkipped():
             there = f"{plain(event.root)} holds this image already (its files were not looked at)"
@@ -98,6 +96,14 @@ def summary(event: events.Event, job: ProgressState) -> str:
         case events.Warned():
             return (f"{plain(event.image)}: " if event.image else "") + f"warning: {plain(event.message)}"
     return ""
+
+
+def _skipped(event: events.UnpackDone, kind: str, count: int) -> str:
+    """What could not be applied: so many of a kind, devices by their names."""
+    text = plural(count, plain(kind).removesuffix("s"))
+    if kind != "devices" or not event.devices:
+        return text
+    return f"{text} ({', '.join([*map(plain, event.devices), *(['...'] if count > len(event.devices) else [])])})"
 
 
 def _image_done(event: events.ImageDone, image: Image) -> str:

@@ -46,6 +46,7 @@ struct node {
 
 struct extract;
 struct split_name;
+struct losses;
 
 /* How a layer becomes files: at once in the tree (direct.c), aside for later (stage.c), out of what was made aside (adopt.c), or
  * alone, for lower layers that are not there (overlay.c). Chosen at creation; the third takes over from the first when the first
@@ -107,6 +108,7 @@ struct extract {
     int believed, inexact;  /* modes given at the making have been seen to hold, or not to */
     struct stage *stage;        /* a stager's */
     struct adoption *adoption;  /* what is taken from a stager */
+    struct losses *losses;      /* where it is noted what files are not given; NULL: nowhere */
     struct node *fault; /* the directory that failed at the end */
     uint64_t removals;  /* names that were there and are gone */
 };

@@ -52,6 +52,11 @@ struct extract *extract_new_overlay(int directory_fd, const struct extract_optio
     return create(&overlay_writer, directory_fd, options);
 }
 
+void extract_note(struct extract *ex, struct losses *losses)
+{
+    ex->losses = losses;
+}
+
 static int feed(struct extract *ex, const uint8_t *data, size_t len)
 {
     int code = extract_usable(ex);

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct losses;
 struct extract; /* an extractor, or a stager: feed, finish, close, free and the facts are the same for both */
 
 /* root_fd stays the caller's and must stay open until extract_close. NULL: no memory. */
@@ -28,6 +29,10 @@ struct extract *extract_new_stager(int directory_fd, const struct extract_option
  * whiteouts overlay.origin. base is not used. Where facts.reasons is not 0, the directory is not exact on top of every stack of
  * layers, and a refusal may be wrong: then only the layers together can be made. */
 struct extract *extract_new_overlay(int directory_fd, const struct extract_options *options);
+
+/* Note in losses, which stays the caller's, what files are not given; and where a device cannot be made, make an empty file in its
+ * place, for the caller to remove. Before anything is fed; of an adopting extractor and its stager both. */
+void extract_note(struct extract *ex, struct losses *losses);
 
 /* Do with the next count entries of a stager what feeding them would do, but move its files into place. ex has been fed nothing
  * and has the owners of the stager; it takes from one stager, which has finished or failed and is not closed. 1: there are

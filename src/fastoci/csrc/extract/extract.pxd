@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from fastoci.csrc.layer.facts cimport layer_facts
+from fastoci.csrc.extract.losses cimport losses
 from fastoci.csrc.extract.options cimport extract_options
 
 
@@ -9,6 +10,7 @@ cdef extern from "extract/extract.h" nogil:
     extract *extract_new(int, const extract_options *)
     extract *extract_new_stager(int, const extract_options *)
     extract *extract_new_overlay(int, const extract_options *)
+    void extract_note(extract *, losses *)
     int extract_adopt(extract *, const extract *, uint64_t)
     int extract_feed(extract *, const uint8_t *, size_t)
     int extract_finish(extract *)

@@ -48,6 +48,20 @@ static int make_new(struct extract *ex, int dir, unsigned inherits, const char *
     return ex->writer->make_file(ex, dir, inherits, name, entry);
 }
 
+/* A lower file must not show in the place of a device that cannot be made. */
+static int lose_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
+{
+    int code = ex->writer->vacate(ex, dir, name), fd, failed;
+
+    ex->layer.facts.skipped_devices++;
+    if (code || !ex->losses)
+        return code;
+    if ((fd = walk_fd(ex, dir)) < 0)
+        return layer_io(&ex->layer);
+    RETRY(failed, mknodat(fd, name, S_IFREG | 0600, 0));
+    return failed ? layer_io(&ex->layer) : meta_note_device(ex, fd, name, entry);
+}
+
 /* A file, symlink, fifo or device; what has its name goes first. */
 static int make(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
@@ -62,10 +76,8 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
             return code;
         failed = make_new(ex, fd, inherits, name, entry);
     }
-    if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b')) {
-        ex->layer.facts.skipped_devices++; /* root of a user namespace */
-        return ex->writer->vacate(ex, dir, name);
-    }
+    if (failed && errno == EPERM && (entry->type == 'c' || entry->type == 'b'))
+        return lose_device(ex, dir, name, entry); /* root of a user namespace */
     if (failed)
         return layer_io(&ex->layer);
     return entry->type == 'f' ? TAR_OK : meta_closed(ex, fd, name, entry, inherits);
@@ -77,10 +89,7 @@ static int make_device(struct extract *ex, struct node *dir, const char *name, c
 
     if (code)
         return code;
-    if (ex->options.privileged)
-        return make(ex, dir, name, entry);
-    ex->layer.facts.skipped_devices++;
-    return ex->writer->vacate(ex, dir, name); /* a lower file must not show in its place */
+    return ex->options.privileged ? make(ex, dir, name, entry) : lose_device(ex, dir, name, entry);
 }
 
 static int is_below(const struct node *node, const struct node *dir, const char *name)

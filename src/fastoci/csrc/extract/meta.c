@@ -5,6 +5,7 @@
 #endif
 #include "extract/meta.h"
 
+#include "extract/losses.h"
 #include "io/retry.h"
 #include "layer/xattr.h"
 
@@ -70,11 +71,45 @@ mode_t meta_mode(const struct extract *ex, const struct tar_entry *entry)
 {
     mode_t mode = (mode_t)entry->mode;
 
-    if (ex->options.owners || !ex->options.privileged)
+    if (ex->options.owners)
         return mode;
     if (entry->uid != (int64_t)ex->uid)
         mode &= ~(mode_t)S_ISUID;
     return entry->gid != (int64_t)ex->gid ? mode & ~(mode_t)S_ISGID : mode;
+}
+
+/* Whether a file is not given what its entry says, with the files of this user counting as root's: its own root is this user. */
+static enum loss_kind loss_of(const struct extract *ex, const struct tar_entry *entry)
+{
+    if (ex->options.owners || !entry)
+        return LOSS_NONE;
+    return entry->uid || entry->gid || meta_mode(ex, entry) != entry->mode ? LOSS_METADATA : LOSS_NONE;
+}
+
+static int note(struct extract *ex, int failed, const struct stat *st, enum loss_kind kind, const struct tar_entry *entry)
+{
+    if (failed || losses_note(ex->losses, st->st_ino, kind, entry, !ex->options.privileged))
+        return layer_io(&ex->layer);
+    return TAR_OK;
+}
+
+static int note_open(struct extract *ex, int fd, const struct tar_entry *entry)
+{
+    struct stat st;
+
+    return ex->losses ? note(ex, fstat(fd, &st), &st, loss_of(ex, entry), entry) : TAR_OK;
+}
+
+static int note_closed(struct extract *ex, int dir, const char *name, const struct tar_entry *entry, enum loss_kind kind)
+{
+    struct stat st;
+
+    return ex->losses ? note(ex, fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW), &st, kind, entry) : TAR_OK;
+}
+
+int meta_note_device(struct extract *ex, int dir, const char *name, const struct tar_entry *entry)
+{
+    return note_closed(ex, dir, name, entry, LOSS_DEVICE);
 }
 
 /* Failure of a system call that gives something to the entry's owner. */
@@ -104,8 +139,8 @@ int meta_open(struct extract *ex, int fd, const struct tar_entry *entry, struct 
     if (entry->xattr_count)
         set_xattrs(ex, fd, NULL, entry);
     else if (origin.fresh && origin.born && origin.born == mode)
-        return TAR_OK;
-    return fchmod(fd, mode) ? layer_io(&ex->layer) : TAR_OK;
+        return note_open(ex, fd, entry);
+    return fchmod(fd, mode) ? layer_io(&ex->layer) : note_open(ex, fd, entry);
 }
 
 static mode_t kind_of(const struct tar_entry *entry)
@@ -159,7 +194,9 @@ int meta_closed(struct extract *ex, int dir, const char *name, const struct tar_
             return code;
     }
     meta_time(entry, times);
-    return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? layer_io(&ex->layer) : TAR_OK;
+    if (utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW))
+        return layer_io(&ex->layer);
+    return note_closed(ex, dir, name, entry, loss_of(ex, entry));
 }
 
 int meta_implied(struct extract *ex, int fd, struct origin origin)
@@ -175,8 +212,8 @@ int meta_implied(struct extract *ex, int fd, struct origin origin)
     if (!origin.fresh || origin.inherits & NODE_ACL)
         clear_xattrs(fd);
     if (origin.fresh && origin.born == IMPLIED_MODE)
-        return TAR_OK;
-    return fchmod(fd, IMPLIED_MODE) ? layer_io(&ex->layer) : TAR_OK;
+        return note_open(ex, fd, NULL);
+    return fchmod(fd, IMPLIED_MODE) ? layer_io(&ex->layer) : note_open(ex, fd, NULL);
 }
 
 unsigned meta_inherits(int fd, mode_t mode)

@@ -1,0 +1,91 @@
+"""Images unpacked, and containers run, by a user who is not root."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fastoci.testing.images import Image
+from fastoci.testing.layers import Entry, Layer, directory
+from fastoci.testing.registry import Registry, serve
+from fastoci.testing.trees import listing
+from support.machine_images import shell_image
+from support.other_user import UID, OtherUser, other_user
+from support.runtimes import Runtime
+
+LAYER = [
+    directory("dev"),
+    *(Entry(f"dev/tty{number}", "character", mode=0o620, gid=5, device=(4, number)) for number in range(12)),
+    Entry("su", data=b"x", mode=0o4755),
+    Entry("mine", data=b"x"),
+    Entry("theirs", data=b"x", uid=5, gid=6),
+    Entry("secret", "directory", mode=0o100, uid=5, gid=6),
+    Entry("secret/file", data=b"x", mode=0o600, uid=5, gid=6),
+]
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    registry = Registry()
+    registry.add_image("app", "latest", Image.build([Layer.build(LAYER)]))
+    with serve(registry) as registry:
+        yield registry
+
+
+@pytest.fixture
+def user() -> Iterator[OtherUser]:
+    with other_user(with_ids=False) as found:
+        yield found
+
+
+def pull(user: OtherUser, registry: Registry, *options: str) -> str:
+    return user.fastoci(
+        *("pull", f"{registry.address}/app", "--tls-verify=false", "--store", "store", "--rootfs", "tree", *options)
+    )
+
+
+def lines(tree: Path) -> list[dict[str, object]]:
+    text = tree.with_name(f".{tree.name}.lost.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_all_is_this_users_and_what_was_lost_is_told_beside_the_tree(user: OtherUser, registry: Registry) -> None:
+    said = pull(user, registry)
+    assert "not applied: 3 owners, 1 mode, 12 devices (dev/tty" in said
+    assert ", ...)" in said
+    tree = user.place / "tree"
+    assert {node.uid for node in listing(tree)} == {UID}
+    assert (tree / "su").stat().st_mode & 0o7777 == 0o755
+    assert (tree / "secret").stat().st_mode & 0o7777 == 0o100
+    header, *lost = lines(tree)
+    assert header["inode"] == tree.stat().st_ino
+    assert [each["path"] for each in lost if "device" not in each] == ["secret", "secret/file", "su", "theirs"]
+    assert sum("device" in each for each in lost) == 12
+    assert "nothing to unpack" in pull(user, registry)
+
+
+def test_a_report_goes_with_the_next_tree(user: OtherUser, registry: Registry) -> None:
+    pull(user, registry)
+    registry.add_image("app", "latest", Image.build([Layer.build([Entry("mine", data=b"x")])]))
+    user.run("chmod", "-R", "u+rwx", "tree")
+    user.run("rm", "-r", "tree")
+    pull(user, registry)
+    assert sorted(os.listdir(user.place)) == [".tree.lost.jsonl", "store", "tree"][1:]
+
+
+@pytest.mark.parametrize("name", ["runc", "crun"])
+def test_a_container_runs_without_root(
+    user: OtherUser, registry: Registry, peer: Callable[[str], str], name: str
+) -> None:
+    config = {"Cmd": ["/bin/sh", "-c", "id; cat /proc/self/uid_map; echo 1 > /made"], "Volumes": {"/data": {}}}
+    registry.add_image("app", "latest", shell_image(config, "id", "cat"))
+    user.fastoci("pull", f"{registry.address}/app", "--tls-verify=false", "--store", "store")
+    user.fastoci("bundle", f"{registry.address}/app", "bundle", "--store", "store")
+    runtime = Runtime(peer(name), peer("unshare"), ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"))
+    said = runtime.run(user.place / "bundle").split()
+    assert said == ["uid=0(root)", "gid=0(root)", "groups=0(root)", "0", str(UID), "1"]
+    assert (user.place / "bundle" / "rootfs" / "made").stat().st_uid == UID
