@@ -15,12 +15,12 @@ OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostil
 # two workers leave a third of two cores idle: many tests wait
 CORES = -n $(shell expr $$(nproc) + 1)
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools fsverity cryptsetup-bin runc crun
+PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools fsverity erofs-utils cryptsetup-bin runc crun
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.c' -o -name '*.h')
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks storm field
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -99,6 +99,9 @@ fault-plans: $(VENV)/installed-test ## 1,000 random fault plans in one process (
 
 stacks: $(VENV)/installed-test ## 50,000 random stacks of layers against a model in plain Python (a quarter of an hour)
 	FASTOCI_STACKS=50000 $(BIN)/python -m pytest -o timeout=6000 tests/unpack/test_layer_model.py $(ARGS)
+
+erofs-exam: $(VENV)/installed-test peers ## layer files and merged metadata of all images and hostile layers of ../shared, mounted; 20,000 stacks (ten minutes, as root)
+	FASTOCI_EROFS_EXAM=all FASTOCI_STACKS=20000 $(BIN)/python -m pytest -o timeout=6000 tests/unpack/test_erofs_exam.py $(ARGS)
 
 storm: $(VENV)/installed-test ## 3,000 pulls, gcs, verifies and repairs on one store, stopped and killed, while blobs rot (half an hour)
 	FASTOCI_STORM=3000 $(BIN)/python -m pytest -s tests/adversity/test_storm.py $(ARGS)

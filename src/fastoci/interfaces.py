@@ -350,11 +350,7 @@ class LayerStore(Protocol):
         """The layer file of a diff_id. May be called from any thread, as all that finds and opens."""
 
     def open(self, diff_id: Digest) -> int:
-        """A read-only descriptor of a layer file; the caller closes it.
-
-        Raises:
-            BlobNotFoundError: it is not there.
-        """
+        """A read-only descriptor of a layer file, which the caller closes. Raises: ``BlobNotFoundError``."""
 
     def path(self, diff_id: Digest) -> Path:
         """Where a layer file is, for the kernel and for people; raises as ``open``."""
@@ -377,6 +373,9 @@ class LayerStore(Protocol):
 
     def find_merged(self, manifest: Digest) -> MergedInfo | None:
         """The merged metadata of an image, when all its layer files are there."""
+
+    def open_merged(self, manifest: Digest) -> int:
+        """As ``open``, of merged metadata whose layer files are all there."""
 
     async def begin_merged(self, manifest: Digest) -> MergedIngest | None:
         """Begin merged metadata."""

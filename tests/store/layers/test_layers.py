@@ -257,8 +257,12 @@ async def test_merged_metadata_is_there_while_its_layer_files_are(shelf: Shelf) 
     assert found is not None
     assert (found.devices, found.path) == (tuple(devices), str(shelf.path / f"images/{MANIFEST.hex}.erofs"))
     assert await layers.begin_merged(MANIFEST) is None
+    with os.fdopen(layers.open_merged(MANIFEST), "rb") as file:
+        assert file.read() == b"merged metadata"
     merge_only(shelf, devices[1]).unlink()
     assert layers.find_merged(MANIFEST) is None
+    with pytest.raises(BlobNotFoundError, match="no merged metadata"):
+        layers.open_merged(MANIFEST)
     await put(layers, tars[1], form="4k")
     assert layers.find_merged(MANIFEST) is None, "it points into the tar, which is not in this form"
 

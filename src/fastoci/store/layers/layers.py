@@ -18,6 +18,7 @@ import msgspec
 
 from fastoci import files
 from fastoci.aio import when_free
+from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
@@ -73,15 +74,34 @@ class Layers:
             files.translated("open", info.path),
             places.at(self._paths, diff_id, standalone=info.standalone) as directory,
         ):
-            try:
-                fd = directory.open(os.path.basename(info.path), files.READ)
-            except FileNotFoundError as cause:
-                raise self._absent(diff_id) from cause
+            fd = self._open(directory, info.path, info.size)
+        if fd is None:
+            raise self._absent(diff_id)
+        return fd
+
+    def open_merged(self, manifest: Digest) -> int:
+        """A read-only descriptor of merged metadata: ``LayerStore.open_merged``."""
+        info = self.find_merged(manifest)
+        path, fd = f"{self._paths.root}/{places.IMAGES}/{manifest.hex}.erofs", None
+        if info is not None:
+            with files.translated("open", path):
+                fd = self._open(self._paths.directory(places.IMAGES), path, info.size)
+        if fd is None:
+            raise BlobNotFoundError(f"the store has no merged metadata of {manifest}", path=path, subject=str(manifest))
+        return fd
+
+    @staticmethod
+    def _open(directory: Directory, path: str, size: int) -> int | None:
+        """Open a file of a known size; None when it is not there any more."""
+        try:
+            fd = directory.open(os.path.basename(path), files.READ)
+        except FileNotFoundError:
+            return None
         found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and found.st_size == info.size:
+        if stat.S_ISREG(found.st_mode) and found.st_size == size:
             return fd
         files.close(fd)
-        raise self._absent(diff_id)
+        return None
 
     def path(self, diff_id: Digest) -> Path:
         """Where a layer file is: ``LayerStore.path``."""
