@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from fastoci.image.overlay_options import MAX_OPTIONS, lowerdir, lowerdirs, merged_layers, mount_options
+from fastoci.image.config import chain_id
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import LayerDirectory
+from fastoci.image.overlay_options import (
+    MAX_OPTIONS,
+    directories_of,
+    find_stack,
+    lowerdir,
+    lowerdirs,
+    merged_layers,
+    mount_options,
+)
 from support.overlays import needs_mounts
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -27,6 +38,49 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 )
 def test_layers_up_to_the_highest_with_a_reason_count_together(reasons: list[tuple[str, ...]], merged: int) -> None:
     assert merged_layers(reasons) == merged
+
+
+DIFF_IDS = [Digest.of(bytes([number])) for number in range(4)]
+
+
+def known(*layers: tuple[int, ...], **reasons: str) -> dict[Digest, LayerDirectory]:
+    """Layer directories of these layers, or of several merged; ``reasons`` of one by its number."""
+    found = {}
+    for numbers in layers:
+        key = chain_id([DIFF_IDS[number] for number in numbers])
+        why = reasons.get(f"of{numbers[0]}", "") if len(numbers) == 1 else ""
+        found[key] = LayerDirectory(
+            entries=0,
+            size=0,
+            reasons=(why,) if why else (),
+            owners=True,
+            user_xattrs=False,
+            names_root=False,
+            chain_id=key,
+            path=f"/{'-'.join(map(str, numbers))}/tree",
+            boot_id="",
+            synced=False,
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "paths"),
+    [
+        (known((0,), (1,), (2,), (3,)), ["/0/tree", "/1/tree", "/2/tree", "/3/tree"]),
+        (known((0,), (1,), (2,)), None),
+        (known((0,), (1,), (2,), (3,), of0="implied-parent"), ["/0/tree", "/1/tree", "/2/tree", "/3/tree"]),
+        (known((0,), (1,), (2,), (3,), (0, 1, 2), of2="hard-link"), ["/0-1-2/tree", "/3/tree"]),
+        (known((0,), (1,), (2,), (3,), of2="hard-link"), None),
+        (known((0, 1, 2), (3,)), ["/0-1-2/tree", "/3/tree"]),  # alone they were refused, or went
+        (known((0, 1, 2, 3)), ["/0-1-2-3/tree"]),
+        (known((0,), (1,), (2,), (3,), of0="hard-link"), None),  # to nothing
+    ],
+)
+def test_a_stack_is_found_when_all_is_there(found: dict[Digest, LayerDirectory], paths: list[str] | None) -> None:
+    stack = find_stack(DIFF_IDS, found.get)
+    assert (None if stack is None else directories_of(stack)) == paths
+    assert find_stack([], found.get) == []
 
 
 def test_the_topmost_directory_is_named_first_and_escaped() -> None:

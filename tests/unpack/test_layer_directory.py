@@ -28,7 +28,7 @@ from fastoci import _core, _extract
 from fastoci.errors import FormatError, StoreError, UnsafePathError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import DirectoryFacts, LayerDirectory
-from fastoci.image.overlay_options import stack_of
+from fastoci.image.overlay_options import directories_of
 from fastoci.testing.layers import Entry, directory, hardlink, opaque, symlink, tar, whiteout
 from fastoci.testing.trees import listing
 from fastoci.unpack.layer_directory import LayerDirectoryWriter, needs_user_xattrs
@@ -332,10 +332,10 @@ def test_a_root_that_is_named_has_its_like_beside_for_the_top_of_a_stack(tmp_pat
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "0/tree").stat().st_mode) == 0o755
-    paths = stack_of(infos)
+    paths = directories_of(infos)
     assert paths == [*(str(tmp_path / f"{number}/tree") for number in range(3)), str(tmp_path / "1/root")]
-    assert stack_of(infos[:2]) == paths[:2]
-    assert stack_of(infos[2:]) == paths[2:3]
+    assert directories_of(infos[:2]) == paths[:2]
+    assert directories_of(infos[2:]) == paths[2:3]
     with mounted([Path(path) for path in paths], tmp_path / "at") as at:
         info = at.stat()
         assert sorted(os.listdir(at)) == ["a", "b", "c"]

@@ -5,9 +5,11 @@ Spec: Linux Documentation/filesystems/overlayfs.rst, "Multiple lower layers"; mo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from fastoci.image.config import chain_id
+from fastoci.image.digest import Digest
 from fastoci.image.layer_file import LayerDirectory
 
 MAX_OPTIONS: Final = 4095  # bytes that mount(2) takes, of a page with a zero at its end
@@ -28,18 +30,38 @@ def merged_layers(reasons: Sequence[Collection[str]]) -> int:
     return merged
 
 
-def stack_of(layers: Sequence[LayerDirectory]) -> list[str]:
-    """The directories that show layers on top of one another: their trees, the lowest first, and perhaps a root.
+def find_stack(
+    diff_ids: Sequence[Digest], find: Callable[[Digest], LayerDirectory | None]
+) -> list[LayerDirectory] | None:
+    """The layer directories that show an image, the lowest first; None when not all are there.
+
+    Args:
+        diff_ids: of the image's layers, the lowest first.
+        find: the layer directory of a ChainID.
+    """
+    found = [find(diff_id) for diff_id in diff_ids]
+    merged = merged_layers([("absent",) if layer is None else layer.reasons for layer in found])
+    stack = [layer for layer in found[merged:] if layer is not None]
+    if not merged:
+        return stack
+    lowest = find(chain_id(diff_ids[:merged]))
+    if lowest is None or merged_layers([lowest.reasons]):
+        return None
+    return [lowest, *stack]
+
+
+def directories_of(stack: Sequence[LayerDirectory]) -> list[str]:
+    """The directories that overlayfs puts on top of one another: trees, the lowest first, and perhaps a root.
 
     overlayfs gives its root the metadata of the topmost directory. When a lower layer was the last to name the root,
     an empty directory with that layer's metadata is on top.
 
     Args:
-        layers: the lowest first; that may be several that are merged.
+        stack: the lowest first; that may be several layers that are merged.
     """
-    paths = [layer.path for layer in layers]
-    naming = [layer for layer in layers if layer.names_root]
-    if naming and naming[-1] is not layers[-1]:
+    paths = [layer.path for layer in stack]
+    naming = [layer for layer in stack if layer.names_root]
+    if naming and naming[-1] is not stack[-1]:
         paths.append(naming[-1].root)
     return paths
 
