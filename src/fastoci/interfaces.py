@@ -343,8 +343,8 @@ class LayerStore(Protocol):
     while somebody else makes it; ``wait...`` waits for that one, holding nothing, and tells whether it is there.
     """
 
-    def keep(self, diff_ids: Collection[Digest]) -> AbstractAsyncContextManager[None]:
-        """Keep layers from gc, those that are there and those to come."""
+    def keep(self, diff_ids: Sequence[Digest]) -> AbstractAsyncContextManager[None]:
+        """Keep the layers of an image from gc, the lowest first: those that are there and those to come."""
 
     def find(self, diff_id: Digest) -> LayerInfo | None:
         """The layer file of a diff_id. May be called from any thread, as all that finds and opens."""

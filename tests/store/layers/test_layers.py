@@ -313,6 +313,29 @@ async def test_a_layer_directory_is_for_its_owner_alone(shelf: Shelf) -> None:
     assert os.listdir(shelf.path / "ingest") == []
 
 
+async def test_merged_metadata_fits_layer_files_of_its_own_layout(shelf: Shelf) -> None:
+    layers = shelf.store.layers
+    await put(layers, TAR)
+    await put_merged(layers, MANIFEST, [DIFF_ID])
+    record = standalone(shelf).with_suffix(".json")
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"layout": 0}))
+    assert layers.find(DIFF_ID) is not None
+    assert layers.find_merged(MANIFEST) is None
+
+
+async def test_what_was_found_bad_is_deleted(shelf: Shelf) -> None:
+    layers = shelf.store.layers
+    for _ in range(2):
+        await put(layers, TAR)
+        await put_merged(layers, MANIFEST, [DIFF_ID])
+        await layers.discard_merged(MANIFEST)
+        await layers.discard(DIFF_ID)
+        await layers.discard(DIFF_ID)
+        await layers.discard_merged(MANIFEST)
+        assert [path for path in shelf.path.rglob("*.erofs")] == []
+    assert os.listdir(shelf.path / "ingest") == []
+
+
 async def test_a_sidecar_belongs_to_its_file(shelf: Shelf) -> None:
     layers = shelf.store.layers
     sidecar = standalone(shelf).with_suffix(".erofs.dmverity")

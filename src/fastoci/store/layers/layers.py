@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from fastoci import files
 from fastoci.aio import when_free
 from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, StoreBusyError
+from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
 from fastoci.limits import Level
@@ -51,10 +52,11 @@ class Layers:
         self._syncs_all = level == "commit"
 
     @asynccontextmanager
-    async def keep(self, diff_ids: Collection[Digest]) -> AsyncIterator[None]:
+    async def keep(self, diff_ids: Sequence[Digest]) -> AsyncIterator[None]:
         """Keep layers from gc: ``LayerStore.keep``."""
+        chains = [chain_id(diff_ids[:count]) for count in range(2, len(diff_ids) + 1)]
         await self._threads.run(self._blobs.probe)
-        async with self._protect(diff_ids):
+        async with self._protect([*diff_ids, *chains]):
             yield
 
     def find(self, diff_id: Digest) -> LayerInfo | None:
@@ -134,7 +136,7 @@ class Layers:
             with places.at(self._paths, diff_id, standalone=info.standalone) as directory:
                 return verity.enforce(held, directory, diff_id.hex, info)
 
-        return await self._changed(self._sought_layer(diff_id, None), work)
+        return await self._changed(self._sought_layer(diff_id, None), work, "enforce fs-verity below")
 
     async def enforce_merged(self, manifest: Digest) -> bool:
         """Have the kernel hold merged metadata against its digest: ``LayerStore.enforce_merged``."""
@@ -146,9 +148,30 @@ class Layers:
                 raise BlobNotFoundError(f"the store has no merged metadata of {manifest}", path=path)
             return verity.enforce(held, self._paths.directory(places.IMAGES), manifest.hex, info)
 
-        return await self._changed(self._sought_merged(manifest), work)
+        return await self._changed(self._sought_merged(manifest), work, "enforce fs-verity below")
 
-    async def _changed(self, sought: Sought, work: Callable[[Held], bool]) -> bool:
+    async def discard(self, diff_id: Digest) -> None:
+        """Delete a layer file that was found bad. Whoever has it open or mounted goes on."""
+
+        def work(held: Held) -> bool:
+            for standalone in (True, False):
+                with suppress(FileNotFoundError), places.at(self._paths, diff_id, standalone=standalone) as directory:
+                    places.delete_file(directory, diff_id.hex)
+            return True
+
+        await self._changed(self._sought_layer(diff_id, None), work, "delete a layer file below")
+
+    async def discard_merged(self, manifest: Digest) -> None:
+        """Delete merged metadata that was found bad."""
+
+        def work(held: Held) -> bool:
+            with suppress(FileNotFoundError):
+                places.delete_file(self._paths.directory(places.IMAGES), manifest.hex)
+            return True
+
+        await self._changed(self._sought_merged(manifest), work, "delete merged metadata below")
+
+    async def _changed(self, sought: Sought, work: Callable[[Held], bool], action: str) -> bool:
         """Do something to what is there, under the lock of who would make it."""
 
         def change() -> bool:
@@ -157,7 +180,7 @@ class Layers:
             if held is None:
                 raise StoreBusyError(f"another process {sought.what}", path=path)
             try:
-                with files.translated("enforce fs-verity below", path):
+                with files.translated(action, path):
                     return work(held)
             finally:
                 places.clear(held)
@@ -209,7 +232,7 @@ class Layers:
         """The merged metadata of an image: ``LayerStore.find_merged``."""
         with files.translated("stat", f"{self._paths.root}/images"), suppress(FileNotFoundError):
             found = records.merged(self._paths.directory(places.IMAGES), manifest, self._boot_id)
-            if found is not None and all(map(self._is_device, found.devices)):
+            if found is not None and all(self._is_device(device, found.layout) for device in found.devices):
                 return found
         return None
 
@@ -296,9 +319,10 @@ class Layers:
         found = self.find(diff_id)
         return found is not None and form in (None, found.form)
 
-    def _is_device(self, diff_id: Digest) -> bool:
-        """Whether the layer file is as merged metadata takes it for: with its tar."""
-        return self._has(diff_id, "tar")
+    def _is_device(self, diff_id: Digest, layout: int) -> bool:
+        """Whether the layer file is as merged metadata takes it for: with its tar, and laid out alike."""
+        found = self.find(diff_id)
+        return found is not None and (found.form, found.layout) == ("tar", layout)
 
     def _demand(self, diff_id: Digest) -> LayerInfo:
         found = self.find(diff_id)
