@@ -7,14 +7,13 @@ import os
 import random
 from collections.abc import Sequence
 
-from fastoci import _core
 from fastoci.image import mediatype
 from fastoci.image.descriptor import encode
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET, DirectoryFacts, Form, LayerFacts, LayerInfo
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import LayerIngest, LayerStore
-from fastoci.stream.verify import Verified, Verifier, hash_buffers
+from fastoci.testing.suites.filling import proof_of
 from support.store_shelf import Shelf
 
 _METADATA = b"metadata" * 512
@@ -23,19 +22,6 @@ _METADATA = b"metadata" * 512
 def tar_of(seed: int = 0, size: int = 10_240) -> bytes:
     """The tar of a layer, as far as a store cares."""
     return random.Random(seed).randbytes(size)
-
-
-def proof_of(data: bytes, algorithm: str = "sha256") -> Verified:
-    """The proof that these bytes have their digest."""
-    verifier = Verifier(Digest.of(data, algorithm), len(data))
-    pool = _core.Pool(1 << 20)
-    while verifier.offset < len(data):
-        buffer = pool.take()
-        assert buffer is not None
-        buffer.append(data, verifier.offset)
-        hash_buffers([(verifier, buffer)])
-        buffer.release()
-    return verifier.proof()
 
 
 def file_of(tar: bytes) -> bytes:

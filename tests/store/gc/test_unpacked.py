@@ -21,8 +21,9 @@ from fastoci.store.gc import collect
 from fastoci.store.gc.eviction import Shortage
 from fastoci.store.gc.retention import Retention
 from fastoci.store.store import Store
+from fastoci.testing.suites.filling import proof_of
 from support.disks import mounted
-from support.layer_files import TREE, facts_of, file_of, image, proof_of, put, put_merged, put_tree, tar_of, write
+from support.layer_files import TREE, facts_of, file_of, image, put, put_merged, put_tree, tar_of, write
 from support.store_shelf import Shelf
 
 TARS = [tar_of(seed) for seed in range(4)]

@@ -24,7 +24,8 @@ from fastoci.image.layer_file import DirectoryFacts
 from fastoci.store.layers import ingest as ingests
 from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile
 from fastoci.store.store import Store
-from support.layer_files import TREE, facts_of, file_of, proof_of, put, put_merged, put_tree, tar_of, write
+from fastoci.testing.suites.filling import proof_of
+from support.layer_files import TREE, facts_of, file_of, put, put_merged, put_tree, tar_of, write
 from support.store_shelf import Shelf
 
 TAR = tar_of()

@@ -14,9 +14,10 @@ from fastoci.errors import BlobNotFoundError, DigestMismatchError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import MergedInfo
 from fastoci.store.layers.verity import check_content, demand
+from fastoci.testing.suites.filling import proof_of
 from fastoci.verity.fs_verity import FsVerity, measure_verity
 from support.disks import disk
-from support.layer_files import facts_of, proof_of, put, put_merged, tar_of, write
+from support.layer_files import facts_of, put, put_merged, tar_of, write
 from support.store_shelf import Shelf
 
 TAR = tar_of()

@@ -9,5 +9,5 @@ Subclass a suite in a test file, say how to open the implementation, and let pyt
 
 Each test is a plain method that runs an event loop of its own, so no plugin is needed; ``tmp_path`` is the only
 fixture. The public names are those of the modules: ``BlobSourceSuite``, ``BlobStoreSuite``, ``ImageSinkSuite``,
-``ImageSourceSuite``, ``StoreSessionSuite``.
+``ImageSourceSuite``, ``LayerStoreSuite``, ``StoreSessionSuite``.
 """
