@@ -255,8 +255,8 @@ def test_the_extract_benchmark_compares_small_files_and_a_large_one(tmp_path: Pa
 
 def test_the_layer_directories_benchmark_compares_orders(tmp_path: Path) -> None:
     result = micro("layer_directories", "--scale", "0.01", "--runs", "1", "--work", tmp_path)
-    assert set(result["results"]) == {"at once", "in order", "one tree, in order"}
-    assert list(result["bars"]) == ["in order / at once, wall"]
+    assert set(result["results"]) == {"at once", "in order", "in order, one thread", "one tree, in order"}
+    assert list(result["bars"]) == ["in order, one thread / at once, wall"]
     assert os.listdir(tmp_path) == []
 
 
