@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
-MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "lists"}
+MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "layer_interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
@@ -45,6 +45,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "lists": ({"arguments", "errors", "image"}, {"msgspec", "yaml"}),
     "stream": (PURE | {"_inflate"}, {"isal", "msgspec", "zstandard"}),
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
+    "layer_interfaces": (PURE | {"stream"}, set()),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),
     "unpack": (MIDDLE | {"_extract", "_erofs"}, {"msgspec"}),

@@ -25,7 +25,7 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.mounts import MountedImage
-from fastoci.jobs.plan import PullPlan, Resolved
+from fastoci.jobs.plan import Layers, PullPlan, Resolved
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
     Evicted,
@@ -96,6 +96,7 @@ VALUES: list[object] = [
     Limits(memory=32 << 20, holder_s=5.0),
     RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
     RetryPolicy(tries=2),
+    Layers("erofs", only=True),
     QUERY,
     ACCESS,
     PROBLEM,

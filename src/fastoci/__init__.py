@@ -43,6 +43,7 @@ What its methods return::
     PrefetchPlan, PlannedImage, RefusedImage      what a job of many PrefetchRequests would do
     PrefetchResult, ImageOutcome, BlobOutcome     what became of it
     Pruned, Evicted            what went because a list gave it up, or for space
+    Layers                     what the store keeps of layers beside their blobs
     StoredImage                a name, and which platforms of it are here
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.mounts import MountedImage as MountedImage
     from fastoci.jobs.mounts import mounts as mounts
     from fastoci.jobs.mounts import umount as umount
+    from fastoci.jobs.plan import Layers as Layers
     from fastoci.jobs.plan import Resolved as Resolved
     from fastoci.jobs.prefetch_plan import BlobOutcome as BlobOutcome
     from fastoci.jobs.prefetch_plan import Evicted as Evicted
@@ -149,6 +151,7 @@ _EXPORTS = {
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",
     "ImageList": "lists.request",
+    "Layers": "jobs.plan",
     "Limits": "limits",
     "ListProblem": "lists.request",
     "MountedImage": "jobs.mounts",

@@ -26,7 +26,7 @@ from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
-from fastoci.jobs.plan import Resolved
+from fastoci.jobs.plan import Layers, Outputs, Resolved, Terms
 from fastoci.jobs.record import record
 from fastoci.jobs.resolve import platforms, read_document, resolve
 from fastoci.jobs.running import job
@@ -110,6 +110,7 @@ class Engine(Maintenance):
         platform: str | None = None,
         rootfs: StrPath | None = None,
         same_owner: bool | None = None,
+        layers: Layers | None = None,
         policy: Policy = "always",
     ) -> Image:
         """Bring an image into the store; what is there already is not fetched.
@@ -119,6 +120,7 @@ class Engine(Maintenance):
             platform: ``os/arch[/variant]``, or one of both; this machine's by default.
             rootfs: unpack there too, unless the image is there, finished; must not exist or be an empty directory.
             same_owner: give files to the owners that layers name; by default as root only.
+            layers: what the store keeps of the layers beside their blobs, for mounts; it is made when it is not there.
             policy: whether the registry is asked: "missing" is when the store does not have the image whole.
         Raises:
             RootfsOccupiedError: something else is at ``rootfs``.
@@ -126,23 +128,26 @@ class Engine(Maintenance):
         """
         wanted = None if platform is None else (Platform.parse(platform),)
         target = None if rootfs is None else self._open.context.target(rootfs)
-        return (await self._pull(StoredPull(self._open.context, reference, wanted, target, same_owner), policy))[0]
+        outputs = Outputs(target, same_owner, _layers(layers))
+        return (await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy))[0]
 
     @job
     async def pull_platforms(
-        self, reference: str, platforms: Sequence[str], *, policy: Policy = "always"
+        self, reference: str, platforms: Sequence[str], *, layers: Layers | None = None, policy: Policy = "always"
     ) -> tuple[Image, ...]:
         """Bring an image into the store for several platforms at once; an image for each, each manifest once.
 
         Args:
             platforms: each as ``pull`` takes it; "all" are those of the index that are images.
+            layers: as of ``pull``, for each platform.
             policy: as of ``pull``; "missing" asks for "all", "never" gives of "all" what the store has.
         Raises:
             FastociError: as ``pull``; the name is recorded when all are here.
         """
         parsed = tuple(Platform.parse(each) for each in several(platforms, str) if each != ALL)
         wanted = () if ALL in platforms else parsed or None
-        return await self._pull(StoredPull(self._open.context, reference, wanted), policy)
+        outputs = Outputs(layers=_layers(layers))
+        return await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy)
 
     async def _pull(self, job: StoredPull, policy: Policy) -> tuple[Image, ...]:
         parts = self._open
@@ -155,7 +160,7 @@ class Engine(Maintenance):
         source = await self._open.repository(reference, image=job.reference)
         async with parts.updates.after():
             pulled = await parts.context.pull(
-                reference, source, image=job.reference, wanted=job.wanted, rootfs=job.rootfs, same_owner=job.same_owner
+                reference, source, image=job.reference, wanted=job.wanted, outputs=job.outputs
             )
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
@@ -174,6 +179,7 @@ class Engine(Maintenance):
         requests: Sequence[Entry],
         state: WantedState | None = None,
         *,
+        layers: Layers | None = None,
         fail_fast: bool = False,
         workers: int = 1,
     ) -> PrefetchResult:
@@ -184,6 +190,7 @@ class Engine(Maintenance):
         Args:
             requests: images, rules that choose tags, and problems of lists, which are told as images that failed.
             state: of which list the job is, and what goes when the list does not want it any more.
+            layers: as of ``pull``, for each image.
             fail_fast: what is not there when the first image fails is skipped.
             workers: processes that fetch, which share the limits; 1 is this one.
         Raises:
@@ -191,7 +198,9 @@ class Engine(Maintenance):
             ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
         async with self._open.updates.after():
-            return await self._open.prefetch().run(requests, self._open.fetching(workers), state, fail_fast=fail_fast)
+            return await self._open.prefetch().run(
+                requests, self._open.fetching(workers), state, Terms(_layers(layers), fail_fast)
+            )
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:
@@ -323,3 +332,7 @@ class Engine(Maintenance):
         parts, wanted = self._open, None if platform is None else Platform.parse(platform)
         ref = await find_one(parts.store, reference)
         return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
+
+
+def _layers(given: Layers | None) -> Layers:
+    return Layers() if given is None else expect(Layers, given, "layers")

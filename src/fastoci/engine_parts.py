@@ -14,6 +14,7 @@ from fastoci import _core
 from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
 from fastoci.image.reference import Reference
+from fastoci.jobs.layers import Layering
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
@@ -55,9 +56,11 @@ class EngineParts:
         unpacker = Unpacker(workers, reader, limits, observer)
         stored = Stored(store, scheduler, workers, buffers, observer)
         path, self.running = Path(store.path), RunningJobs()
+        kept = str(path / "layers")
+        layering = Layering(store, lambda: store.layers, stored, workers, reader, unpacker, limits, observer, kept)
         self.loop = asyncio.get_running_loop()
         self.store = store
-        self.context = PullContext(store, scheduler, stored, reader, unpacker, limits, observer, path, self.running)
+        self.context = PullContext(store, scheduler, stored, layering, limits, observer, path, self.running)
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers
@@ -118,7 +121,7 @@ class EngineParts:
         from fastoci.transfer.packer import Packer
 
         context = self.context
-        packer = Packer(self._workers, self._buffers, context.reader, context.limits)
+        packer = Packer(self._workers, self._buffers, context.layering.reader, context.limits)
         return Packing(context, packer, self.store.spool)
 
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:

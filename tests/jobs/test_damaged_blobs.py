@@ -25,6 +25,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import WholeImage
+from fastoci.jobs.plan import Outputs
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.images import Image, Index
@@ -329,7 +330,7 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
     async with open_parts(tmp_path / "store") as parts:
         repository = parts.client.repository(reference)
         sink = OciLayout(layout, parts.job.stored.run_hashing)
-        await parts.job.pull(reference, repository, image="app", wanted=None, rootfs=None)
+        await parts.job.pull(reference, repository, image="app", wanted=None, outputs=Outputs())
         for instant in range(12):
             export = asyncio.create_task(parts.job.stored.put(sink, [image], Mending("app", None)))
             await asyncio.sleep(0)

@@ -13,6 +13,8 @@ from fastoci.events import Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, StoreWriter
+from fastoci.jobs.layers import Layering
+from fastoci.jobs.plan import Outputs
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
@@ -88,7 +90,7 @@ class EngineParts:
         """Pull ``NAME:latest`` from a registry."""
         reference = Reference.parse(f"{address}/{name}")
         source = self.client.repository(reference)
-        await self.job.pull(reference, source, image=name, wanted=None, rootfs=rootfs)
+        await self.job.pull(reference, source, image=name, wanted=None, outputs=Outputs(rootfs))
 
     @asynccontextmanager
     async def writer(self, blobs: Sequence[Descriptor]) -> AsyncIterator[StoreWriter]:
@@ -116,7 +118,9 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     stored = Stored(store, scheduler, worker, buffers, events.append)
     reader = LayerReader(worker, buffers, limits)
     unpacker = Unpacker(worker, reader, limits, events.append)
-    job = PullContext(store, scheduler, stored, reader, unpacker, limits, events.append, directory, RunningJobs())
+    kept = str(directory / "layers")
+    layering = Layering(store, lambda: store.layers, stored, worker, reader, unpacker, limits, events.append, kept)
+    job = PullContext(store, scheduler, stored, layering, limits, events.append, directory, RunningJobs())
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

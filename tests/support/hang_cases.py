@@ -110,7 +110,7 @@ async def _checked(scene: Scene, verb: str) -> AsyncIterator[Engine]:
     engine = scene.engine(verb)
     await engine.__aenter__()
     assert engine._parts is not None
-    pool = engine._parts.context.reader._buffers.pool
+    pool = engine._parts.context.layering.reader._buffers.pool
     yield engine
     in_use, aside = pool.in_use, pool.aside
     closing = asyncio.create_task(engine.__aexit__(None, None, None))

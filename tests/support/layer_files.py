@@ -12,7 +12,7 @@ from fastoci.image.descriptor import encode
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET, DirectoryFacts, Form, LayerFacts, LayerInfo
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import LayerIngest, LayerStore
+from fastoci.layer_interfaces import LayerIngest, LayerStore
 from fastoci.testing.suites.filling import proof_of
 from support.store_shelf import Shelf
 

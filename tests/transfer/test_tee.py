@@ -20,6 +20,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BufferSource
+from fastoci.jobs.plan import Outputs
 from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer
@@ -160,7 +161,7 @@ async def pull(
     """Pull ``image:latest``, with ``pause`` after each buffer of ``blob``."""
     reference = Reference.parse(f"{registry.address}/image")
     source = Slow(parts.client.repository(reference), blob, pause)
-    await parts.job.pull(reference, source, image="image", wanted=None, rootfs=rootfs)
+    await parts.job.pull(reference, source, image="image", wanted=None, outputs=Outputs(rootfs))
 
 
 def index(parts: EngineParts, kind: type, blob: Descriptor | None = None) -> int:

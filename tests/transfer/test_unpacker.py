@@ -20,6 +20,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.jobs.plan import Outputs
 from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, symlink, whiteout
@@ -54,7 +55,7 @@ async def test_an_upper_layer_is_unpacked_before_the_lowest_is_there(registry: R
 
         reference = Reference.parse(f"{registry.address}/image")
         source = Slow(parts.client.repository(reference), image.layers[0].descriptor, pause)
-        pull = parts.job.pull(reference, source, image="image", wanted=None, rootfs=tmp_path / "root")
+        pull = parts.job.pull(reference, source, image="image", wanted=None, outputs=Outputs(tmp_path / "root"))
         await asyncio.wait_for(pull, 30)
     assert same(tmp_path / "root", FIRST, BASE, [*UPPER[:-1], replace(UPPER[-1], path="etc/through")])
     assert (tmp_path / "root/etc/through").read_bytes() == b"through the link"

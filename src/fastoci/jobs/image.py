@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -19,8 +19,9 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, WholeImage
-from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import PullContext, contents, read_config
+from fastoci.jobs.layers import Arriving
+from fastoci.jobs.plan import Layers, Resolved
+from fastoci.jobs.pull import Making, PullContext, contents, read_config
 from fastoci.jobs.resolve import read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
@@ -98,10 +99,21 @@ class Image:
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
         target, tree = self._context.target(root), contents(self.manifest_descriptor, same_owner)
-        if await self._context.unpacker.holds(target, tree, image=str(self.reference)):
+        if await self._context.layering.unpacker.holds(target, tree, image=str(self.reference)):
             return
         async with self._context.store.keep(self._parts, name=str(self.reference)):
-            await self._context.unpack(self._resolved, self.config, target, tree, mending=self._mending())
+            making, arriving = Making(tree=(target, tree)), Arriving(self._mending())
+            await self._context.make(self._resolved, self.config, making, arriving, AsyncExitStack())
+
+    @job
+    async def make_layers(self, layers: Layers) -> None:
+        """Have the layers in the store in another form beside their blobs. What is there already is not made again.
+
+        Raises:
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: the layers that are whole stay.
+        """
+        async with self._context.store.keep(self._parts, name=str(self.reference)), AsyncExitStack() as kept:
+            await self._context.make(self._resolved, self.config, Making(layers), Arriving(self._mending()), kept)
 
     @job
     async def bundle(self, directory: str | os.PathLike[str]) -> None:

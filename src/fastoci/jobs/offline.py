@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 
@@ -11,7 +10,7 @@ from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError, Plat
 from fastoci.events import ImageDone, ImagePlanned, ImageStarted
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.image import Image, choose, load_image
-from fastoci.jobs.plan import Wanted
+from fastoci.jobs.plan import Outputs, Wanted
 from fastoci.jobs.pull import PullContext, image_failed
 
 
@@ -21,8 +20,7 @@ class StoredPull(msgspec.Struct, frozen=True):
     context: PullContext
     reference: str
     wanted: Wanted
-    rootfs: Path | None = None
-    same_owner: bool | None = None
+    outputs: Outputs = Outputs()
 
     async def run(self, found: Callable[[], Awaitable[StoredImage]], *, strict: bool) -> list[Image] | None:
         """Give the images as a pull does; None when the store does not have them whole, unless ``strict``.
@@ -42,8 +40,7 @@ class StoredPull(msgspec.Struct, frozen=True):
         observer(ImageStarted(reference))
         try:
             images = await self._load(await found())
-            if self.rootfs is not None:
-                await images[0].unpack(self.rootfs, same_owner=self.same_owner)
+            await self._make(images)
         except FastociError as error:
             if not strict and isinstance(error, BlobNotFoundError | IntegrityError | PlatformError):
                 return None
@@ -52,6 +49,13 @@ class StoredPull(msgspec.Struct, frozen=True):
             raise
         observer(ImageDone(reference, str(images[0].descriptor.digest)))
         return images
+
+    async def _make(self, images: list[Image]) -> None:
+        if self.outputs.layers.form != "none":
+            for image in images:
+                await image.make_layers(self.outputs.layers)
+        if self.outputs.rootfs is not None:
+            await images[0].unpack(self.outputs.rootfs, same_owner=self.outputs.same_owner)
 
     async def _load(self, ref: StoredImage) -> list[Image]:
         manifests = [choose(ref, platform) for platform in ((None,) if self.wanted is None else self.wanted)]

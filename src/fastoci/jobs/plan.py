@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal, get_args
 
 import msgspec
 
+from fastoci.arguments import expect, one_of
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.manifest import Manifest
@@ -19,6 +21,51 @@ _PLAIN: Final = frozenset(
 _RATIO: Final = 2
 
 Wanted = tuple[Platform, ...] | None  # platforms as the user asked; None: this machine's, empty: all that there are
+
+
+LayerForm = Literal["none", "erofs", "overlay", "rootfs"]
+
+
+class Layers(msgspec.Struct, frozen=True):
+    """What the store keeps of an image's layers beside their blobs, for mounts.
+
+    ``form`` is "erofs" (layer files and merged metadata), "overlay" (layer directories), "rootfs" (a tree of the
+    image), or "none". ``only``: the compressed blobs of layers go when their layer files are there.
+
+    Raises:
+        ValueError: ``only`` with another form than "erofs".
+    """
+
+    form: LayerForm = "none"
+    only: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(get_args(LayerForm), self.form, "form")
+        if expect(bool, self.only, "only") and self.form != "erofs":
+            raise ValueError(f"only: the blobs of layers can be dropped beside layer files, not with {self.form!r}")
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    """What a pull makes of an image's layers: what the store keeps, and a tree of the user's.
+
+    Args:
+        rootfs: where a finished tree of the image may be already; of one platform only.
+        same_owner: as ``jobs.pull.contents`` takes it.
+    """
+
+    rootfs: Path | None = None
+    same_owner: bool | None = None
+    layers: Layers = Layers()
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How a job of many images is done: what the store keeps of layers, and whether the first failure ends it.
+
+    ``fail_fast``: what is not there when the first image fails is skipped.
+    """
+
+    layers: Layers = Layers()
+    fail_fast: bool = False
 
 
 class Resolved(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import copy
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -28,7 +28,8 @@ from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import StoreSession, StoreWriter
-from fastoci.jobs.plan import PullPlan
+from fastoci.jobs.layers import Arriving
+from fastoci.jobs.plan import Outputs, PullPlan, Terms
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
     Evicted,
@@ -39,7 +40,7 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge
-from fastoci.jobs.pull import PullContext, Repository, contents, image_failed, stored_image
+from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.tag_queries import ListTags, expand
 from fastoci.jobs.wanted_state import StateKeeping, WantedState
@@ -115,15 +116,13 @@ class Prefetch:
         self,
         requests: Sequence[Entry],
         fetching: AbstractAsyncContextManager[Fetcher],
-        state: WantedState | None = None,
-        *,
-        fail_fast: bool = False,
+        state: WantedState | None,
+        terms: Terms,
     ) -> PrefetchResult:
         """Plan the job, and do it.
 
         Args:
             fetching: is entered for as long as blobs are fetched.
-            fail_fast: what is not there when the first image fails is skipped.
         Raises:
             StoreError: the disk refused before anything was fetched.
             StoreBusyError: another job of the list is at work.
@@ -135,11 +134,9 @@ class Prefetch:
             async with self._context.store.session(_needed(followed)) as session:
                 plan = self._assemble(followed, refused, session.missing)
                 name = keeping.state.list_name
-                running = _Running(
-                    self._context, plan, followed, session, self._began, list_name=name, fail_fast=fail_fast
-                )
+                running = _Running(self._context, plan, followed, session, self._began, list_name=name, terms=terms)
                 evicted = Evicted()
-                if not (refused and fail_fast):
+                if not (refused and terms.fail_fast):
                     evicted = await keeping.make_space(plan, _needed(followed), execute=True)
                     if evicted.error is None:
                         await running.run(fetching)
@@ -147,7 +144,7 @@ class Prefetch:
                         running.refuse(evicted.error)
                 images = running.outcomes(refused)
                 counted = Counter(image.outcome for image in images)
-                pruned = await keeping.prune(cut_short=fail_fast and counted["failed"] > 0)
+                pruned = await keeping.prune(cut_short=terms.fail_fast and counted["failed"] > 0)
         self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
         return PrefetchResult(
             pruned=pruned,
@@ -212,14 +209,15 @@ class _Running:
         began: float,
         *,
         list_name: str,
-        fail_fast: bool,
+        terms: Terms,
     ) -> None:
         self._list_name = list_name
+        self._layers = terms.layers
         self._context = context
         self._plan = plan
         self._session = session
         self._began = began
-        self._fail_fast = fail_fast
+        self._fail_fast = terms.fail_fast
         self._absent = {blob.digest for blob in session.missing}
         self._jobs = [_Job(image, self._absent) for image in followed]
         self._users: defaultdict[Digest, list[_Job]] = defaultdict(list)
@@ -251,7 +249,7 @@ class _Running:
         for job in self._jobs:
             if job.is_over:
                 continue
-            if not job.left and job.image.is_recorded and not job.image.request.rootfs:
+            if not job.left and job.image.is_recorded and not self._makes(job):
                 self._end(job)
             else:
                 self._fail(job, error, outcome)
@@ -315,7 +313,7 @@ class _Running:
             asked.add(source.name)
             try:
                 request = job.image.request
-                await fetcher.fetch(writer, blob, source, image=request.reference, cached=bool(request.rootfs))
+                await fetcher.fetch(writer, blob, source, image=request.reference, cached=self._makes(job))
             except FastociError as error:
                 failed = error
                 continue
@@ -360,20 +358,29 @@ class _Running:
     async def _complete(self, writer: StoreWriter, job: _Job) -> None:
         """Unpack and record an image; one that is there as it was recorded last is only used."""
         image, context = job.image, self._context
-        request, name = image.request, image.request.reference
+        name = image.request.reference
         if self._is_recorded(image) and not (image.needed.keys() & self._absent):
             await writer.use(str(image.resolved[0][0].reference))
-            await self._unpack(job, [None] * len(image.resolved))
+            async with AsyncExitStack() as kept:
+                await self._make(job, [None] * len(image.resolved), kept)
             return
         plans = [PullPlan(resolved, (), for_) for resolved, for_ in image.resolved]
         configs = [
-            await context.checked_config(writer, plan, image.source, image=name, strict=bool(request.rootfs))
+            await context.checked_config(writer, plan, image.source, image=name, strict=self._makes(job))
             for plan in plans
         ]
-        await self._unpack(job, configs)
+        async with AsyncExitStack() as kept:
+            await self._make(job, configs, kept)
+            await self._record(writer, job, plans, configs)
+
+    async def _record(
+        self, writer: StoreWriter, job: _Job, plans: Sequence[PullPlan], configs: Sequence[ImageConfig | None]
+    ) -> None:
+        """Give an image its name."""
+        request = job.image.request
         for plan in plans:
             for descriptor, raw in plan.resolved.chain:
-                await context.keep_document(writer, descriptor, raw, name)
+                await self._context.keep_document(writer, descriptor, raw, request.reference)
         stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
         images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
         lists = {self._list_name: request.pinned} if self._list_name else {}
@@ -386,16 +393,19 @@ class _Running:
             return False
         return self._list_name in image.known.lists if self._list_name else not image.known.is_brought
 
-    async def _unpack(self, job: _Job, configs: Sequence[ImageConfig | None]) -> None:
-        root = job.image.request.rootfs
-        if not root:
-            return
-        name = job.image.request.reference
-        target, resolved = self._context.target(root), job.image.resolved[0][0]
-        tree = contents(resolved.descriptor, None)
-        if not await self._context.unpacker.holds(target, tree, image=name):
-            mending = Mending(name, job.image.source)
-            await self._context.unpack(resolved, configs[0], target, tree, mending=mending)
+    def _makes(self, job: _Job) -> bool:
+        """Whether anything is made of an image's layers."""
+        return self._layers.form != "none" or bool(job.image.request.rootfs)
+
+    async def _make(self, job: _Job, configs: Sequence[ImageConfig | None], kept: AsyncExitStack) -> None:
+        """Make of an image's layers what is asked for; a tree of the first platform."""
+        context, image = self._context, job.image
+        root, name = image.request.rootfs, image.request.reference
+        for (resolved, _), config in zip(image.resolved, configs, strict=True):
+            outputs = Outputs(context.target(root) if root else None, None, self._layers)
+            making, root = await context.making(outputs, resolved.descriptor, name), ""
+            if making.reads:
+                await context.make(resolved, config, making, Arriving(Mending(name, image.source)), kept)
 
     def _fail(self, job: _Job, error: FastociError, outcome: Outcome = "failed") -> None:
         if job.is_over:

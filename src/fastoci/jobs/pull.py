@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -26,12 +27,10 @@ from fastoci.errors import (
     IntegrityError,
     PlatformError,
     StoreError,
-    UnpackError,
     UnsupportedError,
 )
 from fastoci.events import FetchDuplicated, ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
 from fastoci.image import config as config_document
-from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -41,15 +40,14 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
-from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked
+from fastoci.jobs.layers import Arriving, Layering, layers_of
+from fastoci.jobs.plan import Layers, Outputs, PullPlan, Resolved, Wanted, estimate_unpacked
 from fastoci.jobs.resolve import read_document, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
-from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import BytesSource, Scheduler
-from fastoci.transfer.tee import SpoiledError, Tee
-from fastoci.transfer.unpacker import Unpacker
+from fastoci.transfer.tee import Tee
 from fastoci.unpack.marker import Contents
 
 _LOG: Final = logging.getLogger(__name__)
@@ -59,14 +57,34 @@ class Repository(ImageSource, BlobSource, Protocol):
     """A place that has both the manifests of an image and its blobs."""
 
 
+class Making(msgspec.Struct, frozen=True):
+    """What is still to be made of an image's layers: what the store keeps, and the user's tree."""
+
+    layers: Layers = Layers()
+    tree: tuple[Path, Contents] | None = None
+
+    @property
+    def has_layers(self) -> bool:
+        """The store keeps layers one by one."""
+        return self.layers.form in ("erofs", "overlay")
+
+    @property
+    def reads(self) -> bool:
+        """Anything at all."""
+        return self.layers.form != "none" or self.tree is not None
+
+    def root(self, store: Path) -> Path | None:
+        """Whose disk is filled with files."""
+        return self.tree[0] if self.tree is not None else store if self.reads else None
+
+
 class PullContext(msgspec.Struct, frozen=True):
     """What all images of an engine share."""
 
     store: BlobStore
     scheduler: Scheduler
     stored: Stored
-    reader: LayerReader
-    unpacker: Unpacker
+    layering: Layering
     limits: Limits
     observer: Observer
     store_path: Path
@@ -92,17 +110,14 @@ class PullContext(msgspec.Struct, frozen=True):
         *,
         image: str,
         wanted: Wanted,
-        rootfs: Path | None,
-        same_owner: bool | None = None,
+        outputs: Outputs,
     ) -> list[tuple[Resolved, ImageConfig | None]]:
-        """Bring one image into the store for each platform, and onto disk when ``rootfs`` is given.
+        """Bring one image into the store for each platform, and make of its layers what is asked for.
 
         The name is recorded when all of them are here.
 
         Args:
             image: the reference as it was asked for, in events and errors.
-            rootfs: where a finished tree of the image may be already; of one platform only.
-            same_owner: as ``contents``.
         Raises:
             FastociError: with ``image`` set; what was finished stays.
         """
@@ -110,17 +125,15 @@ class PullContext(msgspec.Struct, frozen=True):
         try:
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
-            tree = None if rootfs is None else (rootfs, contents(found[0][0].descriptor, same_owner))
-            if tree is not None and await self.unpacker.holds(*tree, image=image):
-                rootfs = tree = None
+            making = await self.making(outputs, found[0][0].descriptor, image)
             needed = [blob for resolved, _ in found for blob in (*resolved.documents, *resolved.blobs)]
             async with self.store.session(needed) as session:
                 plans = [_plan(*each, session) for each in found]
                 for plan in plans:
                     self._announce(plan, image)
                 unpacked = sum(estimate_unpacked(resolved.manifest.layers) for resolved, _ in found)
-                async with session.reserve(root=rootfs, unpacked=unpacked) as writer:
-                    configs = await self._execute_all(writer, plans, source, image=image, rootfs=tree)
+                async with session.reserve(root=making.root(self.store_path), unpacked=unpacked) as writer:
+                    configs = await self._execute_all(writer, plans, source, image=image, making=making)
         except FastociError as error:
             error.image = error.image or image
             self.observer(image_failed(image, error))
@@ -130,6 +143,14 @@ class PullContext(msgspec.Struct, frozen=True):
             raise
         self.observer(ImageDone(image, str(found[0][0].top.digest)))
         return [(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+
+    async def making(self, outputs: Outputs, manifest: Descriptor, image: str) -> Making:
+        """What of the outputs is to be made: a finished tree of this image is left as it is."""
+        if outputs.rootfs is None:
+            return Making(outputs.layers)
+        tree = outputs.rootfs, contents(manifest, outputs.same_owner)
+        holds = await self.layering.unpacker.holds(*tree, image=image)
+        return Making(outputs.layers, None if holds else tree)
 
     def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
@@ -155,32 +176,32 @@ class PullContext(msgspec.Struct, frozen=True):
         source: Repository,
         *,
         image: str,
-        rootfs: tuple[Path, Contents] | None,
+        making: Making,
     ) -> list[ImageConfig | None]:
         """Do what is planned, all at once, and record the name."""
-        running = [
-            asyncio.create_task(self._execute(writer, plan, source, image=image, rootfs=rootfs)) for plan in plans
-        ]
-        await all_or_first(running)
-        configs = [task.result() for task in running]
-        stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
-        images = {name: manifest for each in stored for name, manifest in each.images.items()}
-        await writer.record(replace(stored[0], images=images))
+        async with AsyncExitStack() as kept:
+            execute = partial(self._execute, writer, source=source, image=image, making=making, kept=kept)
+            running = [asyncio.create_task(execute(plan)) for plan in plans]
+            await all_or_first(running)
+            configs = [task.result() for task in running]
+            stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+            images = {name: manifest for each in stored for name, manifest in each.images.items()}
+            await writer.record(replace(stored[0], images=images))
         return configs
 
     async def _execute(
         self,
         writer: StoreWriter,
         plan: PullPlan,
-        source: Repository,
         *,
+        source: Repository,
         image: str,
-        rootfs: tuple[Path, Contents] | None,
+        making: Making,
+        kept: AsyncExitStack,
     ) -> ImageConfig | None:
         resolved = plan.resolved
-        first = resolved.manifest.layers[:1]
-        tee = await self.reader.tee() if rootfs is not None and first and first[0] in plan.missing else None
-        fetches = self._start(writer, plan, source, image=image, tee=tee, cached=rootfs is not None)
+        tees = await self._tees(plan, making)
+        fetches = self._start(writer, plan, source, image=image, tees=tees, cached=making.reads)
 
         async def ready(blob: Descriptor) -> None:
             if blob.digest in fetches:
@@ -188,27 +209,44 @@ class PullContext(msgspec.Struct, frozen=True):
 
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
-            config = await self.checked_config(writer, plan, source, image=image, strict=rootfs is not None)
-            if rootfs is not None:
-                mending = Mending(image, source)
-                await self.unpack(resolved, config, *rootfs, mending=mending, ready=ready, tee=tee)
+            config = await self.checked_config(writer, plan, source, image=image, strict=making.reads)
+            if making.reads:
+                await self.make(resolved, config, making, Arriving(Mending(image, source), ready, tees), kept)
             return config
 
         following = asyncio.create_task(follow())
         try:
             await all_or_first([following, *fetches.values()])
         finally:
-            if tee is not None:
-                self.reader.close_tee(tee)
+            for tee in tees.values():
+                self.layering.reader.close_tee(tee)
         for descriptor, raw in resolved.chain:
             await self.keep_document(writer, descriptor, raw, image)
         return following.result()
 
+    async def _tees(self, plan: PullPlan, making: Making) -> dict[Digest, Tee]:
+        """Tees on missing layers, to use them while they arrive: as many as there are slots; for a tree, the first."""
+        layers = plan.resolved.manifest.layers if making.reads else ()
+        tees: dict[Digest, Tee] = {}
+        for layer in layers[: None if making.has_layers else 1]:
+            if layer in plan.missing and layer.digest not in tees:
+                tee = await self.layering.reader.tee()
+                if tee is None:
+                    break
+                tees[layer.digest] = tee
+        return tees
+
     def _start(
-        self, writer: StoreWriter, plan: PullPlan, source: BlobSource, *, image: str, tee: Tee | None, cached: bool
+        self,
+        writer: StoreWriter,
+        plan: PullPlan,
+        source: BlobSource,
+        *,
+        image: str,
+        tees: Mapping[Digest, Tee],
+        cached: bool,
     ) -> dict[Digest, asyncio.Task[None]]:
-        """Fetch all that is missing, the first layer through the tee if there is one."""
-        teed = plan.resolved.manifest.layers[0].digest if tee is not None else None
+        """Fetch all that is missing, what has a tee through it."""
         return {
             blob.digest: asyncio.create_task(
                 self.scheduler.fetch(
@@ -216,8 +254,8 @@ class PullContext(msgspec.Struct, frozen=True):
                     blob,
                     source,
                     image=image,
-                    tee=tee if blob.digest == teed else None,
-                    cached=cached and blob.digest != teed,
+                    tee=tees.get(blob.digest),
+                    cached=cached and blob.digest not in tees,
                 )
             )
             for blob in plan.missing
@@ -264,46 +302,26 @@ class PullContext(msgspec.Struct, frozen=True):
             await self.store.mark_corrupt(descriptor.digest)
         await self.scheduler.fetch(writer, descriptor, BytesSource(raw), image=image)
 
-    async def unpack(
-        self,
-        resolved: Resolved,
-        config: ImageConfig | None,
-        root: Path,
-        tree: Contents,
-        *,
-        mending: Mending,
-        ready: Ready | None = None,
-        tee: Tee | None = None,
+    async def make(
+        self, resolved: Resolved, config: ImageConfig | None, making: Making, arriving: Arriving, kept: AsyncExitStack
     ) -> None:
-        """Make a rootfs out of the layers.
+        """Make of an image's layers what is asked for.
 
-        When one of them turns out to be other bytes than its digest says, as it came or in the store, it is fetched
-        again, and the tree is made anew.
-
+        Args:
+            kept: holds what the store keeps, until the image has its name.
         Raises:
             UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
-            UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
+            UnpackError, FormatError, IntegrityError, StoreError: as ``Layering`` says.
         """
         if config is None:
             config = await read_config(self.store, resolved.manifest, self.limits)  # raises what is wrong with it
-        pairs = _layers(resolved.manifest, config)
-        layers = list(dict.fromkeys(layer for layer, _ in pairs))
-        while True:
-            reason: FastociError | None = None
-            try:
-                return await self.unpacker.rootfs(
-                    root, tree, pairs, self.store, image=mending.image, ready=ready or _at_once, tee=tee
-                )
-            except SpoiledError:
-                text = f"layer {layers[0].digest} came with wrong bytes, and then with the right ones: unpacking anew"
-                self.observer(Warned(mending.image, text))
-            except (FormatError, UnsupportedError, UnpackError, IntegrityError, BlobNotFoundError) as error:
-                reason = error
-            if tee is not None:
-                self.reader.close_tee(tee)  # what still comes does not wait for a reader
-                tee = None
-            if reason is not None:
-                await self.stored.mend(layers, reason, mending)
+        pairs = layers_of(resolved.manifest, config)
+        if making.layers.form != "none":
+            await kept.enter_async_context(self.layering.layers.keep([diff_id for _, diff_id in pairs]))
+            await self.layering.make(pairs, resolved.descriptor, making.layers.form, arriving)
+            arriving = Arriving(arriving.mending, arriving.ready)
+        if making.tree is not None:
+            await self.layering.tree(pairs, *making.tree, arriving)
 
     def _check_platform(self, plan: PullPlan, config: ImageConfig | None, image: str) -> None:
         """Where no index says what a manifest is for, its config does: hold it against what was asked for."""
@@ -324,16 +342,6 @@ def image_failed(name: str, error: FastociError) -> ImageFailed:
     return ImageFailed(name, str(error), type(error).__name__, error.exit_code)
 
 
-class Ready(Protocol):
-    """Returns when a blob is in the store, or raises why it will not be."""
-
-    def __call__(self, blob: Descriptor, /) -> Awaitable[None]: ...
-
-
-async def _at_once(blob: Descriptor) -> None:
-    """The blob is there already."""
-
-
 async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> ImageConfig | None:
     """The config from the store; None when the manifest is an artifact and no image.
 
@@ -344,22 +352,6 @@ async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> I
     if not manifest.is_image:
         return None
     return config_document.parse(await read_document(store, descriptor, limits, what="config"))
-
-
-def _layers(manifest: Manifest, config: ImageConfig | None) -> list[tuple[Descriptor, Digest]]:
-    """The layers to unpack, with their diff_ids.
-
-    Raises:
-        UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
-        FormatError: the config has another number of layers.
-    """
-    if config is None:
-        raise UnsupportedError(f"{manifest.config.media_type} is not a container image: nothing to unpack")
-    for layer in manifest.layers:
-        if layer.media_type not in mediatype.LAYERS:
-            raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
-    config.check_layers(len(manifest.layers))
-    return list(zip(manifest.layers, config.diff_ids, strict=True))
 
 
 def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:

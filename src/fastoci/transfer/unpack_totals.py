@@ -6,7 +6,8 @@ may set are ``Limits``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fastoci.errors import UnpackError
 from fastoci.events import Observer, UnpackDone, UnpackProgress
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
     from fastoci.unpack.losses import Notes, Settled
 
 S = TypeVar("S", LayerWriter, LayerStager)
+
+
+class CountingSink(Protocol):
+    """What is asked of a layer's sink: as ``LayerWriter`` has it."""
+
+    @property
+    def entries(self) -> int:
+        """Entries read so far."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of file content so far."""
+
+    @property
+    def size(self) -> int:
+        """These, and what else counts for ``max_bytes``."""
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many owners, devices and xattrs could not be given."""
+
+
+C = TypeVar("C", bound=CountingSink)
 
 
 class UnpackTotals:
@@ -47,7 +71,7 @@ class UnpackTotals:
         self._layers = 0
         self._tar = 0  # bytes of tar over all layers
         self._read: dict[int, int] = {}  # compressed bytes of each layer that has begun
-        self._sinks: dict[int, LayerWriter | LayerStager] = {}  # what counts the entries of each
+        self._sinks: dict[int, CountingSink] = {}  # what counts the entries of each
 
     def writer(self, number: int, root_fd: int, name: str) -> LayerWriter:
         """The writer of a layer below which all is complete, with what the limits leave it."""
@@ -69,6 +93,11 @@ class UnpackTotals:
         entries, size = self._left(number)
         stager = LayerStager(directory_fd, name=name, owners=self._owners, max_entries=entries, max_bytes=size)
         return self._begun(number, stager)
+
+    def counted(self, number: int, make: Callable[[int, int], C]) -> C:
+        """Another sink of a layer, made with the entries and bytes that the limits leave it now."""
+        sink = self._sinks[number] = make(*self._left(number))
+        return sink
 
     def _begun(self, number: int, sink: S) -> S:
         if self._notes is not None:

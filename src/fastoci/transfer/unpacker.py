@@ -27,7 +27,6 @@ from fastoci.errors import UnpackError
 from fastoci.events import Observer, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobStore
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer, Read
@@ -80,7 +79,7 @@ class Unpacker:
         target: Path,
         contents: Contents,
         layers: Sequence[tuple[Descriptor, Digest]],
-        store: BlobStore,
+        open_layer: Callable[[Descriptor, Digest], OpenLayer],
         *,
         image: str,
         ready: Callable[[Descriptor], Awaitable[None]],
@@ -90,7 +89,7 @@ class Unpacker:
 
         Args:
             contents: what the layers are together.
-            ready: returns when a layer is in the store, or raises why it will not be.
+            open_layer: on a thread, opens one in the store; ``ready`` returns when it is there, or raises.
             tee: on the first layer while it is fetched.
         Raises:
             SpoiledError: what came by the tee was wrong; nothing is left under ``target``.
@@ -108,7 +107,7 @@ class Unpacker:
             for number, (blob, diff_id) in enumerate(layers):
                 layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
                 arriving = tee if number == 0 else None
-                tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, store, ready, arriving)))
+                tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, open_layer, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
             settled = await self._workers.run(partial(rootfs.settle, totals.left, stop=stop), stop=stop.set)
@@ -167,12 +166,12 @@ class Unpacker:
         layer: _Layer,
         rootfs: Rootfs,
         totals: UnpackTotals,
-        store: BlobStore,
+        open_layer: Callable[[Descriptor, Digest], OpenLayer],
         ready: Callable[[Descriptor], Awaitable[None]],
         tee: Tee | None,
     ) -> None:
         """Bring one layer into the tree."""
-        arrived = self._reader.arrived(tee, partial(ready, layer.blob), lambda: OpenLayer(store.open(layer.blob)))
+        arrived = self._reader.arrived(tee, partial(ready, layer.blob), partial(open_layer, layer.blob, layer.diff_id))
         async with arrived as (read, slot):
             await self._unpack(layer, rootfs, totals, read, slot)
         totals.layer_done(layer.number, layer.blob.size)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastoci.image.digest import Digest
-from fastoci.interfaces import LayerStore
+from fastoci.layer_interfaces import LayerStore
 from fastoci.limits import Level
 from fastoci.store.layers import ingest
 from fastoci.store.layers.layers import Layers

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fastoci.cli import errors, lists, options, registry_options, report, sections, wanted_state
+from fastoci.cli import errors, layer_options, lists, options, registry_options, report, sections, wanted_state
 from fastoci.cli.results import options as results_options
 from fastoci.errors import ConfigError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastoci import (
         Engine,
         ImageList,
+        Layers,
         Limits,
         ListProblem,
         PrefetchRequest,
@@ -48,6 +49,7 @@ class PrefetchOptions(options.Given):
     store: Path | None
     additional: tuple[Path, ...]
     rootfs: Path | None
+    layers: Layers
     dry_run: bool
     form: Literal["text", "json"]
     fail_fast: bool
@@ -93,6 +95,7 @@ class PrefetchOptions(options.Given):
     metavar="DIR",
     help="Unpack each image, too: into a directory of DIR that has its name.",
 )
+@layer_options.layers
 @click.option("--fail-fast", is_flag=True, help="Skip what is not there when the first image fails.")
 @sections.under(
     sections.LIMITS,
@@ -235,7 +238,9 @@ async def _bring(
     engine = _engine(asked, found, observe)
     with nullcontext() if outputs is None else outputs.run(images, engine.store_path):
         async with engine:
-            result = await engine.prefetch(requests, asked.state, fail_fast=asked.fail_fast, workers=asked.workers)
+            result = await engine.prefetch(
+                requests, asked.state, layers=asked.layers, fail_fast=asked.fail_fast, workers=asked.workers
+            )
             if outputs is not None:
                 await outputs.measure(engine)
     wanted_state.tell(told, result.pruned, result.evicted)

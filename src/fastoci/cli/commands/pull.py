@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from click.core import ParameterSource
 
-from fastoci.cli import errors, options, registry_options, report, sections
+from fastoci.cli import errors, layer_options, options, registry_options, report, sections
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Image, Limits, RegistryOptions
+    from fastoci import Engine, Image, Layers, Limits, RegistryOptions
     from fastoci.cli.progress.display import Display
 
 
@@ -33,6 +33,7 @@ class PullOptions(options.Given):
     additional: tuple[Path, ...]
     rootfs: Path | None
     same_owner: bool | None
+    layers: Layers
     oci: Path | None
     dry_run: bool
     registry: RegistryOptions
@@ -71,6 +72,7 @@ class PullOptions(options.Given):
     help="Unpack the image into DIR, which is new or empty, or has this image already.",
 )
 @options.same_owner
+@layer_options.layers
 @click.option(
     "--oci",
     type=options.FilePath(),
@@ -241,10 +243,15 @@ async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptio
 
 async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Sequence[Image]:
     if asked.has_several:
-        return await engine.pull_platforms(reference, asked.platforms, policy=asked.policy)
+        return await engine.pull_platforms(reference, asked.platforms, layers=asked.layers, policy=asked.policy)
     platform = next(iter(asked.platforms), None)
     image = await engine.pull(
-        reference, platform=platform, rootfs=asked.rootfs, same_owner=asked.same_owner, policy=asked.policy
+        reference,
+        platform=platform,
+        rootfs=asked.rootfs,
+        same_owner=asked.same_owner,
+        layers=asked.layers,
+        policy=asked.policy,
     )
     return (image,)
 

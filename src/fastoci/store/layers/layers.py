@@ -248,6 +248,12 @@ class Layers:
         """Return when nobody else holds an image's merged metadata: ``LayerStore.wait_merged``."""
         return await self._blobs.waiting.wait(self._sought_merged(manifest), lambda size: None)
 
+    def make_tree_place(self, manifest: Digest) -> Path:
+        """Where the tree of an image belongs: ``LayerStore.make_tree_place``."""
+        with files.translated("make", f"{self._paths.root}/{places.ROOTS}"):
+            self._paths.make(places.IMAGES, places.OPEN)
+            return Path(self._paths.make(places.ROOTS, places.PRIVATE).at(manifest.hex))
+
     def find_directory(self, chain_id: Digest, *, owners: bool) -> LayerDirectory | None:
         """The layer directory of layers: ``LayerStore.find_directory``."""
         looking = files.translated("stat", f"{self._paths.root}/{places.TREES}")

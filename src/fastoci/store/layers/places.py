@@ -21,6 +21,7 @@ LAYERS: Final = "layers"
 MERGE: Final = "layers/merge"  # layer files that are not standalone: containerd looks elsewhere
 TREES: Final = "layers/overlay"
 IMAGES: Final = "images"
+ROOTS: Final = "images/rootfs"  # trees of whole images
 OPEN: Final = 0o755  # others may mount, and read what they may read as blobs
 PRIVATE: Final = 0o700  # a tree has the set-user-ID programs of its image: nobody else may come near them
 

@@ -13,7 +13,7 @@ from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET, DirectoryFacts, LayerFacts
-from fastoci.interfaces import LayerIngest, LayerStore
+from fastoci.layer_interfaces import LayerIngest, LayerStore
 from fastoci.testing.suites.filling import finish, proof_of, raises
 
 _TREE: Final = DirectoryFacts(entries=1, size=0, owners=True, user_xattrs=False, names_root=False)

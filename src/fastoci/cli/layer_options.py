@@ -1,0 +1,45 @@
+"""The options that say what the store keeps of layers beside their blobs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import click
+
+from fastoci.cli.options import Command
+
+LayerForm = Literal["none", "erofs", "overlay", "rootfs"]
+
+_OPTIONS = (
+    click.option(
+        "--layers",
+        "layer_form",
+        type=click.Choice(("none", "erofs", "overlay", "rootfs")),
+        default="none",
+        show_default=True,
+        help="Keep the layers in the store for mounts, too: erofs, each as one file, and the image's as one mount;"
+        " overlay, each as a directory for overlayfs; rootfs, the image as one tree.",
+    ),
+    click.option(
+        "--layers-only",
+        is_flag=True,
+        help="Drop the compressed blobs of layers when their files are there. With --layers erofs.",
+    ),
+)
+
+
+def layers(command: Command) -> Command:
+    """The options, given to the command as ``layers``, a ``fastoci.Layers``."""
+
+    @functools.wraps(command)
+    def gathered(*, layer_form: LayerForm, layers_only: bool, **given: Any) -> int | None:
+        from fastoci import Layers
+
+        if layers_only and layer_form != "erofs":
+            raise click.UsageError("--layers-only needs --layers erofs: only their files hold the layers' tars")
+        return command(layers=Layers(layer_form, layers_only), **given)
+
+    for option in reversed(_OPTIONS):
+        gathered = option(gathered)
+    return gathered

@@ -1,0 +1,187 @@
+"""The unpacked layers of an image in the store: which are there, how they are made, and what is read from them.
+
+Spec: docs/store-format.md 9.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from fastoci.errors import (
+    BlobNotFoundError,
+    FastociError,
+    FormatError,
+    IntegrityError,
+    UnpackError,
+    UnsupportedError,
+)
+from fastoci.events import Observer, Warned
+from fastoci.image import mediatype
+from fastoci.image.config import ImageConfig
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.manifest import Manifest
+from fastoci.interfaces import BlobStore
+from fastoci.jobs.stored import Mending, Stored
+from fastoci.limits import Limits
+from fastoci.transfer.layer_reading import LayerReader, OpenLayer
+from fastoci.transfer.tee import SpoiledError, Tee
+from fastoci.transfer.unpacker import Unpacker
+from fastoci.transfer.workers import WorkerPool
+from fastoci.unpack.marker import Contents
+
+if TYPE_CHECKING:
+    from fastoci.layer_interfaces import LayerStore
+
+Pairs = Sequence[tuple[Descriptor, Digest]]  # layers with their diff_ids, the lowest first
+NO_TEES: Final[Mapping[Digest, Tee]] = {}
+Kept = Literal["erofs", "overlay", "rootfs"]  # what the store keeps
+Ready = Callable[[Descriptor], Awaitable[None]]  # returns when a blob is in the store, or raises why it will not be
+
+
+def layers_of(manifest: Manifest, config: ImageConfig | None) -> Pairs:
+    """The layers to unpack, with their diff_ids.
+
+    Raises:
+        UnsupportedError: no container image, or a layer of a type that cannot be unpacked.
+        FormatError: the config has another number of layers.
+    """
+    if config is None:
+        raise UnsupportedError(f"{manifest.config.media_type} is not a container image: nothing to unpack")
+    for layer in manifest.layers:
+        if layer.media_type not in mediatype.LAYERS:
+            raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be unpacked")
+    config.check_layers(len(manifest.layers))
+    return list(zip(manifest.layers, config.diff_ids, strict=True))
+
+
+async def _at_once(blob: Descriptor) -> None:
+    """The blob is there already."""
+
+
+class Arriving(msgspec.Struct, frozen=True):
+    """How the layers of one image come: who mends them, when each is in the store, tees on those under way."""
+
+    mending: Mending
+    ready: Ready = _at_once
+    tees: Mapping[Digest, Tee] = NO_TEES
+
+
+class Layering(msgspec.Struct, frozen=True):
+    """What all images of an engine share for their layers: where they are kept, and who makes something out of them."""
+
+    store: BlobStore
+    open_layers: Callable[[], LayerStore]  # which most pulls do not need
+    stored: Stored
+    workers: WorkerPool
+    reader: LayerReader
+    unpacker: Unpacker
+    limits: Limits
+    observer: Observer
+    root: str  # of unpacked layers, for events
+
+    @property
+    def layers(self) -> LayerStore:
+        """Where unpacked layers are kept."""
+        return self.open_layers()
+
+    async def tree(self, pairs: Pairs, root: Path, contents: Contents, arriving: Arriving) -> None:
+        """Make a rootfs out of layers.
+
+        When one of them turns out to be other bytes than its digest says, as it came or in the store, it is fetched
+        again, and the tree is made anew.
+
+        Args:
+            arriving: with a tee on the first layer, at most.
+        Raises:
+            UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
+        """
+
+        async def work(tees: Mapping[Digest, Tee]) -> None:
+            await self.unpacker.rootfs(
+                root,
+                contents,
+                pairs,
+                self.open,
+                image=arriving.mending.image,
+                ready=arriving.ready,
+                tee=next(iter(tees.values()), None),
+            )
+
+        await self._until_right(work, pairs, arriving)
+
+    async def make(self, pairs: Pairs, manifest: Descriptor, form: Kept, arriving: Arriving) -> None:
+        """Have the layers of an image in the store, unpacked. What is there already is not made again.
+
+        The caller keeps them from gc.
+
+        Raises:
+            UnpackError, FormatError, IntegrityError, StoreError: the layers that are whole stay.
+        """
+        if form == "rootfs":
+            await self._keep_tree(pairs, manifest, arriving)
+            return
+        from fastoci.transfer.layer_directories import LayerDirectories  # which most pulls do not need
+        from fastoci.transfer.layer_files import LayerFiles
+        from fastoci.transfer.layer_making import LayerJob
+
+        makers = {"erofs": LayerFiles, "overlay": LayerDirectories}
+        maker = makers[form](self.layers, self.open, self.workers, self.reader, self.limits, self.observer)
+
+        async def work(tees: Mapping[Digest, Tee]) -> None:
+            job = LayerJob(arriving.mending.image, self.root, manifest.digest, pairs, arriving.ready, tees)
+            await maker.make(job)
+
+        await self._until_right(work, pairs, arriving)
+
+    async def _keep_tree(self, pairs: Pairs, manifest: Descriptor, arriving: Arriving) -> None:
+        """Have one tree of the image in the store."""
+        root = await self.workers.run(partial(self.layers.make_tree_place, manifest.digest))
+        contents = Contents(manifest.digest, owners=os.geteuid() == 0)
+        if not await self.unpacker.holds(root, contents, image=arriving.mending.image):
+            await self.tree(pairs, root, contents, arriving)
+
+    def open(self, blob: Descriptor, diff_id: Digest) -> OpenLayer:
+        """On a thread: a layer to read, from the tar in its layer file when that is there, else from its blob.
+
+        Raises:
+            BlobNotFoundError: neither is there.
+        """
+        with suppress(BlobNotFoundError):
+            info = self.layers.find(diff_id) if os.path.isdir(self.root) else None
+            if info is not None and info.tar_part is not None:
+                begin, end = info.tar_part
+                return OpenLayer(self.layers.open(diff_id), begin, end - begin)
+        return OpenLayer(self.store.open(blob))
+
+    async def _until_right(
+        self, work: Callable[[Mapping[Digest, Tee]], Awaitable[None]], pairs: Pairs, arriving: Arriving
+    ) -> None:
+        """Do what uses layers; when one is other bytes than its digest says, have it mended, and do it anew.
+
+        Raises:
+            FastociError: of ``work``, when the layers are what their names say; of ``Stored.mend``.
+        """
+        tees, mending = arriving.tees, arriving.mending
+        blobs = list(dict.fromkeys(blob for blob, _ in pairs))
+        while True:
+            reason: FastociError | None = None
+            try:
+                return await work(tees)
+            except SpoiledError:
+                text = "a layer came with wrong bytes, and then with the right ones: unpacking anew"
+                self.observer(Warned(mending.image, text))
+            except (FormatError, UnsupportedError, UnpackError, IntegrityError, BlobNotFoundError) as error:
+                reason = error
+            for tee in tees.values():
+                self.reader.close_tee(tee)  # what still comes does not wait for a reader
+            tees = NO_TEES
+            if reason is not None:
+                await self.stored.mend(blobs, reason, mending)

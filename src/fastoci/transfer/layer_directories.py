@@ -1,0 +1,148 @@
+"""Make layer directories out of layers: each alone, and one of those that only count together.
+
+A layer whose directory is not exact on every stack makes one tree with all that is below it, in order.
+Spec: docs/layer-directories.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from fastoci.aio import all_or_first
+from fastoci.errors import StoreBusyError, UnpackError
+from fastoci.image.config import chain_id
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import DirectoryFacts
+from fastoci.image.overlay_options import merged_layers
+from fastoci.layer_interfaces import DirectoryIngest
+from fastoci.stream.verify import Verified, Verifier
+from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
+from fastoci.transfer.unpack_totals import UnpackTotals
+from fastoci.unpack.layer import LayerWriter
+from fastoci.unpack.layer_directory import LayerDirectoryWriter, NewTree
+
+
+class LayerDirectories(LayerMaking):
+    """Makes the layer directories of images."""
+
+    async def make(self, job: LayerJob) -> None:
+        """Have all layers of an image as layer directories: ``LayerMaking.make``."""
+        owners = os.geteuid() == 0
+        totals = UnpackTotals(self._limits, job.image, self._observe, base=False, owners=owners)
+
+        def is_there(diff_id: Digest) -> bool:
+            return self._layers.find_directory(diff_id, owners=owners) is not None
+
+        refused: dict[Digest, tuple[str, ...]] = {}
+        absent = await self._absent(job, is_there, totals)
+        await all_or_first([asyncio.create_task(self._directory(layer, owners, refused)) for layer in absent])
+        await self._merge(job, owners, refused)
+        self._end(job, absent, totals)
+
+    async def _directory(self, layer: Layer, owners: bool, refused: dict[Digest, tuple[str, ...]]) -> None:
+        """Make one layer directory, or note why the layer is refused alone."""
+        begin = partial(self._layers.begin_directory, layer.diff_id, owners=owners)
+        wait = partial(self._layers.wait_directory, layer.diff_id, owners=owners)
+        await self._once(layer, begin, wait, partial(self._fill, owners=owners, refused=refused))
+
+    async def _fill(
+        self,
+        layer: Layer,
+        ingest: DirectoryIngest,
+        reading: Reading,
+        *,
+        owners: bool,
+        refused: dict[Digest, tuple[str, ...]],
+    ) -> None:
+        made: list[LayerDirectoryWriter] = []
+
+        def make(entries: int, size: int) -> LayerDirectoryWriter:
+            made.append(
+                LayerDirectoryWriter(
+                    ingest.fd,
+                    name=str(layer.diff_id),
+                    owners=owners,
+                    max_entries=entries,
+                    max_bytes=size,
+                    max_directories=self._limits.layer_directories,
+                )
+            )
+            return made[-1]
+
+        try:
+            writer, proof = await self._read(layer, make, reading)
+        except UnpackError:
+            if not made or not made[0].reasons:
+                raise
+            refused[layer.diff_id] = made[0].reasons  # only the layers together say it
+            await ingest.abort()
+        else:
+            await ingest.commit(writer.facts, [proof])
+
+    async def _merge(self, job: LayerJob, owners: bool, refused: Mapping[Digest, tuple[str, ...]]) -> None:
+        """Have one tree of the layers that only count together."""
+
+        def count() -> int:
+            return merged_layers([self._reasons(diff_id, owners, refused) for _, diff_id in job.layers])
+
+        lowest = job.layers[: await self._workers.run(count)]
+        if not lowest:
+            return
+        chain, is_there = chain_id([diff_id for _, diff_id in lowest]), False
+        while not is_there:
+            try:
+                ingest = await self._layers.begin_directory(chain, owners=owners)
+            except StoreBusyError:
+                is_there = await self._layers.wait_directory(chain, owners=owners)
+            else:
+                if ingest is not None:
+                    await self._held(ingest, self._fill_merged(job, lowest, ingest, owners))
+                return
+
+    def _reasons(self, diff_id: Digest, owners: bool, refused: Mapping[Digest, tuple[str, ...]]) -> tuple[str, ...]:
+        """On a thread: why a layer is not exact on top of every stack."""
+        found = self._layers.find_directory(diff_id, owners=owners)
+        if diff_id in refused or found is None:
+            return refused.get(diff_id, ("gone",))
+        return found.reasons
+
+    async def _fill_merged(
+        self, job: LayerJob, layers: Sequence[tuple[Descriptor, Digest]], ingest: DirectoryIngest, owners: bool
+    ) -> None:
+        """Unpack layers in order into one tree; they are in the store by now."""
+        totals = UnpackTotals(self._limits, job.image, lambda event: None, base=False, owners=owners)
+        tree = await self._workers.run(partial(NewTree, ingest.fd))
+        proofs, writers = [], []
+        try:
+            for number, (blob, diff_id) in enumerate(layers):
+                layer = Layer(job, totals, number, blob, diff_id)
+                arrived = self._reader.arrived(None, partial(job.ready, blob), partial(self._open, blob, diff_id))
+                async with arrived as reading:
+                    writer, proof = await self._read_into(tree.fd, layer, reading)
+                proofs.append(proof)
+                writers.append(writer)
+            names_root = any(writer.names_root for writer in writers)
+            await self._workers.run(partial(tree.finish, names_root=names_root))
+        finally:
+            tree.close()
+        facts = DirectoryFacts(
+            entries=sum(writer.entries for writer in writers),
+            size=sum(writer.bytes for writer in writers),
+            owners=owners,
+            user_xattrs=False,
+            names_root=names_root,
+        )
+        await ingest.commit(facts, proofs)
+
+    async def _read_into(self, root_fd: int, layer: Layer, reading: Reading) -> tuple[LayerWriter, Verified]:
+        """Unpack one layer on top of those that are in the tree."""
+        read, _ = reading
+        make = partial(layer.totals.writer, layer.number, root_fd, str(layer.diff_id))
+        async with self._reader.sink(make) as writer:
+            proof = await read(writer, Verifier(layer.diff_id, None), partial(layer.totals.progress, layer.number))
+        assert proof is not None
+        return writer, proof

@@ -1,0 +1,95 @@
+"""Make layer files out of layers, and merged metadata out of layer files.
+
+Spec: docs/store-format.md 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from fastoci import files
+from fastoci.aio import all_or_first
+from fastoci.errors import StoreBusyError
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import TAR_OFFSET
+from fastoci.layer_interfaces import LayerIngest, MergedIngest
+from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
+from fastoci.transfer.unpack_totals import UnpackTotals
+from fastoci.unpack.erofs import LayerFileWriter, MergedWriter
+
+
+class LayerFiles(LayerMaking):
+    """Makes the layer files and the merged metadata of images."""
+
+    async def make(self, job: LayerJob) -> None:
+        """Have all layers of an image as layer files, and its merged metadata: ``LayerMaking.make``."""
+        totals = UnpackTotals(self._limits, job.image, self._observe, base=False, owners=True)
+        absent = await self._absent(job, lambda diff_id: self._layers.find(diff_id) is not None, totals)
+        await all_or_first([asyncio.create_task(self._file(layer)) for layer in absent])
+        await self._merge(job)
+        self._end(job, absent, totals)
+
+    async def _file(self, layer: Layer) -> None:
+        begin, wait = partial(self._layers.begin, layer.diff_id), partial(self._layers.wait, layer.diff_id, _unheard)
+        await self._once(layer, begin, wait, self._fill)
+
+    async def _fill(self, layer: Layer, ingest: LayerIngest, reading: Reading) -> None:
+        def make(entries: int, size: int) -> LayerFileWriter:
+            return LayerFileWriter(
+                ingest.fd,
+                diff_id=layer.diff_id,
+                form="tar",
+                max_entries=entries,
+                max_bytes=size,
+                max_memory=self._limits.memory,
+            )
+
+        writer, proof = await self._read(layer, make, reading)
+        await ingest.commit(writer.facts, proof)
+
+    async def _merge(self, job: LayerJob) -> None:
+        """Have the merged metadata of an image."""
+        is_there = False
+        while not is_there:
+            try:
+                ingest = await self._layers.begin_merged(job.manifest)
+            except StoreBusyError:
+                is_there = await self._layers.wait_merged(job.manifest)
+            else:
+                if ingest is not None:
+                    await self._held(ingest, self._fill_merged(job, ingest))
+                return
+
+    async def _fill_merged(self, job: LayerJob, ingest: MergedIngest) -> None:
+        devices, limits = [diff_id for _, diff_id in job.layers], self._limits
+
+        def make() -> MergedWriter:
+            return MergedWriter(
+                ingest.fd,
+                manifest=job.manifest,
+                max_entries=limits.unpacked_entries,
+                max_bytes=limits.unpacked_size,
+                max_memory=limits.memory,
+            )
+
+        async with self._reader.sink(make) as writer:
+            for diff_id in devices:
+                await self._workers.run(partial(self._add, writer, diff_id), stop=writer.stop)
+            await self._workers.run(writer.finish, stop=writer.stop)
+        await ingest.commit(devices)
+
+    def _add(self, writer: MergedWriter, diff_id: Digest) -> None:
+        """On a thread: the next layer, from the tar in its file."""
+        fd = self._layers.open(diff_id)
+        try:
+            info = self._layers.find(diff_id)
+            writer.begin(diff_id)
+            writer.read(fd, TAR_OFFSET, 0 if info is None else info.tar_size)
+            writer.end()
+        finally:
+            files.close(fd)
+
+
+def _unheard(size: int) -> None:
+    """Nobody shows how far another process is with a layer."""
