@@ -51,6 +51,7 @@ struct erofs_inode {
         uint64_t block; /* of a file's content, 512 or 4096 bytes each */
         const char *target;
         struct erofs_sparse *sparse;
+        struct erofs_name *names; /* of a directory */
         uint64_t device;
     } data;
     struct erofs_xattrs *xattrs; /* NULL: none */
@@ -77,9 +78,7 @@ enum directory_flags {
 struct erofs_directory {
     struct erofs_inode inode;
     struct erofs_directory *parent; /* NULL: the root */
-    struct erofs_name *names;
-    struct erofs_directory *next; /* in the order of the metadata */
-    uint64_t id;                  /* never used twice */
+    struct erofs_directory *next;   /* in the order of the metadata */
     uint16_t layer;               /* that its flags of DIR_LAYER speak of */
     uint16_t flags;
     uint16_t path_len; /* of its path below the root */
@@ -140,7 +139,6 @@ struct erofs {
     uint64_t key[2]; /* of the hash: an attacker chooses the names */
     struct erofs_name **table;
     size_t table_size, names;
-    uint64_t last_id;
     struct erofs_directory *root;
     uint16_t number;                      /* of the layer */
     const struct erofs_directory *missing; /* where the last walk found nothing, */
@@ -154,14 +152,15 @@ struct erofs {
     struct erofs_device *devices, **last_device;
     size_t device_count;
 
-    struct erofs_output output;
+    struct erofs_output output;  /* content, then inodes */
+    struct erofs_output outline; /* what is behind all inodes */
     uint64_t next_block; /* for content that is copied */
     uint64_t run, chunk; /* of the sparse file that is copied: chunks so far, and the last one */
 
     struct erofs_directory *last_directory; /* in the order of the metadata */
     uint64_t slots, inodes;
-    uint64_t directory_blocks, link_blocks; /* behind the inodes: whole blocks of directories, and links that are long */
-    uint64_t outline; /* block of the first */
+    uint64_t outline_at;    /* first block behind the inodes, */
+    uint64_t outline_count; /* where whole blocks of directories and links that are long lie */
     uint64_t shift;   /* blocks in front of the devices' */
     int chunked;      /* there are sparse files */
 };

@@ -48,8 +48,8 @@ static int write_content(struct erofs *e, const struct erofs_inode *inode, uint6
     int code = TAR_OK;
 
     if (!(inode->flags & INODE_SPARSE)) {
-        code = erofs_seek(e, (inode->data.block << e->block_bits) + offset);
-        return code ? code : erofs_put(e, data, len);
+        code = erofs_seek(e, &e->output, (inode->data.block << e->block_bits) + offset);
+        return code ? code : erofs_put(e, &e->output, data, len);
     }
     while (len && !code) {
         uint64_t chunk = offset >> sparse->chunk_bits, within = offset & ((UINT64_C(1) << sparse->chunk_bits) - 1);
@@ -59,8 +59,8 @@ static int write_content(struct erofs *e, const struct erofs_inode *inode, uint6
             e->run++;
             e->chunk = chunk + 1;
         }
-        code = erofs_seek(e, (sparse->block << e->block_bits) + ((e->run - 1) << sparse->chunk_bits) + within);
-        code = code ? code : erofs_put(e, data, part);
+        code = erofs_seek(e, &e->output, (sparse->block << e->block_bits) + ((e->run - 1) << sparse->chunk_bits) + within);
+        code = code ? code : erofs_put(e, &e->output, data, part);
         offset += part;
         data += part;
         len -= part;
@@ -205,5 +205,5 @@ int erofs_write_copies(struct erofs *e)
     for (const struct erofs_copy *copy = e->copies; copy && !code; copy = copy->next)
         code = write_copy(e, copy, window);
     free(window);
-    return code ? code : erofs_flush(e);
+    return code ? code : erofs_flush(e, &e->output);
 }

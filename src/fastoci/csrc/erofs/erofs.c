@@ -278,7 +278,8 @@ void erofs_close(struct erofs *e)
     tar_free(e->tar);
     e->tar = NULL;
     free(e->output.buffer);
-    e->output.buffer = NULL;
+    free(e->outline.buffer);
+    e->output.buffer = e->outline.buffer = NULL;
     erofs_tree_free(e);
     layer_close(&e->layer);
 }

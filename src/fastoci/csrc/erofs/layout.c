@@ -11,7 +11,14 @@
 
 #include <sys/stat.h>
 
-size_t erofs_last_names(const struct erofs *e, const struct erofs_directory *directory, uint64_t *whole)
+/* The last block is never empty. */
+uint64_t erofs_whole_blocks(const struct erofs *e, const struct erofs_directory *directory)
+{
+    return (directory->inode.size - 1) >> e->block_bits;
+}
+
+/* Bytes of the names in the last block of a directory, and in *whole the blocks before it. */
+static size_t last_names(const struct erofs *e, const struct erofs_directory *directory, uint64_t *whole)
 {
     struct erofs_cursor cursor = erofs_first_name(directory);
     size_t used, last = 0;
@@ -33,7 +40,7 @@ static int is_idle(const struct erofs_directory *directory, const struct erofs_n
 
 static void drop_idle(struct erofs *e, struct erofs_directory *directory)
 {
-    for (struct erofs_name **at = &directory->names, *name; (name = *at);) {
+    for (struct erofs_name **at = &directory->inode.data.names, *name; (name = *at);) {
         struct erofs_directory *child = erofs_directory_of(name->inode);
         if (erofs_single(e) && is_idle(directory, name)) {
             *at = name->next;
@@ -57,7 +64,7 @@ static int place_directory(struct erofs *e, struct erofs_directory *directory, s
     size_t block = (size_t)1 << e->block_bits;
     uint64_t whole;
 
-    *tail = erofs_last_names(e, directory, &whole);
+    *tail = last_names(e, directory, &whole);
     directory->inode.size = (whole << e->block_bits) + *tail;
     directory->inode.links = 2;
     if (head + *tail <= block) {
@@ -66,7 +73,7 @@ static int place_directory(struct erofs *e, struct erofs_directory *directory, s
         *tail = 0;
         whole++;
     }
-    e->directory_blocks += whole;
+    e->outline_count += whole;
     if (e->last_directory)
         e->last_directory->next = directory;
     e->last_directory = directory;
@@ -96,7 +103,7 @@ static size_t tail_of(struct erofs *e, struct erofs_inode *inode, size_t head)
         inode->flags |= INODE_INLINE;
         return (size_t)inode->size;
     }
-    e->link_blocks += erofs_round_up(inode->size, block) >> e->block_bits;
+    e->outline_count += erofs_round_up(inode->size, block) >> e->block_bits;
     return 0;
 }
 
@@ -138,13 +145,13 @@ int erofs_lay_out(struct erofs *e, uint64_t metadata_at)
     for (struct erofs_directory *at = e->root; at && !code; at = at->next) {
         if (stop_asked(e->layer.limits.stop))
             return LAYER_STOPPED;
-        for (struct erofs_name *name = at->names; name && !code; name = name->next) {
+        for (struct erofs_name *name = at->inode.data.names; name && !code; name = name->next) {
             at->inode.links += erofs_directory_of(name->inode) != NULL;
             code = place(e, name->inode);
         }
     }
     e->metadata_at = metadata_at;
-    e->outline = erofs_round_up(metadata_at + e->slots * EROFS_SLOT, UINT64_C(1) << bits) >> bits;
-    e->file_size = erofs_round_up((e->outline + e->directory_blocks + e->link_blocks) << bits, EROFS_HEAD);
+    e->outline_at = erofs_round_up(metadata_at + e->slots * EROFS_SLOT, UINT64_C(1) << bits) >> bits;
+    e->file_size = erofs_round_up((e->outline_at + e->outline_count) << bits, EROFS_HEAD);
     return code;
 }

@@ -9,7 +9,7 @@ enum { INODE_SIZE = 64 };
 /* Give each inode its slot, count links, drop what cannot be seen, and set the sizes of the file, whose metadata begin at metadata_at:
  * TAR_OK or a code. */
 int erofs_lay_out(struct erofs *e, uint64_t metadata_at);
-/* Bytes of the names in the last block of a directory, and in *whole the blocks before it. */
-size_t erofs_last_names(const struct erofs *e, const struct erofs_directory *directory, uint64_t *whole);
+/* Blocks of a directory before its last one. */
+uint64_t erofs_whole_blocks(const struct erofs *e, const struct erofs_directory *directory);
 
 #endif

@@ -53,7 +53,7 @@ static int clear(struct erofs *e, struct erofs_directory *directory)
     struct erofs_directory *kept;
     int code;
 
-    for (struct erofs_name **at = &directory->names, *name; (name = *at);) {
+    for (struct erofs_name **at = &directory->inode.data.names, *name; (name = *at);) {
         if (stop_asked(e->layer.limits.stop))
             return LAYER_STOPPED;
         kept = NULL;

@@ -20,7 +20,7 @@ struct one {
 
 struct erofs_cursor erofs_first_name(const struct erofs_directory *directory)
 {
-    return (struct erofs_cursor){directory, directory->names, 0};
+    return (struct erofs_cursor){directory, directory->inode.data.names, 0};
 }
 
 /* The name at the cursor; 0: none is left. */

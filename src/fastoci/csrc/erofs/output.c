@@ -1,4 +1,4 @@
-/* One buffer, which is written when it is full or when a gap comes that is worth a hole. */
+/* Buffers, each written when it is full or when a gap comes that is worth a hole. */
 #include "erofs/output.h"
 
 #include "io/write.h"
@@ -15,9 +15,8 @@ static int written(struct erofs *e, int result)
     return result ? layer_io(&e->layer) : TAR_OK;
 }
 
-int erofs_flush(struct erofs *e)
+int erofs_flush(struct erofs *e, struct erofs_output *output)
 {
-    struct erofs_output *output = &e->output;
     int code = output->have ? written(e, write_all(e->fd, output->buffer, output->have, (int64_t)output->at, 0)) : TAR_OK;
 
     output->at += output->have;
@@ -25,9 +24,8 @@ int erofs_flush(struct erofs *e)
     return code;
 }
 
-int erofs_put(struct erofs *e, const void *data, size_t len)
+int erofs_put(struct erofs *e, struct erofs_output *output, const void *data, size_t len)
 {
-    struct erofs_output *output = &e->output;
     const uint8_t *from = data;
 
     if (!output->buffer && !(output->buffer = malloc(BUFFER_SIZE)))
@@ -39,24 +37,23 @@ int erofs_put(struct erofs *e, const void *data, size_t len)
         output->have += part;
         from += part;
         len -= part;
-        if (output->have == BUFFER_SIZE && (code = erofs_flush(e)))
+        if (output->have == BUFFER_SIZE && (code = erofs_flush(e, output)))
             return code;
     }
     return TAR_OK;
 }
 
-int erofs_seek(struct erofs *e, uint64_t at)
+int erofs_seek(struct erofs *e, struct erofs_output *output, uint64_t at)
 {
     static const uint8_t ZEROS[GAP_MAX];
-    struct erofs_output *output = &e->output;
     uint64_t now = output->at + output->have;
     int code;
 
     if (at == now)
         return TAR_OK;
     if (at > now && at - now <= GAP_MAX && output->have)
-        return erofs_put(e, ZEROS, (size_t)(at - now));
-    code = erofs_flush(e);
+        return erofs_put(e, output, ZEROS, (size_t)(at - now));
+    code = erofs_flush(e, output);
     output->at = at;
     return code;
 }

@@ -27,7 +27,7 @@ static int is_before(const struct erofs_name *a, const struct erofs_name *b)
 /* The list is from the last name to the first. *count; whether it is in order now. */
 static int reverse(struct erofs_directory *directory, size_t *count)
 {
-    struct erofs_name *reversed = NULL, *name = directory->names, *next;
+    struct erofs_name *reversed = NULL, *name = directory->inode.data.names, *next;
     int ordered = 1;
 
     for (*count = 0; name; name = next, ++*count) {
@@ -36,7 +36,7 @@ static int reverse(struct erofs_directory *directory, size_t *count)
         name->next = reversed;
         reversed = name;
     }
-    directory->names = reversed;
+    directory->inode.data.names = reversed;
     return ordered;
 }
 
@@ -85,7 +85,7 @@ static void merge_sort(struct key *keys, size_t count, struct key *spare)
 
 static void relink(struct erofs_directory *directory, const struct key *keys, size_t count)
 {
-    struct erofs_name **last = &directory->names;
+    struct erofs_name **last = &directory->inode.data.names;
 
     for (size_t i = 0; i < count; i++) {
         *last = keys[i].name;
@@ -104,8 +104,8 @@ int erofs_sort(struct erofs *e, struct erofs_directory *directory)
     size = (count + count / 2) * sizeof *keys;
     if (erofs_count(e, size, 0) || !(keys = malloc(size)))
         return erofs_no_memory(e);
-    skip = common(directory->names);
-    for (struct erofs_name *name = directory->names; name; name = name->next)
+    skip = common(directory->inode.data.names);
+    for (struct erofs_name *name = directory->inode.data.names; name; name = name->next)
         keys[at++] = (struct key){bytes_of(name, skip), name};
     merge_sort(keys, count, keys + count);
     relink(directory, keys, count);

@@ -31,14 +31,14 @@ uint64_t erofs_devices_size(const struct erofs *e)
 
 int erofs_put_devices(struct erofs *e)
 {
-    int code = e->devices ? erofs_seek(e, EROFS_HEAD) : TAR_OK;
+    int code = e->devices ? erofs_seek(e, &e->output, EROFS_HEAD) : TAR_OK;
 
     for (const struct erofs_device *device = e->devices; device && !code; device = device->next) {
         uint8_t slot[DEVICE_SIZE] = {0};
         memcpy(slot, device->tag, sizeof device->tag);
         put32(slot + 64, (uint32_t)device->blocks);
         put32(slot + 68, (uint32_t)(device->first + e->shift));
-        code = erofs_put(e, slot, sizeof slot);
+        code = erofs_put(e, &e->output, slot, sizeof slot);
     }
     return code;
 }
@@ -61,7 +61,7 @@ int erofs_put_super(struct erofs *e)
     put16(super + 86, (uint16_t)e->device_count);
     put16(super + 88, e->devices ? EROFS_HEAD / SLOT_UNIT : 0);
     put32(super + CHECKSUM_AT, checksum(super, block > SUPER_AT ? block - SUPER_AT : block));
-    if ((code = erofs_seek(e, 0)) || (code = erofs_put(e, head, sizeof head)))
+    if ((code = erofs_seek(e, &e->output, 0)) || (code = erofs_put(e, &e->output, head, sizeof head)))
         return code;
-    return erofs_flush(e);
+    return erofs_flush(e, &e->output);
 }

@@ -10,7 +10,7 @@
 
 static uint32_t hash_of(const struct erofs *e, const struct erofs_directory *directory, const char *text, size_t len)
 {
-    return (uint32_t)layer_hash(e->key, directory->id, text, len);
+    return (uint32_t)layer_hash(e->key, (uintptr_t)directory, text, len); /* it is never freed before the others */
 }
 
 struct erofs_name *erofs_find(const struct erofs *e, const struct erofs_directory *directory, const char *text, size_t len)
@@ -73,8 +73,8 @@ int erofs_name(struct erofs *e, struct erofs_directory *directory, const char *t
         layer_forget(&e->layer); /* or behind it */
     if (!name->listed) {
         name->listed = 1;
-        name->next = directory->names;
-        directory->names = name;
+        name->next = directory->inode.data.names;
+        directory->inode.data.names = name;
     }
     name->inode = inode;
     name->layer = e->number;
@@ -121,7 +121,6 @@ struct erofs_directory *erofs_new_directory(struct erofs *e, struct erofs_direct
         return NULL;
     erofs_imply(&directory->inode);
     directory->parent = parent;
-    directory->id = ++e->last_id;
     directory->layer = e->number;
     directory->flags = DIR_MADE | DIR_BARE;
     directory->path_len = (uint16_t)path_len(parent, len);
