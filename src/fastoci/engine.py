@@ -162,6 +162,7 @@ class Engine(Maintenance):
             pulled = await parts.context.pull(
                 reference, source, image=job.reference, wanted=job.wanted, outputs=job.outputs
             )
+            await parts.drop_blobs(job.outputs.layers, [str(reference)])
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
     @job
@@ -198,9 +199,11 @@ class Engine(Maintenance):
             ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
         async with self._open.updates.after():
-            return await self._open.prefetch().run(
-                requests, self._open.fetching(workers), state, Terms(_layers(layers), fail_fast)
-            )
+            parts, terms = self._open, Terms(_layers(layers), fail_fast)
+            result = await parts.prefetch().run(requests, parts.fetching(workers), state, terms)
+            names = [str(Reference.parse(each.request.reference)) for each in result.images if each.error is None]
+            await parts.drop_blobs(terms.layers, names)
+            return result
 
     @job
     async def fetch(self, descriptors: Sequence[Descriptor], source: BlobSource) -> None:

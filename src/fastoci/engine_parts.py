@@ -15,6 +15,7 @@ from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
 from fastoci.image.reference import Reference
 from fastoci.jobs.layers import Layering
+from fastoci.jobs.plan import Layers
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
@@ -114,6 +115,17 @@ class EngineParts:
         from fastoci.store.lists import Lists
 
         return Prefetch(self.context, source or self.repository, self.tags, self.free, Lists(self.store))
+
+    async def drop_blobs(self, layers: Layers, names: Sequence[str]) -> None:
+        """Delete the blobs of layers that images which were brought are to do without.
+
+        Raises:
+            StoreError: a reference or a document is broken, or the disk refused.
+        """
+        if layers.only and names:
+            from fastoci.store.unpacked_only import drop_blobs
+
+            await drop_blobs(self.store, names)
 
     def packing(self) -> Packing:
         """What makes images out of directories; most programs do not need it."""

@@ -96,6 +96,9 @@ class LayerStore(Protocol):
     async def wait(self, diff_id: Digest, progressed: Callable[[int], None], *, form: Form | None = None) -> bool:
         """Wait for who makes a layer file; ``progressed`` is called with the bytes that it has."""
 
+    async def discard(self, diff_id: Digest) -> None:
+        """Delete a layer file: its bytes are not what its name says."""
+
     async def enforce(self, diff_id: Digest) -> bool:
         """Have the kernel hold each read of a layer file against its recorded digest; False where it cannot.
 

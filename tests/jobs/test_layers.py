@@ -19,7 +19,7 @@ import pytest
 import fastoci
 from fastoci import Layers
 from fastoci.errors import DigestMismatchError, UnpackError
-from fastoci.events import Event, UnpackDone, UnpackSkipped, UnpackStarted
+from fastoci.events import Event, UnpackDone, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.testing.images import Image
@@ -246,3 +246,76 @@ def test_the_command_wants_layer_files_where_blobs_are_to_go(cli: Callable[..., 
     done = cli("pull", "--store", tmp_path / "s", "--layers", "overlay", "--layers-only", "127.0.0.1:1/x")
     assert done.returncode == 2
     assert "--layers-only needs --layers erofs" in done.stderr
+
+
+def blobs_of(store: Path) -> set[str]:
+    return {path.name for path in (store / "blobs" / "sha256").iterdir()}
+
+
+ONLY = Layers("erofs", only=True)
+
+
+async def test_blobs_go_when_layer_files_stand_for_them_and_nothing_is_fetched_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        image = await engine.pull(f"{registry.address}/app", layers=ONLY)
+        layers = {layer.digest.hex for layer in image.manifest.layers}
+        assert not layers & blobs_of(tmp_path / "s")
+        assert image.manifest.config.digest.hex in blobs_of(tmp_path / "s")
+        fetched = len(requests(registry))
+        again = await engine.pull(f"{registry.address}/app", layers=ONLY)
+        await again.check()
+        assert len(requests(registry)) == fetched
+        stored = await engine.pull(f"{registry.address}/app", policy="never", layers=ONLY)
+        await stored.unpack(tmp_path / "root")
+        assert len(requests(registry)) == fetched
+    assert same(tmp_path / "root", *LAYERS)
+    assert mounted(tmp_path / "s", image) == []
+
+
+async def test_blobs_come_back_for_a_pull_that_wants_them(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        await engine.pull(f"{registry.address}/app", layers=ONLY)
+        image = await engine.pull(f"{registry.address}/app")
+        assert {layer.digest.hex for layer in image.manifest.layers} <= blobs_of(tmp_path / "s")
+        await engine.pull(f"{registry.address}/other", layers=ONLY)
+        shared = {layer.digest.hex for layer in image.manifest.layers}
+        assert shared <= blobs_of(tmp_path / "s")  # which this image still needs
+
+
+async def test_a_prefetch_drops_the_blobs_of_what_came_and_does_not_fetch_them_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    wanted = [fastoci.PrefetchRequest(f"{registry.address}/{name}") for name in ("app", "other")]
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        result = await engine.prefetch(wanted, layers=ONLY)
+        assert [image.outcome for image in result.images] == ["fetched", "fetched"]
+        app = await engine.image(f"{registry.address}/app")
+        assert not {layer.digest.hex for layer in app.manifest.layers} & blobs_of(tmp_path / "s")
+        fetched = len(requests(registry))
+        again = await engine.prefetch(wanted, layers=ONLY)
+        assert [image.outcome for image in again.images] == ["present", "present"]
+        assert len(requests(registry)) == fetched
+
+
+@pytest.mark.parametrize("layers", [EROFS, ONLY], ids=["with blobs", "without"])
+async def test_a_layer_file_that_is_damaged_is_found_by_who_reads_it_and_not_used(
+    registry: Registry, tmp_path: Path, layers: Layers
+) -> None:
+    events: list[Event] = []
+    async with fastoci.Engine(tmp_path / "s", observer=events.append) as engine:
+        image = await engine.pull(f"{registry.address}/app", layers=layers)
+        assert image.config is not None
+        damage(next((tmp_path / "s" / "layers").rglob(f"{image.config.diff_ids[0].hex}.erofs")))
+        await image.unpack(tmp_path / "root")
+    assert same(tmp_path / "root", *LAYERS)
+    assert any(isinstance(event, Warned) and "is damaged, and is deleted" in event.message for event in events)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[TAR_OFFSET + len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)

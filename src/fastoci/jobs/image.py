@@ -21,8 +21,8 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, WholeImage
 from fastoci.jobs.layers import Arriving
 from fastoci.jobs.plan import Layers, Resolved
-from fastoci.jobs.pull import Making, PullContext, contents, read_config
-from fastoci.jobs.resolve import read_document
+from fastoci.jobs.pull import Making, PullContext, contents
+from fastoci.jobs.resolve import read_config, read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
@@ -143,7 +143,11 @@ class Image:
             BlobNotFoundError: a part of it is not there.
         """
         async with self._context.store.keep(self._parts, name=str(self.reference)):
-            if missing := await self._context.store.missing(self._parts):
+            missing = await self._context.store.missing(self._parts)
+            if missing:
+                spared = await self._context.layering.spared([self._resolved])
+                missing = [blob for blob in missing if blob.digest not in spared]
+            if missing:
                 blobs = "1 blob" if len(missing) == 1 else f"{len(missing)} blobs"
                 text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}"
                 raise BlobNotFoundError(text, path=str(missing[0].digest), subject=str(missing[0].digest))

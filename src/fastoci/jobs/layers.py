@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from fastoci._core import Buffer
 from fastoci.errors import (
     BlobNotFoundError,
     FastociError,
     FormatError,
     IntegrityError,
+    StoreError,
     UnpackError,
     UnsupportedError,
 )
@@ -29,8 +31,11 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
 from fastoci.interfaces import BlobStore
+from fastoci.jobs.plan import Resolved
+from fastoci.jobs.resolve import read_config
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
+from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.unpacker import Unpacker
@@ -38,6 +43,7 @@ from fastoci.transfer.workers import WorkerPool
 from fastoci.unpack.marker import Contents
 
 if TYPE_CHECKING:
+    from fastoci.image.layer_file import LayerInfo
     from fastoci.layer_interfaces import LayerStore
 
 Pairs = Sequence[tuple[Descriptor, Digest]]  # layers with their diff_ids, the lowest first
@@ -74,6 +80,24 @@ class Arriving(msgspec.Struct, frozen=True):
     tees: Mapping[Digest, Tee] = NO_TEES
 
 
+class _Hashed:
+    """The sink of a layer that is hashed only."""
+
+    name = ""
+
+    def feed(self, buffer: Buffer) -> None:
+        """It was hashed."""
+
+    def finish(self) -> None:
+        """All of it was hashed."""
+
+    def stop(self) -> None:
+        """Nothing here takes long."""
+
+    def abort(self) -> None:
+        """Nothing is held."""
+
+
 class Layering(msgspec.Struct, frozen=True):
     """What all images of an engine share for their layers: where they are kept, and who makes something out of them."""
 
@@ -91,6 +115,22 @@ class Layering(msgspec.Struct, frozen=True):
     def layers(self) -> LayerStore:
         """Where unpacked layers are kept."""
         return self.open_layers()
+
+    async def spared(self, images: Sequence[Resolved]) -> set[Digest]:
+        """The blobs of layers that images can do without, because their layer files are there."""
+        spared: set[Digest] = set()
+        for image in images:
+            with suppress(FormatError, UnsupportedError, IntegrityError, BlobNotFoundError):
+                if config := await read_config(self.store, image.manifest, self.limits):
+                    pairs = layers_of(image.manifest, config)
+                    spared |= await self.workers.run(partial(self._in_files, pairs))
+        return spared
+
+    def _in_files(self, pairs: Pairs) -> set[Digest]:
+        if not os.path.isdir(self.root):
+            return set()
+        layers = self.layers
+        return {blob.digest for blob, diff_id in pairs if (info := layers.find(diff_id)) and info.tar_part is not None}
 
     async def tree(self, pairs: Pairs, root: Path, contents: Contents, arriving: Arriving) -> None:
         """Make a rootfs out of layers.
@@ -155,7 +195,7 @@ class Layering(msgspec.Struct, frozen=True):
             BlobNotFoundError: neither is there.
         """
         with suppress(BlobNotFoundError):
-            info = self.layers.find(diff_id) if os.path.isdir(self.root) else None
+            info = self._find(diff_id)
             if info is not None and info.tar_part is not None:
                 begin, end = info.tar_part
                 return OpenLayer(self.layers.open(diff_id), begin, end - begin)
@@ -171,6 +211,7 @@ class Layering(msgspec.Struct, frozen=True):
         """
         tees, mending = arriving.tees, arriving.mending
         blobs = list(dict.fromkeys(blob for blob, _ in pairs))
+        discarded: set[Digest] = set()
         while True:
             reason: FastociError | None = None
             try:
@@ -183,5 +224,44 @@ class Layering(msgspec.Struct, frozen=True):
             for tee in tees.values():
                 self.reader.close_tee(tee)  # what still comes does not wait for a reader
             tees = NO_TEES
-            if reason is not None:
+            if reason is not None and not await self._discard_damaged(pairs, discarded, reason, mending):
                 await self.stored.mend(blobs, reason, mending)
+
+    async def _discard_damaged(
+        self, pairs: Pairs, discarded: set[Digest], reason: FastociError, mending: Mending
+    ) -> bool:
+        """Delete the layer files whose tar is not what their names say; whether there were any.
+
+        Args:
+            discarded: those of this job before: a disk that damages all that it keeps ends it.
+            reason: what was wrong.
+        Raises:
+            FastociError: ``reason``, when one of them is damaged again.
+        """
+        found = False
+        for diff_id in dict.fromkeys(diff_id for _, diff_id in pairs):
+            info = await self.workers.run(partial(self._find, diff_id))
+            if info is None or info.tar_part is None or await self._is_right(diff_id, *info.tar_part):
+                continue
+            if diff_id in discarded:
+                raise reason
+            discarded.add(diff_id)
+            self.observer(Warned(mending.image, f"the layer file of {diff_id} is damaged, and is deleted"))
+            await self.layers.discard(diff_id)
+            found = True
+        return found
+
+    def _find(self, diff_id: Digest) -> LayerInfo | None:
+        return self.layers.find(diff_id) if os.path.isdir(self.root) else None
+
+    async def _is_right(self, diff_id: Digest, begin: int, end: int) -> bool:
+        """Whether the tar in a layer file has the diff_id."""
+
+        def open_tar() -> OpenLayer:
+            return OpenLayer(self.layers.open(diff_id), begin, end - begin)
+
+        try:
+            await self.reader.from_file(open_tar, _Hashed(), Verifier(diff_id, None), lambda offset, size: None)
+        except (IntegrityError, StoreError):
+            return False
+        return True

@@ -39,7 +39,7 @@ from fastoci.jobs.prefetch_plan import (
     PrefetchResult,
     RefusedImage,
 )
-from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge
+from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge, needed_of
 from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.tag_queries import ListTags, expand
@@ -107,9 +107,9 @@ class Prefetch:
         named, lost = await expand(requests, self._tags)
         keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         followed, refused = await self._follow(named, lost)
-        missing = await self._context.store.missing(_needed(followed))
+        missing = await self._context.store.missing(needed_of(followed))
         plan = self._assemble(followed, refused, missing)
-        evicted = await keeping.make_space(plan, _needed(followed), execute=False)
+        evicted = await keeping.make_space(plan, needed_of(followed), execute=False)
         return msgspec.structs.replace(plan, pruned=await keeping.plan(), evicted=evicted)
 
     async def run(
@@ -131,13 +131,16 @@ class Prefetch:
         keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         async with keeping.alone():
             followed, refused = await self._follow(named, lost)
-            async with self._context.store.session(_needed(followed)) as session:
+            resolved = [each for image in followed for each, _ in image.resolved]
+            spared = await self._context.layering.spared(resolved) if terms.layers.only else set()
+            needed = [blob for blob in needed_of(followed) if blob.digest not in spared]
+            async with self._context.store.session(needed) as session:
                 plan = self._assemble(followed, refused, session.missing)
                 name = keeping.state.list_name
                 running = _Running(self._context, plan, followed, session, self._began, list_name=name, terms=terms)
                 evicted = Evicted()
                 if not (refused and terms.fail_fast):
-                    evicted = await keeping.make_space(plan, _needed(followed), execute=True)
+                    evicted = await keeping.make_space(plan, needed, execute=True)
                     if evicted.error is None:
                         await running.run(fetching)
                     else:
@@ -191,10 +194,6 @@ class Prefetch:
                     missing={str(blob.digest): blob.size for blob in resolved.blobs if blob.digest in absent},
                 )
             )
-
-
-def _needed(followed: Sequence[Followed]) -> list[Descriptor]:
-    return list({digest: blob for image in followed for digest, blob in image.needed.items()}.values())
 
 
 class _Running:
@@ -385,11 +384,13 @@ class _Running:
         images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
         lists = {self._list_name: request.pinned} if self._list_name else {}
         recorded = replace(stored[0], images=images, pinned=request.pinned, lists=lists, is_brought=bool(lists))
-        await writer.record(recorded)
+        await writer.record(replace(recorded, layers_only=self._layers.only))
 
     def _is_recorded(self, image: Followed) -> bool:
         """Whether an image is recorded as this job would do it."""
         if image.known is None or not image.is_recorded:
+            return False
+        if image.known.layers_only != self._layers.only:
             return False
         return self._list_name in image.known.lists if self._list_name else not image.known.is_brought
 

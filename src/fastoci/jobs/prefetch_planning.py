@@ -236,3 +236,7 @@ def _asked_documents(image: Followed, lacking: Collection[Digest]) -> int:
     first = image.resolved[0][0]
     below = {document.digest for each, _ in image.resolved for document in each.documents} - {first.top.digest}
     return (first.reference.digest is None or first.top.digest in lacking) + sum(digest in lacking for digest in below)
+
+
+def needed_of(followed: Sequence[Followed]) -> list[Descriptor]:
+    return list({digest: blob for image in followed for digest, blob in image.needed.items()}.values())

@@ -30,7 +30,6 @@ from fastoci.errors import (
     UnsupportedError,
 )
 from fastoci.events import FetchDuplicated, ImageDone, ImageFailed, ImagePlanned, ImageStarted, Observer, Warned
-from fastoci.image import config as config_document
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -42,7 +41,7 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
 from fastoci.jobs.layers import Arriving, Layering, layers_of
 from fastoci.jobs.plan import Layers, Outputs, PullPlan, Resolved, Wanted, estimate_unpacked
-from fastoci.jobs.resolve import read_document, resolve_all
+from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
@@ -126,7 +125,13 @@ class PullContext(msgspec.Struct, frozen=True):
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
             making = await self.making(outputs, found[0][0].descriptor, image)
-            needed = [blob for resolved, _ in found for blob in (*resolved.documents, *resolved.blobs)]
+            spared = await self.layering.spared([each for each, _ in found]) if outputs.layers.only else ()
+            needed = [
+                blob
+                for resolved, _ in found
+                for blob in (*resolved.documents, *resolved.blobs)
+                if blob.digest not in spared
+            ]
             async with self.store.session(needed) as session:
                 plans = [_plan(*each, session) for each in found]
                 for plan in plans:
@@ -186,7 +191,7 @@ class PullContext(msgspec.Struct, frozen=True):
             configs = [task.result() for task in running]
             stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
             images = {name: manifest for each in stored for name, manifest in each.images.items()}
-            await writer.record(replace(stored[0], images=images))
+            await writer.record(replace(stored[0], images=images, layers_only=making.layers.only))
         return configs
 
     async def _execute(
@@ -340,18 +345,6 @@ class PullContext(msgspec.Struct, frozen=True):
 def image_failed(name: str, error: FastociError) -> ImageFailed:
     """What observers are told of an image that cannot come."""
     return ImageFailed(name, str(error), type(error).__name__, error.exit_code)
-
-
-async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> ImageConfig | None:
-    """The config from the store; None when the manifest is an artifact and no image.
-
-    Raises:
-        FormatError: too large, or no config.
-    """
-    descriptor = manifest.config
-    if not manifest.is_image:
-        return None
-    return config_document.parse(await read_document(store, descriptor, limits, what="config"))
 
 
 def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:

@@ -11,7 +11,8 @@ from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.jobs.image import Image
 from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import PullContext, read_config, stored_image
+from fastoci.jobs.pull import PullContext, stored_image
+from fastoci.jobs.resolve import read_config
 
 
 async def record(context: PullContext, reference: Reference, data: bytes, media_type: str) -> Image:

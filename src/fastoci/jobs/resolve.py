@@ -21,9 +21,11 @@ from fastoci.errors import (
     PlatformError,
     StoreError,
 )
+from fastoci.image import config as config_document
 from fastoci.image import index as index_document
 from fastoci.image import manifest as manifest_document
 from fastoci.image import mediatype
+from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.index import Index, has_platform, ranked
@@ -364,3 +366,15 @@ class _Descent:
         return PlatformError(
             f"the index has no {what}; it has {names}{more}{skipped}", available=tuple(self._available)
         )
+
+
+async def read_config(store: BlobStore, manifest: Manifest, limits: Limits) -> ImageConfig | None:
+    """The config from the store; None when the manifest is an artifact and no image.
+
+    Raises:
+        FormatError: too large, or no config.
+    """
+    descriptor = manifest.config
+    if not manifest.is_image:
+        return None
+    return config_document.parse(await read_document(store, descriptor, limits, what="config"))
