@@ -20,7 +20,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field pack-tree
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -119,6 +119,9 @@ pulp: $(VENV)/installed-test ## pulls from Pulp's registry, installed from PyPI 
 	$(PYTHON) -m venv build/pulp
 	build/pulp/bin/pip install --quiet pulp-container
 	FASTOCI_PULP=$(abspath build/pulp)/bin $(BIN)/python -m pytest -s tests/interop/test_pulp.py $(ARGS)
+
+pack-tree: $(VENV)/installed-test peers ## TREE (this machine's /usr/lib) packed, and unpacked by all tools, as root (some minutes, in memory)
+	FASTOCI_PACK_TREE=$(or $(TREE),/usr/lib) $(BIN)/python -m pytest -o timeout=6000 tests/interop/test_packed.py $(ARGS)
 
 field: $(VENV)/installed-test peers ## all cases of ../shared/corpora/field, as root (a quarter of an hour)
 	FASTOCI_FIELD=all $(BIN)/python -m pytest tests/interop/test_field_cases.py $(ARGS)

@@ -237,6 +237,17 @@ def test_the_inflate_benchmark_compares_and_verifies(tmp_path: Path, peer: Calla
     assert result["bytes"]["tar"] > result["bytes"]["gzip"] > 0
 
 
+def test_the_pack_benchmark_compares(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("tar", "gzip", "pigz"):
+        peer(program)
+    done = run("benchmarks/macro/pack.py", "--tree", str(ROOT / "docs"), "--runs", "1", "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert {"fastoci pack", "fastoci pack --compression zstd", "tar | pigz"} <= set(result["results"])
+    assert len(result["bars"]) == 3
+    assert os.listdir(tmp_path) == ["tree"]
+
+
 def test_the_verity_benchmark_compares_and_says_whether_it_could_be_always_on(tmp_path: Path) -> None:
     result = micro("verity", "--scale", "0.002", "--work", tmp_path)
     assert {"inflate, hash, write, fs-verity", "fs-verity alone"} < set(result["results"])

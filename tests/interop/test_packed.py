@@ -1,6 +1,6 @@
 """Images that were packed, in the hands of other tools: skopeo copies them, umoci and containerd unpack them.
 
-``FASTOCI_PACK_TREE`` is a directory that is packed beside the small one; ``make pack-trees`` takes this machine's /usr.
+``FASTOCI_PACK_TREE`` is a directory that is packed in place of a small one: ``make pack-tree``.
 """
 
 from __future__ import annotations
@@ -76,9 +76,23 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+def compression_of(layout: Path) -> Compression:
+    return "zstd" if layout.name.endswith("zstd") else "gzip"
+
+
 def not_before_1970(nodes: list[Node]) -> list[Node]:
     """Files as containerd has them."""
     return [replace(node, mtime_ns=max(0, node.mtime_ns or 0)) for node in nodes]
+
+
+async def test_fastoci_unpacks_the_same_files(layout: Path, place: Path, tree: Path) -> None:
+    target = place / "unpacked"
+    async with fastoci.Engine(place / f"store-{compression_of(layout)}") as engine:
+        await (await engine.image(NAME)).unpack(target)
+        again = await engine.pack(tree, "example.com/again:1", compression=compression_of(layout))
+        assert again.manifest_descriptor == (await engine.image(NAME)).manifest_descriptor
+    assert differences(listing(tree), listing(target)) == []
+    shutil.rmtree(target)
 
 
 def test_skopeo_copies_it_and_finds_it_whole(layout: Path, place: Path, peer: Callable[[str], str]) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import fastoci
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory
 from fastoci.testing.registry import Registry, serve
-from fastoci.testing.trees import listing
+from fastoci.testing.trees import differences, listing, overlay
 from support.machine_images import shell_image
 from support.other_user import UID, OtherUser, other_user
 from support.runtimes import Runtime
 
+CAPABILITY = bytes.fromhex("0100000200200000") + bytes(12)
 LAYER = [
     directory("dev"),
     *(Entry(f"dev/tty{number}", "character", mode=0o620, gid=5, device=(4, number)) for number in range(12)),
@@ -75,6 +80,28 @@ def test_a_report_goes_with_the_next_tree(user: OtherUser, registry: Registry) -
     user.run("rm", "-r", "tree")
     pull(user, registry)
     assert sorted(os.listdir(user.place)) == [".tree.lost.jsonl", "store", "tree"][1:]
+
+
+def test_a_tree_is_packed_with_what_it_lost(user: OtherUser, registry: Registry) -> None:
+    layer = [each for each in LAYER if not each.path.startswith("secret")]
+    layer += [Entry("ping", data=b"p", uid=5, xattrs=(("security.capability", CAPABILITY),))]
+    registry.add_image("app", "latest", Image.build([Layer.build(layer)]))
+    pull(user, registry)
+    user.run("chmod", "0711", "tree/theirs")
+    user.fastoci("pack", "tree", "--tag", "example.com/packed:1", "--store", "store")
+    user.run("rm", "tree/ping")
+    user.fastoci("pack", "tree", "--tag", "example.com/packed:2", "--store", "store")
+    subprocess.run(["chown", "-R", "0:0", user.place / "store"], check=True)  # a store of another user is not trusted
+
+    async def unpack() -> None:
+        async with fastoci.Engine(user.place / "store") as engine:
+            for tag in "12":
+                await (await engine.image(f"example.com/packed:{tag}")).unpack(user.place / f"packed{tag}")
+
+    asyncio.run(unpack())
+    expected = [replace(node, mode=0o711) if node.path == "theirs" else node for node in overlay([layer])]
+    assert differences(expected, listing(user.place / "packed1")) == []
+    assert differences([each for each in expected if each.path != "ping"], listing(user.place / "packed2")) == []
 
 
 @pytest.mark.parametrize("name", ["runc", "crun"])

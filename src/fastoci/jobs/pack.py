@@ -26,11 +26,13 @@ from fastoci.jobs.image import Image
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.record import record
 from fastoci.pack.changes import BaseDirectory, Changes
+from fastoci.pack.losses import Losses
 from fastoci.pack.tar import TarMaker
 from fastoci.pack.tree import Told, Tree
 from fastoci.stream.compress import Compression, compressor
 from fastoci.transfer.packer import PackedLayer, Packer
 from fastoci.transfer.scheduler import BytesSource
+from fastoci.unpack.losses import read_report
 
 _SECOND: Final = 1_000_000_000
 
@@ -125,7 +127,13 @@ def _open_tar(request: PackRequest, *, told: Told) -> TarMaker:
 def _open_tree(path: Path, latest_ns: int | None, told: Told) -> Tree:
     with files.translated("open", str(path)):
         fd = path_walk.open_directory(path)
-    return Tree(fd, str(path), latest_ns=latest_ns, told=told)
+    try:
+        losses = Losses(partial(read_report, path))
+    except BaseException:
+        files.close(fd)
+        raise
+    user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    return Tree(fd, str(path), latest_ns=latest_ns, losses=losses, user=user, told=told)
 
 
 def _documents(request: PackRequest, layer: NewLayer, base: Image | None) -> BuiltImage:

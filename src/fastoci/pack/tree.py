@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from fastoci import files, mountinfo
 from fastoci.errors import PackError
 from fastoci.pack.facts import Facts, below, is_packed, overlay_name
+from fastoci.pack.losses import Losses
 from fastoci.stream.tar_headers import Kind, carries
 
 _KINDS: Final[dict[int, Kind]] = {
@@ -40,7 +43,7 @@ Told = Callable[[str], None]  # of what a layer cannot have, and is left out
 class Node:
     """What a name leads to, open until ``close``."""
 
-    __slots__ = ("_enter", "_info", "facts", "fd", "path")
+    __slots__ = ("_enter", "facts", "fd", "info", "path")
 
     def __init__(
         self, fd: int, facts: Facts, info: os.stat_result, path: str, enter: Callable[[Node], Directory]
@@ -48,7 +51,7 @@ class Node:
         self.fd = fd
         self.facts = facts
         self.path = path  # for people
-        self._info = info
+        self.info = info
         self._enter = enter
 
     def enter(self) -> Directory:
@@ -75,13 +78,13 @@ class Node:
         Raises:
             PackError: it was written to meanwhile.
         """
-        now, then = os.fstat(self.fd), self._info
+        now, then = os.fstat(self.fd), self.info
         if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (then.st_size, then.st_mtime_ns, then.st_ctime_ns):
             raise changed(self.path)
 
     def reopen(self, fd: int) -> bool:
         """Take another descriptor of it; False, and that is closed, when it is of something else."""
-        if os.path.samestat(os.fstat(fd), self._info):
+        if os.path.samestat(os.fstat(fd), self.info):
             self.fd = fd
             return True
         files.close(fd)
@@ -107,13 +110,26 @@ class Tree:
     Args:
         fd: the directory; passes to the tree. ``path`` is for people.
         latest_ns: times after it are taken for it; None: times are as they are.
+        losses: what its names should have beside what they have; None for a tree of which nothing is known.
+        user: owner and group that count as root's, as of a tree that this user has unpacked; None for root.
         told: hears of what is left out.
     Raises:
         StoreError: there is no ``/proc`` that says what is mounted.
     """
 
-    def __init__(self, fd: int, path: str, *, latest_ns: int | None = None, told: Told) -> None:
+    def __init__(
+        self,
+        fd: int,
+        path: str,
+        *,
+        latest_ns: int | None = None,
+        losses: Losses | None = None,
+        user: tuple[int, int] | None = None,
+        told: Told,
+    ) -> None:
         self.path = path
+        self._losses = losses
+        self._user = (0, 0) if user is None else user
         self._latest_ns = latest_ns
         self._told = told
         try:
@@ -139,13 +155,13 @@ class Tree:
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         xattrs, overlay = self._xattrs(fd, kind, path)
         is_device = kind in ("character", "block")
-        latest = info.st_mtime_ns if self._latest_ns is None else self._latest_ns
-        return Facts(
+        uid, gid = self._user
+        facts = Facts(
             kind or "socket",
             stat.S_IMODE(info.st_mode),
-            info.st_uid,
-            info.st_gid,
-            min(info.st_mtime_ns, latest),
+            0 if info.st_uid == uid else info.st_uid,
+            0 if info.st_gid == gid else info.st_gid,
+            self._clamped(info.st_mtime_ns),
             size=info.st_size if kind == "file" else 0,
             link=os.readlink(b"", dir_fd=fd) if kind == "symlink" else b"",
             device=(os.major(info.st_rdev), os.minor(info.st_rdev)) if is_device else (0, 0),
@@ -154,6 +170,15 @@ class Tree:
             identity=(info.st_dev, info.st_ino),
             links=info.st_nlink,
         )
+        return facts if self._losses is None else self._losses.given_back(path, facts)
+
+    def devices(self, directory: bytes) -> dict[bytes, Facts]:
+        """Devices that should be in a directory, and that nobody could make."""
+        found = {} if self._losses is None else self._losses.devices.get(directory, {})
+        return {name: replace(facts, mtime_ns=self._clamped(facts.mtime_ns)) for name, facts in found.items()}
+
+    def _clamped(self, time_ns: int) -> int:
+        return time_ns if self._latest_ns is None else min(time_ns, self._latest_ns)
 
     def _xattrs(self, fd: int, kind: str | None, path: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], ...]:
         """The attributes that a layer has, and those of overlayfs."""
@@ -192,18 +217,21 @@ class Directory:
         self._tree = tree
         self._node = node
         self._parent = parent
+        self._absent: dict[bytes, Facts] = {}  # what should be here, and is not
         self._depth: int = 0 if parent is None else parent._depth + 1
         if parent is not None and parent._depth >= _HELD:
             parent._node.close()
 
     def names(self) -> list[bytes]:
-        """What is in it, in the order of bytes.
+        """What is in it, in the order of bytes; with devices that should be.
 
         Raises:
             StoreError: the disk refused.
         """
         with files.translated("list", self._tree.shown(self.path)):
-            return sorted(map(os.fsencode, os.listdir(self._node.fd)))
+            names = set(map(os.fsencode, os.listdir(self._node.fd)))
+        self._absent = {name: facts for name, facts in self._tree.devices(self.path).items() if name not in names}
+        return sorted(names.union(self._absent))
 
     def is_mounted(self, name: bytes) -> bool:
         """Whether something else is mounted at a name: it is not of the tree."""
@@ -217,6 +245,9 @@ class Directory:
             StoreError: it may not be read, or the disk refused.
         """
         path = below(self.path, name)
+        if name in self._absent:
+            facts = self._absent[name]
+            return Node(-1, facts, self._node.info, self._tree.shown(path), partial(self._enter, path))
         with self._naming(path):
             seen = os.stat(name, dir_fd=self._node.fd, follow_symlinks=False)
             fd = os.open(name, _FLAGS.get(stat.S_IFMT(seen.st_mode), _PINNED), dir_fd=self._node.fd)
