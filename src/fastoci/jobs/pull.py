@@ -125,13 +125,7 @@ class PullContext(msgspec.Struct, frozen=True):
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
             making = await self.making(outputs, found[0][0].descriptor, image)
-            spared = await self.layering.spared([each for each, _ in found]) if outputs.layers.only else ()
-            needed = [
-                blob
-                for resolved, _ in found
-                for blob in (*resolved.documents, *resolved.blobs)
-                if blob.digest not in spared
-            ]
+            needed = await self._needed([each for each, _ in found], outputs.layers)
             async with self.store.session(needed) as session:
                 plans = [_plan(*each, session) for each in found]
                 for plan in plans:
@@ -148,6 +142,12 @@ class PullContext(msgspec.Struct, frozen=True):
             raise
         self.observer(ImageDone(image, str(found[0][0].top.digest)))
         return [(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+
+    async def _needed(self, images: Sequence[Resolved], layers: Layers) -> list[Descriptor]:
+        """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""
+        spared = await self.layering.spared(images) if layers.only else ()
+        blobs = (blob for image in images for blob in (*image.documents, *image.blobs))
+        return [blob for blob in blobs if blob.digest not in spared]
 
     async def making(self, outputs: Outputs, manifest: Descriptor, image: str) -> Making:
         """What of the outputs is to be made: a finished tree of this image is left as it is."""
