@@ -26,6 +26,12 @@ _OPTIONS = (
         is_flag=True,
         help="Drop the compressed blobs of layers when their files are there. With --layers erofs.",
     ),
+    click.option(
+        "--verity",
+        is_flag=True,
+        help="Have the kernel hold each read of layer files against their fs-verity digests, where it can. With"
+        " --layers erofs.",
+    ),
 )
 
 
@@ -33,12 +39,14 @@ def layers(command: Command) -> Command:
     """The options, given to the command as ``layers``, a ``fastoci.Layers``."""
 
     @functools.wraps(command)
-    def gathered(*, layer_form: LayerForm, layers_only: bool, **given: Any) -> int | None:
+    def gathered(*, layer_form: LayerForm, layers_only: bool, verity: bool, **given: Any) -> int | None:
         from fastoci import Layers
 
         if layers_only and layer_form != "erofs":
             raise click.UsageError("--layers-only needs --layers erofs: only their files hold the layers' tars")
-        return command(layers=Layers(layer_form, layers_only), **given)
+        if verity and layer_form != "erofs":
+            raise click.UsageError("--verity needs --layers erofs: only its files can be held against a digest")
+        return command(layers=Layers(layer_form, layers_only, verity), **given)
 
     for option in reversed(_OPTIONS):
         gathered = option(gathered)

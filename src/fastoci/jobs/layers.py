@@ -157,11 +157,15 @@ class Layering(msgspec.Struct, frozen=True):
 
         await self._until_right(work, pairs, arriving)
 
-    async def make(self, pairs: Pairs, manifest: Descriptor, form: Kept, arriving: Arriving) -> None:
+    async def make(
+        self, pairs: Pairs, manifest: Descriptor, form: Kept, arriving: Arriving, *, verity: bool = False
+    ) -> None:
         """Have the layers of an image in the store, unpacked. What is there already is not made again.
 
         The caller keeps them from gc.
 
+        Args:
+            verity: the kernel holds layer files against their digests, where it can.
         Raises:
             UnpackError, FormatError, IntegrityError, StoreError: the layers that are whole stay.
         """
@@ -176,7 +180,8 @@ class Layering(msgspec.Struct, frozen=True):
         maker = makers[form](self.layers, self.open, self.workers, self.reader, self.limits, self.observer)
 
         async def work(tees: Mapping[Digest, Tee]) -> None:
-            job = LayerJob(arriving.mending.image, self.root, manifest.digest, pairs, arriving.ready, tees)
+            image = arriving.mending.image
+            job = LayerJob(image, self.root, manifest.digest, pairs, arriving.ready, tees, verity=verity)
             await maker.make(job)
 
         await self._until_right(work, pairs, arriving)

@@ -30,19 +30,23 @@ class Layers(msgspec.Struct, frozen=True):
     """What the store keeps of an image's layers beside their blobs, for mounts.
 
     ``form`` is "erofs" (layer files and merged metadata), "overlay" (layer directories), "rootfs" (a tree of the
-    image), or "none". ``only``: the compressed blobs of layers go when their layer files are there.
+    image), or "none". ``only``: the compressed blobs of layers go when their layer files are there. ``verity``: the
+    kernel holds each read of these files against their fs-verity digests, where it can.
 
     Raises:
-        ValueError: ``only`` with another form than "erofs".
+        ValueError: ``only`` or ``verity`` with another form than "erofs".
     """
 
     form: LayerForm = "none"
     only: bool = False
+    verity: bool = False
 
     def __post_init__(self) -> None:
         one_of(get_args(LayerForm), self.form, "form")
         if expect(bool, self.only, "only") and self.form != "erofs":
             raise ValueError(f"only: the blobs of layers can be dropped beside layer files, not with {self.form!r}")
+        if expect(bool, self.verity, "verity") and self.form != "erofs":
+            raise ValueError(f"verity: layer files have digests of fs-verity, not {self.form!r}")
 
 
 class Outputs(msgspec.Struct, frozen=True):

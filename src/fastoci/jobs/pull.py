@@ -323,7 +323,8 @@ class PullContext(msgspec.Struct, frozen=True):
         pairs = layers_of(resolved.manifest, config)
         if making.layers.form != "none":
             await kept.enter_async_context(self.layering.layers.keep([diff_id for _, diff_id in pairs]))
-            await self.layering.make(pairs, resolved.descriptor, making.layers.form, arriving)
+            form, verity = making.layers.form, making.layers.verity
+            await self.layering.make(pairs, resolved.descriptor, form, arriving, verity=verity)
             arriving = Arriving(arriving.mending, arriving.ready)
         if making.tree is not None:
             await self.layering.tree(pairs, *making.tree, arriving)

@@ -11,12 +11,14 @@ from functools import partial
 from fastoci import files
 from fastoci.aio import all_or_first
 from fastoci.errors import StoreBusyError
+from fastoci.events import Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.layer_interfaces import LayerIngest, MergedIngest
 from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
 from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.unpack.erofs import LayerFileWriter, MergedWriter
+from fastoci.unpack.measured_layer import MeasuredLayerFile
 
 
 class LayerFiles(LayerMaking):
@@ -28,15 +30,27 @@ class LayerFiles(LayerMaking):
         absent = await self._absent(job, lambda diff_id: self._layers.find(diff_id) is not None, totals)
         await all_or_first([asyncio.create_task(self._file(layer)) for layer in absent])
         await self._merge(job)
+        if job.verity:
+            await self._enforce(job)
         self._end(job, absent, totals)
+
+    async def _enforce(self, job: LayerJob) -> None:
+        """Have the kernel hold all files of an image against their digests; say it where it cannot."""
+        unique = dict.fromkeys(diff_id for _, diff_id in job.layers)
+        held = [await self._layers.enforce(diff_id) for diff_id in unique]
+        if not all([*held, await self._layers.enforce_merged(job.manifest)]):
+            text = f"no fs-verity: the kernel, or the file system of {job.root}, has none; nothing is enforced"
+            self._observe(Warned(job.image, text))
 
     async def _file(self, layer: Layer) -> None:
         begin, wait = partial(self._layers.begin, layer.diff_id), partial(self._layers.wait, layer.diff_id, _unheard)
         await self._once(layer, begin, wait, self._fill)
 
     async def _fill(self, layer: Layer, ingest: LayerIngest, reading: Reading) -> None:
+        kind = MeasuredLayerFile if layer.job.verity else LayerFileWriter
+
         def make(entries: int, size: int) -> LayerFileWriter:
-            return LayerFileWriter(
+            return kind(
                 ingest.fd,
                 diff_id=layer.diff_id,
                 form="tar",
@@ -46,7 +60,8 @@ class LayerFiles(LayerMaking):
             )
 
         writer, proof = await self._read(layer, make, reading)
-        await ingest.commit(writer.facts, proof)
+        digest = writer.fs_verity if isinstance(writer, MeasuredLayerFile) else ""
+        await ingest.commit(writer.facts, proof, fs_verity=digest)
 
     async def _merge(self, job: LayerJob) -> None:
         """Have the merged metadata of an image."""

@@ -53,7 +53,7 @@ class LayerJob(msgspec.Struct, frozen=True):
     """The layers of one image that are to be made.
 
     ``root`` is where they are kept, for events. ``ready`` returns when a blob is in the store, or raises why it will
-    not be; ``tees`` are on blobs that are fetched meanwhile.
+    not be; ``tees`` are on blobs that are fetched meanwhile. ``verity``: what is made is held against its digest.
     """
 
     image: str
@@ -62,6 +62,7 @@ class LayerJob(msgspec.Struct, frozen=True):
     layers: Sequence[tuple[Descriptor, Digest]]
     ready: Ready
     tees: Mapping[Digest, Tee]
+    verity: bool = False
 
 
 class Layer(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from fastoci import files
 from fastoci.directory import Directory
-from fastoci.errors import DigestMismatchError
+from fastoci.errors import DigestMismatchError, MountError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import LayerInfo, MergedInfo, ranges_beside
 from fastoci.store.ingest.ingest import Held
@@ -56,11 +56,17 @@ def demand(fd: int, info: LayerInfo | MergedInfo) -> None:
     """Refuse a file that the kernel does not hold against its digest.
 
     Raises:
-        DigestMismatchError: it holds it against another one, or none.
+        MountError: it holds it against none.
+        DigestMismatchError: it holds it against another one.
     """
     measured = measure_verity(fd)
-    if not measured or measured != info.fs_verity:
-        raise _other(info, info.fs_verity or "a digest of fs-verity", measured or "not held against any")
+    if measured is None or not info.fs_verity:
+        text = (
+            f"{info.path}: no kernel holds it against a digest: `fastoci pull --verity` does, where there is fs-verity"
+        )
+        raise MountError(text, path=info.path)
+    if measured != info.fs_verity:
+        raise _other(info, info.fs_verity, measured)
 
 
 def check_content(fd: int, info: LayerInfo | MergedInfo) -> None:
