@@ -348,6 +348,7 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "plan_gc": lambda engine: engine.plan_gc(),
     "gc": lambda engine: engine.gc(),
     "export": lambda engine: engine.export("layout"),
+    "publish": lambda engine: engine.publish("h/app", "h/fast"),
     "pack": lambda engine: engine.pack(".", "h/app"),
     "hold": lambda engine: engine.hold([]).__aenter__(),
     "record": lambda engine: engine.record("h/app", b"{}"),

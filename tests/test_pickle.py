@@ -36,6 +36,8 @@ from fastoci.jobs.prefetch_plan import (
     Pruned,
     RefusedImage,
 )
+from fastoci.jobs.publish import Published
+from fastoci.jobs.push import Pushed
 from fastoci.jobs.repair import Repair
 from fastoci.jobs.verify import BadBlob, Verification
 from fastoci.jobs.wanted_state import WantedState
@@ -124,6 +126,8 @@ VALUES: list[object] = [
     BAD_BLOB,
     Verification(3, 4, (BAD_BLOB,), "sha256:1"),
     Repair((str(DIGEST),), (("redis", BAD),)),
+    Pushed(1, 2, 3, 4),
+    Published(REFERENCE, BLOB, BLOB, Pushed()),
     events.UnpackDone("redis", "/root", 3, 4, {"xattr": 1}),
 ]
 

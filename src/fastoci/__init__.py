@@ -23,6 +23,7 @@ To work with a store::
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         pack                 an image of a directory
+        publish              an image to a registry, with merged metadata
         export               an OCI layout for other tools
     Image              one image of a store: its documents; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
@@ -50,6 +51,7 @@ What its methods return::
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
     GcPlan, GcItem             what would be deleted, and why
+    Published, Pushed          what a registry has by a new name, and how it came there
 
 Documents and names::
 
@@ -105,6 +107,8 @@ if TYPE_CHECKING:
     from fastoci.jobs.prefetch_plan import PrefetchResult as PrefetchResult
     from fastoci.jobs.prefetch_plan import Pruned as Pruned
     from fastoci.jobs.prefetch_plan import RefusedImage as RefusedImage
+    from fastoci.jobs.publish import Published as Published
+    from fastoci.jobs.push import Pushed as Pushed
     from fastoci.jobs.repair import Repair as Repair
     from fastoci.jobs.verify import BadBlob as BadBlob
     from fastoci.jobs.verify import Verification as Verification
@@ -165,6 +169,8 @@ _EXPORTS = {
     "PrefetchRequest": "lists.request",
     "PrefetchResult": "jobs.prefetch_plan",
     "Pruned": "jobs.prefetch_plan",
+    "Published": "jobs.publish",
+    "Pushed": "jobs.push",
     "WantedState": "jobs.wanted_state",
     "RefusedImage": "jobs.prefetch_plan",
     "RefUsage": "store.usage",

@@ -20,6 +20,7 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
+    from fastoci.jobs.publish import Published
     from fastoci.store.gc.collect import GcItem, GcPlan
     from fastoci.store.usage import Usage
     from fastoci.stream.compress import Compression
@@ -193,12 +194,32 @@ class Maintenance:
             epoch=environment_epoch(),
         )
         async with parts.updates.after():
-            return await parts.packing().pack(request, await self._base(base, request.platform))
+            on = None if base is None else await self._base(base, request.platform)
+            return await parts.packing().pack(request, on)
 
-    async def _base(self, reference: str | None, platform: Platform | None) -> Image | None:
-        """The image that another is built on."""
-        if reference is None:
-            return None
+    @job
+    async def publish(self, reference: str, target: str, *, platform: str | None = None) -> Published:
+        """Push an image of the store with merged metadata beside it, under a name: an experiment. docs/publishing.md.
+
+        Args:
+            reference, platform: as ``image`` takes them.
+            target: a name with a tag, in the store and its registry.
+        Raises:
+            BlobNotFoundError: the store has no such image, or lacks a blob of it.
+            UnsupportedError: it cannot be published so.
+            RegistryError, TransportError: the registry does not take it; it is in the store.
+            UnpackError, FormatError, IntegrityError, StoreError: its layer files cannot be made.
+        """
+        from fastoci.jobs.publish import target_of
+
+        parts, wanted, name = self._open, None if platform is None else Platform.parse(platform), target_of(target)
+        image = await self._base(reference, wanted)
+        repository = (await parts.registry()).destination(name, image=target)
+        async with parts.updates.after():
+            return await parts.publishing().publish(image, name, repository)
+
+    async def _base(self, reference: str, platform: Platform | None) -> Image:
+        """An image of the store that something is made of."""
         parts = self._open
         ref = await find_one(parts.store, reference)
         return await load_image(parts.context, ref, choose(ref, platform), asked=reference)

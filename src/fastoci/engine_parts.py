@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from fastoci.jobs.pack import Packing
     from fastoci.jobs.prefetch import Fetcher, Prefetch
     from fastoci.jobs.prefetch_planning import Open
+    from fastoci.jobs.publish import Publishing
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
+    from fastoci.transfer.packer import Packer
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -127,14 +129,23 @@ class EngineParts:
 
             await drop_blobs(self.store, names)
 
-    def packing(self) -> Packing:
-        """What makes images out of directories; most programs do not need it."""
-        from fastoci.jobs.pack import Packing
+    def packer(self) -> Packer:
+        """What compresses on all cores; most programs do not need it."""
         from fastoci.transfer.packer import Packer
 
-        context = self.context
-        packer = Packer(self._workers, self._buffers, context.layering.reader, context.limits)
-        return Packing(context, packer, self.store.spool)
+        return Packer(self._workers, self._buffers, self.context.layering.reader, self.context.limits)
+
+    def packing(self) -> Packing:
+        """What makes images out of directories."""
+        from fastoci.jobs.pack import Packing
+
+        return Packing(self.context, self.packer(), self.store.spool)
+
+    def publishing(self) -> Publishing:
+        """What publishes images with merged metadata."""
+        from fastoci.jobs.publish import Publishing
+
+        return Publishing(self.context, self.packer(), self.store.spool)
 
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
         """Who fetches the blobs of one job: this process, or several others."""

@@ -53,6 +53,7 @@ COMMANDS = {
     "prefetch": "prefetch IMAGE --tls-verify=false --progress none",
     "unpack": "unpack IMAGE WORK/files",
     "bundle": "bundle IMAGE WORK/bundle",
+    "publish": "publish IMAGE 127.0.0.1:1/fast:1 --retries 0",
     "pack": "pack WORK/files --tag h/app:1",
     "ls": "ls",
     "inspect": "inspect IMAGE",

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
+import pytest
+
+from fastoci.errors import UnsupportedError
 from fastoci.image import config as config_document
 from fastoci.image import index, manifest
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.erofs_image import METADATA, ErofsImage, erofs_image
-from fastoci.image.mediatype import OCI_INDEX, OCI_MANIFEST
+from fastoci.image.mediatype import DOCKER_LAYER_GZIP, OCI_FOREIGN_GZIP, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from fastoci.image.platform import Platform
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
@@ -47,6 +51,19 @@ def test_layers_are_devices_as_they_are_and_the_metadata_is_the_last() -> None:
     assert {each.annotations["org.erofs.role"] for each in devices} == {"device"}
     assert (last.digest, last.media_type) == (BLOB.digest, "application/vnd.erofs+zstd")
     assert last.annotations == {"org.erofs.uncompressed-digest": str(INSIDE)}
+
+
+def of_type(media_type: str) -> ErofsImage:
+    changed = msgspec.structs.replace(ORDINARY, layers=(replace(ORDINARY.layers[0], media_type=media_type),))
+    return erofs_image(IMAGE.descriptor, changed, CONFIG, BLOB, INSIDE)
+
+
+def test_a_device_s_type_says_how_it_is_compressed() -> None:
+    found = manifest.parse(of_type(DOCKER_LAYER_GZIP).manifest[1], OCI_MANIFEST)
+    assert found.layers[0].media_type == OCI_LAYER_GZIP
+    for media_type in ("application/octet-stream", OCI_FOREIGN_GZIP):
+        with pytest.raises(UnsupportedError, match="cannot be a device"):
+            of_type(media_type)
 
 
 def test_the_config_is_the_image_s_with_one_more_layer_and_the_feature() -> None:

@@ -15,6 +15,7 @@ GROUPS: Final = {
         "unpack": "Unpack an image of the store into a directory.",
         "bundle": "Make a runtime bundle of an image, for runc and crun.",
         "pack": "Make an image of a directory, or of what differs from another image.",
+        "publish": "Push an image with EROFS metadata beside it (an experiment).",
         "ls": "List the images in the store.",
         "inspect": "Print the manifest and config of an image in the store.",
         "view": "Write an OCI layout that shares the store's blobs.",

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from fastoci.errors import UnsupportedError
+from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
@@ -27,6 +29,13 @@ METADATA: Final = "application/vnd.erofs+zstd"
 FEATURE: Final = "erofs"  # of ``os.features``: who does not know it leaves the manifest alone
 _ROLE: Final = "org.erofs.role"
 _UNCOMPRESSED: Final = "org.erofs.uncompressed-digest"
+# The suffix of a device's type says how it is compressed, which Docker's own types have no way to say.
+_DEVICES: Final = {
+    **{each: each for each in (mediatype.OCI_LAYER, mediatype.OCI_LAYER_GZIP, mediatype.OCI_LAYER_ZSTD)},
+    mediatype.DOCKER_LAYER: mediatype.OCI_LAYER,
+    mediatype.DOCKER_LAYER_GZIP: mediatype.OCI_LAYER_GZIP,
+    mediatype.DOCKER_LAYER_ZSTD: mediatype.OCI_LAYER_ZSTD,
+}
 
 Document = tuple[Descriptor, bytes]
 
@@ -47,11 +56,13 @@ def erofs_image(
     Args:
         ordinary: the image's own manifest, with its platform.
         metadata: the blob, compressed; ``uncompressed`` is the digest of what is in it.
+    Raises:
+        UnsupportedError: a layer is of a type that says nothing of its compression, or may not be distributed.
     """
     assert ordinary.platform is not None
-    platform = _with_feature(ordinary.platform)
+    platform = with_feature(ordinary.platform)
     new_config = _described(_config(config, uncompressed), OCI_CONFIG)
-    devices = [replace(layer, annotations={**layer.annotations, _ROLE: "device"}) for layer in manifest.layers]
+    devices = [_device(layer) for layer in manifest.layers]
     named = replace(metadata, annotations={_UNCOMPRESSED: str(uncompressed)})
     new_manifest = _described(
         {
@@ -68,7 +79,15 @@ def erofs_image(
     return ErofsImage(new_config, new_manifest, _described(index, OCI_INDEX))
 
 
-def _with_feature(platform: Platform) -> Platform:
+def _device(layer: Descriptor) -> Descriptor:
+    media_type = _DEVICES.get(layer.media_type)
+    if media_type is None:
+        raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}, which cannot be a device")
+    return replace(layer, media_type=media_type, annotations={**layer.annotations, _ROLE: "device"})
+
+
+def with_feature(platform: Platform) -> Platform:
+    """A platform that demands EROFS."""
     features = tuple(dict.fromkeys((*platform.os_features, FEATURE)))
     return msgspec.structs.replace(platform, os_features=features)
 
