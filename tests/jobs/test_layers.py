@@ -18,16 +18,18 @@ import pytest
 
 import fastoci
 from fastoci import Layers
-from fastoci.errors import DigestMismatchError, UnpackError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnpackError
 from fastoci.events import Event, UnpackDone, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, opaque, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
-from fastoci.testing.trees import differences, overlay
+from fastoci.testing.trees import differences, listing, overlay
 from support.erofs_listing import erofs_listing
 from support.images import made, same
+from support.overlays import mounted as mounted_overlay
+from support.overlays import needs_mounts
 
 BASE = [directory("etc"), Entry("etc/old", data=b"old"), Entry("etc/kept", data=b"kept"), symlink("lib", "etc")]
 UPPER = [directory("etc"), whiteout("etc/old"), Entry("etc/new", data=b"new"), directory("data"), opaque("data")]
@@ -319,3 +321,34 @@ def damage(path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(data)
     path.chmod(0o444)
+
+
+@as_root
+async def test_layer_directories_show_the_image_by_the_options_that_are_printed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    needs_mounts()
+    implied = [Entry("etc/implied/file", data=b"no entry names the directory")]
+    registry.add_image("implied", "latest", built([*LAYERS, implied, [Entry("top", data=b"top")]]))
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        for name, layers in (("app", LAYERS), ("implied", [*LAYERS, implied, [Entry("top", data=b"top")]])):
+            image = await engine.pull(f"{registry.address}/{name}", layers=Layers("overlay"))
+            directories = parsed(await image.overlay_options())
+            with mounted_overlay([Path(each) for each in reversed(directories)], tmp_path / name) as shown:
+                assert differences(overlay(layers), listing(shown)) == []
+        assert len(directories) == 2  # of four layers that only count together, and the one on top
+
+
+async def test_an_image_without_layer_directories_has_no_options(registry: Registry, tmp_path: Path) -> None:
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        image = await engine.pull(f"{registry.address}/app")
+        with pytest.raises(BlobNotFoundError, match="lacks layer directories"):
+            await image.overlay_options()
+
+
+def parsed(options: Sequence[str]) -> list[str]:
+    """The directories that an option names, the topmost first."""
+    assert len(options) == 1
+    name, _, value = options[0].partition("=")
+    assert name == "lowerdir"
+    return value.split(":")

@@ -48,19 +48,25 @@ def mounted(lowers: Sequence[Path], at: Path, *, user_xattrs: bool = False) -> I
     before = Path.cwd()
     for directory in (nothing, at):
         directory.mkdir()
-    os.chdir(at.parent)  # the options of 127 layers fit only with short names
     try:
+        os.chdir(at.parent)  # the options of 127 layers fit only with short names
         names = [os.path.relpath(path) for path in (nothing, *lowers)]
         options = lowerdir(names) + ",userxattr" * user_xattrs
-        if _LIBC.mount(b"overlay", os.fsencode(at), b"overlay", 0, options.encode()):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(at))
+        _do(_LIBC.mount(b"overlay", os.fsencode(at), b"overlay", 0, options.encode()), at)
+        os.chdir(before)
+        try:
+            yield at
+        finally:
+            _do(_LIBC.umount2(os.fsencode(at), 0), at)
     finally:
         os.chdir(before)
-    try:
-        yield at
-    finally:
-        if _LIBC.umount2(os.fsencode(at), 0):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(at))
+        for directory in (nothing, at):
+            directory.rmdir()
+
+
+def _do(failed: int, path: Path) -> None:
+    if failed:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
 
 
 def alone(

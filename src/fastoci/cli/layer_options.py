@@ -19,7 +19,7 @@ _OPTIONS = (
         default="none",
         show_default=True,
         help="Keep the layers in the store for mounts, too: erofs, each as one file, and the image's as one mount;"
-        " overlay, each as a directory for overlayfs; rootfs, the image as one tree.",
+        " overlay, each as a directory for overlayfs, whose options are printed; rootfs, the image as one tree.",
     ),
     click.option(
         "--layers-only",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, UnsupportedError
@@ -19,7 +20,7 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, WholeImage
-from fastoci.jobs.layers import Arriving
+from fastoci.jobs.layers import Arriving, layers_of, overlay_options
 from fastoci.jobs.plan import Layers, Resolved
 from fastoci.jobs.pull import Making, PullContext, contents
 from fastoci.jobs.resolve import read_config, read_document
@@ -114,6 +115,22 @@ class Image:
         """
         async with self._context.store.keep(self._parts, name=str(self.reference)), AsyncExitStack() as kept:
             await self._context.make(self._resolved, self.config, Making(layers), Arriving(self._mending()), kept)
+
+    @job
+    async def overlay_options(self) -> tuple[str, ...]:
+        """The options by which overlayfs shows the image out of its layer directories, for those who mount themselves.
+
+        Most often it is one, ``lowerdir=...``; with very many layers there is a ``lowerdir+=...`` for each.
+
+        Raises:
+            BlobNotFoundError: not all are in the store: ``make_layers`` makes them.
+        """
+        pairs = layers_of(self.manifest, self.config)
+        options = await self._context.layering.workers.run(partial(overlay_options, self._context.layering, pairs))
+        if options is None:
+            text = f"the store lacks layer directories of {self.reference}"
+            raise BlobNotFoundError(text, path="", subject=str(self.manifest_descriptor.digest))
+        return options
 
     @job
     async def bundle(self, directory: str | os.PathLike[str]) -> None:

@@ -270,3 +270,18 @@ class Layering(msgspec.Struct, frozen=True):
         except (IntegrityError, StoreError):
             return False
         return True
+
+
+def overlay_options(layering: Layering, pairs: Pairs) -> tuple[str, ...] | None:
+    """On a thread: how overlayfs shows an image out of its layer directories; None when not all are there."""
+    from fastoci.image.overlay_options import (  # which most programs do not need
+        directories_of,
+        find_stack,
+        mount_options,
+    )
+
+    find = partial(layering.layers.find_directory, owners=os.geteuid() == 0)
+    stack = find_stack([diff_id for _, diff_id in pairs], find)
+    if stack is None:
+        return None
+    return tuple(mount_options(directories_of(stack), user_xattrs=any(layer.user_xattrs for layer in stack)))

@@ -209,6 +209,8 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
             for image in images:
                 named = image.manifest_descriptor if asked.has_several else image.descriptor
                 told.result(f"{image.reference.name}@{named.digest}")
+                if asked.layers.form == "overlay":
+                    told.result(",".join(await image.overlay_options()))
             codes[reference] = 0
 
     async with asyncio.TaskGroup() as group:
