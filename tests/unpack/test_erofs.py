@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -348,3 +349,84 @@ def buffer_of(data: bytes) -> _core.Buffer:
     buffer = _core.Pool(_core.BUFFER_SIZE).take()
     assert buffer is not None and buffer.append(data) == len(data)
     return buffer
+
+
+def sparse_layer(size: int, pieces: Sequence[tuple[int, bytes]], *, padding: int = 0) -> bytes:
+    """A tar with one sparse file, in the form that pax calls 0.1; ``padding`` is each byte behind its data."""
+    body = b"".join(data for _, data in pieces)
+    member = tarfile.TarInfo("sparse")
+    member.size = len(body)
+    member.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.size": str(size),
+        "GNU.sparse.numblocks": str(len(pieces)),
+        "GNU.sparse.map": ",".join(f"{offset},{len(data)}" for offset, data in pieces),
+    }
+    header = member.tobuf(tarfile.PAX_FORMAT)
+    return header + body + bytes([padding]) * (-len(body) % 512) + bytes(1024)
+
+
+SPARSE = {
+    "aligned": (1 << 20, [(4096, b"a" * 8192), (65_536, b"b" * 4096)]),
+    "to the end": (9000, [(4096, b"a" * 512), (8192, b"c" * 808)]),
+    "of blocks": (5000, [(512, b"a" * 512), (2048, b"b" * 1024)]),
+    "unaligned": (100_000, [(5, b"a" * 600), (700, b"b" * 9), (70_000, b"c" * 3000)]),
+    "touching": (3000, [(0, b"a" * 100), (100, b"b" * 412), (1024, b"")]),
+    "empty": (1 << 30, []),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("padding", [0, 7], ids=["clean", "dirty"])
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_files_have_their_holes_and_their_content(work: Path, name: str, padding: int, form: Form) -> None:
+    size, pieces = SPARSE[name]
+    layer = sparse_layer(size, pieces, padding=padding)
+    assert write(work / "layer", layer, form).code == 0
+    with (work / "layer").open("rb") as file:
+        reader = ErofsReader(file.fileno(), "layer")
+        ((_, inode),) = reader.children(reader.root)
+        assert inode.size == size
+        at = 0
+        for piece in reader.pieces(inode):
+            data = b"" if piece.device is None else os.pread(file.fileno(), piece.size, piece.position)
+            expected = bytearray(len(data))
+            for offset, content in pieces:
+                for index in range(max(offset, at), min(offset + len(content), at + len(data))):
+                    expected[index - at] = content[index - offset]
+            assert data == bytes(expected)
+            assert piece.device is not None or all(not (at <= offset < at + piece.size) for offset, _ in pieces if _)
+            at += piece.size
+        assert at == size
+    assert (work / "layer").stat().st_blocks * 512 < 20 << 20
+
+
+def test_a_large_sparse_file_has_larger_chunks_and_a_bounded_table(work: Path) -> None:
+    size = (1 << 29) + 1
+    assert write(work / "layer", sparse_layer(size, [(1, b"x"), (size - 1, b"y")])).code == 0
+    with (work / "layer").open("rb") as file:
+        reader = ErofsReader(file.fileno(), "layer")
+        ((_, inode),) = reader.children(reader.root)
+        pieces = [(piece.size, piece.position) for piece in reader.pieces(inode) if piece.device is not None]
+        assert [size for size, _ in pieces] == [1024, 1]
+        assert [os.pread(file.fileno(), 2, position) for _, position in pieces] == [b"\0x", b"y\0"]
+    assert (work / "layer").stat().st_blocks * 512 < 3 << 20  # a table of 2^19 numbers
+
+
+def test_a_sparse_file_without_end_is_refused(work: Path) -> None:
+    layer = sparse_layer(1 << 62, [(1, b"x"), (1 << 61, b"y")])
+    native = write(work / "layer", layer, max_bytes=1 << 63)
+    assert _code(native) == ("limit", "a sparse file is too large for an EROFS file")
+    assert (work / "layer").stat().st_size == 0
+
+
+def test_merged_metadata_find_the_copies_of_sparse_files(work: Path) -> None:
+    size, pieces = SPARSE["unaligned"]
+    layer = sparse_layer(size, pieces)
+    assert write(work / "layer", layer).code == merge(work / "image", [layer], read=True).code == 0
+    content = bytearray(size)
+    for offset, data in pieces:
+        content[offset : offset + len(data)] = data
+    for found in (listed(work / "layer"), listed(work / "image", [work / "layer"])):
+        assert found["sparse"].sha256 == hashlib.sha256(content).hexdigest()

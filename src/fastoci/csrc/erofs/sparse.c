@@ -58,8 +58,9 @@ int erofs_set_sparse(struct erofs *e, struct erofs_inode *inode, const struct ta
     sparse->body = entry->body;
     sparse->block = e->base + (entry->body >> e->block_bits);
     sparse->chunk_bits = (uint8_t)alignment(sparse, entry->size);
-    sparse->copied = e->options.form == EROFS_4K || sparse->chunk_bits < bits || chunks_of(entry->size, sparse->chunk_bits) > CHUNKS_MAX;
-    if (sparse->copied) {
+    sparse->copied = e->options.form == EROFS_4K;
+    if (sparse->chunk_bits < bits || chunks_of(entry->size, sparse->chunk_bits) > CHUNKS_MAX) {
+        sparse->copied = 1;
         while (bits < BITS_MAX && chunks_of(entry->size, bits) > CHUNKS_MAX)
             bits++;
         sparse->chunk_bits = (uint8_t)bits;
