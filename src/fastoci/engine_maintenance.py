@@ -77,6 +77,8 @@ class Maintenance:
         Raises:
             BlobNotFoundError: the store has no such reference.
         """
+        from fastoci.jobs.repair_unpacked import RepairedStore
+
         parts = self._open
         refs = await maintenance.named_images(parts.store, several(references, str))
         repairing = Repairing(
@@ -84,7 +86,7 @@ class Maintenance:
             parts.context.scheduler,
             parts.verifying,
             repository=parts.repository,
-            invalidate=parts.store.invalidate,
+            unpacked=RepairedStore(parts.store, parts.verifying, parts.context),
             limits=parts.context.limits,
             observer=parts.context.observer,
         )

@@ -263,7 +263,7 @@ class _File:
             count = self.buffer.pread(self._fd, self.verifier.offset)
         else:
             begin, end = self._ranges[0] if self._ranges else (0, 0)
-            count = _read_piece(self.buffer, self._fd, begin, end)
+            count = read_piece(self.buffer, self._fd, begin, end)
             self._ranges[:1] = [(begin + count, end)] if begin + count < end else []
         if count < 0:
             path = self.target.path
@@ -285,7 +285,7 @@ class _File:
         os.close(self._fd)
 
 
-def _read_piece(buffer: Buffer, fd: int, begin: int, end: int) -> int:
+def read_piece(buffer: Buffer, fd: int, begin: int, end: int) -> int:
     """Read from a part of a file; bytes read, 0 at the end, -errno."""
     if end - begin >= buffer.room:
         return buffer.pread(fd, begin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,6 +29,9 @@ from fastoci.limits import Limits
 from fastoci.store.graph import descriptor
 from fastoci.transfer.scheduler import BytesSource, Scheduler
 
+if TYPE_CHECKING:
+    from fastoci.jobs.repair_unpacked import RepairedStore
+
 
 class Repair(msgspec.Struct, frozen=True):
     """What was replaced, by digest, and why the rest was not, by reference."""
@@ -41,7 +45,7 @@ class Repairing:
 
     Args:
         repository: where a reference's name leads to.
-        invalidate: has the plans of gc that are made already read a reference again.
+        unpacked: what is done to the store beside its blobs.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Repairing:
         verifying: Verifying,
         *,
         repository: Callable[[Reference], Awaitable[Repository]],
-        invalidate: Callable[[str], Awaitable[None]],
+        unpacked: RepairedStore,
         limits: Limits,
         observer: Observer,
     ) -> None:
@@ -59,7 +63,7 @@ class Repairing:
         self._scheduler = scheduler
         self._verifying = verifying
         self._repository = repository
-        self._invalidate = invalidate
+        self._unpacked = unpacked
         self._limits = limits
         self._observe = observer
         self._good: set[str] = set()
@@ -87,18 +91,31 @@ class Repairing:
                 await self._documents(image, source, needed)
             async with self._store.keep(list(map(descriptor, needed.values()))):  # before they are hashed
                 if not {image.digest for image in images}.isdisjoint(self._repaired):
-                    await self._invalidate(ref.name)
-                await self._blobs(ref, source, needed)
+                    await self._unpacked.invalidate(ref.name)
+                remade = await self._blobs(ref, source, needed)
+        if remade:
+            await self._unpacked.settle(ref)
         return source.used
 
-    async def _blobs(self, ref: StoredImage, source: _Source, needed: dict[str, Link]) -> None:
-        """Bring what the documents need into order, as far as it can be had; then the first error is raised."""
+    async def _blobs(self, ref: StoredImage, source: _Source, needed: dict[str, Link]) -> bool:
+        """Bring what the documents need into order, as far as it can be had; then the first error is raised.
+
+        Returns:
+            whether something unpacked was made again.
+        """
+        discarded = await self._unpacked.discard_bad(ref)
+        spared = await self._unpacked.spared(ref)
         found = await self._verifying.outcomes([needed[each] for each in sorted(needed.keys() - self._good)])
-        bad = [descriptor(needed[each.digest]) for each in found]
-        if bad:
-            repository = await source.get()
-            await self._replace([(blob, repository) for blob in bad], ref.name)
-        self._good |= needed.keys()
+        bad = [each for each in found if each.kind != "missing" or each.digest not in spared]
+        wanted: list[tuple[Descriptor, BlobSource]] = []
+        for blob in (descriptor(needed[each.digest]) for each in bad):
+            wanted.append((blob, self._unpacked.source(blob) or await source.get()))
+        if wanted:
+            await self._replace(wanted, ref.name)
+        await self._unpacked.remake(ref, discarded.manifests)
+        self._repaired += discarded.digests
+        self._good |= needed.keys() - {each.digest for each in found}.difference(each.digest for each in bad)
+        return bool(discarded.digests)
 
     async def _replace(self, wanted: Sequence[tuple[Descriptor, BlobSource]], image: str) -> None:
         """Fetch blobs that are bad or missing, as far as they can be had; then the first error is raised."""

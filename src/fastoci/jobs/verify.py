@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -23,15 +23,17 @@ from fastoci.image.graph import tops_of
 from fastoci.image.links import Link
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.rehash import OPEN, Outcome, Rehash, Target
-from fastoci.jobs.verify_unpacked import Key, parts
 from fastoci.store.graph import Read, descriptor, names, needed_by
-from fastoci.store.layers.unpacked import Unpacked
 from fastoci.store.layout import StoreLayout
 from fastoci.store.store import Store
 from fastoci.store.verify_cursor import CursorFile
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from fastoci.jobs.verify_unpacked import Key
+    from fastoci.store.layers.unpacked import Unpacked
 
 _SAVE_S: Final = 5.0  # between two saves of the cursor, and two events
 _WARNINGS: Final = 10  # bad blobs that are named at once; all are in the result
@@ -100,6 +102,8 @@ class Verifying:
             StoreBusyError: another process does this.
             StoreError: the disk refused.
         """
+        from fastoci.jobs.verify_unpacked import parts
+
         own = self._store.paths
         cursor_file = await self._workers.acquire(lambda: CursorFile(own), CursorFile.close)
         try:
@@ -122,6 +126,8 @@ class Verifying:
 
     async def needed(self, refs: Sequence[StoredImage], rate: int | None) -> Verification:
         """What some references need, wherever it is, and what is unpacked of them."""
+        from fastoci.jobs.verify_unpacked import parts
+
         unpacked = await self._store.unpacked()
         links = await self._store.walk(lambda read, _: self._needs(refs, sound(read), unpacked))
         wanted = await self._workers.run(lambda: {key for ref in refs for key in unpacked.made_of(ref)})
@@ -150,6 +156,18 @@ class Verifying:
         counts = _Counts([], "")
         await self._hash(iter([self._target(*each) for each in enumerate(links)]), counts, None, None)
         return counts.bad
+
+    async def bad_unpacked(self, ref: StoredImage) -> list[BadBlob]:
+        """Hash the layer files and merged metadata of an image; those that are bad, each once."""
+        from fastoci.jobs.verify_unpacked import parts
+
+        unpacked = await self._store.unpacked()
+        found = parts(unpacked, await self._workers.run(lambda: set(unpacked.made_of(ref))))
+        counts = _Counts([], "")
+        own = self._store.paths
+        targets = (part.target(number, own) for number, part in enumerate(found.values()))
+        await self._hash(targets, counts, None, None)
+        return list({(each.what, each.digest): each for each in counts.bad}.values())
 
     def _target(self, number: int, link: Link) -> Target:
         blob = descriptor(link)

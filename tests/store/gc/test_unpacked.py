@@ -206,6 +206,26 @@ async def test_an_image_that_is_mounted_keeps_its_layers_without_a_reference(she
     assert there(shelf) == set()
 
 
+async def test_the_tree_of_an_image_goes_with_it_unless_it_is_bound_somewhere(shelf: Shelf, tmp_path: Path) -> None:
+    ref = await image(shelf, "one", TARS[0], unpack=False)
+    trees = [shelf.store.layers.make_tree_place(digest) for digest in (ref.descriptor.digest, DIGESTS[1])]
+    for tree in trees:
+        (tree / "deep").mkdir(parents=True)
+    left = trees[0].parent / f".{ref.descriptor.digest.hex}.{'0' * 16}.fastoci"
+    left.mkdir(mode=0o700)
+    (left / "lock").touch(mode=0o600)
+    assert list(await gc(shelf.store)) == [f"images/rootfs/{DIGESTS[1].hex}", f"images/rootfs/{left.name}"]
+    assert [path.name for path in trees[0].parent.iterdir()] == [ref.descriptor.digest.hex]
+    await shelf.store.forget(ref.name)
+    (tmp_path / "bound").mkdir()
+    with mounted(tmp_path / "bound", "--bind", str(trees[0])):
+        await gc(shelf.store)
+        assert trees[0].exists()
+    await gc(shelf.store)
+    assert list(trees[0].parent.iterdir()) == []
+    assert os.listdir(shelf.path / "ingest") == []
+
+
 async def test_what_containerd_links_to_stays(shelf: Shelf, tmp_path: Path) -> None:
     for tar in TARS[:2]:
         await put(shelf.store.layers, tar)

@@ -73,7 +73,12 @@ def gc(
         click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
     gone_kinds, spared = (Counter[str](item.kind for item in items) for items in (gone, set(plan.items) - set(gone)))
     nouns = {"ref": "reference", "blob": "blob", "layer": "layer file", "merged": "merged file"}
-    nouns |= {"directory": "layer directory", "ingest": "unfinished blob", "marker": "marker"}
+    nouns |= {
+        "directory": "layer directory",
+        "rootfs": "tree of an image",
+        "ingest": "unfinished blob",
+        "marker": "marker",
+    }
     deleted = ", ".join(plural(gone_kinds[kind], noun) for kind, noun in nouns.items() if gone_kinds[kind]) or "nothing"
     size = size_text(sum(item.size for item in gone))
     kept = f"{plural(plan.kept_blobs + spared['blob'], 'blob')} stay"

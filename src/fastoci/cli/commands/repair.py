@@ -43,9 +43,10 @@ class RepairOptions(options.Given):
 @options.progress
 @options.gather(RepairOptions)
 def repair(asked: RepairOptions) -> int:
-    """Hash the blobs of images again, fetch the bad and missing ones from the images' registries, print their digests.
+    """Hash the blobs and layer files of images again, mend the bad and missing ones, and print their digests.
 
-    Nothing is deleted: a bad blob is replaced when the good one is fetched and verified.
+    A bad blob is replaced when the good one is fetched from the image's registry and verified. A bad layer file is
+    deleted and made again of its blob.
 
     \b
     fastoci repair

@@ -43,14 +43,14 @@ _SETTLED_NS: Final = 2_000_000_000  # a file changed so shortly before may chang
 _MOST: Final = 256  # blobs a sweep
 _LARGE: Final = 64 << 20  # bytes: freeing them takes longer than a sweep may
 
-Kind = Literal["ref", "blob", "ingest", "marker", "layer", "merged", "directory"]
-_SWEPT: Final = frozenset({"blob", "layer", "merged", "directory"})
+Kind = Literal["ref", "blob", "ingest", "marker", "layer", "merged", "directory", "rootfs"]
+_SWEPT: Final = frozenset({"blob", "layer", "merged", "directory", "rootfs"})
 
 
 class GcItem(msgspec.Struct, frozen=True):
     """One thing that goes: a reference by name, a blob or an unfinished one by digest, a marker by its blob's.
 
-    A layer file, merged metadata and a layer directory go by their place in the store.
+    A layer file, merged metadata, a layer directory and the tree of an image go by their place in the store.
     """
 
     kind: Kind

@@ -23,7 +23,8 @@ from fastoci.store.layout import MARK, StoreLayout
 from fastoci.store.opening import MARK_SIZE
 
 _FIELD: Final = "containerd"  # of fastoci.json
-_NAMED: Final = re.compile(r"/([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.erofs\b|/tree\b)")
+_HEX: Final = "[0-9a-f]{64}(?:[0-9a-f]{64})?"
+_NAMED: Final = re.compile(rf"/(?:rootfs/({_HEX})|({_HEX})(?:\.erofs|/tree|/root))\b")
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 _LINKS: Final = ("layer.erofs", "layer.erofs.dmverity")  # in the directory of a snapshot
 
@@ -53,11 +54,9 @@ def names_in_use(paths: StoreLayout) -> set[str]:
     with files.translated("read", "/proc/self/mountinfo"):
         mounts = mountinfo.mounts()
     found |= mountinfo.mounted_images(mounts)
-    for mount in mounts:
-        if mount.kind in ("erofs", "overlay") or mount.kind.startswith("fuse"):
-            found.update(_NAMED.findall(f"{mount.source} {mount.options}"))
-    for text in (*_loop_files(), *_linked(paths)):
-        found.update(_NAMED.findall(text))
+    texts = [f"{mount.root} {mount.source} {mount.options}" for mount in mounts]
+    for text in (*texts, *_loop_files(), *_linked(paths)):
+        found.update(rootfs or other for rootfs, other in _NAMED.findall(text))
     return found
 
 

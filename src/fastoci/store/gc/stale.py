@@ -23,7 +23,8 @@ from fastoci.store.layout import StoreLayout
 
 _IDLE_S: Final = 24 * 3600.0  # an ingest that was not written for so long is not gone on with
 _INGEST: Final = re.compile("|".join(f"[0-9a-f]{{{digits}}}" for digits in HEX_DIGITS.values()))
-_LAYER: Final = re.compile(r"(?:layer|image|overlay)-[0-9a-f]{64}(?:[0-9a-f]{64})?")
+_LAYER: Final = re.compile(r"(?:layer|image|overlay|rootfs)-[0-9a-f]{64}(?:[0-9a-f]{64})?")
+_STAGING: Final = re.compile(r"\.[0-9a-f]{64,128}\.[0-9a-f]{16}\.fastoci")  # docs/store-format.md 10
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 
 
@@ -64,10 +65,19 @@ def left_over(paths: StoreLayout) -> Iterator[tuple[str, int, str]]:
             with suppress(FileNotFoundError, NotADirectoryError), paths.ingests.enter(name) as directory:
                 if not locks.is_held(directory, "lock"):
                     yield name, _size(directory), "left half-way"
+    with files.translated("list", f"{paths.root}/{places.ROOTS}"), suppress(FileNotFoundError):
+        roots = paths.directory(places.ROOTS)
+        for name in filter(_STAGING.fullmatch, roots.names()):
+            with suppress(FileNotFoundError, NotADirectoryError), roots.enter(name) as directory:
+                if not locks.is_held(directory, "lock"):
+                    yield f"{places.ROOTS}/{name}", 0, "left half-way"
 
 
 def remove_left_over(paths: StoreLayout, name: str) -> bool:
     """Delete one that ``left_over`` found, unless somebody makes it anew; whether it did."""
+    place, _, last = name.rpartition("/")
+    if place:
+        return _remove_staging(paths.directory(place), last)
     with files.translated("delete", paths.ingests.at(name)):
         held = hold(paths, name) if paths.ingests.has(name) else None
         if held is None:
@@ -77,6 +87,19 @@ def remove_left_over(paths: StoreLayout, name: str) -> bool:
         finally:
             held.close()
     return True
+
+
+def _remove_staging(roots: Directory, name: str) -> bool:
+    """Delete what an unpack left beside its target, unless it is at work."""
+    with files.translated("delete", roots.at(name)), suppress(FileNotFoundError), roots.enter(name) as directory:
+        held = locks.acquire(directory, "lock", wait=False)
+        if held is not None:
+            try:
+                places.delete_tree(roots, name)
+            finally:
+                files.close(held)
+            return True
+    return False
 
 
 def stale_markers(paths: StoreLayout, unsynced: Unsynced) -> Iterator[str]:

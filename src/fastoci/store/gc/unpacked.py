@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
+from typing import Final
 
 from fastoci import files
 from fastoci.image.layer_file import MergedInfo
 from fastoci.store.gc.in_use import names_in_use
 from fastoci.store.ingest.ingest import hold
 from fastoci.store.layers import places
-from fastoci.store.layers.unpacked import Item, Unpacked, entered, key
+from fastoci.store.layers.unpacked import Item, Kind, Unpacked, entered, key
 from fastoci.store.layout import StoreLayout
+
+_KINDS: Final[dict[str, Kind]] = {places.IMAGES: "merged", places.ROOTS: "rootfs", places.TREES: "directory"}
+_TREES: Final = {places.ROOTS: "rootfs", places.TREES: "overlay"}  # and the beginning of an ingest's name
 
 
 def held(paths: StoreLayout, unpacked: Unpacked) -> set[bytes]:
@@ -63,8 +67,7 @@ def is_free(name: bytes, needed: Collection[bytes], leased: Collection[bytes]) -
 def key_of(name: str) -> bytes:
     """The key of what ``name_of`` named."""
     place, _, digits = name.rpartition("/")
-    kinds = {places.IMAGES: "merged", places.TREES: "directory"}
-    return key(kinds.get(place, "layer"), bytes.fromhex(digits))  # type: ignore[arg-type]
+    return key(_KINDS.get(place, "layer"), bytes.fromhex(digits))
 
 
 def name_of(item: Item) -> str:
@@ -80,20 +83,20 @@ def delete(paths: StoreLayout, name: str, freed: ExitStack) -> bool:
     """
     place, _, digits = name.rpartition("/")
     with files.translated("delete", f"{paths.root}/{name}"), suppress(FileNotFoundError):
-        if place == places.TREES:
-            return _delete_tree(paths, digits, freed)
+        if place in _TREES:
+            return _delete_tree(paths, place, digits, freed)
         with entered(paths, place) as directory:
             return places.delete_file(directory, digits, freed)
     return False
 
 
-def _delete_tree(paths: StoreLayout, digits: str, freed: ExitStack) -> bool:
+def _delete_tree(paths: StoreLayout, place: str, digits: str, freed: ExitStack) -> bool:
     """Move it into its ingest, where it is deleted later: also by another collection, when this one is killed."""
-    held = hold(paths, f"overlay-{digits}")
+    held = hold(paths, f"{_TREES[place]}-{digits}")
     if held is None:
         return False
     freed.callback(held.close)
     freed.callback(places.clear, held)
     places.empty(held)
-    paths.directory(places.TREES).rename(digits, held.directory, "gone")
+    paths.directory(place).rename(digits, held.directory, "gone")
     return True

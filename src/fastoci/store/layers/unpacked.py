@@ -29,18 +29,18 @@ from fastoci.store.layers import places, records
 from fastoci.store.layout import StoreLayout
 from fastoci.threads import Check, go_on
 
-Kind = Literal["layer", "merged", "directory"]
+Kind = Literal["layer", "merged", "directory", "rootfs"]
 
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 _FILE: Final = re.compile(r"([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.json|\.erofs|\.erofs\.dmverity)")
 _TREE: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 _ABSENT: Final = "not whole, or of another boot and not synced"
 _KINDS: Final[tuple[Kind, Kind]] = ("layer", "directory")  # by diff_id
-_MARKS: Final[dict[Kind, bytes]] = {"layer": b"l", "merged": b"m", "directory": b"d"}
+_MARKS: Final[dict[Kind, bytes]] = {"layer": b"l", "merged": b"m", "directory": b"d", "rootfs": b"r"}
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A layer file, merged metadata or a layer directory.
+    """A layer file, merged metadata, a layer directory, or the tree of an image, of which nobody recorded the size.
 
     Args:
         digest: the diff_id, the ChainID of a layer directory, or the manifest's.
@@ -101,7 +101,7 @@ class Unpacked:
 
     def reached(self, manifest: bytes, found: Sequence[Link]) -> Iterator[tuple[bytes, int]]:
         """What a manifest reaches, as keys and sizes: ``UnpackedLayers.reached``."""
-        keys = [key("merged", manifest)]
+        keys = [key("merged", manifest), key("rootfs", manifest)]
         chain: list[Digest] = []
         for diff_id in _digests(self._diff_ids(found)):
             chain = [chain_id([*chain, diff_id])]
@@ -133,6 +133,15 @@ class Unpacked:
                     named = () if data is None else links(data, manifest.media_type)
                     found |= {link.digest: text for link, text in self.substitutes(named)}
         return found
+
+    def is_whole(self, manifest: Link) -> bool:
+        """Whether the layer files of all layers of an image are there."""
+        data = self._read(manifest)
+        with suppress(FormatError):
+            named = () if data is None else links(data, manifest.media_type)
+            keys = [key("layer", bytes.fromhex(digest.hex)) for digest in _digests(self._diff_ids(named))]
+            return bool(keys) and all(each in self._sizes for each in keys)
+        return False
 
     def made_of(self, image: StoredImage) -> Iterator[tuple[Kind, str]]:
         """What may be there of an image, there or not: kinds, and the digests that they go by."""
@@ -176,7 +185,7 @@ def _listed(paths: StoreLayout, check: Check) -> Iterator[Item]:
 
 def _places(paths: StoreLayout) -> Iterator[str]:
     """The names of all directories that hold something, there or not."""
-    yield from (places.IMAGES, places.MERGE, places.TREES)
+    yield from (places.IMAGES, places.ROOTS, places.MERGE, places.TREES)
     for algorithm in HEX_DIGITS:
         name = f"{places.LAYERS}/{algorithm}"
         with files.translated("list", f"{paths.root}/{name}"), suppress(FileNotFoundError):
@@ -191,16 +200,17 @@ def entered(paths: StoreLayout, place: str) -> Directory:
 
 def _items(place: str, directory: Directory, boot: str, check: Check) -> Iterator[Item]:
     names = directory.names()
-    found = _TREE.fullmatch if place == places.TREES else _FILE.fullmatch
+    found = _TREE.fullmatch if place in (places.TREES, places.ROOTS) else _FILE.fullmatch
     for digits in sorted({match[match.re.groups] for name in names if (match := found(name)) is not None}):
         check()
         digest = Digest(_ALGORITHMS[len(digits)], digits)
         with suppress(FileNotFoundError):  # deleted meanwhile
-            yield (
-                _tree(place, directory, digest, boot)
-                if place == places.TREES
-                else _file(place, directory, digest, boot)
-            )
+            if place == places.ROOTS:
+                yield Item("rootfs", digest, place, 0, 0, "")
+            elif place == places.TREES:
+                yield _tree(place, directory, digest, boot)
+            else:
+                yield _file(place, directory, digest, boot)
 
 
 def _file(place: str, directory: Directory, digest: Digest, boot: str) -> Item:
