@@ -24,9 +24,9 @@ from fastoci.image.links import Link
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BufferSource
 from fastoci.jobs.layers import Arriving, layers_of
-from fastoci.jobs.pull import PullContext, read_config
+from fastoci.jobs.pull import PullContext
 from fastoci.jobs.rehash import read_piece
-from fastoci.jobs.resolve import read_document
+from fastoci.jobs.resolve import read_config, read_document
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.verify import Verifying
 from fastoci.store.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +15,17 @@ from fastoci.cli.formatting import size as size_text
 
 if TYPE_CHECKING:
     from fastoci import GcItem, GcPlan
+
+_NOUNS: Final = {
+    "ref": "reference",
+    "blob": "blob",
+    "layer": "layer file",
+    "merged": "merged file",
+    "directory": "layer directory",
+    "rootfs": "rootfs",
+    "ingest": "unfinished blob",
+    "marker": "marker",
+}
 
 
 @click.command()
@@ -72,14 +83,9 @@ def gc(
     for item in gone:
         click.echo(f"{item.kind}  {plain(item.name)}  {size_text(item.size) if item.size else '-'}  {item.why}")
     gone_kinds, spared = (Counter[str](item.kind for item in items) for items in (gone, set(plan.items) - set(gone)))
-    nouns = {"ref": "reference", "blob": "blob", "layer": "layer file", "merged": "merged file"}
-    nouns |= {
-        "directory": "layer directory",
-        "rootfs": "tree of an image",
-        "ingest": "unfinished blob",
-        "marker": "marker",
-    }
-    deleted = ", ".join(plural(gone_kinds[kind], noun) for kind, noun in nouns.items() if gone_kinds[kind]) or "nothing"
+    deleted = (
+        ", ".join(plural(gone_kinds[kind], noun) for kind, noun in _NOUNS.items() if gone_kinds[kind]) or "nothing"
+    )
     size = size_text(sum(item.size for item in gone))
     kept = f"{plural(plan.kept_blobs + spared['blob'], 'blob')} stay"
     if spared["ref"]:
