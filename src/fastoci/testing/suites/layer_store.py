@@ -67,6 +67,24 @@ class LayerStoreSuite:
 
         finish(run())
 
+    def test_the_kernel_holds_what_is_there_against_a_digest_or_nothing_changes(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            tar = _tar(0)
+            diff_id = Digest.of(tar)
+            async with self.open(tmp_path) as store:
+                with raises(BlobNotFoundError, "a layer that is not there"):
+                    await store.enforce(diff_id)
+                with raises(BlobNotFoundError, "merged metadata that is not there"):
+                    await store.enforce_merged(diff_id)
+                made = await (await _begin(store, tar)).commit(_facts(tar), proof_of(tar))
+                held, found = await store.enforce(diff_id), store.find(diff_id)
+                assert found is not None
+                assert bool(found.fs_verity) == held
+                assert _read(store.open(diff_id)) == _content(tar)
+                assert held or found == made
+
+        finish(run())
+
     def test_a_layer_that_was_given_up_is_absent_and_can_be_begun_again(self, tmp_path: Path) -> None:
         async def run() -> None:
             tar = _tar(0)
