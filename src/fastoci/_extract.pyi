@@ -56,6 +56,9 @@ def is_mount_point(parent_fd: int, name: bytes, /) -> bool:
 def birth_time_ns(fd: int, /) -> int:
     """When an open file or directory was made, in nanoseconds since 1970; 0 where that is not known."""
 
+def enter_user_namespace() -> None:
+    """Give this process, of one thread, a user namespace of its own, which has no ids yet. Raises OSError."""
+
 def sync_filesystem(fd: int, /) -> None:
     """Wait, without the GIL, until all of a file system is on its disk, whoever wrote it. Raises OSError."""
 

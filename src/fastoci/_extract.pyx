@@ -22,6 +22,7 @@ from fastoci.csrc.extract.losses cimport LOSS_DEVICE, loss, losses, losses_close
 from fastoci.csrc.layer.facts cimport REASON_END, layer_facts, layer_reason_name
 from fastoci.csrc.extract.options cimport extract_options
 from fastoci.csrc.io.filesystem cimport birth_time, c_is_mount_point, c_sync_filesystem
+from fastoci.csrc.io.namespace cimport namespace_enter
 from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
 from fastoci.csrc.io.stop cimport stop_ask, stop_asked
 from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
@@ -178,6 +179,12 @@ def is_mount_point(int parent_fd, bytes name not None, /):
 
 def birth_time_ns(int fd, /):
     return birth_time(fd)
+
+
+def enter_user_namespace():
+    cdef int failed = namespace_enter()
+    if failed:
+        raise OSError(-failed, os.strerror(-failed))
 
 
 def sync_filesystem(int fd, /):

@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_is_removed(scene: Scene) -> None:
         left = Staging.make(fd, "rootfs")
         (scene.directory / left.name / "config.json").write_text("half")
         os.close(left.fd)
-        os.close(left._lock)
+        os.close(left.lock)
     assert scene.bundle()
     assert sorted(os.listdir(scene.directory)) == ["config.json", "rootfs"]
 

@@ -102,7 +102,7 @@ def test_what_a_killed_move_left_is_removed_and_other_names_are_not(target: Path
     for name in ["etc", "usr"][:moved]:
         with opened(target) as fd:
             move(name, rootfs.fd, fd)
-    for fd in (rootfs.fd, rootfs._staging._lock, rootfs._staging.fd):  # as the kernel does it for a dead process
+    for fd in (rootfs.fd, rootfs._staging.lock, rootfs._staging.fd):  # as the kernel does it for a dead process
         os.close(fd)
     rootfs._target.close()
     (target / "mine").mkdir()

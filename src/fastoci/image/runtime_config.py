@@ -118,14 +118,13 @@ def runtime_config(
 
 
 def _within(user: ContainerUser, namespace: UserNamespace) -> ContainerUser:
-    """The user without groups that the namespace does not have."""
+    """The user without more groups, which runc gives nobody who is not root."""
     if not (_has(namespace.uids, user.uid) and _has(namespace.gids, user.gid)):
         raise UnsupportedError(
             f"the image wants user {user.uid}:{user.gid}, which the user namespace does not have: give your user more "
             "ids in /etc/subuid and /etc/subgid (and install newuidmap), or make the bundle as root"
         )
-    groups = tuple(gid for gid in user.groups if _has(namespace.gids, gid))
-    return msgspec.structs.replace(user, groups=groups)
+    return msgspec.structs.replace(user, groups=())
 
 
 def _has(ranges: tuple[IdRange, ...], number: int) -> bool:

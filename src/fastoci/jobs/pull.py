@@ -352,9 +352,10 @@ def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:
     """Which tree an image gives.
 
     Args:
-        same_owner: files are given to the owners that layers name; None: as root they are.
+        same_owner: files are given to the owners that layers name; None: as root they are, and without root as far as
+            this user has ids for that.
     """
-    return Contents(manifest.digest, os.geteuid() == 0 if same_owner is None else same_owner)
+    return Contents(manifest.digest, os.geteuid() == 0 if same_owner is None else same_owner, same_owner is None)
 
 
 def _plan(resolved: Resolved, wanted: Wanted, session: StoreSession) -> PullPlan:

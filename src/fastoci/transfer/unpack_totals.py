@@ -152,7 +152,7 @@ class UnpackTotals:
             for kind, count in sink.skipped.items():
                 skipped[kind] = skipped.get(kind, 0) + count
         if settled is not None:  # what is left in the end: layers name others, and some names twice
-            skipped = {**settled.counts, "xattrs": skipped.get("xattrs", 0)}
+            skipped = {**settled.counts, "xattrs": settled.counts["xattrs"] + skipped.get("xattrs", 0)}
         devices = () if settled is None else settled.devices
         entries, size = self._totals()[0], sum(sink.bytes for sink in self._sinks.values())
         self._observe(

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -36,6 +36,9 @@ from fastoci.transfer.workers import WorkerPool
 from fastoci.unpack.layer import LayerStager, LayerWriter
 from fastoci.unpack.marker import Contents
 from fastoci.unpack.rootfs import Rootfs, open_directory
+
+if TYPE_CHECKING:
+    from fastoci.unpack.losses import Settled
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -102,7 +105,7 @@ class Unpacker:
         )
         done = [asyncio.Event() for _ in range(len(layers) + 1)]
         done[0].set()
-        tasks, stop = [], Stop()
+        tasks = []
         try:
             for number, (blob, diff_id) in enumerate(layers):
                 layer = _Layer(number, blob, diff_id, done[number], done[number + 1])
@@ -110,8 +113,7 @@ class Unpacker:
                 tasks.append(asyncio.create_task(self._layer(layer, rootfs, totals, open_layer, ready, arriving)))
             if tasks:
                 await all_or_first(tasks)
-            settled = await self._workers.run(partial(rootfs.settle, totals.left, stop=stop), stop=stop.set)
-            await self._workers.run(partial(rootfs.publish, sync=self._limits.durability == "commit"))
+            settled = await self._end(rootfs, totals.left, image)
         except asyncio.CancelledError:
             await self._discard(rootfs, image, within=_DISCARD_S)
             raise
@@ -128,6 +130,15 @@ class Unpacker:
             text = f"{target} was not synced before the machine was started anew: it is unpacked again"
             self._observe(Warned(image, text))
         return rootfs
+
+    async def _end(self, rootfs: Rootfs, limit: int, image: str) -> Settled | None:
+        """Give the tree its name; what it lost, when that was looked for, in at most ``limit`` bytes."""
+        stop = Stop()
+        settled = await self._workers.run(partial(rootfs.settle, limit, stop=stop), stop=stop.set)
+        if settled is not None and settled.warning:
+            self._observe(Warned(image, settled.warning))
+        await self._workers.run(partial(rootfs.publish, sync=self._limits.durability == "commit"))
+        return settled
 
     async def _discard(self, rootfs: Rootfs, image: str, *, within: float | None = None) -> None:
         left: list[str] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fastoci import _extract
@@ -24,6 +23,7 @@ from fastoci.errors import (
     UnsafePathError,
     UnsupportedEntryError,
 )
+from fastoci.unpack.rights import ALL_IDS, id_count
 
 if TYPE_CHECKING:
     from fastoci import _erofs
@@ -35,7 +35,6 @@ _LOG: Final = logging.getLogger(__name__)
 
 # What a disk or a process at its bounds says: not the layer's fault.
 _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_ALL_IDS: Final = 0xFFFFFFFF  # of the first user namespace
 _ID: Final = 0xFFFFFFFF  # bits of a uid or gid
 _SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
@@ -206,21 +205,9 @@ def _error(native: Native, name: str) -> FastociError:
 
 def _owner_error(problem: str, path: str, uid: int, gid: int) -> OwnerError:
     """Say what is missing: ids in the user namespace, or the right to use them."""
-    users, groups = _ids("uid"), _ids("gid")
+    users, groups = id_count("uid"), id_count("gid")
     advice = "unpack with --no-same-owner"
-    if (users or _ALL_IDS) < _ALL_IDS or (groups or _ALL_IDS) < _ALL_IDS:
+    if (users or ALL_IDS) < ALL_IDS or (groups or ALL_IDS) < ALL_IDS:
         problem += f", which has {users} user and {groups} group ids"
         advice = f"give its user more of them in /etc/subuid and /etc/subgid, or {advice}"
     return OwnerError(f"{problem}: uid {uid}, gid {gid}: {advice}", path=path, uid=uid, gid=gid)
-
-
-def is_machine_root() -> bool:
-    """Whether this is root of the machine, and not of a user namespace, whose rights end with its ids."""
-    return os.geteuid() == 0 and _ids("uid") >= _ALL_IDS
-
-
-def _ids(kind: str) -> int:
-    """How many ids (``uid``, ``gid``) this process's user namespace has; 0 where that is not known."""
-    with suppress(OSError, ValueError, IndexError), open(f"/proc/self/{kind}_map") as file:
-        return sum(int(line.split()[2]) for line in file)
-    return 0

@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,10 +73,15 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """How much a tree is not given, by kind, and the paths of the first devices among that."""
+    """How much a tree is not given, by kind, and the paths of the first devices among that.
+
+    ``has_report``: there is one. ``warning``: why owners were not given that could be, as a rule.
+    """
 
     counts: dict[str, int]
     devices: tuple[str, ...]
+    has_report: bool = False
+    warning: str = ""
 
 
 class Notes:
@@ -102,7 +108,9 @@ class Notes:
         self.fds = ()
 
 
-Give = Callable[[int, bytes, Lost], bool]  # gives a name of a directory what it lost, if that can be done
+Give = Callable[[int, bytes, Lost], set[str]]  # gives a name of a directory what it lost; which kinds are lost still
+REPORT: Final = "lost"  # its name in the private directory
+_KINDS: Final = ("owners", "modes", "xattrs")
 
 
 def settle(
@@ -114,11 +122,12 @@ def settle(
         lost: gets a line for each.
         give: what it gives is not lost.
     Raises:
+        TooManyError: these are too many lines.
         OSError: the disk refused, or ``stop`` was set.
     """
     notes.sort()
     devices: list[str] = []
-    counts = {"owners": 0, "modes": 0, "devices": 0, "xattrs": 0}
+    counts = dict.fromkeys((*_KINDS, "devices"), 0)
     for directory, name, path, inode in _walk(root, stop):
         each = _lost(path, notes.find(inode))
         if each is None:
@@ -127,14 +136,45 @@ def settle(
             os.unlink(name, dir_fd=directory)
             counts["devices"] += 1
             devices += [os.fsdecode(path)] if len(devices) < _DEVICES else []
-        elif give is not None and give(directory, name, each):
-            continue
         else:
-            counts["owners"] += each.uid > 0 or each.gid > 0
-            counts["modes"] += each.mode & (stat.S_ISUID | stat.S_ISGID) > 0
-            counts["xattrs"] += len(each.xattrs)
+            still = set(_KINDS) if give is None else give(directory, name, each)
+            if not still:
+                continue
+            counts["owners"] += "owners" in still and (each.uid > 0 or each.gid > 0)
+            counts["modes"] += "modes" in still and each.mode & (stat.S_ISUID | stat.S_ISGID) > 0
+            counts["xattrs"] += len(each.xattrs) if "xattrs" in still else 0
         lost.add(path.replace(b"/", b"\0"), each.line())  # a directory, and then what is in it
     return Settled(counts, tuple(devices))
+
+
+def settle_and_report(
+    root: int,
+    notes: _extract.Losses,
+    private: int,
+    limit: int,
+    manifest: str,
+    *,
+    give: Give | None = None,
+    stop: _extract.Stop,
+) -> Settled:
+    """``settle``, with a report in a private directory when anything is lost.
+
+    Args:
+        limit: bytes of the report.
+        manifest: the digest of the image's.
+    Raises:
+        TooManyError: the report would be larger. OSError: as ``settle``.
+    """
+    with closing(SortedRecords(private, limit)) as lost:
+        settled = settle(root, notes, lost, give=give, stop=stop)
+        if not lost:
+            return settled
+        fd = os.open(REPORT, files.CREATE, 0o644, dir_fd=private)
+        try:
+            write_report(fd, lost, root, manifest)
+        finally:
+            files.close(fd)
+    return msgspec.structs.replace(settled, has_report=True)
 
 
 def _lost(path: bytes, found: tuple[int, int, int, int, tuple[int, int] | None, bytes] | None) -> Lost | None:

@@ -38,10 +38,18 @@ _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """Which tree it is: the digest of the image's manifest, and whether files have the owners that layers name."""
+    """Which tree it is: the digest of the image's manifest, and whether files have the owners that layers name.
+
+    ``mapped``: those that a user who is not root has in user namespaces, as far as that can be; the marker has it not.
+    """
 
     manifest: Digest
     owners: bool
+    mapped: bool = False
+
+    def is_as(self, other: Contents) -> bool:
+        """Whether a tree with these contents is one with those."""
+        return (self.manifest, self.owners) == (other.manifest, other.owners)
 
     def __str__(self) -> str:
         return f"image {self.manifest}, unpacked {'with' if self.owners else 'without'} its owners"

@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING, Final
 from fastoci import _extract, files, path_walk
 from fastoci.errors import StoreError, UnpackError
 from fastoci.unpack import marker, move
-from fastoci.unpack.layer import is_machine_root
 from fastoci.unpack.marker import Contents
+from fastoci.unpack.rights import is_machine_root
 from fastoci.unpack.staging import PRIVATE, Staging, make_plain
 from fastoci.unpack.target import Target, occupied, report_name
 
 if TYPE_CHECKING:
     from fastoci.unpack.losses import Notes, Settled
-    from fastoci.unpack.sorted_records import SortedRecords
 
 _TREE: Final = "rootfs"  # in the private directory
 _OLD: Final = "old"  # the tree that is replaced
-_REPORT: Final = "lost"  # what the tree is not given
 
 
 class Rootfs:
@@ -132,33 +130,28 @@ class Rootfs:
             UnpackError: the report would be larger.
             StoreError: the disk refused.
         """
-        if self.notes is None:
+        if self.notes is None or self._contents is None:
             return None
-        from fastoci.unpack import losses
-        from fastoci.unpack.sorted_records import SortedRecords, TooManyError
+        from fastoci.unpack import settling
+        from fastoci.unpack.sorted_records import TooManyError
 
         try:
-            with closing(SortedRecords(self._staging.fd, limit)) as lost:
-                settled = losses.settle(self.fd, self.notes.native, lost, stop=stop)
-                if lost:
-                    self._write_report(lost)
+            settled = settling.settle(
+                self.fd,
+                self.notes,
+                (self._staging.fd, self._staging.lock),
+                limit,
+                str(self._contents.manifest),
+                mapped=self._contents.mapped and not self._target.is_inside,
+                stop=stop,
+            )
         except TooManyError as error:
             text = f"{self.target}: what this user cannot be given takes more than {limit} bytes (--max-unpacked)"
             raise UnpackError(text) from error
         except OSError as error:
             raise _translate(error, self.target) from error
+        self._has_report = settled.has_report
         return settled
-
-    def _write_report(self, lost: SortedRecords) -> None:
-        from fastoci.unpack import losses
-
-        assert self._contents is not None
-        fd = os.open(_REPORT, files.CREATE, 0o644, dir_fd=self._staging.fd)
-        try:
-            losses.write_report(fd, lost, self.fd, str(self._contents.manifest))
-        finally:
-            files.close(fd)
-        self._has_report = True
 
     def publish(self, *, sync: bool = False) -> None:
         """Give the tree its final name. Closes, also on error.
@@ -225,7 +218,7 @@ class Rootfs:
         """Put the report beside the tree, before it has its name; or take away that on a tree that is gone."""
         name, parent = report_name(self._target.name), self._target.parent
         if self._has_report:
-            os.rename(_REPORT, name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
+            os.rename("lost", name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
             return
         with suppress(FileNotFoundError):
             info = os.stat(name, dir_fd=parent, follow_symlinks=False)

@@ -39,7 +39,7 @@ class Staging:
         self.parent = parent
         self.name = name
         self.fd = fd
-        self._lock = lock
+        self.lock = lock
 
     @classmethod
     def make(cls, parent: int, target: str) -> Staging:
@@ -154,14 +154,24 @@ class Staging:
             failed = int(_MOVING in held)
             for name in held if not failed else ():
                 rest = None if until is None else max(0.0, until - time.monotonic())
-                failed |= _extract.remove_tree(self.fd, os.fsencode(name), within=rest, stop=stop)
+                failed |= _remove_tree(self.fd, name, within=rest, stop=stop)
             if not failed:  # else the lock stays: it says that this is ours
                 os.unlink(_LOCK, dir_fd=self.fd)
                 os.rmdir(self.name, dir_fd=self.parent)
                 left = ""
-        files.close(self._lock)
+        files.close(self.lock)
         files.close(self.fd)
         return left
+
+
+def _remove_tree(parent: int, name: str, *, within: float | None, stop: _extract.Stop | None) -> int:
+    """Remove a tree, also with what was given to ids of a user namespace; how much could not be removed."""
+    failed = _extract.remove_tree(parent, os.fsencode(name), within=within, stop=stop)
+    if not failed or os.geteuid() == 0 or within is not None or (stop is not None and stop.is_set()):
+        return failed
+    from fastoci.unpack import user_namespace
+
+    return user_namespace.remove_tree(parent, name, stop=stop or _extract.Stop())
 
 
 def names(parent: int, target: str) -> Iterator[str]:

@@ -102,7 +102,7 @@ class Target:
         held = marker.read(self.fd)
         if held is None or contents is None:
             raise occupied(self.path)
-        if held.contents != contents:
+        if not held.contents.is_as(contents):
             text = f"{self.path} holds {held.contents}, not {contents}: remove it or choose another"
             raise RootfsOccupiedError(text, path=str(self.path), held=str(held.contents.manifest))
         return held

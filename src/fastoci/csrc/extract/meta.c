@@ -37,7 +37,7 @@ static void set_xattrs(struct extract *ex, int fd, const char *path, const struc
         if (xattr->key.len == len && xattr->value.len <= VALUE_MAX && (ex->options.privileged || !layer_xattr_privileged(key)))
             failed = fd >= 0 ? fsetxattr(fd, key, xattr->value.data, xattr->value.len, 0)
                              : setxattr(path, key, xattr->value.data, xattr->value.len, 0);
-        ex->layer.facts.skipped_xattrs += failed != 0;
+        ex->layer.facts.skipped_xattrs += failed && !(ex->losses && layer_xattr_privileged(key)); /* else it is noted */
     }
 }
 

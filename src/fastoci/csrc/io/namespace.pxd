@@ -1,0 +1,2 @@
+cdef extern from "io/namespace.h" nogil:
+    int namespace_enter()
