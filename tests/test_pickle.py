@@ -52,6 +52,7 @@ from fastoci.store.usage import Amount, RefUsage, Usage
 from fastoci.stream.verify import Verifier
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer, from_seed
+from fastoci.unpack.erofs_files import ImageFile
 
 BAD = NotFoundError("no such blob", url="https://r.test/v2/", status=404)
 BROKEN = StoreError("it does not parse", path="/s/refs/x")
@@ -118,6 +119,7 @@ VALUES: list[object] = [
     Evicted((GcItem("ref", "redis", 0, "old"),)),
     Pruned(("redis:6",), ("redis:5",), "", (GcItem("blob", str(DIGEST), 7, "nobody needs it"),)),
     StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
+    ImageFile("/etc/motd", "file", 0o644, 1, 2, 3, 4, 1),
     GcItem("blob", str(DIGEST), 7, "nobody needs it"),
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),
     AMOUNT,

@@ -25,7 +25,7 @@ To work with a store::
         pack                 an image of a directory
         publish              an image to a registry, with merged metadata
         export               an OCI layout for other tools
-    Image              one image of a store: its documents; unpack, bundle, export
+    Image              one image of a store: its documents and files; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
     Limits             connections, memory, threads, and every bound
     BlobSource         where blobs come from: a registry's repository, or one's own
@@ -46,6 +46,7 @@ What its methods return::
     Pruned, Evicted            what went because a list gave it up, or for space
     Layers                     what the store keeps of layers beside their blobs
     StoredImage                a name, and which platforms of it are here
+    ImageFiles, ImageFile      the files of an image, without a tree of them
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
@@ -137,6 +138,8 @@ if TYPE_CHECKING:
     from fastoci.store.usage import RefUsage as RefUsage
     from fastoci.store.usage import Usage as Usage
     from fastoci.transfer.retrying_source import RetryingSource as RetryingSource
+    from fastoci.unpack.erofs_files import ImageFile as ImageFile
+    from fastoci.unpack.erofs_files import ImageFiles as ImageFiles
     from fastoci.versions import info as info
 
     __version__: str
@@ -154,6 +157,8 @@ _EXPORTS = {
     "Engine": "engine",
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",
+    "ImageFile": "unpack.erofs_files",
+    "ImageFiles": "unpack.erofs_files",
     "ImageList": "lists.request",
     "Layers": "jobs.plan",
     "Limits": "limits",

@@ -56,6 +56,10 @@ COMMANDS = {
     "publish": "publish IMAGE 127.0.0.1:1/fast:1 --retries 0",
     "pack": "pack WORK/files --tag h/app:1",
     "ls": "ls",
+    "ls REF": "ls IMAGE",
+    "find": "find IMAGE",
+    "cat": "cat IMAGE made1/0000/000000",
+    "export": "export IMAGE WORK/exported.tar",
     "inspect": "inspect IMAGE",
     "view": "view WORK/view IMAGE",
     "rm": "rm IMAGE",
@@ -87,7 +91,7 @@ def imported(*arguments: str, **variables: str) -> set[str]:
     """The modules of a process of the program when it ends."""
     environment = {**os.environ, "PYTHONPATH": SOURCE, **variables}
     command = [sys.executable, "-c", PROBE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 

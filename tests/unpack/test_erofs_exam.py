@@ -93,6 +93,8 @@ def test_mounts_are_as_the_extractor_makes_images(shared: Path, work: Path) -> N
         pytest.skip("needs root to mount")
     wrong = {}
     for name, stacked in images(shared, work, lambda stack: stack.name in MOUNTED):
+        if stacked.extraction.refused >= 0:
+            continue
         try:
             found = stacked.mounted() + ([] if stacked.reasons else stacked.overlaid())
         except OSError as error:

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,4 +77,4 @@ def test_one_file_is_a_tar_of_one_entry(erofs_image: tuple[Path, Path]) -> None:
 
 def test_nothing_is_needed_of_devices_that_there_are_not(erofs_image: tuple[Path, Path]) -> None:
     with io.FileIO(erofs_image[1]) as file:
-        assert needed(ErofsReader(file.fileno(), "image"), b"/") == {}
+        assert needed(ErofsReader(file.fileno(), "image"), b"/", threading.Event()) == {}

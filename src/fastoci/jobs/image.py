@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from fastoci.errors import BlobNotFoundError, FormatError, PlatformError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, UnsupportedError
 from fastoci.events import Warned
 from fastoci.image import manifest as manifest_document
 from fastoci.image.config import ImageConfig
@@ -27,6 +27,10 @@ from fastoci.jobs.resolve import read_config, read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
+
+if TYPE_CHECKING:
+    from fastoci.jobs.browse import Browsing
+    from fastoci.unpack.erofs_files import ImageFiles
 
 _SHOWN: Final = 10  # of what was left out
 
@@ -151,6 +155,53 @@ class Image:
         if left_out := await make_bundle(target, self.config.raw, self.unpack):
             shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
             self._context.observer(Warned(self._asked, f"not for a container, and left out: {shown}"))
+
+    @job
+    async def files(self) -> ImageFiles:
+        """The names and metadata of the image's files, without unpacking them. Close it at the end.
+
+        Raises:
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: as ``unpack``.
+        """
+        async with self._browsing() as browsing:
+            return await browsing.files()
+
+    @job
+    async def open(self, path: str) -> BinaryIO:
+        """Open a file of the image for reading, without unpacking it. It outlives the engine; close it at the end.
+
+        Args:
+            path: from the image's root; symbolic links lead to where they lead in the image.
+        Raises:
+            ImagePathError: nothing is there, or something without data.
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: as ``unpack``.
+        """
+        async with self._browsing() as browsing:
+            return await browsing.open(path)
+
+    @job
+    async def tar(self, path: str = "/") -> BinaryIO:
+        """A tar of the image's files, or of what is at a path and below it, to be read once; as ``open``.
+
+        Raises:
+            ImagePathError: nothing is there.
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: as ``unpack``.
+        """
+        async with self._browsing() as browsing:
+            return await browsing.tar(path)
+
+    @asynccontextmanager
+    async def _browsing(self) -> AsyncIterator[Browsing]:
+        from fastoci.jobs.browse import Browsing  # with the writer and reader of EROFS
+
+        config = self.config or await read_config(self._context.store, self.manifest, self._context.limits)
+        pairs, manifest = layers_of(self.manifest, config), self.manifest_descriptor.digest
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
+            try:
+                yield Browsing(self._context.layering, pairs, manifest, Arriving(self._mending()))
+            except FastociError as error:
+                error.image = error.image or self._asked
+                raise
 
     @job
     async def check(self) -> None:

@@ -155,7 +155,7 @@ class Layering(msgspec.Struct, frozen=True):
                 tee=next(iter(tees.values()), None),
             )
 
-        await self._until_right(work, pairs, arriving)
+        await self.until_right(work, pairs, arriving)
 
     async def make(
         self, pairs: Pairs, manifest: Descriptor, form: Kept, arriving: Arriving, *, verity: bool = False
@@ -184,7 +184,7 @@ class Layering(msgspec.Struct, frozen=True):
             job = LayerJob(image, self.root, manifest.digest, pairs, arriving.ready, tees, verity=verity)
             await maker.make(job)
 
-        await self._until_right(work, pairs, arriving)
+        await self.until_right(work, pairs, arriving)
 
     async def _keep_tree(self, pairs: Pairs, manifest: Descriptor, arriving: Arriving) -> None:
         """Have one tree of the image in the store."""
@@ -206,7 +206,7 @@ class Layering(msgspec.Struct, frozen=True):
                 return OpenLayer(self.layers.open(diff_id), begin, end - begin)
         return OpenLayer(self.store.open(blob))
 
-    async def _until_right(
+    async def until_right(
         self, work: Callable[[Mapping[Digest, Tee]], Awaitable[None]], pairs: Pairs, arriving: Arriving
     ) -> None:
         """Do what uses layers; when one is other bytes than its digest says, have it mended, and do it anew.

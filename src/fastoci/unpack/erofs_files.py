@@ -85,6 +85,13 @@ class ImageFiles:
         own, inode = resolve(self._reader, os.fsencode(path), follow=follow)
         return self._file(own, inode)
 
+    def is_directory(self, path: str) -> bool:
+        """Whether a path leads to a directory."""
+        try:
+            return stat.S_ISDIR(resolve(self._reader, os.fsencode(path))[1].mode)
+        except ImagePathError:
+            return False
+
     def list(self, path: str = "/") -> Iterator[ImageFile]:
         """What is in a directory, in the order of bytes; of anything else, and of a link to nowhere, that itself.
 

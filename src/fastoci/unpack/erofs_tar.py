@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,10 +30,16 @@ def entries(reader: ErofsReader, path: bytes) -> Iterator[tuple[bytes, Inode]]:
         yield from walk(reader, inode, own)
 
 
-def needed(reader: ErofsReader, path: bytes) -> dict[int, tuple[int, int]]:
-    """What of each device the tar needs: from the first byte to the end of the last. Raises: as ``entries``."""
+def needed(reader: ErofsReader, path: bytes, stop: threading.Event) -> dict[int, tuple[int, int]]:
+    """What of each device the tar needs: from the first byte to the end of the last. Raises: as ``entries``.
+
+    Args:
+        stop: ends it early, when nobody waits for the answer any more.
+    """
     found: dict[int, tuple[int, int]] = {}
     for _, inode in entries(reader, path):
+        if stop.is_set():
+            break
         if stat.S_ISREG(inode.mode):
             extent(reader.pieces(inode), found)
     return found

@@ -1,4 +1,4 @@
-"""``fastoci ls``: what the store holds, as a table."""
+"""``fastoci ls``: what the store holds, as a table; and with an image, what that holds."""
 
 from __future__ import annotations
 
@@ -19,36 +19,85 @@ _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINN
 _HEX: Final = 12  # digits of a digest
 
 
+class LsOptions(options.Given):
+    """What was asked for."""
+
+    reference: str | None
+    path: str
+    quiet: bool
+    platform: str | None
+    form: str
+    store: Path | None
+    additional: tuple[Path, ...]
+
+
 @click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Print the names of the images alone, one a line.")
+@click.argument("reference", metavar="[REF", required=False)
+@click.argument("path", metavar="[PATH]]", default="/")
+@click.option("-q", "--quiet", is_flag=True, help="Print the names of the images or files alone, one a line.")
+@options.platform
 @options.output
 @options.store
 @options.additional
-def ls(quiet: bool, form: str, store: Path | None, additional: tuple[Path, ...]) -> None:
-    """List the images in the store.
+@options.gather(LsOptions)
+def ls(asked: LsOptions) -> None:
+    """List the images in the store, or the files of one of them.
 
     SIZE is the sum of an image's blobs, over all its platforms in the store. Images may share blobs. USED is the last
     use, known to the hour.
 
+    With REF, what is in the directory PATH of that image is listed: mode, owner, size in bytes, time (UTC), name.
+    Nothing is unpacked. PATH is / by default; symbolic links in it lead to where they lead in the image.
+
     \b
     fastoci ls
     fastoci ls -q | xargs fastoci verify
+    fastoci ls alpine /etc
     fastoci ls --format json --store /srv/images
     """
+    if asked.reference is None:
+        _list_images(asked)
+    else:
+        _list_files(asked, asked.reference)
+
+
+def _list_images(asked: LsOptions) -> None:
     from fastoci.cli import run
 
     async def work() -> tuple[StoredImage, ...]:
-        async with options.existing(store, additional) as engine:
+        async with options.existing(asked.store, asked.additional) as engine:
             return await engine.images()
 
+    if asked.platform is not None:
+        raise click.UsageError("--platform is for the files of an image: fastoci ls REF PATH")
     images = run.run(work())
-    if form == "json":
+    if asked.form == "json":
         click.echo(_json(images))
-    elif quiet:
+    elif asked.quiet:
         for image in images:
             click.echo(plain(image.name))
     else:
         click.echo("\n".join(table([_HEADER, *map(_row, images)])))
+
+
+def _list_files(asked: LsOptions, reference: str) -> None:
+    import json
+
+    from fastoci.cli.file_lines import fields_of, long_lines
+    from fastoci.cli.image_files import files_of
+
+    with files_of(reference, asked.platform, asked.store, asked.additional) as files:
+        if asked.form == "json":
+            click.echo(json.dumps({"files": [fields_of(file) for file in files.list(asked.path)]}, indent=1))
+            return
+        is_directory = files.is_directory(asked.path)
+        found = ((file.path.rpartition("/")[2] if is_directory else file.path, file) for file in files.list(asked.path))
+        if asked.quiet:
+            for name, _ in found:
+                click.echo(plain(name))
+        else:
+            for line in long_lines(list(found)):
+                click.echo(line)
 
 
 def _row(image: StoredImage) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from fastoci import files, path_walk
 from fastoci.errors import StoreError
@@ -76,6 +77,30 @@ class OutputFile:
         with self._translated():
             self._demand_file()
             files.replace_at(self._directory, self._name, data, temporary=self._temporary(), mode=self._mode)
+
+    @contextmanager
+    def replaced(self) -> Iterator[BinaryIO]:
+        """A file to fill, which gets the name at the end of the block.
+
+        Raises:
+            StoreError: the disk refused; the old file is as it was, and after any other error, too.
+        """
+        name = self._temporary()
+        with self._translated():
+            fd = os.open(name, files.CREATE, 0o600, dir_fd=self._directory)
+            try:
+                with open(fd, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fchmod(fd, self._mode)
+                    os.fsync(fd)
+                self._demand_file()
+                os.rename(name, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._directory)
+                raise
+            files.sync_directory(self._directory)
 
     def _demand_file(self) -> None:
         with suppress(FileNotFoundError):

@@ -1,0 +1,311 @@
+"""The files of an image in the store, seen and read without unpacking it.
+
+Merged metadata are the store's, or made for the moment in an unnamed file. Data come out of layer files; of a layer
+without one, what is needed is copied out of its blob into an unnamed file, where it would be in the layer file. Before
+anything is seen of a layer that is read for this, all of it was hashed. Spec: docs/browsing.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import BinaryIO, Final, TypeVar
+
+from fastoci import files
+from fastoci._core import Buffer
+from fastoci.aio import all_or_first
+from fastoci.errors import BlobNotFoundError, FormatError
+from fastoci.image.digest import Digest
+from fastoci.image.layer_file import TAR_OFFSET
+from fastoci.jobs.layers import Arriving, Layering, Pairs
+from fastoci.stream.verify import Verifier
+from fastoci.transfer.tee import Tee
+from fastoci.transfer.unpack_totals import UnpackTotals
+from fastoci.unpack.erofs import MergedWriter
+from fastoci.unpack.erofs_files import FileData, ImageFiles, close_all, data_of, extent
+from fastoci.unpack.erofs_reader import ErofsReader
+from fastoci.unpack.erofs_tar import TarStream, needed
+
+_AHEAD: Final = 1 << 20  # bytes that are read ahead of who reads
+_TAG: Final = 64  # characters of a diff_id that name a device
+
+T = TypeVar("T")
+_Extents = Mapping[int, tuple[int, int]]  # by the number of a device: the first byte that is needed, and the end
+
+
+class Browsing:
+    """Opens the files of one image, whose parts the caller keeps from gc. What it opens outlives it.
+
+    Every method raises ``FormatError``, ``UnsupportedError``, ``UnpackError`` for layers that cannot be merged,
+    ``IntegrityError`` for a damaged one that nobody can be asked for, and ``StoreError``.
+    """
+
+    def __init__(self, layering: Layering, pairs: Pairs, manifest: Digest, arriving: Arriving) -> None:
+        self._layering = layering
+        self._workers = layering.workers
+        self._pairs = pairs
+        self._manifest = manifest
+        self._arriving = arriving
+        self._name = f"the merged metadata of {arriving.mending.image}"
+
+    async def files(self) -> ImageFiles:
+        """The names and metadata of all files."""
+        metadata = await self._metadata()
+        return await self._made({0: metadata}, lambda: ImageFiles(metadata, self._name))
+
+    async def open(self, path: str) -> BinaryIO:
+        """The data of the file at a path.
+
+        Raises:
+            ImagePathError: nothing is there, or something without data.
+        """
+        metadata = await self._metadata()
+        opened = {0: metadata}
+        inode, pieces = await self._made(opened, lambda: data_of(ErofsReader(metadata.fileno(), self._name), path))
+        extents: dict[int, tuple[int, int]] = {}
+        extent(iter(pieces), extents)
+        await self._open_devices(opened, extents)
+        return io.BufferedReader(FileData(pieces, inode.size, opened, self._name))
+
+    async def tar(self, path: str) -> BinaryIO:
+        """A tar of a path and all that is below it, which is made while it is read.
+
+        Raises:
+            ImagePathError: nothing is there.
+        """
+        metadata = await self._metadata()
+        opened, stop = {0: metadata}, threading.Event()
+
+        def look() -> tuple[ErofsReader, dict[int, tuple[int, int]]]:
+            reader = ErofsReader(metadata.fileno(), self._name)
+            return reader, needed(reader, os.fsencode(path), stop)
+
+        reader, extents = await self._made(opened, look, stop=stop.set)
+        await self._open_devices(opened, extents)
+        return io.BufferedReader(TarStream(reader, os.fsencode(path), opened, self._name), _AHEAD)
+
+    async def _made(
+        self, opened: Mapping[int, io.FileIO], work: Callable[[], T], *, stop: Callable[[], object] | None = None
+    ) -> T:
+        """What work on a thread returns; what was opened for it is closed when it fails."""
+        try:
+            return await self._workers.run(work, stop=stop)
+        except BaseException:
+            close_all(opened)
+            raise
+
+    async def _metadata(self) -> io.FileIO:
+        """The store's merged metadata, or others; with a device for each layer."""
+        metadata = await self._workers.acquire(self._stored_metadata, _close)
+        if metadata is None:
+            metadata = await self._unnamed(self._merge, self._pairs)
+        found = metadata
+
+        def check() -> None:
+            tags = [slot.tag for slot in ErofsReader(found.fileno(), self._name).devices]
+            if tags != [diff_id.hex[:_TAG] for _, diff_id in self._pairs]:
+                raise FormatError(f"{self._name} is damaged: it names other layers")
+
+        await self._made({0: metadata}, check)
+        return metadata
+
+    def _stored_metadata(self) -> io.FileIO | None:
+        """On a thread: what the store has, when it has all layer files, too."""
+        with suppress(BlobNotFoundError):
+            if os.path.isdir(self._layering.root):
+                return io.FileIO(self._layering.layers.open_merged(self._manifest))
+        return None
+
+    async def _unnamed(self, fill: Callable[[io.FileIO], Awaitable[None]], pairs: Pairs) -> io.FileIO:
+        """An unnamed file that is filled out of layers; when one of them turns out damaged, anew."""
+        filled: list[io.FileIO] = []
+
+        async def work(tees: Mapping[Digest, Tee]) -> None:
+            file = await self._workers.acquire(self._temporary, io.FileIO.close)
+            try:
+                await fill(file)
+            except BaseException:
+                file.close()
+                raise
+            filled.append(file)
+
+        await self._layering.until_right(work, pairs, self._arriving)
+        return filled[0]
+
+    def _temporary(self) -> io.FileIO:
+        """On a thread: an unnamed file beside the layers, or where temporary files go."""
+        beside = os.path.dirname(self._layering.root)
+        directory = beside if os.access(beside, os.W_OK | os.X_OK) else tempfile.gettempdir()
+        with files.translated("make a temporary file in", directory):
+            file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
+        assert isinstance(file, io.FileIO)
+        return file
+
+    async def _merge(self, file: io.FileIO) -> None:
+        """Merge the layers' metadata into a file."""
+        limits, reader = self._layering.limits, self._layering.reader
+        totals = UnpackTotals(limits, self._arriving.mending.image, _unheard, base=False, owners=True)
+
+        def make() -> MergedWriter:
+            return MergedWriter(
+                file.fileno(),
+                manifest=self._manifest,
+                max_entries=limits.unpacked_entries,
+                max_bytes=limits.unpacked_size,
+                max_memory=limits.memory,
+            )
+
+        async with reader.sink(make) as writer:
+            for number, (blob, diff_id) in enumerate(self._pairs):
+                if await self._workers.run(partial(self._merge_file, writer, diff_id), stop=writer.stop):
+                    continue
+                sink = totals.counted(number, partial(_MergedLayer, writer, diff_id))
+                ready, open_layer = partial(self._arriving.ready, blob), partial(self._layering.open, blob, diff_id)
+                async with reader.arrived(None, ready, open_layer) as (read, _):
+                    await read(sink, Verifier(diff_id, None), partial(totals.progress, number))
+            await self._workers.run(writer.finish, stop=writer.stop)
+
+    def _merge_file(self, writer: MergedWriter, diff_id: Digest) -> bool:
+        """On a thread: merge a layer out of its layer file, by its headers alone; False when there is none."""
+        with ExitStack() as opened:
+            found = self._open_layer_file(diff_id)
+            if found is None:
+                return False
+            fd, begin, end = found
+            opened.callback(files.close, fd)
+            writer.begin(diff_id)
+            writer.read(fd, begin, end - begin)
+            writer.end()
+        return True
+
+    def _open_layer_file(self, diff_id: Digest) -> tuple[int, int, int] | None:
+        """A layer's file, and where in it the tar is; None when there is none with a tar."""
+        if not os.path.isdir(self._layering.root):
+            return None
+        with suppress(BlobNotFoundError):
+            info = self._layering.layers.find(diff_id)
+            if info is not None and info.tar_part is not None:
+                return self._layering.layers.open(diff_id), *info.tar_part
+        return None
+
+    async def _open_devices(self, opened: dict[int, io.FileIO], extents: _Extents) -> None:
+        """Open what data are in, beside what is open; all of it is closed when that fails."""
+        try:
+            tasks = [asyncio.create_task(self._open_device(opened, *each)) for each in extents.items()]
+            if tasks:
+                await all_or_first(tasks)
+        except BaseException:
+            close_all(opened)
+            raise
+
+    async def _open_device(self, opened: dict[int, io.FileIO], number: int, needed: tuple[int, int]) -> None:
+        blob, diff_id = pair = self._pairs[number - 1]
+        file = await self._workers.acquire(partial(self._layer_file, diff_id), _close)
+        if file is None:
+
+            async def copy(into: io.FileIO) -> None:
+                sink = _Copy(into, str(diff_id), *needed)
+                ready, open_layer = partial(self._arriving.ready, blob), partial(self._layering.open, blob, diff_id)
+                async with self._layering.reader.arrived(None, ready, open_layer) as (read, _):
+                    await read(sink, Verifier(diff_id, None), _go_on)
+
+            file = await self._unnamed(copy, [pair])
+        opened[number] = file
+
+    def _layer_file(self, diff_id: Digest) -> io.FileIO | None:
+        """On a thread: a layer's file, when the store has it with the tar in it."""
+        found = self._open_layer_file(diff_id)
+        return None if found is None else io.FileIO(found[0])
+
+
+class _MergedLayer:
+    """A sink for the tar of one layer whose metadata are merged with others'; ends that layer, and not the whole."""
+
+    def __init__(self, writer: MergedWriter, diff_id: Digest, max_entries: int, max_bytes: int) -> None:
+        """The bounds are held by the totals, over all layers."""
+        self.name = str(diff_id)
+        self.entries = self.bytes = self.size = 0  # so far
+        self.skipped: dict[str, int] = {}
+        self._writer = writer
+        writer.begin(diff_id)
+
+    def feed(self, buffer: Buffer) -> None:
+        """Take the next bytes of the tar. Raises: as ``MergedWriter.feed``."""
+        writer = self._writer
+        writer.feed(buffer)
+        self.entries, self.bytes, self.size = writer.entries, writer.bytes, writer.size
+
+    def finish(self) -> None:
+        """The layer ends here. Raises: as ``MergedWriter.end``."""
+        self._writer.end()
+
+    def stop(self) -> None:
+        """From any thread: end soon."""
+        self._writer.stop()
+
+    def abort(self) -> None:
+        """Whoever has the writer aborts it."""
+
+
+class _Copy:
+    """A sink for the tar of one layer that keeps a part of it, where that is in a layer file.
+
+    Args:
+        start, end: which part, as offsets in the layer file.
+    """
+
+    def __init__(self, file: io.FileIO, name: str, start: int, end: int) -> None:
+        self.name = name
+        self._file = file
+        self._start, self._end = start, end
+        self._at = TAR_OFFSET
+
+    def feed(self, buffer: Buffer) -> None:
+        """Keep what of these bytes is in the part.
+
+        Raises:
+            StoreError: the disk refused; ``StoreFullError``: it is full.
+        """
+        with memoryview(buffer) as view:
+            first, end = max(self._start - self._at, 0), min(self._end - self._at, len(view))
+            wanted = view[first : max(first, end)]
+            at = self._at + first
+            with files.translated("copy a layer to", tempfile.gettempdir(), wanted=len(wanted)):
+                while wanted:
+                    count = os.pwrite(self._file.fileno(), wanted, at)
+                    wanted, at = wanted[count:], at + count
+            self._at += len(view)
+
+    def finish(self) -> None:
+        """The layer ends here.
+
+        Raises:
+            FormatError: it is shorter than the metadata say.
+        """
+        if self._at < self._end:
+            raise FormatError(f"layer {self.name} ends at byte {self._at - TAR_OFFSET} of its tar, inside of a file")
+
+    def stop(self) -> None:
+        """It never takes long."""
+
+    def abort(self) -> None:
+        """The file is its owner's."""
+
+
+def _close(file: io.FileIO | None) -> None:
+    if file is not None:
+        file.close()
+
+
+def _unheard(event: object) -> None:
+    """Nobody watches what is only looked at."""
+
+
+def _go_on(offset: int, size: int) -> None:
+    """The layer was within the limits when its metadata were merged."""
