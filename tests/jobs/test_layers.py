@@ -352,3 +352,17 @@ def parsed(options: Sequence[str]) -> list[str]:
     name, _, value = options[0].partition("=")
     assert name == "lowerdir"
     return value.split(":")
+
+
+async def test_a_layer_whose_names_need_more_than_the_memory_is_refused_by_name(
+    registry: Registry, tmp_path: Path
+) -> None:
+    many = [Entry(f"{number:0200}", data=b"") for number in range(20_000)]
+    registry.add_image("many", "latest", built([many]))
+    async with fastoci.Engine(tmp_path / "s", limits=fastoci.Limits(memory=4 << 20)) as engine:
+        with pytest.raises(UnpackError, match="--memory"):
+            await engine.pull(f"{registry.address}/many", layers=EROFS)
+    async with fastoci.Engine(tmp_path / "s", limits=fastoci.Limits(memory=24 << 20)) as engine:
+        pool = engine._open.context.layering.reader._buffers.pool
+        await engine.pull(f"{registry.address}/many", layers=EROFS)
+        assert pool.aside == pool.in_use == 0

@@ -56,6 +56,15 @@ class Buffers:
         self._aside += size
         return True
 
+    def try_aside(self, size: int) -> bool:
+        """As ``set_aside``, of memory that is in use by now; False while so much is not free: ask again later."""
+        if self._waiters or not self.pool.set_aside(size):
+            for press in list(self.pressed):
+                press()
+            return False
+        self._aside += size
+        return True
+
     def put_back(self, size: int) -> None:
         """Give memory that was set aside back to the budget."""
         self._aside -= size

@@ -89,9 +89,11 @@ class LayerFiles(LayerMaking):
             )
 
         async with self._reader.sink(make) as writer:
-            for diff_id in devices:
-                await self._workers.run(partial(self._add, writer, diff_id), stop=writer.stop)
-            await self._workers.run(writer.finish, stop=writer.stop)
+            with self._reader.names() as names:
+                for diff_id in devices:
+                    await self._workers.run(partial(self._add, writer, diff_id), stop=writer.stop)
+                    names.hold(writer.memory)
+                await self._workers.run(writer.finish, stop=writer.stop)
         await ingest.commit(devices)
 
     def _add(self, writer: MergedWriter, diff_id: Digest) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from fastoci.aio import wait_to_end
-from fastoci.errors import StoreBusyError
+from fastoci.errors import StoreBusyError, UnpackError
 from fastoci.events import Observer, UnpackSkipped, UnpackStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -42,7 +42,11 @@ class Ingest(Protocol):
 
 
 class LayerWriter(LayerSink, CountingSink, Protocol):
-    """A sink that counts what it makes of a layer."""
+    """A sink that counts what it makes of a layer, and the memory that it takes for the names in it."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes, beside buffers."""
 
 
 W = TypeVar("W", bound=LayerWriter)
@@ -165,7 +169,13 @@ class LayerMaking(ABC):
         read, slot = reading
         verifier = Verifier(layer.diff_id, None)
         async with self._reader.sink(partial(layer.totals.counted, layer.number, make)) as writer:
-            proof = await read(writer, verifier, partial(layer.totals.progress, layer.number))
+            with self._reader.names() as names:
+
+                def progressed(offset: int, size: int) -> UnpackError | None:
+                    names.hold(writer.memory)
+                    return layer.totals.progress(layer.number, offset, size)
+
+                proof = await read(writer, verifier, progressed)
             await slot.aclose()  # a task that waits for the disk must not hold a slot
         assert proof is not None
         return writer, proof

@@ -7,15 +7,15 @@ layer file. Knows no trees and no images.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from fastoci import files
-from fastoci._core import Buffer
+from fastoci._core import BUFFER_SIZE, Buffer
 from fastoci.errors import FastociError, UnpackError
 from fastoci.limits import LAYER_MEMORY, Limits
 from fastoci.stream.inflate import Inflate
@@ -28,6 +28,7 @@ from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.workers import WorkerPool
 from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
 
+_FREE_NAMES: Final = 4 << 20  # bytes beside the budget
 _TAR_BUFFERS: Final = 4  # buffers of tar that one layer may hold; at least two
 
 Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
@@ -51,6 +52,30 @@ class OpenLayer(msgspec.Struct, frozen=True):
 
 Read = Callable[[LayerSink, Verifier | None, Progressed], Awaitable[Verified | None]]
 S = TypeVar("S", bound=LayerSink)
+
+
+class NamesMemory:
+    """The memory that a layer's names take while it is read, beyond a part that every layer has beside the budget.
+
+    It is in use when it is counted: while other layers have the budget's buffers, it is asked for again and again, and
+    then nobody else gets more.
+    """
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
+        self._taken = 0
+
+    def hold(self, size: int) -> None:
+        """So many bytes are in use now."""
+        more = (size - _FREE_NAMES - self._taken) // BUFFER_SIZE * BUFFER_SIZE
+        if more > 0 and self._buffers.try_aside(more):
+            self._taken += more
+
+    def release(self) -> None:
+        """Nothing is in use any more."""
+        if self._taken:
+            self._buffers.put_back(self._taken)
+        self._taken = 0
 
 
 class LayerReader:
@@ -79,6 +104,15 @@ class LayerReader:
         if not tee.closed:
             tee.close()
             self.slots.release()
+
+    @contextmanager
+    def names(self) -> Iterator[NamesMemory]:
+        """What the names of one layer take, out of the budget of buffers."""
+        memory = NamesMemory(self._buffers)
+        try:
+            yield memory
+        finally:
+            memory.release()
 
     @asynccontextmanager
     async def sink(self, make: Callable[[], S]) -> AsyncIterator[S]:

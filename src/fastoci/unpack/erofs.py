@@ -50,6 +50,11 @@ class LayerFileWriter(LayerSink):
         return self._file.names_root
 
     @property
+    def memory(self) -> int:
+        """Bytes that names and metadata take."""
+        return self._file.memory
+
+    @property
     def facts(self) -> LayerFacts:
         """What is known of the file once ``finish`` has returned."""
         return LayerFacts(
@@ -89,6 +94,11 @@ class MergedWriter(LayerSink):
             max_memory=max_memory,
         )
         super().__init__(self._metadata, str(manifest))
+
+    @property
+    def memory(self) -> int:
+        """Bytes that names and metadata take."""
+        return self._metadata.memory
 
     @property
     def file_size(self) -> int:

@@ -57,6 +57,11 @@ class LayerSink:
         return self._native.bytes
 
     @property
+    def memory(self) -> int:
+        """Bytes that the names in the layer take; 0 where that is bounded by the number of directories."""
+        return 0
+
+    @property
     def size(self) -> int:
         """These, and what else counts for ``max_bytes``: extended attributes, and names that are long together."""
         return self._native.size

@@ -27,7 +27,7 @@ static const struct code_description DESCRIPTIONS[] = {
     [LAYER_UNMAPPED] = {"owner", "the owner has no number in this user namespace"},
     [LAYER_CHOWN] = {"owner", "this process may not give files away"},
     [LAYER_MOUNT] = {"unsafe", "a mount point is in the way: nothing below it is written, and it is not removed"},
-    [LAYER_MEMORY] = {"limit", "the names of the layer need more memory than the limit"},
+    [LAYER_MEMORY] = {"limit", "the names of the layer need more memory than the limit (--memory)"},
     [LAYER_SPARSE] = {"limit", "a sparse file is too large for an EROFS file"},
     [LAYER_FILE_SIZE] = {"limit", "the layer is too large for an EROFS file"},
 };
