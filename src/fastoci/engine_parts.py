@@ -139,7 +139,7 @@ class EngineParts:
         """What makes images out of directories."""
         from fastoci.jobs.pack import Packing
 
-        return Packing(self.context, self.packer(), self.store.spool)
+        return Packing(self.context, self.packer(), self.store)
 
     def publishing(self) -> Publishing:
         """What publishes images with merged metadata."""

@@ -6,6 +6,7 @@ Covers: jobs/pack.py, transfer/packer.py.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 
 import fastoci
 from fastoci.errors import BlobNotFoundError, FormatError, PackError, ReferenceSyntaxError
-from fastoci.events import Event, Warned
+from fastoci.events import BlobStarted, Event, Warned
 from fastoci.image.digest import Digest
 from fastoci.stream.compress import Compression
 from fastoci.testing.layers import Entry, directory, from_seed, hardlink, symlink, tar
@@ -215,7 +216,27 @@ async def test_what_is_left_out_is_told(engine: fastoci.Engine, tmp_path: Path, 
     ]
 
 
-async def test_a_cancelled_pack_ends_soon_and_leaves_nothing(
+async def test_the_layer_is_written_once(engine: fastoci.Engine, tree: Path, events: list[Event]) -> None:
+    image = await engine.pack(tree, "example.com/app:1")
+    layer = image.manifest.layers[0]
+    begun = [event.offset for event in events if isinstance(event, BlobStarted) and event.blob == str(layer.digest)]
+    assert begun == [layer.size]
+
+
+async def test_where_files_cannot_get_names_the_layer_is_written_again(
+    engine: fastoci.Engine, tree: Path, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "link", refuse)
+    image = await engine.pack(tree, "example.com/app:1")
+    assert {event.offset for event in events if isinstance(event, BlobStarted)} == {0}
+    assert (await engine.verify(["example.com/app:1"])).bad == ()
+    await image.check()
+
+
+async def test_a_cancelled_pack_ends_soon_and_leaves_what_was_finished(
     engine: fastoci.Engine, tree: Path, tmp_path: Path
 ) -> None:
     for turns in range(0, 200, 5):
@@ -227,7 +248,7 @@ async def test_a_cancelled_pack_ends_soon_and_leaves_nothing(
         if not task.cancelled():
             task.result()
             break
-    assert os.listdir(tmp_path / "store/ingest") == []
+    assert len(os.listdir(tmp_path / "store/ingest")) <= 1  # the layer, when it was whole: the next has it again
     image = await engine.pack(tree, "example.com/app:2")
     await image.check()
 

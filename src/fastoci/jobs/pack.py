@@ -6,11 +6,11 @@ Spec: image-spec v1.1 layer.md, config.md, manifest.md; SOURCE_DATE_EPOCH (repro
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -54,15 +54,22 @@ class PackRequest(msgspec.Struct, frozen=True):
     epoch: int | None = None
 
 
-class Packing(msgspec.Struct, frozen=True):
-    """What makes images out of directories, in one engine.
+class Spooler(Protocol):
+    """A store that takes blobs whose digests are known when all of them is there."""
 
-    ``spool`` opens an unnamed file on the store's disk.
-    """
+    async def spool(self) -> int:
+        """An unnamed file on the store's disk, which the caller closes."""
+
+    async def leave(self, blob: Descriptor, fd: int, hash_state: bytes) -> None:
+        """Let such a file be the blob's bytes, which need not be fetched then; where that can be done."""
+
+
+class Packing(msgspec.Struct, frozen=True):
+    """What makes images out of directories, in one engine; ``spooler`` is its store."""
 
     context: PullContext
     packer: Packer
-    spool: Callable[[], Awaitable[int]]
+    spooler: Spooler
 
     async def pack(self, request: PackRequest, base: Image | None) -> Image:
         """Make an image, and give it its name.
@@ -73,7 +80,7 @@ class Packing(msgspec.Struct, frozen=True):
             BlobNotFoundError: the store lost a part of the base.
             UnsupportedError: the base is not an image.
         """
-        fd = await self.spool()
+        fd = await self.spooler.spool()
         try:
             layer, packed = await self._layer(request, base, fd)
             built = _documents(request, layer, base)
@@ -81,6 +88,8 @@ class Packing(msgspec.Struct, frozen=True):
             async with self.context.store.session(blobs) as session, session.reserve() as writer:
                 fetch = partial(self.context.scheduler.fetch, writer, image=str(request.reference))
                 if layer.blob is not None:
+                    if packed.blob in session.missing:
+                        await self.spooler.leave(packed.blob, fd, packed.hash_state)
                     await fetch(packed.blob, self.packer.source(fd))
                 await fetch(built.config_descriptor, BytesSource(built.config))
                 return await record(self.context, request.reference, built.manifest, mediatype.OCI_MANIFEST)

@@ -6,9 +6,7 @@ Knows nothing of references, leases or the network. Spec: docs/store-format.md 2
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,6 +21,7 @@ from fastoci.limits import Limits
 from fastoci.store import filesystem_probe
 from fastoci.store.additional import Additional
 from fastoci.store.ingest import ingest
+from fastoci.store.ingest.checkpoint import State
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
 from fastoci.store.ingest.unsynced import Unsynced
@@ -176,16 +175,24 @@ class Blobs:
         """
         self.probe()
         with files.translated("make a file in", f"{self.paths.root}/ingest"):
-            ingests = self.paths.ingests
-            try:
-                return ingests.open(".", os.O_TMPFILE | os.O_RDWR)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
-                    raise
-            name = f".spool-{secrets.token_hex(8)}"  # the file system has no unnamed files
-            fd = ingests.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            ingests.unlink(name)
-            return fd
+            return files.nameless_at(self.paths.ingests.fd)
+
+    def leave(self, blob: Descriptor, fd: int, hash_state: bytes) -> None:
+        """On a thread, make an ingest of a spool that has all of a blob, to be begun at its end.
+
+        Nothing is made where that cannot be done, or where somebody else has the digest.
+
+        Args:
+            hash_state: at the end.
+        """
+        held = ingest.hold(self.paths, blob.digest.hex)
+        if held is None:
+            return
+        try:
+            with suppress(OSError):
+                ingest.fill(held, fd, State(self._boot_id, 0, blob.size, hash_state))
+        finally:
+            held.close()
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
         """Return when nobody else holds the digest any more: ``StoreWriter.wait``."""

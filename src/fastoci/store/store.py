@@ -175,6 +175,10 @@ class Store:
             raise asyncio.CancelledError
         return fd
 
+    async def leave(self, blob: Descriptor, fd: int, hash_state: bytes) -> None:
+        """Make an ingest of a ``spool`` that has all of a blob of this job, where that can be done."""
+        await self._threads.run(lambda: self.blobs.leave(blob, fd, hash_state))
+
     async def mark_corrupt(self, digest: Digest) -> None:
         """Count a blob as absent until it is replaced: ``BlobStore.mark_corrupt``."""
         await self.blobs.mark_corrupt(digest)

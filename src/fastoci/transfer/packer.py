@@ -46,9 +46,10 @@ class TarBlocks(Protocol):
 
 
 class PackedLayer(msgspec.Struct, frozen=True):
-    """A layer that was made: its blob, and the digest and size of its tar."""
+    """A layer that was made: its blob with the hasher's state at its end, and the digest and size of its tar."""
 
     blob: Descriptor
+    hash_state: bytes
     diff_id: Digest
     tar_size: int
 
@@ -129,7 +130,8 @@ class _Layer:
         finally:
             await self._end_compression()
         tar, blob = self._tar_meter.proof(), self._blob_meter.proof()
-        return PackedLayer(Descriptor(self._compressor.media_type, blob.digest, blob.size), tar.digest, tar.size)
+        descriptor = Descriptor(self._compressor.media_type, blob.digest, blob.size)
+        return PackedLayer(descriptor, self._blob_meter.state(), tar.digest, tar.size)
 
     async def _end_compression(self) -> None:
         """Wait for threads that still compress what nobody wants any more."""

@@ -19,7 +19,7 @@ from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.store.ingest import corrupt_sources
-from fastoci.store.ingest.checkpoint import Record, begin, trusted
+from fastoci.store.ingest.checkpoint import Record, State, begin, trusted
 from fastoci.store.ingest.data_file import DataFile, open_data
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.layout import StoreLayout
@@ -75,6 +75,23 @@ def remove(directory: Directory, ingests: Directory) -> None:
             directory.unlink(name)
     with suppress(OSError):  # another has begun in it again, or it holds a foreign file
         ingests.rmdir(os.path.basename(directory.path))
+
+
+def fill(held: Held, data: int, state: State) -> None:
+    """Put an unnamed file in place of an ingest's data, of which ``state`` says how far it is hashed.
+
+    Raises:
+        OSError: the file cannot get a name here; the ingest has no data then.
+    """
+    for name in ("state", "data"):  # without a state, data says nothing
+        with suppress(FileNotFoundError):
+            held.directory.unlink(name)
+    os.link(f"/proc/self/fd/{data}", "data", dst_dir_fd=held.directory.fd, follow_symlinks=True)
+    fd = held.directory.open("state", files.CHANGE)
+    try:
+        files.write_all(fd, state.encode())
+    finally:
+        files.close(fd)
 
 
 class StoreIngest:
