@@ -6,6 +6,7 @@ repeats one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -109,6 +110,45 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
         assert list(harness.store.glob("leases/[!.]*")) == []
         assert harness.finish() == [], point
     print(f"seed {SEED}: {hits} of {len(chosen)} points of gc hit")
+    assert hits >= ENOUGH * len(chosen)
+
+
+def _layer_files(store: Path) -> dict[str, str]:
+    """Layer files and merged metadata by name, hashed."""
+    found = [*store.glob("layers/*/*/*.erofs"), *store.glob("layers/merge/*.erofs"), *store.glob("images/*.erofs")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_system_call_of_a_pull_that_keeps_layers_leaves_only_whole_ones(
+    harness: CrashHarness, tmp_path: Path
+) -> None:
+    command, log = [*harness.command(rootfs=False), "--layers", "erofs"], tmp_path / "log"
+    harness.clear()
+    done = strace_log.run(command, ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    assert done.returncode == 0, done.stderr
+    whole = _layer_files(harness.store)
+    assert len(whole) == len(LAYERS) + 1
+    places = ("/layers", "/images", "/ingest/layer-", "/ingest/image-")
+    points = [
+        point
+        for point in syscall_injection.points(log, harness.root, strace_log.CHANGING)
+        if any(place in point.file for place in places)
+    ]
+    assert {"renameat", "fsync", "pwrite64", "fchmod"} <= {point.call for point in points}
+    hits = 0
+    for point in (chosen := _sample(points, POINTS // 2)):
+        for _ in range(TRIES):
+            harness.clear()
+            struck = syscall_injection.strike(point, "signal=SIGKILL", command, log, harness.environment())
+            hits += struck.hit
+            if struck.hit:
+                break
+        assert _layer_files(harness.store).items() <= whole.items(), point
+        again = harness.run(command)
+        assert again.returncode == 0, (point, again.stderr)
+        assert _layer_files(harness.store) == whole, point
+    print(f"seed {SEED}: {hits} of {len(chosen)} points hit")
     assert hits >= ENOUGH * len(chosen)
 
 

@@ -19,10 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import Engine
+from fastoci import Engine, Layers
 from fastoci.errors import StoreError
+from fastoci.image.digest import Digest
 from fastoci.store.opening import existing_store
 from fastoci.store.refs import Refs
+from fastoci.store.store import Store
 from fastoci.testing.images import Image
 from support.crash_harness import LAYERS, CrashHarness, image, wrong_blobs, wrong_refs
 from support.power_cut_model import History, record
@@ -143,6 +145,56 @@ async def test_after_a_power_cut_nothing_wrong_is_trusted_and_the_next_pull_goes
     print(f" they left {dict(kinds)}")
     assert kinds["blobs"] > 0
     assert (kinds["markers"] > 0) == (level != "commit")
+
+
+def _layer_files(store: Path) -> dict[str, str]:
+    """Layer files where containerd may look, hashed."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in store.glob("layers/sha256/*/*.erofs")}
+
+
+def _wrong_layers(path: Path, whole: dict[str, str]) -> list[str]:
+    """Layer files that are trusted and are not what was written."""
+    found = [name for name, content in _layer_files(path).items() if whole[name] != content]
+    store = Store.at(path)
+    try:
+        infos = [store.layers.find(Digest("sha256", name.removesuffix(".erofs"))) for name in whole]
+        for info in (each for each in infos if each is not None):
+            content = Path(info.path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != whole[os.path.basename(info.path)]:
+                found.append(info.path)
+        if store.layers.find_merged(NEW.descriptor.digest) is not None:
+            found.append("merged metadata of another boot")
+    finally:
+        store.close()
+    return found
+
+
+@pytest.mark.timeout(7200)
+async def test_after_a_power_cut_no_layer_file_is_wrong_and_the_next_pull_goes_on(
+    harness: CrashHarness, after: Path, next_boot: str, tmp_path: Path
+) -> None:
+    harness.durability = "batch"
+    history = History(harness.root)
+    harness.registry.add_image("app", "1", NEW)
+    command = [*harness.command(rootfs=False), "--layers", "erofs"]
+    await asyncio.to_thread(record, command, harness.environment(), tmp_path / "log")
+    await asyncio.to_thread(history.add, tmp_path / "log")
+    files = [*harness.store.glob("layers/*/*/*.erofs"), *harness.store.glob("layers/merge/*.erofs")]
+    whole = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert len(whole) == len(LAYERS)
+    draw = random.Random(SEED)
+    instants = history.instants()
+    for number in range(max(4, CUTS // 4)):
+        when = draw.choice(instants[len(instants) // 4 :])  # layers come late
+        context = f"seed {SEED}, cut {number} at {when} of {history.end}"
+        after.parent.mkdir(exist_ok=True)
+        await asyncio.to_thread(lambda cut: cut.write(after.parent), history.cut(when, draw))
+        assert _wrong_layers(after, whole) == [], context
+        async with Engine(after) as engine:
+            await engine.pull(f"{harness.registry.address}/app:1", layers=Layers("erofs"))
+        found = [*after.glob("layers/*/*/*.erofs"), *after.glob("layers/merge/*.erofs")]
+        assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found} == whole, context
+        shutil.rmtree(after)
 
 
 @pytest.mark.timeout(600)
