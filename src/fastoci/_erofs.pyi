@@ -73,7 +73,7 @@ class LayerFile:
         "implied-parent": a directory that no entry names hides the metadata of a lower one, or a symbolic link.
         "hard-link": its target is in a lower layer. "whiteout": one lies below a directory that the layer does not
         hold. "opaque-root": the layer hides all that is below it. The first and the last do not matter to the lowest
-        layer of an image.
+        layer of an image. A layer with reasons may hold entries that only ``MergedMetadata`` refuses.
         """
     @property
     def names_root(self) -> bool:

@@ -299,3 +299,13 @@ def test_the_interrupt_benchmark_measures_each_situation(tmp_path: Path) -> None
     result = json.loads((tmp_path / "result").read_bytes())
     assert 0 < result["results"][name]["median_s"] <= result["results"][name]["max_s"]
     assert name in done.stderr
+
+
+def test_the_erofs_benchmark_compares_and_counts(tmp_path: Path) -> None:
+    done = run("benchmarks/micro/erofs.py", "--scale", "0.002", "--runs", "1", "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert {"raw tar", "layer file", "layer file, 4k", "merged", "extractor"} == set(result["results"])
+    assert result["many"]["flat"]["entries"] == 2000
+    assert "layer file / extractor, CPU" in result["bars"]
+    assert os.listdir(tmp_path) == ["images"]

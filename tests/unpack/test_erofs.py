@@ -304,7 +304,7 @@ def test_entries_are_refused_as_the_extractor_refuses_them(work: Path) -> None:
             ([Entry("../x")], "unsafe"),
             ([Entry("a"), Entry("a/b")], "unsafe"),
             ([Entry("d", "character")], "unsafe"),
-            ([Entry("a/b"), hardlink("a", "a/b")], "unsafe"),
+            ([directory("a"), Entry("a/b"), hardlink("a", "a/b")], "unsafe"),
             ([symlink("l", "l"), Entry("l/x")], "unsafe"),
             ([directory("d"), hardlink("h", "d")], "unsafe"),
             ([Entry(".wh.")], "unsafe"),
@@ -313,6 +313,21 @@ def test_entries_are_refused_as_the_extractor_refuses_them(work: Path) -> None:
         native = write(work / f"{number}", b"".join(tar(layer)))
         assert _code(native)[0] == kind, layer
         assert native.path == os.fsencode(layer[-1].path)
+
+
+def test_a_layer_that_needs_lower_ones_is_judged_together_with_them(work: Path) -> None:
+    lower = b"".join(tar([directory("d"), Entry("a"), symlink("l", "d")]))
+    for number, layer in enumerate(
+        (
+            [hardlink("a", "a"), whiteout("a"), hardlink("b", "a")],  # the whiteout is of what is the layer's own
+            [Entry("l/x"), hardlink("l", "l/x")],  # which is not below what it replaces
+        )
+    ):
+        upper = b"".join(tar(layer))
+        native = write(work / f"{number}", upper)
+        assert native.code == 0 and native.reasons
+        assert merge(work / f"{number}.erofs", [lower, upper], read=False).code == 0
+        assert _code(merge(work / f"{number}.alone", [upper], read=False))[0] == "unsafe"
 
 
 def test_a_sink_raises_the_errors_of_its_codes(work: Path) -> None:

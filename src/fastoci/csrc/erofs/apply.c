@@ -204,6 +204,17 @@ static int make_entry(struct erofs *e, const struct split_name *name, const stru
     return code;
 }
 
+/* Whether only lower layers could say that a refusal is right: the layer by itself has reasons, and this is one about its tree. */
+static int may_be_wrong(const struct erofs *e, int code)
+{
+    static const int OF_TREE[] = {LAYER_HARDLINK, LAYER_NOT_DIRECTORY, LAYER_LINKS, LAYER_PATH, LAYER_NAME_TOO_LONG, LAYER_WHITEOUT};
+
+    for (size_t i = 0; erofs_single(e) && e->layer.facts.reasons && i < sizeof OF_TREE / sizeof *OF_TREE; i++)
+        if (code == OF_TREE[i])
+            return 1;
+    return 0;
+}
+
 int erofs_apply(struct erofs *e, const struct tar_entry *entry)
 {
     struct split_name name;
@@ -219,5 +230,9 @@ int erofs_apply(struct erofs *e, const struct tar_entry *entry)
         code = set_root(e, entry);
     else
         code = make_entry(e, &name, entry);
+    if (may_be_wrong(e, code)) {
+        e->file = NULL;
+        code = TAR_OK;
+    }
     return code ? code : layer_worked(&e->layer);
 }
