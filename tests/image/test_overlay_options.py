@@ -73,7 +73,7 @@ def known(*layers: tuple[int, ...], **reasons: str) -> dict[Digest, LayerDirecto
         (known((0,), (1,), (2,), (3,), (0, 1, 2), of2="hard-link"), ["/0-1-2/tree", "/3/tree"]),
         (known((0,), (1,), (2,), (3,), of2="hard-link"), None),
         (known((0, 1, 2), (3,)), ["/0-1-2/tree", "/3/tree"]),  # alone they were refused, or went
-        (known((0, 1, 2, 3)), ["/0-1-2-3/tree"]),
+        (known((0, 1, 2, 3)), ["/0-1-2-3/root", "/0-1-2-3/tree"]),  # overlayfs wants two
         (known((0,), (1,), (2,), (3,), of0="hard-link"), None),  # to nothing
     ],
 )

@@ -116,7 +116,7 @@ def stacked(
     made = [
         alone(work / f"{number}", layer, window=window, user_xattrs=user_xattrs) for number, layer in enumerate(layers)
     ]
-    merged = merged_layers([native.reasons for native in made])
+    merged = merged_layers([("refused",) if native.code else native.reasons for native in made])
     lowers = [work / f"{number}" for number in range(merged, len(layers))]
     assert not any(native.code for native in made[merged:])
     if merged:

@@ -75,6 +75,9 @@ def with_parents(layer: Sequence[Entry]) -> list[Entry]:
     layers=[[directory("a"), Entry("a/b")], [Entry("a"), directory("a"), Entry("a/l")]], window=511, user_xattrs=False
 )
 @example(layers=[[Entry("a"), Entry("b")], [whiteout("a"), Entry("a/b"), whiteout("b")]], window=511, user_xattrs=True)
+@example(  # nobody looks where a whiteout of the lowest layer leads
+    layers=[[symlink("a", "a"), opaque("a")], [Entry("a")]], window=511, user_xattrs=False
+)
 @settings(max_examples=STACKS, deadline=None)
 def test_a_stack_of_layer_directories_shows_the_tree_of_the_model(
     layers: list[list[Entry]], window: int, user_xattrs: bool
@@ -308,7 +311,7 @@ def test_the_sink_has_the_shape_and_the_errors_of_the_others(tmp_path: Path) -> 
             writer.abort()
             buffer.release()
     assert (tmp_path / "0/tree/d/f").read_bytes() == b"text"
-    assert os.listdir(tmp_path / "0") == ["tree"]
+    assert sorted(os.listdir(tmp_path / "0")) == ["root", "tree"]
 
 
 def test_a_root_that_is_named_has_its_like_beside_for_the_top_of_a_stack(tmp_path: Path) -> None:
@@ -335,7 +338,8 @@ def test_a_root_that_is_named_has_its_like_beside_for_the_top_of_a_stack(tmp_pat
     paths = directories_of(infos)
     assert paths == [*(str(tmp_path / f"{number}/tree") for number in range(3)), str(tmp_path / "1/root")]
     assert directories_of(infos[:2]) == paths[:2]
-    assert directories_of(infos[2:]) == paths[2:3]
+    assert directories_of(infos[2:]) == [str(tmp_path / "2/root"), paths[2]]
+    assert directories_of([]) == []
     with mounted([Path(path) for path in paths], tmp_path / "at") as at:
         info = at.stat()
         assert sorted(os.listdir(at)) == ["a", "b", "c"]

@@ -50,10 +50,15 @@ def chain_id(diff_ids: Sequence[Digest]) -> Digest:
 
     Spec: image-spec v1.1 config.md, "Layer ChainID".
     """
-    chain = diff_ids[0]
+    return chain_ids(diff_ids)[-1]
+
+
+def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
+    """The ChainIDs of each layer with all that are below it, the lowest first."""
+    chains = list(diff_ids[:1])
     for diff_id in diff_ids[1:]:
-        chain = Digest.of(f"{chain} {diff_id}".encode())
-    return chain
+        chains.append(Digest.of(f"{chains[-1]} {diff_id}".encode()))
+    return chains
 
 
 class _RootFs(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ Form = Literal["tar", "4k"]  # of a layer file: the layer's tar as it is, or the
 
 TAR_OFFSET: Final = 4096  # of the tar in a layer file of the tar form
 TREE: Final = "tree"  # in a layer directory: the files
-ROOT: Final = "root"  # and an empty directory with the metadata of the tree's root, for the top of a stack
+ROOT: Final = "root"  # and an empty directory with the metadata of the tree's root
 LAYOUT: Final = 1  # of the files that the writer makes of a tar: the same tar, form and layout give the same bytes
 
 
@@ -117,7 +117,7 @@ class LayerDirectory(DirectoryFacts, frozen=True, kw_only=True):
 
     @property
     def root(self) -> str:
-        """An empty directory with the metadata of the tree's root; there when an entry names it."""
+        """An empty directory with the metadata of the tree's root, for stacks that need one more."""
         return f"{self.path.removesuffix(TREE)}{ROOT}"
 
 

@@ -30,6 +30,11 @@ def merged_layers(reasons: Sequence[Collection[str]]) -> int:
     return merged
 
 
+def reasons_of(layer: LayerDirectory | None) -> tuple[str, ...]:
+    """Why a layer is not exact on top of every stack; one that is refused alone has no directory."""
+    return ("refused",) if layer is None else layer.reasons
+
+
 def find_stack(
     diff_ids: Sequence[Digest], find: Callable[[Digest], LayerDirectory | None]
 ) -> list[LayerDirectory] | None:
@@ -40,7 +45,7 @@ def find_stack(
         find: the layer directory of a ChainID.
     """
     found = [find(diff_id) for diff_id in diff_ids]
-    merged = merged_layers([("absent",) if layer is None else layer.reasons for layer in found])
+    merged = merged_layers([reasons_of(layer) for layer in found])
     stack = [layer for layer in found[merged:] if layer is not None]
     if not merged:
         return stack
@@ -51,10 +56,10 @@ def find_stack(
 
 
 def directories_of(stack: Sequence[LayerDirectory]) -> list[str]:
-    """The directories that overlayfs puts on top of one another: trees, the lowest first, and perhaps a root.
+    """The directories that overlayfs puts on top of one another: trees, the lowest first, and perhaps an empty one.
 
     overlayfs gives its root the metadata of the topmost directory. When a lower layer was the last to name the root,
-    an empty directory with that layer's metadata is on top.
+    an empty directory with that layer's metadata is on top. It wants two directories: one has an empty one below it.
 
     Args:
         stack: the lowest first; that may be several layers that are merged.
@@ -63,7 +68,7 @@ def directories_of(stack: Sequence[LayerDirectory]) -> list[str]:
     naming = [layer for layer in stack if layer.names_root]
     if naming and naming[-1] is not stack[-1]:
         paths.append(naming[-1].root)
-    return paths
+    return paths if len(paths) > 1 else [*(layer.root for layer in stack), *paths]
 
 
 def lowerdir(directories: Sequence[str]) -> str:
@@ -86,8 +91,6 @@ def lowerdirs(directories: Sequence[str]) -> list[str]:
 
 def mount_options(directories: Sequence[str], *, user_xattrs: bool) -> list[str]:
     """The options of a mount of layer directories: all in one when mount(2) takes them, else one by one.
-
-    overlayfs wants two directories or an upper one.
 
     Args:
         directories: absolute paths, the lowest first.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -26,7 +26,7 @@ from fastoci.errors import (
 )
 from fastoci.events import Observer, Warned
 from fastoci.image import mediatype
-from fastoci.image.config import ImageConfig
+from fastoci.image.config import ImageConfig, chain_ids
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
@@ -185,6 +185,11 @@ class Layering(msgspec.Struct, frozen=True):
             await maker.make(job)
 
         await self.until_right(work, pairs, arriving)
+
+    def keep(self, pairs: Pairs, form: str) -> AbstractAsyncContextManager[None]:
+        """Keep what is made of layers from gc; of layer directories perhaps some are merged."""
+        diff_ids = [diff_id for _, diff_id in pairs]
+        return self.layers.keep([*diff_ids, *chain_ids(diff_ids)] if form == "overlay" else diff_ids)
 
     async def _keep_tree(self, pairs: Pairs, manifest: Descriptor, arriving: Arriving) -> None:
         """Have one tree of the image in the store."""

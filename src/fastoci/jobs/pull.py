@@ -322,8 +322,8 @@ class PullContext(msgspec.Struct, frozen=True):
             config = await read_config(self.store, resolved.manifest, self.limits)  # raises what is wrong with it
         pairs = layers_of(resolved.manifest, config)
         if making.layers.form != "none":
-            await kept.enter_async_context(self.layering.layers.keep([diff_id for _, diff_id in pairs]))
             form, verity = making.layers.form, making.layers.verity
+            await kept.enter_async_context(self.layering.keep(pairs, form))
             await self.layering.make(pairs, resolved.descriptor, form, arriving, verity=verity)
             arriving = Arriving(arriving.mending, arriving.ready)
         if making.tree is not None:

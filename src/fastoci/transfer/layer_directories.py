@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fastoci.aio import all_or_first
-from fastoci.errors import StoreBusyError, UnpackError
+from fastoci.errors import StoreBusyError, UnpackError, UnsafePathError
 from fastoci.image.config import chain_id
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import DirectoryFacts
-from fastoci.image.overlay_options import merged_layers
+from fastoci.image.overlay_options import find_stack, merged_layers, reasons_of
 from fastoci.layer_interfaces import DirectoryIngest
 from fastoci.stream.verify import Verified, Verifier
 from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
@@ -33,14 +33,18 @@ class LayerDirectories(LayerMaking):
         """Have all layers of an image as layer directories: ``LayerMaking.make``."""
         owners = os.geteuid() == 0
         totals = UnpackTotals(self._limits, job.image, self._observe, base=False, owners=owners)
+        find = partial(self._layers.find_directory, owners=owners)
+        diff_ids = [diff_id for _, diff_id in job.layers]
+        stack = await self._workers.run(lambda: find_stack(diff_ids, find))
 
         def is_there(diff_id: Digest) -> bool:
-            return self._layers.find_directory(diff_id, owners=owners) is not None
+            return stack is not None or find(diff_id) is not None
 
         refused: dict[Digest, tuple[str, ...]] = {}
         absent = await self._absent(job, is_there, totals)
         await all_or_first([asyncio.create_task(self._directory(layer, owners, refused)) for layer in absent])
-        await self._merge(job, owners, refused)
+        if stack is None:
+            await self._merge(job, owners, refused)
         self._end(job, absent, totals)
 
     async def _directory(self, layer: Layer, owners: bool, refused: dict[Digest, tuple[str, ...]]) -> None:
@@ -84,15 +88,26 @@ class LayerDirectories(LayerMaking):
             await ingest.commit(writer.facts, [proof])
 
     async def _merge(self, job: LayerJob, owners: bool, refused: Mapping[Digest, tuple[str, ...]]) -> None:
-        """Have one tree of the layers that only count together."""
+        """Have one tree of the layers that only count together.
 
-        def count() -> int:
-            return merged_layers([self._reasons(diff_id, owners, refused) for _, diff_id in job.layers])
+        Raises:
+            UnpackError: they are refused together, too.
+        """
 
-        lowest = job.layers[: await self._workers.run(count)]
+        def look() -> tuple[int, bool]:
+            found = [self._layers.find_directory(diff_id, owners=owners) for _, diff_id in job.layers]
+            merged = merged_layers([reasons_of(layer) for layer in found])
+            return merged, merged == 1 and found[0] is not None
+
+        merged, is_refused = await self._workers.run(look)
+        lowest = job.layers[:merged]
         if not lowest:
             return
         chain, is_there = chain_id([diff_id for _, diff_id in lowest]), False
+        if is_refused:
+            raise UnsafePathError(
+                f"layer {chain}: a hard link to what is in no layer", path="", layer=str(chain), offset=0
+            )
         while not is_there:
             try:
                 ingest = await self._layers.begin_directory(chain, owners=owners)
@@ -100,18 +115,18 @@ class LayerDirectories(LayerMaking):
                 is_there = await self._layers.wait_directory(chain, owners=owners)
             else:
                 if ingest is not None:
-                    await self._held(ingest, self._fill_merged(job, lowest, ingest, owners))
+                    # One layer has its own key, and is found by it also where it is not the lowest.
+                    reasons = refused.get(chain, ())
+                    await self._held(ingest, self._fill_merged(job, lowest, ingest, owners, reasons))
                 return
 
-    def _reasons(self, diff_id: Digest, owners: bool, refused: Mapping[Digest, tuple[str, ...]]) -> tuple[str, ...]:
-        """On a thread: why a layer is not exact on top of every stack."""
-        found = self._layers.find_directory(diff_id, owners=owners)
-        if diff_id in refused or found is None:
-            return refused.get(diff_id, ("gone",))
-        return found.reasons
-
     async def _fill_merged(
-        self, job: LayerJob, layers: Sequence[tuple[Descriptor, Digest]], ingest: DirectoryIngest, owners: bool
+        self,
+        job: LayerJob,
+        layers: Sequence[tuple[Descriptor, Digest]],
+        ingest: DirectoryIngest,
+        owners: bool,
+        reasons: tuple[str, ...],
     ) -> None:
         """Unpack layers in order into one tree; they are in the store by now."""
         totals = UnpackTotals(self._limits, job.image, lambda event: None, base=False, owners=owners)
@@ -125,16 +140,16 @@ class LayerDirectories(LayerMaking):
                     writer, proof = await self._read_into(tree.fd, layer, reading)
                 proofs.append(proof)
                 writers.append(writer)
-            names_root = any(writer.names_root for writer in writers)
-            await self._workers.run(partial(tree.finish, names_root=names_root))
+            await self._workers.run(tree.finish)
         finally:
             tree.close()
         facts = DirectoryFacts(
             entries=sum(writer.entries for writer in writers),
             size=sum(writer.bytes for writer in writers),
+            reasons=reasons,
             owners=owners,
             user_xattrs=False,
-            names_root=names_root,
+            names_root=any(writer.names_root for writer in writers),
         )
         await ingest.commit(facts, proofs)
 

@@ -31,8 +31,8 @@ class NewTree:
     """The tree of a layer directory while it grows. ``fd`` is its root.
 
     Args:
-        directory_fd: an empty directory, which gets ``tree``; stays the caller's, who removes it with all that is in
-            it when the layers cannot be made.
+        directory_fd: an empty directory, which gets ``tree``, and ``root`` at the end; stays the caller's, who removes
+            it with all that is in it when the layers cannot be made.
     Raises:
         StoreError: the disk refused.
     """
@@ -44,15 +44,14 @@ class NewTree:
             self.fd = files.open_directory_at(directory_fd, TREE)
             make_plain(self.fd, 0o755)
 
-    def finish(self, *, names_root: bool) -> None:
-        """Close it; a root that an entry names gets its like beside, for the top of a stack.
+    def finish(self) -> None:
+        """Close it; its root gets its like beside, empty, for stacks that need one more directory.
 
         Raises:
             StoreError: the disk refused.
         """
-        if names_root:
-            with files.translated("make", ROOT):
-                self._copy_root()
+        with files.translated("make", ROOT):
+            self._copy_root()
         self.close()
 
     def close(self) -> None:
@@ -79,8 +78,8 @@ class LayerDirectoryWriter(LayerSink):
     A refusal (``UnpackError``) of a layer that has ``reasons`` by then may be wrong: only the layers together say it.
 
     Args:
-        directory_fd: an empty directory, which gets ``tree``, and ``root`` where an entry names that; stays the
-            caller's and must outlive this object.
+        directory_fd: an empty directory, which gets ``tree`` and ``root``; stays the caller's and must outlive this
+            object.
         name: the layer in messages: a diff_id or a file.
         owners: give files to the owners that entries name.
         max_entries, max_bytes: what this layer may make.
@@ -141,7 +140,7 @@ class LayerDirectoryWriter(LayerSink):
         """Demand the end of the tar, say what is hidden, and set the times of directories. Raises: as ``feed``."""
         super().finish()
         self._directory.close()
-        self._tree.finish(names_root=self.names_root)
+        self._tree.finish()
 
     def abort(self) -> None:
         """Close every descriptor, idempotent; what was made is the caller's to remove."""
