@@ -22,6 +22,7 @@ from fastoci.testing.registry import Registry, serve
 from fastoci.transfer.scheduler import BytesSource
 from support.engine_parts import EngineParts, open_parts
 from support.images import image_of
+from support.layer_files import put
 
 MB = 1_000_000
 
@@ -151,6 +152,21 @@ async def test_what_replaces_corrupt_blobs_counts_once_within_the_limit(registry
         path.chmod(0o600)
         path.write_bytes(bytes(blob.size))
         assert (await engine.repair()).repaired == (str(blob.digest),)
+
+
+async def test_unpacked_layers_count_within_the_limit(registry: Registry, tmp_path: Path) -> None:
+    async with open_parts(tmp_path / "store") as parts:
+        store = parts.store
+        reservations = _limited(parts, 4 * MB)
+        async with reservations.reserve([], root=store.path, unpacked=3 * MB):
+            await put(store.layers, random.Random(1).randbytes(3 * MB))
+        for root, unpacked in ((store.path, MB), (tmp_path / "tree", MB)):
+            blobs = [blob for blob, _ in SMALL.blobs()]
+            with pytest.raises(StoreFullError, match="within the limit"):
+                async with reservations.reserve(blobs, root=root, unpacked=unpacked):
+                    pass
+        async with reservations.reserve([], root=tmp_path / "tree", unpacked=5 * MB):
+            pass
 
 
 def _limited(parts: EngineParts, limit: int) -> Reservations:

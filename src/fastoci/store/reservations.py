@@ -42,6 +42,7 @@ class Reservations:
         self._coming: dict[Digest, tuple[int, int]] = {}  # size, and how many jobs wait for it
         self._size = 0  # of all that is coming
         self._held: int | None = None  # bytes in the store, when there is a limit
+        self._is_stale = False  # something came that was not counted in
 
     @asynccontextmanager
     async def reserve(
@@ -50,15 +51,17 @@ class Reservations:
         """Count blobs in while they are fetched, if there is space for them.
 
         Args:
-            root: a directory, made or not, that the job fills with ``unpacked`` bytes of files.
+            root: a directory, made or not, that the job fills with ``unpacked`` bytes of files; the store's own
+                directory, when these are unpacked layers.
         Raises:
             StoreFullError: there is not; ``requirements`` has the numbers.
         """
+        is_inside = self._inside(None if root is None else (root, 1)) > 0
         async with self._checking:
             new = {blob.digest: blob.size for blob in missing if blob.digest not in self._coming}
             files = None if root is None else (root, unpacked)
-            if self._limit and new and self._held is None:
-                self._held = await self._stored()
+            if self._limit and new and (self._held is None or (self._is_stale and not self._coming)):
+                self._held, self._is_stale = await self._stored(), False
             replaced = await self._blobs.threads.run(lambda: self._check(new, files))
             for blob in missing:
                 _, users = self._coming.get(blob.digest, (0, 0))
@@ -68,6 +71,7 @@ class Reservations:
             yield
         finally:
             await self._end(missing, replaced)
+            self._is_stale |= is_inside  # nobody knows what the layers take but ``stored``
 
     async def _end(self, missing: Sequence[Descriptor], replaced: frozenset[Digest]) -> None:
         """Count what a job has brought as stored, and what it gave up as free again."""
@@ -98,9 +102,10 @@ class Reservations:
         """On a thread: hold what is to come against what is free; the blobs that replace corrupt ones."""
         replaced: frozenset[Digest] = frozenset()
         requirements = self._requirements(new, files)
+        inside = self._inside(files)
         if self._held is not None and new:
             replaced = frozenset(filter(self._paths.holds, new))
-            wanted = self._size + sum(size for digest, size in new.items() if digest not in replaced)
+            wanted = self._size + sum(size for digest, size in new.items() if digest not in replaced) + inside
             free = max(0, self._limit - self._held)
             requirements.append(
                 SpaceRequirement(f"bytes within the limit of {self._limit}", self._paths.root, wanted, free)
@@ -110,6 +115,10 @@ class Reservations:
             text = f"not enough space at {short.path}: {short.needed} {short.what} needed, {short.free} free"
             raise StoreFullError(text, path=short.path, requirements=tuple(requirements))
         return replaced
+
+    def _inside(self, files: tuple[Path, int] | None) -> int:
+        """Bytes of files that the store itself gets."""
+        return files[1] if files is not None and os.path.abspath(files[0]) == self._paths.root else 0
 
     def _requirements(self, new: Mapping[Digest, int], files: tuple[Path, int] | None) -> list[SpaceRequirement]:
         at = self._paths.root
