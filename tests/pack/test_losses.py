@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from fastoci.image.runtime_config import IdRange, UserNamespace
 from fastoci.pack.changes import Changes
 from fastoci.pack.losses import Losses
 from fastoci.pack.tree import Tree
 from fastoci.unpack.losses import Lost
 from support.packing import TIME_NS, members, put, tree_of
 
-OWNER = (os.geteuid(), os.getegid())
+NAMESPACE = UserNamespace(
+    (IdRange(0, os.geteuid(), 1), IdRange(1, 600_000, 65_536)),
+    (IdRange(0, os.getegid(), 1), IdRange(1, 600_000, 65_536)),
+)
 LOST = [
     Lost(b"", 7, 8, 0o755, {}, None, 0),
     Lost(b"a", 0, 0, 0o755, {}, ("c", 1, 2), 0),
@@ -26,7 +32,7 @@ LOST = [
 def tree(root: Path, *, latest_ns: int | None = None) -> Tree:
     fd = os.open(root, os.O_RDONLY)
     losses = Losses(lambda: iter(LOST))
-    return Tree(fd, str(root), latest_ns=latest_ns, losses=losses, user=OWNER, told=lambda text: None)
+    return Tree(fd, str(root), latest_ns=latest_ns, losses=losses, namespace=NAMESPACE, told=lambda text: None)
 
 
 def made(root: Path) -> Path:
@@ -62,6 +68,18 @@ def test_what_was_changed_since_counts(tmp_path: Path) -> None:
     found = members(Changes(tree(root)))
     assert (found["d/file"].mode, found["d/file"].uid) == (0o700, 5)
     assert found["a"].isfile()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to ids of a user namespace")
+def test_owners_are_those_of_the_user_namespace(tmp_path: Path) -> None:
+    root = made(tmp_path / "root")
+    os.chown(root / "mine", 600_041, 0)
+    os.chown(root / "d/file", 600_004, 600_005)
+    os.chown(root / "d.e", 12, 600_000)
+    found = members(Changes(tree(root)))
+    assert (found["mine"].uid, found["mine"].gid) == (42, 0)
+    assert (found["d/file"].uid, found["d/file"].gid, found["d/file"].mode) == (5, 6, 0o4755)
+    assert (found["d.e"].uid, found["d.e"].gid) == (12, 1)
 
 
 def test_a_device_that_is_not_there_is_no_deletion(tmp_path: Path) -> None:

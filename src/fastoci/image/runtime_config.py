@@ -76,6 +76,10 @@ class UserNamespace(msgspec.Struct, frozen=True):
     uids: tuple[IdRange, ...]
     gids: tuple[IdRange, ...]
 
+    def inside(self, uid: int, gid: int) -> tuple[int | None, int | None]:
+        """What a user and a group of the host are in a container; None for what it does not have."""
+        return _inside(self.uids, uid), _inside(self.gids, gid)
+
 
 def runtime_config(
     config: ContainerConfig,

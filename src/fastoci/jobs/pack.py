@@ -32,6 +32,7 @@ from fastoci.pack.tree import Told, Tree
 from fastoci.stream.compress import Compression, compressor
 from fastoci.transfer.packer import PackedLayer, Packer
 from fastoci.transfer.scheduler import BytesSource
+from fastoci.unpack import user_namespace
 from fastoci.unpack.losses import read_report
 
 _SECOND: Final = 1_000_000_000
@@ -141,8 +142,8 @@ def _open_tree(path: Path, latest_ns: int | None, told: Told) -> Tree:
     except BaseException:
         files.close(fd)
         raise
-    user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    return Tree(fd, str(path), latest_ns=latest_ns, losses=losses, user=user, told=told)
+    namespace = None if os.geteuid() == 0 else user_namespace.for_containers()
+    return Tree(fd, str(path), latest_ns=latest_ns, losses=losses, namespace=namespace, told=told)
 
 
 def _documents(request: PackRequest, layer: NewLayer, base: Image | None) -> BuiltImage:

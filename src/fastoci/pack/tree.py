@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from fastoci import files, mountinfo
 from fastoci.errors import PackError
+from fastoci.image.runtime_config import UserNamespace
 from fastoci.pack.facts import Facts, below, is_packed, overlay_name
 from fastoci.pack.losses import Losses
 from fastoci.stream.tar_headers import Kind, carries
@@ -111,7 +112,7 @@ class Tree:
         fd: the directory; passes to the tree. ``path`` is for people.
         latest_ns: times after it are taken for it; None: times are as they are.
         losses: what its names should have beside what they have; None for a tree of which nothing is known.
-        user: owner and group that count as root's, as of a tree that this user has unpacked; None for root.
+        namespace: whose ids the files have, as of a tree that was unpacked without root; None for a tree of root.
         told: hears of what is left out.
     Raises:
         StoreError: there is no ``/proc`` that says what is mounted.
@@ -124,12 +125,12 @@ class Tree:
         *,
         latest_ns: int | None = None,
         losses: Losses | None = None,
-        user: tuple[int, int] | None = None,
+        namespace: UserNamespace | None = None,
         told: Told,
     ) -> None:
         self.path = path
         self._losses = losses
-        self._user = (0, 0) if user is None else user
+        self._namespace = namespace
         self._latest_ns = latest_ns
         self._told = told
         try:
@@ -155,12 +156,12 @@ class Tree:
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         xattrs, overlay = self._xattrs(fd, kind, path)
         is_device = kind in ("character", "block")
-        uid, gid = self._user
+        uid, gid = (None, None) if self._namespace is None else self._namespace.inside(info.st_uid, info.st_gid)
         facts = Facts(
             kind or "socket",
             stat.S_IMODE(info.st_mode),
-            0 if info.st_uid == uid else info.st_uid,
-            0 if info.st_gid == gid else info.st_gid,
+            info.st_uid if uid is None else uid,
+            info.st_gid if gid is None else gid,
             self._clamped(info.st_mtime_ns),
             size=info.st_size if kind == "file" else 0,
             link=os.readlink(b"", dir_fd=fd) if kind == "symlink" else b"",
