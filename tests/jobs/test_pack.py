@@ -131,6 +131,23 @@ async def test_what_differs_from_another_directory_goes_on_top_of_a_base(
     assert len(config["history"]) == len(config["rootfs"]["diff_ids"]) == 2
 
 
+async def test_what_differs_from_an_image_goes_on_top_of_it(engine: fastoci.Engine, tree: Path, tmp_path: Path) -> None:
+    base = await engine.pack(tree, "example.com/base:1", compression="zstd")
+    same = await engine.pack(tree, "example.com/same:1", base="example.com/base:1")
+    assert same.manifest.layers == base.manifest.layers
+    (tree / "etc/empty").unlink()
+    shutil.rmtree(tree / "data/0000")
+    put(tree / "etc/attributes", "Y", mtime_ns=TIME_NS)  # as long and as old as before
+    os.link(tree / "a file", tree / "z/third")
+    image = await engine.pack(tree, "example.com/app:1", base="example.com/base:1")
+    assert image.manifest.layers[:-1] == base.manifest.layers
+    assert image.manifest.layers[-1].size < 20_000
+    await image.unpack(target := unpacked(image, tmp_path))
+    assert differences(listing(tree), listing(target)) == []
+    again = await engine.pack(tree, "example.com/again:1", base="example.com/app:1")
+    assert again.manifest.layers == image.manifest.layers
+
+
 async def test_no_difference_is_no_layer(engine: fastoci.Engine, tree: Path, tmp_path: Path) -> None:
     base = await engine.pack(tree, "example.com/base:1")
     await base.unpack(before := unpacked(base, tmp_path))

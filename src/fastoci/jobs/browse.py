@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from fastoci import files
 from fastoci._core import Buffer
@@ -28,12 +28,15 @@ from fastoci.stream.verify import Verifier
 from fastoci.transfer.tee import Tee
 from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.unpack.erofs import MergedWriter
-from fastoci.unpack.erofs_files import FileData, ImageFiles, close_all, data_of, extent
+from fastoci.unpack.erofs_files import FileData, ImageFiles, Opened, close_all, data_of, extent
 from fastoci.unpack.erofs_reader import ErofsReader
 from fastoci.unpack.erofs_tar import TarStream, needed
 
 _AHEAD: Final = 1 << 20  # bytes that are read ahead of who reads
 _TAG: Final = 64  # characters of a diff_id that name a device
+
+if TYPE_CHECKING:
+    from fastoci.jobs.base_tree import ImageTree
 
 T = TypeVar("T")
 _Extents = Mapping[int, tuple[int, int]]  # by the number of a device: the first byte that is needed, and the end
@@ -79,6 +82,17 @@ class Browsing:
         Raises:
             ImagePathError: nothing is there.
         """
+        reader, opened = await self._opened(path)
+        return io.BufferedReader(TarStream(reader, os.fsencode(path), opened, self._name), _AHEAD)
+
+    async def tree(self) -> ImageTree:
+        """All files, to be compared with others. Its root is to be closed."""
+        from fastoci.jobs.base_tree import ImageTree  # with what packs directories
+
+        return ImageTree(*await self._opened("/"), self._name)
+
+    async def _opened(self, path: str) -> tuple[ErofsReader, Opened]:
+        """The metadata, and all that data of a path and of what is below it are in."""
         metadata = await self._metadata()
         opened, stop = {0: metadata}, threading.Event()
 
@@ -88,7 +102,7 @@ class Browsing:
 
         reader, extents = await self._made(opened, look, stop=stop.set)
         await self._open_devices(opened, extents)
-        return io.BufferedReader(TarStream(reader, os.fsencode(path), opened, self._name), _AHEAD)
+        return reader, opened
 
     async def _made(
         self, opened: Mapping[int, io.FileIO], work: Callable[[], T], *, stop: Callable[[], object] | None = None

@@ -29,6 +29,7 @@ from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
 
 if TYPE_CHECKING:
+    from fastoci.jobs.base_tree import ImageTree
     from fastoci.jobs.browse import Browsing
     from fastoci.unpack.erofs_files import ImageFiles
 
@@ -257,6 +258,12 @@ class Image:
     @property
     def _parts(self) -> tuple[Descriptor, ...]:
         return (self.manifest_descriptor, *self._resolved.blobs)
+
+
+async def tree_of(image: Image) -> ImageTree:
+    """All files of an image, to be compared with others; the root of the tree is to be closed. Raises: as ``tar``."""
+    async with image._browsing() as browsing:
+        return await browsing.tree()
 
 
 def choose(ref: StoredImage, platform: Platform | None) -> Descriptor:

@@ -22,7 +22,7 @@ from fastoci.image.build import BuiltImage, NewLayer, image_of, image_on
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.jobs.image import Image
+from fastoci.jobs.image import Image, tree_of
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.record import record
 from fastoci.pack.changes import BaseDirectory, Changes
@@ -81,21 +81,29 @@ class Packing(msgspec.Struct, frozen=True):
             BlobNotFoundError: the store lost a part of the base.
             UnsupportedError: the base is not an image.
         """
+        needed = [] if base is None else [base.manifest.config, *base.manifest.layers]
         fd = await self.spooler.spool()
         try:
-            layer, packed = await self._layer(request, base, fd)
-            built = _documents(request, layer, base)
-            blobs = [*built.layers, built.config_descriptor, Descriptor.of(built.manifest, mediatype.OCI_MANIFEST)]
-            async with self.context.store.session(blobs) as session, session.reserve() as writer:
-                fetch = partial(self.context.scheduler.fetch, writer, image=str(request.reference))
-                if layer.blob is not None:
-                    if packed.blob in session.missing:
-                        await self.spooler.leave(packed.blob, fd, packed.hash_state)
-                    await fetch(packed.blob, self.packer.source(fd))
-                await fetch(built.config_descriptor, BytesSource(built.config))
-                return await record(self.context, request.reference, built.manifest, mediatype.OCI_MANIFEST)
+            async with self.context.store.keep(needed):
+                layer, packed = await self._layer(request, base, fd)
+                return await self._record(request, layer, packed, base, fd)
         finally:
             files.close(fd)
+
+    async def _record(
+        self, request: PackRequest, layer: NewLayer, packed: PackedLayer, base: Image | None, fd: int
+    ) -> Image:
+        """Bring a layer, config and manifest into the store, and give them a name."""
+        built = _documents(request, layer, base)
+        blobs = [*built.layers, built.config_descriptor, Descriptor.of(built.manifest, mediatype.OCI_MANIFEST)]
+        async with self.context.store.session(blobs) as session, session.reserve() as writer:
+            fetch = partial(self.context.scheduler.fetch, writer, image=str(request.reference))
+            if layer.blob is not None:
+                if packed.blob in session.missing:
+                    await self.spooler.leave(packed.blob, fd, packed.hash_state)
+                await fetch(packed.blob, self.packer.source(fd))
+            await fetch(built.config_descriptor, BytesSource(built.config))
+            return await record(self.context, request.reference, built.manifest, mediatype.OCI_MANIFEST)
 
     async def _layer(self, request: PackRequest, base: Image | None, fd: int) -> tuple[NewLayer, PackedLayer]:
         """Write the layer to a file."""
@@ -108,12 +116,17 @@ class Packing(msgspec.Struct, frozen=True):
     @asynccontextmanager
     async def _tar(self, request: PackRequest, base: Image | None) -> AsyncIterator[TarMaker]:
         """The tar of what differs; closed on a thread."""
-        if base is not None and request.against is None and not request.upper:
-            text = f"{base.reference}: its files are not in the store as a tree: unpack it, and give that as --against"
-            raise UnsupportedError(text)
         told: list[str] = []
-        make = partial(_open_tar, request, told=told.append)
-        tar = await self.packer.acquire(make, TarMaker.close)
+        compared = None
+        if base is not None and request.against is None and not request.upper:
+            compared = (await tree_of(base)).root
+        try:
+            make = partial(_open_tar, request, compared, told=told.append)
+            tar = await self.packer.acquire(make, TarMaker.close)
+        except BaseException:
+            if compared is not None:
+                compared.close()
+            raise
         try:
             yield tar
         finally:
@@ -122,16 +135,16 @@ class Packing(msgspec.Struct, frozen=True):
                 self.context.observer(Warned(str(request.reference), text))
 
 
-def _open_tar(request: PackRequest, *, told: Told) -> TarMaker:
+def _open_tar(request: PackRequest, compared: BaseDirectory | None, *, told: Told) -> TarMaker:
+    """On a thread: the tar of what makes the directory out of ``compared``, or of what the request compares it with."""
     latest_ns = None if request.epoch is None else request.epoch * _SECOND
     with ExitStack() as opened:
         tree = _open_tree(request.directory, latest_ns, told)
         opened.callback(tree.root.close)
-        base: BaseDirectory | None = None
         if request.against is not None:
-            base = _open_tree(request.against, None, told).root
+            compared = _open_tree(request.against, None, told).root
         opened.pop_all()
-        return TarMaker(Changes(tree, base, upper=request.upper))
+        return TarMaker(Changes(tree, compared, upper=request.upper))
 
 
 def _open_tree(path: Path, latest_ns: int | None, told: Told) -> Tree:
