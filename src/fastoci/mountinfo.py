@@ -16,6 +16,7 @@ import msgspec
 # What is mounted over an image's mount, or by FUSE, has a source that names the image: any text may be one.
 _LABEL: Final = re.compile(r"fastoci:([0-9a-f]{64}(?:[0-9a-f]{64})?)(?::([0-9]+:[0-9]+))?")
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")  # blank, tab, line feed, backslash and # are written so
+_NOTE: Final = 1 << 13  # bytes: a label and a path
 _HEX: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 
 
@@ -99,14 +100,14 @@ def image_of(mount: Mount) -> str | None:
     directory, _, name = mount.point.rpartition("/")
     if directory == f"{runtime_directory()}/images" and is_image(name):
         return name
-    found = _LABEL.fullmatch(mount.source)
-    return found[1] if found and _is_own(mount) else None
+    found = _LABEL.fullmatch(_label(mount))
+    return found[1] if found else None
 
 
 def is_upper(mount: Mount, directory: os.stat_result) -> bool:
     """Whether a mount writes to a directory. The kernel lets several do so, and then none of them is right."""
-    found = _LABEL.fullmatch(mount.source)
-    return found is not None and _is_own(mount) and found[2] == _number(directory)
+    found = _LABEL.fullmatch(_label(mount))
+    return found is not None and found[2] == _number(directory)
 
 
 def mounted_images(found: Iterable[Mount] | None = None) -> frozenset[str]:
@@ -124,9 +125,23 @@ def _number(directory: os.stat_result) -> str:
     return f"{directory.st_dev}:{directory.st_ino}"
 
 
-def _is_own(mount: Mount) -> bool:
-    """Whether this user, or root, mounted it: with FUSE others may, under any name."""
-    return mount.kind == "overlay" or f"user_id={os.geteuid()}" in mount.options.split(",")
+def _label(mount: Mount) -> str:
+    """What ``label`` gave the mount: of this user's or root's, since by FUSE others mount under any name.
+
+    fuse-overlayfs takes no source: beside it is a note in the runtime directory, of its device number and its point.
+    """
+    if mount.kind == "overlay":
+        return mount.source
+    if not mount.kind.startswith("fuse") or f"user_id={os.geteuid()}" not in mount.options.split(","):
+        return ""
+    if mount.kind != "fuse.fuse-overlayfs":
+        return mount.source
+    try:
+        with open(f"{runtime_directory()}/fuse/{mount.device}", "rb") as file:
+            source, _, point = os.fsdecode(file.read(_NOTE)).partition("\n")
+    except OSError:
+        return ""
+    return source if point == mount.point else ""
 
 
 def _line(line: bytes) -> Mount:
@@ -139,4 +154,6 @@ def _line(line: bytes) -> Mount:
 
 
 def _text(field: bytes) -> str:
-    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))
+    if b"\\" in field:
+        field = _ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+    return os.fsdecode(field)

@@ -20,7 +20,7 @@ import pytest
 from fastoci import mountinfo
 from fastoci.errors import MountError, RootfsOccupiedError, StoreBusyError, StoreError
 from fastoci.jobs import mounting, mounts
-from fastoci.jobs.mounting import LayerDirectories, LayerFiles, Request
+from fastoci.jobs.mounting import LayerDirectories, LayerFiles, RefusedError, Request
 from fastoci.jobs.mounts import MountedImage
 from fastoci.mount.point import Point
 from support import erofs_images
@@ -344,7 +344,7 @@ def test_files_that_the_kernel_refuses_are_told_of_and_leave_nothing(place: Path
     with layer_files(place) as sources:
         wrong = LayerFiles(sources.metadata, sources.devices[:1])
         if shutil.which("erofsfuse") is None:
-            with pytest.raises(MountError, match="EROFS: Invalid argument; erofsfuse is not installed"):
+            with pytest.raises(RefusedError, match="EROFS: Invalid argument; erofsfuse is not installed"):
                 mount(wrong, place / "root")
     with mounts.locked() as runtime:
         runtime.sweep()

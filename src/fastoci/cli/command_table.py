@@ -27,6 +27,7 @@ GROUPS: Final = {
         "unpin": "Undo pin.",
     },
     "Mounts": {
+        "mount": "Mount an image of the store on a directory.",
         "umount": "Take an image away from where it is mounted.",
         "mounts": "List where images are mounted.",
     },

@@ -31,6 +31,7 @@ from fastoci.layouts.oci_layout import OciLayout
 if TYPE_CHECKING:
     from fastoci.jobs.base_tree import ImageTree
     from fastoci.jobs.browse import Browsing
+    from fastoci.jobs.mounts import MountedImage
     from fastoci.unpack.erofs_files import ImageFiles
 
 _SHOWN: Final = 10  # of what was left out
@@ -203,6 +204,31 @@ class Image:
             except FastociError as error:
                 error.image = error.image or self._asked
                 raise
+
+    @job
+    async def mount(
+        self, directory: str | os.PathLike[str], *, upper: str | os.PathLike[str] | None = None, context: str = ""
+    ) -> MountedImage:
+        """Mount the image on ``directory``, which must not exist or be an empty directory; its layers are made first.
+
+        The image is mounted once, for all directories that show it. Where nothing can be mounted, root gets a tree.
+        ``fastoci.umount`` takes it away.
+
+        Args:
+            upper: the directory that changes are written to; by default the image is only read.
+            context: the SELinux label of all files.
+        Raises:
+            RootfsOccupiedError: something else is there.
+            StoreBusyError: another mount writes to ``upper``.
+            MountError: nothing can be mounted here; the message says what is missing.
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: as ``unpack``.
+        """
+        from fastoci.jobs.mount_image import MountOptions, mount_image  # most programs mount nothing
+
+        target = self._context.target(directory)
+        options = MountOptions(None if upper is None else self._context.target(upper), context)
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
+            return await mount_image(self._context, self._resolved, self.config, self._mending(), target, options)
 
     @job
     async def check(self) -> None:

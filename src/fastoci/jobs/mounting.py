@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import msgspec
 
 from fastoci import files, mountinfo, path_walk
 from fastoci.errors import MountError, RootfsOccupiedError, StoreBusyError, StoreError
+from fastoci.jobs.mount_check import shows_layers
 from fastoci.jobs.mounts import MountedImage, Runtime, locked
 from fastoci.mount import erofs, fuse, overlay
 from fastoci.mount.overlay import Overlay
@@ -27,6 +28,10 @@ _DAMAGE: Final = (errno.EUCLEAN, errno.EBADMSG, errno.EIO)
 _WORK: Final = ".work"
 
 
+class RefusedError(Exception):
+    """These sources cannot be mounted here, and others may be: the message says why."""
+
+
 class LayerFiles(msgspec.Struct, frozen=True):
     """Merged metadata and its layer files, open, in the order of their slots."""
 
@@ -35,9 +40,10 @@ class LayerFiles(msgspec.Struct, frozen=True):
 
 
 class LayerDirectories(msgspec.Struct, frozen=True):
-    """The layer directories of an image, open, the topmost first."""
+    """The layer directories of an image, open, the topmost first; ``user_xattrs`` is as of ``Overlay``."""
 
     directories: tuple[int, ...]
+    user_xattrs: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,18 +80,25 @@ def mount(request: Request, sources: LayerFiles | LayerDirectories | None) -> Mo
     Raises:
         RootfsOccupiedError: the directory is not empty, or something else is mounted there.
         StoreBusyError: another mount writes to ``upper``.
-        MountError: these sources cannot be mounted here; the message says what is missing.
+        RefusedError: these sources cannot be mounted here.
+        MountError: ``directory`` and ``upper`` are not such that an image can be mounted.
         StoreError: they are damaged; a symbolic link on the way is another user's; the disk refused.
     """
     path = str(request.directory)
+    if path_walk.is_within(request.directory, Path(mountinfo.runtime_directory())):
+        raise MountError(f"{path} is where shared mounts are kept: choose another place", path=path)
     with files.translated("mount an image on", path), ExitStack() as held:
         runtime = held.enter_context(locked())
         upper = held.enter_context(_open_upper(request))
         with Point.at(request.directory, make=True) as point:
             if not _is_there(runtime, request, point, upper):
                 _demand_empty(point)
-                if not _attach(runtime, request, point, sources, upper):
-                    return None
+                try:
+                    if not _attach(runtime, request, point, sources, upper):
+                        return None
+                except BaseException:
+                    runtime.sweep()
+                    raise
             return _describe(runtime, request, point, upper)
 
 
@@ -98,9 +111,11 @@ def _attach(
 ) -> bool:
     """Mount the image on the point; whether that was possible without ``sources``, when there are none."""
     if os.geteuid():
-        if sources is not None:
-            _attach_by_programs(runtime, request, point, sources, upper)
-        return sources is not None
+        if sources is None:
+            return False
+        _attach_by_programs(runtime, request, point, sources, upper)
+        runtime.note(request.image, request.reference)
+        return True
     shared = _open_shared(runtime, request, sources)
     if shared is None:
         return False
@@ -120,19 +135,25 @@ def _attach_overlay(runtime: Runtime, request: Request, point: Point, shared: in
     """Mount what is the image's own below what this directory wants: changes, or a label."""
     if upper is not None:
         source = mountinfo.label(request.image, upper.info)
-        made = Overlay(lowers=(shared,), source=source, upper=upper.fd, work=upper.work, context=request.context)
+        made = _overlay((shared,), source, upper, context=request.context)
         overlay.attach(made, point)
     else:
         _attach_read_only(runtime, request, point, (shared,), context=request.context)
 
 
 def _attach_read_only(
-    runtime: Runtime, request: Request, point: Point, lowers: tuple[int, ...], *, context: str = ""
+    runtime: Runtime,
+    request: Request,
+    point: Point,
+    lowers: tuple[int, ...],
+    *,
+    context: str = "",
+    user_xattrs: bool = False,
 ) -> None:
     empty = runtime.empty()
     try:
-        source = mountinfo.label(request.image)
-        overlay.attach(Overlay(lowers=(*lowers, empty), source=source, context=context), point)
+        made = _overlay((*lowers, empty), mountinfo.label(request.image), None, context=context)
+        overlay.attach(msgspec.structs.replace(made, user_xattrs=user_xattrs), point)
     finally:
         os.close(empty)
 
@@ -158,7 +179,7 @@ def _make_shared(runtime: Runtime, request: Request, point: Point, sources: Laye
     """Mount the image once for all who use it."""
     try:
         if isinstance(sources, LayerDirectories):
-            return _attach_read_only(runtime, request, point, sources.directories)
+            return _attach_read_only(runtime, request, point, sources.directories, user_xattrs=sources.user_xattrs)
         os.posix_fadvise(sources.metadata, 0, 0, os.POSIX_FADV_WILLNEED)
         return point.attach(erofs.make(sources.metadata, sources.devices)[0])
     except OSError as error:
@@ -169,9 +190,19 @@ def _make_shared(runtime: Runtime, request: Request, point: Point, sources: Laye
     if isinstance(sources, LayerFiles):
         if not (more := fuse.missing(fuse.EROFS)):
             source = mountinfo.label(request.image)
-            return fuse.attach_erofs(sources.metadata, sources.devices, source=source, point=point)
+            return _attach_by_erofsfuse(sources, source, point)
         why = f"{why}; {more}"
-    raise MountError(f"{request.directory}: {why}", path=str(request.directory))
+    raise RefusedError(why)
+
+
+def _attach_by_erofsfuse(sources: LayerFiles, source: str, point: Point) -> None:
+    try:
+        fuse.attach_erofs(sources.metadata, sources.devices, source=source, point=point)
+    except MountError as error:
+        raise RefusedError(error.message) from error
+    if not shows_layers(point.proc_path, sources.metadata, sources.devices):
+        _unmount(point)
+        raise RefusedError("this erofsfuse reads images of several devices wrongly")
 
 
 def _attach_by_programs(
@@ -180,35 +211,66 @@ def _attach_by_programs(
     """Mount the image on the point as a user may who may not mount: there are no binds, so each mount is one's own.
 
     Raises:
-        MountError: a program is missing, or failed.
+        RefusedError: a program is missing, or failed.
     """
-    needed = [fuse.EROFS] if isinstance(sources, LayerFiles) else [fuse.OVERLAY]
-    if upper is not None and fuse.OVERLAY not in needed:
-        needed.append(fuse.OVERLAY)
-    if missing := [why for program in needed if (why := fuse.missing(program))]:
-        raise MountError(f"{point.path}: only root may mount, and {'; '.join(missing)}", path=point.path)
     source = mountinfo.label(request.image, None if upper is None else upper.info)
-    if isinstance(sources, LayerFiles) and upper is None:
-        return fuse.attach_erofs(sources.metadata, sources.devices, source=source, point=point)
+    needed = [fuse.EROFS] if isinstance(sources, LayerFiles) else []
+    needed += [fuse.OVERLAY] if upper is not None or not needed else []
+    if missing := [why for program in needed if (why := fuse.missing(program))]:
+        raise RefusedError(f"only root may mount, and {'; '.join(missing)}")
     if isinstance(sources, LayerDirectories):
-        lowers = sources.directories
-        return fuse.attach_overlay(_overlay(lowers, source, upper), point)
-    with runtime.shared(request.image) as shared:
-        if shared.mounted() is None:
-            named = mountinfo.label(request.image)
-            fuse.attach_erofs(sources.metadata, sources.devices, source=named, point=shared)
-            runtime.note(request.image, request.reference)
-        lower = shared.open()
+        _attach_by_fuse_overlayfs(runtime, point, _overlay(sources.directories, source, upper))
+    elif upper is None:
+        _attach_by_erofsfuse(sources, source, point)
+    else:
+        with runtime.shared(request.image) as shared:
+            if shared.mounted() is None:
+                _attach_by_erofsfuse(sources, mountinfo.label(request.image), shared)
+            lower = shared.open()
         try:
-            return fuse.attach_overlay(_overlay((lower,), source, upper), point)
+            _attach_by_fuse_overlayfs(runtime, point, _overlay((lower,), source, upper))
         finally:
             os.close(lower)
 
 
-def _overlay(lowers: tuple[int, ...], source: str, upper: _Upper | None) -> Overlay:
+def _attach_by_fuse_overlayfs(runtime: Runtime, point: Point, made: Overlay) -> None:
+    try:
+        fuse.attach_overlay(made, point)
+    except MountError as error:
+        raise RefusedError(error.message) from error
+    runtime.note_point(point, made.source)
+
+
+def _unmount(point: Point) -> None:
+    if os.geteuid():
+        fuse.unmount(point)
+    else:
+        point.unmount()
+
+
+def _overlay(lowers: tuple[int, ...], source: str, upper: _Upper | None, *, context: str = "") -> Overlay:
     if upper is None:
-        return Overlay(lowers=lowers, source=source)
-    return Overlay(lowers=lowers, source=source, upper=upper.fd, work=upper.work)
+        return Overlay(lowers=lowers, source=source, context=context)
+    return Overlay(
+        lowers=lowers,
+        source=source,
+        upper=upper.fd,
+        work=upper.work,
+        context=context,
+        user_xattrs=_needs_user_xattrs(upper.work),
+    )
+
+
+def _needs_user_xattrs(directory: int) -> bool:
+    """Whether this process may not set ``trusted.*`` on a directory, as root of a user namespace may not."""
+    path = f"/proc/self/fd/{directory}"
+    with suppress(OSError):  # of a file system that has neither, the kernel tells
+        try:
+            os.setxattr(path, "trusted.fastoci", b"")
+        except PermissionError:
+            return True
+        os.removexattr(path, "trusted.fastoci")
+    return False
 
 
 @contextmanager

@@ -52,23 +52,31 @@ class MountedImage(msgspec.Struct, frozen=True):
 class Runtime:
     """The shared mounts of this user, while the lock is held."""
 
-    def __init__(self, images: Directory) -> None:
+    def __init__(self, top: Directory, images: Directory) -> None:
         self.images = images
+        self._top = top
 
     def shared(self, image: str) -> Point:
         """The point where an image is mounted once for all; its directory is made."""
-        files.make_directory(self.images, image, 0o700)
+        _make(self.images, image)
         return Point(os.dup(self.images.fd), image, self.images.at(image))
 
     def empty(self) -> int:
         """An empty directory, which the caller closes: an overlay that is only read has two."""
-        files.make_directory(self.images, "empty", 0o700)
+        _make(self.images, "empty")
         return self.images.open("empty", os.O_PATH | os.O_DIRECTORY)
 
     def note(self, image: str, reference: str) -> None:
         """Say beside a shared mount what it is."""
-        data = json.dumps({"reference": reference}).encode()
-        files.replace(self.images, f"{image}.json", data, temporary=f".{image}.new")
+        _write(self.images, f"{image}.json", json.dumps({"reference": reference}).encode())
+
+    def note_point(self, point: Point, label: str) -> None:
+        """Say what is mounted on a point, when its source does not: as ``mountinfo`` reads it."""
+        mounted = point.mounted()
+        if mounted is not None:
+            _make(self._top, "fuse")
+            with self._top.enter("fuse") as notes:
+                _write(notes, mounted.device, os.fsencode(f"{label}\n{mounted.point}"))
 
     def sweep(self) -> bool:
         """Take away the shared mounts that nobody uses, and what killed processes left; whether there was any."""
@@ -96,6 +104,24 @@ class Runtime:
         return True
 
 
+def _make(directory: Directory, name: str) -> None:
+    """Make a directory for this user alone: images have programs with the set-user-ID bit. Nothing here is synced."""
+    with suppress(FileExistsError):
+        directory.mkdir(name, 0o700)
+
+
+def _write(directory: Directory, name: str, data: bytes) -> None:
+    """Give a file of the runtime directory its content at once; of the lock's holder."""
+    with suppress(FileNotFoundError):
+        directory.unlink(f".{name}.new")
+    fd = directory.open(f".{name}.new", files.CREATE)
+    try:
+        files.write_all(fd, data)
+    finally:
+        os.close(fd)
+    directory.rename(f".{name}.new", directory, name)
+
+
 @contextmanager
 def locked() -> Iterator[Runtime]:
     """Hold the runtime directory, which is made when it is absent.
@@ -109,12 +135,12 @@ def locked() -> Iterator[Runtime]:
         with files.translated("open", path):
             top = held.enter_context(Directory(path_walk.open_directory(Path(path), make=0o755, exact=True), path))
             trust.check(top, own)
-            files.make_directory(top, "images", 0o700)  # images have programs with the set-user-ID bit
+            _make(top, "images")
             images = held.enter_context(trust.enter(top, "images", own))
             lock = locks.acquire(top, "lock", wait=True)
         assert lock is not None
         held.callback(os.close, lock)
-        yield Runtime(images)
+        yield Runtime(top, images)
 
 
 def mounts() -> tuple[MountedImage, ...]:

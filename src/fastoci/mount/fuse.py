@@ -34,7 +34,11 @@ def attach_erofs(metadata: int, devices: Sequence[int], *, source: str, point: P
         MountError: erofsfuse failed; its last line says why.
     """
     options = [f"--device=/proc/self/fd/{fd}" for fd in devices]
-    _run([EROFS, *options, "-o", _named(source), f"/proc/self/fd/{metadata}"], point, (metadata, *devices))
+    _run(
+        [EROFS, *options, "-o", ",".join([f"fsname={source}", *_for_others()]), f"/proc/self/fd/{metadata}"],
+        point,
+        (metadata, *devices),
+    )
 
 
 def attach_overlay(overlay: Overlay, point: Point) -> None:
@@ -48,7 +52,7 @@ def attach_overlay(overlay: Overlay, point: Point) -> None:
     if overlay.upper is not None and overlay.work is not None:
         options += [f"upperdir=/proc/self/fd/{overlay.upper}", f"workdir=/proc/self/fd/{overlay.work}"]
         given += (overlay.upper, overlay.work)
-    _run([OVERLAY, "-o", ",".join([_named(overlay.source), *options])], point, given)
+    _run([OVERLAY, "-o", ",".join(options)], point, given)
 
 
 def unmount(point: Point) -> bool:
@@ -64,9 +68,9 @@ def unmount(point: Point) -> bool:
     return done.returncode == 0
 
 
-def _named(source: str) -> str:
-    """The options that all of them have: other users may come in where root mounts, as with a mount of the kernel."""
-    return f"fsname={source}" + (",allow_other,default_permissions" if os.geteuid() == 0 else "")
+def _for_others() -> list[str]:
+    """Other users may come in where root mounts, as with a mount of the kernel."""
+    return ["allow_other", "default_permissions"] if os.geteuid() == 0 else []
 
 
 def _run(command: Sequence[str], point: Point, given: Sequence[int]) -> None:

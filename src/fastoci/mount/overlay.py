@@ -43,6 +43,18 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
     user_xattrs: bool = False
 
 
+def probe() -> str:
+    """Why this process cannot mount an overlay; empty when it can. The kernel is asked for one of nothing."""
+    try:
+        os.close(_mount.create("overlay", []))
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            return "mounting an overlay needs CAP_SYS_ADMIN"
+        if error.errno in (errno.ENODEV, errno.ENOSYS):
+            return f"the kernel has no {'overlayfs' if error.errno == errno.ENODEV else error.filename}"
+    return ""
+
+
 def attach(overlay: Overlay, point: Point) -> None:
     """Mount an overlay.
 
