@@ -5,7 +5,7 @@ Control is async, on the event loop. Spec: docs/store-format.md 9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -78,8 +78,8 @@ class LayerStore(Protocol):
     while somebody else makes it; ``wait...`` waits for that one, holding nothing, and tells whether it is there.
     """
 
-    def keep(self, diff_ids: Sequence[Digest]) -> AbstractAsyncContextManager[None]:
-        """Keep the layers of an image from gc, the lowest first: those that are there and those to come."""
+    def keep(self, digests: Collection[Digest]) -> AbstractAsyncContextManager[None]:
+        """Keep layers from gc, those that are there and those to come: by diff_id, and directories by ChainID."""
 
     def find(self, diff_id: Digest) -> LayerInfo | None:
         """The layer file of a diff_id. May be called from any thread, as all that finds and opens."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from fastoci import files
 from fastoci.aio import when_free
 from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, StoreBusyError
-from fastoci.image.config import chain_id
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
 from fastoci.limits import Level
@@ -52,11 +51,10 @@ class Layers:
         self._syncs_all = level == "commit"
 
     @asynccontextmanager
-    async def keep(self, diff_ids: Sequence[Digest]) -> AsyncIterator[None]:
+    async def keep(self, digests: Collection[Digest]) -> AsyncIterator[None]:
         """Keep layers from gc: ``LayerStore.keep``."""
-        chains = [chain_id(diff_ids[:count]) for count in range(2, len(diff_ids) + 1)]
         await self._threads.run(self._blobs.probe)
-        async with self._protect([*diff_ids, *chains]):
+        async with self._protect(digests):
             yield
 
     def find(self, diff_id: Digest) -> LayerInfo | None:
