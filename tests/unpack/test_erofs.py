@@ -290,7 +290,8 @@ def test_memory_is_counted_and_bounded(work: Path) -> None:
     native = write(work / "layer", layer)
     assert native.memory <= 20_000 * (128 + 8) + (1 << 17)
     refused = write(work / "refused", layer, max_memory=1 << 20)
-    assert _code(refused) == ("limit", "the names of the layer need more memory than the limit")
+    kind, sentence = _code(refused)
+    assert kind == "limit" and sentence.startswith("the names of the layer need more memory than the limit")
     assert refused.value == 1 << 20
 
 
@@ -424,9 +425,9 @@ def test_a_large_sparse_file_has_larger_chunks_and_a_bounded_table(work: Path) -
         reader = ErofsReader(file.fileno(), "layer")
         ((_, inode),) = reader.children(reader.root)
         pieces = [(piece.size, piece.position) for piece in reader.pieces(inode) if piece.device is not None]
-        assert [size for size, _ in pieces] == [1024, 1]
+        assert [size for size, _ in pieces] == [1 << 14, 1]
         assert [os.pread(file.fileno(), 2, position) for _, position in pieces] == [b"\0x", b"y\0"]
-    assert (work / "layer").stat().st_blocks * 512 < 3 << 20  # a table of 2^19 numbers
+    assert (work / "layer").stat().st_blocks * 512 < 1 << 20  # a table of 2^15 numbers
 
 
 def test_a_sparse_file_without_end_is_refused(work: Path) -> None:

@@ -1,12 +1,12 @@
 /* A sparse file points into the tar when its pieces begin and end at chunks and lie in the tar at blocks. Else whole chunks are copied
- * behind the tar. Tables are bounded: chunks grow with the file. */
+ * behind the tar. Tables are bounded by what there is of content: chunks grow with the file. */
 #include "erofs/sparse.h"
 
 #include "erofs/arena.h"
 
 #include <string.h>
 
-enum { CHUNKS_MAX = 1 << 20, BITS_MAX = 30 };
+enum { CHUNKS_MAX = 1 << 20, CHUNKS_FREE = 1 << 16, CHUNK_BYTES = 16, BITS_MAX = 30 };
 
 static uint64_t end_of(const struct tar_segment *segment)
 {
@@ -47,25 +47,38 @@ static uint64_t chunks_of(uint64_t size, unsigned bits)
     return (size >> bits) + ((size & ((UINT64_C(1) << bits) - 1)) != 0);
 }
 
+/* How many chunks a table may have: few when there is little content, since holes cost an archive nothing. */
+static uint64_t most_chunks(const struct erofs_sparse *sparse)
+{
+    uint64_t bytes = 0, most;
+
+    for (uint32_t i = 0; i < sparse->count; i++)
+        bytes += sparse->segments[i].length;
+    most = CHUNKS_FREE + bytes / CHUNK_BYTES;
+    return most < CHUNKS_MAX ? most : CHUNKS_MAX;
+}
+
 int erofs_set_sparse(struct erofs *e, struct erofs_inode *inode, const struct tar_entry *entry)
 {
     struct erofs_sparse *sparse = erofs_take(e, sizeof *sparse + entry->segment_count * sizeof *entry->segments);
     unsigned bits = e->block_bits;
+    uint64_t most;
 
     if (!sparse)
         return erofs_no_memory(e);
     keep(sparse, entry);
+    most = most_chunks(sparse);
     sparse->body = entry->body;
     sparse->block = e->base + (entry->body >> e->block_bits);
     sparse->chunk_bits = (uint8_t)alignment(sparse, entry->size);
     sparse->copied = e->options.form == EROFS_4K;
-    if (sparse->chunk_bits < bits || chunks_of(entry->size, sparse->chunk_bits) > CHUNKS_MAX) {
+    if (sparse->chunk_bits < bits || chunks_of(entry->size, sparse->chunk_bits) > most) {
         sparse->copied = 1;
-        while (bits < BITS_MAX && chunks_of(entry->size, bits) > CHUNKS_MAX)
+        while (bits < BITS_MAX && chunks_of(entry->size, bits) > most)
             bits++;
         sparse->chunk_bits = (uint8_t)bits;
     }
-    if (chunks_of(entry->size, sparse->chunk_bits) > CHUNKS_MAX)
+    if (chunks_of(entry->size, sparse->chunk_bits) > most)
         return layer_bad(&e->layer, LAYER_SPARSE, (int64_t)entry->size);
     inode->data.sparse = sparse;
     inode->flags |= INODE_SPARSE;
