@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
@@ -11,33 +11,39 @@ from fastoci.cli import options
 from fastoci.cli.standard_streams import BestEffortFile
 
 if TYPE_CHECKING:
-    from fastoci import Image, ImageFiles
+    from fastoci import Image, Limits
 
+LIMITS: Final = ("unpacked_size", "unpacked_entries", "memory")  # of metadata that are made for the moment
 _PIECE: Final = 1 << 20  # bytes that are copied at a time
 
 T = TypeVar("T")
 
 
-def opened(
-    get: Callable[[Image], Coroutine[object, object, T]],
-    reference: str,
-    platform: str | None,
-    store: Path | None,
-    additional: Sequence[Path],
-) -> T:
+class Asked(options.Given):
+    """Which image is looked into, and within which limits."""
+
+    reference: str
+    platform: str | None
+    store: Path | None
+    additional: tuple[Path, ...]
+    limits: Limits
+
+
+class AskedPath(Asked):
+    """And at which path."""
+
+    path: str
+
+
+def opened(get: Callable[[Image], Coroutine[object, object, T]], asked: Asked) -> T:
     """What an image of the store opens, which outlives the engine."""
     from fastoci.cli import run
 
     async def work() -> T:
-        async with options.existing(store, additional) as engine:
-            return await get(await engine.image(reference, platform=platform))
+        async with options.existing(asked.store, asked.additional, limits=asked.limits) as engine:
+            return await get(await engine.image(asked.reference, platform=asked.platform))
 
     return run.run(work())
-
-
-def files_of(reference: str, platform: str | None, store: Path | None, additional: Sequence[Path]) -> ImageFiles:
-    """The names and metadata of an image's files."""
-    return opened(lambda image: image.files(), reference, platform, store, additional)
 
 
 def copy_to_stdout(source: BinaryIO) -> None:

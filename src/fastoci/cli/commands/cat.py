@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastoci.cli import options
+from fastoci.cli.image_files import LIMITS, AskedPath, copy_to_stdout, opened
 
 
 @click.command()
@@ -15,7 +14,9 @@ from fastoci.cli import options
 @options.platform
 @options.store
 @options.additional
-def cat(reference: str, path: str, platform: str | None, store: Path | None, additional: tuple[Path, ...]) -> None:
+@options.limits(*LIMITS)
+@options.gather(AskedPath)
+def cat(asked: AskedPath) -> None:
     """Print a file of an image in the store, byte for byte. Nothing is unpacked.
 
     Symbolic links in PATH lead to where they lead in the image.
@@ -23,7 +24,5 @@ def cat(reference: str, path: str, platform: str | None, store: Path | None, add
     \b
     fastoci cat alpine /etc/os-release
     """
-    from fastoci.cli.image_files import copy_to_stdout, opened
-
-    with opened(lambda image: image.open(path), reference, platform, store, additional) as file:
+    with opened(lambda image: image.open(asked.path), asked) as file:
         copy_to_stdout(file)

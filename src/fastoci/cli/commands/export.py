@@ -9,18 +9,15 @@ from pathlib import Path
 import click
 
 from fastoci.cli import options
+from fastoci.cli.image_files import LIMITS, Asked, copy_to_stdout, opened
 
 _STDOUT = "-"
 
 
-class ExportOptions(options.Given):
+class ExportOptions(Asked):
     """What was asked for."""
 
-    reference: str
     places: tuple[str, ...]
-    platform: str | None
-    store: Path | None
-    additional: tuple[Path, ...]
 
 
 @click.command()
@@ -29,6 +26,7 @@ class ExportOptions(options.Given):
 @options.platform
 @options.store
 @options.additional
+@options.limits(*LIMITS)
 @options.gather(ExportOptions)
 def export(asked: ExportOptions) -> None:
     """Write the files of an image in the store to FILE, or to stdout when that is -, as one tar. Nothing is unpacked.
@@ -40,22 +38,20 @@ def export(asked: ExportOptions) -> None:
     fastoci export alpine alpine.tar
     fastoci export alpine /etc - | tar -t
     """
-    from fastoci.cli.image_files import copy_to_stdout, opened
     from fastoci.cli.results.output_file import OutputFile
 
     if len(asked.places) > 2:
         raise click.UsageError("one PATH and one FILE: fastoci export REF [PATH] FILE")
     path, target = asked.places if len(asked.places) == 2 else ("/", asked.places[0])
-    where = asked.platform, asked.store, asked.additional
     if target == _STDOUT:
         if sys.stdout.isatty():
             raise click.UsageError("a tar is not for a terminal: name a file, or pipe it to a program")
-        with opened(lambda image: image.tar(path), asked.reference, *where) as tar:
+        with opened(lambda image: image.tar(path), asked) as tar:
             copy_to_stdout(tar)
         return
     with (
         OutputFile(Path(target)) as output,
         output.replaced() as file,
-        opened(lambda image: image.tar(path), asked.reference, *where) as tar,
+        opened(lambda image: image.tar(path), asked) as tar,
     ):
         shutil.copyfileobj(tar, file, 1 << 20)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastoci.cli import options
 from fastoci.cli.formatting import plain
+from fastoci.cli.image_files import LIMITS, AskedPath, opened
+
+
+class FindOptions(AskedPath):
+    """What was asked for."""
+
+    form: str
 
 
 @click.command()
@@ -17,9 +22,9 @@ from fastoci.cli.formatting import plain
 @options.output
 @options.store
 @options.additional
-def find(
-    reference: str, path: str, platform: str | None, form: str, store: Path | None, additional: tuple[Path, ...]
-) -> None:
+@options.limits(*LIMITS)
+@options.gather(FindOptions)
+def find(asked: FindOptions) -> None:
     """Print PATH of an image in the store, / by default, and all that is below it. Nothing is unpacked.
 
     Symbolic links in PATH lead to where they lead in the image, those below are not followed. With --format json each
@@ -32,8 +37,7 @@ def find(
     import json
 
     from fastoci.cli.file_lines import fields_of
-    from fastoci.cli.image_files import files_of
 
-    with files_of(reference, platform, store, additional) as files:
-        for file in files.walk(path):
-            click.echo(json.dumps(fields_of(file)) if form == "json" else plain(file.path))
+    with opened(lambda image: image.files(), asked) as files:
+        for file in files.walk(asked.path):
+            click.echo(json.dumps(fields_of(file)) if asked.form == "json" else plain(file.path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -11,6 +10,7 @@ import click
 from fastoci.cli import options
 from fastoci.cli.formatting import plain, table
 from fastoci.cli.formatting import size as size_text
+from fastoci.cli.image_files import LIMITS, AskedPath, opened
 
 if TYPE_CHECKING:
     from fastoci import StoredImage
@@ -19,26 +19,22 @@ _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINN
 _HEX: Final = 12  # digits of a digest
 
 
-class LsOptions(options.Given):
-    """What was asked for."""
+class LsOptions(AskedPath):
+    """What was asked for; without ``reference``, the images."""
 
-    reference: str | None
-    path: str
     quiet: bool
-    platform: str | None
     form: str
-    store: Path | None
-    additional: tuple[Path, ...]
 
 
 @click.command()
-@click.argument("reference", metavar="[REF", required=False)
+@click.argument("reference", metavar="[REF", default="")
 @click.argument("path", metavar="[PATH]]", default="/")
 @click.option("-q", "--quiet", is_flag=True, help="Print the names of the images or files alone, one a line.")
 @options.platform
 @options.output
 @options.store
 @options.additional
+@options.limits(*LIMITS)
 @options.gather(LsOptions)
 def ls(asked: LsOptions) -> None:
     """List the images in the store, or the files of one of them.
@@ -55,10 +51,10 @@ def ls(asked: LsOptions) -> None:
     fastoci ls alpine /etc
     fastoci ls --format json --store /srv/images
     """
-    if asked.reference is None:
-        _list_images(asked)
+    if asked.reference:
+        _list_files(asked)
     else:
-        _list_files(asked, asked.reference)
+        _list_images(asked)
 
 
 def _list_images(asked: LsOptions) -> None:
@@ -80,13 +76,12 @@ def _list_images(asked: LsOptions) -> None:
         click.echo("\n".join(table([_HEADER, *map(_row, images)])))
 
 
-def _list_files(asked: LsOptions, reference: str) -> None:
+def _list_files(asked: LsOptions) -> None:
     import json
 
     from fastoci.cli.file_lines import fields_of, long_lines
-    from fastoci.cli.image_files import files_of
 
-    with files_of(reference, asked.platform, asked.store, asked.additional) as files:
+    with opened(lambda image: image.files(), asked) as files:
         if asked.form == "json":
             click.echo(json.dumps({"files": [fields_of(file) for file in files.list(asked.path)]}, indent=1))
             return
