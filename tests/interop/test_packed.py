@@ -90,7 +90,7 @@ async def test_fastoci_unpacks_the_same_files(layout: Path, place: Path, tree: P
     async with fastoci.Engine(place / f"store-{compression_of(layout)}") as engine:
         await (await engine.image(NAME)).unpack(target)
         again = await engine.pack(tree, "example.com/again:1", compression=compression_of(layout))
-        assert again.manifest_descriptor == (await engine.image(NAME)).manifest_descriptor
+        assert again.manifest_descriptor.digest == (await engine.image(NAME)).manifest_descriptor.digest
     assert differences(listing(tree), listing(target)) == []
     shutil.rmtree(target)
 
