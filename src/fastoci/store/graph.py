@@ -176,23 +176,22 @@ class Marks:
         self._check = check
 
     def follow_image(self, image: StoredImage) -> None:
-        """``follow`` of an image; of one that is kept unpacked only, without the layers that can be had from there."""
-        self._follow(tops_of(image), strict=False, thin=image.layers_only and self._unpacked is not None)
+        """``follow`` of an image, ``thin`` when it is kept unpacked only."""
+        self.follow(tops_of(image), thin=image.layers_only)
 
-    def follow(self, tops: Iterable[Link], *, strict: bool = False) -> None:
+    def follow(self, tops: Iterable[Link], *, strict: bool = False, thin: bool = False) -> None:
         """Mark these and all that can be reached from them, as far as it is present.
 
         Nobody may stop gc, or hide what another image needs, by lying about the types of what an index names.
 
         Args:
             strict: what the indexes name counts as ``tops`` do: nobody has said which of it is needed.
+            thin: without the layers that can be had from layer files.
         Raises:
             StoreError: one of ``tops`` is present and cannot be read, so that nobody knows what it needs.
         """
-        self._follow(tops, strict=strict, thin=False)
-
-    def _follow(self, tops: Iterable[Link], *, strict: bool, thin: bool) -> None:
-        for link, _ in walk(tops, partial(self._children, strict, thin), self._present, strict=strict):
+        children = partial(self._children, strict, thin and self._unpacked is not None)
+        for link, _ in walk(tops, children, self._present, strict=strict):
             self._mark(_raw(link), link.size)
 
     def drop_after(self, count: int) -> dict[bytes, int]:

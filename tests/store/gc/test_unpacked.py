@@ -23,7 +23,7 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.store import Store
 from fastoci.testing.suites.filling import proof_of
 from support.disks import mounted
-from support.layer_files import TREE, facts_of, file_of, image, put, put_merged, put_tree, tar_of, write
+from support.layer_files import TREE, compressed, facts_of, file_of, image, put, put_merged, put_tree, tar_of, write
 from support.store_shelf import Shelf
 
 TARS = [tar_of(seed) for seed in range(4)]
@@ -198,7 +198,9 @@ async def test_an_image_that_is_mounted_keeps_its_layers_without_a_reference(she
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     with overlay(tmp_path / "mount", f"fastoci:{ref.descriptor.digest.hex}", tmp_path / "one", tmp_path / "two"):
-        assert list(await gc(shelf.store)) == [f"layers/sha256/{DIGESTS[2].hex[:2]}/{DIGESTS[2].hex}"]
+        blobs = {str(shelf.describe(compressed(tar)).digest) for tar in TARS[:2]}
+        assert set(await gc(shelf.store)) == {f"layers/sha256/{DIGESTS[2].hex[:2]}/{DIGESTS[2].hex}", *blobs}
+        assert len(list(shelf.path.glob("blobs/sha256/*"))) == 2, "it can be mounted again"
         shelf.file(ref.descriptor).unlink()  # and without its documents
         await gc(shelf.store)
         assert there(shelf) == before - digits(DIGESTS[2])

@@ -170,7 +170,7 @@ def _follow_fixed(paths: StoreLayout, marks: Marks, there: Unpacked) -> None:
     """Mark what is needed beside references: foreign entries, and images that are mounted."""
     marks.follow(foreign(paths), strict=True)
     if there:
-        marks.follow(mounted_images(paths))
+        marks.follow(mounted_images(paths), thin=True)
 
 
 def _unpacked_only(roots: Sequence[Root]) -> frozenset[str]:
