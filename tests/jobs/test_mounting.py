@@ -1,16 +1,17 @@
 """Images on directories and away again: one shared mount, binds, overlays, what is in the way, what was cut short.
 
-Covers: jobs/mounts.py, mount/fuse.py.
+Covers: jobs/mounts.py.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -292,6 +293,47 @@ def _leads_to_shared(fd: int) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").endswith(f"images/{HEX}")
     except OSError:
         return False
+
+
+def _killed_before(event: int, work: Callable[[], object]) -> bool:
+    """Do something in a process that is killed before its n-th audit event; whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = event
+
+        def hook(name: str, arguments: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        work()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("upper", [None, "upper"], ids=["read", "written"])
+def test_wherever_mount_and_umount_are_killed_the_same_command_ends_right(place: Path, upper: str | None) -> None:
+    """At each seventh of the files and directories that they open, look at or make."""
+    above = None if upper is None else place / upper
+    with layer_files(place) as sources:
+        event = 1
+        while _killed_before(event, lambda: mount(sources, place / "root", upper=above)):
+            event += 7
+            assert mount(sources, place / "root", upper=above).way == "file-backed"
+            mounts.umount(place / "root")
+            assert (shared(), names(Path("/run/fastoci/images"))) == ([], [])
+        assert event > 30
+        event = 1
+        while _killed_before(event, lambda: mounts.umount(place / "root")):
+            event += 7
+            if shared():
+                mounts.umount(place / "root")
+            assert (mounts.mounts(), shared()) == ((), [])
+            mount(sources, place / "root", upper=above)
+        assert event > 30
+    assert shared() == []
 
 
 _MOUNT = f"""

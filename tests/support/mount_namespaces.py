@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ def mount_namespace() -> Iterator[None]:
         try:
             mount("--make-rprivate", "/")
             mount("-t", "tmpfs", "tmpfs", "/run")
+            for other in filter(mountinfo.image_of, mountinfo.mounts()):  # another test's, copied with all the rest
+                subprocess.run(["umount", "--lazy", other.point], check=True)
             yield
         finally:
             assert _LIBC.unshare(_OWN_DIRECTORIES) == 0

@@ -171,7 +171,7 @@ def _open_shared(runtime: Runtime, request: Request, sources: LayerFiles | Layer
             if sources is None:
                 return None
             _make_shared(runtime, request, point, sources)
-            runtime.note(request.image, request.reference)
+        runtime.note(request.image, request.reference)
         return point.open()
 
 

@@ -67,8 +67,9 @@ class Runtime:
         return self.images.open("empty", os.O_PATH | os.O_DIRECTORY)
 
     def note(self, image: str, reference: str) -> None:
-        """Say beside a shared mount what it is."""
-        _write(self.images, f"{image}.json", json.dumps({"reference": reference}).encode())
+        """Say beside a shared mount what it is, unless that is said."""
+        if not self.images.has(f"{image}.json"):
+            _write(self.images, f"{image}.json", json.dumps({"reference": reference}).encode())
 
     def note_point(self, point: Point, label: str) -> None:
         """Say what is mounted on a point, when its source does not: as ``mountinfo`` reads it."""
@@ -99,8 +100,9 @@ class Runtime:
                 except StoreBusyError:
                     return False  # somebody looks into it
             self.images.rmdir(image)
-        with suppress(FileNotFoundError):
-            self.images.unlink(f"{image}.json")
+        for name in (f"{image}.json", f".{image}.json.new"):
+            with suppress(FileNotFoundError):
+                self.images.unlink(name)
         return True
 
 
