@@ -207,7 +207,12 @@ class Image:
 
     @job
     async def mount(
-        self, directory: str | os.PathLike[str], *, upper: str | os.PathLike[str] | None = None, context: str = ""
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        upper: str | os.PathLike[str] | None = None,
+        context: str = "",
+        verity: bool = False,
     ) -> MountedImage:
         """Mount the image on ``directory``, which must not exist or be an empty directory; its layers are made first.
 
@@ -217,16 +222,17 @@ class Image:
         Args:
             upper: the directory that changes are written to; by default the image is only read.
             context: the SELinux label of all files.
+            verity: only when the kernel holds each read of the layer files against their fs-verity digests.
         Raises:
             RootfsOccupiedError: something else is there.
             StoreBusyError: another mount writes to ``upper``.
-            MountError: nothing can be mounted here; the message says what is missing.
+            MountError: nothing can be mounted here, or not with ``verity``; the message says what is missing.
             UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: as ``unpack``.
         """
         from fastoci.jobs.mount_image import MountOptions, mount_image  # most programs mount nothing
 
         target = self._context.target(directory)
-        options = MountOptions(None if upper is None else self._context.target(upper), context)
+        options = MountOptions(None if upper is None else self._context.target(upper), context, verity)
         async with self._context.store.keep(self._parts, name=str(self.reference)):
             return await mount_image(self._context, self._resolved, self.config, self._mending(), target, options)
 

@@ -37,10 +37,19 @@ Form = Literal["erofs", "overlay"]
 
 
 class MountOptions(msgspec.Struct, frozen=True):
-    """How an image is mounted: ``upper`` is written to, ``context`` is the SELinux label of all files."""
+    """How an image is mounted: ``upper`` is written to, ``context`` is the SELinux label of all files.
+
+    ``verity``: only when the kernel verifies its layer files at each read.
+    """
 
     upper: Path | None = None
     context: str = ""
+    verity: bool = False
+
+    @property
+    def takes_tree(self) -> bool:
+        """A tree will do where nothing can be mounted."""
+        return not (os.geteuid() or self.upper is not None or self.context or self.verity)
 
 
 class _StoredImage(msgspec.Struct, frozen=True):
@@ -58,6 +67,19 @@ class _StoredImage(msgspec.Struct, frozen=True):
 
     async def make(self, form: Form) -> None:
         await self._make(Making(Layers(form)))
+
+    async def demand_verity(self, threads: Threads) -> None:
+        """Make layer files that the kernel verifies, and refuse others: ``mount_verity.demand_verity``."""
+        from fastoci.jobs.mount_verity import demand_verity  # which few mounts need
+
+        await self._make(Making(Layers("erofs", verity=True)))
+        manifest = self.resolved.descriptor.digest
+
+        def look() -> None:
+            with layer_files(self.layers, manifest) as sources:
+                demand_verity(self.layers, manifest, sources)
+
+        await threads.run(look)
 
     async def is_tree(self, directory: Path) -> bool:
         """Whether a finished tree of the image is there."""
@@ -104,12 +126,14 @@ async def mount_image(
         image = _StoredImage(context, resolved, config, mending, kept)
         try:
             with closing(Threads()) as threads:
-                done, refused = await _mount_somehow(threads, request, image)
+                if options.verity:
+                    await image.demand_verity(threads)
+                done, refused = await _mount_somehow(threads, request, image, _FORMS[:1] if options.verity else _FORMS)
         except RootfsOccupiedError:
-            if request.upper is not None or not await image.is_tree(directory):
+            if request.upper is not None or options.verity or not await image.is_tree(directory):
                 raise
             done, refused = None, []  # an earlier mount came to no more than that
-        if done is None and (os.geteuid() or request.upper is not None or request.context):
+        if done is None and not options.takes_tree:
             text = f"{directory}: nothing can be mounted here: {'; '.join(refused)}"
             raise MountError(f"{text}: `fastoci unpack` makes a tree", path=str(directory))
         if done is None:
@@ -122,15 +146,15 @@ async def mount_image(
 
 
 async def _mount_somehow(
-    threads: Threads, request: Request, image: _StoredImage
+    threads: Threads, request: Request, image: _StoredImage, forms: Sequence[Form]
 ) -> tuple[MountedImage | None, list[str]]:
     """Try one form of layers after the other; the mount, if there is one, and why not the forms before."""
     refused: list[str] = []
     if (there := await threads.run(partial(mounting.mount, request, None))) is not None:
         return there, refused
-    for form, why in ((_EROFS, _no_erofs), (_OVERLAY, _no_overlay)):
+    for form in forms:
         try:
-            if reason := await threads.run(why):
+            if reason := await threads.run(_no_erofs if form == _EROFS else _no_overlay):
                 raise RefusedError(reason)
             await image.make(form)
             return await threads.run(partial(_mount, request, form, image)), refused
@@ -141,6 +165,7 @@ async def _mount_somehow(
 
 _EROFS: Final[Form] = "erofs"
 _OVERLAY: Final[Form] = "overlay"
+_FORMS: Final = (_EROFS, _OVERLAY)
 
 
 def _no_erofs() -> str:

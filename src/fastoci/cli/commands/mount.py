@@ -21,6 +21,7 @@ class MountOptions(options.Given):
     directory: Path
     writable: Path | None
     context: str
+    verity: bool
     platform: str | None
     store: Path | None
     additional: tuple[Path, ...]
@@ -35,6 +36,11 @@ class MountOptions(options.Given):
     "--writable", metavar="UPPER", type=options.FilePath(), help="Let the image be changed; UPPER gets the changes."
 )
 @click.option("--context", metavar="LABEL", default="", help="Give all files this label of SELinux.")
+@click.option(
+    "--verity",
+    is_flag=True,
+    help="Mount only when the kernel holds each read of layer files against their fs-verity digests.",
+)
 @options.platform
 @options.store
 @options.additional
@@ -59,6 +65,6 @@ def mount(asked: MountOptions) -> None:
             asked.store, asked.additional, limits=asked.limits, observer=asked.progress
         ) as engine:
             image = await engine.pull(asked.reference, platform=asked.platform, policy="never")
-            await image.mount(asked.directory, upper=asked.writable, context=asked.context)
+            await image.mount(asked.directory, upper=asked.writable, context=asked.context, verity=asked.verity)
 
     run.run(work(), asked.progress)
