@@ -1,4 +1,4 @@
-"""A runtime bundle: an image's tree, and the document by which a runtime starts a container in it.
+"""A runtime bundle: an image's tree, made or mounted, and the document by which a runtime starts a container in it.
 
 The tree comes first, the document last: a directory that has it is finished. So the same command goes on wherever it
 was ended, and what is finished stays, also when its user has changed the document since.
@@ -28,17 +28,18 @@ from fastoci.unpack.target import report_name
 from fastoci.unpack.tree import Tree
 
 _DOCUMENT: Final = "config.json"
+_CHANGES: Final = ("upper", ".upper.work")  # of what is mounted
 _USERS_MAX: Final = 4 << 20  # bytes of passwd and group, each
 _NEW: Final = 0o755  # of a directory that is missing on the way
 
 
-async def make_bundle(directory: Path, config: bytes, unpack: Callable[[Path], Awaitable[None]]) -> tuple[str, ...]:
+async def make_bundle(directory: Path, config: bytes, make: Callable[[Path], Awaitable[object]]) -> tuple[str, ...]:
     """Have a bundle of an image in ``directory``; labels and volumes of the image that were left out.
 
     Args:
         directory: absolute; new, empty, or with a bundle of this image, of which the document stays as it is.
         config: the image's.
-        unpack: makes the tree, unless it is there, finished.
+        make: makes the tree, or mounts it, unless it is there, finished.
     Raises:
         RootfsOccupiedError: something else is there.
         FormatError, UnsupportedError: no container can be started from the image.
@@ -47,7 +48,7 @@ async def make_bundle(directory: Path, config: bytes, unpack: Callable[[Path], A
     parsed = container_config.parse(config)
     with closing(Threads()) as threads, await Threads.acquire(partial(_open, directory), Directory.close) as target:
         is_finished = await threads.run(partial(_is_finished, target))
-        await unpack(directory / ROOTFS)
+        await make(directory / ROOTFS)
         if not is_finished:
             await threads.run(partial(_write, target, parsed))
     return () if is_finished else parsed.left_out
@@ -74,7 +75,7 @@ def _is_finished(target: Directory) -> bool:
         names = set(target.names()) - {files.LOST_AND_FOUND} - set(staging.names(target.fd, ROOTFS))
     if {_DOCUMENT, ROOTFS} <= names:
         return True
-    if not names <= {ROOTFS, report_name(ROOTFS)}:
+    if not names <= {ROOTFS, report_name(ROOTFS), *_CHANGES}:
         text = f"{target.path}: is not empty, and holds no bundle: remove it or choose another"
         raise RootfsOccupiedError(text, path=target.path)
     return False

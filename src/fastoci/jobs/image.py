@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, get_args
 
+from fastoci.arguments import one_of
 from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, UnsupportedError
 from fastoci.events import Warned
 from fastoci.image import manifest as manifest_document
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.mounts import MountedImage
     from fastoci.unpack.erofs_files import ImageFiles
 
+BundleRootfs = Literal["tree", "mount"]
 _SHOWN: Final = 10  # of what was left out
 
 
@@ -139,22 +141,27 @@ class Image:
         return options
 
     @job
-    async def bundle(self, directory: str | os.PathLike[str]) -> None:
+    async def bundle(self, directory: str | os.PathLike[str], *, rootfs: BundleRootfs = "tree") -> None:
         """Make a runtime bundle in ``directory``: ``rootfs``, and ``config.json`` for runtimes.
 
         A finished bundle of this image stays as it is, also when its ``config.json`` was changed since.
 
+        Args:
+            rootfs: "mount" mounts the image there, and ``upper`` beside it gets the changes: again after each boot.
         Raises:
             RootfsOccupiedError: something else is there.
             FormatError, UnsupportedError: no container can be started from the image.
-            UnpackError, IntegrityError, StoreError: as ``unpack``; the next bundle goes on from there.
+            MountError, UnpackError, IntegrityError, StoreError: as ``unpack`` or ``mount``; the next bundle goes on
+                from there.
         """
         from fastoci.jobs.bundle import make_bundle
 
+        one_of(get_args(BundleRootfs), rootfs, "rootfs")
         if self.config is None:
             raise UnsupportedError(f"{self.reference} is not a container image: nothing to start")
         target = self._context.target(directory)
-        if left_out := await make_bundle(target, self.config.raw, self.unpack):
+        make = self.unpack if rootfs == "tree" else partial(self.mount, upper=target / "upper")
+        if left_out := await make_bundle(target, self.config.raw, make):
             shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
             self._context.observer(Warned(self._asked, f"not for a container, and left out: {shown}"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,6 +19,7 @@ class BundleOptions(options.Given):
 
     reference: str
     directory: Path
+    rootfs: Literal["tree", "mount"]
     platform: str | None
     store: Path | None
     additional: tuple[Path, ...]
@@ -29,6 +30,12 @@ class BundleOptions(options.Given):
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("directory", metavar="DIR", type=options.FilePath())
+@click.option(
+    "--rootfs",
+    type=click.Choice(["tree", "mount"]),
+    default="tree",
+    help="Unpack the image (tree), or mount it; then changes go to DIR/upper.  [default: tree]",
+)
 @options.platform
 @options.store
 @options.additional
@@ -51,6 +58,6 @@ def bundle(asked: BundleOptions) -> None:
             asked.store, asked.additional, limits=asked.limits, observer=asked.progress
         ) as engine:
             image = await engine.pull(asked.reference, platform=asked.platform, policy="never")
-            await image.bundle(asked.directory)
+            await image.bundle(asked.directory, rootfs=asked.rootfs)
 
     run.run(work(), asked.progress)
