@@ -246,6 +246,9 @@ class Stacked:
             self.wrong.append("merged out of layer files: refused")
         elif other.read_bytes() != self.image.read_bytes():
             self.wrong.append("merged out of layer files: other bytes")
-        for layer in set(self.layers):
-            with descriptors([layer]) as (fd,):
-                erofs_listing(fd)
+        for tar, layer in dict(zip(self.tars, self.layers, strict=True)).items():
+            blocks = self.work / "blocks.erofs"
+            assert layer_file(tar, blocks, "4k", bounds=bounds).refused < 0
+            with descriptors([layer, blocks]) as (fd, fd_of_blocks):
+                lines = differences(erofs_listing(fd), erofs_listing(fd_of_blocks))
+            self.wrong += [f"{tar.name} in blocks: {line}" for line in lines]

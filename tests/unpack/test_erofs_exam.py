@@ -30,8 +30,8 @@ from support.scratch import scratch
 from support.shared_images import Stack, inflated, stacks
 
 EVERYTHING = os.environ.get("FASTOCI_EROFS_EXAM") == "all"
-STACKS = int(os.environ.get("FASTOCI_STACKS", "60"))
-SMALL, HOSTILE_SMALL = 20_000, 40_000  # compressed bytes of what the short form takes
+STACKS = int(os.environ.get("FASTOCI_STACKS", "40"))
+SMALL, HOSTILE_SMALL = 20_000, 5_000  # compressed bytes of what the short form takes
 EXPANDED = 256 << 20  # bytes of a hostile layer's tar
 MOUNTED = {f"edge-cases/{name}" for name in ("opaque-nested", "hardlinks", "xattrs", "special", "names-dot", "owners")}
 NEW_ENOUGH = (1, 9)  # of erofs-utils: 1.5 knows no blocks of 512 bytes
