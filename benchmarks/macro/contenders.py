@@ -16,6 +16,7 @@ from benchmarks.macro import engines
 from benchmarks.measure import Usage, measure
 
 FASTOCI, UNPACK, ONE_CORE = "fastoci", "fastoci --rootfs", "fastoci --rootfs, one core"
+LAYERS = "fastoci --layers erofs"
 UMOCI, PODMAN, CTR, TAR = "skopeo + umoci", "podman", "ctr", "igzip | tar"
 DEBIAN = "/usr/bin"  # what is found here has no more than its name; another version has its folder too
 
@@ -37,6 +38,11 @@ def fastoci(sample: Sample, address: str, target: Path, *more: str) -> list[str]
     return [*command, "--store", f"{target}/store", *more]
 
 
+def layers() -> Contender:
+    """The pull that keeps layer files."""
+    return Contender(LAYERS, UNPACK, lambda *where: measure(fastoci(*where, "--layers", "erofs")))
+
+
 def contenders(*, unpacking: bool = True, one_core: bool = False) -> Iterator[Contender]:
     """All that are installed; says on stderr which are not.
 
@@ -49,6 +55,7 @@ def contenders(*, unpacking: bool = True, one_core: bool = False) -> Iterator[Co
     if not unpacking:
         return
     yield Contender(UNPACK, UNPACK, partial(_rootfs, prefix=[]))
+    yield layers()
     if one_core:
         core = str(min(os.sched_getaffinity(0)))
         yield Contender(ONE_CORE, UNPACK, partial(_rootfs, prefix=["taskset", "--cpu-list", core]))

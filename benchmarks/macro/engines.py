@@ -30,6 +30,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 address = "{sockets}/socket"
 [ttrpc]
 address = "{sockets}/ttrpc"
+[plugins."io.containerd.transfer.v1.local"]
+max_concurrent_unpacks = 4
 """
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
 from benchmarks import data, report, scratch, server
-from benchmarks.macro.contenders import FASTOCI, contenders
+from benchmarks.macro.contenders import FASTOCI, LAYERS, contenders, layers
 from benchmarks.report import Bar
 
 PLAIN = "dd"
@@ -68,7 +68,9 @@ def shares(sample: data.Sample, address: str, work: Path, *, runs: int) -> dict[
             subprocess.run(command, check=True)
 
     writers: dict[str, Callable[[data.Sample, str, Path], object]] = {
-        each.name: each.run for each in contenders(unpacking=False) if each.name.startswith((FASTOCI, "skopeo"))
+        each.name: each.run
+        for each in (*contenders(unpacking=False), layers())
+        if each.name.startswith((FASTOCI, "skopeo"))
     }
     found: dict[str, list[float]] = {}
     for _ in range(runs):
@@ -84,8 +86,9 @@ def shares(sample: data.Sample, address: str, work: Path, *, runs: int) -> dict[
 def bars_of(results: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]) -> list[Bar]:
     """The largest share of ours on each file system."""
     return [
-        Bar(f"{kind}: in the page cache after a pull, of its bytes", max(found[FASTOCI]), limits[kind])
+        Bar(f"{kind}: in the page cache after {name}, of its bytes", max(found[name]), limits[kind])
         for kind, found in results.items()
+        for name in (FASTOCI, LAYERS)
     ]
 
 
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sample = data.prepare("pair", options.work, scale=options.scale)
     results, limits = {}, {}
     for kind in options.fs or ("ext4", "xfs"):
-        size = 2 * sample.size
+        size = 3 * sample.size
         with server.serve([sample]) as address, scratch.destination(kind, options.work, size=size) as target:
             limits[kind] = limit(target)
             results[kind] = shares(sample, address, target, runs=options.runs)

@@ -15,7 +15,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
 from benchmarks import data, report, scratch, server
-from benchmarks.macro.contenders import CTR, FASTOCI, ONE_CORE, PODMAN, TAR, UMOCI, UNPACK, Contender, contenders
+from benchmarks.macro.contenders import (
+    CTR,
+    FASTOCI,
+    LAYERS,
+    ONE_CORE,
+    PODMAN,
+    TAR,
+    UMOCI,
+    UNPACK,
+    Contender,
+    contenders,
+)
 from benchmarks.macro.stages import START, SUM, Stage, stages, start, total, uncompressed
 from benchmarks.measure import Usage
 from benchmarks.report import Bar
@@ -25,6 +36,8 @@ PEERS = (UMOCI, PODMAN, CTR)
 # How many times our wall time the peers take at least, and igzip | tar; how many times the stages' CPU we take at most.
 FASTER = {"one": (5.0, 1.7), "img8": (5.0, 1.7), "small": (3.5, 1.3)}
 STAGES = {"one": 1.15, "img8": 1.15, "small": 1.3}
+# With layer files: how many times our wall time skopeo + umoci and ctr take at least, and of whose CPU we take at most.
+LAYERED = {"img8": (4.0, 2.5, 0.35), "small": (5.0, 5.0, 0.2)}
 PEERS_CPU, TAR_CPU, CORES = 0.3, 1.0, 1.5
 
 
@@ -69,6 +82,7 @@ def bars_of(image: str, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
         if image != "small":
             most = TAR_CPU if name == TAR else PEERS_CPU
             yield Bar(f"{UNPACK} / {name}, CPU", 1 / times[name]["cpu"], most)
+    yield from _layered(image, taken)
     if SUM in taken:
         yield Bar(f"{UNPACK} / {SUM}, CPU", 1 / times[SUM]["cpu"], STAGES[image])
         yield Bar(
@@ -76,6 +90,17 @@ def bars_of(image: str, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
         )
     if ONE_CORE in taken:
         yield Bar(f"{ONE_CORE} / {UNPACK}, wall", times[ONE_CORE]["wall"], CORES, least=True)
+
+
+def _layered(image: str, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
+    """The bars of a pull that keeps layer files."""
+    if image not in LAYERED or LAYERS not in taken:
+        return
+    times = report.ratios(taken, LAYERS)
+    umoci, ctr, cpu = LAYERED[image]
+    for name in (each for each in taken if each.startswith((UMOCI, CTR))):
+        yield Bar(f"{name} / {LAYERS}, wall", times[name]["wall"], umoci if name == UMOCI else ctr, least=True)
+        yield Bar(f"{LAYERS} / {name}, CPU", 1 / times[name]["cpu"], cpu)
 
 
 def result(

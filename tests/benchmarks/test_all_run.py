@@ -53,6 +53,16 @@ def test_the_pull_benchmark_compares_and_reports(tmp_path: Path, peer: Callable[
     assert sorted(os.listdir(tmp_path)) == ["images", "result"]
 
 
+def test_the_layers_benchmark_compares_with_a_tar_and_a_tree(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    peer("nginx")
+    options = ("--part", "pipeline", "--part", "gc", "--scale", "0.005", "--runs", "1", "--work", tmp_path)
+    done = run("benchmarks/macro/layers.py", *options)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert {"raw tar", "layer file", "extracted"} <= set(result["results"]["pipeline"]["tmpfs"])
+    assert {"tmpfs: layer file / raw tar, CPU", "gc of the image, s"} <= set(result["bars"])
+
+
 def test_the_one_layer_benchmark_compares_with_the_stages(tmp_path: Path, peer: Callable[[str], str]) -> None:
     for program in ("nginx", "skopeo"):
         peer(program)

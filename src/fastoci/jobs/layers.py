@@ -177,7 +177,8 @@ class Layering(msgspec.Struct, frozen=True):
         from fastoci.transfer.layer_making import LayerJob
 
         makers = {"erofs": LayerFiles, "overlay": LayerDirectories}
-        maker = makers[form](self.layers, self.open, self.workers, self.reader, self.limits, self.observer)
+        opener = partial(self.open, forget=form == "erofs")
+        maker = makers[form](self.layers, opener, self.workers, self.reader, self.limits, self.observer)
 
         async def work(tees: Mapping[Digest, Tee]) -> None:
             image = arriving.mending.image
@@ -198,9 +199,11 @@ class Layering(msgspec.Struct, frozen=True):
         if not await self.unpacker.holds(root, contents, image=arriving.mending.image):
             await self.tree(pairs, root, contents, arriving)
 
-    def open(self, blob: Descriptor, diff_id: Digest) -> OpenLayer:
+    def open(self, blob: Descriptor, diff_id: Digest, *, forget: bool = False) -> OpenLayer:
         """On a thread: a layer to read, from the tar in its layer file when that is there, else from its blob.
 
+        Args:
+            forget: what is made of it is not read soon, and it is not either.
         Raises:
             BlobNotFoundError: neither is there.
         """
@@ -209,7 +212,7 @@ class Layering(msgspec.Struct, frozen=True):
             if info is not None and info.tar_part is not None:
                 begin, end = info.tar_part
                 return OpenLayer(self.layers.open(diff_id), begin, end - begin)
-        return OpenLayer(self.store.open(blob))
+        return OpenLayer(self.store.open(blob), forget=forget)
 
     async def until_right(
         self, work: Callable[[Mapping[Digest, Tee]], Awaitable[None]], pairs: Pairs, arriving: Arriving

@@ -7,8 +7,9 @@ layer file. Knows no trees and no images.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -43,11 +44,15 @@ class LayerSink(StoppableSink, Protocol):
 
 
 class OpenLayer(msgspec.Struct, frozen=True):
-    """A layer in an open file: compressed or not, all of it; or a plain tar, the ``size`` bytes from ``offset``."""
+    """A layer in an open file: compressed or not, all of it; or a plain tar, the ``size`` bytes from ``offset``.
+
+    ``forget``: nobody reads it soon again, so it need not stay in the page cache.
+    """
 
     fd: int
     offset: int = 0
     size: int | None = None
+    forget: bool = False
 
 
 Read = Callable[[LayerSink, Verifier | None, Progressed], Awaitable[Verified | None]]
@@ -198,6 +203,9 @@ class LayerReader:
             opened.pop_all()  # both are the tar's now
         async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
             await pipeline.finish()
+            if layer.forget:
+                with suppress(OSError):
+                    os.posix_fadvise(layer.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return pipeline.proof
 
     @asynccontextmanager
