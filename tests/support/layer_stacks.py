@@ -23,7 +23,7 @@ _entries = st.builds(
     kind=_kinds,
     data=st.sampled_from([b"", b"x", b"content" * 100]),
     link=_targets,
-    mode=st.sampled_from([0o700, 0o755, 0o4755, 0o1777] + [0o644, 0o000] * (os.geteuid() == 0)),
+    mode=st.sampled_from([0o700, 0o755, 0o1777] + [0o4755, 0o644, 0o000] * (os.geteuid() == 0)),
     uid=st.sampled_from([0, 7, 65534]),
     gid=st.sampled_from([0, 7, 65534]),
     mtime_ns=st.sampled_from([0, 1_600_000_000_000_000_001, -1_500_000_000]),
