@@ -114,6 +114,10 @@ static int uncover_pass(const struct extract *ex, int fd)
         for (ssize_t at = 0; at < got;) {
             const struct dent *dent = (const struct dent *)(const void *)(ex->dents + at);
             at += dent->len;
+            if (stop_asked(ex->layer.limits.stop)) {
+                errno = ECANCELED;
+                return -1;
+            }
             if ((dent->type != DT_CHR && dent->type != DT_UNKNOWN) || !is_whiteout(fd, dent->name))
                 continue;
             if (unlinkat(fd, dent->name, 0))
