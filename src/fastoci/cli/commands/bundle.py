@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ class BundleOptions(options.Given):
 
     reference: str
     directory: Path
-    rootfs: Literal["tree", "mount"]
+    mount: bool
     platform: str | None
     store: Path | None
     additional: tuple[Path, ...]
@@ -30,12 +30,7 @@ class BundleOptions(options.Given):
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("directory", metavar="DIR", type=options.FilePath())
-@click.option(
-    "--rootfs",
-    type=click.Choice(["tree", "mount"]),
-    default="tree",
-    help="Unpack the image (tree), or mount it; then changes go to DIR/upper.  [default: tree]",
-)
+@click.option("--mount", is_flag=True, help="Mount the image instead of unpacking it; changes go to DIR/upper.")
 @options.platform
 @options.store
 @options.additional
@@ -58,6 +53,6 @@ def bundle(asked: BundleOptions) -> None:
             asked.store, asked.additional, limits=asked.limits, observer=asked.progress
         ) as engine:
             image = await engine.pull(asked.reference, platform=asked.platform, policy="never")
-            await image.bundle(asked.directory, rootfs=asked.rootfs)
+            await image.bundle(asked.directory, rootfs="mount" if asked.mount else "tree")
 
     run.run(work(), asked.progress)
