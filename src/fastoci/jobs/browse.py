@@ -154,12 +154,17 @@ class Browsing:
 
     def _temporary(self) -> io.FileIO:
         """On a thread: an unnamed file beside the layers, or where temporary files go."""
-        beside = os.path.dirname(self._layering.root)
-        directory = beside if os.access(beside, os.W_OK | os.X_OK) else tempfile.gettempdir()
+        directory = self._scratch
         with files.translated("make a temporary file in", directory):
             file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
         assert isinstance(file, io.FileIO)
         return file
+
+    @property
+    def _scratch(self) -> str:
+        """The directory for files without a name."""
+        beside = os.path.dirname(self._layering.root)
+        return beside if os.access(beside, os.W_OK | os.X_OK) else tempfile.gettempdir()
 
     async def _merge(self, file: io.FileIO) -> None:
         """Merge the layers' metadata into a file."""
@@ -224,7 +229,7 @@ class Browsing:
         if file is None:
 
             async def copy(into: io.FileIO) -> None:
-                sink = _Copy(into, str(diff_id), *needed)
+                sink = _Copy(into, self._scratch, str(diff_id), needed)
                 ready, open_layer = partial(self._arriving.ready, blob), partial(self._layering.open, blob, diff_id)
                 async with self._layering.reader.arrived(None, ready, open_layer) as (read, _):
                     await read(sink, Verifier(diff_id, None), _go_on)
@@ -271,13 +276,15 @@ class _Copy:
     """A sink for the tar of one layer that keeps a part of it, where that is in a layer file.
 
     Args:
-        start, end: which part, as offsets in the layer file.
+        directory: where the file is, for messages.
+        part: its begin and end, as offsets in the layer file.
     """
 
-    def __init__(self, file: io.FileIO, name: str, start: int, end: int) -> None:
+    def __init__(self, file: io.FileIO, directory: str, name: str, part: tuple[int, int]) -> None:
         self.name = name
         self._file = file
-        self._start, self._end = start, end
+        self._directory = directory
+        self._start, self._end = part
         self._at = TAR_OFFSET
 
     def feed(self, buffer: Buffer) -> None:
@@ -290,7 +297,7 @@ class _Copy:
             first, end = max(self._start - self._at, 0), min(self._end - self._at, len(view))
             wanted = view[first : max(first, end)]
             at = self._at + first
-            with files.translated("copy a layer to", tempfile.gettempdir(), wanted=len(wanted)):
+            with files.translated("copy a layer to", self._directory, wanted=len(wanted)):
                 while wanted:
                     count = os.pwrite(self._file.fileno(), wanted, at)
                     wanted, at = wanted[count:], at + count
