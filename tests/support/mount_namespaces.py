@@ -30,9 +30,9 @@ def mount_namespace() -> Iterator[None]:
             pytest.skip(f"needs a mount namespace: {os.strerror(ctypes.get_errno())}")
         try:
             mount("--make-rprivate", "/")
-            mount("-t", "tmpfs", "tmpfs", "/run")
             for other in filter(mountinfo.image_of, mountinfo.mounts()):  # another test's, copied with all the rest
                 subprocess.run(["umount", "--lazy", other.point], check=True)
+            mount("-t", "tmpfs", "tmpfs", "/run")
             yield
         finally:
             assert _LIBC.unshare(_OWN_DIRECTORIES) == 0
@@ -44,7 +44,10 @@ def mount_namespace() -> Iterator[None]:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fails when a mount, or a loop device, is left that was not there before."""
+    """Fails when a mount is left that was not there before, or a loop device of a file that is gone.
+
+    A device of a file that is there may be another test's.
+    """
     mounts, loops = _mounts(), _loops()
     yield
     assert _mounts() - mounts == set(), "mounts are left"
@@ -62,7 +65,9 @@ def _loops() -> set[str]:
     found = set()
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            found.add(f"{path.parts[3]} {path.read_text().strip()}")
+            backing = path.read_text().strip()
         except OSError:  # it went meanwhile
             continue
+        if backing.endswith("(deleted)"):
+            found.add(f"{path.parts[3]} {backing}")
     return found
