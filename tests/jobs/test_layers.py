@@ -19,7 +19,7 @@ import pytest
 import fastoci
 from fastoci import Layers
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnpackError
-from fastoci.events import Event, UnpackDone, UnpackSkipped, UnpackStarted, Warned
+from fastoci.events import Event, UnpackDone, UnpackProgress, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.testing.images import Image
@@ -366,3 +366,25 @@ async def test_a_layer_whose_names_need_more_than_the_memory_is_refused_by_name(
         pool = engine._open.context.layering.reader._buffers.pool
         await engine.pull(f"{registry.address}/many", layers=EROFS)
         assert pool.aside == pool.in_use == 0
+
+
+async def test_an_image_on_top_of_one_without_blobs_is_recorded_without_them(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        image = await engine.pull(f"{registry.address}/app", layers=ONLY)
+        again = await engine.record("again:1", image.manifest.raw)
+        await again.unpack(tmp_path / "root")
+        await engine.gc()
+        assert (await engine.verify(["again:1"])).bad == ()
+    assert same(tmp_path / "root", *LAYERS)
+
+
+async def test_progress_of_a_tar_in_a_layer_file_counts_compressed_bytes(registry: Registry, tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with fastoci.Engine(tmp_path / "s", observer=events.append) as engine:
+        image = await engine.pull(f"{registry.address}/app", layers=EROFS)
+        del events[:]
+        await image.unpack(tmp_path / "root")
+    total = sum(layer.size for layer in image.manifest.layers)
+    assert max(event.size for event in events if isinstance(event, UnpackProgress)) == total

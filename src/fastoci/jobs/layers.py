@@ -211,7 +211,7 @@ class Layering(msgspec.Struct, frozen=True):
             info = self._find(diff_id)
             if info is not None and info.tar_part is not None:
                 begin, end = info.tar_part
-                return OpenLayer(self.layers.open(diff_id), begin, end - begin)
+                return OpenLayer(self.layers.open(diff_id), begin, end - begin, blob.size)
         return OpenLayer(self.store.open(blob), forget=forget)
 
     async def until_right(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastoci.arguments import expect
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnsupportedError
 from fastoci.image import manifest as manifest_document
@@ -17,6 +19,8 @@ from fastoci.jobs.resolve import read_config
 
 async def record(context: PullContext, reference: Reference, data: bytes, media_type: str) -> Image:
     """Store a manifest and give it a name; its blobs are in the store already.
+
+    Layer files may stand for blobs: then the image is kept unpacked only, as the one that has the layers is.
 
     Raises:
         BlobNotFoundError: one of them is not.
@@ -40,7 +44,9 @@ async def record(context: PullContext, reference: Reference, data: bytes, media_
             )
     resolved = Resolved(reference, ((top, data),), manifest, None)
     async with context.store.session([top, *resolved.blobs]) as session:
-        absent = [blob for blob in session.missing if blob.digest != top.digest]
+        lacking = [blob for blob in session.missing if blob.digest != top.digest]
+        spared = await context.layering.spared([resolved]) if lacking else set()
+        absent = [blob for blob in lacking if blob.digest not in spared]
         if absent:
             blobs = "a blob" if len(absent) == 1 else f"{len(absent)} blobs"
             text = f"{reference} needs {blobs} that the store does not have, as {absent[0].digest}"
@@ -48,5 +54,5 @@ async def record(context: PullContext, reference: Reference, data: bytes, media_
         async with session.reserve() as writer:
             await context.keep_document(writer, top, data, str(reference))
             config = await read_config(context.store, manifest, context.limits)
-            await writer.record(stored_image(resolved, config))
+            await writer.record(replace(stored_image(resolved, config), layers_only=bool(lacking)))
     return Image(context, resolved, config)

@@ -46,12 +46,14 @@ class LayerSink(StoppableSink, Protocol):
 class OpenLayer(msgspec.Struct, frozen=True):
     """A layer in an open file: compressed or not, all of it; or a plain tar, the ``size`` bytes from ``offset``.
 
+    ``compressed``: bytes of the blob that such a tar came in.
     ``forget``: nobody reads it soon again, so it need not stay in the page cache.
     """
 
     fd: int
     offset: int = 0
     size: int | None = None
+    compressed: int = 0
     forget: bool = False
 
 
@@ -199,7 +201,7 @@ class LayerReader:
             if layer.size is None:
                 tar: FileTar | TarPart = FileTar(layer.fd, source, Inflate(window=FREE_WINDOW))
             else:
-                tar = TarPart(layer.fd, source, layer.offset, layer.size)
+                tar = TarPart(layer.fd, source, layer.offset, layer.size, compressed=layer.compressed)
             opened.pop_all()  # both are the tar's now
         async with self._pipeline(tar, sink, verifier, progressed) as pipeline:
             await pipeline.finish()

@@ -89,18 +89,26 @@ class FileTar:
 class TarPart:
     """A plain tar that is a part of a file. A ``BufferMaker``; owns ``fd`` and ``source`` until ``close``.
 
-    ``source`` is not used: a layer has it, whatever it is read from.
+    Args:
+        source: is not used: a layer has it, whatever it is read from.
+        compressed: bytes of the layer's blob, of which ``offset`` counts.
     """
 
     demanded = 0
 
-    def __init__(self, fd: int, source: Buffer, offset: int, size: int) -> None:
+    def __init__(self, fd: int, source: Buffer, offset: int, size: int, *, compressed: int) -> None:
         self.ended = False
-        self.offset = 0  # bytes read
+        self._read = 0
+        self._compressed = compressed
         self._fd = fd
         self._source = source
         self._begin = offset
         self._size = size
+
+    @property
+    def offset(self) -> int:
+        """Compressed bytes that have become what was read, about."""
+        return self._compressed * self._read // max(1, self._size)
 
     def ready(self) -> bool:
         """There is more of it."""
@@ -116,16 +124,16 @@ class TarPart:
         Raises:
             StoreError: the disk refused to read it, or the file is too short.
         """
-        while (room := min(out.room, self._size - self.offset)) > 0:
+        while (room := min(out.room, self._size - self._read)) > 0:
             try:
-                count = os.preadv(self._fd, [out.reserve(room)], self._begin + self.offset)
+                count = os.preadv(self._fd, [out.reserve(room)], self._begin + self._read)
             except OSError as error:
                 raise self._failed(error.strerror) from error
             if not count:
                 raise self._failed("it is cut short")
             out.advance(count)
-            self.offset += count
-        self.ended = self.offset == self._size
+            self._read += count
+        self.ended = self._read == self._size
         return out if len(out) else None
 
     def allow(self, window: int) -> None:
