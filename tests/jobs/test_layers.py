@@ -22,6 +22,7 @@ from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnpackError
 from fastoci.events import Event, UnpackDone, UnpackProgress, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
+from fastoci.jobs.plan import estimate_unpacked
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, opaque, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
@@ -388,3 +389,16 @@ async def test_progress_of_a_tar_in_a_layer_file_counts_compressed_bytes(registr
         await image.unpack(tmp_path / "root")
     total = sum(layer.size for layer in image.manifest.layers)
     assert max(event.size for event in events if isinstance(event, UnpackProgress)) == total
+
+
+async def test_space_is_reserved_for_layers_that_are_not_there_yet(registry: Registry, tmp_path: Path) -> None:
+    names = [f"{registry.address}/{name}" for name in ("app", "other")]
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        resolved = [await engine.resolve(name) for name in names]
+        layering = engine._open.context.layering
+        assert await layering.estimate(resolved[:1], "erofs") == resolved[0].unpacked_estimate
+        await engine.pull(names[0], layers=EROFS)
+        assert await layering.estimate(resolved[:1], "erofs") == 0
+        await engine.pull(names[1])
+        assert await layering.estimate(resolved, "erofs") == estimate_unpacked(resolved[1].manifest.layers[2:])
+        assert await layering.estimate(resolved[:1], "overlay") == resolved[0].unpacked_estimate

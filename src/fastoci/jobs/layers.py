@@ -31,7 +31,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
 from fastoci.interfaces import BlobStore
-from fastoci.jobs.plan import Resolved
+from fastoci.jobs.plan import LayerForm, Resolved, estimate_unpacked
 from fastoci.jobs.resolve import read_config
 from fastoci.jobs.stored import Mending, Stored
 from fastoci.limits import Limits
@@ -120,17 +120,31 @@ class Layering(msgspec.Struct, frozen=True):
         """The blobs of layers that images can do without, because their layer files are there."""
         spared: set[Digest] = set()
         for image in images:
-            with suppress(FormatError, UnsupportedError, IntegrityError, BlobNotFoundError):
-                if config := await read_config(self.store, image.manifest, self.limits):
-                    pairs = layers_of(image.manifest, config)
-                    spared |= await self.workers.run(partial(self._in_files, pairs))
+            spared |= await self._made(image, self._has_tar)
         return spared
 
-    def _in_files(self, pairs: Pairs) -> set[Digest]:
-        if not os.path.isdir(self.root):
-            return set()
-        layers = self.layers
-        return {blob.digest for blob, diff_id in pairs if (info := layers.find(diff_id)) and info.tar_part is not None}
+    async def estimate(self, images: Sequence[Resolved], form: LayerForm) -> int:
+        """Bytes of disk that is taken until images have their layers in a form, about."""
+        absent: set[Descriptor] = set()
+        for image in images:
+            made = await self._made(image, self._has_directory if form == "overlay" else self._has_tar)
+            absent |= {layer for layer in image.manifest.layers if layer.digest not in made or form == "rootfs"}
+        return estimate_unpacked(list(absent))
+
+    async def _made(self, image: Resolved, is_made: Callable[[Digest], bool]) -> set[Digest]:
+        """The blobs of an image's layers that were made into something, as far as the image is known."""
+        with suppress(FormatError, UnsupportedError, IntegrityError, BlobNotFoundError):
+            config = await read_config(self.store, image.manifest, self.limits)
+            pairs = layers_of(image.manifest, config)
+            return await self.workers.run(lambda: {blob.digest for blob, diff_id in pairs if is_made(diff_id)})
+        return set()
+
+    def _has_tar(self, diff_id: Digest) -> bool:
+        info = self._find(diff_id)
+        return info is not None and info.tar_part is not None
+
+    def _has_directory(self, diff_id: Digest) -> bool:
+        return self.layers.find_directory(diff_id, owners=os.geteuid() == 0) is not None
 
     async def tree(self, pairs: Pairs, root: Path, contents: Contents, arriving: Arriving) -> None:
         """Make a rootfs out of layers.

@@ -40,7 +40,7 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge, needed_of
-from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_image
+from fastoci.jobs.pull import Making, PullContext, Repository, image_failed, stored_image
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.tag_queries import ListTags, expand
 from fastoci.jobs.wanted_state import StateKeeping, WantedState
@@ -230,9 +230,11 @@ class _Running:
     async def run(self, fetching: AbstractAsyncContextManager[Fetcher]) -> None:
         """Fetch, record and unpack; whatever fails is an outcome."""
         root, unpacked = self._plan.unpacking
+        if root is None and self._layers.form != "none":
+            images = [resolved for job in self._jobs for resolved, _ in job.image.resolved]
+            root, unpacked = await self._context.space(Making(self._layers), images)
         try:
-            reserving = self._session.reserve(root=root, unpacked=unpacked)
-            async with reserving as writer, fetching as fetcher:
+            async with self._session.reserve(root=root, unpacked=unpacked) as writer, fetching as fetcher:
                 await self._work(writer, fetcher)
         except StoreFullError as error:
             self.refuse(error)

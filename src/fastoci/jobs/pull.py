@@ -40,7 +40,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
 from fastoci.jobs.layers import Arriving, Layering, layers_of
-from fastoci.jobs.plan import Layers, Outputs, PullPlan, Resolved, Wanted, estimate_unpacked
+from fastoci.jobs.plan import Layers, Outputs, PullPlan, Resolved, Wanted
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
@@ -71,10 +71,6 @@ class Making(msgspec.Struct, frozen=True):
     def reads(self) -> bool:
         """Anything at all."""
         return self.layers.form != "none" or self.tree is not None
-
-    def root(self, store: Path) -> Path | None:
-        """Whose disk is filled with files."""
-        return self.tree[0] if self.tree is not None else store if self.reads else None
 
 
 class PullContext(msgspec.Struct, frozen=True):
@@ -130,8 +126,8 @@ class PullContext(msgspec.Struct, frozen=True):
                 plans = [_plan(*each, session) for each in found]
                 for plan in plans:
                     self._announce(plan, image)
-                unpacked = sum(estimate_unpacked(resolved.manifest.layers) for resolved, _ in found)
-                async with session.reserve(root=making.root(self.store_path), unpacked=unpacked) as writer:
+                root, unpacked = await self.space(making, [each for each, _ in found])
+                async with session.reserve(root=root, unpacked=unpacked) as writer:
                     configs = await self._execute_all(writer, plans, source, image=image, making=making)
         except FastociError as error:
             error.image = error.image or image
@@ -148,6 +144,14 @@ class PullContext(msgspec.Struct, frozen=True):
         spared = await self.layering.spared(images) if layers.only else ()
         blobs = (blob for image in images for blob in (*image.documents, *image.blobs))
         return [blob for blob in blobs if blob.digest not in spared]
+
+    async def space(self, making: Making, images: Sequence[Resolved]) -> tuple[Path | None, int]:
+        """Whose disk is filled with files, and with how many bytes."""
+        if making.tree is not None:
+            return making.tree[0], sum(image.unpacked_estimate for image in images)
+        if making.reads:
+            return self.store_path, await self.layering.estimate(images, making.layers.form)
+        return None, 0
 
     async def making(self, outputs: Outputs, manifest: Descriptor, image: str) -> Making:
         """What of the outputs is to be made: a finished tree of this image is left as it is."""
