@@ -70,5 +70,5 @@ async def test_the_kernel_holds_a_pulled_image_against_its_digests(tmp_path: Pat
 
 @pytest.mark.parametrize("form", ["none", "overlay", "rootfs"])
 def test_only_layer_files_have_such_digests(form: str) -> None:
-    with pytest.raises(ValueError, match="verity: layer files have digests"):
+    with pytest.raises(ValueError, match="verity: layer files can be held"):
         Layers(form, verity=True)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -402,3 +403,26 @@ async def test_space_is_reserved_for_layers_that_are_not_there_yet(registry: Reg
         await engine.pull(names[1])
         assert await layering.estimate(resolved, "erofs") == estimate_unpacked(resolved[1].manifest.layers[2:])
         assert await layering.estimate(resolved[:1], "overlay") == resolved[0].unpacked_estimate
+
+
+async def test_layer_files_in_blocks_hold_each_layer_and_a_hash_tree_on_request(
+    registry: Registry, tmp_path: Path
+) -> None:
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        image = await engine.pull(f"{registry.address}/app", layers=Layers("erofs-4k", verity=True))
+        assert image.config is not None
+        lowest = layer_file(tmp_path / "s", image.config.diff_ids[1])
+        fd = os.open(lowest, os.O_RDONLY)
+        try:
+            assert differences(overlay([BASE]), erofs_listing(fd)) == []
+        finally:
+            os.close(fd)
+        sidecar = json.loads(lowest.with_name(f"{lowest.name}.dmverity").read_bytes())
+        assert sidecar.keys() == {"roothash", "hashoffset"}
+        assert lowest.read_bytes()[sidecar["hashoffset"] :].startswith(b"verity")
+        assert not list((tmp_path / "s" / "images").glob("*.erofs"))
+        before = lowest.stat().st_ino
+        await engine.pull(f"{registry.address}/app", layers=Layers("erofs-4k", verity=True))
+        assert lowest.stat().st_ino == before
+        await engine.pull(f"{registry.address}/app", layers=EROFS)
+        assert mounted(tmp_path / "s", image) == []

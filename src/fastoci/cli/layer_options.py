@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
 from fastoci.cli.options import Command
 
-LayerForm = Literal["none", "erofs", "overlay", "rootfs"]
+LayerForm = Literal["none", "erofs", "erofs-4k", "overlay", "rootfs"]
 
 _OPTIONS = (
     click.option(
         "--layers",
         "layer_form",
-        type=click.Choice(("none", "erofs", "overlay", "rootfs")),
+        type=click.Choice(get_args(LayerForm)),
         default="none",
         show_default=True,
         help="Keep the layers in the store for mounts, too: erofs, each as one file, and the image's as one mount;"
+        " erofs-4k, each as one file in blocks of 4096 bytes, for containerd;"
         " overlay, each as a directory for overlayfs, whose options are printed; rootfs, the image as one tree.",
     ),
     click.option(
@@ -30,7 +31,7 @@ _OPTIONS = (
         "--verity",
         is_flag=True,
         help="Have the kernel hold each read of layer files against their fs-verity digests, where it can. With"
-        " --layers erofs.",
+        " --layers erofs; with erofs-4k, each file has a hash tree of dm-verity.",
     ),
 )
 
@@ -44,7 +45,7 @@ def layers(command: Command) -> Command:
 
         if layers_only and layer_form != "erofs":
             raise click.UsageError("--layers-only needs --layers erofs: only their files hold the layers' tars")
-        if verity and layer_form != "erofs":
+        if verity and not layer_form.startswith("erofs"):
             raise click.UsageError("--verity needs --layers erofs: only its files can be held against a digest")
         return command(layers=Layers(layer_form, layers_only, verity), **given)
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Pairs = Sequence[tuple[Descriptor, Digest]]  # layers with their diff_ids, the lowest first
 NO_TEES: Final[Mapping[Digest, Tee]] = {}
-Kept = Literal["erofs", "overlay", "rootfs"]  # what the store keeps
+Kept = Literal["erofs", "erofs-4k", "overlay", "rootfs"]  # what the store keeps
 Ready = Callable[[Descriptor], Awaitable[None]]  # returns when a blob is in the store, or raises why it will not be
 
 
@@ -187,11 +187,11 @@ class Layering(msgspec.Struct, frozen=True):
             await self._keep_tree(pairs, manifest, arriving)
             return
         from fastoci.transfer.layer_directories import LayerDirectories  # which most pulls do not need
-        from fastoci.transfer.layer_files import LayerFiles
+        from fastoci.transfer.layer_files import BlockLayerFiles, LayerFiles
         from fastoci.transfer.layer_making import LayerJob
 
-        makers = {"erofs": LayerFiles, "overlay": LayerDirectories}
-        opener = partial(self.open, forget=form == "erofs")
+        makers = {"erofs": LayerFiles, "erofs-4k": BlockLayerFiles, "overlay": LayerDirectories}
+        opener = partial(self.open, forget=form != "overlay")
         maker = makers[form](self.layers, opener, self.workers, self.reader, self.limits, self.observer)
 
         async def work(tees: Mapping[Digest, Tee]) -> None:

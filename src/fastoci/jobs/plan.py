@@ -23,18 +23,20 @@ _RATIO: Final = 2
 Wanted = tuple[Platform, ...] | None  # platforms as the user asked; None: this machine's, empty: all that there are
 
 
-LayerForm = Literal["none", "erofs", "overlay", "rootfs"]
+LayerForm = Literal["none", "erofs", "erofs-4k", "overlay", "rootfs"]
 
 
 class Layers(msgspec.Struct, frozen=True):
     """What the store keeps of an image's layers beside their blobs, for mounts.
 
-    ``form`` is "erofs" (layer files and merged metadata), "overlay" (layer directories), "rootfs" (a tree of the
+    ``form`` is "erofs" (layer files and merged metadata), "erofs-4k" (layer files in blocks of 4096 bytes, without the
+    tar: for containerd with dm-verity, and kernels before 6.4), "overlay" (layer directories), "rootfs" (a tree of the
     image), or "none". ``only``: the compressed blobs of layers go when their layer files are there. ``verity``: the
-    kernel holds each read of these files against their fs-verity digests, where it can.
+    kernel holds each read of these files against their fs-verity digests, where it can; "erofs-4k" has a hash tree of
+    dm-verity.
 
     Raises:
-        ValueError: ``only`` or ``verity`` with another form than "erofs".
+        ValueError: ``only`` with another form than "erofs"; ``verity`` with one that makes no layer files.
     """
 
     form: LayerForm = "none"
@@ -45,8 +47,8 @@ class Layers(msgspec.Struct, frozen=True):
         one_of(get_args(LayerForm), self.form, "form")
         if expect(bool, self.only, "only") and self.form != "erofs":
             raise ValueError(f"only: the blobs of layers can be dropped beside layer files, not with {self.form!r}")
-        if expect(bool, self.verity, "verity") and self.form != "erofs":
-            raise ValueError(f"verity: layer files have digests of fs-verity, not {self.form!r}")
+        if expect(bool, self.verity, "verity") and not self.form.startswith("erofs"):
+            raise ValueError(f"verity: layer files can be held against digests, not {self.form!r}")
 
 
 class Outputs(msgspec.Struct, frozen=True):

@@ -7,32 +7,46 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
 
 from fastoci import files
 from fastoci.aio import all_or_first
 from fastoci.errors import StoreBusyError
 from fastoci.events import Warned
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import TAR_OFFSET
+from fastoci.image.layer_file import TAR_OFFSET, Form
 from fastoci.layer_interfaces import LayerIngest, MergedIngest
 from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
 from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.unpack.erofs import LayerFileWriter, MergedWriter
 from fastoci.unpack.measured_layer import MeasuredLayerFile
+from fastoci.verity.dm_verity import append
 
 
 class LayerFiles(LayerMaking):
     """Makes the layer files and the merged metadata of images."""
 
+    _form: Form = "tar"
+
     async def make(self, job: LayerJob) -> None:
         """Have all layers of an image as layer files, and its merged metadata: ``LayerMaking.make``."""
         totals = UnpackTotals(self._limits, job.image, self._observe, base=False, owners=True)
-        absent = await self._absent(job, lambda diff_id: self._layers.find(diff_id) is not None, totals)
+        absent = await self._absent(job, self._is_there, totals)
         await all_or_first([asyncio.create_task(self._file(layer)) for layer in absent])
+        await self._complete(job)
+        self._end(job, absent, totals)
+
+    def _is_there(self, diff_id: Digest) -> bool:
+        info = self._layers.find(diff_id)
+        return info is not None and info.form == self._form
+
+    async def _complete(self, job: LayerJob) -> None:
+        """All layer files are there."""
         await self._merge(job)
         if job.verity:
             await self._enforce(job)
-        self._end(job, absent, totals)
 
     async def _enforce(self, job: LayerJob) -> None:
         """Have the kernel hold all files of an image against their digests; say it where it cannot."""
@@ -43,25 +57,27 @@ class LayerFiles(LayerMaking):
             self._observe(Warned(job.image, text))
 
     async def _file(self, layer: Layer) -> None:
-        begin, wait = partial(self._layers.begin, layer.diff_id), partial(self._layers.wait, layer.diff_id, _unheard)
+        begin = partial(self._layers.begin, layer.diff_id, form=self._form)
+        wait = partial(self._layers.wait, layer.diff_id, _unheard, form=self._form)
         await self._once(layer, begin, wait, self._fill)
 
     async def _fill(self, layer: Layer, ingest: LayerIngest, reading: Reading) -> None:
         kind = MeasuredLayerFile if layer.job.verity else LayerFileWriter
-
-        def make(entries: int, size: int) -> LayerFileWriter:
-            return kind(
-                ingest.fd,
-                diff_id=layer.diff_id,
-                form="tar",
-                max_entries=entries,
-                max_bytes=size,
-                max_memory=self._limits.memory,
-            )
-
-        writer, proof = await self._read(layer, make, reading)
+        writer, proof = await self._read(layer, partial(self._writer, kind, layer, ingest), reading)
         digest = writer.fs_verity if isinstance(writer, MeasuredLayerFile) else ""
         await ingest.commit(writer.facts, proof, fs_verity=digest)
+
+    def _writer(
+        self, kind: type[LayerFileWriter], layer: Layer, ingest: LayerIngest, entries: int, size: int
+    ) -> LayerFileWriter:
+        return kind(
+            ingest.fd,
+            diff_id=layer.diff_id,
+            form=self._form,
+            max_entries=entries,
+            max_bytes=size,
+            max_memory=self._limits.memory,
+        )
 
     async def _merge(self, job: LayerJob) -> None:
         """Have the merged metadata of an image."""
@@ -106,6 +122,24 @@ class LayerFiles(LayerMaking):
             writer.end()
         finally:
             files.close(fd)
+
+
+class BlockLayerFiles(LayerFiles):
+    """Makes layer files in blocks of 4096 bytes, which hold the content of files and not the tar: each for itself."""
+
+    _form: Form = "4k"
+
+    async def _complete(self, job: LayerJob) -> None:
+        """Merged metadata points into tars: there is none."""
+
+    async def _fill(self, layer: Layer, ingest: LayerIngest, reading: Reading) -> None:
+        writer, proof = await self._read(layer, partial(self._writer, LayerFileWriter, layer, ingest), reading)
+        facts, sidecar = writer.facts, b""
+        if layer.job.verity:
+            uuid = uuid5(NAMESPACE_URL, f"dm-verity:{layer.diff_id}")
+            appended = await self._workers.run(partial(append, ingest.fd, str(layer.diff_id), uuid))
+            facts, sidecar = msgspec.structs.replace(facts, size=appended.size), appended.sidecar()
+        await ingest.commit(facts, proof, dm_verity=sidecar)
 
 
 def _unheard(size: int) -> None:
