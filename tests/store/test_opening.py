@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_many_processes_make_one_store(tmp_path: Path) -> None:
     makers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "store"]) for _ in range(6)]
     assert [maker.wait() for maker in makers] == [0] * 6
     assert not [name for name in os.listdir(tmp_path / "store") if name.endswith(".new")]
+
+
+def test_threads_that_open_a_new_store_at_once_all_see_it_as_one(tmp_path: Path) -> None:
+    stores = [tmp_path / str(number) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for store in stores:
+            for opened in pool.map(open_store, [store] * 8):
+                opened.close()
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", ".fastoci.json.new"], ["lost+found"]])

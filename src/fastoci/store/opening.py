@@ -106,10 +106,13 @@ def _check(paths: StoreLayout) -> None:
 def _is_marked(top: Directory) -> bool:
     """Whether this is a store, and one that is understood here; a directory that may become one is none yet."""
     mark = files.read(top, MARK, MARK_SIZE)
+    is_foreign = mark is None and bool(set(top.names()) - _NOTHING)
+    if is_foreign:
+        mark = files.read(top, MARK, MARK_SIZE)  # another process may be making it: the mark comes before all else
     if mark is not None:
         _check_format(mark, top.at(MARK))
         return True
-    if set(top.names()) - _NOTHING:
+    if is_foreign:
         root = top.path
         layout = files.read(top, _LAYOUT, MARK_SIZE)
         if layout is None:
