@@ -165,5 +165,6 @@ def test_lines_of_json_are_ascii_whatever_a_name_holds() -> None:
             "entries": 1,
             "size": 2,
             "skipped": {"owners": 3},
+            "devices": [],
         }
     ]

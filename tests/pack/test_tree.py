@@ -18,7 +18,7 @@ from fastoci.errors import PackError
 from fastoci.pack.changes import Changes
 from fastoci.pack.tar import TarMaker
 from support.packing import TIME_NS, members, put, tar_of, tree_of
-from support.scratch import TESTS
+from support.scratch import TESTS, scratch
 
 ROOT_USER = os.geteuid() == 0
 
@@ -157,19 +157,16 @@ def test_what_is_mounted_is_left_out_but_for_where_it_is_mounted(tmp_path: Path)
     assert [text.partition(" ")[0] for text in told] == [str(root / "bound"), str(root / "file")]
 
 
-def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
-    path = put(tmp_path / "root/sub/secret", mode=0)
-    for each in (path.parent, *path.parents[1:5]):
-        if each.stat().st_uid == os.geteuid() and each.is_relative_to(tmp_path.parent.parent):
-            each.chmod(0o755)
-    program = (
-        "from fastoci.errors import StoreError\n"
-        "root = os.open(sys.argv[1], os.O_RDONLY)\n"
-        f"if {ROOT_USER}: os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
-        "try: members(Changes(tree_of(Path(sys.argv[1]))))\n"
-        "except StoreError as error: print(error.path, error.errno)\n"
-    )
-    assert run(program, tmp_path / "root") == f"{path} 13\n"
+def test_what_may_not_be_read_is_named() -> None:
+    with scratch("unreadable") as work:
+        work.chmod(0o755)
+        path = put(work / "root/sub/secret", mode=0)
+        program = (
+            f"if {ROOT_USER}: os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
+            "try: members(Changes(tree_of(Path(sys.argv[1]))))\n"
+            "except StoreError as error: print(error.path, error.errno)\n"
+        )
+        assert run("from fastoci.errors import StoreError\n" + program, work / "root") == f"{path} 13\n"
 
 
 def test_a_stopped_walk_ends(tmp_path: Path) -> None:

@@ -264,6 +264,9 @@ def test_the_commands_that_ask_registries_have_the_same_options() -> None:
         "--max-entries",
         "--max-store-size",
         "--nice",
+        "--layers",
+        "--layers-only",
+        "--verity",
     }
 
 
