@@ -55,6 +55,7 @@ class Browsing:
         self._pairs = pairs
         self._manifest = manifest
         self._arriving = arriving
+        self._open = partial(layering.open, mending=arriving.mending)
         self._name = f"the merged metadata of {arriving.mending.image}"
 
     async def files(self) -> ImageFiles:
@@ -185,7 +186,7 @@ class Browsing:
                 if await self._workers.run(partial(self._merge_file, writer, diff_id), stop=writer.stop):
                     continue
                 sink = totals.counted(number, partial(_MergedLayer, writer, diff_id))
-                ready, open_layer = partial(self._arriving.ready, blob), partial(self._layering.open, blob, diff_id)
+                ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
                 async with reader.arrived(None, ready, open_layer) as (read, _):
                     await read(sink, Verifier(diff_id, None), partial(totals.progress, number))
             await self._workers.run(writer.finish, stop=writer.stop)
@@ -230,7 +231,7 @@ class Browsing:
 
             async def copy(into: io.FileIO) -> None:
                 sink = _Copy(into, self._scratch, str(diff_id), needed)
-                ready, open_layer = partial(self._arriving.ready, blob), partial(self._layering.open, blob, diff_id)
+                ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
                 async with self._layering.reader.arrived(None, ready, open_layer) as (read, _):
                     await read(sink, Verifier(diff_id, None), _go_on)
 

@@ -33,7 +33,7 @@ from fastoci.image.manifest import Manifest
 from fastoci.interfaces import BlobStore
 from fastoci.jobs.plan import LayerForm, Resolved, estimate_unpacked
 from fastoci.jobs.resolve import read_config
-from fastoci.jobs.stored import Mending, Stored
+from fastoci.jobs.stored import FileStamp, Mending, Stored, stamp_of
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer
@@ -163,7 +163,7 @@ class Layering(msgspec.Struct, frozen=True):
                 root,
                 contents,
                 pairs,
-                self.open,
+                partial(self.open, mending=arriving.mending),
                 image=arriving.mending.image,
                 ready=arriving.ready,
                 tee=next(iter(tees.values()), None),
@@ -191,7 +191,7 @@ class Layering(msgspec.Struct, frozen=True):
         from fastoci.transfer.layer_making import LayerJob
 
         makers = {"erofs": LayerFiles, "erofs-4k": BlockLayerFiles, "overlay": LayerDirectories}
-        opener = partial(self.open, forget=form != "overlay")
+        opener = partial(self.open, forget=form != "overlay", mending=arriving.mending)
         maker = makers[form](self.layers, opener, self.workers, self.reader, self.limits, self.observer)
 
         async def work(tees: Mapping[Digest, Tee]) -> None:
@@ -213,10 +213,11 @@ class Layering(msgspec.Struct, frozen=True):
         if not await self.unpacker.holds(root, contents, image=arriving.mending.image):
             await self.tree(pairs, root, contents, arriving)
 
-    def open(self, blob: Descriptor, diff_id: Digest, *, forget: bool = False) -> OpenLayer:
+    def open(self, blob: Descriptor, diff_id: Digest, *, mending: Mending, forget: bool = False) -> OpenLayer:
         """On a thread: a layer to read, from the tar in its layer file when that is there, else from its blob.
 
         Args:
+            mending: of the job that reads it: takes which file it is.
             forget: what is made of it is not read soon, and it is not either.
         Raises:
             BlobNotFoundError: neither is there.
@@ -225,8 +226,12 @@ class Layering(msgspec.Struct, frozen=True):
             info = self._find(diff_id)
             if info is not None and info.tar_part is not None:
                 begin, end = info.tar_part
-                return OpenLayer(self.layers.open(diff_id), begin, end - begin, blob.size)
-        return OpenLayer(self.store.open(blob), forget=forget)
+                fd = self.layers.open(diff_id)
+                mending.opened_layers.setdefault(diff_id, stamp_of(fd))
+                return OpenLayer(fd, begin, end - begin, blob.size)
+        fd = self.store.open(blob)
+        mending.opened.setdefault(blob.digest, stamp_of(fd))
+        return OpenLayer(fd, forget=forget)
 
     async def until_right(
         self, work: Callable[[Mapping[Digest, Tee]], Awaitable[None]], pairs: Pairs, arriving: Arriving
@@ -241,6 +246,7 @@ class Layering(msgspec.Struct, frozen=True):
         discarded: set[Digest] = set()
         while True:
             reason: FastociError | None = None
+            mending.begin()
             try:
                 return await work(tees)
             except SpoiledError:
@@ -257,7 +263,8 @@ class Layering(msgspec.Struct, frozen=True):
     async def _discard_damaged(
         self, pairs: Pairs, discarded: set[Digest], reason: FastociError, mending: Mending
     ) -> bool:
-        """Delete the layer files whose tar is not what their names say; whether there were any.
+        """Delete the layer files whose tar is not what their names say; whether there were any, or another process
+        did so with what was read.
 
         Args:
             discarded: those of this job before: a disk that damages all that it keeps ends it.
@@ -266,9 +273,11 @@ class Layering(msgspec.Struct, frozen=True):
             FastociError: ``reason``, when one of them is damaged again.
         """
         found = False
+        now: dict[Digest, FileStamp | None] = {}
         for diff_id in dict.fromkeys(diff_id for _, diff_id in pairs):
             info = await self.workers.run(partial(self._find, diff_id))
-            if info is None or info.tar_part is None or await self._is_right(diff_id, *info.tar_part):
+            now[diff_id] = None
+            if info is None or info.tar_part is None or await self._is_right(diff_id, info.tar_part, now):
                 continue
             if diff_id in discarded:
                 raise reason
@@ -276,16 +285,21 @@ class Layering(msgspec.Struct, frozen=True):
             self.observer(Warned(mending.image, f"the layer file of {diff_id} is damaged, and is deleted"))
             await self.layers.discard(diff_id)
             found = True
-        return found
+        return found or mending.count_replaced(mending.opened_layers, now)
 
     def _find(self, diff_id: Digest) -> LayerInfo | None:
         return self.layers.find(diff_id) if os.path.isdir(self.root) else None
 
-    async def _is_right(self, diff_id: Digest, begin: int, end: int) -> bool:
-        """Whether the tar in a layer file has the diff_id."""
+    async def _is_right(
+        self, diff_id: Digest, tar_part: tuple[int, int], hashed: dict[Digest, FileStamp | None]
+    ) -> bool:
+        """Whether the tar in a layer file has the diff_id; ``hashed`` takes which file it is."""
+        begin, end = tar_part
 
         def open_tar() -> OpenLayer:
-            return OpenLayer(self.layers.open(diff_id), begin, end - begin)
+            fd = self.layers.open(diff_id)
+            hashed[diff_id] = stamp_of(fd)
+            return OpenLayer(fd, begin, end - begin)
 
         try:
             await self.reader.from_file(open_tar, _Hashed(), Verifier(diff_id, None), lambda offset, size: None)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from typing import Final, TypeVar
 
@@ -30,12 +31,23 @@ from fastoci.transfer.scheduler import BytesSource, Scheduler
 from fastoci.transfer.workers import WorkerPool
 
 _OPEN: Final = 32  # files that are open at a time
+_REPLACED: Final = 3  # times that one job works anew because another process replaced the same file
+_NO_FILE: Final = (-1, -1, -1)
 
 T = TypeVar("T")
+FileStamp = tuple[int, int, int]  # device, inode, time of the last write: other bytes of a blob are another file
+
+
+def stamp_of(fd: int) -> FileStamp:
+    """Which file it is."""
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino, info.st_mtime_ns
 
 
 class Mending:
     """What one job mends of an image's blobs: each once, so that a disk that damages all it keeps ends it.
+
+    ``opened``, ``opened_layers``: which files of blobs, and of layers, the last attempt read.
 
     Args:
         source: who is asked for them; None when nobody may be.
@@ -45,6 +57,9 @@ class Mending:
     def __init__(self, image: str, source: BlobSource | None, documents: Mapping[Digest, bytes] | None = None) -> None:
         self.image = image
         self.mended: set[Digest] = set()
+        self.opened: dict[Digest, FileStamp] = {}
+        self.opened_layers: dict[Digest, FileStamp] = {}
+        self._replaced: Counter[Digest] = Counter()
         self._source = source
         self._documents = documents or {}
 
@@ -61,6 +76,22 @@ class Mending:
         new = digests - self.mended
         self.mended |= new
         return bool(new)
+
+    def begin(self) -> None:
+        """The job begins an attempt, which has read nothing yet."""
+        self.opened.clear()
+        self.opened_layers.clear()
+
+    def count_replaced(self, opened: Mapping[Digest, FileStamp], now: Mapping[Digest, FileStamp | None]) -> bool:
+        """Whether what was read is there no more, since another process replaced it; each a few times at most.
+
+        Args:
+            now: the files that are there, and were hashed and found right; None for one that is not there.
+        """
+        replaced = {digest for digest, stamp in now.items() if opened.get(digest, stamp) != stamp}
+        few = {digest for digest in replaced if self._replaced[digest] < _REPLACED}
+        self._replaced.update(few)
+        return bool(few)
 
 
 class Stored:
@@ -80,7 +111,7 @@ class Stored:
     async def mend(self, blobs: Sequence[Descriptor], reason: FastociError, mending: Mending) -> None:
         """Hash blobs of which something is wrong, and fetch those again that are damaged.
 
-        Returns at once when another job mended what this one read.
+        Returns at once when another job, or another process, mended what this one read.
 
         Args:
             reason: what was wrong.
@@ -89,12 +120,19 @@ class Stored:
             IntegrityError: one is damaged, and nobody may be asked, or it was mended before.
         """
         async with self._mending:
-            damaged = await self._damaged(blobs)
+            opened = dict(mending.opened)
+            if isinstance(reason, BlobNotFoundError):
+                opened |= {blob.digest: _NO_FILE for blob in blobs if str(blob.digest) == reason.subject}
+            hashed: dict[Digest, FileStamp] = {}
+            damaged = await self._damaged(blobs, hashed)
             found = {blob.digest for blob, _ in damaged}
-            absent = await self._absent([blob for blob in blobs if blob.digest not in found], reason)
+            absent = await self._absent([blob for blob in blobs if blob.digest not in found], opened)
             if damaged or absent:
                 await self._fetch([*damaged, *((blob, reason) for blob in absent)], reason, mending)
-            elif not mending.count(self._found.intersection(blob.digest for blob in blobs)):
+            elif not (
+                mending.count(self._found.intersection(blob.digest for blob in blobs))
+                or mending.count_replaced(opened, hashed)
+            ):
                 raise reason
 
     async def _fetch(
@@ -127,6 +165,8 @@ class Stored:
             try:
                 return await sink.put(images, self._store)
             except (IntegrityError, BlobNotFoundError) as error:
+                mending.begin()
+                mending.opened |= {blob.digest: _NO_FILE for blob in blobs if str(blob.digest) == error.subject}
                 await self.mend(blobs, error, mending)
 
     async def run_hashing(self, work: Callable[[FindCorrupt, Check], T]) -> T:
@@ -153,9 +193,15 @@ class Stored:
             for buffer in buffers:
                 buffer.release()
 
-    async def _damaged(self, blobs: Sequence[Descriptor]) -> list[tuple[Descriptor, IntegrityError]]:
-        """The blobs that are there and are not what their names say: the store does not have them any more."""
-        found = await self.run_hashing(lambda find, check: self._hash(blobs, find))
+    async def _damaged(
+        self, blobs: Sequence[Descriptor], hashed: dict[Digest, FileStamp]
+    ) -> list[tuple[Descriptor, IntegrityError]]:
+        """The blobs that are there and are not what their names say: the store does not have them any more.
+
+        Args:
+            hashed: takes which files were.
+        """
+        found = await self.run_hashing(lambda find, check: self._hash(blobs, find, hashed))
         errors = {error.subject: error for error in found}
         damaged = [(blob, errors[str(blob.digest)]) for blob in blobs if str(blob.digest) in errors]
         for blob, _ in damaged:
@@ -163,17 +209,18 @@ class Stored:
             await self._store.mark_corrupt(blob.digest)
         return damaged
 
-    async def _absent(self, blobs: Sequence[Descriptor], reason: FastociError) -> list[Descriptor]:
-        """The blobs that were here and are not: found damaged by a job that did not get to fetch them again.
+    async def _absent(self, blobs: Sequence[Descriptor], opened: Iterable[Digest]) -> list[Descriptor]:
+        """The blobs that were here and are not: found damaged by a job that did not get to fetch them again, or
+        deleted since this one read them.
 
         What is on its way to this job is none of them.
         """
-        lost = {str(digest) for digest in self._found}
-        if isinstance(reason, BlobNotFoundError):
-            lost.add(reason.subject)
-        return await self._store.missing([blob for blob in blobs if str(blob.digest) in lost])
+        lost = self._found.union(opened)
+        return await self._store.missing([blob for blob in blobs if blob.digest in lost])
 
-    def _hash(self, blobs: Sequence[Descriptor], find: FindCorrupt) -> list[IntegrityError]:
+    def _hash(
+        self, blobs: Sequence[Descriptor], find: FindCorrupt, hashed: dict[Digest, FileStamp]
+    ) -> list[IntegrityError]:
         """On a thread: what is wrong with those that are there."""
         found: list[IntegrityError] = []
         for start in range(0, len(blobs), _OPEN):
@@ -183,6 +230,7 @@ class Stored:
                     with suppress(BlobNotFoundError):  # on its way, or deleted: whoever needs it says so
                         files.append((blob, self._store.open(blob)))
                         opened.callback(os.close, files[-1][1])
+                        hashed[blob.digest] = stamp_of(files[-1][1])
                 found += find(files)
         return found
 
