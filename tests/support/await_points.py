@@ -33,7 +33,9 @@ SOURCE: Final = Path(_SPEC.origin).resolve().parent  # as it is installed, which
 _LEFT_ALONE: Final = ("fastoci.testing", "fastoci.server", "fastoci.cli")  # servers of tests; a process of its own
 
 # They own what they are called with from then on: instead of them, what they await themselves is a point.
-_OWNERS: Final = frozenset({"wait_to_end", "all_or_first", "feed", "_feed_both", "_ingest", "_pipeline"})
+_OWNERS: Final = frozenset(
+    {"wait_to_end", "all_or_first", "feed", "_feed_both", "_ingest", "_pipeline", "_held", "_made", "_open_devices"}
+)
 
 _CLEANUPS: Final = ("WorkerPool.finish", ".abort", ".aclose")  # wherever they are called
 _THREADS: Final = ("WorkerPool.", "Threads.")  # waits for threads, which nothing can end

@@ -170,7 +170,7 @@ async def run(scene: Scene, case: Case) -> await_points.Plan:
             raise WrongError(f"a later pull failed: {error!r}") from error
         if case.verb in ("fetch", "retrying"):
             await engine.fetch([BLOB], Own())
-        if template not in ("damaged", "rotten"):
+        if template not in ("damaged", "rotten", "spoilt"):
             verification = await engine.verify()
             _demand(not verification.bad, f"bad blobs: {verification.bad}")
     return plan

@@ -15,8 +15,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from fastoci import Engine, PrefetchRequest, RetryingSource, RetryPolicy, access, apply, logged_in, login, logout
-from fastoci.errors import TruncatedError
+from fastoci import (
+    Engine,
+    Layers,
+    PrefetchRequest,
+    RetryingSource,
+    RetryPolicy,
+    WantedState,
+    access,
+    apply,
+    logged_in,
+    login,
+    logout,
+)
+from fastoci.errors import StoreFullError, TruncatedError
 from fastoci.events import BlobWaiting, Event
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
@@ -31,6 +43,7 @@ from fastoci.testing.auth import Bearer, Cdn
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.registry import Registry, serve
+from fastoci.testing.uploads import Uploads
 from fastoci.transfer.scheduler import BytesSource
 from support import await_points
 
@@ -102,6 +115,7 @@ class Scene:
         self.work = directory / "work"
         self.layers: list[Path] = []
         self.waiting = asyncio.Event()
+        self.pushes = 0
 
     def reference(self, name: str) -> str:
         return f"{self.address}/{name}:latest"
@@ -151,6 +165,17 @@ class Scene:
 
         shutil.copytree(self.directory / "full", self.directory / "rotten")
         for path in (self.directory / "rotten" / "blobs" / "sha256").iterdir():
+            _damage(path)
+        await self._prepare_layers()
+
+    async def _prepare_layers(self) -> None:
+        """Make a store with layer files and without the blobs of layers, and one where they are damaged."""
+        self.renew("full")
+        async with self.engine() as engine:
+            await engine.pull(self.reference("one"), layers=Layers("erofs", only=True))
+        shutil.copytree(self.work / "store", self.directory / "layered")
+        shutil.copytree(self.work / "store", self.directory / "spoilt")
+        for path in (self.directory / "spoilt" / "layers").rglob("*.erofs"):
             _damage(path)
 
 
@@ -297,6 +322,59 @@ async def _login(engine: Engine, scene: Scene) -> None:
     await logout(scene.address, authfile=file)
 
 
+async def _layers_only(engine: Engine, scene: Scene) -> None:
+    await engine.pull(scene.reference("one"), layers=Layers("erofs", only=True))
+
+
+async def _layer_directories(engine: Engine, scene: Scene) -> None:
+    image = await engine.pull(scene.reference("one"), layers=Layers("overlay"))
+    await image.overlay_options()
+
+
+async def _layers_of_blobs(engine: Engine, scene: Scene) -> None:
+    image = await engine.image(scene.reference("one"))
+    await image.check()
+    for layers in (Layers("erofs-4k"), Layers("overlay"), Layers("rootfs")):
+        await image.make_layers(layers)
+
+
+async def _browse(engine: Engine, scene: Scene) -> None:
+    image = await engine.image(scene.reference("one"))
+    with await image.files() as files:
+        name = next(entry.path for entry in files.walk() if entry.kind == "file")
+    with await image.open(name) as file:
+        file.read()
+    with await image.tar() as tar:
+        tar.read()
+
+
+async def _bundle(engine: Engine, scene: Scene) -> None:
+    await (await engine.image(scene.reference("one"))).bundle(scene.work / "bundle")
+
+
+async def _pack(engine: Engine, scene: Scene) -> None:
+    (scene.work / "tree").mkdir()
+    (scene.work / "tree" / "file").write_bytes(DATA)
+    await engine.pack(scene.work / "tree", "localhost/packed:1")
+    await engine.pack(scene.work / "tree", "localhost/packed:2", base=scene.reference("one"), compression="zstd")
+
+
+async def _publish(engine: Engine, scene: Scene) -> None:
+    scene.pushes += 1
+    await engine.publish(scene.reference("one"), f"{scene.address}/pushed-{scene.pushes}:1")
+
+
+async def _lists(engine: Engine, scene: Scene) -> None:
+    """Jobs of one list, the second of which no longer wants what the first brought, and lacks space."""
+    await engine.prefetch([PrefetchRequest(scene.reference("three"))], WantedState(list_name="list"))
+    with contextlib.suppress(StoreFullError):
+        crowded = WantedState(list_name="list", prune=True, gc=True, keep_free=1 << 60)
+        await engine.prefetch([PrefetchRequest(scene.reference("two"))], crowded)
+    wanted, state = [PrefetchRequest(scene.reference("two"))], WantedState(list_name="list", prune=True, gc=True)
+    await engine.plan_prefetch(wanted, state)
+    await engine.prefetch(wanted, state)
+
+
 async def _open(engine: Engine, scene: Scene) -> None:
     async with scene.engine() as other:
         await other.images()
@@ -333,6 +411,17 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "apply": (_apply, ""),
     "login": (_login, ""),
     "open": (_open, "full"),
+    "layers-only": (_layers_only, ""),
+    "layer-directories": (_layer_directories, ""),
+    "layers-of-blobs": (_layers_of_blobs, "full"),
+    "browse": (_browse, "full"),
+    "browse-layers": (_browse, "layered"),
+    "bundle": (_bundle, "full"),
+    "pack": (_pack, "full"),
+    "publish": (_publish, "full"),
+    "verify-layers": (_verify, "layered"),
+    "repair-layers": (_repair, "spoilt"),
+    "lists": (_lists, ""),
 }
 
 
@@ -344,12 +433,16 @@ def scene_in(directory: Path) -> Iterator[Scene]:
         "large": Image.build([_layer(8, 10_000_000, "none")], platform=host),
         "three": Image.build([_layer(6, 300_000, "gzip"), _layer(7, 1000, "none")], platform=host),
         "one": Image.build(
-            [_layer(2, 2_500_000, "gzip"), shared, _layer(3, 600_000, "zstd"), _layer(5, 1000, "none")], platform=host
+            [_layer(2, 2_500_000, "gzip"), shared, _layer(3, 600_000, "zstd"), _layer(5, 1000, "none")],
+            platform=host,
+            command=["/init"],
         ),
         "two": Image.build([_layer(4, 300_000, "zstd"), shared], platform=host),
     }
     other = Image.build([_layer(9, 1000, "none")], platform=Platform("linux", "riscv64"))
-    registry, rocky = Registry(Bearer(USER, PASSWORD), cdn=Cdn()), Rocky()
+    (directory / "pushed").mkdir()
+    registry = Registry(Bearer(USER, PASSWORD), cdn=Cdn(), uploads=Uploads(directory / "pushed"))
+    rocky = Rocky()
     for name, image in images.items():
         registry.add_image(name, "latest", Index.build([other, image]) if name == "one" else image)
     rocky.add_image("three", "latest", images["three"])
