@@ -16,7 +16,7 @@ from support import strace_log, syscall_injection
 from support.crash_harness import CrashHarness
 from support.syscall_injection import Point
 
-POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "5"))  # 0: all
+POINTS = int(os.environ.get("FASTOCI_ERROR_POINTS", "4"))  # 0: all
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 DISK_REFUSED = 8  # docs/exit-codes.md
 

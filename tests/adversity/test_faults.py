@@ -24,7 +24,7 @@ from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak
 from fastoci.testing.faults.command import Ended, Workdir
 from fastoci.testing.faults.verdict import Verdict, verdict_on
 
-PLANS = int(os.environ.get("FASTOCI_PLANS", "12"))
+PLANS = int(os.environ.get("FASTOCI_PLANS", "8"))
 FIRST = int(os.environ.get("FASTOCI_SEED", "0"))
 AT_ONCE = 24
 MIB = 1 << 20

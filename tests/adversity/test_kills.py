@@ -22,10 +22,10 @@ from support import strace_log, syscall_injection
 from support.crash_harness import LAYERS, CrashHarness, image, stored_images
 from support.syscall_injection import Point
 
-POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "5"))  # 0: all
+POINTS = int(os.environ.get("FASTOCI_KILL_POINTS", "4"))  # 0: all
 ENOUGH = 0.5 if POINTS else 0.9  # of the points; another order of threads may leave some out, of few many
-INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "10"))
-ROOTFS_INSTANTS = int(os.environ.get("FASTOCI_ROOTFS_KILLS", "4"))  # for each way of making a tree
+INSTANTS = int(os.environ.get("FASTOCI_KILL_INSTANTS", "8"))
+ROOTFS_INSTANTS = int(os.environ.get("FASTOCI_ROOTFS_KILLS", "3"))  # for each way of making a tree
 TRIES = 3  # threads share the work out in another way each time
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
