@@ -366,7 +366,7 @@ async def _publish(engine: Engine, scene: Scene) -> None:
 
 async def _lists(engine: Engine, scene: Scene) -> None:
     """Jobs of one list, the second of which no longer wants what the first brought, and lacks space."""
-    await engine.prefetch([PrefetchRequest(scene.reference("three"))], WantedState(list_name="list"))
+    await engine.prefetch([PrefetchRequest(scene.reference("one"))], WantedState(list_name="list"))
     with contextlib.suppress(StoreFullError):
         crowded = WantedState(list_name="list", prune=True, gc=True, keep_free=1 << 60)
         await engine.prefetch([PrefetchRequest(scene.reference("two"))], crowded)
