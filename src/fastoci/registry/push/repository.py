@@ -118,11 +118,13 @@ class PushRepository:
         kind, body = {"Content-Type": "application/octet-stream"}, Upload(blob.size, source.pieces)
         try:
             reply = await self._session.ask(candidate, place, kind, method="PUT", patience=patience, body=body)
+            await _demand(reply, 201)
         except TransportError:
             if source.error is None:
                 raise
             raise source.error from None
-        await _demand(reply, 201)
+        finally:
+            await source.settle()
         _check(reply, blob)
         return "uploaded"
 
@@ -182,14 +184,24 @@ class _Source:
         self.error: StoreError | None = None
         self._fd = fd
         self._blob = blob
+        self._reads: set[asyncio.Task[bytes]] = set()  # on threads
+
+    async def settle(self) -> None:
+        """Wait for the reads that are under way, of a body that was given up: nothing is closed under a thread."""
+        if self._reads:
+            _, cancelled = await wait_to_end(asyncio.wait(self._reads))
+            if cancelled:
+                raise asyncio.CancelledError
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of them, from the first on."""
         name, size, offset = str(self._blob.digest), self._blob.size, 0
         while offset < size:
-            work = asyncio.to_thread(os.pread, self._fd, min(_PIECE, size - offset), offset)
+            read = asyncio.create_task(asyncio.to_thread(os.pread, self._fd, min(_PIECE, size - offset), offset))
+            self._reads.add(read)
+            read.add_done_callback(self._reads.discard)
             try:
-                piece, cancelled = await wait_to_end(work)  # whoever cancels closes the file
+                piece, cancelled = await wait_to_end(read)
             except OSError as error:
                 self.error = failure(error, "read", name)
                 raise
