@@ -38,5 +38,5 @@ def test_whatever_goes_wrong_at_an_await_the_verb_ends_and_another_pull_succeeds
     summary = lines[-1]
     print({**summary, "missed": len(summary["missed"])})
     assert summary["cases"] == (min(CASES, summary["of"]) if CASES else summary["of"])
-    assert summary["hits"] > 0.8 * summary["cases"]
+    assert summary["hits"] > 0.7 * summary["cases"]
     assert summary["reached"] > REACHED * (summary["reached"] + len(summary["missed"])), summary["missed"]
