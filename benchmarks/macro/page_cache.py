@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sample = data.prepare("pair", options.work, scale=options.scale)
     results, limits = {}, {}
     for kind in options.fs or ("ext4", "xfs"):
-        size = 3 * sample.size
+        size = 4 * sample.size
         with server.serve([sample]) as address, scratch.destination(kind, options.work, size=size) as target:
             limits[kind] = limit(target)
             results[kind] = shares(sample, address, target, runs=options.runs)
