@@ -403,6 +403,8 @@ async def test_space_is_reserved_for_layers_that_are_not_there_yet(registry: Reg
         await engine.pull(names[1])
         assert await layering.estimate(resolved, "erofs") == estimate_unpacked(resolved[1].manifest.layers[2:])
         assert await layering.estimate(resolved[:1], "overlay") == resolved[0].unpacked_estimate
+        await engine.pull(names[0], layers=Layers("erofs-4k"))
+        assert await layering.estimate(resolved[:1], "erofs-4k") == 0
 
 
 async def test_layer_files_in_blocks_hold_each_layer_and_a_hash_tree_on_request(
@@ -426,3 +428,16 @@ async def test_layer_files_in_blocks_hold_each_layer_and_a_hash_tree_on_request(
         assert lowest.stat().st_ino == before
         await engine.pull(f"{registry.address}/app", layers=EROFS)
         assert mounted(tmp_path / "s", image) == []
+
+
+@as_root
+async def test_a_blob_that_nobody_reads_beside_a_tree_that_is_there_comes_all_the_same(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_image("large", "latest", built([made(3, files=3, size=6_000_000, compressibility=0.0)]))
+    async with fastoci.Engine(tmp_path / "s") as engine:
+        image = await engine.pull(f"{registry.address}/large", layers=Layers("rootfs"))
+        blob = tmp_path / "s" / "blobs" / "sha256" / image.manifest.layers[0].digest.hex
+        blob.unlink()
+        await asyncio.wait_for(engine.pull(f"{registry.address}/large", layers=Layers("rootfs")), 20)
+    assert blob.stat().st_size == image.manifest.layers[0].size

@@ -125,10 +125,11 @@ class Layering(msgspec.Struct, frozen=True):
 
     async def estimate(self, images: Sequence[Resolved], form: LayerForm) -> int:
         """Bytes of disk that is taken until images have their layers in a form, about."""
+        is_made = {"erofs": self._has_tar, "erofs-4k": self._has_blocks, "overlay": self._has_directory}.get(form)
         absent: set[Descriptor] = set()
         for image in images:
-            made = await self._made(image, self._has_directory if form == "overlay" else self._has_tar)
-            absent |= {layer for layer in image.manifest.layers if layer.digest not in made or form == "rootfs"}
+            made = set() if is_made is None else await self._made(image, is_made)
+            absent |= {layer for layer in image.manifest.layers if layer.digest not in made}
         return estimate_unpacked(list(absent))
 
     async def _made(self, image: Resolved, is_made: Callable[[Digest], bool]) -> set[Digest]:
@@ -142,6 +143,10 @@ class Layering(msgspec.Struct, frozen=True):
     def _has_tar(self, diff_id: Digest) -> bool:
         info = self._find(diff_id)
         return info is not None and info.tar_part is not None
+
+    def _has_blocks(self, diff_id: Digest) -> bool:
+        info = self._find(diff_id)
+        return info is not None and info.tar_part is None
 
     def _has_directory(self, diff_id: Digest) -> bool:
         return self.layers.find_directory(diff_id, owners=os.geteuid() == 0) is not None

@@ -65,7 +65,7 @@ class Making(msgspec.Struct, frozen=True):
     @property
     def has_layers(self) -> bool:
         """The store keeps layers one by one."""
-        return self.layers.form in ("erofs", "overlay")
+        return self.layers.form not in ("none", "rootfs")
 
     @property
     def reads(self) -> bool:
@@ -216,19 +216,23 @@ class PullContext(msgspec.Struct, frozen=True):
             if blob.digest in fetches:
                 await asyncio.shield(fetches[blob.digest])
 
+        def close_tees() -> None:
+            for tee in tees.values():
+                self.layering.reader.close_tee(tee)
+
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
             config = await self.checked_config(writer, plan, source, image=image, strict=making.reads)
             if making.reads:
                 await self.make(resolved, config, making, Arriving(Mending(image, source), ready, tees), kept)
+            close_tees()  # what is left unread, because all that it is for was there, does not stop its fetch
             return config
 
         following = asyncio.create_task(follow())
         try:
             await all_or_first([following, *fetches.values()])
         finally:
-            for tee in tees.values():
-                self.layering.reader.close_tee(tee)
+            close_tees()
         for descriptor, raw in resolved.chain:
             await self.keep_document(writer, descriptor, raw, image)
         return following.result()
