@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
-PURE = {"arguments", "errors", "events", "limits", "durations", "_core", "image"}  # no I/O, no clock
+PURE = {"arguments", "errors", "events", "limits", "durations", "release", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "layer_interfaces", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount"}
@@ -31,6 +31,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "arguments": (set(), set()),
     "limits": ({"arguments"}, {"msgspec"}),
     "durations": (set(), set()),
+    "release": (set(), set()),
     "boot": (set(), set()),
     "directory": (set(), set()),
     "mountinfo": (set(), {"msgspec"}),
@@ -54,7 +55,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
-    "versions": ({"_core", "mount", "registry", "stream"}, set()),
+    "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
     "engine_maintenance": (MEDIA | {"transfer", "jobs", "engine_parts"}, set()),
     "engine": (PUBLIC, set()),
@@ -64,7 +65,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "server": (PUBLIC | {"__init__"}, set()),
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
     "cli": (
-        {"__init__", "errors", "events", "limits", "durations", "testing", "files", "path_walk"},
+        {"__init__", "errors", "events", "limits", "durations", "release", "testing", "files", "path_walk"},
         {"click", "msgspec", "prometheus_client", "rich", "uvloop"},
     ),
     "__main__": ({"cli"}, set()),

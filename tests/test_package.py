@@ -1,4 +1,7 @@
-"""The package as a program sees it: public names, loaded when they are used, on one page."""
+"""The package as a program sees it: public names, loaded when they are used, on one page.
+
+Covers: release.py.
+"""
 
 from __future__ import annotations
 

@@ -214,9 +214,9 @@ if not TYPE_CHECKING:  # else a type checker takes every name for one that there
 
     def __getattr__(name):
         if name == "__version__":
-            from importlib.metadata import version
+            from fastoci.release import VERSION
 
-            return version("fastoci")
+            return VERSION
         if name not in _EXPORTS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = f"{__name__}.{_EXPORTS[name]}".rstrip(".")

@@ -6,9 +6,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from fastoci import _core
+from fastoci.release import VERSION
 from fastoci.stream.inflate import bind_decoders
 
-_PACKAGES = ("fastoci", "aiohttp", "uvloop", "isal", "zstandard", "msgspec")
+_PACKAGES = ("aiohttp", "uvloop", "isal", "zstandard", "msgspec")
 
 
 def info() -> dict[str, str]:
@@ -18,6 +19,7 @@ def info() -> dict[str, str]:
 
     versions = {name: _version(name) for name in _PACKAGES}
     return {
+        "fastoci": VERSION,
         **versions,
         "python": platform.python_version(),
         "sha256": _core.tier(),

@@ -335,3 +335,28 @@ def test_a_mistyped_store_is_an_error_and_does_not_become_one(cli: Cli, tmp_path
     assert done.returncode == 3
     assert "there is no store at" in done.stderr
     assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "option", "ends"),
+    [
+        pytest.param("", "-B", "", id="it leaves at once"),
+        pytest.param("", "-Xdev", "the interpreter ends\n", id="but not where Python looks for what was left open"),
+        pytest.param(
+            "import threading; threading.Timer(0.2, print, ['a thread ends']).start()",
+            "-B",
+            "a thread ends\nthe interpreter ends\n",
+            id="nor while a thread is at work",
+        ),
+    ],
+)
+def test_the_program_loses_nothing_and_takes_nothing_apart(before: str, option: str, ends: str) -> None:
+    ending = "import atexit; atexit.register(print, 'the interpreter ends')"
+    source = f"{ending}\n{before}\nfrom fastoci.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, option, "-c", source, "--version"],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fastoci {fastoci.__version__}\n{ends}", "")

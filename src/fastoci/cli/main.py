@@ -17,6 +17,7 @@ from fastoci.cli.command_table import Commands
 from fastoci.cli.report import Report
 from fastoci.cli.signals import Signals, Stopped
 from fastoci.errors import FastociError
+from fastoci.release import VERSION
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -31,12 +32,7 @@ Exit codes:
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"fastoci {version('fastoci')}")
-        except PackageNotFoundError:
-            click.echo("fastoci, run from a source tree")
+        click.echo(f"fastoci {VERSION}")
         context.exit()
 
 

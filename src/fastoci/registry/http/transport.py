@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.metadata
 import logging
 import socket
 import ssl
@@ -39,6 +38,7 @@ from fastoci.registry.http.tls import Tls, context
 from fastoci.registry.http.untrusted import typed
 from fastoci.registry.http.upload import Sending, Upload
 from fastoci.registry.http.urls import Origin, parse_url, quoted, redact, secrets_of
+from fastoci.release import VERSION
 
 _LOG: Final = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -319,7 +319,7 @@ class Transport:
                 requote_redirect_url=False,
                 max_line_size=_HEADER_SIZE,
                 max_field_size=_HEADER_SIZE,
-                headers={"User-Agent": f"fastoci/{_version()}"},
+                headers={"User-Agent": f"fastoci/{VERSION}"},
             )
             self._sessions[reach, spare] = session
         return session
@@ -386,10 +386,3 @@ def _redirect(method: str, url: URL, location: str, status: int, body: bytes | U
         if not problem:
             return following
     raise RegistryError(f"{where}: refused, the server redirects {problem}", url=where, status=status)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("fastoci")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
