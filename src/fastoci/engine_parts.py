@@ -144,8 +144,9 @@ class EngineParts:
     def publishing(self) -> Publishing:
         """What publishes images with merged metadata."""
         from fastoci.jobs.publish import Publishing
+        from fastoci.jobs.recompress import Recompressing
 
-        return Publishing(self.context, self.packer(), self.store.spool)
+        return Publishing(self.context, Recompressing(self.context, self.packer(), self.store.spool))
 
     def fetching(self, processes: int) -> AbstractAsyncContextManager[Fetcher]:
         """Who fetches the blobs of one job: this process, or several others."""

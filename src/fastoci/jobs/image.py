@@ -257,7 +257,7 @@ class Image:
                 missing = [blob for blob in missing if blob.digest not in spared]
             if missing:
                 blobs = "1 blob" if len(missing) == 1 else f"{len(missing)} blobs"
-                text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}"
+                text = f"the store lacks {blobs} of {self.reference}, as {missing[0].digest}: pull it again"
                 raise BlobNotFoundError(text, path=str(missing[0].digest), subject=str(missing[0].digest))
 
     @job
@@ -303,6 +303,11 @@ async def tree_of(image: Image) -> ImageTree:
     """All files of an image, to be compared with others; the root of the tree is to be closed. Raises: as ``tar``."""
     async with image._browsing() as browsing:
         return await browsing.tree()
+
+
+def mending_of(image: Image) -> Mending:
+    """What mends the layers of an image, for one job."""
+    return image._mending()
 
 
 def choose(ref: StoredImage, platform: Platform | None) -> Descriptor:

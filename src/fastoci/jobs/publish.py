@@ -7,7 +7,6 @@ The documents and the metadata get their name in the store, and go to the regist
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +19,7 @@ from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedE
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.erofs_image import METADATA, ErofsImage, erofs_image, with_feature
+from fastoci.image.manifest import Manifest
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.image import Image
@@ -27,8 +27,8 @@ from fastoci.jobs.layers import Pairs, layers_of
 from fastoci.jobs.plan import Layers
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.push import Pushed, push
+from fastoci.jobs.recompress import Pushable, Recompressing
 from fastoci.stream.compress import Zstd
-from fastoci.transfer.packer import Packer
 from fastoci.unpack.erofs_devices import TarDevices
 
 if TYPE_CHECKING:
@@ -45,60 +45,78 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Publishing(msgspec.Struct, frozen=True):
-    """What publishes images, in one engine.
-
-    ``spool`` opens an unnamed file on the store's disk.
-    """
+    """What publishes images, in one engine."""
 
     context: PullContext
-    packer: Packer
-    spool: Callable[[], Awaitable[int]]
+    recompressing: Recompressing
 
     async def publish(self, image: Image, reference: Reference, repository: PushRepository) -> Published:
         """Publish an image of the store under another name, or its own.
 
+        Of one whose blobs were dropped, those that the registry lacks are made of its layer files, compressed anew: the
+        manifest is another one then.
+
         Raises:
             UnsupportedError: it is no image for a platform, or has a layer that cannot be a device.
-            BlobNotFoundError: the store lacks a layer's blob.
+            BlobNotFoundError: the store lacks a part of it.
             UnpackError, FormatError, IntegrityError, StoreError: its layer files cannot be made.
             RegistryError, TransportError: the registry does not take it; it is in the store under the name.
         """
-        ordinary = replace(image.manifest_descriptor, platform=image.platform, annotations={}, data=None)
-        if ordinary.platform is None or image.config is None or not image.manifest.layers:
+        if image.platform is None or image.config is None or not image.manifest.layers:
             raise UnsupportedError(f"{image.reference} is not a container image with layers for a platform")
-        fd = await self.spool()
-        try:
-            metadata, uncompressed = await self._compress(image, fd)
-            made = erofs_image(ordinary, image.manifest, image.config, metadata, uncompressed)
-            documents = [(ordinary, image.manifest.raw), made.manifest, made.index]
-            blobs = [image.manifest.config, *image.manifest.layers, made.config[0], metadata]
-            parts = [*blobs, *(descriptor for descriptor, _ in documents)]
-            async with self.context.store.session(parts) as session:
-                new = (metadata, made.config[0], made.manifest[0], made.index[0])
-                _demand(session.missing, {each.digest for each in new})
-                async with session.reserve() as writer:
-                    await self.context.scheduler.fetch(writer, metadata, self.packer.source(fd), image=str(reference))
-                    for descriptor, data in (made.config, made.manifest, made.index):
-                        await self.context.keep_document(writer, descriptor, data, str(reference))
-                    await writer.record(_stored(reference, ordinary, made))
-        finally:
-            files.close(fd)
+        await image.check()
         near = image.reference.domain == reference.domain and image.reference.path != reference.path
         source = image.reference.path if near else ""
-        tag = reference.tag or ""
-        pushed = await push(self.context.store, repository, blobs, documents, tag, mount_from=source)
+        pairs = layers_of(image.manifest, image.config)
+        parts = (image.manifest_descriptor, image.manifest.config, *image.manifest.layers)
+        async with (
+            self.context.store.keep(parts),
+            self.context.layering.layers.keep([diff_id for _, diff_id in pairs]),
+            self.recompressing.pushable(image, repository, source) as pushable,
+        ):
+            metadata, made = await self._make(image, pushable, reference)
+            blobs = [pushable.manifest.config, *pushable.manifest.layers, made.config[0], metadata]
+            documents = [(pushable.descriptor, pushable.manifest.raw), made.manifest, made.index]
+            tag, beside = reference.tag or "", pushable.beside
+            store = self.context.store
+            pushed = await push(store, repository, blobs, documents, tag, mount_from=source, beside=beside)
         return Published(reference, made.index[0], metadata, pushed)
 
-    async def _compress(self, image: Image, fd: int) -> tuple[Descriptor, Digest]:
-        """Write the metadata of an image, for devices that are tars, into an empty file."""
-        pairs = layers_of(image.manifest, image.config)
-        async with self.context.layering.layers.keep([diff_id for _, diff_id in pairs]):
-            await image.make_layers(Layers("erofs"))
-            opened = await self.packer.acquire(partial(self._open, image, pairs), _close)
-            try:
-                packed = await self.packer.pack(opened[1], Zstd(), fd)
-            finally:
-                await self.packer.finish(partial(_close, opened))
+    async def _make(self, image: Image, pushable: Pushable, reference: Reference) -> tuple[Descriptor, ErofsImage]:
+        """Have the metadata and the documents in the store, under their name."""
+        assert image.config is not None
+        manifest, beside = pushable.manifest, pushable.beside
+        ordinary = replace(pushable.descriptor, platform=image.platform, annotations={}, data=None)
+        fd = await self.recompressing.spool()
+        try:
+            metadata, uncompressed = await self._compress(image, manifest, fd)
+            made = erofs_image(ordinary, manifest, image.config, metadata, uncompressed)
+            documents = [made.config, (ordinary, manifest.raw), made.manifest, made.index]
+            layers = [each for each in manifest.layers if each.digest not in beside]
+            parts = [manifest.config, *layers, metadata, *(descriptor for descriptor, _ in documents)]
+            async with self.context.store.session(parts) as session, session.reserve() as writer:
+                source = self.recompressing.packer.source(fd)
+                await self.context.scheduler.fetch(writer, metadata, source, image=str(reference))
+                for descriptor, data in documents:
+                    await self.context.keep_document(writer, descriptor, data, str(reference))
+                await writer.record(_stored(reference, ordinary, made, layers_only=bool(beside)))
+        finally:
+            files.close(fd)
+        return metadata, made
+
+    async def _compress(self, image: Image, manifest: Manifest, fd: int) -> tuple[Descriptor, Digest]:
+        """Write the metadata of an image, for devices that are tars, into an empty file.
+
+        Args:
+            manifest: whose blobs the devices are.
+        """
+        packer = self.recompressing.packer
+        await image.make_layers(Layers("erofs"))
+        opened = await packer.acquire(partial(self._open, image, layers_of(manifest, image.config)), _close)
+        try:
+            packed = await packer.pack(opened[1], Zstd(), fd)
+        finally:
+            await packer.finish(partial(_close, opened))
         return replace(packed.blob, media_type=METADATA), packed.diff_id
 
     def _open(self, image: Image, pairs: Pairs) -> tuple[int, TarDevices]:
@@ -127,20 +145,7 @@ def _close(opened: tuple[int, TarDevices]) -> None:
     files.close(opened[0])
 
 
-def _demand(missing: Sequence[Descriptor], new: Collection[Digest]) -> None:
-    """Refuse an image that is not whole.
-
-    Raises:
-        BlobNotFoundError: a blob is missing that is not made here.
-    """
-    absent = [blob for blob in missing if blob.digest not in new]
-    if absent:
-        digest = str(absent[0].digest)
-        text = f"the store lacks {len(absent)} of the image's blobs, as {digest}: pull it first"
-        raise BlobNotFoundError(text, path=digest, subject=digest)
-
-
-def _stored(reference: Reference, ordinary: Descriptor, made: ErofsImage) -> StoredImage:
+def _stored(reference: Reference, ordinary: Descriptor, made: ErofsImage, *, layers_only: bool) -> StoredImage:
     """The name, with both manifests: who asks for no feature is given the ordinary one."""
     index = made.index[0]
     assert ordinary.platform is not None
@@ -150,6 +155,7 @@ def _stored(reference: Reference, ordinary: Descriptor, made: ErofsImage) -> Sto
         descriptor=index,
         images={str(each.platform): each for each in (ordinary, erofs)},
         pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        layers_only=layers_only,
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fastoci.aio import all_or_first
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobStore
 
 if TYPE_CHECKING:
@@ -32,6 +33,22 @@ class Pushed(msgspec.Struct, frozen=True):
     sent: int = 0
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """Blobs that the store need not have: those in open files, and those that the destination has taken before."""
+
+    files: Mapping[Digest, int]
+    taken: Mapping[Digest, Way]
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.taken)
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self.files or digest in self.taken
+
+
+_NOTHING: Final = Beside({}, {})
+
+
 async def push(
     store: BlobStore,
     repository: PushRepository,
@@ -40,28 +57,34 @@ async def push(
     tag: str,
     *,
     mount_from: str = "",
+    beside: Beside = _NOTHING,
 ) -> Pushed:
     """Push blobs of the store, and then documents.
 
     Args:
         documents: each behind what it names; the last one gets the tag.
         mount_from: the path of another repository of the same registry that may have blobs.
+        beside: blobs that are not the store's.
     Raises:
         BlobNotFoundError: the store lacks a blob.
         RegistryError, TransportError: the registry does not take it; what it has by then has no tag.
     """
-    ways = Counter[str]()
+    ways = Counter[str](beside.taken.values())
     sent = 0
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def bring(blob: Descriptor) -> None:
         nonlocal sent
         async with turns:
-            way = await _put(store, repository, blob, mount_from)
+            fd = beside.files.get(blob.digest)
+            if fd is None:
+                way = await _put(store, repository, blob, mount_from)
+            else:
+                way = await repository.put_blob(blob, fd)
         ways[way] += 1
         sent += blob.size * (way == "uploaded")
 
-    unique = {blob.digest: blob for blob in blobs}
+    unique = {blob.digest: blob for blob in blobs if blob.digest not in beside.taken}
     async with store.keep(list(unique.values())):
         await all_or_first([asyncio.create_task(bring(blob)) for blob in unique.values()])
     *below, (top, data) = documents

@@ -142,7 +142,11 @@ class Stored:
         for blob, error in damaged:
             source = mending.source(blob.digest)
             if source is None:
-                raise error from (None if error is reason else reason)
+                cause = None if error is reason else reason
+                if isinstance(error, BlobNotFoundError):
+                    text = f"{error.message}: `fastoci pull`, without --layers-only, brings it again"
+                    raise BlobNotFoundError(text, path=error.path, subject=error.subject) from cause
+                raise error from cause
             self._observe(Warned(mending.image, f"{error.message}: it is fetched again"))
             self._observe(FetchDuplicated(mending.image, str(blob.digest), "", 0, blob.size, "damaged in the store"))
             fetches.append((blob, source))

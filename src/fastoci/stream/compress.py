@@ -3,6 +3,7 @@
 The stream is the same whatever the number of threads: only the length of a block decides, and that is fixed by whoever
 cuts them. gzip is one member of deflate blocks that end at whole bytes, by ISA-L; zstd is a frame a block. Other
 releases of ISA-L and libzstd, and for ISA-L other processors, may make other bytes of the same tar.
+A tar that is not compressed can go the same way.
 Spec: RFC 1951, RFC 1952, RFC 8878; image-spec v1.1 layer.md (``+gzip``, ``+zstd``).
 """
 
@@ -81,6 +82,24 @@ class Zstd:
 
     def tail(self) -> bytes:
         """Nothing: the last frame ends the stream."""
+        return b""
+
+
+class Plain:
+    """The tar itself."""
+
+    media_type: str = mediatype.OCI_LAYER
+    head: bytes = b""
+
+    def block(self, data: Buffer) -> bytes:
+        """A copy: the buffer is used again."""
+        return bytes(data)
+
+    def count(self, data: Buffer) -> None:
+        """Nothing is said of the whole."""
+
+    def tail(self) -> bytes:
+        """Nothing."""
         return b""
 
 

@@ -90,13 +90,13 @@ class TarPart:
     """A plain tar that is a part of a file. A ``BufferMaker``; owns ``fd`` and ``source`` until ``close``.
 
     Args:
-        source: is not used: a layer has it, whatever it is read from.
+        source: is not used: a layer that is read has it, whatever it is read from.
         compressed: bytes of the layer's blob, of which ``offset`` counts.
     """
 
     demanded = 0
 
-    def __init__(self, fd: int, source: Buffer, offset: int, size: int, *, compressed: int) -> None:
+    def __init__(self, fd: int, source: Buffer | None, offset: int, size: int, *, compressed: int) -> None:
         self.ended = False
         self._read = 0
         self._compressed = compressed
@@ -141,7 +141,8 @@ class TarPart:
 
     def close(self) -> None:
         """Give back what it owns."""
-        self._source.release()
+        if self._source is not None:
+            self._source.release()
         with suppress(OSError):  # it was only read
             os.close(self._fd)
 

@@ -76,6 +76,19 @@ class PushRepository:
             return "there"
         return await self._any(blob, partial(self._upload, blob, fd, mount_from))
 
+    async def take_blob(self, blob: Descriptor, *, mount_from: str = "") -> Way | None:
+        """Have the repository take a blob without its bytes: how it came, or None when these are needed.
+
+        Args:
+            mount_from: as of ``put_blob``.
+        Raises:
+            RegistryError, TransportError: the registry does not say.
+        """
+        if await self._any(blob, partial(self._has, f"blobs/{blob.digest}")):
+            return "there"
+        mounted = bool(mount_from) and await self._any(blob, partial(self._mount, blob, mount_from))
+        return "mounted" if mounted else None
+
     async def put_manifest(self, descriptor: Descriptor, data: bytes, target: str = "") -> None:
         """Give a manifest or index to the registry, after all that it names.
 
@@ -108,11 +121,8 @@ class PushRepository:
     async def _upload(
         self, blob: Descriptor, fd: int, mount_from: str, candidate: Candidate, patience: Patience | None
     ) -> Way:
-        query = f"?{urlencode({'mount': str(blob.digest), 'from': mount_from})}" if mount_from else ""
-        reply = await self._session.ask(candidate, f"blobs/uploads/{query}", {}, method="POST", patience=patience)
-        await _demand(reply, 202, *([201] if query else []))
+        reply = await self._begin(blob, mount_from, candidate, patience)
         if reply.status == 201:
-            _check(reply, blob)
             return "mounted"
         source, place = _Source(fd, blob), _place(reply, blob)
         kind, body = {"Content-Type": "application/octet-stream"}, Upload(blob.size, source.pieces)
@@ -127,6 +137,19 @@ class PushRepository:
             await source.settle()
         _check(reply, blob)
         return "uploaded"
+
+    async def _mount(self, blob: Descriptor, mount_from: str, candidate: Candidate, patience: Patience | None) -> bool:
+        """Whether it was mounted; an upload that the registry began in place of that gets no bytes, and expires."""
+        return (await self._begin(blob, mount_from, candidate, patience)).status == 201
+
+    async def _begin(self, blob: Descriptor, mount_from: str, candidate: Candidate, patience: Patience | None) -> Reply:
+        """Begin an upload, unless the blob can be mounted: the answer's status is 201 then."""
+        query = f"?{urlencode({'mount': str(blob.digest), 'from': mount_from})}" if mount_from else ""
+        reply = await self._session.ask(candidate, f"blobs/uploads/{query}", {}, method="POST", patience=patience)
+        await _demand(reply, 202, *([201] if query else []))
+        if reply.status == 201:
+            _check(reply, blob)
+        return reply
 
     async def _put_manifest(
         self, descriptor: Descriptor, data: bytes, target: str, candidate: Candidate, patience: Patience | None
