@@ -133,7 +133,7 @@ def _place(target: Path, number: int, what: str) -> Iterator[int]:
 
 def _sink(what: str, fd: int, diff_id: Digest) -> LayerSink:
     if what == FILE:
-        return LayerFileWriter(fd, diff_id=diff_id, form="tar", max_memory=1 << 30, **BOUNDS)
+        return LayerFileWriter(fd, layer=diff_id, form="tar", max_memory=1 << 30, **BOUNDS)
     if what == TREE:
         owners = os.geteuid() == 0
         return LayerWriter(fd, name=str(diff_id), base=True, owners=owners, max_directories=1 << 20, **BOUNDS)

@@ -71,6 +71,8 @@ class Extractor:
     lower layers, so whiteouts have work to do.
     ``max_directories``: those that the layer makes or reaches, at about 130 bytes of memory each. ``max_work``: what
     names, links and attributes may ask for beside the entries' own share (``csrc/layer/context.h``).
+    ``snapshot``: another tool makes the root, so its entry is passed over, and a device 0:0 hides its name, as
+    overlayfs would read it.
     """
 
     def __new__(
@@ -85,6 +87,7 @@ class Extractor:
         max_bytes: int,
         max_directories: int,
         max_work: int = ...,
+        snapshot: int = ...,
     ) -> Self: ...
     def note(self, losses: Losses, /) -> None:
         """Before anything is fed: note what files are not given.
@@ -218,6 +221,7 @@ class LayerDirectory:
         max_bytes: int,
         max_directories: int,
         max_work: int = ...,
+        snapshot: int = ...,
     ) -> Self: ...
     def note(self, losses: Losses, /) -> None: ...
     def feed(self, data: Readable, /) -> int: ...

@@ -320,6 +320,7 @@ cdef class Stager(_Layer):
         cdef extract_options options
         options.max_directories = 0
         options.max_work = max_work
+        options.snapshot = False
         options.owners = owners
         options.privileged = privileged
         options.base = False
@@ -335,9 +336,10 @@ cdef class Stager(_Layer):
 cdef class Extractor(_Layer):
     def __cinit__(
         self, int root_fd, /, *, bint owners, bint privileged, bint base, uint64_t max_entries, uint64_t max_bytes,
-        uint64_t max_directories, uint64_t max_work=_WORK,
+        uint64_t max_directories, uint64_t max_work=_WORK, bint snapshot=False,
     ):
         cdef extract_options options
+        options.snapshot = snapshot
         options.max_directories = max_directories
         options.max_work = max_work
         options.owners = owners
@@ -361,9 +363,10 @@ cdef class Extractor(_Layer):
 cdef class LayerDirectory(_Layer):
     def __cinit__(
         self, int directory_fd, /, *, bint owners, bint privileged, bint user_xattrs, uint64_t max_entries,
-        uint64_t max_bytes, uint64_t max_directories, uint64_t max_work=_WORK,
+        uint64_t max_bytes, uint64_t max_directories, uint64_t max_work=_WORK, bint snapshot=False,
     ):
         cdef extract_options options
+        options.snapshot = snapshot
         options.max_directories = max_directories
         options.max_work = max_work
         options.owners = owners

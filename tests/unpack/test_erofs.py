@@ -335,7 +335,7 @@ def test_a_sink_raises_the_errors_of_its_codes(work: Path) -> None:
     layer = b"".join(tar([Entry("a/b")]))
     diff_id = digest_of(layer)
     with opened_new(work / "layer") as fd:
-        sink = LayerFileWriter(fd, diff_id=diff_id, form="tar", **BOUNDS)
+        sink = LayerFileWriter(fd, layer=diff_id, form="tar", **BOUNDS)
         sink.feed(buffer_of(layer))
         sink.finish()
         facts = sink.facts
@@ -344,7 +344,7 @@ def test_a_sink_raises_the_errors_of_its_codes(work: Path) -> None:
         uuid.NAMESPACE_URL, f"erofs:blobs/{diff_id}"
     ).bytes
     with opened_new(work / "bad") as fd:
-        sink = LayerFileWriter(fd, diff_id=diff_id, form="tar", **BOUNDS)
+        sink = LayerFileWriter(fd, layer=diff_id, form="tar", **BOUNDS)
         with pytest.raises(FormatError, match=diff_id.hex):
             sink.feed(buffer_of(b"x" * 512))
         sink.abort()
@@ -358,7 +358,7 @@ def test_a_sink_raises_the_errors_of_its_codes(work: Path) -> None:
             merged.feed(buffer_of(b"".join(tar([hardlink("x", "y")]))))
     with opened_new(work / "full") as fd, pytest.raises(UnpackError, match="Invalid argument"):
         os.write(fd, b"x")
-        LayerFileWriter(fd, diff_id=diff_id, form="tar", **BOUNDS).feed(buffer_of(layer))
+        LayerFileWriter(fd, layer=diff_id, form="tar", **BOUNDS).feed(buffer_of(layer))
 
 
 def buffer_of(data: bytes) -> _core.Buffer:

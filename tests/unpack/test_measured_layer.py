@@ -22,7 +22,7 @@ def written(path: Path, layer: bytes, form: Form, kind: type[LayerFileWriter], p
     """Write a layer file, by buffers of a pool."""
     pool = _core.Pool(_core.BUFFER_SIZE)
     with path.open("wb+") as file:
-        writer = kind(file.fileno(), diff_id=Digest.of(layer), form=form, **BOUNDS)
+        writer = kind(file.fileno(), layer=Digest.of(layer), form=form, **BOUNDS)
         for start in range(0, len(layer), piece):
             buffer = pool.take()
             assert buffer is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -61,15 +62,52 @@ def attach(overlay: Overlay, point: Point) -> None:
     Raises:
         OSError: the kernel's answer.
     """
-    attributes = _mount.READ_ONLY if overlay.upper is None else 0
-    try:
-        mount = _mount.create("overlay", _options(overlay), attributes=attributes)
-    except OSError as error:
-        if error.errno != errno.EINVAL or error.filename != "lowerdir+":
-            raise
+    mount = _create(overlay)
+    if mount is None:
         attach_by_text(overlay, point)
     else:
         point.attach(mount)
+
+
+def make(overlay: Overlay) -> int:
+    """Make an overlay that is nowhere: a descriptor of it, and it is gone when that is closed.
+
+    Raises:
+        OSError: as ``attach``.
+    """
+    mount = _create(overlay)
+    return make_by_text(overlay) if mount is None else mount
+
+
+def make_by_text(overlay: Overlay) -> int:
+    """``make`` with kernels before 6.13: for a moment it is mounted, where only this user can go.
+
+    Raises:
+        OSError: as ``attach_by_text``.
+    """
+    import tempfile  # which a kernel of today does not need
+
+    with tempfile.TemporaryDirectory(prefix="fastoci-") as place, Point.at(Path(place, "at"), make=True) as point:
+        attach_by_text(overlay, point)
+        try:
+            root = point.open()
+            try:
+                return _mount.clone(root)
+            finally:
+                os.close(root)
+        finally:
+            point.unmount()
+
+
+def _create(overlay: Overlay) -> int | None:
+    """By descriptors; None where the kernel takes only text."""
+    try:
+        attributes = _mount.READ_ONLY if overlay.upper is None else 0
+        return _mount.create("overlay", _options(overlay), attributes=attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL or error.filename != "lowerdir+":
+            raise
+        return None
 
 
 def attach_by_text(overlay: Overlay, point: Point) -> None:

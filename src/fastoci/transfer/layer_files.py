@@ -72,7 +72,7 @@ class LayerFiles(LayerMaking):
     ) -> LayerFileWriter:
         return kind(
             ingest.fd,
-            diff_id=layer.diff_id,
+            layer=layer.diff_id,
             form=self._form,
             max_entries=entries,
             max_bytes=size,

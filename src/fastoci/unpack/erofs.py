@@ -24,25 +24,25 @@ class LayerFileWriter(LayerSink):
 
     Args:
         fd: an empty file, open for reading and writing; stays the caller's and must outlive this object.
-        diff_id: of the layer, for messages and the file's UUID.
+        layer: its diff_id, or the digest of its blob; for messages and the file's UUID.
         form: ``tar``: the tar is in the file as it is; ``4k``: only the content of files, in blocks of 4096 bytes.
         max_entries, max_bytes: what this layer may make.
         max_memory: bytes that its names and metadata may take.
     """
 
     def __init__(
-        self, fd: int, *, diff_id: Digest, form: Form, max_entries: int, max_bytes: int, max_memory: int
+        self, fd: int, *, layer: Digest, form: Form, max_entries: int, max_bytes: int, max_memory: int
     ) -> None:
         self._form: Form = form
         self._file = _erofs.LayerFile(
             fd,
             form=form,
-            uuid=_uuid(f"blobs/{diff_id}"),
+            uuid=_uuid(f"blobs/{layer}"),
             max_entries=max_entries,
             max_bytes=max_bytes,
             max_memory=max_memory,
         )
-        super().__init__(self._file, str(diff_id))
+        super().__init__(self._file, str(layer))
 
     @property
     def names_root(self) -> bool:

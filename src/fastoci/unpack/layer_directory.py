@@ -72,10 +72,43 @@ class NewTree:
             files.close(root)
 
 
-class LayerDirectoryWriter(LayerSink):
-    """A sink for the tar of one layer. Nothing of other layers is needed.
+class OverlayWriter(LayerSink):
+    """A sink for the tar of one layer, in the form of overlayfs. Nothing of other layers is needed.
 
     A refusal (``UnpackError``) of a layer that has ``reasons`` by then may be wrong: only the layers together say it.
+
+    Args:
+        directory: the native half, of an empty directory.
+        name: the layer in messages: a diff_id or a file.
+    """
+
+    def __init__(self, directory: _extract.LayerDirectory, name: str) -> None:
+        self._directory = directory
+        super().__init__(directory, name)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the directory is not exact on top of every stack; empty when it is. Known when ``finish`` has returned.
+
+        ``implied-parent``: no entry names a directory on the way to another entry. ``hard-link``: to what only lower
+        layers may have. ``whiteout``: in a directory that only lower layers may have. ``opaque-root``: it hides all of
+        lower layers, which overlayfs cannot be told.
+        """
+        return self._directory.reasons
+
+    @property
+    def names_root(self) -> bool:
+        """Whether an entry gives the root of the tree its metadata."""
+        return self._directory.names_root
+
+    def finish(self) -> None:
+        """Demand the end of the tar, say what is hidden, and set the times of directories. Raises: as ``feed``."""
+        super().finish()
+        self._directory.close()
+
+
+class LayerDirectoryWriter(OverlayWriter):
+    """A sink for the tar of one layer, which becomes a layer directory.
 
     Args:
         directory_fd: an empty directory, which gets ``tree`` and ``root``; stays the caller's and must outlive this
@@ -95,7 +128,7 @@ class LayerDirectoryWriter(LayerSink):
         self._tree = NewTree(directory_fd)
         try:
             self._user_xattrs = needs_user_xattrs(self._tree.fd)
-            self._directory = _extract.LayerDirectory(
+            made = _extract.LayerDirectory(
                 self._tree.fd,
                 owners=owners,
                 privileged=os.geteuid() == 0,
@@ -107,22 +140,7 @@ class LayerDirectoryWriter(LayerSink):
         except BaseException:
             self._tree.close()
             raise
-        super().__init__(self._directory, name)
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why the directory is not exact on top of every stack; empty when it is. Known when ``finish`` has returned.
-
-        ``implied-parent``: no entry names a directory on the way to another entry. ``hard-link``: to what only lower
-        layers may have. ``whiteout``: in a directory that only lower layers may have. ``opaque-root``: it hides all of
-        lower layers, which overlayfs cannot be told.
-        """
-        return self._directory.reasons
-
-    @property
-    def names_root(self) -> bool:
-        """Whether an entry gives the root of the tree its metadata."""
-        return self._directory.names_root
+        super().__init__(made, name)
 
     @property
     def facts(self) -> DirectoryFacts:
@@ -137,9 +155,8 @@ class LayerDirectoryWriter(LayerSink):
         )
 
     def finish(self) -> None:
-        """Demand the end of the tar, say what is hidden, and set the times of directories. Raises: as ``feed``."""
+        """As ``OverlayWriter``'s; then the directory is whole. Raises: as ``feed``."""
         super().finish()
-        self._directory.close()
         self._tree.finish()
 
     def abort(self) -> None:

@@ -16,10 +16,10 @@ class MeasuredLayerFile(LayerFileWriter):
     """A ``LayerFileWriter`` that has ``fs_verity``, the digest of the file, once ``finish`` has returned."""
 
     def __init__(
-        self, fd: int, *, diff_id: Digest, form: Form, max_entries: int, max_bytes: int, max_memory: int
+        self, fd: int, *, layer: Digest, form: Form, max_entries: int, max_bytes: int, max_memory: int
     ) -> None:
         super().__init__(
-            fd, diff_id=diff_id, form=form, max_entries=max_entries, max_bytes=max_bytes, max_memory=max_memory
+            fd, layer=layer, form=form, max_entries=max_entries, max_bytes=max_bytes, max_memory=max_memory
         )
         self.fs_verity = ""
         self._fd = fd

@@ -32,7 +32,7 @@ int apply_entry(struct extract *ex, const struct tar_entry *entry)
     enum action action;
     int code = check_entry(&ex->layer, entry, &name, &action);
 
-    if (code || action == ACTION_NOTHING)
+    if (code || action == ACTION_NOTHING || (action == ACTION_ROOT && ex->options.snapshot))
         return code;
     if (action == ACTION_WHITEOUT || action == ACTION_OPAQUE) {
         code = ex->writer->hide(ex, &name, action == ACTION_OPAQUE);

@@ -85,9 +85,11 @@ static int make(struct extract *ex, struct node *dir, const char *name, const st
 
 static int make_device(struct extract *ex, struct node *dir, const char *name, const struct tar_entry *entry)
 {
-    int code = check_device(&ex->layer, entry);
+    int code;
 
-    if (code)
+    if (ex->options.snapshot && entry->type == 'c' && entry->devmajor == 0 && entry->devminor == 0)
+        return ex->writer->vacate(ex, dir, name);
+    if ((code = check_device(&ex->layer, entry)))
         return code;
     return ex->options.privileged ? make(ex, dir, name, entry) : lose_device(ex, dir, name, entry);
 }

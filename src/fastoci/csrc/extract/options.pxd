@@ -7,6 +7,7 @@ cdef extern from "extract/options.h" nogil:
         int privileged
         int base
         int user_xattrs
+        int snapshot
         uint64_t max_entries
         uint64_t max_bytes
         uint64_t max_directories

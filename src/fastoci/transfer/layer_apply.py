@@ -1,0 +1,245 @@
+"""One layer into one snapshot of another tool, whatever form that takes: upper directory, merged view, EROFS file.
+
+An upper directory is written without a look at lower layers. What that cannot say exactly is known when the layer has
+been read: then it is read again, onto an overlay of what lower layers hold, if these are known.
+Spec: image-spec v1.1 layer.md; containerd core/diff/apply, plugins/diff/erofs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from fastoci import files, path_walk
+from fastoci._extract import Stop
+from fastoci.containerd.mounts import Target
+from fastoci.errors import UnpackError, UnsafePathError
+from fastoci.image.digest import Digest
+from fastoci.image.overlay_options import HARMLESS_AT_THE_BOTTOM
+from fastoci.limits import Limits
+from fastoci.mount import overlay
+from fastoci.mount.overlay import Overlay
+from fastoci.stream.verify import Verified, Verifier
+from fastoci.transfer.layer_making import LayerWriter
+from fastoci.transfer.layer_reading import LayerReader, Read
+from fastoci.transfer.unpack_totals import UnpackTotals
+from fastoci.transfer.workers import WorkerPool
+from fastoci.unpack.erofs import LayerFileWriter
+from fastoci.unpack.rights import is_machine_root
+from fastoci.unpack.snapshot import Bounds, MergedViewWriter, UpperWriter, clear
+
+EROFS_MARKER: Final = ".erofslayer"  # in a snapshot's directory: an EROFS file is wanted beside it
+EROFS_FILE: Final = "layer.erofs"
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LayerToApply(msgspec.Struct, frozen=True):
+    """One layer, and what it counts for.
+
+    Attributes:
+        name: in messages.
+        blob: its digest, which names an EROFS file.
+        read: reads it the first time; ``again``: once more, from a file.
+        verifier: begins the digest of its tar: of a diff_id, or a ``Meter``.
+        totals, number: where it counts, and which layer of these it is.
+    """
+
+    name: str
+    blob: Digest
+    read: Read
+    again: Read
+    verifier: Callable[[], Verifier]
+    totals: UnpackTotals
+    number: int = 0
+
+
+class Writer(LayerWriter, Protocol):
+    """A sink that any of the three forms has."""
+
+
+W = TypeVar("W", bound=Writer)
+
+
+class _NeedsLowersError(UnpackError):
+    """What was written alone is not exact; nothing more need be written."""
+
+
+class LayerApply:
+    """Applies layers on the worker pool; each in a slot that ``read`` holds."""
+
+    def __init__(self, workers: WorkerPool, reader: LayerReader, limits: Limits) -> None:
+        self._workers = workers
+        self._reader = reader
+        self._limits = limits
+
+    async def apply(self, layer: LayerToApply, target: Target) -> Verified:
+        """Bring a layer into a snapshot; the digest and size of its tar.
+
+        Where lower layers are not known, what only they could say is as containerd's own unpacking has it.
+
+        Raises:
+            UnpackError, FormatError, IntegrityError, StoreError: the snapshot holds what was made before.
+        """
+        harmless = HARMLESS_AT_THE_BOTTOM if target.lowers is None else ()
+        proof = await self.alone(layer, target, harmless=harmless)
+        if proof is not None:
+            return proof
+        if target.lowers is None:
+            text = f"layer {layer.name}: a hard link to what is not in this layer, and lower layers are not known"
+            raise UnsafePathError(text, path="", layer=layer.name, offset=0)
+        stop = Stop()
+        await self._workers.run(partial(_clear, target, stop), stop=stop.set)
+        return await self._view(msgspec.structs.replace(layer, read=layer.again), target)
+
+    async def alone(self, layer: LayerToApply, target: Target, *, harmless: Collection[str]) -> Verified | None:
+        """As ``apply``, without lower layers where the form has none; None when the layer needs them.
+
+        Args:
+            harmless: why a layer may be inexact, and counts all the same.
+        """
+        if target.kind == "erofs" or await self._workers.run(partial(_is_erofs, target)):
+            return await self._file(layer, target.snapshot)
+        if target.kind == "merged" or not (target.user_xattrs or is_machine_root()):
+            return await self._view(layer, target)
+        return await self._upper(layer, target, frozenset(harmless))
+
+    async def _upper(self, layer: LayerToApply, target: Target, harmless: frozenset[str]) -> Verified | None:
+        """Alone, in the form of overlayfs."""
+        made: list[UpperWriter] = []
+
+        def make(fd: int, entries: int, size: int) -> UpperWriter:
+            bounds = Bounds(entries, size, self._limits.layer_directories)
+            made.append(UpperWriter(fd, name=layer.name, user_xattrs=target.user_xattrs, bounds=bounds))
+            return made[-1]
+
+        def needs_lowers() -> bool:
+            return bool(made) and not harmless.issuperset(made[-1].reasons)
+
+        def progressed(offset: int, size: int) -> UnpackError | None:
+            if needs_lowers():
+                return _NeedsLowersError("")
+            return layer.totals.progress(layer.number, offset, size)
+
+        try:
+            async with self._opened(partial(_open, target.directory)) as fd:
+                _, proof = await self._into(layer, fd, make, progressed)
+        except UnpackError:
+            if not needs_lowers():
+                raise
+            return None
+        return None if needs_lowers() else proof
+
+    async def _view(self, layer: LayerToApply, target: Target) -> Verified:
+        """Onto what lower layers hold."""
+
+        def make(fd: int, entries: int, size: int) -> MergedViewWriter:
+            bounds = Bounds(entries, size, self._limits.layer_directories)
+            return MergedViewWriter(fd, name=layer.name, bounds=bounds)
+
+        async with self._opened(partial(_open_view, target)) as fd:
+            _, proof = await self._into(layer, fd, make, partial(layer.totals.progress, layer.number))
+        return proof
+
+    async def _file(self, layer: LayerToApply, directory: str) -> Verified:
+        """As an EROFS file, which has no lower layers."""
+
+        def make(fd: int, entries: int, size: int) -> LayerFileWriter:
+            return LayerFileWriter(
+                fd,
+                layer=layer.blob,
+                form="4k",
+                max_entries=entries,
+                max_bytes=size,
+                max_memory=self._limits.memory,
+            )
+
+        async with self._opened(partial(_make_file, directory)) as fd:
+            writer, proof = await self._into(layer, fd, make, partial(layer.totals.progress, layer.number))
+        if "hard-link" in writer.facts.reasons:
+            text = f"layer {layer.name}: a hard link to what is not in this layer, which an EROFS file cannot hold"
+            raise UnsafePathError(text, path="", layer=layer.name, offset=0)
+        return proof
+
+    @asynccontextmanager
+    async def _opened(self, open_it: Callable[[], int]) -> AsyncIterator[int]:
+        """Something that is opened, and closed, on a thread: an overlay's end may take long."""
+        fd = await self._workers.acquire(open_it, files.close)
+        try:
+            yield fd
+        finally:
+            await self._workers.finish(partial(files.close, fd))
+
+    async def _into(
+        self,
+        layer: LayerToApply,
+        fd: int,
+        make: Callable[[int, int, int], W],
+        progressed: Callable[[int, int], UnpackError | None],
+    ) -> tuple[W, Verified]:
+        """Read a layer into a writer; both are done then."""
+        sink = partial(layer.totals.counted, layer.number, partial(make, fd))
+        async with self._reader.sink(sink) as writer:
+            with self._reader.names() as names:
+
+                def held(offset: int, size: int) -> UnpackError | None:
+                    names.hold(writer.memory)
+                    return progressed(offset, size)
+
+                proof = await layer.read(writer, layer.verifier(), held)
+        assert proof is not None
+        return writer, proof
+
+
+def _open(directory: str) -> int:
+    with files.translated("open", directory):
+        return path_walk.open_directory(Path(directory))
+
+
+def _is_erofs(target: Target) -> bool:
+    fd = _open(target.snapshot)
+    try:
+        with files.translated("look at", target.snapshot):
+            return EROFS_MARKER in os.listdir(fd)
+    finally:
+        files.close(fd)
+
+
+def _clear(target: Target, stop: Stop) -> None:
+    fd = _open(target.directory)
+    try:
+        clear(fd, stop=stop)
+    finally:
+        files.close(fd)
+
+
+def _open_view(target: Target) -> int:
+    """What lower layers hold, with the snapshot on top: its directory, or an overlay that nobody else sees."""
+    if target.lowers is None:
+        return _open(target.directory)
+    with ExitStack() as held, files.translated("mount an overlay of", target.directory):
+        opened = [_open(directory) for directory in (target.directory, target.work, *target.lowers)]
+        for fd in opened:
+            held.callback(files.close, fd)
+        upper, work, *lowers = opened
+        parts = Overlay(lowers=lowers, source=target.directory, upper=upper, work=work, user_xattrs=target.user_xattrs)
+        mount = overlay.make(parts)
+        held.callback(files.close, mount)
+        return os.open(".", files.DIRECTORY, dir_fd=mount)
+
+
+def _make_file(directory: str) -> int:
+    """A new, empty EROFS file in the place of what an earlier attempt has left."""
+    fd = _open(directory)
+    try:
+        with files.translated("make", f"{directory}/{EROFS_FILE}"):
+            if EROFS_FILE in os.listdir(fd):
+                os.unlink(EROFS_FILE, dir_fd=fd)
+            return os.open(EROFS_FILE, _NEW_FILE, 0o644, dir_fd=fd)
+    finally:
+        files.close(fd)

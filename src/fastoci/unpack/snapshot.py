@@ -1,0 +1,75 @@
+"""One layer's tar into the snapshot of another tool, which made its root: sinks as those of our own trees.
+
+An entry of the root is passed over, as that tool's own unpacking does it. A device 0:0, which overlayfs reads as a
+whiteout, is one in every form. Spec: image-spec v1.1 layer.md; containerd pkg/archive.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from fastoci import _extract, files
+from fastoci.unpack.layer import LayerSink
+from fastoci.unpack.layer_directory import OverlayWriter
+
+_MARKS: Final = ("overlay.opaque", "overlay.origin")
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What a layer may make: entries, bytes of files; and directories that it makes or reaches."""
+
+    max_entries: int
+    max_bytes: int
+    max_directories: int
+
+
+class UpperWriter(OverlayWriter):
+    """A sink for the tar of one layer, in the form of overlayfs.
+
+    Args:
+        root_fd: an empty directory; stays the caller's and must outlive this object.
+        name: the layer in messages.
+        user_xattrs: overlayfs is told by ``user.overlay.*``.
+    """
+
+    def __init__(self, root_fd: int, *, name: str, user_xattrs: bool, bounds: Bounds) -> None:
+        is_root, limits = os.geteuid() == 0, msgspec.structs.asdict(bounds)
+        directory = _extract.LayerDirectory(
+            root_fd, owners=is_root, privileged=is_root, user_xattrs=user_xattrs, snapshot=True, **limits
+        )
+        super().__init__(directory, name)
+
+
+class MergedViewWriter(LayerSink):
+    """A sink for the tar of one layer, onto what lower layers hold.
+
+    Args:
+        root_fd: the directory; stays the caller's and must outlive this object.
+        name: the layer in messages.
+    """
+
+    def __init__(self, root_fd: int, *, name: str, bounds: Bounds) -> None:
+        is_root, limits = os.geteuid() == 0, msgspec.structs.asdict(bounds)
+        base = bool(os.listdir(root_fd))
+        extractor = _extract.Extractor(root_fd, owners=is_root, privileged=is_root, base=base, snapshot=True, **limits)
+        super().__init__(extractor, name)
+
+
+def clear(directory_fd: int, *, stop: _extract.Stop) -> None:
+    """Remove all that was made in a directory, and what overlayfs was told of it.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    with files.translated("clear", "a snapshot"):
+        for name in os.listdir(directory_fd):
+            if code := _extract.remove_tree(directory_fd, os.fsencode(name), stop=stop):
+                raise OSError(-code, os.strerror(-code), name)
+        for mark in _MARKS:
+            for space in ("trusted", "user"):
+                with suppress(OSError):
+                    os.removexattr(directory_fd, f"{space}.{mark}")
