@@ -30,6 +30,7 @@ FACTS = {
     "actual": 2,
     "retry_after_s": 30.0,
     "status": 418,
+    "code": 14,
     "held": "sha256:cc",
     "uid": 1000,
     "gid": 100,

@@ -53,7 +53,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "pack": (MIDDLE, {"msgspec"}),
     "layouts": (MIDDLE, set()),
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
-    "containerd": (MIDDLE, {"msgspec"}),
+    "containerd": (MIDDLE, {"h2", "msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
     "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),
@@ -158,8 +158,8 @@ def test_a_circle_is_found_and_what_leads_to_it_is_not_blamed() -> None:
 
 @pytest.mark.parametrize(
     ("package", "folders"),
-    [("aiohttp", {"registry/http"}), ("yaml", {"registry/auth", "lists"})],
-    ids=["aiohttp", "yaml"],
+    [("aiohttp", {"registry/http"}), ("yaml", {"registry/auth", "lists"}), ("h2", {"containerd/rpc"})],
+    ids=["aiohttp", "yaml", "h2"],
 )
 def test_a_package_of_others_is_used_in_few_folders(package: str, folders: set[str]) -> None:
     users = [path for path in SOURCE.rglob("*.py") if any(name.partition(".")[0] == package for name in imports(path))]

@@ -100,7 +100,7 @@ PASSED_OVER = re.compile(r"(?:from|import|cimport|#include)\b|@|\w+: [^()]*,\Z|s
 C_WORDS = "case const do enum goto int sizeof static struct switch void"
 WORDS = {*keyword.kwlist, *C_WORDS.split(" ")}
 # Declarations and tables have one shape by their nature; what is in them is said once.
-TABLES = re.compile(r"__init__\.py|events\.py|image/mediatype\.py|testing/faults/table_\w+\.py")
+TABLES = re.compile(r"__init__\.py|events\.py|containerd/messages\.py|image/mediatype\.py|testing/faults/table_\w+\.py")
 
 Line = tuple[int, tuple[str, ...]]
 

@@ -34,6 +34,7 @@
         UnsupportedEntryError       an entry of a kind that is refused
       PackError                   the tree cannot become a layer  .path
       ImagePathError              nothing in the image can be read at this path   .path
+      ContainerdError             a call to containerd failed     .code .path
 
 A class exists when a caller would act differently. Facts are attributes, nobody parses a message. ``image`` and
 ``blob`` are set by the engine when it knows them. Whether the same call may succeed later is ``retryable`` of each
@@ -376,3 +377,23 @@ class PackError(FastociError):
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+# gRPC's statuses that may pass: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE.
+_PASSING_CODES: Final = frozenset({4, 8, 10, 14})
+
+
+class ContainerdError(FastociError):
+    """A call to containerd failed, or one of its calls is refused. ``path`` is the socket, ``code`` gRPC's status.
+
+    Of a call that did not reach containerd, or had no answer, the code says what its own would: 14 for a socket where
+    nobody listens, 4 for silence, 13 for what is not gRPC.
+    """
+
+    exit_code = 10
+
+    def __init__(self, message: str, *, code: int, path: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.path = path
+        self.retryable = code in _PASSING_CODES

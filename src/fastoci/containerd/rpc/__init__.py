@@ -1,0 +1,8 @@
+"""gRPC over a Unix socket: calls, and a server of calls."""
+
+from fastoci.containerd.rpc.client import Connection, Stream
+from fastoci.containerd.rpc.exchange import Bounds
+from fastoci.containerd.rpc.framing import Code
+from fastoci.containerd.rpc.server import Call, Handler, Peer, Server
+
+__all__ = ["Bounds", "Call", "Code", "Connection", "Handler", "Peer", "Server", "Stream"]
