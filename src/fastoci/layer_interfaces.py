@@ -128,6 +128,16 @@ class LayerStore(Protocol):
             StoreError: the disk refused.
         """
 
+    def tree_size(self, manifest: Digest) -> int | None:
+        """The bytes of an image's tree, as they were recorded; None when they were not."""
+
+    async def record_tree(self, manifest: Digest, size: int) -> None:
+        """Record the bytes of an image's tree, which is in its place.
+
+        Raises:
+            StoreBusyError: another process deletes it. StoreError: the disk refused.
+        """
+
     def find_directory(self, chain_id: Digest, *, owners: bool) -> LayerDirectory | None:
         """The layer directory of a diff_id, or of several layers by their chain_id, with owners or without."""
 

@@ -24,10 +24,12 @@ from fastoci.events import Event, UnpackDone, UnpackProgress, UnpackSkipped, Unp
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.jobs.plan import estimate_unpacked
+from fastoci.store.usage import Amount
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, opaque, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import differences, listing, overlay
+from support.disks import mounted as mounted_disk
 from support.erofs_listing import erofs_listing
 from support.images import made, same
 from support.overlays import mounted as mounted_overlay
@@ -220,8 +222,26 @@ async def test_the_store_keeps_one_tree_of_an_image_for_its_owner_alone(registry
         tree = tmp_path / "s" / "images" / "rootfs" / image.manifest_descriptor.digest.hex
         assert same(tree, *LAYERS)
         assert tree.parent.stat().st_mode & 0o777 == 0o700
+        done = next(event for event in events if isinstance(event, UnpackDone))
+        assert (await engine.usage()).layers == Amount(1, done.size)
+        assert done.size > 0
+        tree.with_name(f"{tree.name}.json").unlink()  # of a tree that was made before there were records
         await engine.pull(f"{registry.address}/app", layers=Layers("rootfs"))
+        assert (await engine.usage()).layers == Amount(1, estimate_unpacked(image.manifest.layers))
     assert sum(isinstance(event, UnpackDone) for event in events) == 1
+
+
+@as_root
+async def test_the_space_of_a_tree_that_is_there_is_not_reserved_again(registry: Registry, tmp_path: Path) -> None:
+    registry.add_image("large", "latest", built([made(4, files=3, size=6_000_000, compressibility=0.0)]))
+    (tmp_path / "disk").mkdir()
+    with mounted_disk(tmp_path / "disk", "-t", "tmpfs", "-o", "size=52m", "tmpfs"):
+        async with fastoci.Engine(tmp_path / "disk" / "s") as engine:
+            for _ in range(2):
+                await engine.pull(f"{registry.address}/large", layers=Layers("rootfs"))
+            await engine.remove(f"{registry.address}/large")
+            await engine.gc()
+            assert (await engine.usage()).layers.size == 0
 
 
 async def test_a_prefetch_makes_the_layers_of_all_its_images(registry: Registry, tmp_path: Path) -> None:

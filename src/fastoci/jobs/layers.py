@@ -20,6 +20,7 @@ from fastoci.errors import (
     FastociError,
     FormatError,
     IntegrityError,
+    RootfsOccupiedError,
     StoreError,
     UnpackError,
     UnsupportedError,
@@ -128,6 +129,8 @@ class Layering(msgspec.Struct, frozen=True):
         is_made = {"erofs": self._has_tar, "erofs-4k": self._has_blocks, "overlay": self._has_directory}.get(form)
         absent: set[Descriptor] = set()
         for image in images:
+            if form == "rootfs" and await self._has_root(image.descriptor.digest):
+                continue
             made = set() if is_made is None else await self._made(image, is_made)
             absent |= {layer for layer in image.manifest.layers if layer.digest not in made}
         return estimate_unpacked(list(absent))
@@ -151,8 +154,17 @@ class Layering(msgspec.Struct, frozen=True):
     def _has_directory(self, diff_id: Digest) -> bool:
         return self.layers.find_directory(diff_id, owners=os.geteuid() == 0) is not None
 
-    async def tree(self, pairs: Pairs, root: Path, contents: Contents, arriving: Arriving) -> None:
-        """Make a rootfs out of layers.
+    async def _has_root(self, manifest: Digest) -> bool:
+        """Whether the store has the finished tree of an image, and knows how large it is."""
+        if await self.workers.run(partial(self.layers.tree_size, manifest)) is None:
+            return False
+        root = await self.workers.run(partial(self.layers.make_tree_place, manifest))
+        with suppress(RootfsOccupiedError):
+            return await self.unpacker.finds(root, Contents(manifest, owners=os.geteuid() == 0))
+        return False
+
+    async def tree(self, pairs: Pairs, root: Path, contents: Contents, arriving: Arriving) -> int:
+        """Make a rootfs out of layers; the bytes of its files.
 
         When one of them turns out to be other bytes than its digest says, as it came or in the store, it is fetched
         again, and the tree is made anew.
@@ -163,8 +175,11 @@ class Layering(msgspec.Struct, frozen=True):
             UnpackError, FormatError, IntegrityError, StoreError: nothing is left under ``root``.
         """
 
+        size = 0
+
         async def work(tees: Mapping[Digest, Tee]) -> None:
-            await self.unpacker.rootfs(
+            nonlocal size
+            size = await self.unpacker.rootfs(
                 root,
                 contents,
                 pairs,
@@ -175,6 +190,7 @@ class Layering(msgspec.Struct, frozen=True):
             )
 
         await self.until_right(work, pairs, arriving)
+        return size
 
     async def make(
         self, pairs: Pairs, manifest: Descriptor, form: Kept, arriving: Arriving, *, verity: bool = False
@@ -216,7 +232,12 @@ class Layering(msgspec.Struct, frozen=True):
         root = await self.workers.run(partial(self.layers.make_tree_place, manifest.digest))
         contents = Contents(manifest.digest, owners=os.geteuid() == 0)
         if not await self.unpacker.holds(root, contents, image=arriving.mending.image):
-            await self.tree(pairs, root, contents, arriving)
+            size = await self.tree(pairs, root, contents, arriving)
+        elif await self.workers.run(partial(self.layers.tree_size, manifest.digest)) is None:
+            size = estimate_unpacked([blob for blob, _ in pairs])
+        else:
+            return
+        await self.layers.record_tree(manifest.digest, size)
 
     def open(self, blob: Descriptor, diff_id: Digest, *, mending: Mending, forget: bool = False) -> OpenLayer:
         """On a thread: a layer to read, from the tar in its layer file when that is there, else from its blob.

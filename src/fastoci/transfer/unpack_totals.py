@@ -145,8 +145,12 @@ class UnpackTotals:
         """Bytes that may still be unpacked."""
         return max(0, self._limits.unpacked_size - self._totals()[1])
 
-    def done(self, root: str, settled: Settled | None = None) -> None:
-        """All layers are in the tree, and it is where it should be, and what it is not given has been told."""
+    def done(self, root: str, settled: Settled | None = None) -> int:
+        """All layers are in the tree, and it is where it should be, and what it is not given has been told.
+
+        Returns:
+            bytes of files, those that higher layers replaced among them.
+        """
         skipped: dict[str, int] = {}
         for sink in self._sinks.values():
             for kind, count in sink.skipped.items():
@@ -160,6 +164,7 @@ class UnpackTotals:
                 self._image, root, entries, size, {kind: count for kind, count in skipped.items() if count}, devices
             )
         )
+        return size
 
     def _report(self) -> None:
         self._observe(UnpackProgress(self._image, self._layers, sum(self._read.values()), self._totals()[0]))

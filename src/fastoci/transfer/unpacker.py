@@ -71,11 +71,15 @@ class Unpacker:
         Raises:
             RootfsOccupiedError: something else is there. StoreError: the disk refused.
         """
-        stop = Stop()
-        found = await self._workers.run(partial(Rootfs.find, target, contents, stop=stop), stop=stop.set)
+        found = await self.finds(target, contents)
         if found:
             self._observe(UnpackSkipped(image, str(target), str(contents.manifest)))
         return found
+
+    async def finds(self, target: Path, contents: Contents) -> bool:
+        """``holds``, for a plan."""
+        stop = Stop()
+        return await self._workers.run(partial(Rootfs.find, target, contents, stop=stop), stop=stop.set)
 
     async def rootfs(
         self,
@@ -87,8 +91,8 @@ class Unpacker:
         image: str,
         ready: Callable[[Descriptor], Awaitable[None]],
         tee: Tee | None = None,
-    ) -> None:
-        """Make ``target`` out of layers and their diff_ids; it has its name only when all of them held.
+    ) -> int:
+        """Make ``target`` out of layers and their diff_ids, named when all of them held; the bytes of its files.
 
         Args:
             contents: what the layers are together.
@@ -120,7 +124,7 @@ class Unpacker:
         except BaseException:
             await self._discard(rootfs, image)
             raise
-        totals.done(str(target), settled)
+        return totals.done(str(target), settled)
 
     async def _begin(self, target: Path, contents: Contents, image: str) -> Rootfs:
         stop = Stop()

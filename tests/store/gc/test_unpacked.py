@@ -228,6 +228,39 @@ async def test_the_tree_of_an_image_goes_with_it_unless_it_is_bound_somewhere(sh
     assert os.listdir(shelf.path / "ingest") == []
 
 
+async def test_the_tree_of_an_image_counts_as_much_as_was_recorded_and_is_evicted_for_its_space(shelf: Shelf) -> None:
+    ref = await image(shelf, "one", TARS[0], unpack=False)
+    tree = shelf.store.layers.make_tree_place(ref.descriptor.digest)
+    tree.mkdir()
+    before = (await shelf.store.usage()).layers.size
+    await shelf.store.layers.record_tree(ref.descriptor.digest, 1 << 40)
+    assert (await shelf.store.usage()).layers.size - before == 1 << 40
+    assert (await shelf.store.plan_gc(Retention(max_size=1 << 41))).items == ()
+    plan, freed = await shelf.store.plan_eviction(Shortage(1 << 39))
+    assert freed >= 1 << 40
+    assert ref.name in {item.name for item in plan.items}
+    plan = await shelf.store.plan_gc(Retention(max_size=1 << 39))
+    assert {item.name for item in plan.items} >= {ref.name, f"images/rootfs/{tree.name}"}
+    await shelf.store.gc(plan)
+    assert list(tree.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"manifest": "another", "size": 1}', '{"size": -1}'])
+async def test_a_record_that_is_none_counts_nothing_and_one_without_a_tree_goes(shelf: Shelf, record: str) -> None:
+    ref = await image(shelf, "one", TARS[0], unpack=False)
+    tree = shelf.store.layers.make_tree_place(ref.descriptor.digest)
+    tree.mkdir()
+    before = (await shelf.store.usage()).layers.size
+    path = tree.with_name(f"{tree.name}.json")
+    path.write_text(record)
+    assert (await shelf.store.usage()).layers.size == before
+    assert shelf.store.layers.tree_size(ref.descriptor.digest) is None
+    assert await gc(shelf.store) == {}
+    tree.rmdir()
+    assert list(await gc(shelf.store)) == [f"images/rootfs/{tree.name}"]
+    assert not path.exists()
+
+
 async def test_what_containerd_links_to_stays(shelf: Shelf, tmp_path: Path) -> None:
     for tar in TARS[:2]:
         await put(shelf.store.layers, tar)

@@ -98,5 +98,11 @@ def _delete_tree(paths: StoreLayout, place: str, digits: str, freed: ExitStack) 
     freed.callback(held.close)
     freed.callback(places.clear, held)
     places.empty(held)
-    paths.directory(place).rename(digits, held.directory, "gone")
-    return True
+    directory, found = paths.directory(place), False
+    with suppress(FileNotFoundError):
+        directory.unlink(f"{digits}.json")
+        found = True
+    with suppress(FileNotFoundError):
+        directory.rename(digits, held.directory, "gone")
+        found = True
+    return found

@@ -252,6 +252,23 @@ class Layers:
             self._paths.make(places.IMAGES, places.OPEN)
             return Path(self._paths.make(places.ROOTS, places.PRIVATE).at(manifest.hex))
 
+    def tree_size(self, manifest: Digest) -> int | None:
+        """The bytes of an image's tree: ``LayerStore.tree_size``."""
+        with files.translated("stat", f"{self._paths.root}/{places.ROOTS}"), suppress(FileNotFoundError):
+            return records.root_size(self._paths.directory(places.ROOTS), manifest)
+        return None
+
+    async def record_tree(self, manifest: Digest, size: int) -> None:
+        """Record the bytes of an image's tree: ``LayerStore.record_tree``."""
+
+        def work(held: Held) -> bool:
+            write(held.directory, "record", records.encode_root(manifest, size), sync=False)
+            held.directory.rename("record", self._paths.directory(places.ROOTS), f"{manifest.hex}.json")
+            return True
+
+        sought = Sought(f"rootfs-{manifest.hex}", f"deletes the tree of {manifest}", lambda: False)
+        await self._changed(sought, work, "record a tree by")
+
     def find_directory(self, chain_id: Digest, *, owners: bool) -> LayerDirectory | None:
         """The layer directory of layers: ``LayerStore.find_directory``."""
         looking = files.translated("stat", f"{self._paths.root}/{places.TREES}")

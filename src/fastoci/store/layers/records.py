@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -105,6 +105,22 @@ def merged(directory: Directory, manifest: Digest, boot_id: str) -> MergedInfo |
             boot_id=form.boot_id,
         )
     return None
+
+
+class _Root(msgspec.Struct, frozen=True, kw_only=True):
+    manifest: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+
+def root_size(directory: Directory, manifest: Digest) -> int | None:
+    """The bytes of an image's tree, as its record has them; None when nobody recorded them."""
+    form = _read(directory, f"{manifest.hex}.json", _Root)
+    return None if form is None or form.manifest != str(manifest) else form.size
+
+
+def encode_root(manifest: Digest, size: int) -> bytes:
+    """The record of an image's tree."""
+    return json.dumps({"manifest": str(manifest), "size": size}, indent=1).encode() + b"\n"
 
 
 def tree(directory: Directory, chain_id: Digest, boot_id: str) -> LayerDirectory | None:

@@ -33,20 +33,22 @@ Kind = Literal["layer", "merged", "directory", "rootfs"]
 
 _ALGORITHMS: Final = {digits: algorithm for algorithm, digits in HEX_DIGITS.items()}
 _FILE: Final = re.compile(r"([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.json|\.erofs|\.erofs\.dmverity)")
-_TREE: Final = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
+_TREE: Final = re.compile(r"([0-9a-f]{64}(?:[0-9a-f]{64})?)")
+_ROOT: Final = re.compile(r"([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.json)?")
+_FORMS: Final = {places.TREES: _TREE, places.ROOTS: _ROOT}  # of names; elsewhere those of files
 _ABSENT: Final = "not whole, or of another boot and not synced"
 _KINDS: Final[tuple[Kind, Kind]] = ("layer", "directory")  # by diff_id
 _MARKS: Final[dict[Kind, bytes]] = {"layer": b"l", "merged": b"m", "directory": b"d", "rootfs": b"r"}
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A layer file, merged metadata, a layer directory, or the tree of an image, of which nobody recorded the size.
+    """A layer file, merged metadata, a layer directory, or the tree of an image.
 
     Args:
         digest: the diff_id, the ChainID of a layer directory, or the manifest's.
         size: bytes, of content; ``allocated`` are those of disk that its deletion frees.
         why: it counts as absent; empty when it is there.
-        info: of what is there, but for a layer directory.
+        info: of layer files and merged metadata that are there.
     """
 
     kind: Kind
@@ -199,14 +201,14 @@ def entered(paths: StoreLayout, place: str) -> Directory:
 
 
 def _items(place: str, directory: Directory, boot: str, check: Check) -> Iterator[Item]:
-    names = directory.names()
-    found = _TREE.fullmatch if place in (places.TREES, places.ROOTS) else _FILE.fullmatch
-    for digits in sorted({match[match.re.groups] for name in names if (match := found(name)) is not None}):
+    names = set(directory.names())
+    found = _FORMS.get(place, _FILE).fullmatch
+    for digits in sorted({match[1] for name in names if (match := found(name)) is not None}):
         check()
         digest = Digest(_ALGORITHMS[len(digits)], digits)
         with suppress(FileNotFoundError):  # deleted meanwhile
             if place == places.ROOTS:
-                yield Item("rootfs", digest, place, 0, 0, "")
+                yield _root(place, directory, digest, is_there=digits in names)
             elif place == places.TREES:
                 yield _tree(place, directory, digest, boot)
             else:
@@ -224,6 +226,12 @@ def _file(place: str, directory: Directory, digest: Digest, boot: str) -> Item:
         return Item("merged", digest, place, size, allocated, "" if merged is not None else _ABSENT, merged)
     info = records.layer(directory, digest, boot)
     return Item("layer", digest, place, size, allocated, "" if info is not None else _ABSENT, info)
+
+
+def _root(place: str, directory: Directory, digest: Digest, *, is_there: bool) -> Item:
+    """The tree of an image; without one, a record that it left."""
+    size = (records.root_size(directory, digest) or 0) if is_there else 0
+    return Item("rootfs", digest, place, size, size, "" if is_there else _ABSENT)
 
 
 def _tree(place: str, directory: Directory, digest: Digest, boot: str) -> Item:
