@@ -63,10 +63,10 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "fetch_process": (PUBLIC, {"uvloop"}),
     "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
-    "server": (PUBLIC | {"__init__"}, set()),
+    "server": (PUBLIC | {"__init__"}, {"msgspec"}),
     "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
     "cli": (
-        {"__init__", "errors", "events", "limits", "durations", "release", "testing", "files", "path_walk"},
+        {"__init__", "errors", "events", "limits", "durations", "release", "server", "testing", "files", "path_walk"},
         {"click", "msgspec", "prometheus_client", "rich", "uvloop"},
     ),
     "__main__": ({"cli"}, set()),

@@ -32,6 +32,7 @@
       UnpackError                 the layer cannot become files   .path .layer
         UnsafePathError             an entry would leave the root
         UnsupportedEntryError       an entry of a kind that is refused
+        LimitError                  it asks for more than a bound allows
       PackError                   the tree cannot become a layer  .path
       ImagePathError              nothing in the image can be read at this path   .path
       ContainerdError             a call to containerd failed     .code .path
@@ -357,6 +358,10 @@ class UnsafePathError(UnpackError):
 
 class UnsupportedEntryError(UnpackError):
     """An entry of a kind that is refused."""
+
+
+class LimitError(UnpackError):
+    """The layer asks for more than a bound allows: of bytes, entries, directories, memory or work."""
 
 
 class ImagePathError(FastociError):

@@ -76,6 +76,7 @@ COMMANDS = {
     "mount": "mount --help",
     "umount": "umount WORK",
     "mounts": "mounts",
+    "differ": "differ --help",
     "info": "info",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
 import json
 import os
@@ -11,7 +10,6 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +21,7 @@ from fastoci.testing.images import Image, write_layout
 from fastoci.testing.layers import Layer
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import Node, differences, listing
+from support.expected_trees import expected_tree
 
 IMAGES = Path(__file__).resolve().parents[2].parent / "shared" / "images"
 OCI = ["hello-world", "busybox-musl", "alpine", "debian-slim", "node-app"]
@@ -37,11 +36,8 @@ DOCKER = [
 ]
 ARM = "alpine-schema2-rules_docker"  # for linux/arm/v7 only
 NAMELESS = "alpine-net-monitor"  # its manifest does not say its media type, so skopeo refuses it
-# No listing of their own, but the same diff_ids as the image named here, so the same tree.
-SAME_TREE = {"gzip-header-crc": "gzip-header-fields"}
 SLACK = 8 << 20  # bytes of a large blob that may be sent twice
 TWICE = "zstd-skippable-first"  # its layer is zstd inside gzip, and its diff_id that of the tar: umoci refuses it too
-KINDS = {"f": "file", "d": "directory", "l": "symlink", "p": "fifo", "c": "character", "b": "block", "s": "socket"}
 AMD64 = ("--platform", "linux/amd64")
 
 
@@ -98,47 +94,6 @@ def memory() -> Iterator[Path]:
     """A directory for big trees, in memory where it can be."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None) as name:
         yield Path(name)
-
-
-def node(row: dict[str, object]) -> Node:
-    """A line of a listing as a value."""
-    xattrs, device = row.get("x", {}), row.get("dev", (0, 0))
-    mtime_ns, size = row["mt"], row.get("s", 0)
-    assert isinstance(xattrs, dict) and isinstance(device, (list, tuple)) and isinstance(size, int)
-    assert mtime_ns is None or isinstance(mtime_ns, int)
-    return Node(
-        path=str(row["p"]),
-        kind=KINDS[str(row["t"])],
-        mode=int(str(row["m"]), 8),
-        uid=int(str(row["u"])),
-        gid=int(str(row["g"])),
-        mtime_ns=mtime_ns,
-        size=size,
-        sha256=str(row.get("h", "")),
-        link=str(row.get("l", "")),
-        xattrs=tuple(sorted((name, bytes.fromhex(value)) for name, value in xattrs.items())),
-        device=(int(device[0]), int(device[1])),
-        hard_link=str(row.get("hl", "")),
-    )
-
-
-def expected_tree(tag: str, scratch: Path) -> list[Node]:
-    """The listing that the image of this tag must give on the file system of ``scratch``."""
-    with gzip.open(IMAGES / "expected" / f"{SAME_TREE.get(tag, tag)}.jsonl.gz", "rt", encoding="utf-8") as file:
-        nodes = [node(json.loads(line)) for line in file]
-    if tag == "times-extreme":
-        # What the layer says, as far as this file system can keep it: the listing has what Go's 64-bit nanoseconds
-        # make of the year 2500, which is 1915.
-        said = {"before1970": -86400, "y1900": -2208988800, "y2500": 16725225600}
-        nodes = [replace(each, mtime_ns=kept_time(scratch, said[each.path])) for each in nodes]
-    return nodes
-
-
-def kept_time(scratch: Path, seconds: int) -> int:
-    probe = scratch / "probe"
-    probe.touch()
-    os.utime(probe, ns=(0, seconds * 1_000_000_000))
-    return probe.stat().st_mtime_ns
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -32,6 +32,7 @@ GROUPS: Final = {
         "mounts": "List where images are mounted.",
     },
     "Files": {"apply": "Apply layer files onto a directory."},
+    "containerd": {"differ": "Apply layers for containerd, as a service."},
     "Store": {
         "df": "Show disk usage.",
         "gc": "Delete what no image in the store needs.",

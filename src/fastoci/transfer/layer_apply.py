@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from fastoci import files, path_walk
-from fastoci._extract import Stop
+from fastoci._extract import Stop, sync_filesystem
 from fastoci.containerd.mounts import Target
 from fastoci.errors import UnpackError, UnsafePathError
 from fastoci.image.digest import Digest
@@ -108,6 +108,28 @@ class LayerApply:
         if target.kind == "merged" or not (target.user_xattrs or is_machine_root()):
             return await self._view(layer, target)
         return await self._upper(layer, target, frozenset(harmless))
+
+    async def clear(self, target: Target) -> None:
+        """Empty what a layer could not become, so that another way can be tried.
+
+        In a merged view it cannot be told from what lower layers hold, and stays: a layer applied twice is what it is
+        once.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        stop = Stop()
+        if target.kind == "upper":
+            await self._workers.run(partial(_clear, target, stop), stop=stop.set)
+        await self._workers.run(partial(_remove_file, target.snapshot))
+
+    async def sync(self, target: Target) -> None:
+        """Have all of the target's file system on the disk.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        await self._workers.run(partial(_sync, target.directory))
 
     async def _upper(self, layer: LayerToApply, target: Target, harmless: frozenset[str]) -> Verified | None:
         """Alone, in the form of overlayfs."""
@@ -218,6 +240,15 @@ def _clear(target: Target, stop: Stop) -> None:
         files.close(fd)
 
 
+def _sync(directory: str) -> None:
+    fd = _open(directory)
+    try:
+        with files.translated("sync", directory):
+            sync_filesystem(fd)
+    finally:
+        files.close(fd)
+
+
 def _open_view(target: Target) -> int:
     """What lower layers hold, with the snapshot on top: its directory, or an overlay that nobody else sees."""
     if target.lowers is None:
@@ -235,11 +266,22 @@ def _open_view(target: Target) -> int:
 
 def _make_file(directory: str) -> int:
     """A new, empty EROFS file in the place of what an earlier attempt has left."""
+    _remove_file(directory)
     fd = _open(directory)
     try:
         with files.translated("make", f"{directory}/{EROFS_FILE}"):
-            if EROFS_FILE in os.listdir(fd):
-                os.unlink(EROFS_FILE, dir_fd=fd)
             return os.open(EROFS_FILE, _NEW_FILE, 0o644, dir_fd=fd)
+    finally:
+        files.close(fd)
+
+
+def _remove_file(directory: str) -> None:
+    """Remove an EROFS file, where an EROFS snapshotter wants one."""
+    fd = _open(directory)
+    try:
+        with files.translated("look into", directory):
+            names = os.listdir(fd)
+            if EROFS_MARKER in names and EROFS_FILE in names:
+                os.unlink(EROFS_FILE, dir_fd=fd)
     finally:
         files.close(fd)

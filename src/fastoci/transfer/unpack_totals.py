@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from fastoci.errors import UnpackError
+from fastoci.errors import LimitError
 from fastoci.events import Observer, UnpackDone, UnpackProgress
 from fastoci.limits import Limits
 from fastoci.unpack.layer import LayerStager, LayerWriter
@@ -105,7 +105,7 @@ class UnpackTotals:
         self._sinks[number] = sink
         return sink
 
-    def progress(self, number: int, offset: int, size: int) -> UnpackError | None:
+    def progress(self, number: int, offset: int, size: int) -> LimitError | None:
         """``offset`` compressed bytes of a layer are on their way to files; an error when the whole is too large.
 
         Each layer has limits of its own; here they hold for layers that are made side by side, and for tar that makes
@@ -121,17 +121,17 @@ class UnpackTotals:
         limit = self._limits.unpacked_size
         read = sum(self._read.values())
         if self._tar > _TAR_FREE + _TAR_RATIO * read:
-            return UnpackError(
+            return LimitError(
                 f"{read} bytes become {self._tar} bytes of tar: more than {_TAR_FREE} + {_TAR_RATIO} each"
             )
         if entries > _ENTRIES_FREE + read // _ENTRY:
-            return UnpackError(f"{read} bytes hold {entries} entries: more than {_ENTRIES_FREE} and one each {_ENTRY}")
+            return LimitError(f"{read} bytes hold {entries} entries: more than {_ENTRIES_FREE} and one each {_ENTRY}")
         if entries > self._limits.unpacked_entries:
-            return UnpackError(f"the layers hold more than {self._limits.unpacked_entries} entries (--max-entries)")
+            return LimitError(f"the layers hold more than {self._limits.unpacked_entries} entries (--max-entries)")
         if content > limit:
-            return UnpackError(f"the layers hold more than {limit} bytes of files (--max-unpacked)")
+            return LimitError(f"the layers hold more than {limit} bytes of files (--max-unpacked)")
         if self._tar > limit + _HEADERS * entries + _PADDING:
-            return UnpackError(f"the layers are {self._tar} bytes of tar, too many for {limit} bytes of files")
+            return LimitError(f"the layers are {self._tar} bytes of tar, too many for {limit} bytes of files")
         return None
 
     def layer_done(self, number: int, size: int) -> None:

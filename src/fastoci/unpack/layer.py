@@ -16,6 +16,7 @@ from fastoci._core import Buffer
 from fastoci.errors import (
     FastociError,
     FormatError,
+    LimitError,
     OwnerError,
     StoreError,
     StoreFullError,
@@ -36,6 +37,7 @@ _LOG: Final = logging.getLogger(__name__)
 # What a disk or a process at its bounds says: not the layer's fault.
 _DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _ID: Final = 0xFFFFFFFF  # bits of a uid or gid
+_ERRORS: Final = {"unsafe": UnsafePathError, "unsupported": UnsupportedEntryError, "limit": LimitError}
 _SHOWN: Final = 512  # characters of a path in a message: a layer may name one of a megabyte
 
 
@@ -204,8 +206,7 @@ def _error(native: Native, name: str) -> FastociError:
     message = f"{subject}: {sentence} (header at byte {offset} of the tar, value {value})"
     if kind == "format":
         return FormatError(message)
-    error = {"unsafe": UnsafePathError, "unsupported": UnsupportedEntryError}.get(kind, UnpackError)
-    return error(message, path=path, layer=name, offset=offset)
+    return _ERRORS.get(kind, UnpackError)(message, path=path, layer=name, offset=offset)
 
 
 def _owner_error(problem: str, path: str, uid: int, gid: int) -> OwnerError:

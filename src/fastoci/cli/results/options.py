@@ -53,6 +53,14 @@ class Address(click.ParamType["tuple[str, int]"]):
         return match["ipv6"] or match["host"] or LOOPBACK, int(match["port"])
 
 
+_METRICS_PORT: Final = click.option(
+    "--metrics-port",
+    type=Address(),
+    metavar="[HOST:]PORT",
+    help="Serve metrics for Prometheus meanwhile, at 127.0.0.1 or HOST.",
+)
+metrics_port = sections.under(sections.OUTPUT, _METRICS_PORT)
+
 _OPTIONS: Final = (
     click.option(
         "--report",
@@ -69,12 +77,7 @@ _OPTIONS: Final = (
         metavar="FILE",
         help="Write metrics into FILE at the end, for a textfile collector of Prometheus, which reads *.prom.",
     ),
-    click.option(
-        "--metrics-port",
-        type=Address(),
-        metavar="[HOST:]PORT",
-        help="Serve metrics for Prometheus while the job runs, at 127.0.0.1 or HOST.",
-    ),
+    _METRICS_PORT,
 )
 
 

@@ -71,6 +71,11 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is over, for whatever reason: no call can be made any more."""
+        return self._link.error is not None
+
     async def close(self) -> None:
         """End the connection, with all calls that are under way."""
         self._link.close(self._link.failure("the connection was closed", Code.CANCELLED))

@@ -1,0 +1,150 @@
+"""A containerd 2 of a test's own, which unpacks with walking or with a differ at a socket, and the trees it makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fastoci.testing.trees import Node, listing
+
+_START_S: Final = 30.0
+_COMMAND_S: Final = 120.0
+_CONFIG: Final = """\
+version = 3
+root = "{home}/root"
+state = "{home}/state"
+disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
+  "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "{home}/sock"
+[ttrpc]
+  address = "{home}/ttrpc"
+[plugins.'io.containerd.transfer.v1.local']
+  max_concurrent_unpacks = {unpacks}
+"""
+_DIFFER: Final = """\
+[proxy_plugins.fastoci]
+  type = "diff"
+  address = "{socket}"
+[plugins.'io.containerd.service.v1.diff-service']
+  default = ["fastoci", "walking"]
+"""
+_UNPACK: Final = """\
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = "linux/amd64"
+  snapshotter = "{snapshotter}"
+  differ = "{differ}"
+"""
+SNAPSHOTTERS: Final = ("overlayfs", "native", "erofs")
+
+
+def programs() -> tuple[str, str]:
+    """containerd 2 and its ctr; skips where there is none."""
+    daemon, ctr = shutil.which("containerd"), shutil.which("ctr")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containerd")
+    if daemon is None or ctr is None:
+        pytest.skip("needs containerd and ctr")
+    said = subprocess.run([daemon, "--version"], capture_output=True, text=True, check=True).stdout
+    if not said.split()[2].lstrip("v").startswith("2."):
+        pytest.skip(f"needs containerd 2, here is {said.split()[2]}")
+    return daemon, ctr
+
+
+@dataclass
+class Containerd:
+    """A containerd that runs; all it has is below ``home``."""
+
+    home: Path
+    ctr_program: str
+    process: subprocess.Popen[bytes]
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.home / "sock"
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``ctr``, whatever comes of it."""
+        command = [self.ctr_program, "--address", str(self.socket), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
+
+    def ctr(self, *arguments: str) -> str:
+        """Run ``ctr``; what it says on stdout."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, (arguments, done.stdout[-2000:], done.stderr[-2000:], self.log()[-3000:])
+        return done.stdout
+
+    def log(self) -> str:
+        """What the daemon said."""
+        return (self.home / "log").read_text()
+
+    def pull(self, reference: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Pull and unpack from a registry without TLS, whatever comes of it."""
+        return self.run("images", "pull", "--plain-http", "--platform", "linux/amd64", *options, reference)
+
+    @contextmanager
+    def mounted(self, reference: str, *, snapshotter: str = "overlayfs") -> Iterator[Path]:
+        """The tree of an image, to be read."""
+        target = self.home / f"tree{next(self.numbers)}"  # a name that was mounted once is taken for good
+        target.mkdir()
+        options = ["--snapshotter", snapshotter, "--platform", "linux/amd64"]
+        self.ctr("images", "mount", *options, reference, str(target))
+        try:
+            yield target
+        finally:
+            self.ctr("images", "unmount", "--rm", "--snapshotter", snapshotter, str(target))
+
+    def tree(self, reference: str, *, snapshotter: str = "overlayfs") -> list[Node]:
+        """What is in an image."""
+        with self.mounted(reference, snapshotter=snapshotter) as root:
+            return listing(root)
+
+    def forget(self, reference: str) -> None:
+        """Remove an image, with what nothing else needs."""
+        self.ctr("images", "rm", "--sync", reference)
+
+
+def config(home: Path, *, differ: Path | None, unpacks: int, snapshotters: Sequence[str] = ("overlayfs",)) -> str:
+    """The configuration of a daemon; without a differ's socket it unpacks with walking."""
+    text = _CONFIG.format(home=home, unpacks=unpacks)
+    name = "walking" if differ is None else "fastoci"
+    text += "".join(_UNPACK.format(snapshotter=each, differ=name) for each in snapshotters)
+    return text if differ is None else text + _DIFFER.format(socket=differ)
+
+
+@contextmanager
+def containerd(
+    home: Path, *, differ: Path | None = None, unpacks: int = 1, snapshotters: Sequence[str] = ("overlayfs",)
+) -> Iterator[Containerd]:
+    """Run one until the end of the block; another may go on with its ``home`` afterwards."""
+    program, ctr = programs()
+    home.mkdir(exist_ok=True)
+    text = config(home, differ=differ, unpacks=unpacks, snapshotters=snapshotters)
+    (home / "config.toml").write_text(text)
+    with (home / "log").open("ab") as log:
+        command = [program, "--config", str(home / "config.toml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(home)})
+    try:
+        running = Containerd(home, ctr, process)
+        deadline = time.monotonic() + _START_S
+        while running.run("version").returncode and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, running.log()
+        yield running
+    finally:
+        process.terminate()
+        process.wait(_START_S)
