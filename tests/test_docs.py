@@ -73,6 +73,8 @@ def is_taken(words: list[str]) -> bool:
     assert isinstance(program, click.Group)
     at = next((number for number, word in enumerate(words) if not word.startswith("--")), len(words))
     command = program.commands.get(words[at]) if at < len(words) else program
+    if isinstance(command, click.Group) and command is not program and at + 1 < len(words):
+        command = command.commands.get(words[at + 1])
     if command is None:
         return words[at] == "COMMAND"
     before, behind = words[:at], [word.partition("=")[0] for word in words[at:] if word.startswith("--")]
@@ -108,7 +110,7 @@ def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
 @pytest.mark.parametrize("page", OPTIONS, ids=name_of)
 def test_every_option_is_one_of_some_command(page: Path) -> None:
     assert isinstance(program, click.Group)
-    known = options_of(program).union(*map(options_of, program.commands.values()))
+    known = options_of(program).union(*map(options_of, environment.commands_of(program)))
     named = {re.split(r"[ =]", code)[0] for code in quoted(page) if code.startswith("--")}
     assert named - known == set()
 

@@ -16,7 +16,7 @@ NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "release", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
 MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "layer_interfaces", "lists"}
-MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd"}
+MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd", "configure"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
@@ -54,6 +54,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "layouts": (MIDDLE, set()),
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "containerd": (MIDDLE, {"h2", "msgspec"}),
+    "configure": (MIDDLE, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
     "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
     "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),

@@ -17,6 +17,8 @@ import pytest
 
 import fastoci
 from fastoci import events
+from fastoci.configure.edits import Edit
+from fastoci.configure.plan import ConfigurationPlan
 from fastoci.errors import NotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image import manifest
 from fastoci.image.descriptor import Descriptor
@@ -130,6 +132,7 @@ VALUES: list[object] = [
     Repair((str(DIGEST),), (("redis", BAD),)),
     Pushed(1, 2, 3, 4),
     Published(REFERENCE, BLOB, BLOB, Pushed()),
+    ConfigurationPlan((Edit("/etc/f", None, b"new"),), ("a note",), ("containerd",)),
     events.UnpackDone("redis", "/root", 3, 4, {"xattr": 1}),
 ]
 

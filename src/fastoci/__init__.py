@@ -62,6 +62,7 @@ Documents and names::
 Beside a store::
 
     login logout logged_in     credentials for a registry
+    configure_containerd configure_docker configure_podman   other programs, as a ConfigurationPlan to write
     access Access              where an image would be asked for, with which credentials
     check_access               whether the configuration for that can be used
     mounts umount              where images are mounted, as MountedImage values; take one away
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from fastoci import events as events
     from fastoci._core import Buffer as Buffer
     from fastoci._core import Sha256 as Sha256
+    from fastoci.configure.plan import ConfigurationPlan as ConfigurationPlan
     from fastoci.engine import Engine as Engine
     from fastoci.events import Observer as Observer
     from fastoci.image.descriptor import Descriptor as Descriptor
@@ -94,6 +96,9 @@ if TYPE_CHECKING:
     from fastoci.image.stored_image import StoredImage as StoredImage
     from fastoci.interfaces import BlobSource as BlobSource
     from fastoci.interfaces import BufferSource as BufferSource
+    from fastoci.jobs.configure import configure_containerd as configure_containerd
+    from fastoci.jobs.configure import configure_docker as configure_docker
+    from fastoci.jobs.configure import configure_podman as configure_podman
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.mounts import MountedImage as MountedImage
     from fastoci.jobs.mounts import mounts as mounts
@@ -151,6 +156,7 @@ _EXPORTS = {
     "BlobSource": "interfaces",
     "Buffer": "_core",
     "BufferSource": "interfaces",
+    "ConfigurationPlan": "configure.plan",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "GcItem": "store.gc.collect",
@@ -195,6 +201,9 @@ _EXPORTS = {
     "access": "registry.access",
     "check_access": "registry.access",
     "apply": "shortcuts",
+    "configure_containerd": "jobs.configure",
+    "configure_docker": "jobs.configure",
+    "configure_podman": "jobs.configure",
     "errors": "",
     "events": "",
     "info": "versions",

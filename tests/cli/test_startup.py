@@ -73,6 +73,7 @@ COMMANDS = {
     "login": "login --get-login 127.0.0.1:1",
     "logout": "logout 127.0.0.1:1",
     "config": "config show",
+    "configure": "configure docker --config-file WORK/daemon.json",
     "mount": "mount --help",
     "umount": "umount WORK",
     "mounts": "mounts",

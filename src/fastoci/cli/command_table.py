@@ -45,6 +45,7 @@ GROUPS: Final = {
     },
     "Program": {
         "config": "Show the configuration.",
+        "configure": "Tell containerd, podman or docker to use what fastoci does.",
         "info": "Show versions, and the kernels in use.",
     },
 }

@@ -72,14 +72,23 @@ def _loop_files() -> Iterator[str]:
 def _linked(paths: StoreLayout) -> Iterator[str]:
     """Where the symbolic links of containerd's snapshots lead."""
     for root in _snapshotters(paths):
-        directory = f"{root}/snapshots"
-        with files.translated("list", directory), suppress(FileNotFoundError):
-            for snapshot in os.listdir(directory):
-                for name in _LINKS:
-                    with suppress(FileNotFoundError, NotADirectoryError):
-                        path = f"{directory}/{snapshot}/{name}"
-                        if os.path.islink(path):
-                            yield os.readlink(path)
+        yield from links(root)
+
+
+def links(snapshotter: str) -> Iterator[str]:
+    """Where the symbolic links in the snapshots of one snapshotter lead.
+
+    Raises:
+        StoreError: its directory cannot be read.
+    """
+    directory = f"{snapshotter}/snapshots"
+    with files.translated("list", directory), suppress(FileNotFoundError):
+        for snapshot in os.listdir(directory):
+            for name in _LINKS:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path = f"{directory}/{snapshot}/{name}"
+                    if os.path.islink(path):
+                        yield os.readlink(path)
 
 
 def _snapshotters(paths: StoreLayout) -> list[str]:
