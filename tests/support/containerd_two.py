@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -128,13 +128,23 @@ def config(home: Path, *, differ: Path | None, unpacks: int, snapshotters: Seque
 
 @contextmanager
 def containerd(
-    home: Path, *, differ: Path | None = None, unpacks: int = 1, snapshotters: Sequence[str] = ("overlayfs",)
+    home: Path,
+    *,
+    differ: Path | None = None,
+    unpacks: int = 1,
+    snapshotters: Sequence[str] = ("overlayfs",),
+    configure: Callable[[Path], object] = lambda path: None,
 ) -> Iterator[Containerd]:
-    """Run one until the end of the block; another may go on with its ``home`` afterwards."""
+    """Run one until the end of the block; another may go on with its ``home`` afterwards.
+
+    Args:
+        configure: may change the configuration file before it is read.
+    """
     program, ctr = programs()
     home.mkdir(exist_ok=True)
     text = config(home, differ=differ, unpacks=unpacks, snapshotters=snapshotters)
     (home / "config.toml").write_text(text)
+    configure(home / "config.toml")
     with (home / "log").open("ab") as log:
         command = [program, "--config", str(home / "config.toml")]
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(home)})

@@ -31,6 +31,7 @@ EROFS: Final = "erofs"
 DIFF_SERVICE: Final = "io.containerd.service.v1.diff-service"
 EROFS_SNAPSHOTTER: Final = "io.containerd.snapshotter.v1.erofs"
 _WALKING: Final = "walking"
+_ADDRESS: Final = "/run/containerd/containerd.sock"  # which the differ asks when nobody says otherwise
 _OWN_NAME: Final = "conf.d/zz-fastoci.toml"  # the last of the usual names: what it says counts
 _LOOKED_FOR: Final = 4  # unpacks at once: with 1, containerd looks for no layers
 _STORE_FIELD: Final = "containerd"  # of fastoci.json
@@ -216,6 +217,9 @@ def _tables(
         elif EROFS in snapshotters:
             notes.append(refusal)
         notes += _notes_on_parallel(base, plugins[TRANSFER])
+        address = base.table("grpc").get("address", _ADDRESS)
+        if address != _ADDRESS:
+            notes.append(f"start the differ with --containerd-address {address}: it asks containerd where blobs are")
     else:
         notes.append(f"containerd {_dotted(release)} takes no differ: only mirrors are configured")
     usual = _usual_hosts(wanted.main)
