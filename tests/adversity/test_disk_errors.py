@@ -42,7 +42,7 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
 ) -> None:
     log = tmp_path / "log"
     kinds = strace_log.CHANGING | strace_log.LOOKING
-    done = strace_log.run(harness.command(), ["-y"], log, harness.environment(), calls=kinds)
+    done = strace_log.trace(harness.start(harness.command(), waits=True), ["-y"], log, calls=kinds)
     assert done.returncode == 0, done.stderr
     cases = [(point, error) for point in syscall_injection.points(log, harness.root, kinds) for error in _errors(point)]
     assert len(cases) > 400
@@ -53,7 +53,7 @@ def test_an_error_at_any_system_call_is_typed_or_harmless_and_the_next_run_compl
     wrong: list[tuple[Point, str, str]] = []
     for point, error in chosen:
         harness.clear()
-        struck = syscall_injection.strike(point, f"error={error}", harness.command(), log, harness.environment())
+        struck = syscall_injection.strike(point, f"error={error}", harness.start(harness.command(), waits=True), log)
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         found = harness.wrongs() if struck.code else harness.incomplete()
         if struck.code not in (0, DISK_REFUSED):
@@ -73,7 +73,7 @@ def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_neede
     before, log = tmp_path / "before", tmp_path / "log"
     needed = harness.collectable(older, before)
     kinds = strace_log.CHANGING | strace_log.LOOKING
-    done = strace_log.run(harness.gc_command(), ["-y"], log, harness.environment(), calls=kinds)
+    done = strace_log.trace(harness.start(harness.gc_command(), waits=True), ["-y"], log, calls=kinds)
     assert done.returncode == 0, done.stderr
     cases = [(point, error) for point in syscall_injection.points(log, harness.root, kinds) for error in _errors(point)]
     assert {"unlinkat", "getdents64", "fcntl"} <= {point.call for point, _ in cases}
@@ -82,7 +82,7 @@ def test_an_error_at_any_system_call_of_a_collection_takes_nothing_that_is_neede
     untyped: list[str] = []
     for point, error in chosen:
         harness.clear(before)
-        struck = syscall_injection.strike(point, f"error={error}", harness.gc_command(), log, harness.environment())
+        struck = syscall_injection.strike(point, f"error={error}", harness.start(harness.gc_command(), waits=True), log)
         ends[f"{error} {struck.code}" if struck.hit else "not hit"] += 1
         context = f"seed {SEED}, {point}, {error}: {struck.code} {struck.output}"
         if struck.code not in (0, DISK_REFUSED):

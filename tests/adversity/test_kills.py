@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -32,7 +31,7 @@ SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
 def _points(harness: CrashHarness, log: Path, before: Path | None = None) -> list[Point]:
     harness.clear(before)
-    done = strace_log.run(harness.command(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    done = strace_log.trace(harness.start(harness.command(), waits=True), ["-y"], log, calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     assert harness.incomplete() == []
     return syscall_injection.points(log, harness.root, strace_log.CHANGING)
@@ -49,7 +48,9 @@ def _kill_at(harness: CrashHarness, points: list[Point], log: Path, before: Path
     for point in points:
         for _ in range(TRIES):
             harness.clear(before)
-            struck = syscall_injection.strike(point, "signal=SIGKILL", harness.command(), log, harness.environment())
+            struck = syscall_injection.strike(
+                point, "signal=SIGKILL", harness.start(harness.command(), waits=True), log
+            )
             assert struck.code == (-signal.SIGKILL if struck.hit else 0), struck
             if struck.hit:
                 break
@@ -90,7 +91,7 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
 ) -> None:
     before, log = tmp_path / "before", tmp_path / "log"
     needed = harness.collectable(older, before)
-    done = strace_log.run(harness.gc_command(), ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    done = strace_log.trace(harness.start(harness.gc_command(), waits=True), ["-y"], log, calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     points = syscall_injection.points(log, harness.root, strace_log.CHANGING)
     assert sum(point.call == "unlinkat" for point in points) >= 2
@@ -98,7 +99,9 @@ def test_a_kill_at_any_system_call_of_a_collection_takes_nothing_that_is_needed(
     for point in (chosen := _sample(points, POINTS // 2)):
         for _ in range(TRIES):
             harness.clear(before)
-            if syscall_injection.strike(point, "signal=SIGKILL", harness.gc_command(), log, harness.environment()).hit:
+            if syscall_injection.strike(
+                point, "signal=SIGKILL", harness.start(harness.gc_command(), waits=True), log
+            ).hit:
                 hits += 1
                 break
         assert harness.wrongs() == [], point
@@ -125,7 +128,7 @@ def test_a_kill_at_any_system_call_of_a_pull_that_keeps_layers_leaves_only_whole
 ) -> None:
     command, log = [*harness.command(rootfs=False), "--layers", "erofs"], tmp_path / "log"
     harness.clear()
-    done = strace_log.run(command, ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    done = strace_log.trace(harness.start(command, waits=True), ["-y"], log, calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     whole = _layer_files(harness.store)
     assert len(whole) == len(LAYERS) + 1
@@ -140,7 +143,7 @@ def test_a_kill_at_any_system_call_of_a_pull_that_keeps_layers_leaves_only_whole
     for point in (chosen := _sample(points, POINTS // 2)):
         for _ in range(TRIES):
             harness.clear()
-            struck = syscall_injection.strike(point, "signal=SIGKILL", command, log, harness.environment())
+            struck = syscall_injection.strike(point, "signal=SIGKILL", harness.start(command, waits=True), log)
             hits += struck.hit
             if struck.hit:
                 break
@@ -185,7 +188,7 @@ def test_a_kill_at_any_system_call_of_a_prune_loses_nothing_of_the_list_and_take
     _list_store(harness, before)
     command = harness.prefetch_command("app:1", "user:1", options=PROD)
     harness.clear(before)
-    done = strace_log.run(command, ["-y"], log, harness.environment(), calls=strace_log.CHANGING)
+    done = strace_log.trace(harness.start(command, waits=True), ["-y"], log, calls=strace_log.CHANGING)
     assert done.returncode == 0, done.stderr
     whole = {"app:1": (True, True, True), "user:1": (True, False, True)}
     assert _list_of(harness) == whole
@@ -195,7 +198,7 @@ def test_a_kill_at_any_system_call_of_a_prune_loses_nothing_of_the_list_and_take
     for point in chosen:
         for _ in range(TRIES):
             harness.clear(before)
-            if syscall_injection.strike(point, "signal=SIGKILL", command, log, harness.environment()).hit:
+            if syscall_injection.strike(point, "signal=SIGKILL", harness.start(command, waits=True), log).hit:
                 hits += 1
                 break
         assert harness.wrongs() == [], point
@@ -213,6 +216,15 @@ def test_a_kill_at_any_system_call_of_a_prune_loses_nothing_of_the_list_and_take
     assert hits >= ENOUGH * len(chosen)
 
 
+def _pull_s(harness: CrashHarness) -> float:
+    """How long a pull takes that nothing hurts."""
+    began = time.monotonic()
+    assert harness.pull().returncode == 0
+    taken_s = time.monotonic() - began
+    assert harness.incomplete() == []
+    return taken_s
+
+
 @pytest.mark.timeout(7200)
 def test_kills_at_random_instants_leave_nothing_wrong(harness: CrashHarness) -> None:
     draw = random.Random(SEED)
@@ -220,16 +232,12 @@ def test_kills_at_random_instants_leave_nothing_wrong(harness: CrashHarness) -> 
     harness.clear()
     for number in range(INSTANTS):
         if not harness.store.exists():
-            began = time.monotonic()
-            assert harness.finish() == []
-            whole_s = time.monotonic() - began
+            whole_s = _pull_s(harness)
             harness.clear()
-        process = subprocess.Popen(
-            harness.command(), env=harness.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(whole_s * draw.uniform(0.3, 1.0))  # before, it is Python that starts
-        process.kill()
-        code = process.wait(20)
+        process = harness.start(harness.command())
+        time.sleep(whole_s * draw.uniform(0.05, 0.9))
+        process.send_signal(signal.SIGKILL)
+        code = process.wait().returncode
         killed += code == -signal.SIGKILL
         wrong = harness.wrongs()
         if code == 0 or draw.random() < 0.25:
@@ -254,25 +262,21 @@ def test_the_same_command_after_a_kill_at_any_instant_ends_well_with_the_right_t
     draw = random.Random(SEED)
     harness.is_inside = is_inside
     harness.clear()
-    began = time.monotonic()
-    assert harness.finish() == []
-    whole_s = time.monotonic() - began
+    whole_s = _pull_s(harness)
     killed = there = 0
     for number in range(4 * ROOTFS_INSTANTS):
         if killed == ROOTFS_INSTANTS:
             break
         harness.clear()
-        process = subprocess.Popen(
-            harness.command(), env=harness.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        after_s = whole_s * draw.uniform(0.3, 1.0)
+        process = harness.start(harness.command())
+        after_s = whole_s * draw.uniform(0.05, 0.9)
         if number % 2:  # from the first name of the tree on: the reference is not recorded yet
             while not (has_names(harness.tree) or process.poll() is not None):
                 time.sleep(0.0005)
             after_s = whole_s * draw.uniform(0, 0.05)
         time.sleep(after_s)
-        process.kill()
-        is_killed = process.wait(20) == -signal.SIGKILL
+        process.send_signal(signal.SIGKILL)
+        is_killed = process.wait().returncode == -signal.SIGKILL
         killed += is_killed
         there += is_killed and has_names(harness.tree)
         assert harness.wrongs() + harness.finish() == [], f"seed {SEED}, kill {number}"

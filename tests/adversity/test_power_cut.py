@@ -59,7 +59,7 @@ def _history(harness: CrashHarness, log: Path) -> History:
         (NEW, harness.gc_command()),
     ):
         harness.registry.add_image("app", "1", served)
-        record(command, harness.environment(), log)
+        record(harness.start(command, waits=True), log)
         history.add(log)
     assert wrong_blobs(harness.store) == wrong_refs(harness.store) == []
     assert {path.name for path in harness.store.glob("blobs/*/[!.]*")} == set(_sizes(NEW))
@@ -177,7 +177,7 @@ async def test_after_a_power_cut_no_layer_file_is_wrong_and_the_next_pull_goes_o
     history = History(harness.root)
     harness.registry.add_image("app", "1", NEW)
     command = [*harness.command(rootfs=False), "--layers", "erofs"]
-    await asyncio.to_thread(record, command, harness.environment(), tmp_path / "log")
+    await asyncio.to_thread(record, harness.start(command, waits=True), tmp_path / "log")
     await asyncio.to_thread(history.add, tmp_path / "log")
     files = [*harness.store.glob("layers/*/*/*.erofs"), *harness.store.glob("layers/merge/*.erofs")]
     whole = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

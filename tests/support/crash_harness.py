@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,8 +21,7 @@ from fastoci.testing.layers import Entry, Layer, directory, from_seed, hardlink,
 from fastoci.testing.registry import Registry
 from fastoci.testing.trees import differences, listing, overlay
 from support import deterministic_cli
-from support.scratch import SOURCE
-from support.warm_program import WarmProgram
+from support.warm_program import Ended, Running, WarmProgram
 
 LAYERS: Sequence[Sequence[Entry]] = (
     [directory("etc"), symlink("etc/link", "../usr"), *from_seed(1, files=3, size=90_000, at="usr")],
@@ -87,38 +84,39 @@ class CrashHarness:
 
     def command(self, *, rootfs: bool = True) -> list[str]:
         """A pull; with the tree."""
-        command = [sys.executable, deterministic_cli.__file__, "pull", f"{self.registry.address}/app:1"]
-        command += ["--store", str(self.store), "--progress", "none"]
+        command = ["pull", f"{self.registry.address}/app:1", "--store", str(self.store), "--progress", "none"]
         return command + (["--rootfs", str(self.tree)] if rootfs else [])
 
     def gc_command(self) -> list[str]:
         """A collection of the store."""
-        return [sys.executable, deterministic_cli.__file__, "gc", "--store", str(self.store)]
+        return ["gc", "--store", str(self.store)]
 
     def prefetch_command(self, *names: str, options: Sequence[str] = ()) -> list[str]:
         """A prefetch of images of the registry."""
         references = [f"{self.registry.address}/{name}" for name in names]
-        command = [sys.executable, deterministic_cli.__file__, "prefetch", *references, *options]
-        return [*command, "--store", str(self.store), "--progress", "none"]
+        return ["prefetch", *references, *options, "--store", str(self.store), "--progress", "none"]
 
-    def environment(self) -> dict[str, str]:
-        """For the next run: its private names differ from those of the last, as those of two processes do."""
+    def start(self, command: Sequence[str], *, waits: bool = False) -> Running:
+        """Begin a command; ``waits`` is as for ``WarmProgram.start``.
+
+        Its private names differ from those of the last, as those of two processes do.
+        """
         self._tokens += 1
-        path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
         settings = {"ADVERSITY_TOKEN": f"{self._tokens:04x}", "ADVERSITY_DURABILITY": self.durability}
-        return {**os.environ, "PYTHONPATH": path, **settings}
+        environ = {**os.environ, **settings}
+        return self.warm.start(*command, environ=environ, program=deterministic_cli.__name__, waits=waits)
 
-    def pull(self, *, rootfs: bool = True) -> subprocess.CompletedProcess[str]:
+    def pull(self, *, rootfs: bool = True) -> Ended:
         """A pull that nothing hurts."""
         return self.run(self.command(rootfs=rootfs))
 
-    def gc(self) -> subprocess.CompletedProcess[str]:
+    def gc(self) -> Ended:
         """A collection that nothing hurts."""
         return self.run(self.gc_command())
 
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str]) -> Ended:
         """A command that nothing hurts."""
-        return self.warm.run(*command[2:], environ=self.environment(), program=deterministic_cli.__name__)
+        return self.start(command).wait()
 
     def wrongs(self) -> list[str]:
         """What no crash of processes may leave: a wrong blob or tree under its name, a reference to what is absent."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import strace_log
 from support.strace_log import Call
+from support.warm_program import Running
 
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _AT = re.compile(r'(?:(AT_FDCWD|\d+), )?"((?:\\x[0-9a-f]{2})+)"')  # a name, and the directory that it is relative to
@@ -276,7 +277,7 @@ class Disk:
                 yield from self._walk(at / name, node, seen)
 
 
-def record(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-    """Run a command whose system calls become ``log``, for ``WindowBudget.add``."""
-    done = strace_log.run(command, OPTIONS, log, environment, calls=CALLS)
+def record(command: Running, log: Path) -> None:
+    """Let a command go that waits; its system calls become ``log``, for ``WindowBudget.add``."""
+    done = strace_log.trace(command, OPTIONS, log, calls=CALLS)
     assert done.returncode == 0, done.stderr

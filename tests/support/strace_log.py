@@ -1,4 +1,4 @@
-"""What ``strace`` says of a program's system calls: run under it, and its log as values.
+"""What ``strace`` says of a program's system calls: traced by it, and its log as values.
 
 Knows the log's form, not what the calls mean.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from support.warm_program import Ended, Running
 
 _WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (.*)$")
 _BEGUN = re.compile(r"^(\d+) +(\w+)\((.*?) *<unfinished \.\.\.>$")
@@ -48,15 +50,20 @@ def strace() -> str:
     return program
 
 
-def run(
-    command: Sequence[str], options: Sequence[str], log: Path, environment: Mapping[str, str], *, calls: Iterable[str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a command, all its threads traced for these calls, to its end; ``log`` becomes a file of them."""
+def trace(command: Running, options: Sequence[str], log: Path, *, calls: Iterable[str]) -> Ended:
+    """Let a command go that waits, all its threads traced for these calls, to its end; ``log`` is a file of them."""
     kinds = ",".join(f"?{name}" for name in sorted(calls))  # "?": some machines lack some calls
-    prefix = [strace(), "-f", "-qq", "-e", "signal=none", "-o", str(log), "-e", f"trace={kinds}", *options]
-    return subprocess.run(
-        [*prefix, *command], capture_output=True, text=True, env=environment, timeout=100, check=False
-    )
+    traced = ["-e", "signal=none", "-e", f"trace={kinds}", *options, "-p", str(command.pid)]
+    with (
+        command,
+        subprocess.Popen([strace(), "-f", "-o", log, *traced], stderr=subprocess.PIPE, text=True) as tracer,
+    ):
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()
+        command.go()
+        assert said.endswith("attached\n"), said + tracer.stderr.read()
+        tracer.stderr.read()  # to its end, which is that of the command
+        return command.wait()
 
 
 def calls(log: Path) -> Iterator[Call]:

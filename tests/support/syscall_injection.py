@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import strace_log
 from support.strace_log import Call
+from support.warm_program import Running
 
 _PATHS = re.compile(r'\d+<(/[^>]*)>(?:, "([^"/]+)")?|"(/[^"]*)"')
 
@@ -72,13 +73,15 @@ def _places(call: Call) -> list[tuple[str, ...]]:
     return found
 
 
-def strike(point: Point, action: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Struck:
-    """Run the command; at the point, do ``action``: ``signal=SIGKILL`` before the call, ``error=EIO`` in its place."""
+def strike(point: Point, action: str, command: Running, log: Path) -> Struck:
+    """Let the command go that waits; at the point, do ``action``.
+
+    Args:
+        action: ``signal=SIGKILL`` before the call, ``error=EIO`` in its place.
+    """
     options = ["-e", f"inject={point.call}:{action}:when={point.nth}"]
-    if not action.startswith("signal"):
-        options.append("--seccomp-bpf")  # quicker, but it loses the signals
     if point.path:
         options += ["-P", point.path]
-    done = strace_log.run(command, options, log, environment, calls=[point.call])
+    done = strace_log.trace(command, options, log, calls=[point.call])
     hit = done.returncode == -signal.SIGKILL or "(INJECTED)" in log.read_text(errors="replace")
     return Struck(hit, done.returncode, done.stdout + done.stderr)

@@ -15,16 +15,17 @@ import io
 import json
 import os
 import pkgutil
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, Self
 
 import fastoci
 from fastoci.registry.fetch import retry
@@ -69,6 +70,23 @@ class WarmProgram:
             hasty: where a try failed, the wait before the next is a hundredth of the longest that there might be.
             program: the module whose ``main`` is run.
         """
+        with self.start(*arguments, given=given, environ=environ, hasty=hasty, program=program) as running:
+            return running.wait()
+
+    def start(
+        self,
+        *arguments: str | Path,
+        given: str = "",
+        environ: Mapping[str, str] | None = None,
+        hasty: bool = False,
+        program: str = "fastoci.__main__",
+        waits: bool = False,
+    ) -> Running:
+        """Begin a command, as ``subprocess.Popen`` does it.
+
+        Args:
+            waits: before it does anything it waits for ``Running.go``. The rest is as for ``run``.
+        """
         words = [str(each) for each in arguments]
         request = {
             "arguments": words,
@@ -76,26 +94,87 @@ class WarmProgram:
             "at": os.getcwd(),
             "hasty": hasty,
             "program": program,
+            "waits": waits,
         }
-        with _memory() as stdin, _memory() as stdout, _memory() as stderr:
-            os.pwrite(stdin, given.encode(), 0)
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(self._address)
-                socket.send_fds(connection, [b"."], [stdin, stdout, stderr])
-                connection.sendall(json.dumps(request).encode() + b"\n")
-                code, peak = _end(connection)
-            return Ended(["fastoci", *words], code, _text(stdout), _text(stderr), peak=peak)
+        with ExitStack() as held:
+            streams = [os.memfd_create("stream") for _ in range(3)]
+            for fd in streams:
+                held.callback(os.close, fd)
+            os.pwrite(streams[0], given.encode(), 0)
+            connection = held.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(self._address)
+            socket.send_fds(connection, [b"."], streams)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            number, (process,), _, _ = socket.recv_fds(connection, _NUMBER_BYTES, 1)
+            held.callback(os.close, process)
+            return Running(["fastoci", *words], int.from_bytes(number, "little"), process, streams, connection, held)
 
 
-def _end(connection: socket.socket) -> tuple[int, int]:
-    """The exit code of a command that has been asked for, once it ends, and the most memory that it had."""
-    pid = _number(connection)
-    connection.settimeout(_TIMEOUT_S)
-    try:
-        return os.waitstatus_to_exitcode(_number(connection)), _number(connection)
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-        raise
+class Running:
+    """A command under way. It is waited for at the end of its context.
+
+    Args:
+        process: its descriptor, which names nothing else after its end.
+        connection: tells how it ended.
+        held: all that is open for it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        pid: int,
+        process: int,
+        streams: Sequence[int],
+        connection: socket.socket,
+        held: ExitStack,
+    ) -> None:
+        self.pid = pid
+        self._command = command
+        self._process = process
+        self._streams = streams
+        self._connection = connection
+        self._held = held.pop_all()
+        self._ended: Ended | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+    def go(self) -> None:
+        """Let it begin, when it waits."""
+        self._connection.sendall(b".")
+
+    def poll(self) -> Ended | None:
+        """How it ended, None when it has not."""
+        if self._ended is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self._ended
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
+
+    def wait(self) -> Ended:
+        """How it ended, once it has.
+
+        Raises:
+            TimeoutError: it does not; it is killed.
+        """
+        if self._ended is None:
+            with self._held:
+                self._connection.settimeout(_TIMEOUT_S)
+                try:
+                    code, peak = os.waitstatus_to_exitcode(_number(self._connection)), _number(self._connection)
+                except TimeoutError:
+                    signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                    raise
+                _, stdout, stderr = map(_text, self._streams)
+                self._ended = Ended(self._command, code, stdout, stderr, peak=peak)
+        return self._ended
 
 
 def _number(connection: socket.socket) -> int:
@@ -132,15 +211,6 @@ def started_warm_program(*, below: Sequence[str] = ()) -> Iterator[WarmProgram]:
             process.wait(20)
 
 
-@contextmanager
-def _memory() -> Iterator[int]:
-    fd = os.memfd_create("stream")
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _text(fd: int) -> str:
     data = os.pread(fd, os.fstat(fd).st_size, 0)
     return io.StringIO(data.decode(), newline=None).read()
@@ -174,18 +244,17 @@ class _Forking:
         with connection.makefile("rb") as asked:
             request = json.loads(asked.readline())
         if (pid := os.fork()) == 0:
-            connection.close()
-            self._become(request, streams)
+            self._become(request, streams, connection)
             return True
         for each in streams:
             os.close(each)
-        connection.sendall(pid.to_bytes(_NUMBER_BYTES, "little"))
         ended = os.pidfd_open(pid)
+        socket.send_fds(connection, [pid.to_bytes(_NUMBER_BYTES, "little")], [ended])
         self._running[ended] = (pid, connection)
         self._selector.register(ended, selectors.EVENT_READ)
         return False
 
-    def _become(self, request: dict[str, object], streams: Sequence[int]) -> None:
+    def _become(self, request: dict[str, object], streams: Sequence[int], asked: socket.socket) -> None:
         """Keep nothing but what is loaded, and have what was asked for."""
         self._selector.close()
         self._listening.close()
@@ -203,6 +272,9 @@ class _Forking:
         os.chdir(at)
         sys.argv[1:] = arguments
         self.program = program
+        if request["waits"]:
+            asked.recv(1)
+        asked.close()
         if request["hasty"]:
             vars(retry)["random"] = SimpleNamespace(random=lambda: 0.01)
 

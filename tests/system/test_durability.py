@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
 from support import strace_log
-from support.scratch import SOURCE
+from support.warm_program import WarmProgram
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -26,18 +24,16 @@ CALLS = ("syncfs", "renameat", "fsync", "fdatasync", "fsetxattr")
     [("", False), ("commit", False), ("blobs", False), ("batch", False), ("none", False), ("", True), ("commit", True)],
 )
 def test_a_tree_is_synced_before_and_after_it_has_its_name_at_level_commit_only(
-    tmp_path: Path, level: str, is_inside: bool
+    warm_program: WarmProgram, tmp_path: Path, level: str, is_inside: bool
 ) -> None:
     registry, tree, log = Registry(), tmp_path / "tree", tmp_path / "log"
     registry.add_image("app", "1", Image.build([Layer.build([Entry("file", "file", b"1")])]))
     if is_inside:
         (tree / "lost+found").mkdir(parents=True)
     with serve(registry):
-        command = [sys.executable, "-m", "fastoci", "pull", f"{registry.address}/app:1", "--progress", "none"]
-        command += ["--store", str(tmp_path / "store"), "--rootfs", str(tree)]
-        command += ["--durability", level] if level else []
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        done = strace_log.run(command, ["-y"], log, environment, calls=CALLS)
+        command = ["pull", f"{registry.address}/app:1", "--progress", "none", "--store", str(tmp_path / "store")]
+        command += ["--rootfs", str(tree), *(["--durability", level] if level else [])]
+        done = strace_log.trace(warm_program.start(*command, waits=True), ["-y"], log, calls=CALLS)
     assert done.returncode == 0, done.stderr
     calls = sorted(strace_log.calls(log), key=lambda call: call.started)
     in_place = "rootfs" if not is_inside else "file"
