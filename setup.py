@@ -28,7 +28,7 @@ setup(
         [
             extension("_core", "io", "sha256", "verity"),
             extension("_inflate", "inflate"),
-            extension("_extract", "io", "tar", "layer", "extract"),
+            extension("_extract", "io", "tar", "layer", "extract", "tarsplit"),
             extension("_erofs", "io", "tar", "layer", "erofs"),
             extension("_mount", "mount"),
         ],

@@ -21,6 +21,7 @@ FLOORS: dict[str, set[str]] = {
     "verity": {"io", "sha256"},
     "tar": set(),
     "layer": {"io", "tar"},
+    "tarsplit": {"tar", "layer"},
     "extract": {"io", "tar", "layer"},
     "erofs": {"io", "tar", "layer"},
 }

@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "events": ({"arguments"}, {"msgspec"}),
     "_core": (set(), set()),
     "_inflate": ({"_core"}, set()),
-    "_extract": (set(), set()),
+    "_extract": ({"_core"}, set()),
     "_erofs": (set(), set()),
     "_mount": (set(), set()),
     "arguments": (set(), set()),

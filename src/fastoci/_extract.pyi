@@ -4,6 +4,8 @@ from typing import Self, final
 
 from typing_extensions import Buffer as Readable
 
+from fastoci._core import Buffer
+
 @final
 class TarReader:
     """Headers of a tar stream, for listings and tests: the very parser that ``Extractor`` uses."""
@@ -34,6 +36,20 @@ class TarEntry:
     device: tuple[int, int]  # major, minor
     xattrs: dict[bytes, bytes]
     sparse: bool
+
+@final
+class TarSplit:
+    """What a tar has beside the content of its files, as lines of tar-split. One thread at a time."""
+
+    def __new__(cls) -> Self: ...
+    def feed(self, data: Buffer, /) -> int:
+        """Take the next bytes, without the GIL; 0, or a code of ``TAR_CODES``."""
+    def finish(self) -> int:
+        """0 when the tar may end here, else a code."""
+    def take(self) -> bytes:
+        """The lines since the last call."""
+    is_exact: bool  # each content is what has its name in the tree that the tar makes
+    owners: tuple[int, int]  # the largest owner and group of an entry so far
 
 @final
 class Stop:

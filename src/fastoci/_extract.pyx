@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from fastoci._core cimport Buffer
 from fastoci.csrc.layer.code cimport LAYER_CODE_END, layer_code_describe
 from fastoci.csrc.extract.extract cimport (
     extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
@@ -28,6 +29,10 @@ from fastoci.csrc.io.stop cimport stop_ask, stop_asked
 from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
 from fastoci.csrc.tar.sink cimport tar_bytes, tar_entry, tar_sink
 from fastoci.csrc.tar.tar cimport tar, tar_feed, tar_finish, tar_free, tar_new, tar_offset, tar_path, tar_status
+from fastoci.csrc.tarsplit.tarsplit cimport (
+    tarsplit, tarsplit_feed, tarsplit_finish, tarsplit_free, tarsplit_is_exact, tarsplit_lines, tarsplit_new,
+    tarsplit_owners, tarsplit_taken,
+)
 
 cdef enum:
     _WORK = 1 << 24  # about a second, beside what each entry may use
@@ -143,6 +148,44 @@ cdef class TarReader:
     @property
     def path(self):
         return _to_bytes(tar_path(self._reader))
+
+
+@cython.final
+cdef class TarSplit:
+    cdef tarsplit *_split
+
+    def __cinit__(self):
+        self._split = tarsplit_new()
+        if self._split == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._split != NULL:
+            tarsplit_free(self._split)
+
+    def feed(self, Buffer data not None, /):
+        cdef int code
+        with nogil:
+            code = tarsplit_feed(self._split, data._memory, data._size)
+        return code
+
+    def finish(self):
+        return tarsplit_finish(self._split)
+
+    def take(self):
+        lines = _to_bytes(tarsplit_lines(self._split))
+        tarsplit_taken(self._split)
+        return lines
+
+    @property
+    def is_exact(self):
+        return tarsplit_is_exact(self._split) != 0
+
+    @property
+    def owners(self):
+        cdef int64_t uid, gid
+        tarsplit_owners(self._split, &uid, &gid)
+        return uid, gid
 
 
 @cython.final

@@ -52,12 +52,12 @@ class Gzip:
     def __init__(self) -> None:
         self._crc = self._size = 0
 
-    def block(self, data: Buffer) -> bytes:
+    def block(self, data: Buffer | memoryview) -> bytes:
         """Compress one block; none after it refers to it."""
         stream = isal_zlib.compressobj(_GZIP_LEVEL, wbits=-15)
         return stream.compress(data) + stream.flush(isal_zlib.Z_FULL_FLUSH)
 
-    def count(self, data: Buffer) -> None:
+    def count(self, data: Buffer | memoryview) -> None:
         """Add to the checksum."""
         self._crc = isal_zlib.crc32(data, self._crc)
         self._size += len(data)
