@@ -347,6 +347,8 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "pin": lambda engine: engine.pin("h/app"),
     "plan_gc": lambda engine: engine.plan_gc(),
     "gc": lambda engine: engine.gc(),
+    "podman_images": lambda engine: engine.podman_images(),
+    "hide_from_podman": lambda engine: engine.hide_from_podman("a"),
     "export": lambda engine: engine.export("layout"),
     "publish": lambda engine: engine.publish("h/app", "h/fast"),
     "pack": lambda engine: engine.pack(".", "h/app"),

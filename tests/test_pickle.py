@@ -28,6 +28,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.mounts import MountedImage
 from fastoci.jobs.plan import Layers, PullPlan, Resolved
+from fastoci.jobs.podman import PodmanImage
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
     Evicted,
@@ -91,6 +92,7 @@ USAGE = Usage(
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
 VALUES: list[object] = [
     MountedImage("/mnt", "ab" * 32, "redis:7", "loop", ""),
+    PodmanImage("docker.io/library/redis:7", "ab" * 32, "sha256:" + "cd" * 32, "2023-11-14T22:13:20Z"),
     DIGEST,
     Digest.of(b"", "sha512"),
     Platform("linux", "amd64", "v3", "1.0"),

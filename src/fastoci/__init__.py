@@ -22,6 +22,7 @@ To work with a store::
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
+        podman_images hide_from_podman     what podman finds in the store
         pack                 an image of a directory
         publish              an image to a registry, with merged metadata
         export               an OCI layout for other tools
@@ -51,7 +52,7 @@ What its methods return::
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
-    GcPlan, GcItem             what would be deleted, and why
+    GcPlan, GcItem, PodmanImage      what would be deleted, and why; what podman finds in the store
     Published, Pushed          what a registry has by a new name, and how it came there
 
 Documents and names::
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.mounts import umount as umount
     from fastoci.jobs.plan import Layers as Layers
     from fastoci.jobs.plan import Resolved as Resolved
+    from fastoci.jobs.podman import PodmanImage as PodmanImage
     from fastoci.jobs.prefetch_plan import BlobOutcome as BlobOutcome
     from fastoci.jobs.prefetch_plan import Evicted as Evicted
     from fastoci.jobs.prefetch_plan import ImageOutcome as ImageOutcome
@@ -171,6 +173,7 @@ _EXPORTS = {
     "ListProblem": "lists.request",
     "MountedImage": "jobs.mounts",
     "Observer": "events",
+    "PodmanImage": "jobs.podman",
     "Platform": "image.platform",
     "BlobOutcome": "jobs.prefetch_plan",
     "Evicted": "jobs.prefetch_plan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from fastoci import path_walk
@@ -20,6 +21,7 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
+    from fastoci.jobs.podman import PodmanImage
     from fastoci.jobs.publish import Published
     from fastoci.store.gc.collect import GcItem, GcPlan
     from fastoci.store.usage import Usage
@@ -143,6 +145,33 @@ class Maintenance:
             AmbiguousReferenceError: the digest has names in several repositories; so by ``pin``.
         """
         await maintenance.remove(self._open.store, reference)
+
+    @job
+    async def podman_images(self) -> tuple[PodmanImage, ...]:
+        """The images that podman and CRI-O find in the store: those of ``Image.show_to_podman``.
+
+        Raises:
+            StoreError, FormatError: the records cannot be read.
+        """
+        from fastoci.jobs.podman import shown_images  # which most programs do not need
+
+        store = self._open.store.layers.image_store
+        return await self._open.context.layering.workers.run(partial(shown_images, store))
+
+    @job
+    async def hide_from_podman(self, reference: str) -> None:
+        """Let podman and CRI-O find an image no more by a name; the next ``gc`` deletes what only it needs.
+
+        Args:
+            reference: or the id of an image.
+        Raises:
+            BlobNotFoundError: it is not shown.
+            StoreBusyError: a container runs from it, as far as this process sees it.
+        """
+        from fastoci.jobs.podman import hide
+
+        store = self._open.store.layers.image_store
+        await self._open.context.layering.workers.run(partial(hide, store, reference))
 
     @job
     async def pin(self, reference: str, pinned: bool = True) -> None:

@@ -5,15 +5,16 @@ Control is async, on the event loop. Spec: docs/store-format.md 9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fastoci.image.digest import Digest
 from fastoci.stream.verify import Verified
 
 if TYPE_CHECKING:
+    from fastoci.image.containers_storage import Record, StorageLayer, TarFacts
     from fastoci.image.layer_file import DirectoryFacts, Form, LayerDirectory, LayerFacts, LayerInfo, MergedInfo
 
 
@@ -68,6 +69,51 @@ class DirectoryIngest(Protocol):
 
     async def abort(self) -> None:
         """Let go and delete it. Idempotent."""
+
+
+class Split(NamedTuple):
+    """What a layer's tar has beside the content of its files, in an open file, and what is known of the tar."""
+
+    fd: int
+    tar: TarFacts
+
+
+class ImageStore(Protocol):
+    """Shows images out of layer directories to containers/storage, as an additional image store. For threads.
+
+    ``path`` is what its configuration names.
+    """
+
+    path: str
+
+    def images(self) -> list[Record]:
+        """The records of all images."""
+
+    def known_layers(self) -> set[str]:
+        """The ids of layers of which it is known how their tars are made again."""
+
+    def new_split(self) -> int:
+        """An empty file without a name, for a ``Split``; the caller closes it. Raises: ``StoreError``."""
+
+    def add(
+        self, layers: Sequence[StorageLayer], splits: Mapping[str, Split], image: Record, kept: Mapping[str, bytes]
+    ) -> None:
+        """Let an image be found; the layer directories that its layers show are there and durable.
+
+        Args:
+            splits: by the ids of layers; of a layer that has none, nothing but its id is said.
+            kept: what is kept beside the image, by name.
+        Raises:
+            StoreError: the disk refused; the records are broken.
+        """
+
+    def withdraw(self, name: str) -> bool:
+        """Let a name go, or an image by its id, and an image that has no other name; whether there was one.
+
+        Raises:
+            StoreError: the disk refused.
+            StoreBusyError: a container has the image mounted, as far as this process sees it.
+        """
 
 
 class LayerStore(Protocol):
@@ -146,3 +192,14 @@ class LayerStore(Protocol):
 
     async def wait_directory(self, chain_id: Digest, *, owners: bool) -> bool:
         """Wait for who makes it."""
+
+    async def sync_directories(self, chain_ids: Collection[Digest]) -> None:
+        """Make layer directories durable, as far as they are there: from then on a power cut leaves them.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+
+    @property
+    def image_store(self) -> ImageStore:
+        """What podman and CRI-O are shown of layer directories."""

@@ -112,14 +112,18 @@ async def configure_podman(
     wanted = podman.Wanted(
         main,
         "/usr/share/containers/storage.conf" if config is None and os.geteuid() == 0 else f"{main}.usual",
-        _text(store or default_store()),
+        f"{_text(store or default_store())}/layers",
         f"{os.path.dirname(main)}/registries.conf.d/fastoci.conf",
         tuple(map(Mirror.parse, mirrors)),
     )
     make: Callable[[podman.Wanted, Callable[[str], bytes | None]], ConfigurationPlan] = (
         podman.undo if undo else podman.plan
     )
-    return await asyncio.to_thread(lambda: _checked(make(wanted, edits.read)))
+    plan = await asyncio.to_thread(lambda: _checked(make(wanted, edits.read)))
+    if not undo and not os.path.isdir(wanted.images):
+        note = f"{wanted.images} is not there yet, and podman fails until it is: show it an image, or make it"
+        plan = ConfigurationPlan(plan.edits, (*plan.notes, note), plan.restart)
+    return plan
 
 
 def _undone_containerd(main: str) -> ConfigurationPlan:

@@ -244,6 +244,20 @@ class Image:
             return await mount_image(self._context, self._resolved, self.config, self._mending(), target, options)
 
     @job
+    async def show_to_podman(self) -> None:
+        """Have podman and CRI-O find the image by its name, where the store is one of their additional image stores.
+
+        They run it out of layer directories, which are made when they are not there.
+
+        Raises:
+            UnsupportedError, UnpackError, FormatError, IntegrityError, StoreError: they do not find it.
+        """
+        from fastoci.jobs.podman import Showing
+
+        async with self._context.store.keep(self._parts, name=str(self.reference)):
+            await Showing(self._context.layering).show(self._resolved, self.config, self._mending())
+
+    @job
     async def check(self) -> None:
         """Hold the store against what the image needs, and note that the image is used.
 

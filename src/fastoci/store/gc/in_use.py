@@ -1,4 +1,4 @@
-"""What of the unpacked layers is in use: mounted where this process sees it, or linked to by containerd.
+"""What of the unpacked layers is in use: mounted where this process sees it, linked to by containerd, shown to podman.
 
 Told by the digits in the names of files, wherever they are: a path may lead to a store in several ways, and what is
 kept for another store's sake costs space, and no more. Synchronous, for threads. Spec: docs/store-format.md 9.
@@ -19,6 +19,7 @@ from fastoci.errors import StoreError
 from fastoci.image import mediatype
 from fastoci.image.digest import HEX_DIGITS
 from fastoci.image.links import Link
+from fastoci.store.layers.places import SHOWN, TREES
 from fastoci.store.layout import MARK, StoreLayout
 from fastoci.store.opening import MARK_SIZE
 
@@ -55,7 +56,7 @@ def names_in_use(paths: StoreLayout) -> set[str]:
         mounts = mountinfo.mounts()
     found |= mountinfo.mounted_images(mounts)
     texts = [f"{mount.root} {mount.source} {mount.options}" for mount in mounts]
-    for text in (*texts, *_loop_files(), *_linked(paths)):
+    for text in (*texts, *_loop_files(), *_linked(paths), *_shown(paths)):
         found.update(rootfs or other for rootfs, other in _NAMED.findall(text))
     return found
 
@@ -89,6 +90,15 @@ def links(snapshotter: str) -> Iterator[str]:
                     path = f"{directory}/{snapshot}/{name}"
                     if os.path.islink(path):
                         yield os.readlink(path)
+
+
+def _shown(paths: StoreLayout) -> Iterator[str]:
+    """Where the links lead by which layer directories are shown to podman and CRI-O."""
+    with files.translated("list", f"{paths.root}/{TREES}"), suppress(FileNotFoundError):
+        trees = paths.directory(TREES)
+        for name in trees.names():
+            with suppress(OSError):  # nothing is shown there
+                yield os.readlink(f"{name}/{SHOWN}", dir_fd=trees.fd)
 
 
 def _snapshotters(paths: StoreLayout) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,11 +22,12 @@ from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
+from fastoci.layer_interfaces import ImageStore
 from fastoci.limits import Level
 from fastoci.store.blobs import Blobs
 from fastoci.store.ingest.ingest import Held, hold
 from fastoci.store.ingest.waiting import Sought
-from fastoci.store.layers import places, records, verity
+from fastoci.store.layers import durability, places, records, verity
 from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile, write
 
 _BUSY_S: Final = 60.0  # for somebody who makes the same file
@@ -292,6 +293,18 @@ class Layers:
     async def wait_directory(self, chain_id: Digest, *, owners: bool) -> bool:
         """Return when nobody else holds the layer directory of layers: ``LayerStore.wait_directory``."""
         return await self._blobs.waiting.wait(self._sought_directory(chain_id, owners), lambda size: None)
+
+    async def sync_directories(self, chain_ids: Collection[Digest]) -> None:
+        """Make layer directories durable: ``LayerStore.sync_directories``."""
+        work = partial(durability.sync_directories, self._paths, chain_ids, self._boot_id)
+        await when_free(partial(self._threads.run, work), within_s=_BUSY_S)
+
+    @cached_property
+    def image_store(self) -> ImageStore:
+        """What is shown to podman and CRI-O: ``LayerStore.image_store``."""
+        from fastoci.store.layers.image_store import ImageStore  # which most programs do not need
+
+        return ImageStore(self._paths)
 
     async def _begin(self, sought: Sought, make: Callable[[Held], Making]) -> Making | None:
         started, cancelled = await self._threads.run_to_end(lambda: self._start(sought, make))

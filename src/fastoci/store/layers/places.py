@@ -20,6 +20,7 @@ from fastoci.store.layout import StoreLayout
 LAYERS: Final = "layers"
 MERGE: Final = "layers/merge"  # layer files that are not standalone: containerd looks elsewhere
 TREES: Final = "layers/overlay"
+SHOWN: Final = "diff"  # a link in ``TREES``: what containers/storage is shown of a layer directory
 IMAGES: Final = "images"
 ROOTS: Final = "images/rootfs"  # trees of whole images
 OPEN: Final = 0o755  # others may mount, and read what they may read as blobs

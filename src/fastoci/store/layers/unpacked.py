@@ -210,7 +210,7 @@ def _items(place: str, directory: Directory, boot: str, check: Check) -> Iterato
             if place == places.ROOTS:
                 yield _root(place, directory, digest, is_there=digits in names)
             elif place == places.TREES:
-                yield _tree(place, directory, digest, boot)
+                yield from _tree(place, directory, digest, boot)
             else:
                 yield _file(place, directory, digest, boot)
 
@@ -234,8 +234,11 @@ def _root(place: str, directory: Directory, digest: Digest, *, is_there: bool) -
     return Item("rootfs", digest, place, size, size, "" if is_there else _ABSENT)
 
 
-def _tree(place: str, directory: Directory, digest: Digest, boot: str) -> Item:
+def _tree(place: str, directory: Directory, digest: Digest, boot: str) -> Iterator[Item]:
+    """A layer directory; what shows one to containers/storage is none."""
     with directory.enter(digest.hex) as own:
         found = records.tree(own, digest, boot)
+        if found is None and own.has(places.SHOWN) and not own.has("done"):
+            return
     size = 0 if found is None else found.size
-    return Item("directory", digest, place, size, size, "" if found is not None else _ABSENT)
+    yield Item("directory", digest, place, size, size, "" if found is not None else _ABSENT)
