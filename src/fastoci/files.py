@@ -183,6 +183,11 @@ def replace(directory: Directory, name: str, data: bytes, *, temporary: str, mod
         raise
 
 
+def held_size(info: os.stat_result) -> int:
+    """Bytes of a file, holes left out: one that grows may have memory far behind its end (``csrc/erofs/arena.c``)."""
+    return min(info.st_size, info.st_blocks * 512)
+
+
 def read_start(path: Path, size: int) -> bytes:
     """Up to ``size`` bytes from the start of a file that is only read; of a pipe, what somebody writes to it.
 

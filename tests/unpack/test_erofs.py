@@ -7,6 +7,7 @@ How the kernel and other programs see them is in the exams beside this file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
@@ -27,6 +28,7 @@ from fastoci.testing.layers import Entry, directory, hardlink, opaque, symlink, 
 from fastoci.testing.trees import Node
 from fastoci.unpack.erofs import LayerFileWriter, MergedWriter
 from fastoci.unpack.erofs_reader import ErofsReader
+from support.disks import mounted
 from support.erofs_listing import erofs_listing
 from support.scratch import scratch
 
@@ -289,10 +291,21 @@ def test_memory_is_counted_and_bounded(work: Path) -> None:
     layer = b"".join(tar(Entry(f"{number:08}") for number in range(20_000)))
     native = write(work / "layer", layer)
     assert native.memory <= 20_000 * (128 + 8) + (1 << 17)
-    refused = write(work / "refused", layer, max_memory=1 << 20)
+    partly = write(work / "partly", layer, max_memory=1 << 20)  # the rest is in the file while it is written
+    assert partly.code == 0 and partly.memory <= 1 << 20
+    assert (work / "partly").read_bytes() == (work / "layer").read_bytes()
+    refused = write(work / "refused", layer, max_memory=1 << 16)
     kind, sentence = _code(refused)
     assert kind == "limit" and sentence.startswith("the names of the layer need more memory than the limit")
-    assert refused.value == 1 << 20
+    assert refused.value == 1 << 16
+
+
+def test_a_disk_that_has_no_space_for_memory_is_an_error(tmp_path: Path) -> None:
+    layer = b"".join(tar(Entry(f"{number:0200}") for number in range(20_000)))
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
+        refused = write(tmp_path / "layer", layer, form="4k", max_memory=1 << 20)
+        assert _code(refused)[0] == "io"
+        assert refused.value == errno.ENOSPC
 
 
 def _code(native: _erofs.LayerFile | _erofs.MergedMetadata) -> tuple[str, str]:

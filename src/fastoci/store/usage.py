@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from fastoci import files
 from fastoci.errors import FastociError, FormatError, StoreError
 from fastoci.image.digest import Digest
 from fastoci.image.graph import tops_of
@@ -231,6 +232,6 @@ def _partial(paths: StoreLayout) -> Amount:
     with suppress(OSError):  # another user's store: nobody else sees its downloads
         for name in paths.ingests.names():
             with suppress(OSError), paths.ingests.enter(name) as directory:
-                size += directory.stat("data").st_size
+                size += files.held_size(directory.stat("data"))
                 blobs += 1
     return Amount(blobs, size)

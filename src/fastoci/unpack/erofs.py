@@ -27,7 +27,7 @@ class LayerFileWriter(LayerSink):
         layer: its diff_id, or the digest of its blob; for messages and the file's UUID.
         form: ``tar``: the tar is in the file as it is; ``4k``: only the content of files, in blocks of 4096 bytes.
         max_entries, max_bytes: what this layer may make.
-        max_memory: bytes that its names and metadata may take.
+        max_memory: bytes of memory that its names and metadata may take; 32 times as many may be in the file.
     """
 
     def __init__(

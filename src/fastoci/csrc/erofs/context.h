@@ -1,6 +1,7 @@
 /* What the files of the EROFS writer share. Not for other units.
  *
- * The whole tree is in memory: names, inodes and directories, in an arena that only grows and is counted. A name whose inode is NULL
+ * The whole tree is in memory: names, inodes and directories, in an arena that only grows and is counted, and goes to the file above a
+ * limit. A name whose inode is NULL
  * is not there (any more). Inodes of hard links are shared by names. */
 #ifndef FASTOCI_EROFS_CONTEXT_H
 #define FASTOCI_EROFS_CONTEXT_H
@@ -114,8 +115,11 @@ struct erofs_block; /* of the arena */
 struct erofs_arena {
     struct erofs_block *newest;
     size_t left;     /* in the newest */
-    uint64_t used;   /* of all memory that is counted */
+    uint64_t used;   /* of memory that is allocated */
     uint64_t limit;
+    uint64_t mapped; /* of memory in the file */
+    uint64_t mapped_end; /* of what was mapped, given back or not */
+    int error;           /* of the file, that takes no more; or 0 */
 };
 
 struct erofs_output { /* bytes to the file, one behind the other */
@@ -159,6 +163,7 @@ struct erofs {
 
     struct erofs_directory *last_directory; /* in the order of the metadata */
     uint64_t slots, inodes;
+    uint32_t root_slot;
     uint64_t outline_at;    /* first block behind the inodes, */
     uint64_t outline_count; /* where whole blocks of directories and links that are long lie */
     uint64_t shift;   /* blocks in front of the devices' */

@@ -107,6 +107,8 @@ static int count_fed(struct erofs *e, size_t len)
     uint64_t most = e->layer.size + HEADERS_FREE + HEADERS_ENTRY * e->layer.facts.entries;
 
     e->fed += len;
+    if (erofs_keep_off(e, e->fed) || erofs_keep_off(e, e->next_block << e->block_bits))
+        return LAYER_FILE_SIZE;
     if (e->fed <= most || most < e->layer.size)
         return TAR_OK;
     return layer_bad(&e->layer, LAYER_BYTES, (int64_t)e->layer.limits.max_bytes);
@@ -250,6 +252,10 @@ static int write_all_of_it(struct erofs *e)
         return layer_bad(&e->layer, LAYER_FILE_SIZE, (int64_t)blocks);
     if ((e->options.form == EROFS_TAR && (code = erofs_write_copies(e))) || (code = erofs_put_devices(e)) || (code = erofs_emit(e)))
         return code;
+    if ((code = erofs_keep_off(e, e->file_size)))
+        return code;
+    e->root_slot = e->root->inode.slot;
+    erofs_tree_free(e); /* some of it may be in the file */
     RETRY(cut, ftruncate(e->fd, (off_t)e->file_size));
     return cut ? layer_io(&e->layer) : erofs_put_super(e);
 }

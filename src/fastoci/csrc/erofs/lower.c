@@ -6,7 +6,7 @@
 #include "erofs/tree.h"
 #include "io/stop.h"
 
-#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /* --- an image --- */
@@ -16,9 +16,11 @@ static int push(struct erofs *e, struct erofs_directory *directory)
     if (e->pending_count == e->pending_capacity) {
         size_t capacity = e->pending_capacity ? 2 * e->pending_capacity : 64;
         struct erofs_directory **bigger;
-        if (erofs_count(e, capacity * sizeof *bigger, e->pending_capacity * sizeof *bigger) ||
-            !(bigger = realloc(e->pending, capacity * sizeof *bigger)))
+        if (!(bigger = erofs_alloc(e, capacity * sizeof *bigger)))
             return erofs_no_memory(e);
+        if (e->pending_count)
+            memcpy(bigger, e->pending, e->pending_count * sizeof *bigger);
+        erofs_drop(e, e->pending);
         e->pending = bigger;
         e->pending_capacity = capacity;
     }

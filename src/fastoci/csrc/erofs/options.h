@@ -15,7 +15,7 @@ struct erofs_options {
     uint8_t uuid[16];
     uint64_t max_entries; /* entries of each layer, whiteouts included */
     uint64_t max_bytes;   /* of each layer: sum of apparent file sizes, of extended attributes, and of names that are long together */
-    uint64_t max_memory;  /* bytes that names and metadata may take: 128 and its name for each entry, or less */
+    uint64_t max_memory;  /* bytes that names and metadata may take, 128 and its name for each entry or less; 32 times as many in the file */
     uint64_t max_work;    /* as layer/context.h counts it, beside 512 for each entry */
     const int *stop;      /* a request to stop, as in io/stop.h; NULL: none */
 };

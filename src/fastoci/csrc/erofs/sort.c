@@ -4,7 +4,6 @@
 
 #include "erofs/arena.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct key {
@@ -102,13 +101,13 @@ int erofs_sort(struct erofs *e, struct erofs_directory *directory)
     if (reverse(directory, &count))
         return TAR_OK;
     size = (count + count / 2) * sizeof *keys;
-    if (erofs_count(e, size, 0) || !(keys = malloc(size)))
+    if (!(keys = erofs_alloc(e, size)))
         return erofs_no_memory(e);
     skip = common(directory->inode.data.names);
     for (struct erofs_name *name = directory->inode.data.names; name; name = name->next)
         keys[at++] = (struct key){bytes_of(name, skip), name};
     merge_sort(keys, count, keys + count);
     relink(directory, keys, count);
-    free(keys);
-    return erofs_count(e, 0, size);
+    erofs_drop(e, keys);
+    return TAR_OK;
 }

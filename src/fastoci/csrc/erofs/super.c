@@ -52,7 +52,7 @@ int erofs_put_super(struct erofs *e)
     put32(super, MAGIC);
     put32(super + 8, COMPAT_CHECKSUM | COMPAT_MTIME);
     super[12] = (uint8_t)e->block_bits;
-    put16(super + 14, (uint16_t)e->root->inode.slot);
+    put16(super + 14, (uint16_t)e->root_slot);
     put64(super + 16, e->inodes);
     put32(super + 36, (uint32_t)(e->file_size >> e->block_bits));
     put32(super + 40, (uint32_t)(e->metadata_at >> e->block_bits));

@@ -4,7 +4,6 @@
 #include "erofs/arena.h"
 #include "layer/hash.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -30,7 +29,7 @@ static int table_grow(struct erofs *e)
 
     if (e->names < e->table_size)
         return TAR_OK;
-    if (erofs_count(e, size * sizeof *table, e->table_size * sizeof *table) || !(table = calloc(size, sizeof *table)))
+    if (!(table = erofs_alloc(e, size * sizeof *table)))
         return erofs_no_memory(e);
     for (size_t i = 0; i < e->table_size; i++)
         for (struct erofs_name *name = e->table[i], *chain; name; name = chain) {
@@ -38,7 +37,7 @@ static int table_grow(struct erofs *e)
             name->chain = table[name->hash & (size - 1)];
             table[name->hash & (size - 1)] = name;
         }
-    free(e->table);
+    erofs_drop(e, e->table);
     e->table = table;
     e->table_size = size;
     return TAR_OK;
@@ -164,18 +163,15 @@ int erofs_tree_init(struct erofs *e)
 
 void erofs_tree_seal(struct erofs *e)
 {
-    (void)erofs_count(e, 0, e->table_size * sizeof *e->table);
-    free(e->table);
+    erofs_drop(e, e->table);
     e->table = NULL;
     e->table_size = 0;
 }
 
 void erofs_tree_free(struct erofs *e)
 {
-    free(e->table);
-    free(e->pending);
+    erofs_arena_free(&e->arena, e->table, e->pending);
     e->table = NULL;
     e->pending = NULL;
     e->root = NULL;
-    erofs_arena_free(&e->arena);
 }

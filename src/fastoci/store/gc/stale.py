@@ -137,5 +137,5 @@ def _why(paths: StoreLayout, directory: Directory, name: str, boot_id: str, now:
 
 def _size(directory: Directory) -> int:
     with suppress(FileNotFoundError):
-        return directory.stat("data").st_size
+        return files.held_size(directory.stat("data"))
     return 0

@@ -168,7 +168,7 @@ class Waiting:
             held = locks.is_held(directory, "lock")
             if held and late:
                 stuck = self._stuck(sought, locks.holders(directory, "lock"))
-            offset = directory.stat("data").st_size
+            offset = files.held_size(directory.stat("data"))
             if sought.size is not None:
                 offset = min(offset, sought.size)
         return _Seen(not held and sought.is_there(), held, offset, stuck)
