@@ -234,7 +234,10 @@ def log_as_before() -> Iterator[None]:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No settings or credentials from outside; the home directory is empty."""
     for name in list(os.environ):
-        if name.startswith(("FASTOCI_", "DOCKER_", "XDG_", "CONTAINERS_")) or name == "REGISTRY_AUTH_FILE":
+        if (
+            name.startswith(("FASTOCI_", "DOCKER_", "XDG_", "CONTAINERS_", "CONTAINERD_"))
+            or name == "REGISTRY_AUTH_FILE"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 

@@ -26,6 +26,8 @@ from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
+from fastoci.jobs.containerd import Into
+from fastoci.jobs.containerd_images import ContainerdImage
 from fastoci.jobs.mounts import MountedImage
 from fastoci.jobs.plan import Layers, PullPlan, Resolved
 from fastoci.jobs.podman import PodmanImage
@@ -104,6 +106,8 @@ VALUES: list[object] = [
     RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
     RetryPolicy(tries=2),
     Layers("erofs", only=True),
+    Into(namespace="k8s.io", pin=True),
+    ContainerdImage("h/app:1", str(DIGEST), 7, True, "2026-01-02T03:04:05Z", True, ("node",)),
     QUERY,
     ACCESS,
     PROBLEM,

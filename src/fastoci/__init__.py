@@ -34,6 +34,7 @@ To work with a store::
     RetryingSource     a source that is asked again, as a RetryPolicy says
     PrefetchRequest    an image that a job of many wants
     parse_list         bytes as an ImageList of PrefetchRequest, TagQuery, RegistryAccess, ListProblem
+    Into Containerd ContainerdImage  a namespace of containerd that images go into; what it has
     WantedState        of which list a job is, and what goes for it
     Observer           is called with each event
     pull               an image, without an engine
@@ -100,6 +101,9 @@ if TYPE_CHECKING:
     from fastoci.jobs.configure import configure_containerd as configure_containerd
     from fastoci.jobs.configure import configure_docker as configure_docker
     from fastoci.jobs.configure import configure_podman as configure_podman
+    from fastoci.jobs.containerd import Into as Into
+    from fastoci.jobs.containerd_images import Containerd as Containerd
+    from fastoci.jobs.containerd_images import ContainerdImage as ContainerdImage
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.mounts import MountedImage as MountedImage
     from fastoci.jobs.mounts import mounts as mounts
@@ -159,6 +163,8 @@ _EXPORTS = {
     "Buffer": "_core",
     "BufferSource": "interfaces",
     "ConfigurationPlan": "configure.plan",
+    "Containerd": "jobs.containerd_images",
+    "ContainerdImage": "jobs.containerd_images",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "GcItem": "store.gc.collect",
@@ -168,6 +174,7 @@ _EXPORTS = {
     "ImageFile": "unpack.erofs_files",
     "ImageFiles": "unpack.erofs_files",
     "ImageList": "lists.request",
+    "Into": "jobs.containerd",
     "Layers": "jobs.plan",
     "Limits": "limits",
     "ListProblem": "lists.request",

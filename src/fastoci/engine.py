@@ -26,7 +26,8 @@ from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
-from fastoci.jobs.plan import Layers, Outputs, Resolved, Terms
+from fastoci.jobs.outputs import Outputs, Terms
+from fastoci.jobs.plan import Layers, Resolved
 from fastoci.jobs.record import record
 from fastoci.jobs.resolve import platforms, read_document, resolve
 from fastoci.jobs.running import job
@@ -35,6 +36,7 @@ from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
 
 if TYPE_CHECKING:
+    from fastoci.jobs.containerd import Into
     from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
     from fastoci.jobs.wanted_state import WantedState
     from fastoci.lists.request import Entry
@@ -112,6 +114,7 @@ class Engine(Maintenance):
         same_owner: bool | None = None,
         layers: Layers | None = None,
         policy: Policy = "always",
+        into: Into | None = None,
     ) -> Image:
         """Bring an image into the store; what is there already is not fetched.
 
@@ -122,24 +125,33 @@ class Engine(Maintenance):
             same_owner: give files to the owners that layers name; by default as root only.
             layers: what the store keeps of the layers beside their blobs, for mounts; it is made when it is not there.
             policy: whether the registry is asked: "missing" is when the store does not have the image whole.
+            into: a namespace of containerd that has the image then, too; what it has already is not fetched.
         Raises:
             RootfsOccupiedError: something else is at ``rootfs``.
+            ContainerdError: containerd refused, or is gone.
             FastociError: what was finished stays, and the next pull goes on from there.
         """
         wanted = None if platform is None else (Platform.parse(platform),)
         target = None if rootfs is None else self._open.context.target(rootfs)
         outputs = Outputs(target, same_owner, _layers(layers))
-        return (await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy))[0]
+        return (await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into))[0]
 
     @job
     async def pull_platforms(
-        self, reference: str, platforms: Sequence[str], *, layers: Layers | None = None, policy: Policy = "always"
+        self,
+        reference: str,
+        platforms: Sequence[str],
+        *,
+        layers: Layers | None = None,
+        policy: Policy = "always",
+        into: Into | None = None,
     ) -> tuple[Image, ...]:
         """Bring an image into the store for several platforms at once; an image for each, each manifest once.
 
         Args:
             platforms: each as ``pull`` takes it; "all" are those of the index that are images.
             layers: as of ``pull``, for each platform.
+            into: as of ``pull``, with all these platforms.
             policy: as of ``pull``; "missing" asks for "all", "never" gives of "all" what the store has.
         Raises:
             FastociError: as ``pull``; the name is recorded when all are here.
@@ -147,11 +159,15 @@ class Engine(Maintenance):
         parsed = tuple(Platform.parse(each) for each in several(platforms, str) if each != ALL)
         wanted = () if ALL in platforms else parsed or None
         outputs = Outputs(layers=_layers(layers))
-        return await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy)
+        return await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into)
 
-    async def _pull(self, job: StoredPull, policy: Policy) -> tuple[Image, ...]:
-        parts = self._open
+    async def _pull(self, job: StoredPull, policy: Policy, into: Into | None) -> tuple[Image, ...]:
         one_of(get_args(Policy), policy, "policy")
+        async with self._open.destination(into) as destination:
+            return await self._bring(job.going(destination), policy)
+
+    async def _bring(self, job: StoredPull, policy: Policy) -> tuple[Image, ...]:
+        parts = self._open
         if policy != "always":
             found = partial(find_one, parts.store, job.reference)
             if (images := await job.run(found, strict=policy == "never")) is not None:
@@ -183,6 +199,7 @@ class Engine(Maintenance):
         layers: Layers | None = None,
         fail_fast: bool = False,
         workers: int = 1,
+        into: Into | None = None,
     ) -> PrefetchResult:
         """Bring many images into the store as one job: each unique blob once, each image there as soon as it is whole.
 
@@ -194,12 +211,14 @@ class Engine(Maintenance):
             layers: as of ``pull``, for each image.
             fail_fast: what is not there when the first image fails is skipped.
             workers: processes that fetch, which share the limits; 1 is this one.
+            into: as of ``pull``, for each image.
         Raises:
+            ContainerdError: containerd does not answer.
             StoreError: the disk refused before anything was fetched; ``StoreBusyError``: another job of the list runs.
             ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
-        async with self._open.updates.after():
-            parts, terms = self._open, Terms(_layers(layers), fail_fast)
+        async with self._open.updates.after(), self._open.destination(into) as destination:
+            parts, terms = self._open, Terms(_layers(layers), fail_fast, destination)
             result = await parts.prefetch().run(requests, parts.fetching(workers), state, terms)
             names = [str(Reference.parse(each.request.reference)) for each in result.images if each.error is None]
             await parts.drop_blobs(terms.layers, names)

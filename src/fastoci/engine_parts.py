@@ -14,6 +14,7 @@ from fastoci import _core
 from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
 from fastoci.image.reference import Reference
+from fastoci.jobs.destination import NOWHERE, Destination
 from fastoci.jobs.layers import Layering
 from fastoci.jobs.plan import Layers
 from fastoci.jobs.pull import PullContext, Repository
@@ -32,9 +33,11 @@ from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
+    from fastoci.jobs.containerd import Into
     from fastoci.jobs.pack import Packing
-    from fastoci.jobs.prefetch import Fetcher, Prefetch
+    from fastoci.jobs.prefetch import Prefetch
     from fastoci.jobs.prefetch_planning import Open
+    from fastoci.jobs.prefetch_running import Fetcher
     from fastoci.jobs.publish import Publishing
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
@@ -117,6 +120,14 @@ class EngineParts:
         from fastoci.store.lists import Lists
 
         return Prefetch(self.context, source or self.repository, self.tags, self.free, Lists(self.store))
+
+    def destination(self, into: Into | None) -> AbstractAsyncContextManager[Destination]:
+        """Where the images of one job go beside the store."""
+        if into is None:
+            return nullcontext(NOWHERE)
+        from fastoci.jobs.containerd import Into, recording
+
+        return recording(expect(Into, into, "into"), self.context, self.store.borrowing)
 
     async def drop_blobs(self, layers: Layers, names: Sequence[str]) -> None:
         """Delete the blobs of layers that images which were brought are to do without.

@@ -149,6 +149,23 @@ class ImageDone(msgspec.Struct, frozen=True):
     digest: str
 
 
+class ImageRecorded(msgspec.Struct, frozen=True):
+    """A namespace of containerd has the image, by these ``names``; ``digest`` is what they lead to.
+
+    ``blobs`` counts its blobs and documents by the way they came: ``link``, ``reflink``, ``copy``, ``sent`` and
+    ``present``. ``sent`` bytes went through containerd's socket; ``why`` says why there were no links, where there were
+    none.
+    """
+
+    image: str
+    namespace: str
+    names: tuple[str, ...]
+    digest: str
+    blobs: dict[str, int]
+    sent: int
+    why: str
+
+
 class ImageFailed(msgspec.Struct, frozen=True):
     """Given up with ``error``, an exception of the class ``kind``; ``cancelled`` and ``skipped`` have no exit code."""
 
@@ -276,6 +293,7 @@ Event = (
     | UnpackDone
     | UnpackSkipped
     | ImageDone
+    | ImageRecorded
     | ImageFailed
     | JobDone
     | QuotaSeen

@@ -14,7 +14,7 @@ import secrets
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,8 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME_MAX: Final = 255  # bytes of a name, on nearly every file system
 _DIGITS: Final = 32  # of a hash
 _SMALL: Final = 64 << 10  # bytes: one read gets nearly every manifest whole
+_CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
+_NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 def failure(cause: OSError, action: str, path: str, *, wanted: int = 0) -> StoreError:
@@ -150,6 +152,42 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def copy_all(source: int, fd: int, size: int, check: Callable[[], None]) -> None:
+    """Copy an open file of ``size`` bytes into an empty one.
+
+    Args:
+        check: called now and then; what it raises ends the copy.
+    Raises:
+        OSError: the disk refused, or the file has fewer bytes.
+    """
+    offset, copied = 0, 1
+    while copied and offset < size:
+        check()
+        copied = _copy_some(source, fd, offset, min(size - offset, _CHUNK))
+        offset += copied
+    if offset != size:
+        raise OSError(errno.EIO, f"a file of {size} bytes ends after {offset}")
+
+
+def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
+    try:
+        return os.copy_file_range(source, fd, count, offset, offset)
+    except OSError as error:
+        if error.errno not in _NO_COPY:
+            raise
+    os.lseek(fd, offset, os.SEEK_SET)  # sendfile writes at the cursor
+    return os.sendfile(fd, source, offset, count)
+
+
+def link_open_at(fd: int, directory: int, name: str) -> None:
+    """Give an open file one more name, whatever its own leads to by now: linkat(2) describes this use of /proc.
+
+    Raises:
+        OSError: the disk refused; ``FileExistsError``: something has the name.
+    """
+    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
 
 def fitted(name: str, added: int) -> str:

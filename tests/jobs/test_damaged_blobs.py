@@ -25,7 +25,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import WholeImage
-from fastoci.jobs.plan import Outputs
+from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.stored import Mending
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.images import Image, Index

@@ -19,7 +19,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobStore, WholeImage
 from fastoci.jobs.layers import Arriving, Pairs
-from fastoci.jobs.plan import Outputs
+from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.stored import Mending
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer

@@ -14,7 +14,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource, StoreWriter
 from fastoci.jobs.layers import Layering
-from fastoci.jobs.plan import Outputs
+from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored

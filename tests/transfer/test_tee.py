@@ -20,7 +20,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BufferSource
-from fastoci.jobs.plan import Outputs
+from fastoci.jobs.outputs import Outputs
 from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Compression, Entry, Layer

@@ -20,7 +20,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.jobs.plan import Outputs
+from fastoci.jobs.outputs import Outputs
 from fastoci.limits import Limits
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, symlink, whiteout

@@ -98,6 +98,8 @@ def tell(told: Report, pruned: Pruned, evicted: Evicted) -> None:
     for what, names in (("removed", pruned.removed), ("unpinned", pruned.unpinned)):
         for name in names:
             told.note(f"{what} {plain(name)}")
+    for name in pruned.in_containerd:
+        told.note(f"removed {plain(name)} from containerd")
     if pruned.error is not None:
         told.fail(pruned.error)
     if deleted := (*evicted.items, *pruned.deleted):

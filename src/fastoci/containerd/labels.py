@@ -115,6 +115,17 @@ def source(host: str, repository: str, known: Mapping[str, str]) -> dict[str, st
     return {key: value} if fits(key, value) else {}
 
 
+def changes(known: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Which of the labels that are wanted have to be set beside those that are known; sources are joined."""
+    found: dict[str, str] = {}
+    for key, value in wanted.items():
+        if key.startswith(f"{_SOURCE}."):
+            found |= source(key.removeprefix(f"{_SOURCE}."), value, known)
+        else:
+            found[key] = value
+    return {key: value for key, value in found.items() if known.get(key) != value}
+
+
 def extract_key(chain_id: Digest, unique: str) -> str:
     """The key of a snapshot while its layer becomes files; ``unique`` tells two that make the same one apart."""
     return f"extract-{unique} {chain_id}"

@@ -72,7 +72,7 @@ class Mount(Message, frozen=True):
 
 
 class NameRequest(Message, frozen=True):
-    """A request that names one thing: a blob by its digest, an ingest by its ref, an image, a lease, a snapshotter."""
+    """A request that names one thing: a blob by its digest, an ingest by its ref, an image, a lease and so on."""
 
     name: Annotated[str, 1] = ""
 

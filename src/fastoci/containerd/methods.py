@@ -13,6 +13,8 @@ _INTROSPECTION: Final = "/containerd.services.introspection.v1.Introspection"
 PLUGINS: Final = f"{_INTROSPECTION}/Plugins"  # FiltersRequest -> PluginsResponse
 SERVER: Final = f"{_INTROSPECTION}/Server"  # Empty -> ServerResponse
 
+NAMESPACE_LIST: Final = "/containerd.services.namespaces.v1.Namespaces/List"  # FiltersRequest -> ListNamespacesResponse
+
 _DIFF: Final = "/containerd.services.diff.v1.Diff"
 APPLY: Final = f"{_DIFF}/Apply"  # ApplyRequest -> ApplyResponse
 DIFF: Final = f"{_DIFF}/Diff"  # DiffRequest -> DiffResponse

@@ -21,6 +21,7 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, WholeImage
+from fastoci.jobs.destination import Destination, Keeping
 from fastoci.jobs.layers import Arriving, layers_of, overlay_options
 from fastoci.jobs.plan import Layers, Resolved
 from fastoci.jobs.pull import Making, PullContext, contents
@@ -322,6 +323,13 @@ async def tree_of(image: Image) -> ImageTree:
 def mending_of(image: Image) -> Mending:
     """What mends the layers of an image, for one job."""
     return image._mending()
+
+
+async def hand_over(images: Sequence[Image], into: Destination, asked: str) -> None:
+    """Record an image of the store elsewhere, too, for these platforms. Raises: as ``Destination.record``."""
+    first, parts = images[0], [blob for image in images for blob in image._parts]
+    async with first._context.store.keep(parts, name=str(first.reference)):
+        await into.record(asked, [image._resolved for image in images], Keeping())
 
 
 def choose(ref: StoredImage, platform: Platform | None) -> Descriptor:

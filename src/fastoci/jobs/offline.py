@@ -9,8 +9,10 @@ import msgspec
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError, PlatformError
 from fastoci.events import ImageDone, ImagePlanned, ImageStarted
 from fastoci.image.stored_image import StoredImage
-from fastoci.jobs.image import Image, choose, load_image
-from fastoci.jobs.plan import Outputs, Wanted
+from fastoci.jobs.destination import Destination
+from fastoci.jobs.image import Image, choose, hand_over, load_image
+from fastoci.jobs.outputs import Outputs
+from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import PullContext, image_failed
 
 
@@ -21,6 +23,11 @@ class StoredPull(msgspec.Struct, frozen=True):
     reference: str
     wanted: Wanted
     outputs: Outputs = Outputs()
+
+    def going(self, into: Destination) -> StoredPull:
+        """The same, with images that go elsewhere, too."""
+        outputs = msgspec.structs.replace(self.outputs, into=into)
+        return msgspec.structs.replace(self, outputs=outputs)
 
     async def run(self, found: Callable[[], Awaitable[StoredImage]], *, strict: bool) -> list[Image] | None:
         """Give the images as a pull does; None when the store does not have them whole, unless ``strict``.
@@ -41,6 +48,7 @@ class StoredPull(msgspec.Struct, frozen=True):
         try:
             images = await self._load(await found())
             await self._make(images)
+            await hand_over(images, self.outputs.into, reference)
         except FastociError as error:
             if not strict and isinstance(error, BlobNotFoundError | IntegrityError | PlatformError):
                 return None
@@ -62,6 +70,7 @@ class StoredPull(msgspec.Struct, frozen=True):
         images = []
         for manifest in dict.fromkeys(manifests or ref.images.values()):
             image = await load_image(self.context, ref, manifest, asked=self.reference)
+            await self.outputs.into.claim(image.manifest.layers)
             await image.check()
             self.context.observer(_planned(image, self.reference))
             images.append(image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -49,29 +48,6 @@ class Layers(msgspec.Struct, frozen=True):
             raise ValueError(f"only: the blobs of layers can be dropped beside layer files, not with {self.form!r}")
         if expect(bool, self.verity, "verity") and not self.form.startswith("erofs"):
             raise ValueError(f"verity: layer files can be held against digests, not {self.form!r}")
-
-
-class Outputs(msgspec.Struct, frozen=True):
-    """What a pull makes of an image's layers: what the store keeps, and a tree of the user's.
-
-    Args:
-        rootfs: where a finished tree of the image may be already; of one platform only.
-        same_owner: as ``jobs.pull.contents`` takes it.
-    """
-
-    rootfs: Path | None = None
-    same_owner: bool | None = None
-    layers: Layers = Layers()
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """How a job of many images is done: what the store keeps of layers, and whether the first failure ends it.
-
-    ``fail_fast``: what is not there when the first image fails is skipped.
-    """
-
-    layers: Layers = Layers()
-    fail_fast: bool = False
 
 
 class Resolved(msgspec.Struct, frozen=True):

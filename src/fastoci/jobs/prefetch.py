@@ -2,79 +2,38 @@
 
 Numbered rules:
 1. One session is open from the plan to the end: what is there stays, what comes is not fetched for anybody else.
-2. Each registry has a queue of its own: one that is slow or dead holds up no other.
-3. A blob that cannot be had from one repository is asked for in those of the other images that need it.
-4. What fails, fails for the images that need it. The others go on, unless the first failure is to end the job.
+2. What comes of it is ``Running``'s: this plans, and keeps what is to be kept.
 """
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Final, Protocol
 
 import msgspec
 
-from fastoci.aio import all_or_first
-from fastoci.errors import FastociError, StoreFullError
-from fastoci.events import ImageDone, ImageFailed, ImagePlanned, JobDone, JobPlanned, JobStarted
-from fastoci.image.config import ImageConfig
+from fastoci.events import ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import StoreSession, StoreWriter
-from fastoci.jobs.layers import Arriving
-from fastoci.jobs.plan import Outputs, PullPlan, Terms
+from fastoci.jobs.destination import NOWHERE
+from fastoci.jobs.outputs import Terms
 from fastoci.jobs.prefetch_plan import (
-    BlobOutcome,
     Evicted,
-    ImageOutcome,
-    Outcome,
     PrefetchPlan,
     PrefetchResult,
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed, Following, Open, assemble, merge, needed_of
-from fastoci.jobs.pull import Making, PullContext, Repository, image_failed, stored_image
-from fastoci.jobs.stored import Mending
+from fastoci.jobs.prefetch_running import Fetcher, Running
+from fastoci.jobs.pull import PullContext, image_failed
 from fastoci.jobs.tag_queries import ListTags, expand
 from fastoci.jobs.wanted_state import StateKeeping, WantedState
 from fastoci.lists.request import Entry, PrefetchRequest
 from fastoci.store.free_space import Space
 from fastoci.store.lists import Lists
-
-_FINISHING: Final = 8  # images that are recorded side by side
-
-
-class Fetcher(Protocol):
-    """Brings the missing blobs of a job: ``Scheduler`` in this process, ``FetchProcesses`` in others."""
-
-    async def fetch(
-        self, writer: StoreWriter, blob: Descriptor, source: Repository, *, image: str = "", cached: bool = False
-    ) -> None:
-        """Bring a blob of the writer's session into the store.
-
-        Args:
-            image: the name that it is for, which leads to the source.
-            cached: it is read back soon.
-        Raises:
-            FastociError: the blob could not be fetched, verified or stored.
-        """
-
-
-class _Job:
-    """One image of a job under way."""
-
-    def __init__(self, image: Followed, missing: set[Digest]) -> None:
-        self.image = image
-        self.left = image.blobs & missing
-        self.fetched = 0  # bytes that came for it
-        self.is_over = False
 
 
 class Prefetch:
@@ -131,13 +90,11 @@ class Prefetch:
         keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         async with keeping.alone():
             followed, refused = await self._follow(named, lost)
-            resolved = [each for image in followed for each, _ in image.resolved]
-            spared = await self._context.layering.spared(resolved) if terms.layers.only else set()
-            needed = [blob for blob in needed_of(followed) if blob.digest not in spared]
+            needed = await self._needed(followed, terms)
             async with self._context.store.session(needed) as session:
                 plan = self._assemble(followed, refused, session.missing)
                 name = keeping.state.list_name
-                running = _Running(self._context, plan, followed, session, self._began, list_name=name, terms=terms)
+                running = Running(self._context, plan, followed, session, self._began, list_name=name, terms=terms)
                 evicted = Evicted()
                 if not (refused and terms.fail_fast):
                     evicted = await keeping.make_space(plan, needed, execute=True)
@@ -147,7 +104,7 @@ class Prefetch:
                         running.refuse(evicted.error)
                 images = running.outcomes(refused)
                 counted = Counter(image.outcome for image in images)
-                pruned = await keeping.prune(cut_short=terms.fail_fast and counted["failed"] > 0)
+                pruned = await keeping.prune(terms.into, cut_short=terms.fail_fast and counted["failed"] > 0)
         self._context.observer(JobDone(*(counted[each] for each in ("present", "fetched", "failed", "skipped"))))
         return PrefetchResult(
             pruned=pruned,
@@ -158,6 +115,14 @@ class Prefetch:
             began_at=self._began_at,
             seconds=time.monotonic() - self._began,
         )
+
+    async def _needed(self, followed: Sequence[Followed], terms: Terms) -> list[Descriptor]:
+        """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""
+        resolved = [each for image in followed for each, _ in image.resolved]
+        await terms.into.claim([layer for each in resolved for layer in each.manifest.layers])
+        alone = terms.layers.only and terms.into is NOWHERE
+        spared = await self._context.layering.spared(resolved) if alone else set()
+        return [blob for blob in needed_of(followed) if blob.digest not in spared]
 
     async def _follow(
         self, requests: Sequence[PrefetchRequest], lost: Sequence[RefusedImage]
@@ -194,257 +159,3 @@ class Prefetch:
                     missing={str(blob.digest): blob.size for blob in resolved.blobs if blob.digest in absent},
                 )
             )
-
-
-class _Running:
-    """A plan under way."""
-
-    def __init__(
-        self,
-        context: PullContext,
-        plan: PrefetchPlan,
-        followed: Sequence[Followed],
-        session: StoreSession,
-        began: float,
-        *,
-        list_name: str,
-        terms: Terms,
-    ) -> None:
-        self._list_name = list_name
-        self._layers = terms.layers
-        self._context = context
-        self._plan = plan
-        self._session = session
-        self._began = began
-        self._fail_fast = terms.fail_fast
-        self._absent = {blob.digest for blob in session.missing}
-        self._jobs = [_Job(image, self._absent) for image in followed]
-        self._users: defaultdict[Digest, list[_Job]] = defaultdict(list)
-        for job in self._jobs:
-            for digest in job.left:
-                self._users[digest].append(job)
-        self._outcomes: dict[int, ImageOutcome] = {}  # by the identity of a job
-        self._whole: asyncio.Queue[_Job | None] = asyncio.Queue()  # of which all blobs are there; None ends one waiter
-        self.blobs: list[BlobOutcome] = []
-
-    async def run(self, fetching: AbstractAsyncContextManager[Fetcher]) -> None:
-        """Fetch, record and unpack; whatever fails is an outcome."""
-        root, unpacked = self._plan.unpacking
-        if root is None and self._layers.form != "none":
-            images = [resolved for job in self._jobs for resolved, _ in job.image.resolved]
-            root, unpacked = await self._context.space(Making(self._layers), images)
-        try:
-            async with self._session.reserve(root=root, unpacked=unpacked) as writer, fetching as fetcher:
-                await self._work(writer, fetcher)
-        except StoreFullError as error:
-            self.refuse(error)
-        except asyncio.CancelledError:
-            for job in self._jobs:
-                if not job.is_over:
-                    name = job.image.request.reference
-                    self._context.observer(ImageFailed(name, "cancelled", "cancelled", None))
-            raise
-
-    def refuse(self, error: FastociError, outcome: Outcome = "failed") -> None:
-        """Do no more: images that are there are there, unless files of them are wanted; the others are not."""
-        for job in self._jobs:
-            if job.is_over:
-                continue
-            if not job.left and job.image.is_recorded and not self._makes(job):
-                self._end(job)
-            else:
-                self._fail(job, error, outcome)
-
-    async def _work(self, writer: StoreWriter, fetcher: Fetcher) -> None:
-        unproven = [job for job in self._jobs if job.image.unproven]
-        first = {config.digest for job in unproven for config in job.image.unproven}
-
-        async def fetch_all() -> None:
-            missing = self._plan.missing
-            await self._fetch_these(writer, fetcher, [blob for blob in missing if blob.digest in first])
-            for job in unproven:
-                await self._prove(writer, job)
-            await self._fetch_these(writer, fetcher, [blob for blob in missing if blob.digest not in first])
-            for _ in range(_FINISHING):
-                self._whole.put_nowait(None)
-
-        async def finish() -> None:
-            while (job := await self._whole.get()) is not None:
-                await self._finish(writer, job)
-
-        for job in self._jobs:
-            if not job.left:
-                self._whole.put_nowait(job)
-        await all_or_first(map(asyncio.create_task, (fetch_all(), *(finish() for _ in range(_FINISHING)))))
-
-    async def _fetch_these(self, writer: StoreWriter, fetcher: Fetcher, blobs: Sequence[Descriptor]) -> None:
-        """Fetch blobs in their order, several of each registry at a time."""
-        queues: defaultdict[str, deque[Descriptor]] = defaultdict(deque)
-        for blob in blobs:
-            queues[self._users[blob.digest][0].image.source.name.partition("/")[0]].append(blob)
-
-        async def fetch(queue: deque[Descriptor]) -> None:
-            while queue:
-                await self._fetch(writer, fetcher, queue.popleft())
-
-        at_once = self._context.limits.connections
-        await all_or_first(
-            asyncio.create_task(fetch(queue)) for queue in queues.values() for _ in range(min(at_once, len(queue)))
-        )
-
-    async def _prove(self, writer: StoreWriter, job: _Job) -> None:
-        """Let an image fail whose config says that it is for another platform, before its layers are fetched."""
-        image, context = job.image, self._context
-        try:
-            for resolved, for_ in image.resolved:
-                if not job.is_over and resolved.manifest.config in image.unproven:
-                    plan = PullPlan(resolved, (), for_)
-                    await context.checked_config(
-                        writer, plan, image.source, image=image.request.reference, strict=False
-                    )
-        except FastociError as error:
-            self._fail(job, error)
-
-    async def _fetch(self, writer: StoreWriter, fetcher: Fetcher, blob: Descriptor) -> None:
-        """Bring one blob for all images that need it, from any of their repositories; the first that is whole ends."""
-        asked: set[str] = set()
-        began, failed = self._now(), None
-        while (job := self._next(blob, asked)) is not None:
-            source = job.image.source
-            asked.add(source.name)
-            try:
-                request = job.image.request
-                await fetcher.fetch(writer, blob, source, image=request.reference, cached=self._makes(job))
-            except FastociError as error:
-                failed = error
-                continue
-            job.fetched += blob.size
-            self._note(blob, source.name, began, "")
-            self._came(blob)
-            return
-        if failed is not None:
-            self._note(blob, "", began, str(failed))
-            for job in self._users[blob.digest]:
-                self._fail(job, failed)
-
-    def _next(self, blob: Descriptor, asked: set[str]) -> _Job | None:
-        """An image that still needs the blob, and is of a repository that was not asked for it."""
-        jobs = (job for job in self._users[blob.digest] if not job.is_over and job.image.source.name not in asked)
-        return next(jobs, None)
-
-    def _came(self, blob: Descriptor) -> None:
-        for job in self._users[blob.digest]:
-            job.left.discard(blob.digest)
-            if not job.left:
-                self._whole.put_nowait(job)
-
-    async def _finish(self, writer: StoreWriter, job: _Job) -> None:
-        """All blobs of an image are there: unpack if asked, and give it its name. Others are fetched meanwhile."""
-        if job.is_over:
-            return
-        try:
-            await self._complete(writer, job)
-        except FastociError as error:
-            self._fail(job, error)
-        else:
-            self._end(job)
-
-    def _end(self, job: _Job) -> None:
-        image, job.is_over = job.image, True
-        top = image.resolved[0][0].top.digest
-        self._context.observer(ImageDone(image.request.reference, str(top)))
-        outcome: Outcome = "fetched" if image.blobs & self._absent else "present"
-        self._outcomes[id(job)] = self._outcome(job, outcome)
-
-    async def _complete(self, writer: StoreWriter, job: _Job) -> None:
-        """Unpack and record an image; one that is there as it was recorded last is only used."""
-        image, context = job.image, self._context
-        name = image.request.reference
-        if self._is_recorded(image) and not (image.needed.keys() & self._absent):
-            await writer.use(str(image.resolved[0][0].reference))
-            async with AsyncExitStack() as kept:
-                await self._make(job, [None] * len(image.resolved), kept)
-            return
-        plans = [PullPlan(resolved, (), for_) for resolved, for_ in image.resolved]
-        configs = [
-            await context.checked_config(writer, plan, image.source, image=name, strict=self._makes(job))
-            for plan in plans
-        ]
-        async with AsyncExitStack() as kept:
-            await self._make(job, configs, kept)
-            await self._record(writer, job, plans, configs)
-
-    async def _record(
-        self, writer: StoreWriter, job: _Job, plans: Sequence[PullPlan], configs: Sequence[ImageConfig | None]
-    ) -> None:
-        """Give an image its name."""
-        request = job.image.request
-        for plan in plans:
-            for descriptor, raw in plan.resolved.chain:
-                await self._context.keep_document(writer, descriptor, raw, request.reference)
-        stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
-        images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
-        lists = {self._list_name: request.pinned} if self._list_name else {}
-        recorded = replace(stored[0], images=images, pinned=request.pinned, lists=lists, is_brought=bool(lists))
-        await writer.record(replace(recorded, layers_only=self._layers.only))
-
-    def _is_recorded(self, image: Followed) -> bool:
-        """Whether an image is recorded as this job would do it."""
-        if image.known is None or not image.is_recorded:
-            return False
-        if image.known.layers_only != self._layers.only:
-            return False
-        return self._list_name in image.known.lists if self._list_name else not image.known.is_brought
-
-    def _makes(self, job: _Job) -> bool:
-        """Whether anything is made of an image's layers."""
-        return self._layers.form != "none" or bool(job.image.request.rootfs)
-
-    async def _make(self, job: _Job, configs: Sequence[ImageConfig | None], kept: AsyncExitStack) -> None:
-        """Make of an image's layers what is asked for; a tree of the first platform."""
-        context, image = self._context, job.image
-        root, name = image.request.rootfs, image.request.reference
-        for (resolved, _), config in zip(image.resolved, configs, strict=True):
-            outputs = Outputs(context.target(root) if root else None, None, self._layers)
-            making, root = await context.making(outputs, resolved.descriptor, name), ""
-            if making.reads:
-                await context.make(resolved, config, making, Arriving(Mending(name, image.source)), kept)
-
-    def _fail(self, job: _Job, error: FastociError, outcome: Outcome = "failed") -> None:
-        if job.is_over:
-            return
-        job.is_over = True
-        name = job.image.request.reference
-        error = copy.copy(error)  # each image's names it
-        error.image = name
-        event = ImageFailed(name, error.message, "skipped", None) if outcome == "skipped" else image_failed(name, error)
-        self._context.observer(event)
-        self._outcomes[id(job)] = self._outcome(job, outcome, error)
-        if self._fail_fast and outcome == "failed":
-            for other in self._jobs:
-                text = f"not fetched any more: {name} failed first"
-                self._fail(other, FastociError(text), "skipped")
-
-    def _outcome(self, job: _Job, outcome: Outcome, error: FastociError | None = None) -> ImageOutcome:
-        return ImageOutcome(
-            job.image.request,
-            outcome,
-            digest=str(job.image.resolved[0][0].top.digest),
-            size=sum(blob.size for resolved, _ in job.image.resolved for blob in resolved.blobs),
-            fetched=job.fetched,
-            seconds=self._now(),
-            error=error,
-        )
-
-    def outcomes(self, refused: Sequence[RefusedImage]) -> tuple[ImageOutcome, ...]:
-        """Of all images, those that were refused last."""
-        self.refuse(FastociError("not fetched: another image failed first"), "skipped")
-        failed = (ImageOutcome(each.request, "failed", error=each.error) for each in refused)
-        return (*(self._outcomes[id(job)] for job in self._jobs), *failed)
-
-    def _note(self, blob: Descriptor, source: str, began: float, error: str) -> None:
-        registry = source.partition("/")[0]
-        self.blobs.append(BlobOutcome(str(blob.digest), blob.size, registry, began, self._now(), error))
-
-    def _now(self) -> float:
-        return time.monotonic() - self._began

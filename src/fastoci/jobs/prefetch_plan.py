@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from fastoci.errors import FastociError, StoreError
+from fastoci.events import ImageRecorded
 from fastoci.image.descriptor import Descriptor
 from fastoci.jobs.plan import Resolved, estimate_unpacked
 from fastoci.lists.request import PrefetchRequest
@@ -41,13 +42,15 @@ class Pruned(msgspec.Struct, frozen=True):
         withheld: why nothing was pruned, although it was asked for.
         deleted: by gc after that.
         error: what ended it before all was done.
+        in_containerd: names that are gone there.
     """
 
     removed: tuple[str, ...] = ()
     unpinned: tuple[str, ...] = ()
     withheld: str = ""
     deleted: tuple[GcItem, ...] = ()
-    error: StoreError | None = None
+    error: FastociError | None = None
+    in_containerd: tuple[str, ...] = ()
 
 
 class Evicted(msgspec.Struct, frozen=True):
@@ -121,6 +124,7 @@ class ImageOutcome(msgspec.Struct, frozen=True):
         size: bytes of its config and layers; ``fetched`` those that came for it and for no image before it.
         seconds: from the beginning of the job until the image was there, or failed.
         error: why it failed.
+        recorded: how it came into containerd, when that was asked for.
     """
 
     request: PrefetchRequest
@@ -130,6 +134,7 @@ class ImageOutcome(msgspec.Struct, frozen=True):
     fetched: int = 0
     seconds: float = 0.0
     error: FastociError | None = None
+    recorded: ImageRecorded | None = None
 
 
 class BlobOutcome(msgspec.Struct, frozen=True):

@@ -39,8 +39,10 @@ from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
+from fastoci.jobs.destination import NOWHERE, Destination, Keeping
 from fastoci.jobs.layers import Arriving, Layering, layers_of
-from fastoci.jobs.plan import Layers, Outputs, PullPlan, Resolved, Wanted
+from fastoci.jobs.outputs import Outputs
+from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
@@ -57,10 +59,11 @@ class Repository(ImageSource, BlobSource, Protocol):
 
 
 class Making(msgspec.Struct, frozen=True):
-    """What is still to be made of an image's layers: what the store keeps, and the user's tree."""
+    """What is still to be made of an image's layers: what the store keeps, and the user's tree; and where it goes."""
 
     layers: Layers = Layers()
     tree: tuple[Path, Contents] | None = None
+    into: Destination = NOWHERE
 
     @property
     def has_layers(self) -> bool:
@@ -121,14 +124,16 @@ class PullContext(msgspec.Struct, frozen=True):
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
             making = await self.making(outputs, found[0][0].descriptor, image)
-            needed = await self._needed([each for each, _ in found], outputs.layers)
+            images = [each for each, _ in found]
+            needed = await self._needed(images, outputs)
             async with self.store.session(needed) as session:
                 plans = [_plan(*each, session) for each in found]
                 for plan in plans:
                     self._announce(plan, image)
-                root, unpacked = await self.space(making, [each for each, _ in found])
+                root, unpacked = await self.space(making, images)
                 async with session.reserve(root=root, unpacked=unpacked) as writer:
                     configs = await self._execute_all(writer, plans, source, image=image, making=making)
+                    await outputs.into.record(image, images, Keeping())
         except FastociError as error:
             error.image = error.image or image
             self.observer(image_failed(image, error))
@@ -139,9 +144,11 @@ class PullContext(msgspec.Struct, frozen=True):
         self.observer(ImageDone(image, str(found[0][0].top.digest)))
         return [(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
 
-    async def _needed(self, images: Sequence[Resolved], layers: Layers) -> list[Descriptor]:
+    async def _needed(self, images: Sequence[Resolved], outputs: Outputs) -> list[Descriptor]:
         """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""
-        spared = await self.layering.spared(images) if layers.only else ()
+        await outputs.into.claim([layer for image in images for layer in image.manifest.layers])
+        alone = outputs.layers.only and outputs.into is NOWHERE
+        spared = await self.layering.spared(images) if alone else ()
         blobs = (blob for image in images for blob in (*image.documents, *image.blobs))
         return [blob for blob in blobs if blob.digest not in spared]
 
@@ -156,10 +163,10 @@ class PullContext(msgspec.Struct, frozen=True):
     async def making(self, outputs: Outputs, manifest: Descriptor, image: str) -> Making:
         """What of the outputs is to be made: a finished tree of this image is left as it is."""
         if outputs.rootfs is None:
-            return Making(outputs.layers)
+            return Making(outputs.layers, into=outputs.into)
         tree = outputs.rootfs, contents(manifest, outputs.same_owner)
         holds = await self.layering.unpacker.holds(*tree, image=image)
-        return Making(outputs.layers, None if holds else tree)
+        return Making(outputs.layers, None if holds else tree, outputs.into)
 
     def _announce(self, plan: PullPlan, image: str) -> None:
         resolved = plan.resolved
@@ -210,7 +217,7 @@ class PullContext(msgspec.Struct, frozen=True):
     ) -> ImageConfig | None:
         resolved = plan.resolved
         tees = await self._tees(plan, making)
-        fetches = self._start(writer, plan, source, image=image, tees=tees, cached=making.reads)
+        fetches = self._start(writer, plan, source, image=image, tees=tees, making=making)
 
         async def ready(blob: Descriptor) -> None:
             if blob.digest in fetches:
@@ -257,22 +264,17 @@ class PullContext(msgspec.Struct, frozen=True):
         *,
         image: str,
         tees: Mapping[Digest, Tee],
-        cached: bool,
+        making: Making,
     ) -> dict[Digest, asyncio.Task[None]]:
         """Fetch all that is missing, what has a tee through it."""
-        return {
-            blob.digest: asyncio.create_task(
-                self.scheduler.fetch(
-                    writer,
-                    blob,
-                    source,
-                    image=image,
-                    tee=tees.get(blob.digest),
-                    cached=cached and blob.digest not in tees,
-                )
-            )
-            for blob in plan.missing
-        }
+
+        async def fetch(blob: Descriptor) -> None:
+            tee = tees.get(blob.digest)
+            cached = making.reads and tee is None
+            await self.scheduler.fetch(writer, blob, source, image=image, tee=tee, cached=cached)
+            making.into.arrived(blob, plan.resolved.reference)
+
+        return {blob.digest: asyncio.create_task(fetch(blob)) for blob in plan.missing}
 
     async def checked_config(
         self, writer: StoreWriter, plan: PullPlan, source: BlobSource, *, image: str, strict: bool

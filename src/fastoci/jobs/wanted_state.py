@@ -14,10 +14,11 @@ from typing import Final
 import msgspec
 
 from fastoci.arguments import at_least, expect, several
-from fastoci.errors import FastociError, StoreError
+from fastoci.errors import ContainerdError, FastociError, StoreError
 from fastoci.events import Observer, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
+from fastoci.jobs.destination import Destination
 from fastoci.jobs.prefetch_plan import Evicted, PrefetchPlan, Pruned
 from fastoci.lists.request import PrefetchRequest
 from fastoci.store.gc.retention import Retention
@@ -161,8 +162,9 @@ class StateKeeping:
         except StoreError as error:
             return Evicted(error=error)
 
-    async def prune(self, *, cut_short: bool) -> Pruned:
-        """Give up what the list does not want any more; then delete what no image needs.
+    async def prune(self, into: Destination, *, cut_short: bool) -> Pruned:
+        """Give up what the list does not want any more, here and where the job's images go; then delete what no image
+        needs.
 
         Inside the job's session: what it brought for images that failed stays for the next run.
 
@@ -174,10 +176,12 @@ class StateKeeping:
         try:
             if self.state.prune and not withheld:
                 pruned = self._told(await self._lists.leave(self.state.list_name, self._wanted))
+                gone = await into.prune(self.state.list_name, self._wanted)
+                pruned = msgspec.structs.replace(pruned, in_containerd=gone)
             if self.state.gc:
                 deleted = await self._lists.store.gc(await self._lists.store.plan_gc(Retention()))
                 pruned = msgspec.structs.replace(pruned, deleted=deleted)
-        except StoreError as error:  # the images are there all the same
+        except (ContainerdError, StoreError) as error:  # the images are there all the same
             pruned = msgspec.structs.replace(pruned, error=error)
         return pruned
 

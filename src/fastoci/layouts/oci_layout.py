@@ -32,12 +32,10 @@ _LOG: Final = logging.getLogger(__name__)
 _LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others may read all else in a layout
 _UNFINISHED: Final = ".oci-layout.new"
 _SIZE: Final = 64 << 20  # bytes of an index.json that is extended
-_CHUNK: Final = 32 << 20  # bytes of one copy, which nothing can stop
 _LOCK_S: Final = 300.0  # for another process that extends the layout, and may copy some gigabytes
 _OPEN: Final = 32  # blobs of the store that are open at a time
 # Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
-_NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 # Hashes open files, and says what is wrong with those that are not what their descriptors promise.
@@ -201,8 +199,7 @@ def _transfer(source: int, directory: int, blob: Descriptor, check: Callable[[],
 
 def _link(source: int, directory: int, name: str) -> bool:
     try:
-        # The open file, whatever its name leads to by now: linkat(2) describes this use of /proc.
-        os.link(f"/proc/self/fd/{source}", name, dst_dir_fd=directory, follow_symlinks=True)
+        files.link_open_at(source, directory, name)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -213,28 +210,11 @@ def _link(source: int, directory: int, name: str) -> bool:
 def _copy(source: int, directory: int, name: str, size: int, check: Callable[[], None]) -> None:
     fd = os.open(name, files.CREATE, 0o600, dir_fd=directory)
     try:
-        offset = 0
-        copied = 1
-        while copied and offset < size:
-            check()
-            copied = _copy_some(source, fd, offset, min(size - offset, _CHUNK))
-            offset += copied
-        if offset != size:
-            raise OSError(errno.EIO, f"a blob of {size} bytes ends after {offset}")
+        files.copy_all(source, fd, size, check)
         os.fchmod(fd, 0o444)
         os.fdatasync(fd)
     finally:
         os.close(fd)
-
-
-def _copy_some(source: int, fd: int, offset: int, count: int) -> int:
-    try:
-        return os.copy_file_range(source, fd, count, offset, offset)
-    except OSError as error:
-        if error.errno not in _NO_COPY:
-            raise
-    os.lseek(fd, offset, os.SEEK_SET)  # sendfile writes at the cursor
-    return os.sendfile(fd, source, offset, count)
 
 
 def _add_entries(root: int, images: Sequence[WholeImage], target: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from fastoci import files
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.links import has_links
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.layout import MARK, StoreLayout
@@ -55,6 +56,22 @@ class Additional:
             return fd
         os.close(fd)
         return None
+
+
+class Borrowed(Additional):
+    """Blobs that a directory of another program has in ``blobs``, as long as that program keeps them: by name."""
+
+    def __init__(self, paths: StoreLayout, boot: str) -> None:
+        super().__init__(paths, boot)
+        self.digests: set[Digest] = set()
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Whether the blob is kept there: ``Additional.holds``."""
+        return blob.digest in self.digests and super().holds(blob)
+
+    def open(self, blob: Descriptor) -> int | None:
+        """Open the blob when it is kept there: ``Additional.open``."""
+        return super().open(blob) if blob.digest in self.digests else None
 
 
 def open_additional(

@@ -82,6 +82,14 @@ class Blobs:
             return not self.unsynced.distrusts(blob.digest)
         return not self.unsynced.treats_as_absent(blob.digest) and any(other.holds(blob) for other in self._additional)
 
+    def borrow(self, other: Additional) -> None:
+        """Look into one more directory, the first of all, until it is given back."""
+        self._additional = (other, *self._additional)
+
+    def give_back(self, other: Additional) -> None:
+        """Look there no more."""
+        self._additional = tuple(each for each in self._additional if each is not other)
+
     def open(self, blob: Descriptor) -> int:
         """A read-only descriptor of the blob's file: ``BlobStore.open``."""
         path = self.paths.blob(blob.digest)

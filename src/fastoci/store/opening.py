@@ -84,6 +84,16 @@ def existing_store(path: str) -> StoreLayout:
     return paths
 
 
+def foreign_blobs(path: Path) -> StoreLayout:
+    """Open a directory of another program that has blobs where a store has them: containerd's content store is one.
+
+    Raises:
+        StoreError: it is not there, or not safe to trust.
+    """
+    with files.translated("open the content store", str(path)):
+        return StoreLayout(_top(os.path.abspath(path), make=False))
+
+
 def _top(root: str, *, make: bool) -> Directory:
     """The store's own directory: opened once, checked, and held."""
     try:

@@ -24,14 +24,14 @@ from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import IngestStatus
 from fastoci.limits import Limits
-from fastoci.store.additional import open_additional
+from fastoci.store.additional import Borrowed, open_additional
 from fastoci.store.blobs import Blobs
 from fastoci.store.gc.leases import Leases
 from fastoci.store.graph import Read, reader
 from fastoci.store.index_json import update_index
 from fastoci.store.ingest import status
 from fastoci.store.layout import StoreLayout
-from fastoci.store.opening import open_store
+from fastoci.store.opening import foreign_blobs, open_store
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
 from fastoci.store.session import Session, Writer, open_session
@@ -136,6 +136,24 @@ class Store:
         await self._threads.run(self.blobs.probe)
         async with self._leases.protect([blob.digest for blob in blobs]):
             yield
+
+    @asynccontextmanager
+    async def borrowing(self, directory: Path) -> AsyncIterator[set[Digest]]:
+        """Count blobs of another program's directory as there, those whose digests come into this set, meanwhile.
+
+        Raises:
+            StoreError: the directory is not there, or not safe to trust.
+        """
+        paths, cancelled = await self._threads.run_to_end(lambda: foreign_blobs(directory))
+        other = Borrowed(paths, self._boot_id)
+        self.blobs.borrow(other)
+        try:
+            if cancelled:
+                raise asyncio.CancelledError
+            yield other.digests
+        finally:
+            self.blobs.give_back(other)
+            await self._threads.run(paths.close)  # after what reads there
 
     async def missing(self, blobs: Collection[Descriptor]) -> list[Descriptor]:
         """Which of these are absent: ``BlobStore.missing``."""

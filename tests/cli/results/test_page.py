@@ -67,7 +67,7 @@ def changed(**fields: Any) -> Document:
 
 def image(number: int, outcome: Any = "fetched", text: str = "") -> ImageReport:
     error = Failure(text, text, 5) if outcome == "failed" else None
-    return ImageReport(f"r/app:{number}{text}", text, outcome, f"sha256:{number:064}", 10, 5, 1.0, error)
+    return ImageReport(f"r/app:{number}{text}", text, outcome, f"sha256:{number:064}", 10, 5, 1.0, error, None)
 
 
 def blob(number: int, count: int = 1, text: str = "") -> BlobReport:

@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from fastoci.cli import options
+from fastoci.cli import containerd_options, options
 from fastoci.cli.formatting import plain, table
 from fastoci.cli.formatting import size as size_text
 from fastoci.cli.image_files import LIMITS, AskedPath, opened
 
 if TYPE_CHECKING:
-    from fastoci import StoredImage
+    from fastoci import ContainerdImage, StoredImage
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINNED")
+_HEADER_THERE: Final = ("NAME", "DIGEST", "SIZE", "STATE", "UPDATED", "PINNED")
 _HEX: Final = 12  # digits of a digest
 
 
 class LsOptions(AskedPath):
-    """What was asked for; without ``reference``, the images."""
+    """What was asked for; without ``reference``, the images: with a ``namespace`` those of containerd."""
 
+    namespace: str | None
+    address: str
     quiet: bool
     form: str
 
@@ -31,6 +34,8 @@ class LsOptions(AskedPath):
 @click.argument("path", metavar="[PATH]]", default="/")
 @click.option("-q", "--quiet", is_flag=True, help="Print the names of the images or files alone, one a line.")
 @options.platform
+@containerd_options.inside
+@containerd_options.address
 @options.output
 @options.store
 @options.additional
@@ -38,6 +43,8 @@ class LsOptions(AskedPath):
 @options.gather(LsOptions)
 def ls(asked: LsOptions) -> None:
     """List the images in the store, or the files of one of them.
+
+    With --in containerd, the images there are listed, and SIZE is of what is there of them.
 
     SIZE is the sum of an image's blobs, over all its platforms in the store. Images may share blobs. USED is the last
     use, known to the hour.
@@ -49,9 +56,12 @@ def ls(asked: LsOptions) -> None:
     fastoci ls
     fastoci ls -q | xargs fastoci verify
     fastoci ls alpine /etc
+    fastoci ls --in containerd:k8s.io
     fastoci ls --format json --store /srv/images
     """
-    if asked.reference:
+    if asked.namespace is not None:
+        _list_there(asked, asked.namespace)
+    elif asked.reference:
         _list_files(asked)
     else:
         _list_images(asked)
@@ -74,6 +84,47 @@ def _list_images(asked: LsOptions) -> None:
             click.echo(plain(image.name))
     else:
         click.echo("\n".join(table([_HEADER, *map(_row, images)])))
+
+
+def _list_there(asked: LsOptions, namespace: str) -> None:
+    """List the images that containerd has."""
+    import json
+
+    from fastoci.cli import run
+
+    if asked.reference or asked.platform is not None:
+        raise click.UsageError("--in lists the images of containerd, and no files of them")
+
+    async def work() -> tuple[ContainerdImage, ...]:
+        async with containerd_options.containerd(namespace, asked.address) as there:
+            return await there.images()
+
+    images = run.run(work())
+    if asked.form == "json":
+        click.echo(json.dumps({"images": [_facts(image) for image in images]}, indent=1))
+    elif asked.quiet:
+        for image in images:
+            click.echo(plain(image.name))
+    else:
+        click.echo("\n".join(table([_HEADER_THERE, *map(_row_there, images)])))
+
+
+def _row_there(image: ContainerdImage) -> tuple[str, ...]:
+    digest, state = plain(image.digest.partition(":")[2][:_HEX]), "whole" if image.is_whole else "incomplete"
+    pinned = "pinned" if image.pinned else "-"
+    return plain(image.name), digest, size_text(image.size), state, image.updated_at or "-", pinned
+
+
+def _facts(image: ContainerdImage) -> dict[str, object]:
+    return {
+        "name": image.name,
+        "digest": image.digest,
+        "size": image.size,
+        "whole": image.is_whole,
+        "updated_at": image.updated_at,
+        "pinned": image.pinned,
+        "lists": list(image.lists),
+    }
 
 
 def _list_files(asked: LsOptions) -> None:

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fastoci.cli import errors, layer_options, lists, options, registry_options, report, sections, wanted_state
+from fastoci.cli import (
+    containerd_options,
+    errors,
+    layer_options,
+    lists,
+    options,
+    registry_options,
+    report,
+    sections,
+    wanted_state,
+)
 from fastoci.cli.results import options as results_options
 from fastoci.errors import ConfigError
 
@@ -21,10 +31,12 @@ if TYPE_CHECKING:
     from fastoci import (
         Engine,
         ImageList,
+        Into,
         Layers,
         Limits,
         ListProblem,
         PrefetchRequest,
+        PrefetchResult,
         RegistryOptions,
         TagQuery,
         WantedState,
@@ -50,6 +62,7 @@ class PrefetchOptions(options.Given):
     additional: tuple[Path, ...]
     rootfs: Path | None
     layers: Layers
+    into: Into | None
     dry_run: bool
     form: Literal["text", "json"]
     fail_fast: bool
@@ -85,7 +98,7 @@ class PrefetchOptions(options.Given):
     is_flag=True,
     help="Take each image for all platforms that it has, as --platform all does.",
 )
-@click.option("--pin", is_flag=True, help="Protect the images from gc.")
+@click.option("--pin", is_flag=True, help="Protect the images from gc; with --into from the kubelet's, too.")
 @wanted_state.wanted_state
 @options.store
 @options.additional
@@ -96,6 +109,7 @@ class PrefetchOptions(options.Given):
     help="Unpack each image, too: into a directory of DIR that has its name.",
 )
 @layer_options.layers
+@containerd_options.into
 @click.option("--fail-fast", is_flag=True, help="Skip what is not there when the first image fails.")
 @sections.under(
     sections.LIMITS,
@@ -238,9 +252,7 @@ async def _bring(
     engine = _engine(asked, found, observe)
     with nullcontext() if outputs is None else outputs.run(images, engine.store_path):
         async with engine:
-            result = await engine.prefetch(
-                requests, asked.state, layers=asked.layers, fail_fast=asked.fail_fast, workers=asked.workers
-            )
+            result = await _prefetch(engine, requests, asked)
             if outputs is not None:
                 await outputs.measure(engine)
     wanted_state.tell(told, result.pruned, result.evicted)
@@ -252,6 +264,17 @@ async def _bring(
         del printed[name]
     code = errors.merge(codes(result) or [0])
     return code if outputs is None else outputs.end(result, code), totals(result)
+
+
+async def _prefetch(engine: Engine, requests: Sequence[Entry], asked: PrefetchOptions) -> PrefetchResult:
+    return await engine.prefetch(
+        requests,
+        asked.state,
+        layers=asked.layers,
+        fail_fast=asked.fail_fast,
+        workers=asked.workers,
+        into=asked.into,
+    )
 
 
 def _hint_at_lists(told: Report, failed: Sequence[PrefetchRequest]) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from click.core import ParameterSource
 
-from fastoci.cli import errors, layer_options, options, registry_options, report, sections
+from fastoci.cli import containerd_options, errors, layer_options, options, registry_options, report, sections
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Image, Layers, Limits, RegistryOptions
+    from fastoci import Engine, Image, Into, Layers, Limits, RegistryOptions
     from fastoci.cli.progress.display import Display
 
 
@@ -34,6 +34,8 @@ class PullOptions(options.Given):
     rootfs: Path | None
     same_owner: bool | None
     layers: Layers
+    into: Into | None
+    pin: bool
     oci: Path | None
     dry_run: bool
     registry: RegistryOptions
@@ -73,6 +75,8 @@ class PullOptions(options.Given):
 )
 @options.same_owner
 @layer_options.layers
+@containerd_options.into
+@click.option("--pin", is_flag=True, help="Protect the images from gc; with --into from the kubelet's, too.")
 @click.option(
     "--oci",
     type=options.FilePath(),
@@ -199,6 +203,8 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
     async def one(reference: str) -> None:
         try:
             images = await _pull_one(engine, reference, asked)
+            if asked.pin:
+                await engine.pin(str(images[0].reference))
             if asked.oci is not None:
                 async with exporting:
                     await images[0].export(asked.oci, images[1:])
@@ -245,7 +251,9 @@ async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptio
 
 async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Sequence[Image]:
     if asked.has_several:
-        return await engine.pull_platforms(reference, asked.platforms, layers=asked.layers, policy=asked.policy)
+        return await engine.pull_platforms(
+            reference, asked.platforms, layers=asked.layers, policy=asked.policy, into=asked.into
+        )
     platform = next(iter(asked.platforms), None)
     image = await engine.pull(
         reference,
@@ -254,6 +262,7 @@ async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Seque
         same_owner=asked.same_owner,
         layers=asked.layers,
         policy=asked.policy,
+        into=asked.into,
     )
     return (image,)
 

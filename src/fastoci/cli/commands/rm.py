@@ -6,13 +6,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fastoci.cli import options
+from fastoci.cli import containerd_options, options
 from fastoci.cli.formatting import plain
 from fastoci.cli.signals import seen_in_time
 from fastoci.errors import FastociError
+
+if TYPE_CHECKING:
+    from fastoci import Containerd
 
 
 class PinnedError(FastociError):
@@ -24,17 +28,24 @@ class PinnedError(FastociError):
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @click.option("-y", "--yes", is_flag=True, help="Remove pinned images, too, without asking.")
+@containerd_options.inside
+@containerd_options.address
 @options.store
-def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
-    """Remove images from the store, by name. `fastoci gc` then frees what only they needed.
+def rm(references: tuple[str, ...], yes: bool, namespace: str | None, address: str, store: Path | None) -> int:
+    """Remove images from the store, by name. `fastoci gc` then frees what only they needed; with --in containerd, its
+    own gc does.
 
     Of a pinned image it asks on the terminal. The failure of one image does not stop the others.
 
     \b
     fastoci rm alpine redis:7
     fastoci rm alpine && fastoci gc
+    fastoci rm redis:7 --in containerd:k8s.io
     """
     from fastoci.cli import each, run
+
+    if namespace is not None:
+        return _remove_there(references, yes, containerd_options.containerd(namespace, address))
 
     async def find_pinned() -> dict[str, list[str]]:
         async with options.existing(store) as engine:
@@ -53,6 +64,33 @@ def rm(references: tuple[str, ...], yes: bool, store: Path | None) -> int:
                 if reference in kept:
                     raise PinnedError("this image is pinned, and stays: --yes removes it, too")
                 await engine.remove(reference)
+
+            return await each.each(references, remove)
+
+    return run.run(work())
+
+
+def _remove_there(references: Sequence[str], yes: bool, containerd: Containerd) -> int:
+    """Remove images from containerd; the exit code."""
+    from fastoci.cli import each, run
+
+    async def find_pinned() -> dict[str, list[str]]:
+        found = {}
+        async with containerd:
+            for reference in references:
+                with suppress(FastociError):  # is told when it is to be removed
+                    found[reference] = [reference] if await containerd.pinned(reference) else []
+        return found
+
+    kept = set[str]() if yes else _kept(run.run(find_pinned()))
+
+    async def work() -> int:
+        async with containerd:
+
+            async def remove(reference: str) -> None:
+                if reference in kept:
+                    raise PinnedError("this image is pinned, and stays: --yes removes it, too")
+                await containerd.remove(reference)
 
             return await each.each(references, remove)
 

@@ -8,6 +8,7 @@ from fastoci import events
 from fastoci.cli.formatting import duration, fraction, plain, plural, size
 from fastoci.cli.progress.state import Blob, Image, ProgressState, extent, left_s, received, unpacked
 
+_WAYS: Final = {"link": "linked", "reflink": "linked by reference", "copy": "copied"}  # else as they are named
 _SCARCE: Final = 0.1  # of a quota: below that it is shown
 
 
@@ -69,11 +70,15 @@ def summary(event: events.Event, job: ProgressState) -> str:
 
     Empty for other events, and for the images of a large job.
     """
-    if job.is_large and isinstance(event, events.ImageDone | events.UnpackDone | events.UnpackSkipped):
+    if job.is_large and isinstance(
+        event, events.ImageDone | events.ImageRecorded | events.UnpackDone | events.UnpackSkipped
+    ):
         return ""
     match event:
         case events.ImageDone():
             return _image_done(event, job.images[event.image])
+        case events.ImageRecorded():
+            return _recorded(event)
         case events.JobDone() if job.number > 1:
             return _job_done(event, job)
         case events.UnpackDone():
@@ -112,6 +117,14 @@ def _image_done(event: events.ImageDone, image: Image) -> str:
         return f"{name}: nothing to fetch, {digest}"
     elapsed = image.fetched - image.started  # an unpack may have gone on for longer
     return f"{name}: {_came(own, elapsed)}, {digest}"
+
+
+def _recorded(event: events.ImageRecorded) -> str:
+    """``redis:7: 9 blobs in containerd (k8s.io): 9 linked``."""
+    ways = [f"{count} {_WAYS.get(way, way)}" for way, count in event.blobs.items() if count]
+    sent = f", {size(event.sent)}" if event.sent else ""
+    count = plural(sum(event.blobs.values()), "blob")
+    return f"{plain(event.image)}: {count} in containerd ({plain(event.namespace)}): {', '.join(ways)}{sent}"
 
 
 def _job_done(event: events.JobDone, state: ProgressState) -> str:

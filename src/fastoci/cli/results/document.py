@@ -16,6 +16,7 @@ import msgspec
 from fastoci import Evicted, ImageOutcome, PrefetchResult, Pruned
 from fastoci.cli import errors
 from fastoci.cli.results.recorder import Recorder, SeenImage
+from fastoci.events import ImageRecorded
 
 VERSION: Final[Literal[1]] = 1
 
@@ -54,6 +55,16 @@ class PlanFigures(msgspec.Struct, frozen=True):
     needed_inodes: int
 
 
+class RecordedReport(msgspec.Struct, frozen=True):
+    """How an image came into a namespace of containerd."""
+
+    namespace: str
+    names: list[str]
+    ways: dict[str, int]
+    sent: int
+    why: str
+
+
 class ImageReport(msgspec.Struct, frozen=True):
     """One image."""
 
@@ -65,6 +76,7 @@ class ImageReport(msgspec.Struct, frozen=True):
     fetched: int
     seconds: float
     error: Failure | None
+    containerd: RecordedReport | None
 
 
 class BlobReport(msgspec.Struct, frozen=True):
@@ -102,6 +114,7 @@ class PrunedReport(msgspec.Struct, frozen=True):
 
     removed: list[str]
     unpinned: list[str]
+    in_containerd: list[str]
     withheld: str
     deleted_size: int
     error: Failure | None
@@ -257,6 +270,7 @@ def _pruned(pruned: Pruned) -> PrunedReport:
     return PrunedReport(
         removed=list(pruned.removed),
         unpinned=list(pruned.unpinned),
+        in_containerd=list(pruned.in_containerd),
         withheld=pruned.withheld,
         deleted_size=sum(item.size for item in pruned.deleted),
         error=None if pruned.error is None else _failure(pruned.error),
@@ -273,7 +287,12 @@ def _image(image: ImageOutcome) -> ImageReport:
         fetched=image.fetched,
         seconds=_rounded(image.seconds),
         error=None if image.error is None else _failure(image.error),
+        containerd=None if image.recorded is None else _recorded(image.recorded),
     )
+
+
+def _recorded(event: ImageRecorded) -> RecordedReport:
+    return RecordedReport(event.namespace, list(event.names), event.blobs, event.sent, event.why)
 
 
 def _seen(image: SeenImage, now: float) -> ImageReport:
@@ -291,6 +310,7 @@ def _seen(image: SeenImage, now: float) -> ImageReport:
         fetched=image.fetched,
         seconds=_rounded(now if image.ended is None else image.ended),
         error=None if failure is None else Failure(failure.error, failure.kind, failure.exit_code),
+        containerd=None if image.recorded is None else _recorded(image.recorded),
     )
 
 

@@ -29,6 +29,7 @@ class SeenImage(msgspec.Struct):
     lacks: set[str] = set()
     ended: float | None = None
     failure: events.ImageFailed | None = None
+    recorded: events.ImageRecorded | None = None
 
     @property
     def is_there(self) -> bool:
@@ -107,7 +108,7 @@ class Recorder:
                 self.run_retries[registry] += 1
             case events.ImageStarted() if event.image not in self.images:  # of a rule for tags
                 self._expect(PrefetchRequest(event.image))
-            case events.ImagePlanned() | events.ImageDone() | events.ImageFailed():
+            case events.ImagePlanned() | events.ImageDone() | events.ImageRecorded() | events.ImageFailed():
                 if (image := self.images.get(event.image)) is not None:
                     self._see_image(image, event)
 
@@ -147,12 +148,18 @@ class Recorder:
             self.received[blob.registry] += came
             self.run_received[blob.registry] += came
 
-    def _see_image(self, image: SeenImage, event: events.ImagePlanned | events.ImageDone | events.ImageFailed) -> None:
+    def _see_image(
+        self,
+        image: SeenImage,
+        event: events.ImagePlanned | events.ImageDone | events.ImageRecorded | events.ImageFailed,
+    ) -> None:
         match event:
             case events.ImagePlanned():
                 image.size += event.size
                 image.lacks = image.lacks | event.missing.keys()
                 image.digest = image.digest or event.digest
+            case events.ImageRecorded():
+                image.recorded = event
             case events.ImageDone():
                 image.digest, image.ended = event.digest, self.seconds
             case events.ImageFailed() if event.kind != "cancelled":  # which is none of the image's own

@@ -15,6 +15,7 @@ from typing import Final, Self
 from fastoci.containerd.rpc.exchange import Bounds, Exchange
 from fastoci.containerd.rpc.framing import CONTENT_TYPE, Code, status
 from fastoci.containerd.rpc.link import Link
+from fastoci.containerd.rpc.peer import Peer
 from fastoci.errors import ContainerdError
 
 _BOUNDS: Final = Bounds()
@@ -32,9 +33,10 @@ _HELP: Final = {
 
 
 class Connection:
-    """A connection to a server, for many calls at once. Made by ``open``."""
+    """A connection to a server, for many calls at once. Made by ``open``; ``peer`` is who listens."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, peer: Peer) -> None:
+        self.peer = peer
         self._link = link
 
     @classmethod
@@ -49,6 +51,7 @@ class Connection:
             async with asyncio.timeout(bounds.connect_s):
                 connected = await _connected(path)
                 try:
+                    peer = Peer.of(connected)
                     _, link = await loop.create_unix_connection(lambda: Link(path, bounds), sock=connected)
                 except BaseException:
                     connected.close()
@@ -63,7 +66,7 @@ class Connection:
             raise ContainerdError(text, code=Code.DEADLINE_EXCEEDED, path=path) from None
         if link.error:
             raise link.error
-        return cls(link)
+        return cls(link, peer)
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, cast
 
-import msgspec
 from h2.errors import ErrorCodes
 
 from fastoci.aio import wait_to_end
 from fastoci.containerd.rpc.exchange import Bounds, Exchange
 from fastoci.containerd.rpc.framing import CONTENT_TYPE, Code, escaped
 from fastoci.containerd.rpc.link import Link
+from fastoci.containerd.rpc.peer import Peer
 from fastoci.errors import ContainerdError, FastociError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -30,14 +29,6 @@ _OPENING: Final = [(":status", "200"), ("content-type", CONTENT_TYPE)]
 _OWN_HEADERS: Final = frozenset({"te", "content-type", "user-agent", "grpc-timeout", "grpc-accept-encoding"})
 
 Handler = Callable[["Call"], Awaitable[bytes] | AsyncIterator[bytes]]
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """The process that connected, as the kernel says: ``pid`` is 0 when it is in no namespace of ours."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Call:
@@ -139,8 +130,7 @@ class Server:
 
     def _connected(self, link: Link, transport: asyncio.Transport) -> bool:
         connected = cast(socket.socket, transport.get_extra_info("socket"))
-        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        peer = Peer(*struct.unpack("3i", data))
+        peer = Peer.of(connected)
         if len(self._links) >= _CONNECTIONS:
             _LOG.warning("a connection of process %d is refused: there are %d", peer.pid, _CONNECTIONS)
             return False

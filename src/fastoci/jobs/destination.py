@@ -1,0 +1,76 @@
+"""Where a job's images go beside the store: an engine of containers that has them from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from fastoci.events import ImageRecorded
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.jobs.plan import Resolved
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """How an image is kept there: whether its own gc may take it, and for which list it is."""
+
+    pinned: bool = False
+    list_name: str = ""
+
+
+class Destination(Protocol):
+    """Takes the blobs of a job as soon as they are in the store, and then its images."""
+
+    async def claim(self, layers: Sequence[Descriptor]) -> None:
+        """Hold those of these layers that are there already: the store counts them as its own until the job ends.
+
+        Raises:
+            ContainerdError: it is gone.
+        """
+
+    def arrived(self, blob: Descriptor, reference: Reference) -> None:
+        """A blob is in the store; it is taken meanwhile. What fails, fails ``record``."""
+
+    async def record(self, asked: str, images: Sequence[Resolved], keeping: Keeping) -> ImageRecorded | None:
+        """Take an image whose blobs and documents are in the store, for each of these platforms.
+
+        Args:
+            asked: what the user called it, in events.
+        Returns:
+            what observers were told.
+        Raises:
+            ContainerdError: it refused, or is gone; nothing leads to the image.
+            StoreError: the disk refused.
+        """
+
+    async def prune(self, list_name: str, wanted: Mapping[str, bool]) -> tuple[str, ...]:
+        """Let go what the list brought there and does not want any more; their names.
+
+        Args:
+            wanted: names of references, and whether pinned.
+        Raises:
+            ContainerdError: as ``record``.
+        """
+
+
+class _Nowhere:
+    """The store is enough."""
+
+    async def claim(self, layers: Sequence[Descriptor]) -> None:
+        """Nothing is there."""
+
+    def arrived(self, blob: Descriptor, reference: Reference) -> None:
+        """It is enough in the store."""
+
+    async def record(self, asked: str, images: Sequence[Resolved], keeping: Keeping) -> ImageRecorded | None:
+        """It is recorded in the store."""
+        return None
+
+    async def prune(self, list_name: str, wanted: Mapping[str, bool]) -> tuple[str, ...]:
+        """Nothing is there."""
+        return ()
+
+
+NOWHERE: Final[Destination] = _Nowhere()

@@ -1,0 +1,36 @@
+"""What a job makes of its images beside their blobs in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from fastoci.jobs.destination import NOWHERE, Destination
+from fastoci.jobs.plan import Layers
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    """What a pull makes of an image's layers: what the store keeps, and a tree of the user's; and where else it goes.
+
+    Args:
+        rootfs: where a finished tree of the image may be already; of one platform only.
+        same_owner: as ``jobs.pull.contents`` takes it.
+    """
+
+    rootfs: Path | None = None
+    same_owner: bool | None = None
+    layers: Layers = Layers()
+    into: Destination = NOWHERE
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How a job of many images is done: what the store keeps of layers, whether the first failure ends it, and where
+    images go beside the store.
+
+    ``fail_fast``: what is not there when the first image fails is skipped.
+    """
+
+    layers: Layers = Layers()
+    fail_fast: bool = False
+    into: Destination = NOWHERE
