@@ -106,8 +106,8 @@ class Connection:
         """Begin a call with any number of messages to and fro. Use it with ``async with``, or ``cancel`` it.
 
         Raises:
-            ContainerdError: the connection is over, or the server takes no more calls at once.
-            ValueError: the metadata cannot be sent.
+            ContainerdError: the connection is over, the server takes no more calls at once, or the metadata cannot be
+                sent.
         """
         headers = [
             (":method", "POST"),
@@ -119,8 +119,9 @@ class Connection:
             ("user-agent", _AGENT),
         ]
         for name, value in (metadata or {}).items():
-            if not (value.isascii() and value.isprintable()):
-                raise ValueError(f"{name}: {value[:200]!r} cannot be sent as metadata")
+            if not (value.isascii() and value.isprintable() and value == value.strip()):
+                text = f"{name}: {value[:200]!r} cannot be sent: it is not ASCII, or has spaces around it"
+                raise self._link.failure(text, Code.INVALID_ARGUMENT)
             headers.append((name, value))
         return Stream(self._link, self._link.begin(headers), method)
 
@@ -143,7 +144,7 @@ class Stream:
         """Send a message. ``last``: no other follows.
 
         Raises:
-            ContainerdError: the server has ended the call, took nothing for ``Bounds.wait_s``, or is gone.
+            ContainerdError: the server has ended the call, did not take it within ``Bounds.wait_s``, or is gone.
         """
         try:
             sent = await self._exchange.send(message, self._link.bounds.wait_s, last=last)
@@ -221,6 +222,8 @@ async def _connected(path: str) -> socket.socket:
 
 def _connect(connecting: socket.socket, path: str) -> int:
     try:
+        if "\0" in path:
+            raise ValueError("an address without NUL is expected")  # the kernel would read to there
         return connecting.connect_ex(path)
-    except (OSError, ValueError) as error:  # too long for a socket's address, or with a NUL
+    except (OSError, ValueError) as error:  # too long for a socket's address, too
         raise ContainerdError(f"{path!r}: {error}", code=Code.INVALID_ARGUMENT, path=path) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -21,17 +22,24 @@ class Bounds(msgspec.Struct, frozen=True):
     """What a connection may take. Sizes are bytes, times seconds."""
 
     message: int = 16 << 20  # of one message: as containerd has it
-    memory: int = 64 << 20  # of the messages of a connection that nobody has read yet
+    memory: int = 64 << 20  # of messages that nobody has read yet, of a client's connection or of all of a server
     exchanges: int = 100  # at once, that the peer begins
     connect_s: float = 10.0  # until the peer has said that it speaks HTTP/2
-    wait_s: float = 60.0  # for a message, or until the peer takes one
+    wait_s: float = 60.0  # for a message, or until the peer has taken one
+
+
+class Held:
+    """How many bytes of messages wait to be read."""
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class Carrier(Protocol):
     """The connection, as an exchange uses it."""
 
     bounds: Bounds
-    held: int  # bytes of the messages of all exchanges that nobody has read
+    held: Held
 
     def room(self, exchange: Exchange) -> int:
         """How many bytes may be sent now."""
@@ -59,6 +67,7 @@ class Exchange:
         self.ended = False  # by the peer, as it should be: all it sent is here
         self.closed = False  # nothing can be sent any more
         self.error: ContainerdError | None = None  # and then nothing is read any more, either
+        self.begun = False  # our headers are sent
         self.partial = False  # a message of ours is not sent to its end
         self.on_error: Callable[[], object] = lambda: None
         self._link = link
@@ -87,15 +96,14 @@ class Exchange:
     async def send(self, message: bytes, within_s: float, *, last: bool = False) -> bool:
         """Send a message, as fast as the peer takes it; whether it was taken before the peer closed the exchange.
 
-        ``within_s`` is for each part of it.
-
         Raises:
-            ContainerdError: as ``receive``; the peer took nothing in time.
+            ContainerdError: as ``receive``; the peer did not take it in time.
         """
         link, data, at = self._link, memoryview(prefixed(message)), 0
+        deadline = time.monotonic() + within_s
         self.partial = True
         while at < len(data):
-            await self.until(lambda: self.closed or link.room(self) > 0, within_s, "took nothing")
+            await self.until(lambda: self.closed or link.room(self) > 0, deadline - time.monotonic(), "did not read")
             if self.closed:
                 return False
             part = data[at : at + link.room(self)]
@@ -119,7 +127,7 @@ class Exchange:
                         await self._changed()
             except TimeoutError:
                 code = Code.DEADLINE_EXCEEDED
-                raise self._link.failure(f"the other side {otherwise} for {within_s:g} s", code) from None
+                raise self._link.failure(f"the other side {otherwise} in time", code) from None
         if self.error:
             raise copy.copy(self.error)
 
@@ -152,7 +160,7 @@ class Exchange:
             return
         self._messages.extend(found)
         self._count(sum(map(len, found)) + self._assembler.pending - before)
-        if self._link.held > self._link.bounds.memory:
+        if self._link.held.size > self._link.bounds.memory:
             text = f"the other side sent more than {self._link.bounds.memory} bytes that wait to be read"
             self.fail(self._link.failure(text, Code.RESOURCE_EXHAUSTED))
         elif not self._messages:
@@ -186,4 +194,4 @@ class Exchange:
 
     def _count(self, size: int) -> None:
         self._held += size
-        self._link.held += size
+        self._link.held.size += size

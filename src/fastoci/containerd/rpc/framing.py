@@ -86,7 +86,7 @@ class Assembler:
 
 def escaped(text: str) -> str:
     """A text as the header ``grpc-message`` has it."""
-    return quote(text[:_TEXT], safe=_PRINTABLE)
+    return quote(text[:_TEXT], safe=_PRINTABLE, errors="replace")
 
 
 def unescaped(text: str) -> str:

@@ -5,7 +5,7 @@ h2 holds the rules of HTTP/2; this holds the socket, the windows and the waits. 
 1. A peer that breaks the rules, sends frames without end that carry nothing, or does not read what it is answered,
    loses the connection.
 2. A stream's window is opened only while its reader keeps up, or a message of allowed length is under way; the
-   connection's at once, so that a slow reader holds up no other. ``Bounds.memory`` is the limit of both together.
+   connection's at once, so that a slow reader holds up no other. ``Bounds.memory`` is the limit of all together.
 3. Every wait ends: by what was waited for, by the end of the exchange or of the connection, or by ``Bounds.wait_s``.
 
 Spec: RFC 9113; gRPC over HTTP/2.
@@ -27,7 +27,8 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from fastoci.containerd.rpc.exchange import Bounds, Exchange
+from fastoci.containerd.rpc.exchange import Bounds, Exchange, Held
+from fastoci.containerd.rpc.frames import FrameCounter
 from fastoci.containerd.rpc.framing import Code
 from fastoci.errors import ContainerdError
 
@@ -37,9 +38,13 @@ _HEADERS: Final = 64 << 10  # bytes of one list of headers
 _READ: Final = 64 << 10  # bytes that are parsed in one turn of the event loop
 _WRITE: Final = 64 << 10  # bytes that are handed to the socket at a time
 _UNREAD: Final = 1 << 20  # bytes of answers to frames that carry nothing, which a peer does not read
-_CHATTER: Final = 128 << 10  # bytes a second of frames that carry nothing
+_CHATTER: Final = 1000  # frames without a message's bytes in so many seconds
+_CHATTER_S: Final = 10.0
+_PAYLOAD: Final = 16  # one of so many frames has a message's bytes, at least: a call has one of about five
+_PREFACE: Final = 24  # bytes of a client before its first frame
 _LINGER_S: Final = 1.0
-_AHEAD: Final = suppress(ProtocolError)  # h2 has read on, and knows already of an end that comes here as the next event
+# h2 has read on, and knows already of an end that comes here as one of the next events; KeyError is of a window.
+_AHEAD: Final = suppress(ProtocolError, KeyError)
 
 
 class Link(asyncio.BufferedProtocol):
@@ -50,12 +55,13 @@ class Link(asyncio.BufferedProtocol):
         path: str,
         bounds: Bounds,
         *,
+        held: Held | None = None,
         on_connect: Callable[[Link, asyncio.Transport], bool] | None = None,
         on_request: Callable[[Link, Exchange], object] | None = None,
     ) -> None:
         self.path = path
         self.bounds = bounds
-        self.held = 0
+        self.held = held or Held()
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: ContainerdError | None = None
@@ -67,7 +73,8 @@ class Link(asyncio.BufferedProtocol):
         self._paused = False
         self._queued = 0  # bytes that h2 has for the socket
         self._spent = 0  # bytes of the connection's window that are not given back
-        self._chatter = 0
+        self._frames = FrameCounter(0 if on_request is None else _PREFACE)
+        self._chatter = 0  # frames
         self._since = 0.0
         self._last: int | None = None  # the last exchange that is served before the end, once that is near
         self._abort: asyncio.TimerHandle | None = None
@@ -103,20 +110,21 @@ class Link(asyncio.BufferedProtocol):
         """Take what came. What is not HTTP/2, or what no peer has a reason for, ends the connection."""
         if self.error:
             return
+        data = bytes(memoryview(self._buffer)[:nbytes])
         try:
-            found = self._h2.receive_data(bytes(memoryview(self._buffer)[:nbytes]))
+            frames = self._frames.feed(data)
+            found = self._h2.receive_data(data)
         except Exception as error:  # h2's own, and what its parsers raise at garbage
             self.close(self.failure(f"the other side does not speak HTTP/2: {error}", Code.INTERNAL))
             return
-        payload = 0
+        carrying = 0
         for event in found:
-            if isinstance(event, events.DataReceived):
-                payload += len(event.data or b"")
+            carrying += isinstance(event, events.DataReceived) and bool(event.data)
             self._handle(event)
         if self.error:
             return
         self.flush()
-        self._restrain(0 if payload else nbytes)
+        self._restrain(frames if carrying * _PAYLOAD < frames else 0)
 
     def eof_received(self) -> None:
         """The peer sends no more: the transport closes."""
@@ -162,6 +170,7 @@ class Link(asyncio.BufferedProtocol):
         with _AHEAD:
             self._h2.send_headers(exchange.number, list(headers), end_stream=end)
         self._queued += 1
+        exchange.begun = True
         if end:
             self._sent_all(exchange)
             self.flush()
@@ -219,11 +228,6 @@ class Link(asyncio.BufferedProtocol):
         return ContainerdError(message, code=code, path=self.path)
 
     # -- the end --
-
-    @property
-    def busy(self) -> bool:
-        """Whether exchanges are under way."""
-        return bool(self._exchanges)
 
     def retire(self) -> None:
         """Tell a client to go elsewhere with its next calls; those under way go on.
@@ -327,12 +331,12 @@ class Link(asyncio.BufferedProtocol):
             exchange.wake()
 
     def _is_open(self, exchange: Exchange) -> bool:
-        return not (exchange.closed or exchange.error or self.error)
+        return not (exchange.closed or self.error)
 
     def _restrain(self, chatter: int) -> None:
         """Hang up on a peer that sends much and says nothing, or reads no answers."""
         now = time.monotonic()
-        if not chatter or now - self._since >= 1.0:
+        if not chatter or now - self._since >= _CHATTER_S:
             self._chatter, self._since = 0, now
         self._chatter += chatter
         if self._chatter > _CHATTER:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Final, cast
+from functools import partial
+from typing import Any, Final, cast
 
 from h2.errors import ErrorCodes
 
 from fastoci.aio import wait_to_end
-from fastoci.containerd.rpc.exchange import Bounds, Exchange
+from fastoci.containerd.rpc.exchange import Bounds, Exchange, Held
 from fastoci.containerd.rpc.framing import CONTENT_TYPE, Code, escaped
 from fastoci.containerd.rpc.link import Link
 from fastoci.containerd.rpc.peer import Peer
@@ -24,7 +26,8 @@ from fastoci.errors import ContainerdError, FastociError
 _LOG: Final = logging.getLogger(__name__)
 _BOUNDS: Final = Bounds()
 _CONNECTIONS: Final = 64
-_POLL_S: Final = 0.05
+# The socket's file belongs to whoever bound it: a service manager's lives on.
+_KEPT: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _OPENING: Final = [(":status", "200"), ("content-type", CONTENT_TYPE)]
 _OWN_HEADERS: Final = frozenset({"te", "content-type", "user-agent", "grpc-timeout", "grpc-accept-encoding"})
 
@@ -81,6 +84,7 @@ class Server:
         self._bounds = bounds
         self._links: dict[Link, Peer] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._held = Held()
         self._stopping = asyncio.Event()
 
     async def serve(self, listener: socket.socket, *, grace_s: float = 10.0) -> None:
@@ -92,9 +96,10 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def link() -> Link:
-            return Link(path, self._bounds, on_connect=self._connected, on_request=self._requested)
+            held = self._held
+            return Link(path, self._bounds, held=held, on_connect=self._connected, on_request=self._requested)
 
-        server = await loop.create_unix_server(link, sock=listener)
+        server = await loop.create_unix_server(link, sock=listener, **_KEPT)
         try:
             await self._stopping.wait()
             server.close()
@@ -108,11 +113,10 @@ class Server:
         self._stopping.set()
 
     async def _drained(self, grace_s: float) -> None:
-        deadline = asyncio.get_running_loop().time() + grace_s
         for link in self._links:
             link.retire()
-        while self._calls and asyncio.get_running_loop().time() < deadline:
-            await asyncio.wait(self._calls, timeout=_POLL_S)
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=grace_s)
 
     async def _end(self) -> None:
         links = list(self._links)
@@ -149,51 +153,50 @@ class Server:
             link.reset(exchange, ErrorCodes.NO_ERROR)
         elif handler is None:
             text = f"{headers.get(':path', '')[:200]} is not served here"
-            self._close(link, exchange, False, Code.UNIMPLEMENTED, text)
+            self._close(link, exchange, Code.UNIMPLEMENTED, text)
         elif len(self._calls) >= self._bounds.exchanges:
-            self._close(link, exchange, False, Code.RESOURCE_EXHAUSTED, f"{len(self._calls)} calls are under way")
+            self._close(link, exchange, Code.RESOURCE_EXHAUSTED, f"{len(self._calls)} calls are under way")
         else:
             task = asyncio.create_task(self._run(link, exchange, handler, Call(link, exchange, self._links[link])))
             self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            task.add_done_callback(partial(self._ended, link, exchange))
             exchange.on_error = task.cancel
 
     async def _run(self, link: Link, exchange: Exchange, handler: Handler, call: Call) -> None:
-        begun = False
         code, text = int(Code.OK), ""
         try:
-            async for message in _answers(handler(call)):
-                if not begun:
-                    link.put_headers(exchange, _OPENING)
-                    begun = True
-                await exchange.send(message, self._bounds.wait_s)
+            async with aclosing(_answers(handler(call))) as messages:
+                async for message in messages:
+                    if not exchange.begun:
+                        link.put_headers(exchange, _OPENING)
+                    await exchange.send(message, self._bounds.wait_s)
         except ContainerdError as error:
             code, text = error.code, error.message
         except FastociError as error:
             code, text = Code.INTERNAL, str(error)
-        except asyncio.CancelledError:
-            if exchange.error is None and link.error is None:  # not by the caller
-                self._close(link, exchange, begun, Code.UNAVAILABLE, "the server stops")
-            if exchange.error is None:
-                raise
-            return
         except Exception as error:
             _LOG.exception("%s failed", call.method)
             code, text = Code.UNKNOWN, f"unexpected {type(error).__name__}: {error}"
-        finally:
-            exchange.forget()
-        self._close(link, exchange, begun, code, text)
+        self._close(link, exchange, code, text)
+
+    def _ended(self, link: Link, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        """A call is over. One that was cancelled, even before it began, may have a caller that waits for its status."""
+        self._calls.discard(task)
+        if task.cancelled():
+            error = exchange.error or link.failure("the call was cancelled here", Code.CANCELLED)
+            self._close(link, exchange, error.code, error.message)
 
     @staticmethod
-    def _close(link: Link, exchange: Exchange, begun: bool, code: int, text: str) -> None:
+    def _close(link: Link, exchange: Exchange, code: int, text: str) -> None:
         """End a call with its status; one whose message was cut short without."""
+        exchange.forget()
         if not exchange.partial:
             trailers = [("grpc-status", str(int(code)))] + ([("grpc-message", escaped(text))] if text else [])
-            link.put_headers(exchange, trailers if begun else [*_OPENING, *trailers], end=True)
+            link.put_headers(exchange, trailers if exchange.begun else [*_OPENING, *trailers], end=True)
         link.reset(exchange, ErrorCodes.NO_ERROR if exchange.closed else ErrorCodes.INTERNAL_ERROR)
 
 
-async def _answers(answer: Awaitable[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _answers(answer: Awaitable[bytes] | AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The messages of a handler, of either kind."""
     if isinstance(answer, Awaitable):
         yield await answer
