@@ -20,7 +20,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field pack-tree
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm containerd-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field pack-tree
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -81,6 +81,9 @@ hangs: $(VENV)/installed-test ## every await of the engine goes wrong, beside an
 
 gc-storm: $(VENV)/installed-test ## 32 pullers beside 4 collectors, 10^5 operations with random kills (some minutes)
 	FASTOCI_GC_OPERATIONS=100000 $(BIN)/python -m pytest -s -o timeout=3000 tests/adversity/test_gc.py $(ARGS)
+
+containerd-storm: $(VENV)/installed-test peers ## 10,000 blobs recorded beside the gc of a containerd, and kills at every call to it (some minutes, as root)
+	FASTOCI_CONTAINERD_ROUNDS=10000 FASTOCI_CONTAINERD_KILLS=0 $(BIN)/python -m pytest -s -o timeout=3000 tests/adversity/test_containerd.py $(ARGS)
 
 kills: $(VENV)/installed-test peers ## kills and errors at every system call of pulls and gc, full disks (an hour, as root)
 	FASTOCI_KILL_POINTS=0 FASTOCI_KILL_INSTANTS=500 FASTOCI_ERROR_POINTS=0 FASTOCI_FULL_LEVELS=50 $(BIN)/python -m pytest -s \

@@ -20,6 +20,7 @@ import pytest
 import fastoci
 from conftest import Cli
 from fastoci import Containerd, Engine, Into, PrefetchRequest, RegistryOptions, WantedState
+from fastoci.containerd.client import Client
 from fastoci.errors import ContainerdError, StoreFullError
 from fastoci.events import BlobDone, Event, ImageRecorded, Warned
 from fastoci.image.platform import Platform
@@ -341,6 +342,18 @@ def test_a_containerd_that_restarts_meanwhile_is_waited_for(
     restarting[0].join()
     assert "complete (3/3)" in check(running, namespace)
     assert leases(running, namespace) == set()
+
+
+def test_a_containerd_that_does_not_come_back_is_an_error(running: Daemon, namespace: str) -> None:
+    async def ask() -> None:
+        async with Client.open(str(running.socket), namespace, away_s=0.2) as client:
+            running.stop()
+            with pytest.raises(ContainerdError, match="is containerd running"):
+                await client.namespaces()
+            running.start()
+            assert namespace not in await client.namespaces()
+
+    asyncio.run(ask())
 
 
 def test_who_is_not_root_is_told_so(running: Daemon, registry: Registry) -> None:

@@ -95,7 +95,9 @@ class Daemon:
         return set(done.stdout.split())
 
     def clear(self, namespace: str) -> None:
-        """Forget all images of a namespace, and their blobs."""
+        """Forget all leases and images of a namespace, and their blobs."""
+        if leases := self.names(namespace, "leases"):
+            self.run("leases", "rm", *leases, namespace=namespace)
         if names := self.names(namespace):
             self.run("images", "rm", "--sync", *names, namespace=namespace)
 

@@ -80,8 +80,9 @@ class Client:
     server: Server
     namespace_labels: Mapping[str, str] | None
 
-    def __init__(self, address: str, namespace: str) -> None:
+    def __init__(self, address: str, namespace: str, *, away_s: float = _AWAY_S) -> None:
         self.address = address
+        self._away_s = away_s
         self.namespace = namespace
         self._metadata = {"containerd-namespace": namespace}
         self._connection: Connection | None = None
@@ -89,13 +90,15 @@ class Client:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, address: str, namespace: str) -> AsyncIterator[Client]:
+    async def open(cls, address: str, namespace: str, *, away_s: float = _AWAY_S) -> AsyncIterator[Client]:
         """Connect to the containerd at a socket, and ask what it is.
 
+        Args:
+            away_s: how long it may be away when it restarts.
         Raises:
             ContainerdError: nobody answers there, or it is no containerd.
         """
-        client = cls(address, namespace)
+        client = cls(address, namespace, away_s=away_s)
         try:
             client._connection = await Connection.open(address)
             client.server = await client._ask(client._connection.peer)
@@ -158,7 +161,7 @@ class Client:
                 return await work()
             except ContainerdError as error:
                 since = time.monotonic() if since is None else since
-                if error.code != Code.UNAVAILABLE or time.monotonic() - since > _AWAY_S:
+                if error.code != Code.UNAVAILABLE or time.monotonic() - since > self._away_s:
                     raise
             await asyncio.sleep(_PAUSES_S[min(number, len(_PAUSES_S) - 1)])
             number += 1
