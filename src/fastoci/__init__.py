@@ -65,8 +65,7 @@ Beside a store::
 
     login logout logged_in     credentials for a registry
     configure_containerd configure_docker configure_podman   other programs, as a ConfigurationPlan to write
-    access Access              where an image would be asked for, with which credentials
-    check_access               whether the configuration for that can be used
+    access Access check_access where an image would be asked for, with which credentials; whether that can be used
     mounts umount              where images are mounted, as MountedImage values; take one away
     info                       versions, and the kernels that run here
     errors                     the tree of all that is raised

@@ -20,6 +20,8 @@ import fastoci
 from fastoci.configure.containerd import DIFFERS_SINCE
 from fastoci.errors import ConfigError, UnsupportedError
 from fastoci.jobs.configure import release_of
+from support.containerd import containerd
+from support.scratch import scratch
 
 Versioned = Callable[[str], None]
 Run = Callable[..., Any]  # the fixture ``cli``
@@ -41,7 +43,7 @@ def containerd_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versione
 def main_file(directory: Path) -> Path:
     path = directory / "etc" / "config.toml"
     path.parent.mkdir(mode=0o755)
-    path.write_text("version = 2\n")
+    path.write_text(f'version = 2\n[grpc]\naddress = "{directory}/none.sock"\n')  # where none listens
     return path
 
 
@@ -50,6 +52,7 @@ def test_the_command_shows_what_it_writes_and_what_to_restart(
 ) -> None:
     containerd_says("containerd github.com/containerd/containerd v2.2.7 abc")
     path, socket = main_file(tmp_path), tmp_path / "differ.sock"
+    before = path.read_text()
     asked = ("configure", "containerd", "--config-file", path, "--socket", socket)
     dry = cli(*asked, "--dry-run")
     assert "+address = " in dry.stdout
@@ -59,13 +62,14 @@ def test_the_command_shows_what_it_writes_and_what_to_restart(
     assert done.returncode == 0
     assert done.stdout == dry.stdout
     assert f"nothing listens at {socket}" in done.stderr
+    assert f"--containerd-address {tmp_path}/none.sock" in done.stderr
     assert "restart containerd" in done.stderr
     own = tomllib.loads((path.parent / "conf.d" / "zz-fastoci.toml").read_text())
     assert own["proxy_plugins"]["fastoci"]["address"] == str(socket)
     again = cli(*asked)
     assert (again.stdout, "nothing to change" in again.stderr) == ("", True)
     cli("configure", "containerd", "--config-file", path, "--undo")
-    assert path.read_text() == "version = 2\n"
+    assert path.read_text() == before
     assert "nothing to change" in cli("configure", "containerd", "--config-file", path, "--undo").stderr
 
 
@@ -90,6 +94,22 @@ async def test_a_containerd_that_says_nothing_or_is_not_there_is_an_error(
         await fastoci.configure_containerd(config=tmp_path / "etc/config.toml")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containerd")
+def test_the_containerd_that_runs_counts_and_not_another_on_path(
+    tmp_path: Path, containerd_says: Versioned, peer: Callable[[str], str]
+) -> None:
+    program, ctr = peer("containerd"), peer("ctr")
+    containerd_says("v99.1.2")
+    said = release_of(subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout)
+    with scratch("configure") as home, containerd(program, ctr, home):
+        planning = fastoci.configure_containerd(config=home / "config.toml", socket="/s")
+        if said < DIFFERS_SINCE:
+            with pytest.raises(UnsupportedError, match=".".join(map(str, said))):
+                asyncio.run(planning)
+        else:
+            assert ("linux(+erofs)" in asyncio.run(planning).diff) is (said >= (2, 3, 0))
+
+
 async def test_a_file_that_may_not_be_edited_is_found_before_anything_is_written(
     tmp_path: Path, containerd_says: Versioned
 ) -> None:
@@ -109,7 +129,7 @@ async def test_snapshots_that_lead_into_the_store_are_kept_known_to_it(
     path, store, root = main_file(tmp_path), tmp_path / "store", tmp_path / "erofs"
     store.mkdir()
     (store / "fastoci.json").write_text('{"format": 1}\n')
-    path.write_text(f'version = 2\n[plugins."io.containerd.snapshotter.v1.erofs"]\nroot_path = "{root}"\n')
+    path.write_text(f'{path.read_text()}[plugins."io.containerd.snapshotter.v1.erofs"]\nroot_path = "{root}"\n')
     plan = await fastoci.configure_containerd(config=path, store=store, snapshotters=["erofs"])
     await asyncio.to_thread(plan.write)
     assert str(root) in (store / "fastoci.json").read_text()
@@ -149,7 +169,8 @@ async def test_the_containerd_here_reads_what_was_written(tmp_path: Path, versio
 
     path = main_file(tmp_path)
     service, transfer = "io.containerd.service.v1.diff-service", "io.containerd.transfer.v1.local"
-    path.write_text(f'version = {version}\n[plugins."{transfer}"]\nmax_concurrent_downloads = 7\n')
+    text = path.read_text().replace("version = 2", f"version = {version}")
+    path.write_text(f'{text}[plugins."{transfer}"]\nmax_concurrent_downloads = 7\n')
     try:
         before = dumped()
     except subprocess.CalledProcessError:

@@ -134,6 +134,20 @@ def _as_it_is(main: str, read: Read) -> Merged:
     return load(main, read, release=CACHE_SINCE, own=own_path(main))
 
 
+def address(main: str, read: Read) -> str:
+    """The socket where a containerd of this configuration listens.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    return _address(_as_it_is(main, read))
+
+
+def _address(base: Merged) -> str:
+    found = base.plugin("io.containerd.server.v1.grpc").get("address") or base.table("grpc").get("address")
+    return str(found or _ADDRESS)
+
+
 def snapshotter_root(merged: Merged) -> str:
     """The directory of the erofs snapshotter."""
     root = merged.document.get("root") or "/var/lib/containerd"
@@ -217,8 +231,7 @@ def _tables(
         elif EROFS in snapshotters:
             notes.append(refusal)
         notes += _notes_on_parallel(base, plugins[TRANSFER])
-        address = base.table("grpc").get("address", _ADDRESS)
-        if address != _ADDRESS:
+        if (address := _address(base)) != _ADDRESS:
             notes.append(f"start the differ with --containerd-address {address}: it asks containerd where blobs are")
     else:
         notes.append(f"containerd {_dotted(release)} takes no differ: only mirrors are configured")

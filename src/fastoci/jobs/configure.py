@@ -20,7 +20,7 @@ from fastoci.configure import containerd, docker, edits, podman
 from fastoci.configure.containerd_config import Release
 from fastoci.configure.mirrors import Mirror
 from fastoci.configure.plan import ConfigurationPlan
-from fastoci.errors import ConfigError
+from fastoci.errors import ConfigError, ContainerdError
 from fastoci.store.gc.in_use import links
 from fastoci.store.opening import default_store
 
@@ -65,7 +65,8 @@ async def configure_containerd(
         tuple(dict.fromkeys(snapshotters)),
         tuple(map(Mirror.parse, mirrors)),
     )
-    release = await asyncio.to_thread(_release)
+    address = await asyncio.to_thread(containerd.address, main, edits.read)
+    release = await _release(address)
     plan = await asyncio.to_thread(lambda: _checked(containerd.plan(wanted, release, edits.read)))
     if release >= containerd.DIFFERS_SINCE and not _is_socket(wanted.socket):
         note = (
@@ -178,12 +179,23 @@ def _is_socket(path: str) -> bool:
     return False
 
 
-def _release() -> Release:
-    """The version of the containerd that PATH leads to.
+async def _release(address: str) -> Release:
+    """The version of the containerd that listens at a socket; when none does, of the one that PATH leads to.
 
     Raises:
         ConfigError: there is none, or it does not say.
     """
+    from fastoci.containerd.messages import Empty, Version
+    from fastoci.containerd.methods import VERSION
+    from fastoci.containerd.rpc import Connection
+
+    with suppress(ContainerdError):
+        async with await Connection.open(address) as connection:
+            return release_of(Version.decode(await connection.call(VERSION, Empty().encode())).version)
+    return await asyncio.to_thread(_installed)
+
+
+def _installed() -> Release:
     try:
         done = subprocess.run(
             [_PROGRAM, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=False
