@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import scratch
-from benchmarks.measure import Usage, measure
+from benchmarks.measure import Usage, measure, variables
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _AT_ONCE = 4  # pulls by one containerd
@@ -31,8 +32,15 @@ address = "{sockets}/socket"
 [ttrpc]
 address = "{sockets}/ttrpc"
 [plugins."io.containerd.transfer.v1.local"]
-max_concurrent_unpacks = 4
+max_concurrent_unpacks = {unpacks}
 """
+
+
+class Daemon(NamedTuple):
+    """A containerd that runs."""
+
+    address: str
+    pid: int
 
 
 def podman(program: str, references: Sequence[str], target: Path) -> Usage:
@@ -47,18 +55,35 @@ def podman(program: str, references: Sequence[str], target: Path) -> Usage:
 def containerd(program: str, references: Sequence[str], target: Path) -> Usage:
     """``ctr images pull`` of each, four at a time, with a containerd from the same folder, or else from PATH."""
     beside = Path(program).with_name("containerd")
-    with (
-        _short() as sockets,
-        _daemon(str(beside) if beside.exists() else "containerd", target, sockets) as daemon,
-    ):
-        before = _cpu_s(daemon)
-        pull = [program, "--address", f"{sockets}/socket", "images", "pull", "--plain-http", "--snapshotter=overlayfs"]
+    with daemon(target, unpacks=_AT_ONCE, program=str(beside) if beside.exists() else "containerd") as running:
+        pull = [program, "--address", running.address, "images", "pull", "--plain-http", "--snapshotter=overlayfs"]
         each = shlex.join(["xargs", f"--max-procs={_AT_ONCE}", "--max-args=1", *pull])
         listed, log = (shlex.quote(str(target / name)) for name in ("list", "log"))
         (target / "list").write_text("\n".join(references))
-        usage = measure(["sh", "-c", f"exec {each} <{listed} >{log} 2>&1"])
-        cpu_s = usage.cpu_s + _cpu_s(daemon) - before
-        return Usage(usage.wall_s, cpu_s, max(usage.rss, _peak(daemon)))
+        return counted(["sh", "-c", f"exec {each} <{listed} >{log} 2>&1"], running.pid)
+
+
+def counted(command: Sequence[str], *daemons: int) -> Usage:
+    """Run a command; what it and these processes took meanwhile, with the children that they have waited for."""
+    before = sum(map(cpu_s, daemons))
+    usage = measure(command)
+    spent = usage.cpu_s + sum(map(cpu_s, daemons)) - before
+    return Usage(usage.wall_s, spent, max(usage.rss, *map(peak, daemons)))
+
+
+@contextmanager
+def daemon(target: Path, *, unpacks: int, program: str = "containerd", more: str = "") -> Iterator[Daemon]:
+    """Run a containerd that keeps all below ``target``.
+
+    Args:
+        unpacks: layers of an image at a time.
+        more: lines of its configuration.
+    """
+    with _short() as sockets:
+        text = _CONTAINERD.format(root=target, sockets=sockets, unpacks=unpacks)
+        (target / "config.toml").write_text(text + more)
+        with process([program, "--config", f"{target}/config.toml"], target, sockets / "socket") as pid:
+            yield Daemon(f"{sockets}/socket", pid)
 
 
 @contextmanager
@@ -72,17 +97,17 @@ def _short() -> Iterator[Path]:
 
 
 @contextmanager
-def _daemon(program: str, target: Path, sockets: Path) -> Iterator[int]:
-    (target / "config.toml").write_text(_CONTAINERD.format(root=target, sockets=sockets))
-    with (target / "daemon.log").open("wb") as log:
-        command = [program, "--config", f"{target}/config.toml"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(target)})
+def process(command: Sequence[str], target: Path, address: Path) -> Iterator[int]:
+    """Run a process that listens at a socket; its log is below ``target``."""
+    name = target / f"{Path(command[0]).name}.log"
+    with name.open("wb") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log, env={**variables(), "TMPDIR": str(target)})
     try:
-        _wait(process, sockets / "socket", target / "daemon.log")
-        yield process.pid
+        _wait(running, address, name)
+        yield running.pid
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        running.send_signal(signal.SIGTERM)
+        running.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], address: Path, log: Path) -> None:
@@ -94,17 +119,18 @@ def _wait(process: subprocess.Popen[bytes], address: Path, log: Path) -> None:
             return
         except OSError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"containerd does not answer: {log.read_text()[-2000:]}") from error
+                raise RuntimeError(f"{log.name} does not answer: {log.read_text()[-2000:]}") from error
             time.sleep(0.05)
 
 
-def _cpu_s(process: int) -> float:
+def cpu_s(process: int) -> float:
     """User and system time of a process and the children it has waited for."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) * _TICK_S
 
 
-def _peak(process: int) -> int:
+def peak(process: int) -> int:
+    """The largest resident set of a process so far, in bytes."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10

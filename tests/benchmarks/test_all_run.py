@@ -63,6 +63,21 @@ def test_the_layers_benchmark_compares_with_a_tar_and_a_tree(tmp_path: Path, pee
     assert {"tmpfs: layer file / raw tar, CPU", "gc of the image, s"} <= set(result["bars"])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containerd")
+def test_the_containerd_benchmark_compares_and_counts(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "containerd", "ctr", "mkfs.ext4"):
+        peer(program)
+    options = ("--part", "record", "--part", "cache", "--fs", "tmpfs", "--scale", "0.002", "--runs", "1")
+    done = run("benchmarks/macro/containerd.py", *options, "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+    result = json.loads(done.stdout)
+    met = {name for name, bar in result["bars"].items() if bar["met"]}
+    assert {"blobs that are not the store's own files", "blobs that a fetch after that asks for"} <= met
+    assert "tmpfs: fastoci --into / ctr content fetch, CPU" in result["bars"]
+    assert result["results"]["cache"] == {} or "layers of the store that are asked for" in met
+    assert os.listdir(tmp_path) == ["images"]
+
+
 def test_the_one_layer_benchmark_compares_with_the_stages(tmp_path: Path, peer: Callable[[str], str]) -> None:
     for program in ("nginx", "skopeo"):
         peer(program)
