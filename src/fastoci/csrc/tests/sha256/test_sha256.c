@@ -254,15 +254,17 @@ int main(int argc, char **argv)
             continue;
         CHECK(!strcmp(tier.name, NAMES[i]));
         found[count++] = tier.name;
-        known_answers(&tier);
         for (int file = 1; file < argc; file++)
             known_file(&tier, argv[file]);
+        if (argc > 1) /* these alone */
+            continue;
+        known_answers(&tier);
         splits(&tier, &scalar);
         splits(&scalar, &tier);
         for (int lanes = 1; lanes <= SHA256_LANES && tier.kernels[lanes]; lanes++) {
             kernels(&tier, lanes);
             tier.lanes = lanes;
-            for (int round = 0; round < 400; round++)
+            for (int round = 0; round < (is_short() ? 100 : 400); round++)
                 mix(&tier, chance(STREAMS + 1));
             for (size_t begun = 0; begun < 130; begun += begun ? 33 : 32)
                 messages(&tier, begun);

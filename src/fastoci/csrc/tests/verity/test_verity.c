@@ -99,8 +99,10 @@ int main(void)
         compare(BLOCKS[i] * VERITY_BLOCK, 1 << 20, 0);
         compare(BLOCKS[i] * VERITY_BLOCK - 1, 7777, 32);
     }
-    compare((MOST - 2) * VERITY_BLOCK, 1 << 20, 0);
-    compare((MOST - 1) * VERITY_BLOCK - 1, 1 << 20, 32);
+    if (!is_short()) { /* 64 MiB each */
+        compare((MOST - 2) * VERITY_BLOCK, 1 << 20, 0);
+        compare((MOST - 1) * VERITY_BLOCK - 1, 1 << 20, 32);
+    }
     compare(1, 1, 0);
     for (size_t size = 4000; size < 14000; size += 499)
         compare(size, 61, 32);
