@@ -331,7 +331,7 @@ def df_of_very_many_references(memory: Path, _: Path) -> Iterator[Slow]:
     with _store(memory / "store") as store:
         _reference(store, "registry.test/app:", count=MANY // 3)
     df: Command = ["df", "--store", memory / "store"]
-    yield Slow(df, sometime(), again=df)
+    yield Slow(df, sometime())
 
 
 @situation
@@ -339,7 +339,7 @@ def ls_of_very_many_references(memory: Path, _: Path) -> Iterator[Slow]:
     with _store(memory / "store") as store:
         _reference(store, "registry.test/app:", count=MANY // 3)
     ls: Command = ["ls", "--store", memory / "store"]
-    yield Slow(ls, sometime(), again=ls)
+    yield Slow(ls, sometime())
 
 
 @situation
