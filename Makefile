@@ -20,7 +20,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -n
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'
 
-.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm containerd-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field pack-tree
+.PHONY: help demo test oldest check dev attacks cancel hangs gc-storm containerd-storm kills power-cuts hostile asan tsan arm bench rootfs-kills memory startup package peers clean changelog changelog-build cover docs fuzz faults every fault-plans crowd pulp stacks erofs-exam storm field pack-tree differ-exam
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -105,6 +105,9 @@ stacks: $(VENV)/installed-test ## 50,000 random stacks of layers against a model
 
 erofs-exam: $(VENV)/installed-test peers ## layer files and merged metadata of all images and hostile layers of ../shared, mounted; 5,000 stacks (a quarter of an hour, as root)
 	FASTOCI_EROFS_EXAM=all FASTOCI_STACKS=5000 $(BIN)/python -m pytest -o timeout=6000 tests/unpack/test_erofs_exam.py $(ARGS)
+
+differ-exam: $(VENV)/installed-test ## containerd 2 of PATH with the differ: all images of ../shared against walking and listings (some minutes, as root)
+	FASTOCI_DIFFER_EXAM=all $(BIN)/python -m pytest -s -o timeout=1500 tests/interop/test_differ.py $(ARGS)
 
 storm: $(VENV)/installed-test ## 3,000 pulls, gcs, verifies and repairs on one store, stopped and killed, while blobs rot (half an hour)
 	FASTOCI_STORM=3000 $(BIN)/python -m pytest -s tests/adversity/test_storm.py $(ARGS)

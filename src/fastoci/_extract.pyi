@@ -221,8 +221,9 @@ class LayerDirectory:
     """Makes one layer alone, in the form of overlayfs, for lower layers that are not there. One thread at a time.
 
     ``directory_fd`` is an empty directory and stays the caller's. ``user_xattrs``: what overlayfs must know is in
-    ``user.overlay.*`` and not in ``trusted.overlay.*``. All else is as ``Extractor``'s. A refusal of a layer that has
-    ``reasons`` may be wrong.
+    ``user.overlay.*`` and not in ``trusted.overlay.*``. ``unknown_lowers``: lower layers are there, and will not
+    be asked, so that a whiteout gets a directory to be in. All else is as ``Extractor``'s. A refusal of a layer that
+    has ``reasons`` may be wrong.
     """
 
     def __new__(
@@ -238,6 +239,7 @@ class LayerDirectory:
         max_directories: int,
         max_work: int = ...,
         snapshot: int = ...,
+        unknown_lowers: int = ...,
     ) -> Self: ...
     def note(self, losses: Losses, /) -> None: ...
     def feed(self, data: Readable, /) -> int: ...

@@ -363,7 +363,7 @@ cdef class Stager(_Layer):
         cdef extract_options options
         options.max_directories = 0
         options.max_work = max_work
-        options.snapshot = False
+        options.snapshot = options.unknown_lowers = False
         options.owners = owners
         options.privileged = privileged
         options.base = False
@@ -383,6 +383,7 @@ cdef class Extractor(_Layer):
     ):
         cdef extract_options options
         options.snapshot = snapshot
+        options.unknown_lowers = False
         options.max_directories = max_directories
         options.max_work = max_work
         options.owners = owners
@@ -407,9 +408,11 @@ cdef class LayerDirectory(_Layer):
     def __cinit__(
         self, int directory_fd, /, *, bint owners, bint privileged, bint user_xattrs, uint64_t max_entries,
         uint64_t max_bytes, uint64_t max_directories, uint64_t max_work=_WORK, bint snapshot=False,
+        bint unknown_lowers=False,
     ):
         cdef extract_options options
         options.snapshot = snapshot
+        options.unknown_lowers = unknown_lowers
         options.max_directories = max_directories
         options.max_work = max_work
         options.owners = owners

@@ -1,6 +1,7 @@
 """The differ against a client that is containerd as far as it can see: trees, digests, statuses, what is handed over.
 
-Covers: server/requester.py, jobs/apply.py.
+Covers: server/diff_service.py, server/requester.py, server/committing.py, server/served.py, jobs/apply.py,
+jobs/diff.py.
 """
 
 from __future__ import annotations
@@ -15,13 +16,22 @@ import pytest
 from msgspec.structs import replace
 
 from fastoci.containerd import methods
-from fastoci.containerd.messages import Any, ApplyRequest, ApplyResponse, Descriptor, Mount
+from fastoci.containerd.messages import (
+    Any,
+    ApplyRequest,
+    ApplyResponse,
+    Descriptor,
+    DiffRequest,
+    DiffResponse,
+    Mount,
+    Timestamp,
+)
 from fastoci.containerd.rpc import Call, Code
 from fastoci.errors import ContainerdError
 from fastoci.image import mediatype
 from fastoci.image.digest import Digest
 from fastoci.limits import Limits
-from fastoci.testing.layers import Entry, Layer, hardlink, tar
+from fastoci.testing.layers import Entry, Layer, hardlink, tar, whiteout
 from fastoci.testing.trees import differences, listing, overlay
 from support.differ_scene import METADATA, Scene, scene
 from support.disks import mounted as mounted_at
@@ -76,6 +86,18 @@ async def test_layers_become_the_tree_of_their_image(running: Scene, odd: Odd) -
     assert owner == [(0, 0o755)] * len(owner)
     with mounted(running.directories[::-1], running.home / "at") as at:
         assert differences(odd.tree, listing(at)) == []
+
+
+async def test_a_layer_whose_lower_layers_are_not_said_hides_what_it_deletes_all_the_same(running: Scene) -> None:
+    """As containerd asks when it unpacks several layers of an image at a time: only an upper directory."""
+    needs_mounts()
+    below, above = ODD["a whiteout in what is not named"].layers
+    await running.apply(running.containerd.add(compressed(list(below))))
+    _, _, upper, _ = running.prepare()[0].options
+    mounts = [Mount("overlay", "overlay", "", ("rw", upper))]
+    await running.apply(running.containerd.add(compressed(list(above))), mounts)
+    with mounted(running.directories[::-1], running.home / "at") as at:
+        assert [node.path for node in listing(at)] == ["a", "a/c"]
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
@@ -232,6 +254,80 @@ async def test_what_containerd_refuses_too_is_told_with_both_reasons(running: Sc
     error = await refused(running, request)
     assert error.code == Code.INVALID_ARGUMENT
     assert "hard link" in error.message and "nor can walking" in error.message
+
+
+# -- the way back: layers out of trees --
+
+
+def view(directories: list[Path]) -> tuple[Mount, ...]:
+    if len(directories) == 1:
+        return (Mount("bind", str(directories[0]), "", ("ro", "rbind")),)
+    return (Mount("overlay", "overlay", "", ("index=off", f"lowerdir={':'.join(map(str, directories))}")),)
+
+
+def overlaid(top: Path, below: list[Path]) -> Mount:
+    """A snapshot that is written to."""
+    lowers = ":".join(map(str, below))
+    return Mount(
+        "overlay", "overlay", "", (f"workdir={top.parent}/work", f"upperdir={top}", f"lowerdir={lowers}", "index=off")
+    )
+
+
+async def diffed(running: Scene, request: DiffRequest) -> Descriptor:
+    found = DiffResponse.decode(await running.connection.call(methods.DIFF, request.encode(), METADATA)).diff
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("media_type", ["", mediatype.OCI_LAYER, mediatype.OCI_LAYER_GZIP, mediatype.OCI_LAYER_ZSTD])
+async def test_what_differs_between_two_snapshots_becomes_a_blob_with_its_labels(
+    running: Scene, media_type: str
+) -> None:
+    needs_mounts()
+    changed = Entry("made1/0000/000001", data=b"other", mode=0o600, uid=7)
+    for layer in (FILES, made(4, files=2, size=1000), [whiteout("made1/0000/000000"), changed, Entry("new")]):
+        await running.apply(running.containerd.add(compressed(list(layer))))
+    top, *below = running.directories
+    found = await diffed(running, DiffRequest(view(below), (overlaid(top, below),), media_type, "ref", {"a": "b"}))
+    assert found.media_type == (media_type or mediatype.OCI_LAYER_GZIP)
+    running.prepare()
+    copy = running.directories[0]
+    applied = await running.apply(found, [overlaid(copy, below)])
+    assert running.containerd.labels[found.digest] == {"a": "b", "containerd.io/uncompressed": applied.digest}
+    with mounted([*below[::-1], top], running.home / "at") as at:
+        expected = listing(at)
+    with mounted([*below[::-1], copy], running.home / "again") as at:
+        assert differences(expected, listing(at)) == []
+    files = [node.path for node in listing(copy) if node.kind != "directory"]
+    assert files == ["made1/0000/000000", "made1/0000/000001", "new"]
+
+
+async def test_a_layer_that_is_there_already_gets_its_labels(running: Scene) -> None:
+    await running.apply(running.containerd.add(compressed(FILES)))
+    request = DiffRequest((), view(running.directories), source_date_epoch=Timestamp(1))
+    first = await diffed(running, request)
+    running.containerd.labels.clear()
+    assert await diffed(running, request) == first
+    assert list(running.containerd.labels[first.digest]) == ["containerd.io/uncompressed"]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "code"),
+    [
+        (lambda right: DiffRequest((), right, "application/vnd.odd"), Code.UNIMPLEMENTED),
+        (lambda right: DiffRequest((), ()), Code.UNIMPLEMENTED),
+        (lambda right: DiffRequest((), (*right, *right)), Code.UNIMPLEMENTED),
+        (lambda right: DiffRequest((), (Mount("bind", "/a/../b"),)), Code.INVALID_ARGUMENT),
+        (lambda right: DiffRequest((), (Mount("bind", "/nowhere/at/all"),)), Code.INTERNAL),
+    ],
+    ids=["media type", "no mounts", "several mounts", "dots", "nothing there"],
+)
+async def test_trees_that_cannot_become_layers_are_refused(running: Scene, request_of: object, code: Code) -> None:
+    await running.apply(running.containerd.add(compressed(FILES)))
+    request = request_of(view(running.directories))  # type: ignore[operator]
+    with pytest.raises(ContainerdError) as caught:
+        await running.connection.call(methods.DIFF, request.encode(), METADATA)
+    assert caught.value.code == code
 
 
 # -- the end --

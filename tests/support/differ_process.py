@@ -32,6 +32,7 @@ class PassedDiffer:
 
     def __init__(self, socket_path: Path, log: Path, arguments: list[str]) -> None:
         self.log = log
+        log.touch()
         self.started = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

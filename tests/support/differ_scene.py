@@ -15,21 +15,28 @@ from typing import Final
 
 from fastoci.containerd import methods
 from fastoci.containerd.messages import (
+    COMMIT,
+    WRITE,
     ApplyRequest,
     ApplyResponse,
     Descriptor,
     FiltersRequest,
+    InfoResponse,
     Mount,
     Plugin,
     PluginsResponse,
     ReadRequest,
     ReadResponse,
+    UpdateContentRequest,
+    WriteRequest,
+    WriteResponse,
 )
 from fastoci.containerd.rpc import Call, Code, Connection, Handler, Server
 from fastoci.image import mediatype
 from fastoci.image.digest import Digest
 from fastoci.limits import Limits
-from fastoci.server.differ import Differ, Served
+from fastoci.server.differ import Differ
+from fastoci.server.served import Served
 
 LIMITS: Final = Limits(workers=2, memory=32 << 20)
 METADATA: Final = {"containerd-namespace": "test", "containerd-lease": "held"}
@@ -39,8 +46,8 @@ _PIECE: Final = 1 << 20
 class FakeContainerd:
     """What a differ asks of containerd, at ``home/containerd.sock``.
 
-    ``exports`` is what the content plugin says of itself; ``own`` does what containerd's own differ would do, and
-    ``read`` are the digests that were asked for by Read.
+    ``labels`` are those of blobs that were written, ``exports`` what the content plugin says of itself; ``own`` does
+    what containerd's own differ would do, and ``read`` are the digests that were asked for by Read.
     """
 
     def __init__(self, home: Path) -> None:
@@ -49,6 +56,7 @@ class FakeContainerd:
         self.exports = {"root": str(self.root)}
         self.own: Callable[[Call, bytes], Awaitable[bytes]] | None = None
         self.read: list[str] = []
+        self.labels: dict[str, dict[str, str]] = {}
         (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
 
     def add(self, blob: bytes, media_type: str = mediatype.OCI_LAYER_GZIP) -> Descriptor:
@@ -61,6 +69,8 @@ class FakeContainerd:
     async def serving(self) -> AsyncIterator[None]:
         """Answer inside."""
         handlers: Mapping[str, Handler] = {
+            methods.CONTENT_WRITE: self._write,
+            methods.CONTENT_UPDATE: self._update,
             methods.PLUGINS: self._plugins,
             methods.CONTENT_READ: self._read,
             methods.APPLY: self._apply,
@@ -83,6 +93,30 @@ class FakeContainerd:
         data = path.read_bytes()
         for offset in range(0, len(data), _PIECE):
             yield ReadResponse(offset, data[offset : offset + _PIECE]).encode()
+
+    async def _write(self, call: Call) -> AsyncIterator[bytes]:
+        data = b""
+        assert call.metadata == METADATA
+        while (message := await call.receive()) is not None:
+            request = WriteRequest.decode(message)
+            path = self.root / "blobs" / request.expected.replace(":", "/")
+            if path.exists():
+                raise call.failure(f"content {request.expected}: already exists", Code.ALREADY_EXISTS)
+            assert request.offset == (len(data) if request.action == WRITE else request.offset)
+            data += request.data
+            if request.action == COMMIT:
+                assert (len(data), str(Digest.of(data))) == (request.total, request.expected)
+                path.write_bytes(data)
+                self.labels[request.expected] = dict(request.labels)
+            yield WriteResponse(request.action, offset=len(data), total=request.total).encode()
+
+    async def _update(self, call: Call) -> bytes:
+        request = UpdateContentRequest.decode(await call.request())
+        assert request.info is not None
+        assert request.update_mask is not None
+        assert request.update_mask.paths == tuple(f"labels.{key}" for key in request.info.labels)
+        self.labels.setdefault(request.info.digest, {}).update(request.info.labels)
+        return InfoResponse(request.info).encode()
 
     async def _apply(self, call: Call) -> bytes:
         request = await call.request()

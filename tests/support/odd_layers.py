@@ -41,7 +41,6 @@ ODD: Final[Mapping[str, Odd]] = {
             [replace(directory("root", mode=0o700), uid=7), directory("tmp", mode=0o1777)],
             [Entry("root/.profile"), Entry("tmp/socket/log")],
         ],
-        walking=True,
     ),
     "a whiteout in what is not named": Odd(
         [[directory("a"), Entry("a/b"), Entry("a/c")], [whiteout("a/b")]], walking=True

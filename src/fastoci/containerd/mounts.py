@@ -91,6 +91,29 @@ def parse(mounts: Sequence[MountEntry], *, alone: bool = False) -> Target:
     raise UnsupportedError(f"a snapshot that is mounted as {last.type!r} is not known here")
 
 
+def shown(mounts: Sequence[MountEntry]) -> tuple[str, ...]:
+    """The directories that show a snapshot, the topmost first; none for no mounts, which are an empty tree.
+
+    Raises:
+        FormatError: a path is relative, has ``..``, or is missing.
+        UnsupportedError: a mount or an option that is not known here.
+    """
+    if not mounts:
+        return ()
+    first = mounts[0]
+    if len(mounts) == 1 and not first.target and first.type == "bind":
+        _check_bind([option for option in first.options if option != "ro"])
+        return (_path(first.source),)
+    if len(mounts) > 1 or first.target or first.type != "overlay":
+        raise UnsupportedError(f"a snapshot of {len(mounts)} mounts, the first one {first.type!r}, is not known here")
+    values = _values([option for option in first.options if option != "ro"])
+    unknown = set(values) - _TUNING - {"rw", "lowerdir", "upperdir", "workdir"}
+    if unknown:
+        raise UnsupportedError(f"an overlay with the option {min(unknown)!r} is not known here")
+    upper = [values["upperdir"]] if "upperdir" in values else []
+    return tuple(map(_path, [*upper, *values.get("lowerdir", "").split(":")]))
+
+
 def _among_erofs(mounts: Sequence[MountEntry]) -> Target:
     """Several mounts are an EROFS snapshotter's: the last puts the files of lower layers below the snapshot's own."""
     last = mounts[-1]

@@ -302,7 +302,20 @@ class Directory:
 
 
 def _mounted(fd: int) -> frozenset[bytes]:
-    """The paths in a directory that something is mounted at: also a bind of the same file system."""
+    """The paths in a directory that something is mounted at: also a bind of the same file system.
+
+    A directory of a mount that is nowhere has none: its path is one of that mount alone.
+    """
+    points = mountinfo.mounts()
+    if _mount_id(fd) not in (mount.id for mount in points):
+        return frozenset()
     top = os.fsencode(os.readlink(f"/proc/self/fd/{fd}")).rstrip(b"/") + b"/"
-    points = map(os.fsencode, (mount.point for mount in mountinfo.mounts()))
-    return frozenset(point.removeprefix(top) for point in points if point.startswith(top) and point != top)
+    found = map(os.fsencode, (mount.point for mount in points))
+    return frozenset(point.removeprefix(top) for point in found if point.startswith(top) and point != top)
+
+
+def _mount_id(fd: int) -> int:
+    """Of the mount that an open directory is seen through."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        fields = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+    return int(fields[b"mnt_id"])

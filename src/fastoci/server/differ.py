@@ -1,71 +1,26 @@
-"""containerd's diff service, as a proxy plugin: its layers become files with this engine.
+"""The differ's socket: containerd's proxy plugin of type "diff" connects to it.
 
-Numbered rules:
-1. A layer is read from its file in the content store; the digest in the answer is of all bytes of its tar. Who asks
-   compares it with the config's, and keeps nothing of a layer that is another.
-2. Nothing that containerd's own differ takes is refused: what cannot be done here is handed to containerd's own diff
-   service. Where its order begins with this differ the same request comes back; it is answered with UNIMPLEMENTED, and
-   the next differ of the order has it. Bounds, a wrong size, a path that is none, and what the disk says are final.
-3. A call that is cancelled ends at once: containerd removes the snapshot without a wait.
-4. All layers under way share threads and memory; as many as ``Limits.layers_at_once`` are read at a time.
-
-Spec: containerd api/services/diff/v1; core/diff/proxy, core/diff/apply.
+containerd gives a plugin about a second from its connection to the first bytes of HTTP/2, however busy the machine is,
+and a differ that its socket starts has to begin in that time. So what does the work is imported when it is asked for.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from fastoci import files
-from fastoci.containerd import methods, mounts
-from fastoci.containerd.messages import ApplyRequest, ApplyResponse, Descriptor
-from fastoci.containerd.mounts import Target
-from fastoci.containerd.rpc import Call, Code, Peer, Server
-from fastoci.errors import (
-    ContainerdError,
-    FastociError,
-    FormatError,
-    LimitError,
-    StoreError,
-    StoreFullError,
-    UnpackError,
-    UnsupportedError,
-)
-from fastoci.image import mediatype
-from fastoci.image.digest import Digest
-from fastoci.jobs.apply import Applied, Applying
+from fastoci.containerd import methods
+from fastoci.containerd.rpc import Call, Peer, Server
 from fastoci.limits import Limits
-from fastoci.server.requester import Requester
-from fastoci.transfer.layer_reading import OpenLayer
 
-_LOG: Final = logging.getLogger(__name__)
-_ENCRYPTED: Final = "+encrypted"
+if TYPE_CHECKING:
+    from fastoci.server.diff_service import DiffService
+    from fastoci.server.served import Served
+
 _GRACE_S: Final = 600.0  # for layers under way; a service manager kills sooner
-_PASSED_ON: Final = ("containerd-namespace", "containerd-lease")
-Outcome = Literal["done", "handed over", "refused", "cancelled"]
-
-
-class Served(msgspec.Struct):
-    """What became of a call: for logs and metrics."""
-
-    method: Literal["apply", "diff"]
-    digest: str = ""
-    size: int = 0  # bytes of the layer as it is kept
-    tar_size: int = 0
-    entries: int = 0
-    outcome: Outcome = "refused"
-    reason: str = ""  # why it was not done here
-    elapsed_s: float = 0.0
 
 
 class Differ:
@@ -74,143 +29,44 @@ class Differ:
     Args:
         address: the socket of the containerd that asks.
         observer: is told of each call when it has ended.
-    Raises:
-        RuntimeError: not even one thread can be started.
     """
 
     def __init__(self, address: Path, limits: Limits, observer: Callable[[Served], object]) -> None:
-        self.under_way = 0
         self._address = address
+        self._limits = limits
         self._observe = observer
-        self._applying = Applying(limits)
-        self._requester = Requester(address, self._applying.workers)
-        self._handed: set[tuple[object, ...]] = set()
-        self._server = Server({methods.APPLY: self._apply}, allow=_is_allowed)
+        self._made: DiffService | None = None
+        self._server = Server({methods.APPLY: self._apply, methods.DIFF: self._diff}, allow=_is_allowed)
+
+    @property
+    def under_way(self) -> int:
+        """How many calls have not ended."""
+        return 0 if self._made is None else self._made.under_way
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer those who connect, until ``stop``; then wait for the calls under way."""
         try:
             await self._server.serve(listener, grace_s=_GRACE_S)
         finally:
-            await self._requester.close()
-            self._applying.close()
+            if self._made is not None:
+                await self._made.close()
 
     def stop(self) -> None:
         """Take no more calls."""
         self._server.stop()
 
-    @contextmanager
-    def _told(self, served: Served) -> Iterator[None]:
-        """One call: tell what became of it, and what of it is a status of gRPC."""
-        self.under_way += 1
-        begin = time.monotonic()
-        try:
-            yield
-        except asyncio.CancelledError:
-            served.outcome = "cancelled"
-            raise
-        except Exception as error:
-            served.reason = served.reason or str(error)
-            _LOG.debug("%s of %s", served.method, served.digest, exc_info=error)
-            if isinstance(error, ContainerdError) or not isinstance(error, FastociError):
-                raise
-            raise self._refusal(str(error), _code(error)) from error
-        finally:
-            self.under_way -= 1
-            served.elapsed_s = time.monotonic() - begin
-            self._observe(served)
-
     async def _apply(self, call: Call) -> bytes:
-        data, metadata = await call.request(), _passed_on(call)
-        request = self._decoded(data)
-        diff = request.diff or Descriptor()
-        call_id = (diff.digest, *request.mounts)
-        if call_id in self._handed:
-            raise self._refusal(f"{diff.digest} was handed to containerd by this differ", Code.UNIMPLEMENTED)
-        served = Served("apply", diff.digest, diff.size)
-        with self._told(served):
-            target: Target | None = None
-            try:
-                target = self._target(request, diff)
-                applied = await self._applied(request, diff, target, metadata)
-            except (LimitError, StoreError):
-                raise
-            except (UnpackError, FormatError, UnsupportedError) as error:
-                served.reason = str(error)
-                answer = await self._hand_over(data, metadata, call_id, error, target)
-                served.outcome = "handed over"
-                return answer
-            served.outcome = "done"
-            served.tar_size, served.entries = applied.tar_size, applied.entries
-        return ApplyResponse(Descriptor(mediatype.OCI_LAYER, str(applied.diff_id), applied.tar_size)).encode()
+        return await self._service().apply(call)
 
-    def _decoded(self, data: bytes) -> ApplyRequest:
-        try:
-            return ApplyRequest.decode(data)
-        except FormatError as error:
-            raise self._refusal(f"not an ApplyRequest: {error}", Code.INVALID_ARGUMENT) from error
+    async def _diff(self, call: Call) -> bytes:
+        return await self._service().diff(call)
 
-    def _target(self, request: ApplyRequest, diff: Descriptor) -> Target:
-        if request.payloads or diff.media_type.endswith(_ENCRYPTED):
-            raise UnsupportedError(f"{diff.digest} is encrypted ({diff.media_type})")
-        try:
-            return mounts.parse(request.mounts)
-        except FormatError as error:
-            raise self._refusal(str(error), Code.INVALID_ARGUMENT) from error
+    def _service(self) -> DiffService:
+        if self._made is None:
+            from fastoci.server.diff_service import DiffService
 
-    async def _applied(
-        self, request: ApplyRequest, diff: Descriptor, target: Target, metadata: Mapping[str, str]
-    ) -> Applied:
-        digest = Digest.parse(diff.digest)
-        fd = await self._requester.open_blob(digest, diff.size, metadata)
-        try:
-            return await self._applying.apply(digest, lambda: OpenLayer(os.dup(fd)), target, sync=request.sync_fs)
-        finally:
-            files.close(fd)
-
-    async def _hand_over(
-        self,
-        request: bytes,
-        metadata: Mapping[str, str],
-        call_id: tuple[object, ...],
-        error: FastociError,
-        target: Target | None,
-    ) -> bytes:
-        """Let containerd do what cannot be done here for that reason, on a snapshot as it was.
-
-        Raises:
-            ContainerdError: it refuses that, too, or cannot be asked.
-        """
-        if target is not None:
-            await self._applying.clear(target)
-        self._handed.add(call_id)
-        try:
-            return await self._requester.apply(request, metadata)
-        except ContainerdError as refused:
-            is_ours = not isinstance(error, UnsupportedError)
-            code = Code.INVALID_ARGUMENT if is_ours else _code_of_both(refused.code)
-            raise self._refusal(f"{error}; containerd's own differ: {refused}", code) from error
-        finally:
-            self._handed.discard(call_id)
-
-    def _refusal(self, text: str, code: int) -> ContainerdError:
-        return ContainerdError(text, code=code, path=str(self._address))
-
-
-def _passed_on(call: Call) -> dict[str, str]:
-    """The namespace of a call, and its lease."""
-    return {name: value for name, value in call.metadata.items() if name in _PASSED_ON}
-
-
-def _code_of_both(code: int) -> int:
-    """The status when neither this differ nor containerd's own can do something."""
-    return Code.UNIMPLEMENTED if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else code
-
-
-def _code(error: FastociError) -> Code:
-    if isinstance(error, (StoreFullError, LimitError)):
-        return Code.RESOURCE_EXHAUSTED
-    return Code.INTERNAL if isinstance(error, StoreError) else Code.INVALID_ARGUMENT
+            self._made = DiffService(self._address, self._limits, self._observe)
+        return self._made
 
 
 def _is_allowed(peer: Peer) -> bool:

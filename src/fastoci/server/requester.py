@@ -20,7 +20,9 @@ from fastoci.containerd import methods
 from fastoci.containerd.messages import FiltersRequest, PluginsResponse, ReadRequest, ReadResponse
 from fastoci.containerd.rpc import Code, Connection
 from fastoci.errors import ContainerdError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.server.committing import Committing
 from fastoci.transfer.workers import WorkerPool
 
 Metadata = Mapping[str, str]
@@ -71,6 +73,10 @@ class Requester:
         """
         return await (await self._connected()).call(methods.APPLY, request, metadata, within_s=_LAYER_S)
 
+    async def commit(self, blob: Descriptor, fd: int, ref: str, labels: Mapping[str, str], metadata: Metadata) -> None:
+        """Have a file's bytes in the content store: ``Committing.commit``."""
+        await Committing(await self._connected(), self._workers, metadata).commit(blob, fd, ref, labels)
+
     async def close(self) -> None:
         """End the connection. Idempotent."""
         connection, self._connection = self._connection, None
@@ -116,7 +122,7 @@ class Requester:
 
     async def _copy(self, digest: Digest, metadata: Metadata) -> int:
         """The blob as containerd reads it, in an unnamed file."""
-        fd = await self._workers.acquire(_unnamed, files.close)
+        fd = await self._workers.acquire(unnamed_file, files.close)
         try:
             offset = 0
             async with (await self._connected()).stream(methods.CONTENT_READ, metadata) as stream:
@@ -134,7 +140,8 @@ class Requester:
         return ContainerdError(text, code=code, path=str(self._address))
 
 
-def _unnamed() -> int:
+def unnamed_file() -> int:
+    """A new file that goes with its descriptor. Raises StoreError: the disk refused."""
     with files.translated("make a file in", tempfile.gettempdir()), tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

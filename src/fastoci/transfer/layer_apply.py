@@ -87,7 +87,7 @@ class LayerApply:
             UnpackError, FormatError, IntegrityError, StoreError: the snapshot holds what was made before.
         """
         harmless = HARMLESS_AT_THE_BOTTOM if target.lowers is None else ()
-        proof = await self.alone(layer, target, harmless=harmless)
+        proof = await self.alone(layer, target, harmless=harmless, unknown_lowers=target.lowers is None)
         if proof is not None:
             return proof
         if target.lowers is None:
@@ -97,17 +97,20 @@ class LayerApply:
         await self._workers.run(partial(_clear, target, stop), stop=stop.set)
         return await self._view(msgspec.structs.replace(layer, read=layer.again), target)
 
-    async def alone(self, layer: LayerToApply, target: Target, *, harmless: Collection[str]) -> Verified | None:
+    async def alone(
+        self, layer: LayerToApply, target: Target, *, harmless: Collection[str], unknown_lowers: bool = False
+    ) -> Verified | None:
         """As ``apply``, without lower layers where the form has none; None when the layer needs them.
 
         Args:
             harmless: why a layer may be inexact, and counts all the same.
+            unknown_lowers: lower layers are there, and nobody will say what they have.
         """
         if target.kind == "erofs" or await self._workers.run(partial(_is_erofs, target)):
             return await self._file(layer, target.snapshot)
         if target.kind == "merged" or not (target.user_xattrs or is_machine_root()):
             return await self._view(layer, target)
-        return await self._upper(layer, target, frozenset(harmless))
+        return await self._upper(layer, target, frozenset(harmless), unknown_lowers)
 
     async def clear(self, target: Target) -> None:
         """Empty what a layer could not become, so that another way can be tried.
@@ -131,13 +134,23 @@ class LayerApply:
         """
         await self._workers.run(partial(_sync, target.directory))
 
-    async def _upper(self, layer: LayerToApply, target: Target, harmless: frozenset[str]) -> Verified | None:
+    async def _upper(
+        self, layer: LayerToApply, target: Target, harmless: frozenset[str], unknown_lowers: bool
+    ) -> Verified | None:
         """Alone, in the form of overlayfs."""
         made: list[UpperWriter] = []
 
         def make(fd: int, entries: int, size: int) -> UpperWriter:
             bounds = Bounds(entries, size, self._limits.layer_directories)
-            made.append(UpperWriter(fd, name=layer.name, user_xattrs=target.user_xattrs, bounds=bounds))
+            made.append(
+                UpperWriter(
+                    fd,
+                    name=layer.name,
+                    user_xattrs=target.user_xattrs,
+                    bounds=bounds,
+                    unknown_lowers=unknown_lowers,
+                )
+            )
             return made[-1]
 
         def needs_lowers() -> bool:
@@ -254,10 +267,14 @@ def _open_view(target: Target) -> int:
     if target.lowers is None:
         return _open(target.directory)
     with ExitStack() as held, files.translated("mount an overlay of", target.directory):
-        opened = [_open(directory) for directory in (target.directory, target.work, *target.lowers)]
-        for fd in opened:
+
+        def hold(fd: int) -> int:
             held.callback(files.close, fd)
-        upper, work, *lowers = opened
+            return fd
+
+        upper, work = hold(_open(target.directory)), hold(_open(target.work))
+        # They are only read, and may be hundreds: a walk by each name of a path costs ten times as much.
+        lowers = [hold(os.open(directory, files.DIRECTORY)) for directory in target.lowers]
         parts = Overlay(lowers=lowers, source=target.directory, upper=upper, work=work, user_xattrs=target.user_xattrs)
         mount = overlay.make(parts)
         held.callback(files.close, mount)

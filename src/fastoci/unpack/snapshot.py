@@ -34,12 +34,21 @@ class UpperWriter(OverlayWriter):
         root_fd: an empty directory; stays the caller's and must outlive this object.
         name: the layer in messages.
         user_xattrs: overlayfs is told by ``user.overlay.*``.
+        unknown_lowers: lower layers are there, and nobody will say what they have.
     """
 
-    def __init__(self, root_fd: int, *, name: str, user_xattrs: bool, bounds: Bounds) -> None:
+    def __init__(
+        self, root_fd: int, *, name: str, user_xattrs: bool, bounds: Bounds, unknown_lowers: bool = False
+    ) -> None:
         is_root, limits = os.geteuid() == 0, msgspec.structs.asdict(bounds)
         directory = _extract.LayerDirectory(
-            root_fd, owners=is_root, privileged=is_root, user_xattrs=user_xattrs, snapshot=True, **limits
+            root_fd,
+            owners=is_root,
+            privileged=is_root,
+            user_xattrs=user_xattrs,
+            snapshot=True,
+            unknown_lowers=unknown_lowers,
+            **limits,
         )
         super().__init__(directory, name)
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fastoci import Limits
     from fastoci.cli.report import Report
     from fastoci.cli.systemd import ServiceManager
-    from fastoci.server.differ import Differ, Served
+    from fastoci.server.differ import Differ
+    from fastoci.server.served import Served
 
 
 class DifferOptions(options.Given):

@@ -14,7 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from fastoci.server.differ import Differ, Served
+    from fastoci.server.differ import Differ
+    from fastoci.server.served import Served
 
 
 class LayerMetrics(Collector):

@@ -10,6 +10,7 @@ struct extract_options {
     int base;             /* the root holds lower layers, so whiteouts have work to do */
     int user_xattrs;      /* of the overlay form: user.overlay.* and not trusted.overlay.* */
     int snapshot;         /* of a tool that makes the root itself: an entry of the root is passed over, and a device 0:0 hides its name */
+    int unknown_lowers;   /* of the overlay form: lower layers are there, and nobody will say what they have: a whiteout gets a directory to be in */
     uint64_t max_entries; /* entries of this layer, whiteouts included */
     uint64_t max_bytes;   /* sum of apparent file sizes, of extended attributes, and of names that are long together */
     uint64_t max_directories; /* that the layer makes or reaches; about 130 bytes of memory each */

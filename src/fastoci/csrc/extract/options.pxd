@@ -8,6 +8,7 @@ cdef extern from "extract/options.h" nogil:
         int base
         int user_xattrs
         int snapshot
+        int unknown_lowers
         uint64_t max_entries
         uint64_t max_bytes
         uint64_t max_directories

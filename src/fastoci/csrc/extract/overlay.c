@@ -86,7 +86,10 @@ static int hide(struct extract *ex, const struct split_name *name, int opaque)
         return TAR_OK;
     if (code) { /* a refusal, too: of the lowest layer, which has nothing to hide, nobody looks where a whiteout leads */
         ex->layer.facts.reasons |= REASON_WHITEOUT;
-        return code == WALK_UNSEEN ? TAR_OK : code;
+        if (code != WALK_UNSEEN || !ex->options.unknown_lowers)
+            return code == WALK_UNSEEN ? TAR_OK : code;
+        if ((code = walk_to(ex, name->parent, 1, &dir)))
+            return code;
     }
     if (!opaque)
         return cover(ex, dir, name->base + strlen(".wh."));

@@ -1,0 +1,182 @@
+"""containerd 2 with the differ as its proxy plugin: the trees of images, held against its own differ and listings.
+
+It needs containerd 2 and its ctr on PATH. The short form takes some images; ``make differ-exam`` takes all of the
+folder beside the repository, one layer and four layers at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fastoci.testing.images import Image, write_layout
+from fastoci.testing.layers import Entry, Layer, directory
+from fastoci.testing.trees import Node, differences
+from support.containerd_two import SNAPSHOTTERS, Containerd, containerd, programs
+from support.differ_process import PassedDiffer, passed_differ
+from support.expected_trees import expected_tree
+from support.images import made
+from support.odd_layers import ODD
+from support.scratch import scratch
+from support.served_layout import served_layout
+
+EVERYTHING = os.environ.get("FASTOCI_DIFFER_EXAM") == "all"
+SHORT = {"opaque", "hardlink-lower-layer", "typechange", "times-extreme", "whiteout-names", "xattrs", "zstd"}
+# What containerd loses when it unpacks layers without those below, whatever differ does it: metadata and kinds of
+# directories that a layer does not name. Hard links into lower layers fail.
+LOST_ALONE = {"whiteout-order", "opaque", "whiteout-names", "symlink-parent", "hardlink-lower-layer", "typechange"}
+HANDSHAKES = 127
+CPU_A_LAYER_S = 0.02  # a tenth of that on a quiet machine
+
+
+@dataclass
+class Setup:
+    """A containerd that unpacks with the differ, and one that unpacks with walking."""
+
+    images: list[str]
+    own: dict[str, str]  # those made for these tests, by name
+    differ: PassedDiffer
+    ours: Containerd
+    walking: Containerd
+    unpacks: int
+    home: Path
+
+
+@pytest.fixture(params=[1, 4] if EVERYTHING else [1], ids="{} at a time".format)
+def setup(request: pytest.FixtureRequest, shared: Path) -> Iterator[Setup]:
+    programs()
+    unpacks: int = request.param
+    with ExitStack() as opened:
+        home = opened.enter_context(scratch("exam"))
+        write_layout({name: Image.build(layers) for name, layers in own_images().items()}, home / "made")
+        layouts = [shared / "images" / name for name in ("edge-cases", "oci")[: 1 + EVERYTHING]]
+        images = [name for layout in layouts for name in opened.enter_context(served_layout(layout))]
+        made_images = opened.enter_context(served_layout(home / "made"))
+        own = {name.rpartition("/")[2].partition(":")[0]: name for name in made_images}
+        address = ["--containerd-address", str(home / "ours" / "sock")]
+        differ = opened.enter_context(passed_differ(home, *address))
+        snapshotters = SNAPSHOTTERS[:2]
+        ours = opened.enter_context(
+            containerd(home / "ours", differ=home / "differ.sock", unpacks=unpacks, snapshotters=snapshotters)
+        )
+        walking = opened.enter_context(containerd(home / "walking", unpacks=unpacks, snapshotters=snapshotters))
+        yield Setup(images, own, differ, ours, walking, unpacks, home)
+
+
+def own_images() -> dict[str, list[Layer]]:
+    """The images that are made for these tests."""
+    return {
+        **{f"odd{number}": [Layer.build(layer) for layer in odd.layers] for number, odd in enumerate(ODD.values())},
+        "large": [Layer.build([Entry(f"{number:06}") for number in range(30_000)])],
+        "small": [Layer.build(made(3))],
+        "many": [Layer.build([directory("d"), Entry(f"d/{number:03}", data=b"x")]) for number in range(HANDSHAKES)],
+    }
+
+
+def tree_of(containerd: Containerd, reference: str, *options: str, snapshotter: str = "overlayfs") -> list[Node] | None:
+    """The tree of an image; None where it cannot be pulled."""
+    done = containerd.pull(reference, "--snapshotter", snapshotter, *options)
+    return None if done.returncode else containerd.tree(reference, snapshotter=snapshotter)
+
+
+def judged(tag: str, tree: list[Node], scratch: Path) -> list[str] | None:
+    try:
+        return differences(expected_tree(tag, scratch), tree)
+    except FileNotFoundError:
+        return None
+
+
+def test_trees_are_those_of_the_listings_and_never_worse_than_those_of_walking(setup: Setup) -> None:
+    tags = {reference: reference.rpartition("/")[2].partition(":")[0] for reference in setup.images}
+    taken = {reference: tag for reference, tag in tags.items() if EVERYTHING or tag in SHORT}
+    wrong: dict[str, object] = {}
+    for reference, tag in taken.items():
+        found, other = tree_of(setup.ours, reference), tree_of(setup.walking, reference)
+        alone = setup.unpacks > 1 and tag in LOST_ALONE
+        if found is None:
+            wrong |= {} if other is None and alone else {tag: setup.differ.log.read_text()[-500:]}
+            continue
+        faults = judged(tag, found, setup.home)
+        if faults is None or (faults and alone):
+            assert other is not None
+            faults = [] if faults is None else faults
+            worse = differences(other, found)
+            if len(faults) > len(judged(tag, other, setup.home) or worse):
+                wrong[tag] = worse
+        elif faults:
+            wrong[tag] = faults
+    assert wrong == {}
+    assert len(taken) >= (46 if EVERYTHING else 7)
+
+
+def test_odd_layers_give_the_trees_that_they_say(setup: Setup) -> None:
+    if setup.unpacks > 1:
+        pytest.skip("containerd does not say what is below")
+    wrong: dict[str, object] = {}
+    for number, (name, odd) in enumerate(ODD.items()):
+        reference = setup.own[f"odd{number}"]
+        for options in ([], ["--local"]):
+            found = tree_of(setup.ours, reference, *options)
+            faults = setup.differ.log.read_text()[-500:] if found is None else differences(odd.tree, found)
+            wrong |= {name: faults} if faults else {}
+            setup.ours.forget(reference)
+        other = tree_of(setup.walking, reference)
+        is_right = other is not None and differences(odd.tree, other) == []
+        wrong |= {} if is_right is odd.walking else {name: f"walking is right: {is_right}"}
+    assert wrong == {}
+
+
+def test_other_snapshotters_have_the_same_trees(setup: Setup) -> None:
+    odd, reference = next(iter(ODD.values())), setup.own["odd0"]
+    for snapshotter in SNAPSHOTTERS[:2]:
+        found = tree_of(setup.ours, reference, snapshotter=snapshotter)
+        assert found is not None
+        assert differences(odd.tree, found) == []
+
+
+def test_a_pull_after_a_kill_at_work_succeeds_at_once(setup: Setup) -> None:
+    large, small = setup.own["large"], setup.own["small"]
+    before = len(setup.differ.log.read_text().splitlines())
+    with ExitStack() as opened:
+        pool = opened.enter_context(ThreadPoolExecutor())
+        pull = pool.submit(setup.ours.pull, large)
+        snapshots = setup.home / "ours" / "root" / "io.containerd.snapshotter.v1.overlayfs" / "snapshots"
+        deadline = time.monotonic() + 30
+        while not any(path.is_file() for path in snapshots.glob("*/fs/0*")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        setup.differ.kill()
+        assert pull.result().returncode != 0
+    begin = time.monotonic()
+    done = setup.ours.pull(small)
+    print(f"\na pull after a kill: {time.monotonic() - begin:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert setup.ours.pull(large).returncode == 0
+    assert len(setup.differ.log.read_text().splitlines()) == before + 2
+
+
+def test_many_layers_cost_little_each(setup: Setup) -> None:
+    assert setup.ours.pull(setup.own["small"]).returncode == 0
+    before = cpu_s(setup.differ)
+    assert setup.ours.pull(setup.own["many"]).returncode == 0
+    each_s = (cpu_s(setup.differ) - before) / HANDSHAKES
+    print(f"\n{each_s * 1000:.2f} ms of CPU a layer, {resident(setup.differ) >> 20} MiB")
+    assert each_s < CPU_A_LAYER_S
+    assert resident(setup.differ) < 100 << 20
+
+
+def cpu_s(differ: PassedDiffer) -> float:
+    assert differ.process is not None
+    fields = Path(f"/proc/{differ.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(differ: PassedDiffer) -> int:
+    assert differ.process is not None
+    return int(Path(f"/proc/{differ.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
