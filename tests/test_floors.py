@@ -65,7 +65,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "shortcuts": (PUBLIC, set()),
     "__init__": (PUBLIC, set()),
     "server": (PUBLIC | {"__init__"}, {"msgspec"}),
-    "testing": (PUBLIC | {"__init__", "server"}, {"isal", "trustme", "zstandard"}),
+    "testing": (PUBLIC | {"__init__", "server"}, {"isal", "msgspec", "trustme", "zstandard"}),
     "cli": (
         {"__init__", "errors", "events", "limits", "durations", "release", "server", "testing", "files", "path_walk"},
         {"click", "msgspec", "prometheus_client", "rich", "uvloop"},

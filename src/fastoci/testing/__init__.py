@@ -1,1 +1,1 @@
-"""What other pullers' tests can use too: a loopback registry, images made to order, and listings of trees."""
+"""What other pullers' tests can use too: a loopback registry, a fake containerd, images to order, listings of trees."""
