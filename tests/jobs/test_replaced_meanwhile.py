@@ -1,6 +1,6 @@
 """What a job reads is damaged, and another process mends it before the job looks what was wrong: the job works anew.
 
-Covers: jobs/stored.py.
+Covers: jobs/stored.py, jobs/browse.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import pytest
 from fastoci import Layers
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FormatError
 from fastoci.image.digest import Digest
+from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobStore, WholeImage
+from fastoci.jobs.browse import Browsing
 from fastoci.jobs.layers import Arriving, Pairs
 from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.stored import Mending
@@ -177,3 +179,47 @@ async def test_a_blob_that_another_process_replaced_is_put_anew_a_few_times(tmp_
             await parts.job.stored.put(sink, [image], Mending("app", None))
         assert sink.puts == 4
     assert registry.log == []
+
+
+class Replacing(dict[Digest, tuple[int, int, int]]):
+    """Which files were opened; after the first of one layer, another process replaces it."""
+
+    def __init__(self, diff_id: Digest, replace: Callable[[], None]) -> None:
+        self._diff_id, self._replace = diff_id, replace
+        self.times = 0
+
+    def setdefault(self, key: Digest, default: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
+        self.times += key == self._diff_id
+        if key == self._diff_id and self.times == 1:
+            self._replace()
+        return super().setdefault(key, default)
+
+
+@asynccontextmanager
+async def replaced(store: Path) -> AsyncIterator[tuple[EngineParts, Mending]]:
+    """The parts over a store without merged metadata, with a layer file that is damaged until somebody opens it."""
+    async with pulled(store, Layers("erofs")) as (parts, registry, mending):
+        path = parts.job.layering.layers.path(DIFF_ID)
+        right = path.read_bytes()
+        (store / "images" / f"{IMAGE.descriptor.digest.hex}.json").unlink()
+        replace(path, right[: TAR_OFFSET + 100] + b"x" + right[TAR_OFFSET + 101 :])
+        opened = Replacing(DIFF_ID, lambda: replace(path, right))
+        mending.opened_layers = opened
+        yield parts, mending
+        assert opened.times == 2
+        assert path.read_bytes() == right, "nobody deletes what another process made"
+        assert registry.log == []
+
+
+async def test_a_layer_file_that_is_replaced_while_its_files_are_listed_is_read_anew(tmp_path: Path) -> None:
+    async with replaced(tmp_path) as (parts, mending):
+        browsing = Browsing(parts.job.layering, PAIRS, IMAGE.descriptor.digest, Arriving(mending))
+        with await browsing.files() as files:
+            assert len(list(files.walk("/"))) > 2
+
+
+async def test_a_layer_file_that_is_replaced_while_it_is_merged_is_read_anew(tmp_path: Path) -> None:
+    async with replaced(tmp_path) as (parts, mending):
+        layering = parts.job.layering
+        await layering.make(PAIRS, IMAGE.descriptor, "erofs", Arriving(mending))
+        assert layering.layers.find_merged(IMAGE.descriptor.digest) is not None

@@ -13,7 +13,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
@@ -21,6 +21,7 @@ from fastoci import files
 from fastoci._core import Buffer
 from fastoci.aio import all_or_first
 from fastoci.errors import BlobNotFoundError, FormatError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.jobs.layers import Arriving, Layering, Pairs
@@ -56,6 +57,7 @@ class Browsing:
         self._manifest = manifest
         self._arriving = arriving
         self._open = partial(layering.open, mending=arriving.mending)
+        self._open_file = partial(layering.open_file, mending=arriving.mending)
         self._name = f"the merged metadata of {arriving.mending.image}"
 
     async def files(self) -> ImageFiles:
@@ -183,7 +185,7 @@ class Browsing:
 
         async with reader.sink(make) as writer:
             for number, (blob, diff_id) in enumerate(self._pairs):
-                if await self._workers.run(partial(self._merge_file, writer, diff_id), stop=writer.stop):
+                if await self._workers.run(partial(self._merge_file, writer, blob, diff_id), stop=writer.stop):
                     continue
                 sink = totals.counted(number, partial(_MergedLayer, writer, diff_id))
                 ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
@@ -191,28 +193,18 @@ class Browsing:
                     await read(sink, Verifier(diff_id, None), partial(totals.progress, number))
             await self._workers.run(writer.finish, stop=writer.stop)
 
-    def _merge_file(self, writer: MergedWriter, diff_id: Digest) -> bool:
+    def _merge_file(self, writer: MergedWriter, blob: Descriptor, diff_id: Digest) -> bool:
         """On a thread: merge a layer out of its layer file, by its headers alone; False when there is none."""
-        with ExitStack() as opened:
-            found = self._open_layer_file(diff_id)
-            if found is None:
-                return False
-            fd, begin, end = found
-            opened.callback(files.close, fd)
+        layer = self._open_file(blob, diff_id)
+        if layer is None:
+            return False
+        try:
             writer.begin(diff_id)
-            writer.read(fd, begin, end - begin)
+            writer.read(layer.fd, layer.offset, layer.size or 0)
             writer.end()
+        finally:
+            files.close(layer.fd)
         return True
-
-    def _open_layer_file(self, diff_id: Digest) -> tuple[int, int, int] | None:
-        """A layer's file, and where in it the tar is; None when there is none with a tar."""
-        if not os.path.isdir(self._layering.root):
-            return None
-        with suppress(BlobNotFoundError):
-            info = self._layering.layers.find(diff_id)
-            if info is not None and info.tar_part is not None:
-                return self._layering.layers.open(diff_id), *info.tar_part
-        return None
 
     async def _open_devices(self, opened: dict[int, io.FileIO], extents: _Extents) -> None:
         """Open what data are in, beside what is open; all of it is closed when that fails."""
@@ -226,7 +218,7 @@ class Browsing:
 
     async def _open_device(self, opened: dict[int, io.FileIO], number: int, needed: tuple[int, int]) -> None:
         blob, diff_id = pair = self._pairs[number - 1]
-        file = await self._workers.acquire(partial(self._layer_file, diff_id), _close)
+        file = await self._workers.acquire(partial(self._layer_file, blob, diff_id), _close)
         if file is None:
 
             async def copy(into: io.FileIO) -> None:
@@ -238,10 +230,10 @@ class Browsing:
             file = await self._unnamed(copy, [pair])
         opened[number] = file
 
-    def _layer_file(self, diff_id: Digest) -> io.FileIO | None:
+    def _layer_file(self, blob: Descriptor, diff_id: Digest) -> io.FileIO | None:
         """On a thread: a layer's file, when the store has it with the tar in it."""
-        found = self._open_layer_file(diff_id)
-        return None if found is None else io.FileIO(found[0])
+        layer = self._open_file(blob, diff_id)
+        return None if layer is None else io.FileIO(layer.fd)
 
 
 class _MergedLayer:

@@ -248,6 +248,14 @@ class Layering(msgspec.Struct, frozen=True):
         Raises:
             BlobNotFoundError: neither is there.
         """
+        if (layer := self.open_file(blob, diff_id, mending=mending)) is not None:
+            return layer
+        fd = self.store.open(blob)
+        mending.opened.setdefault(blob.digest, stamp_of(fd))
+        return OpenLayer(fd, forget=forget)
+
+    def open_file(self, blob: Descriptor, diff_id: Digest, *, mending: Mending) -> OpenLayer | None:
+        """``open`` of the tar in a layer file; None when there is none."""
         with suppress(BlobNotFoundError):
             info = self._find(diff_id)
             if info is not None and info.tar_part is not None:
@@ -255,9 +263,7 @@ class Layering(msgspec.Struct, frozen=True):
                 fd = self.layers.open(diff_id)
                 mending.opened_layers.setdefault(diff_id, stamp_of(fd))
                 return OpenLayer(fd, begin, end - begin, blob.size)
-        fd = self.store.open(blob)
-        mending.opened.setdefault(blob.digest, stamp_of(fd))
-        return OpenLayer(fd, forget=forget)
+        return None
 
     async def until_right(
         self, work: Callable[[Mapping[Digest, Tee]], Awaitable[None]], pairs: Pairs, arriving: Arriving

@@ -13,10 +13,11 @@ import msgspec
 
 from fastoci import files
 from fastoci.aio import all_or_first
-from fastoci.errors import StoreBusyError
+from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.events import Warned
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.layer_file import TAR_OFFSET, Form
+from fastoci.image.layer_file import Form
 from fastoci.layer_interfaces import LayerIngest, MergedIngest
 from fastoci.transfer.layer_making import Layer, LayerJob, LayerMaking, Reading
 from fastoci.transfer.unpack_totals import UnpackTotals
@@ -106,22 +107,23 @@ class LayerFiles(LayerMaking):
 
         async with self._reader.sink(make) as writer:
             with self._reader.names() as names:
-                for diff_id in devices:
-                    await self._workers.run(partial(self._add, writer, diff_id), stop=writer.stop)
+                for blob, diff_id in job.layers:
+                    await self._workers.run(partial(self._add, writer, blob, diff_id), stop=writer.stop)
                     names.hold(writer.memory)
                 await self._workers.run(writer.finish, stop=writer.stop)
         await ingest.commit(devices)
 
-    def _add(self, writer: MergedWriter, diff_id: Digest) -> None:
+    def _add(self, writer: MergedWriter, blob: Descriptor, diff_id: Digest) -> None:
         """On a thread: the next layer, from the tar in its file."""
-        fd = self._layers.open(diff_id)
+        layer = self._open(blob, diff_id)
         try:
-            info = self._layers.find(diff_id)
+            if layer.size is None:
+                raise BlobNotFoundError(f"the store has no layer file of {diff_id}", path=str(diff_id))
             writer.begin(diff_id)
-            writer.read(fd, TAR_OFFSET, 0 if info is None else info.tar_size)
+            writer.read(layer.fd, layer.offset, layer.size)
             writer.end()
         finally:
-            files.close(fd)
+            files.close(layer.fd)
 
 
 class BlockLayerFiles(LayerFiles):
