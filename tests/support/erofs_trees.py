@@ -25,7 +25,10 @@ def populate(tree: Path) -> None:
     (tree / "a/absolute").symlink_to("/usr/../bin/./sh")
     (tree / "a/out").symlink_to("../../../../etc/passwd")
     (tree / "loop").symlink_to("loop")
-    (tree / "long-link").symlink_to("x/" * 2000)
+    try:
+        (tree / "long-link").symlink_to("x/" * 2000)
+    except OSError:  # XFS takes 1024 bytes
+        (tree / "long-link").symlink_to("x/" * 500)
     for number in range(FLAT):
         (tree / f"flat/name-{number * 7919 % FLAT}").touch()
     os.truncate(tree / "a/empty", 0)

@@ -49,6 +49,8 @@ NOT_STANDALONE = {
     "archives/docker-archive-gz-layers.tar#0": {"implied-parent"},
 }
 
+needs_root = pytest.mark.skipif(not ROOT_USER, reason="needs root, to give owners, and to read all files")
+
 
 @pytest.fixture
 def work() -> Iterator[Path]:
@@ -71,6 +73,7 @@ def images(shared: Path, work: Path, chosen: Callable[[Stack], bool]) -> Iterato
             removed(here)
 
 
+@needs_root
 @pytest.mark.timeout(3000)
 def test_images_are_as_the_extractor_makes_them(shared: Path, work: Path) -> None:
     wrong, reasons, count = {}, {}, 0
@@ -131,6 +134,7 @@ def hostile(shared: Path, work: Path) -> Iterator[tuple[str, Stacked]]:
         removed(here)
 
 
+@needs_root
 @pytest.mark.timeout(3000)
 def test_hostile_layers_are_judged_as_the_extractor_judges_them(shared: Path, work: Path) -> None:
     wrong, refused, count = {}, 0, 0
@@ -171,6 +175,7 @@ def test_a_stack_of_layers_is_merged_to_the_tree_of_the_model(
             assert differences(expected, read_back(work / "image", files)) == []
 
 
+@needs_root
 def test_the_exam_sees_a_wrong_owner(work: Path) -> None:
     layer = work / "0.tar"
     layer.write_bytes(b"".join(tar([Entry("a", data=b"x"), hardlink("b", "a")])))

@@ -140,7 +140,7 @@ def test_an_inode_that_was_another_files_is_the_new_ones(tmp_path: Path, notes: 
 
 
 def test_the_root_and_directories_that_no_entry_names_are_told_as_they_are(tmp_path: Path, notes: Notes) -> None:
-    tree = unpack(tmp_path, notes, [[Entry("./", "directory", uid=9), Entry("a/b", data=b"", uid=1)]])
+    tree = unpack(tmp_path, notes, [[Entry("./", "directory", mode=0o755, uid=9), Entry("a/b", data=b"", uid=1)]])
     found, _ = settle(tree, notes)
     assert {path: each.uid for path, each in found.items()} == {"": 9, "a/b": 1}
 

@@ -105,6 +105,8 @@ def test_what_a_killed_move_left_is_removed_and_other_names_are_not(target: Path
     for fd in (rootfs.fd, rootfs._staging.lock, rootfs._staging.fd):  # as the kernel does it for a dead process
         os.close(fd)
     rootfs._target.close()
+    if rootfs.notes is not None:
+        rootfs.notes.close()
     (target / "mine").mkdir()
     with pytest.raises(RootfsOccupiedError):
         Rootfs.find(target, ONE)
@@ -113,6 +115,7 @@ def test_what_a_killed_move_left_is_removed_and_other_names_are_not(target: Path
     assert set(os.listdir(target)) <= {"lost+found"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_what_is_left_of_a_move_is_removed_by_the_run_that_can(target: Path) -> None:
     """A file system that somebody mounted on a directory of the tree is in the way."""
     rootfs = Rootfs.begin(target, ONE)

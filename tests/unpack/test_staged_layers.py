@@ -276,6 +276,7 @@ def test_an_inherited_acl_is_no_part_of_the_image() -> None:
             assert {node.mode for node in listing(root) if node.kind == "file"} == {0o644}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to read what no mode lets others")
 def test_modes_are_the_layers_whatever_the_umask_and_the_umask_stays() -> None:
     modes = [0o644, 0o755, 0o666, 0o777, 0o000, 0o400, 0o4711, 0o2775, 0o1777]
     files = [Entry(f"{mode:o}", mode=mode) for mode in modes]
@@ -306,6 +307,7 @@ def test_modes_are_the_layers_whatever_the_umask_and_the_umask_stays() -> None:
         os.umask(mask)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to read what no mode lets others")
 def test_every_hostile_layer_is_judged_alike(shared: Path) -> None:
     decoders: dict[str, Callable[[bytes], bytes]] = {
         ".gz": gzip.decompress,

@@ -313,7 +313,9 @@ async def test_space_for_a_job_is_found_in_layers(shelf: Shelf) -> None:
 
 async def test_a_store_without_layers_reads_no_config(shelf: Shelf) -> None:
     ref = await image(shelf, "one", TARS[0], unpack=False)
-    os.truncate(shelf.file(shelf.describe(b"compressed" + TARS[0][::2])), 1)
+    blob = shelf.file(shelf.describe(b"compressed" + TARS[0][::2]))
+    blob.chmod(0o644)
+    os.truncate(blob, 1)
     assert await gc(shelf.store) == {}
     async with shelf.store.layers.keep([]):
         await put_merged(shelf.store.layers, ref.descriptor.digest, [])
