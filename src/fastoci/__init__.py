@@ -23,8 +23,7 @@ To work with a store::
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         podman_images hide_from_podman     what podman finds in the store
-        pack                 an image of a directory
-        publish              an image to a registry, with merged metadata
+        pack publish         an image of a directory; one to a registry, with merged metadata
         export               an OCI layout for other tools
     Image              one image of a store: its documents and files; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates

@@ -312,6 +312,28 @@ class Given:
         vars(self).update(options)
 
 
+class OneImage(Given):
+    """What commands are given that make files of one image of the store; each has more."""
+
+    reference: str
+    directory: Path
+    platform: str | None
+    store: Path | None
+    additional: tuple[Path, ...]
+    limits: Limits
+    progress: Display
+
+    def engine(self) -> Engine:
+        """An engine over the store. Raises: as ``existing``."""
+        return existing(self.store, self.additional, limits=self.limits, observer=self.progress)
+
+
+def one_image(command: Command) -> Command:
+    """The options of ``OneImage``."""
+    bounded = limits("unpacked_size", "unpacked_entries", "memory", "durability")
+    return platform(store(additional(bounded(progress(command)))))
+
+
 def gather(kind: Callable[..., V]) -> Callable[[Callable[[V], int | None]], Command]:
     """Give a command all that it was asked for as one value of ``kind``, a subclass of ``Given``."""
 

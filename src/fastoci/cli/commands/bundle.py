@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,32 +9,20 @@ import click
 from fastoci.cli import options
 
 if TYPE_CHECKING:
-    from fastoci import Limits
-    from fastoci.cli.progress.display import Display
+    pass
 
 
-class BundleOptions(options.Given):
+class BundleOptions(options.OneImage):
     """What was asked for."""
 
-    reference: str
-    directory: Path
     mount: bool
-    platform: str | None
-    store: Path | None
-    additional: tuple[Path, ...]
-    limits: Limits
-    progress: Display
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("directory", metavar="DIR", type=options.FilePath())
 @click.option("--mount", is_flag=True, help="Mount the image instead of unpacking it; changes go to DIR/upper.")
-@options.platform
-@options.store
-@options.additional
-@options.limits("unpacked_size", "unpacked_entries", "memory", "durability")
-@options.progress
+@options.one_image
 @options.gather(BundleOptions)
 def bundle(asked: BundleOptions) -> None:
     """Make a runtime bundle of an image of the store in DIR, new or empty, unless it is there already.
@@ -49,9 +36,7 @@ def bundle(asked: BundleOptions) -> None:
     from fastoci.cli import run
 
     async def work() -> None:
-        async with options.existing(
-            asked.store, asked.additional, limits=asked.limits, observer=asked.progress
-        ) as engine:
+        async with asked.engine() as engine:
             image = await engine.pull(asked.reference, platform=asked.platform, policy="never")
             await image.bundle(asked.directory, rootfs="mount" if asked.mount else "tree")
 

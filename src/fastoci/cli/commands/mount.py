@@ -10,23 +10,15 @@ import click
 from fastoci.cli import options
 
 if TYPE_CHECKING:
-    from fastoci import Limits
-    from fastoci.cli.progress.display import Display
+    pass
 
 
-class MountOptions(options.Given):
+class MountOptions(options.OneImage):
     """What was asked for."""
 
-    reference: str
-    directory: Path
     writable: Path | None
     context: str
     verity: bool
-    platform: str | None
-    store: Path | None
-    additional: tuple[Path, ...]
-    limits: Limits
-    progress: Display
 
 
 @click.command()
@@ -41,11 +33,7 @@ class MountOptions(options.Given):
     is_flag=True,
     help="Mount only when the kernel holds each read of layer files against their fs-verity digests.",
 )
-@options.platform
-@options.store
-@options.additional
-@options.limits("unpacked_size", "unpacked_entries", "memory", "durability")
-@options.progress
+@options.one_image
 @options.gather(MountOptions)
 def mount(asked: MountOptions) -> None:
     """Mount an image of the store on DIR, new or empty, unless it is mounted there already.
@@ -61,9 +49,7 @@ def mount(asked: MountOptions) -> None:
     from fastoci.cli import run
 
     async def work() -> None:
-        async with options.existing(
-            asked.store, asked.additional, limits=asked.limits, observer=asked.progress
-        ) as engine:
+        async with asked.engine() as engine:
             image = await engine.pull(asked.reference, platform=asked.platform, policy="never")
             await image.mount(asked.directory, upper=asked.writable, context=asked.context, verity=asked.verity)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,32 +9,20 @@ import click
 from fastoci.cli import options
 
 if TYPE_CHECKING:
-    from fastoci import Limits
-    from fastoci.cli.progress.display import Display
+    pass
 
 
-class UnpackOptions(options.Given):
+class UnpackOptions(options.OneImage):
     """What was asked for."""
 
-    reference: str
-    directory: Path
-    platform: str | None
-    store: Path | None
-    additional: tuple[Path, ...]
     same_owner: bool | None
-    limits: Limits
-    progress: Display
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("directory", metavar="DIR", type=options.FilePath())
-@options.platform
-@options.store
-@options.additional
 @options.same_owner
-@options.limits("unpacked_size", "unpacked_entries", "memory", "durability")
-@options.progress
+@options.one_image
 @options.gather(UnpackOptions)
 def unpack(asked: UnpackOptions) -> None:
     """Unpack an image of the store into DIR, new or empty, unless it is there already. No registry is asked.
@@ -49,9 +36,7 @@ def unpack(asked: UnpackOptions) -> None:
     from fastoci.cli import run
 
     async def work() -> None:
-        async with options.existing(
-            asked.store, asked.additional, limits=asked.limits, observer=asked.progress
-        ) as engine:
+        async with asked.engine() as engine:
             await engine.pull(
                 asked.reference,
                 platform=asked.platform,

@@ -101,22 +101,14 @@ def plan(
     Raises:
         StoreError: a reference or a document is broken, so that nobody knows what it needs; or the disk refused.
     """
-    there = Unpacked(paths, additional, limit=limit, check=check)
-    # What is only in additional stores, or missing, takes no space here.
-    bounded = retention.max_size is not None
-    counted = frozenset((*there.keys, *(digest for _, digest in _blobs(paths, check)))) if bounded else None
-    marks = Marks(paths, counted, unpacked=there or None, limit=limit, check=check)
-    _follow_fixed(paths, marks, there)
+    scene = _look(paths, additional, limit, check, bounded=retention.max_size is not None)
     now = time.time()
-    roots = list(_roots(paths, check))
-    going, dropped = divide(roots, marks, retention, now)
-    gate = Collecting(paths)
-    gate.read(living=True)
-    scene = _Scene(marks, dropped, gate.leased, there)
-    items, kept_blobs = _unneeded(paths, unsynced, scene, check)
+    going, dropped = divide(scene.roots, scene.marks, retention, now)
+    items, kept_blobs = _unneeded(paths, unsynced, scene, dropped, check)
     refs = [GcItem("ref", root.image.name, 0, why) for root, why in going]
     _LOG.debug("%s: gc would delete %d items and keep %d blobs", paths.root, len(refs) + len(items), kept_blobs)
-    return GcPlan((*refs, *items), kept_blobs, marks.total, _settled(roots, now), _unpacked_only(roots))
+    stamps = _settled(scene.roots, now)
+    return GcPlan((*refs, *items), kept_blobs, scene.marks.total, stamps, _unpacked_only(scene.roots))
 
 
 def plan_eviction(
@@ -137,33 +129,56 @@ def plan_eviction(
     Raises:
         StoreError: as ``plan``.
     """
-    gate = Collecting(paths)
-    gate.read(living=True)
-    leased = gate.leased | {bytes.fromhex(blob.hex) for blob in shortage.blobs}  # of the job: leased when it runs
-    there = Unpacked(paths, additional, limit=limit, check=check)
-    allocated = {**dict(_allocated(paths, leased, check)), **unpacked.allocated(paths, there, leased)}
-    marks = Marks(paths, unpacked=there or None, limit=limit, check=check)
-    _follow_fixed(paths, marks, there)
-    now = time.time()
-    roots = list(_roots(paths, check))
-    stamps = _settled(roots, now)
-    begun = {str(blob) for blob in shortage.blobs}
-    rests = sum(size for name, size, _ in stale.stale_ingests(paths, boot_id(), now) if name not in begun)
-    may_go = {root.image.name for root in roots if root.path in stamps}
-    going, dropped, freed = evict(roots, marks, allocated, shortage, may_go=may_go, freed=rests)
-    items, kept_blobs = _unneeded(paths, unsynced, _Scene(marks, dropped, leased, there), check)
-    kept = [item for item in items if item.kind != "ingest" or item.name not in begun]
+    names = {str(blob) for blob in shortage.blobs}
+    needed = {bytes.fromhex(blob.hex) for blob in shortage.blobs}  # of the job: leased when it runs
+    scene = _look(paths, additional, limit, check, needed=needed)
+    leased, now = scene.leased, time.time()
+    allocated = {**dict(_allocated(paths, leased, check)), **unpacked.allocated(paths, scene.unpacked, leased)}
+    stamps = _settled(scene.roots, now)
+    rests = sum(size for name, size, _ in stale.stale_ingests(paths, boot_id(), now) if name not in names)
+    may_go = {root.image.name for root in scene.roots if root.path in stamps}
+    going, dropped, freed = evict(scene.roots, scene.marks, allocated, shortage, may_go=may_go, freed=rests)
+    items, kept_blobs = _unneeded(paths, unsynced, scene, dropped, check)
+    kept = [item for item in items if item.kind != "ingest" or item.name not in names]
     refs = [GcItem("ref", root.image.name, 0, "used least recently, and its space is needed") for root in going]
-    return GcPlan((*refs, *kept), kept_blobs, marks.total, stamps, _unpacked_only(roots)), freed
+    return GcPlan((*refs, *kept), kept_blobs, scene.marks.total, stamps, _unpacked_only(scene.roots)), freed
 
 
 class _Scene(msgspec.Struct, frozen=True):
-    """What is reached, what only references that go reach, the digests that leases name, and what is unpacked."""
+    """The references, what is reached beside them, the digests that leases name, and what is unpacked."""
 
+    roots: Sequence[Root]
     marks: Marks
-    dropped: Mapping[bytes, int]
     leased: Collection[bytes]
     unpacked: Unpacked
+
+
+def _look(
+    paths: StoreLayout,
+    additional: Sequence[StoreLayout],
+    limit: int,
+    check: Check,
+    *,
+    bounded: bool = False,
+    needed: Collection[bytes] = (),
+) -> _Scene:
+    """See what a plan begins with.
+
+    Args:
+        bounded: the size of what stays counts only what takes space here: neither what is only in additional stores,
+            nor what is missing.
+        needed: digests that count as leased.
+    Raises:
+        StoreError: as ``plan``.
+    """
+    there = Unpacked(paths, additional, limit=limit, check=check)
+    counted = frozenset((*there.keys, *(digest for _, digest in _blobs(paths, check)))) if bounded else None
+    marks = Marks(paths, counted, unpacked=there or None, limit=limit, check=check)
+    _follow_fixed(paths, marks, there)
+    roots = list(_roots(paths, check))
+    gate = Collecting(paths)
+    gate.read(living=True)
+    return _Scene(roots, marks, {*gate.leased, *needed}, there)
 
 
 def _follow_fixed(paths: StoreLayout, marks: Marks, there: Unpacked) -> None:
@@ -177,11 +192,17 @@ def _unpacked_only(roots: Sequence[Root]) -> frozenset[str]:
     return frozenset(root.path for root in roots if root.image.layers_only)
 
 
-def _unneeded(paths: StoreLayout, unsynced: Unsynced, scene: _Scene, check: Check) -> tuple[list[GcItem], int]:
-    """What goes beside references, and how many blobs stay."""
+def _unneeded(
+    paths: StoreLayout, unsynced: Unsynced, scene: _Scene, dropped: Mapping[bytes, int], check: Check
+) -> tuple[list[GcItem], int]:
+    """What goes beside references, and how many blobs stay.
+
+    Args:
+        dropped: what only references that go reach.
+    """
     items: list[GcItem] = []
     kept_blobs = 0
-    marks, dropped, leased = scene.marks, scene.dropped, scene.leased
+    marks, leased = scene.marks, scene.leased
     for algorithm, digest in _blobs(paths, check):
         if digest in marks.sizes or digest in leased:
             kept_blobs += 1
