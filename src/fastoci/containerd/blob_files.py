@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from fastoci import files, path_walk
+from fastoci.containerd.places import demand_same
 from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
@@ -64,7 +65,7 @@ class BlobFiles:
         self._held: dict[str, Directory] = {}
         try:
             self._demand_owner(self._top)
-            self._demand_same(pid)
+            demand_same(self._top.path, self._top.fd, pid)
         except BaseException:
             self.close()
             raise
@@ -151,13 +152,6 @@ class BlobFiles:
                 held.close()
             held = other
         return held
-
-    def _demand_same(self, pid: int) -> None:
-        """Refuse a directory that has the path here, and another one for containerd: in a container, perhaps."""
-        path = self._top.path
-        with suppress(FileNotFoundError, PermissionError):  # nobody can tell
-            if pid and not os.path.samestat(os.stat(f"/proc/{pid}/root{path}"), os.fstat(self._top.fd)):
-                raise StoreError(f"{path} is another directory for containerd: it has mounts of its own", path=path)
 
     def _demand_owner(self, directory: Directory) -> None:
         info, path = os.fstat(directory.fd), directory.path

@@ -26,9 +26,11 @@ from fastoci.containerd.messages import (
     DeleteLeaseRequest,
     Empty,
     FiltersRequest,
+    LeaseResourceRequest,
     LeaseResponse,
     Plugin,
     PluginsResponse,
+    Resource,
     Version,
 )
 from fastoci.containerd.namespaces import ListNamespacesResponse, Namespace
@@ -186,6 +188,17 @@ class Client:
         finally:
             del self._metadata["containerd-lease"]
             await wait_to_end(self._end_lease(name))
+
+    async def hold(self, kind: str, name: str) -> None:
+        """Let the lease keep something that may be there.
+
+        Args:
+            kind: ``snapshots/SNAPSHOTTER``, ``content``.
+        Raises:
+            ContainerdError: as ``call``.
+        """
+        request = LeaseResourceRequest(self._metadata["containerd-lease"], Resource(name, kind))
+        await self.call(methods.LEASE_ADD, request, Empty)
 
     async def _end_lease(self, name: str) -> None:
         with suppress(ContainerdError, TimeoutError):  # else it expires

@@ -27,16 +27,20 @@ from fastoci.containerd import labels, messages
 from fastoci.containerd.client import Client
 from fastoci.containerd.content import ContentStore, Recorded
 from fastoci.containerd.images import ImageRecords
+from fastoci.containerd.snapshots import Snapshots
 from fastoci.errors import FastociError, StoreError
 from fastoci.events import ImageRecorded, Warned
 from fastoci.image import index
+from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.jobs.destination import Keeping
+from fastoci.jobs.layers import Arriving
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.resolve import read_document
+from fastoci.jobs.snapshots import Unpacking
 
 _AT_ONCE: Final = 8  # blobs: containerd writes its database for one after the other
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
@@ -89,6 +93,7 @@ async def recording(into: Into, context: PullContext, borrow: Borrow) -> AsyncIt
     """
     async with AsyncExitStack() as held:
         client = await held.enter_async_context(Client.open(into.address, into.namespace))
+        unpacking = Unpacking(Snapshots(client, into.snapshotter), context) if into.unpack else None
         if client.namespace_labels is None:
             context.observer(Warned("", f"containerd has no namespace {into.namespace} yet: it is made"))
         content = await held.enter_async_context(ContentStore(client))
@@ -97,7 +102,7 @@ async def recording(into: Into, context: PullContext, borrow: Borrow) -> AsyncIt
         if client.server.content_root is not None:
             with suppress(StoreError):  # of another user, perhaps: then all is fetched
                 borrowed = await held.enter_async_context(borrow(client.server.content_root))
-        found = Recording(into, client, content, context, borrowed)
+        found = Recording(into, content, context, unpacking, ImageRecords(client), borrowed)
         try:
             yield found
         finally:
@@ -108,11 +113,18 @@ class Recording:
     """``Destination`` of one job: made by ``recording``."""
 
     def __init__(
-        self, into: Into, client: Client, content: ContentStore, context: PullContext, borrowed: set[Digest] | None
+        self,
+        into: Into,
+        content: ContentStore,
+        context: PullContext,
+        unpacking: Unpacking | None,
+        images: ImageRecords,
+        borrowed: set[Digest] | None,
     ) -> None:
         self._into = into
         self._content = content
-        self._images = ImageRecords(client)
+        self._unpacking = unpacking
+        self._images = images
         self._context = context
         self._borrowed = borrowed
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -127,6 +139,16 @@ class Recording:
             task.cancel()
         if tasks:
             await wait_to_end(asyncio.wait(tasks))
+
+    @property
+    def tees(self) -> int | None:
+        """How many layers are read while they arrive: ``Destination.tees``."""
+        return 0 if self._unpacking is None else self._unpacking.tees
+
+    async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
+        """Have the snapshots of an image: ``Destination.unpack``."""
+        if self._unpacking is not None:
+            await self._unpacking.unpack(resolved, config, arriving)
 
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Hold the layers that are there: ``Destination.claim``."""
@@ -154,6 +176,10 @@ class Recording:
         for recorded in await self._all(list(blobs.values()), reference):
             ways[recorded.how] += 1
             sent, why = sent + recorded.sent, why or recorded.why
+        if self._unpacking is not None:
+            for each in images:
+                for digest, carried in (await self._unpacking.labels_of(asked, each)).items():
+                    await self._content.label(digest, carried)
         for document, children in await self._documents(images, set(blobs)):
             recorded = await self._record(document, {**_source(reference), **children})
             ways[recorded.how] += 1

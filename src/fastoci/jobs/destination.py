@@ -8,8 +8,10 @@ from typing import Final, Protocol
 import msgspec
 
 from fastoci.events import ImageRecorded
+from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.reference import Reference
+from fastoci.jobs.layers import Arriving
 from fastoci.jobs.plan import Resolved
 
 
@@ -22,6 +24,18 @@ class Keeping(msgspec.Struct, frozen=True):
 
 class Destination(Protocol):
     """Takes the blobs of a job as soon as they are in the store, and then its images."""
+
+    @property
+    def tees(self) -> int | None:
+        """How many of an image's lowest layers it reads while they arrive; None: all."""
+
+    async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
+        """Make of an image's layers what is wanted of them there, before it is recorded.
+
+        Raises:
+            ContainerdError: it refused, or is gone.
+            UnpackError, FormatError, UnsupportedError, IntegrityError, StoreError: as ``Layering.make``.
+        """
 
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Hold those of these layers that are there already: the store counts them as its own until the job ends.
@@ -57,6 +71,11 @@ class Destination(Protocol):
 
 class _Nowhere:
     """The store is enough."""
+
+    tees = 0
+
+    async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
+        """Nothing is made of it."""
 
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Nothing is there."""

@@ -72,8 +72,15 @@ class Making(msgspec.Struct, frozen=True):
 
     @property
     def reads(self) -> bool:
-        """Anything at all."""
+        """Anything at all, here."""
         return self.layers.form != "none" or self.tree is not None
+
+    @property
+    def tees(self) -> int | None:
+        """How many of the lowest layers are used while they arrive; None: all."""
+        if self.has_layers:
+            return None
+        return 1 if self.reads else self.into.tees
 
 
 class PullContext(msgspec.Struct, frozen=True):
@@ -230,8 +237,12 @@ class PullContext(msgspec.Struct, frozen=True):
         async def follow() -> ImageConfig | None:
             await ready(resolved.manifest.config)
             config = await self.checked_config(writer, plan, source, image=image, strict=making.reads)
+            arriving = Arriving(Mending(image, source), ready, tees)
             if making.reads:
-                await self.make(resolved, config, making, Arriving(Mending(image, source), ready, tees), kept)
+                await self.make(resolved, config, making, arriving, kept)
+                arriving = Arriving(arriving.mending, ready)
+            if config is not None:
+                await making.into.unpack(resolved, config, arriving)
             close_tees()  # what is left unread, because all that it is for was there, does not stop its fetch
             return config
 
@@ -246,9 +257,8 @@ class PullContext(msgspec.Struct, frozen=True):
 
     async def _tees(self, plan: PullPlan, making: Making) -> dict[Digest, Tee]:
         """Tees on missing layers, to use them while they arrive: as many as there are slots; for a tree, the first."""
-        layers = plan.resolved.manifest.layers if making.reads else ()
         tees: dict[Digest, Tee] = {}
-        for layer in layers[: None if making.has_layers else 1]:
+        for layer in plan.resolved.manifest.layers[: making.tees]:
             if layer in plan.missing and layer.digest not in tees:
                 tee = await self.layering.reader.tee()
                 if tee is None:
@@ -270,7 +280,7 @@ class PullContext(msgspec.Struct, frozen=True):
 
         async def fetch(blob: Descriptor) -> None:
             tee = tees.get(blob.digest)
-            cached = making.reads and tee is None
+            cached = making.tees != 0 and tee is None
             await self.scheduler.fetch(writer, blob, source, image=image, tee=tee, cached=cached)
             making.into.arrived(blob, plan.resolved.reference)
 

@@ -19,7 +19,7 @@ import msgspec
 from fastoci import files, path_walk
 from fastoci._extract import Stop, sync_filesystem
 from fastoci.containerd.mounts import Target
-from fastoci.errors import UnpackError, UnsafePathError
+from fastoci.errors import UnpackError, UnsafePathError, UnsupportedError
 from fastoci.image.digest import Digest
 from fastoci.image.overlay_options import HARMLESS_AT_THE_BOTTOM
 from fastoci.limits import Limits
@@ -108,7 +108,11 @@ class LayerApply:
         """
         if target.kind == "erofs" or await self._workers.run(partial(_is_erofs, target)):
             return await self._file(layer, target.snapshot)
-        if target.kind == "merged" or not (target.user_xattrs or is_machine_root()):
+        if target.kind == "merged":
+            return await self._view(layer, target)
+        if not (target.user_xattrs or is_machine_root()):
+            if target.lowers is None:
+                raise UnsupportedError(f"layer {layer.name}: only root of the machine can tell overlayfs of it alone")
             return await self._view(layer, target)
         return await self._upper(layer, target, frozenset(harmless), unknown_lowers)
 
@@ -162,7 +166,7 @@ class LayerApply:
             return layer.totals.progress(layer.number, offset, size)
 
         try:
-            async with self._opened(partial(_open, target.directory)) as fd:
+            async with self._opened(partial(open_target, target)) as fd:
                 _, proof = await self._into(layer, fd, make, progressed)
         except UnpackError:
             if not needs_lowers():
@@ -231,6 +235,15 @@ class LayerApply:
         return writer, proof
 
 
+def open_target(target: Target) -> int:
+    """On a thread: the directory that a layer's files go into; the caller closes it.
+
+    Raises:
+        StoreError: it is gone, or the way to it is another user's.
+    """
+    return _open(target.directory)
+
+
 def _open(directory: str) -> int:
     with files.translated("open", directory):
         return path_walk.open_directory(Path(directory))
@@ -246,7 +259,7 @@ def _is_erofs(target: Target) -> bool:
 
 
 def _clear(target: Target, stop: Stop) -> None:
-    fd = _open(target.directory)
+    fd = open_target(target)
     try:
         clear(fd, stop=stop)
     finally:
@@ -265,7 +278,7 @@ def _sync(directory: str) -> None:
 def _open_view(target: Target) -> int:
     """What lower layers hold, with the snapshot on top: its directory, or an overlay that nobody else sees."""
     if target.lowers is None:
-        return _open(target.directory)
+        return open_target(target)
     with ExitStack() as held, files.translated("mount an overlay of", target.directory):
 
         def hold(fd: int) -> int:

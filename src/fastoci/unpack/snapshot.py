@@ -15,6 +15,7 @@ import msgspec
 from fastoci import _extract, files
 from fastoci.unpack.layer import LayerSink
 from fastoci.unpack.layer_directory import OverlayWriter
+from fastoci.unpack.move import move
 
 _MARKS: Final = ("overlay.opaque", "overlay.origin")
 
@@ -82,3 +83,17 @@ def clear(directory_fd: int, *, stop: _extract.Stop) -> None:
             for space in ("trusted", "user"):
                 with suppress(OSError):
                     os.removexattr(directory_fd, f"{space}.{mark}")
+
+
+def move_all(source: int, target: int) -> None:
+    """Move what was made in one directory to another of the same file system, and what overlayfs was told of it.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    with files.translated("move", "a layer from one snapshot to another"):
+        for name in os.listdir(source):
+            move(name, source, target)
+        for mark in (f"{space}.{mark}" for space in ("trusted", "user") for mark in _MARKS):
+            with suppress(OSError):
+                os.setxattr(target, mark, os.getxattr(source, mark))
