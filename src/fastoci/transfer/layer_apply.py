@@ -211,8 +211,10 @@ class LayerApply:
         fd = await self._workers.acquire(open_it, files.close)
         try:
             yield fd
-        finally:
+        except BaseException:
             await self._workers.finish(partial(files.close, fd))
+            raise
+        await self._workers.run(partial(files.close, fd))
 
     async def _into(
         self,

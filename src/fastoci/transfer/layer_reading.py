@@ -127,8 +127,10 @@ class LayerReader:
         sink = make()
         try:
             yield sink
-        finally:
+        except BaseException:
             await self._workers.finish(sink.abort)
+            raise
+        await self._workers.run(sink.abort)  # whoever cancels this task meanwhile is heard
 
     @asynccontextmanager
     async def arrived(
