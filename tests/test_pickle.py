@@ -28,6 +28,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.containerd import Into
 from fastoci.jobs.containerd_images import ContainerdImage
+from fastoci.jobs.destination import IntoPodman
 from fastoci.jobs.mounts import MountedImage
 from fastoci.jobs.plan import Layers, PullPlan, Resolved
 from fastoci.jobs.podman import PodmanImage
@@ -107,6 +108,7 @@ VALUES: list[object] = [
     RetryPolicy(tries=2),
     Layers("erofs", only=True),
     Into(namespace="k8s.io", pin=True),
+    IntoPodman(),
     ContainerdImage("h/app:1", str(DIGEST), 7, True, "2026-01-02T03:04:05Z", True, ("node",)),
     QUERY,
     ACCESS,

@@ -22,7 +22,6 @@ To work with a store::
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
-        podman_images hide_from_podman     what podman finds in the store
         pack publish         an image of a directory; one to a registry, with merged metadata
         export               an OCI layout for other tools
     Image              one image of a store: its documents and files; unpack, bundle, export
@@ -34,6 +33,7 @@ To work with a store::
     PrefetchRequest    an image that a job of many wants
     parse_list         bytes as an ImageList of PrefetchRequest, TagQuery, RegistryAccess, ListProblem
     Into Containerd ContainerdImage  a namespace of containerd that images go into; what it has
+        IntoPodman PodmanImage podman_images hide_from_podman    podman finds them in the store
     WantedState        of which list a job is, and what goes for it
     Observer           is called with each event
     pull               an image, without an engine
@@ -52,7 +52,7 @@ What its methods return::
     Verification, BadBlob      what was hashed, and what is not what it should be
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
-    GcPlan, GcItem, PodmanImage      what would be deleted, and why; what podman finds in the store
+    GcPlan, GcItem             what would be deleted, and why
     Published, Pushed          what a registry has by a new name, and how it came there
 
 Documents and names::
@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.containerd import Into as Into
     from fastoci.jobs.containerd_images import Containerd as Containerd
     from fastoci.jobs.containerd_images import ContainerdImage as ContainerdImage
+    from fastoci.jobs.destination import IntoPodman as IntoPodman
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.mounts import MountedImage as MountedImage
     from fastoci.jobs.mounts import mounts as mounts
@@ -178,6 +179,7 @@ _EXPORTS = {
     "ListProblem": "lists.request",
     "MountedImage": "jobs.mounts",
     "Observer": "events",
+    "IntoPodman": "jobs.destination",
     "PodmanImage": "jobs.podman",
     "Platform": "image.platform",
     "BlobOutcome": "jobs.prefetch_plan",

@@ -24,6 +24,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs import maintenance
+from fastoci.jobs.destination import IntoPodman
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
 from fastoci.jobs.outputs import Outputs, Terms
@@ -114,7 +115,7 @@ class Engine(Maintenance):
         same_owner: bool | None = None,
         layers: Layers | None = None,
         policy: Policy = "always",
-        into: Into | None = None,
+        into: Into | IntoPodman | None = None,
     ) -> Image:
         """Bring an image into the store; what is there already is not fetched.
 
@@ -125,7 +126,8 @@ class Engine(Maintenance):
             same_owner: give files to the owners that layers name; by default as root only.
             layers: what the store keeps of the layers beside their blobs, for mounts; it is made when it is not there.
             policy: whether the registry is asked: "missing" is when the store does not have the image whole.
-            into: a namespace of containerd that has the image then, too; what it has already is not fetched.
+            into: a namespace of containerd that has the image then, too, and what it has already is not fetched; or
+                podman, which finds the image in the store.
         Raises:
             RootfsOccupiedError: something else is at ``rootfs``.
             ContainerdError: containerd refused, or is gone.
@@ -133,7 +135,7 @@ class Engine(Maintenance):
         """
         wanted = None if platform is None else (Platform.parse(platform),)
         target = None if rootfs is None else self._open.context.target(rootfs)
-        outputs = Outputs(target, same_owner, _layers(layers))
+        outputs = Outputs(target, same_owner, _layers(layers, into))
         return (await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into))[0]
 
     @job
@@ -144,7 +146,7 @@ class Engine(Maintenance):
         *,
         layers: Layers | None = None,
         policy: Policy = "always",
-        into: Into | None = None,
+        into: Into | IntoPodman | None = None,
     ) -> tuple[Image, ...]:
         """Bring an image into the store for several platforms at once; an image for each, each manifest once.
 
@@ -158,10 +160,10 @@ class Engine(Maintenance):
         """
         parsed = tuple(Platform.parse(each) for each in several(platforms, str) if each != ALL)
         wanted = () if ALL in platforms else parsed or None
-        outputs = Outputs(layers=_layers(layers))
+        outputs = Outputs(layers=_layers(layers, into))
         return await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into)
 
-    async def _pull(self, job: StoredPull, policy: Policy, into: Into | None) -> tuple[Image, ...]:
+    async def _pull(self, job: StoredPull, policy: Policy, into: Into | IntoPodman | None) -> tuple[Image, ...]:
         one_of(get_args(Policy), policy, "policy")
         async with self._open.destination(into) as destination:
             return await self._bring(job.going(destination), policy)
@@ -199,7 +201,7 @@ class Engine(Maintenance):
         layers: Layers | None = None,
         fail_fast: bool = False,
         workers: int = 1,
-        into: Into | None = None,
+        into: Into | IntoPodman | None = None,
     ) -> PrefetchResult:
         """Bring many images into the store as one job: each unique blob once, each image there as soon as it is whole.
 
@@ -218,7 +220,7 @@ class Engine(Maintenance):
             ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
         async with self._open.updates.after(), self._open.destination(into) as destination:
-            parts, terms = self._open, Terms(_layers(layers), fail_fast, destination)
+            parts, terms = self._open, Terms(_layers(layers, into), fail_fast, destination)
             result = await parts.prefetch().run(requests, parts.fetching(workers), state, terms)
             names = [str(Reference.parse(each.request.reference)) for each in result.images if each.error is None]
             await parts.drop_blobs(terms.layers, names)
@@ -356,5 +358,7 @@ class Engine(Maintenance):
         return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
 
 
-def _layers(given: Layers | None) -> Layers:
-    return Layers() if given is None else expect(Layers, given, "layers")
+def _layers(given: Layers | None, into: Into | IntoPodman | None) -> Layers:
+    """What the store keeps of layers: at least what podman is shown of them."""
+    layers = Layers() if given is None else expect(Layers, given, "layers")
+    return Layers("overlay") if layers.form == "none" and isinstance(into, IntoPodman) else layers

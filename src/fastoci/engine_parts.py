@@ -14,7 +14,7 @@ from fastoci import _core
 from fastoci.arguments import at_least, expect
 from fastoci.events import Observer, Warned
 from fastoci.image.reference import Reference
-from fastoci.jobs.destination import NOWHERE, Destination
+from fastoci.jobs.destination import NOWHERE, Destination, IntoPodman
 from fastoci.jobs.layers import Layering
 from fastoci.jobs.plan import Layers
 from fastoci.jobs.pull import PullContext, Repository
@@ -121,10 +121,14 @@ class EngineParts:
 
         return Prefetch(self.context, source or self.repository, self.tags, self.free, Lists(self.store))
 
-    def destination(self, into: Into | None) -> AbstractAsyncContextManager[Destination]:
+    def destination(self, into: Into | IntoPodman | None) -> AbstractAsyncContextManager[Destination]:
         """Where the images of one job go beside the store."""
         if into is None:
             return nullcontext(NOWHERE)
+        if isinstance(into, IntoPodman):
+            from fastoci.jobs.podman import Showing
+
+            return nullcontext(Showing(self.context.layering))
         from fastoci.jobs.containerd import Into, recording
 
         return recording(expect(Into, into, "into"), self.context, self.store.borrowing)

@@ -96,16 +96,25 @@ class ImageStore(Protocol):
         """An empty file without a name, for a ``Split``; the caller closes it. Raises: ``StoreError``."""
 
     def add(
-        self, layers: Sequence[StorageLayer], splits: Mapping[str, Split], image: Record, kept: Mapping[str, bytes]
+        self,
+        layers: Sequence[StorageLayer],
+        splits: Mapping[str, Split],
+        image: Record,
+        kept: Mapping[str, bytes],
+        list_name: str = "",
     ) -> None:
         """Let an image be found; the layer directories that its layers show are there and durable.
 
         Args:
             splits: by the ids of layers; of a layer that has none, nothing but its id is said.
             kept: what is kept beside the image, by name.
+            list_name: of the list that wants its name.
         Raises:
             StoreError: the disk refused; the records are broken.
         """
+
+    def leave(self, list_name: str, wanted: Collection[str]) -> list[str]:
+        """Take a list away from the names that it does not want any more; which of them nothing wants from then on."""
 
     def withdraw(self, name: str) -> bool:
         """Let a name go, or an image by its id, and an image that has no other name; whether there was one.

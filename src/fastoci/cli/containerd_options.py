@@ -1,34 +1,45 @@
-"""The options that name a containerd, and a namespace of it that has images."""
+"""The options that name who has images beside the store: a containerd with a namespace of it, or podman."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from fastoci.cli.options import Command
 
 if TYPE_CHECKING:
-    from fastoci import Containerd, Into
+    from fastoci import Containerd, Into, IntoPodman
 
 _SOCKET: Final = "/run/containerd/containerd.sock"
 _NAMESPACE: Final = "default"
 
 
-class Namespace(click.ParamType["str"]):
-    """``containerd`` or ``containerd:NAMESPACE``; the namespace is what counts."""
+class Place(NamedTuple):
+    """Who has images: a namespace of containerd; without one, podman."""
 
-    name = "namespace"
+    namespace: str | None
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The namespace; a usage error when it is none."""
+
+class PlaceType(click.ParamType["Place"]):
+    """``containerd``, ``containerd:NAMESPACE`` or ``podman``."""
+
+    name = "place"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """What was named; a usage error when it is none."""
+        if isinstance(value, Place):
+            return value
+        if value == "podman":
+            return Place(None)
         match = re.fullmatch(r"containerd(?::(.+))?", str(value))
         if match is None:
-            self.fail(f"{value!r} is not containerd or containerd:NAMESPACE, as containerd:k8s.io", param, ctx)
-        return match[1] or os.environ.get("CONTAINERD_NAMESPACE") or _NAMESPACE
+            text = f"{value!r} is not containerd, containerd:NAMESPACE, as containerd:k8s.io, or podman"
+            self.fail(text, param, ctx)
+        return Place(match[1] or os.environ.get("CONTAINERD_NAMESPACE") or _NAMESPACE)
 
 
 address = click.option(
@@ -40,21 +51,22 @@ address = click.option(
 )
 inside = click.option(
     "--in",
-    "namespace",
-    type=Namespace(),
-    metavar="containerd[:NAMESPACE]",
-    help="Look into this namespace of containerd, instead of the store."
+    "place",
+    type=PlaceType(),
+    metavar="containerd[:NAMESPACE]|podman",
+    help="Look into this namespace of containerd, or at what podman finds in the store, instead of the store."
     "  [default: $CONTAINERD_NAMESPACE, else default]",
 )
 
 _OPTIONS = (
     click.option(
         "--into",
-        "namespace",
-        type=Namespace(),
-        metavar="containerd[:NAMESPACE]",
+        "place",
+        type=PlaceType(),
+        metavar="containerd[:NAMESPACE]|podman",
         help="Let containerd have the images, too, in this namespace: as links, where it and the store are on one file"
-        " system. What it has already is not fetched.  [default: $CONTAINERD_NAMESPACE, else default]",
+        " system. What it has already is not fetched. Or let podman find them in the store."
+        "  [default: $CONTAINERD_NAMESPACE, else default]",
     ),
     address,
     click.option(
@@ -73,15 +85,19 @@ _OPTIONS = (
 
 
 def into(command: Command) -> Command:
-    """The options of a command with ``--pin``, given to it as ``into``, a ``fastoci.Into`` or None."""
+    """The options of a command with ``--pin``, given to it as ``into``: ``fastoci.Into``, ``IntoPodman`` or None."""
 
     @functools.wraps(command)
-    def gathered(*, namespace: str | None, address: str, snapshotter: str, unpack: bool, **given: Any) -> int | None:
-        chosen = None
-        if namespace is not None:
-            chosen = _into(namespace, address, snapshotter=snapshotter, unpack=unpack, pin=given["pin"])
+    def gathered(*, place: Place | None, address: str, snapshotter: str, unpack: bool, **given: Any) -> int | None:
+        chosen: Into | IntoPodman | None = None
+        if place is not None and place.namespace is not None:
+            chosen = _into(place.namespace, address, snapshotter=snapshotter, unpack=unpack, pin=given["pin"])
         elif not unpack:
-            raise click.UsageError("--no-unpack needs --into")
+            raise click.UsageError("--no-unpack needs --into containerd")
+        elif place is not None:
+            from fastoci import IntoPodman
+
+            chosen = IntoPodman()
         return command(into=chosen, **given)
 
     for option in reversed(_OPTIONS):

@@ -99,7 +99,7 @@ def tell(told: Report, pruned: Pruned, evicted: Evicted) -> None:
         for name in names:
             told.note(f"{what} {plain(name)}")
     for name in pruned.in_containerd:
-        told.note(f"removed {plain(name)} from containerd")
+        told.note(f"removed {plain(name)} where the images go, too")
     if pruned.error is not None:
         told.fail(pruned.error)
     if deleted := (*evicted.items, *pruned.deleted):

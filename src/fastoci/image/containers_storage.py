@@ -24,6 +24,7 @@ from fastoci.image.layer_file import ROOT, TREE, LayerDirectory
 
 Record = dict[str, Any]  # of a layer or an image, as JSON has it: of others' fields nothing is lost
 
+_LISTS: Final = "fastoci.lists"  # a flag of an image: which of its names are shown for which lists
 EMPTY_TAR: Final = Digest.of(bytes(1024))
 _LINK: Final = 13  # characters of the name of a directory for overlayfs: options of a mount have 4095 bytes in all
 _PLAIN: Final = re.compile(r"[a-z0-9.]*")
@@ -179,12 +180,18 @@ def data_name(key: str) -> str:
     return key if _PLAIN.fullmatch(key) else f"={base64.b64encode(key.encode()).decode()}"
 
 
-def merged_images(old: Sequence[Record], new: Record) -> list[Record]:
+def merged_images(old: Sequence[Record], new: Record, list_name: str = "") -> list[Record]:
     """All images with one more, or with one anew; a name leads to the image that got it last.
 
     An image without any name stays: containers may run from it.
+
+    Args:
+        list_name: of the list that wants the name; what was shown without one stays whatever lists say.
     """
     (name,) = new["names"]
+    before = next((lists_of(each, name) for each in old if name in (each.get("names") or ())), None)
+    lists = (sorted({*before, list_name}) if before else [list_name] if before is None else []) if list_name else []
+    old = [with_lists(each, name, []) for each in old]
     others = [{**each, "names": [kept for kept in each.get("names") or () if kept != name]} for each in old]
     same = next((each for each in others if each["id"] == new["id"]), None)
     if same is not None:
@@ -192,7 +199,25 @@ def merged_images(old: Sequence[Record], new: Record) -> list[Record]:
         for field in ("big-data-sizes", "big-data-digests"):
             new[field] = {**(same.get(field) or {}), **new[field]}
         new["big-data-names"] = list(new["big-data-sizes"])
-    return [*(each for each in others if each["id"] != new["id"]), new]
+        new["flags"] = same.get("flags") or {}
+    return [*(each for each in others if each["id"] != new["id"]), with_lists(new, name, lists)]
+
+
+def lists_of(image: Record, name: str) -> list[str]:
+    """The lists that a name of an image is shown for; none when it is shown for its own sake."""
+    return list((image.get("flags") or {}).get(_LISTS, {}).get(name, ()))
+
+
+def with_lists(image: Record, name: str, lists: Sequence[str]) -> Record:
+    """An image with other lists that want a name of it."""
+    flags = image.get("flags") or {}
+    kept = {key: value for key, value in flags.get(_LISTS, {}).items() if key != name}
+    if lists:
+        kept[name] = list(lists)
+    if kept == flags.get(_LISTS, {}):
+        return image
+    flags = {key: value for key, value in flags.items() if key != _LISTS} | ({_LISTS: kept} if kept else {})
+    return {key: value for key, value in image.items() if key != "flags"} | ({"flags": flags} if flags else {})
 
 
 def merged_layers(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:

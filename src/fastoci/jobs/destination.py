@@ -15,6 +15,10 @@ from fastoci.jobs.layers import Arriving
 from fastoci.jobs.plan import Resolved
 
 
+class IntoPodman(msgspec.Struct, frozen=True):
+    """Podman and CRI-O of this machine, which find images in the store: it is one of their additional image stores."""
+
+
 class Keeping(msgspec.Struct, frozen=True):
     """How an image is kept there: whether its own gc may take it, and for which list it is."""
 

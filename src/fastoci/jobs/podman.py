@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Final
@@ -17,7 +17,7 @@ import msgspec
 
 from fastoci import files
 from fastoci.aio import all_or_first
-from fastoci.errors import BlobNotFoundError, FormatError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, FormatError, StoreBusyError, UnsupportedError
 from fastoci.image.config import ImageConfig
 from fastoci.image.containers_storage import (
     EMPTY_TAR,
@@ -31,6 +31,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.layer_file import LayerDirectory
 from fastoci.image.overlay_options import find_stack
 from fastoci.image.reference import Reference
+from fastoci.jobs.destination import Keeping
 from fastoci.jobs.layers import Arriving, Layering, Pairs, layers_of
 from fastoci.jobs.plan import Resolved
 from fastoci.jobs.resolve import read_config, read_document
@@ -85,29 +86,60 @@ def hide(store: ImageStore, asked: str) -> None:
 
 
 class Showing:
-    """Shows images of the store to podman and CRI-O."""
+    """``Destination`` of a job whose images are shown to podman and CRI-O."""
 
     def __init__(self, layering: Layering) -> None:
         self._layering = layering
+
+    async def claim(self, layers: Sequence[Descriptor]) -> None:
+        """Nothing is there that the store does not have: ``Destination.claim``."""
+
+    def arrived(self, blob: Descriptor, reference: Reference) -> None:
+        """Layers are unpacked into the store as they arrive: ``Destination.arrived``."""
+
+    async def record(self, asked: str, images: Sequence[Resolved], keeping: Keeping) -> None:
+        """Show an image: ``Destination.record``.
+
+        Raises:
+            UnsupportedError: it is of several platforms, or as ``show`` says.
+            UnpackError, FormatError, IntegrityError, StoreError: as ``show``.
+        """
+        if len({resolved.descriptor.digest for resolved in images}) > 1:
+            raise UnsupportedError("podman has one platform of an image under a name: choose one")
+        await self.show(images[0], None, Mending(asked, None), list_name=keeping.list_name)
+
+    async def prune(self, list_name: str, wanted: Mapping[str, bool]) -> tuple[str, ...]:
+        """Let go what the list does not want any more, unless a container runs from it: ``Destination.prune``."""
+        store = self._layers.image_store
+        return await self._layering.workers.run(lambda: tuple(_prune(store, list_name, wanted)))
 
     @property
     def _layers(self) -> LayerStore:
         return self._layering.layers
 
-    async def show(self, resolved: Resolved, config: ImageConfig | None, mending: Mending) -> None:
+    async def show(
+        self, resolved: Resolved, config: ImageConfig | None, mending: Mending, *, list_name: str = ""
+    ) -> None:
         """Have an image found by its name, with its layers as layer directories; the caller keeps its blobs.
 
+        Args:
+            list_name: of the list that wants it.
         Raises:
             UnsupportedError: podman cannot run it out of layer directories as they can be made here.
             UnpackError, FormatError, IntegrityError, StoreError: nothing leads to the image.
         """
         layering = self._layering
+        _demand_owners(())
         config = config or await read_config(layering.store, resolved.manifest, layering.limits)
         pairs = layers_of(resolved.manifest, config)
         assert config is not None
         async with layering.keep(pairs, "overlay"):
-            await layering.make(pairs, resolved.descriptor, "overlay", Arriving(mending))
-            stack = await layering.workers.run(partial(self._stack, pairs))
+            if (stack := await layering.workers.run(partial(self._stack, pairs))) is None:
+                await layering.make(pairs, resolved.descriptor, "overlay", Arriving(mending))
+                stack = await layering.workers.run(partial(self._stack, pairs))
+            if stack is None:
+                raise FormatError("a layer directory went while it was used")
+            _demand_owners(stack)
             await self._layers.sync_directories([layer.chain_id for layer in stack])
             naming = await layering.workers.run(partial(_naming, stack))
             layers = storage_layers(pairs, stack, naming=naming)
@@ -121,27 +153,13 @@ class Showing:
                     splits.update(await self._splits(layers, mending, opened))
 
                 await layering.until_right(work, pairs, Arriving(mending))
-                await layering.workers.run(partial(self._layers.image_store.add, layers, splits, image, kept))
+                add = partial(self._layers.image_store.add, layers, splits, image, kept, list_name)
+                await layering.workers.run(add)
 
-    def _stack(self, pairs: Pairs) -> list[LayerDirectory]:
-        """The layer directories of an image.
-
-        Raises:
-            UnsupportedError: overlayfs is told of them in another way than podman mounts them.
-        """
+    def _stack(self, pairs: Pairs) -> list[LayerDirectory] | None:
+        """The layer directories of an image, when all are there."""
         find = partial(self._layers.find_directory, owners=os.geteuid() == 0)
-        stack = find_stack([diff_id for _, diff_id in pairs], find)
-        if stack is None:
-            raise FormatError("a layer directory went while it was used")
-        if os.geteuid() != 0:
-            text = "files of a user who is not root have no owners: run this by `podman unshare`, with the same options"
-            raise UnsupportedError(text)
-        if any(layer.user_xattrs for layer in stack) and not _in_user_namespace():
-            text = (
-                "this file system takes no trusted attributes, by which podman of root tells overlayfs what is hidden"
-            )
-            raise UnsupportedError(text)
-        return stack
+        return find_stack([diff_id for _, diff_id in pairs], find)
 
     async def _chain(self, resolved: Resolved) -> list[tuple[Descriptor, bytes]]:
         """Index and manifest with their bytes; an index that the store does not have is left out."""
@@ -184,11 +202,32 @@ class Showing:
         return Split(fd, writer.tar) if writer.is_exact else None
 
 
+def _prune(store: ImageStore, list_name: str, wanted: Mapping[str, bool]) -> Iterator[str]:
+    for name in store.leave(list_name, wanted.keys()):
+        with suppress(StoreBusyError):
+            if store.withdraw(name):
+                yield name
+
+
 def _open_empty() -> OpenLayer:
     assert EMPTY_TAR.hex
     fd = os.memfd_create("empty", os.MFD_CLOEXEC)
     files.write_all(fd, _EMPTY)
     return OpenLayer(fd, 0, len(_EMPTY))
+
+
+def _demand_owners(stack: Sequence[LayerDirectory]) -> None:
+    """Refuse what podman would show with other owners, or with files that are deleted.
+
+    Raises:
+        UnsupportedError: overlayfs is told of them in another way than podman mounts them, or files have no owners.
+    """
+    if os.geteuid() != 0:
+        text = "files of a user who is not root have no owners: run this by `podman unshare`, with the same options"
+        raise UnsupportedError(text)
+    if any(layer.user_xattrs for layer in stack) and not _in_user_namespace():
+        text = "this file system takes no trusted attributes, by which podman of root tells overlayfs what is hidden"
+        raise UnsupportedError(text)
 
 
 def _naming(stack: Sequence[LayerDirectory]) -> LayerDirectory | None:

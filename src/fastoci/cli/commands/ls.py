@@ -13,17 +13,18 @@ from fastoci.cli.formatting import size as size_text
 from fastoci.cli.image_files import LIMITS, AskedPath, opened
 
 if TYPE_CHECKING:
-    from fastoci import ContainerdImage, StoredImage
+    from fastoci import ContainerdImage, PodmanImage, StoredImage
 
 _HEADER: Final = ("NAME", "DIGEST", "PLATFORMS", "SIZE", "PULLED", "USED", "PINNED")
 _HEADER_THERE: Final = ("NAME", "DIGEST", "SIZE", "STATE", "UPDATED", "PINNED")
+_HEADER_SHOWN: Final = ("NAME", "ID", "CREATED")
 _HEX: Final = 12  # digits of a digest
 
 
 class LsOptions(AskedPath):
-    """What was asked for; without ``reference``, the images: with a ``namespace`` those of containerd."""
+    """What was asked for; without ``reference``, the images: with a ``place`` those that are there."""
 
-    namespace: str | None
+    place: containerd_options.Place | None
     address: str
     quiet: bool
     form: str
@@ -44,7 +45,8 @@ class LsOptions(AskedPath):
 def ls(asked: LsOptions) -> None:
     """List the images in the store, or the files of one of them.
 
-    With --in containerd, the images there are listed, and SIZE is of what is there of them.
+    With --in containerd, the images there are listed, and SIZE is of what is there of them. With --in podman, those
+    that podman and CRI-O find in the store.
 
     SIZE is the sum of an image's blobs, over all its platforms in the store. Images may share blobs. USED is the last
     use, known to the hour.
@@ -57,10 +59,15 @@ def ls(asked: LsOptions) -> None:
     fastoci ls -q | xargs fastoci verify
     fastoci ls alpine /etc
     fastoci ls --in containerd:k8s.io
+    fastoci ls --in podman
     fastoci ls --format json --store /srv/images
     """
-    if asked.namespace is not None:
-        _list_there(asked, asked.namespace)
+    if asked.place is not None and (asked.reference or asked.platform is not None):
+        raise click.UsageError("--in lists the images of containerd or podman, and no files of them")
+    if asked.place is not None and asked.place.namespace is None:
+        _list_shown(asked)
+    elif asked.place is not None and asked.place.namespace is not None:
+        _list_there(asked, asked.place.namespace)
     elif asked.reference:
         _list_files(asked)
     else:
@@ -92,9 +99,6 @@ def _list_there(asked: LsOptions, namespace: str) -> None:
 
     from fastoci.cli import run
 
-    if asked.reference or asked.platform is not None:
-        raise click.UsageError("--in lists the images of containerd, and no files of them")
-
     async def work() -> tuple[ContainerdImage, ...]:
         async with containerd_options.containerd(namespace, asked.address) as there:
             return await there.images()
@@ -107,6 +111,28 @@ def _list_there(asked: LsOptions, namespace: str) -> None:
             click.echo(plain(image.name))
     else:
         click.echo("\n".join(table([_HEADER_THERE, *map(_row_there, images)])))
+
+
+def _list_shown(asked: LsOptions) -> None:
+    """List the images that podman finds in the store."""
+    import json
+
+    from fastoci.cli import run
+
+    async def work() -> tuple[PodmanImage, ...]:
+        async with options.existing(asked.store, asked.additional) as engine:
+            return await engine.podman_images()
+
+    images = run.run(work())
+    if asked.form == "json":
+        facts = [{"name": each.name, "id": each.id, "digest": each.digest, "created": each.created} for each in images]
+        click.echo(json.dumps({"images": facts}, indent=1))
+    elif asked.quiet:
+        for image in images:
+            click.echo(plain(image.name))
+    else:
+        rows = [(plain(each.name), plain(each.id[:_HEX]), plain(each.created) or "-") for each in images]
+        click.echo("\n".join(table([_HEADER_SHOWN, *rows])))
 
 
 def _row_there(image: ContainerdImage) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Engine,
         ImageList,
         Into,
+        IntoPodman,
         Layers,
         Limits,
         ListProblem,
@@ -62,7 +63,7 @@ class PrefetchOptions(options.Given):
     additional: tuple[Path, ...]
     rootfs: Path | None
     layers: Layers
-    into: Into | None
+    into: Into | IntoPodman | None
     dry_run: bool
     form: Literal["text", "json"]
     fail_fast: bool

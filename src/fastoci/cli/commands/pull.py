@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from fastoci.cli import containerd_options, errors, layer_options, options, registry_options, report, sections
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Image, Into, Layers, Limits, RegistryOptions
+    from fastoci import Engine, Image, Into, IntoPodman, Layers, Limits, RegistryOptions
     from fastoci.cli.progress.display import Display
 
 
@@ -34,7 +34,7 @@ class PullOptions(options.Given):
     rootfs: Path | None
     same_owner: bool | None
     layers: Layers
-    into: Into | None
+    into: Into | IntoPodman | None
     pin: bool
     oci: Path | None
     dry_run: bool

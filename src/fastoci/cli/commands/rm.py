@@ -31,9 +31,11 @@ class PinnedError(FastociError):
 @containerd_options.inside
 @containerd_options.address
 @options.store
-def rm(references: tuple[str, ...], yes: bool, namespace: str | None, address: str, store: Path | None) -> int:
+def rm(
+    references: tuple[str, ...], yes: bool, place: containerd_options.Place | None, address: str, store: Path | None
+) -> int:
     """Remove images from the store, by name. `fastoci gc` then frees what only they needed; with --in containerd, its
-    own gc does.
+    own gc does. With --in podman, podman and CRI-O find them in the store no more.
 
     Of a pinned image it asks on the terminal. The failure of one image does not stop the others.
 
@@ -41,11 +43,14 @@ def rm(references: tuple[str, ...], yes: bool, namespace: str | None, address: s
     fastoci rm alpine redis:7
     fastoci rm alpine && fastoci gc
     fastoci rm redis:7 --in containerd:k8s.io
+    fastoci rm redis:7 --in podman
     """
     from fastoci.cli import each, run
 
-    if namespace is not None:
-        return _remove_there(references, yes, containerd_options.containerd(namespace, address))
+    if place is not None and place.namespace is not None:
+        return _remove_there(references, yes, containerd_options.containerd(place.namespace, address))
+    if place is not None:
+        return _hide(references, store)
 
     async def find_pinned() -> dict[str, list[str]]:
         async with options.existing(store) as engine:
@@ -66,6 +71,17 @@ def rm(references: tuple[str, ...], yes: bool, namespace: str | None, address: s
                 await engine.remove(reference)
 
             return await each.each(references, remove)
+
+    return run.run(work())
+
+
+def _hide(references: Sequence[str], store: Path | None) -> int:
+    """Let podman find images no more; the exit code."""
+    from fastoci.cli import each, run
+
+    async def work() -> int:
+        async with options.existing(store) as engine:
+            return await each.each(references, engine.hide_from_podman)
 
     return run.run(work())
 

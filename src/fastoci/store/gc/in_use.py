@@ -19,7 +19,6 @@ from fastoci.errors import StoreError
 from fastoci.image import mediatype
 from fastoci.image.digest import HEX_DIGITS
 from fastoci.image.links import Link
-from fastoci.store.layers.places import SHOWN, TREES
 from fastoci.store.layout import MARK, StoreLayout
 from fastoci.store.opening import MARK_SIZE
 
@@ -94,6 +93,8 @@ def links(snapshotter: str) -> Iterator[str]:
 
 def _shown(paths: StoreLayout) -> Iterator[str]:
     """Where the links lead by which layer directories are shown to podman and CRI-O."""
+    from fastoci.store.layers.places import SHOWN, TREES  # gc has read these
+
     with files.translated("list", f"{paths.root}/{TREES}"), suppress(FileNotFoundError):
         trees = paths.directory(TREES)
         for name in trees.names():

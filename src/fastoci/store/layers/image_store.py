@@ -29,10 +29,13 @@ from fastoci.image.containers_storage import (
     StorageLayer,
     data_name,
     layer_record,
+    lists_of,
     merged_images,
     merged_layers,
+    names_of,
     needed_layers,
     parse_records,
+    with_lists,
 )
 from fastoci.layer_interfaces import Split
 from fastoci.store.layers import places
@@ -75,12 +78,20 @@ class ImageStore:
         with files.translated("write to", self._paths.ingests.path):
             return files.nameless_at(self._paths.ingests.fd)
 
-    def add(self, layers: Sequence[StorageLayer], splits: Mapping[str, Split], image: Record, kept: Documents) -> None:
+    def add(
+        self,
+        layers: Sequence[StorageLayer],
+        splits: Mapping[str, Split],
+        image: Record,
+        kept: Documents,
+        list_name: str = "",
+    ) -> None:
         """Let an image be found; the layer directories that its layers show are there and durable.
 
         Args:
             splits: by the ids of layers; of a layer that has none, nothing but its id is said.
             kept: what is kept beside the image, by name.
+            list_name: of the list that wants its name.
         Raises:
             StoreError: the disk refused; the records are broken.
         """
@@ -94,7 +105,8 @@ class ImageStore:
             self._sync()
             tars = {name: split.tar for name, split in splits.items()}
             records = [layer_record(layer, tars.get(layer.id), now) for layer in layers]
-            self._replace(merged_layers(self._read(LAYERS), records), merged_images(self._read(IMAGES), image))
+            images = merged_images(self._read(IMAGES), image, list_name)
+            self._replace(merged_layers(self._read(LAYERS), records), images)
 
     def withdraw(self, name: str) -> bool:
         """Let a name go, or an image by its id, and an image that has no other name; whether there was one.
@@ -116,6 +128,27 @@ class ImageStore:
                 places.delete_tree(self._paths.directory(IMAGES), image)
             self._sweep(needed)
         return True
+
+    def leave(self, list_name: str, wanted: Collection[str]) -> list[str]:
+        """Take a list away from the names that it does not want any more; which of them nothing wants from then on.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        free: list[str] = []
+        with files.translated("write", self.path), self._held():
+            images = before = self._read(IMAGES)
+            for name, image in names_of(before):
+                lists = lists_of(image, name)
+                if list_name in lists and name not in wanted:
+                    if lists == [list_name]:
+                        free.append(name)  # keeps its list until it is withdrawn: the next job tries again
+                    else:
+                        left = [each for each in lists if each != list_name]
+                        images = [with_lists(each, name, left) if name in each["names"] else each for each in images]
+            if images != before:
+                self._replace(self._read(LAYERS), images)
+        return free
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -265,4 +298,4 @@ def _without(images: Sequence[Record], name: str) -> Iterator[Record]:
         names = image.get("names") or []
         left = [each for each in names if each != name]
         if image["id"] != name and (left or not names):
-            yield {**image, "names": left} if left != names else image
+            yield {**with_lists(image, name, []), "names": left} if left != names else image

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -22,13 +22,15 @@ from fastoci.directory import Directory
 from fastoci.errors import BlobNotFoundError, StoreBusyError
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import Form, LayerDirectory, LayerInfo, MergedInfo
-from fastoci.layer_interfaces import ImageStore
 from fastoci.limits import Level
 from fastoci.store.blobs import Blobs
 from fastoci.store.ingest.ingest import Held, hold
 from fastoci.store.ingest.waiting import Sought
-from fastoci.store.layers import durability, places, records, verity
+from fastoci.store.layers import places, records, verity
 from fastoci.store.layers.ingest import LayerFile, LayerTree, MergedFile, write
+
+if TYPE_CHECKING:
+    from fastoci.layer_interfaces import ImageStore
 
 _BUSY_S: Final = 60.0  # for somebody who makes the same file
 
@@ -296,6 +298,8 @@ class Layers:
 
     async def sync_directories(self, chain_ids: Collection[Digest]) -> None:
         """Make layer directories durable: ``LayerStore.sync_directories``."""
+        from fastoci.store.layers import durability  # which most jobs do not need
+
         work = partial(durability.sync_directories, self._paths, chain_ids, self._boot_id)
         await when_free(partial(self._threads.run, work), within_s=_BUSY_S)
 
