@@ -21,6 +21,7 @@ import fastoci
 from conftest import Cli
 from fastoci import Containerd, Engine, Into, PrefetchRequest, RegistryOptions, WantedState
 from fastoci.containerd.client import Client
+from fastoci.containerd.rpc import Connection
 from fastoci.errors import ContainerdError, StoreFullError
 from fastoci.events import BlobDone, Event, ImageRecorded, Warned
 from fastoci.image.platform import Platform
@@ -207,6 +208,59 @@ def test_for_kubernetes_the_image_has_a_name_by_its_digest_and_a_pin(pulls: Pull
             assert await there.images() == ()
 
     asyncio.run(look())
+
+
+def test_the_kubelet_has_the_image_and_fetches_nothing(place: Path, registry: Registry, running: Daemon) -> None:
+    with scratch("k") as home, daemon(home, running._program, running._ctr, cri=True) as node:
+        pulls = Pulls(place / "store", registry, Into(namespace="k8s.io", address=str(node.socket), unpack=False))
+        pulls()
+        since, name = len(registry.log), pulls.name("app:1").encode()
+
+        async def ask() -> tuple[bytes, bytes]:
+            spec = b"\n" + bytes([len(name) + 2]) + b"\n" + bytes([len(name)]) + name  # ImageSpec, as the first field
+            async with await Connection.open(str(node.socket)) as kubelet:
+                pulled = await kubelet.call("/runtime.v1.ImageService/PullImage", spec)
+                return pulled, await kubelet.call("/runtime.v1.ImageService/ImageStatus", spec)
+
+        pulled, status = asyncio.run(ask())
+        config = next(descriptor.digest for descriptor, _ in APP.blobs() if "config" in descriptor.media_type)
+        assert str(config).encode() in pulled
+        assert f"{pulls.name('app')}@{APP.descriptor.digest}".encode() in status
+        assert fetched(registry, since) == []
+
+
+def test_a_tag_that_moved_takes_its_pin_along(pulls: Pulls, running: Daemon, registry: Registry) -> None:
+    pulls.into = Into(namespace="k8s.io", address=str(running.socket), unpack=False, pin=True)
+    registry.add_image("moved", "1", APP)
+    pulls("moved:1")
+    registry.add_image("moved", "1", OTHER)
+    pulls("moved:1")
+
+    async def look() -> dict[str, bool]:
+        async with Containerd(pulls.into) as there:
+            return {image.digest: image.pinned for image in await there.images()}
+
+    assert asyncio.run(look()) == {str(APP.descriptor.digest): False, str(OTHER.descriptor.digest): True}
+    running.clear("k8s.io")
+
+
+def test_the_kubelet_may_take_labels_away_and_the_list_still_knows_what_it_brought(
+    pulls: Pulls, running: Daemon
+) -> None:
+    pulls.into = Into(namespace="k8s.io", address=str(running.socket), unpack=False)
+    state = WantedState(list_name="node", prune=True, allow_empty=True)
+    app, other = pulls.name("app:1"), pulls.name("team/other:1")
+
+    def prefetch(*names: str) -> Any:
+        requests = [PrefetchRequest(name, pinned=True) for name in names]
+        return pulls.run(lambda engine: engine.prefetch(requests, state, into=pulls.into))
+
+    prefetch(app, other)
+    for name in (app, other):
+        running.run("images", "label", name, "fastoci.list/node=", "io.cri-containerd.pinned=", namespace="k8s.io")
+    assert prefetch(app).pruned.in_containerd == (f"{pulls.name('team/other')}@{OTHER.descriptor.digest}",)
+    assert set(prefetch().pruned.in_containerd) == {app, f"{pulls.name('app')}@{APP.descriptor.digest}"}
+    running.clear("k8s.io")
 
 
 def test_a_namespace_that_is_not_there_is_made_and_told_of(pulls: Pulls, running: Daemon, namespace: str) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_CRI = '"io.containerd.grpc.v1.cri", '
 _CONFIG = """\
 version = 2
 root = "{home}/root"
 state = "{home}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
+disabled_plugins = [{cri}"io.containerd.internal.v1.opt",
  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
 [grpc]
@@ -37,9 +38,10 @@ class Daemon:
     Args:
         ctr: its client.
         policy: of sharing content between namespaces.
+        cri: it takes the kubelet's calls.
     """
 
-    def __init__(self, home: Path, program: str, ctr: str, *, policy: str = "shared") -> None:
+    def __init__(self, home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False) -> None:
         self.home = home
         self.socket = home / "sock"
         self.root = home / "root"
@@ -48,7 +50,7 @@ class Daemon:
         self._ctr = ctr
         self._process: subprocess.Popen[bytes] | None = None
         bolt = f'[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "{policy}"\n'
-        (home / "config.toml").write_text(_CONFIG.format(home=home) + bolt)
+        (home / "config.toml").write_text(_CONFIG.format(home=home, cri="" if cri else _CRI) + bolt)
 
     @property
     def blobs(self) -> Path:
@@ -109,9 +111,9 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Path, program: str, ctr: str, *, policy: str = "shared") -> Iterator[Daemon]:
+def daemon(home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False) -> Iterator[Daemon]:
     """A containerd that runs."""
-    started = Daemon(home, program, ctr, policy=policy)
+    started = Daemon(home, program, ctr, policy=policy, cri=cri)
     try:
         started.start()
         yield started

@@ -222,12 +222,14 @@ class Client:
         version = await self.call(methods.VERSION, Empty(), Version)
         wanted = FiltersRequest(tuple(f"type=={kind}" for kind in (_CONTENT, _METADATA, _SNAPSHOTTER)))
         plugins = (await self.call(methods.PLUGINS, wanted, PluginsResponse)).plugins
-        exports = {key: value for each in plugins if each.type != _SNAPSHOTTER for key, value in each.exports.items()}
-        root = exports.get("root", "")
+        usable = [each for each in plugins if each.init_err is None or not each.init_err.message]
+        content = [each for each in usable if each.type == _CONTENT]
+        root = content[0].exports.get("root", "") if len(content) == 1 else ""  # of several, which is used?
+        metadata = {key: value for each in usable if each.type == _METADATA for key, value in each.exports.items()}
         return Server(
             version=version.version,
             content_root=Path(root) if root.startswith("/") else None,
-            is_shared=exports.get("policy", "shared") == "shared",
+            is_shared=metadata.get("policy", "shared") == "shared",
             snapshotters={each.id: _snapshotter(each) for each in plugins if each.type == _SNAPSHOTTER},
             owner=peer.uid,
             pid=peer.pid,

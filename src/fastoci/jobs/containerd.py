@@ -184,9 +184,7 @@ class Recording:
             recorded = await self._record(document, {**_source(reference), **children})
             ways[recorded.how] += 1
             sent, why = sent + recorded.sent, why or recorded.why
-        names = self._names(reference, top)
-        for name in names:
-            await self._name(name, top, keeping)
+        names = await self._give_names(reference, top, keeping)
         event = ImageRecorded(asked, self._into.namespace, names, str(top.digest), dict(ways), sent=sent, why=why)
         self._context.observer(event)
         return event
@@ -194,10 +192,10 @@ class Recording:
     async def prune(self, list_name: str, wanted: Mapping[str, bool]) -> tuple[str, ...]:
         """Let go what the list does not want any more: ``Destination.prune``."""
         key = f"{LIST}{list_name}"
-        records = [record for record in await self._images.list() if key in record.labels]
+        records = await self._images.list()
         kept = {record.target.digest for record in records if record.name in wanted and record.target}
         gone = []
-        for record in records:
+        for record in (record for record in records if key in record.labels):
             if record.name in wanted or (record.target and record.target.digest in kept):
                 continue
             if _BROUGHT in record.labels[key] and not any(_others(record.labels, key)):
@@ -258,19 +256,42 @@ class Recording:
         wants_both = self._into.namespace == labels.CRI_NAMESPACE
         return tuple(dict.fromkeys((str(reference), by_digest) if wants_both else (str(reference),)))
 
-    async def _name(self, name: str, top: Descriptor, keeping: Keeping) -> None:
-        before = await self._images.get(name)
-        known = {} if before is None else before.labels
+    async def _give_names(self, reference: Reference, top: Descriptor, keeping: Keeping) -> tuple[str, ...]:
+        """Let the image's names lead to it; what they led to before is not pinned any more."""
+        names = self._names(reference, top)
+        before = [await self._images.get(name) for name in names]
+        known = [{} if record is None else record.labels for record in before]
         carried = {labels.CRI_PINNED: labels.PINNED} if keeping.pinned or self._into.pin else {}
         if keeping.list_name:
             key = f"{LIST}{keeping.list_name}"
-            carried = carried or _unpinned(known, key)
-            state = _BROUGHT if before is None or _BROUGHT in known.get(key, "") else _JOINED
+            carried = carried or {name: "" for each in known for name in _unpinned(each, key)}
+            # The kubelet's own pull takes labels from the first name, and not from that by the digest.
+            is_brought = before[0] is None or any(_BROUGHT in each.get(key, "") for each in known)
+            state = _BROUGHT if is_brought else _JOINED
             carried[key] = f"{state} {_PINS}" if keeping.pinned else state
         target = messages.Descriptor(top.media_type, str(top.digest), top.size, dict(top.annotations))
-        is_same = before is not None and before.target is not None and before.target.digest == target.digest
-        if not is_same or any(known.get(key, "") != value for key, value in carried.items()):
-            await self._images.put(name, target, carried)
+        for name, record in zip(names, before, strict=True):
+            led_to = "" if record is None or record.target is None else record.target.digest
+            has = {} if record is None else record.labels
+            if led_to != target.digest or any(has.get(key, "") != value for key, value in carried.items()):
+                await self._images.put(name, target, carried)
+            if led_to not in ("", target.digest):
+                await self._unpin(f"{reference.name}@{led_to}", led_to)
+        return names
+
+    async def _unpin(self, name: str, digest: str) -> None:
+        """Take the pin from an image that has only its name by the digest left."""
+        record = await self._images.get(name)
+        if record is None or labels.CRI_PINNED not in record.labels:
+            return
+        others = [each.name for each in await self._images.list() if each.target and each.target.digest == digest]
+        if not any(has_tag(each) for each in others):
+            await self._images.label(record, {labels.CRI_PINNED: ""})
+
+
+def has_tag(name: str) -> bool:
+    """Whether a name of containerd's is one by a tag: the kubelet's are also by the image's digest and its config's."""
+    return "@" not in name and not name.startswith("sha256:")
 
 
 def _others(known: Mapping[str, str], key: str) -> list[str]:

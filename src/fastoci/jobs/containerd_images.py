@@ -23,7 +23,7 @@ from fastoci.containerd.rpc import Code
 from fastoci.errors import ContainerdError, FormatError, ReferenceSyntaxError
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.reference import Reference
-from fastoci.jobs.containerd import LIST, Into
+from fastoci.jobs.containerd import LIST, Into, has_tag
 from fastoci.limits import Limits
 
 _DOCUMENTS: Final = 1000  # of one image that are read to add it up
@@ -119,7 +119,7 @@ class Containerd:
             return ""
         digest = record.target.digest
         others = [each.name for each in await self._records.list() if each.target and each.target.digest == digest]
-        if any("@" not in name and not name.startswith("sha256:") for name in others):
+        if any(map(has_tag, others)):
             return ""
         with suppress(ReferenceSyntaxError):
             return f"{Reference.parse(record.name).name}@{digest}"
