@@ -1,6 +1,6 @@
 """What is mounted where this process sees it, and which images that keeps in use.
 
-``parse`` is pure. Mounts of other mount namespaces are not seen: docs/mounting.md.
+``parse`` is pure. Of other mount namespaces is seen what their processes see, as far as these are: docs/mounting.md.
 Spec: proc_pid_mountinfo(5).
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -59,6 +61,27 @@ def mounts() -> tuple[Mount, ...]:
     """
     with open("/proc/self/mountinfo", "rb") as file:
         return parse(file.read())
+
+
+def mounts_everywhere() -> tuple[Mount, ...]:
+    """The mounts that this process sees, and those of other mount namespaces, of one process in each.
+
+    Of a process that this one may not look at, or that ended meanwhile, nothing is seen.
+
+    Raises:
+        OSError: there is no ``/proc``.
+    """
+    found = [mounts()]
+    seen = {os.readlink("/proc/self/ns/mnt")}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError):
+                namespace = os.readlink(f"/proc/{name}/ns/mnt")
+                if namespace not in seen:
+                    with open(f"/proc/{name}/mountinfo", "rb") as file:
+                        found.append(parse(file.read()))
+                    seen.add(namespace)
+    return tuple(chain.from_iterable(found))
 
 
 def mount_id(fd: int) -> int:

@@ -190,6 +190,35 @@ async def test_a_file_behind_a_loop_device_stays(shelf: Shelf, tmp_path: Path) -
     assert there(shelf) == set()
 
 
+@contextmanager
+def mounted_elsewhere(at: Path, source: str, *lower: Path) -> Iterator[None]:
+    """An overlay in the mount namespace of another process alone."""
+    options = f"lowerdir={':'.join(map(str, lower))}"
+    script = f"mount -t overlay -o {options} {source} {at} && echo mounted && read end"
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if process.stdout.readline() != b"mounted\n":
+            pytest.skip("cannot mount in a mount namespace here")
+        yield
+        process.stdin.close()
+
+
+async def test_what_only_a_process_in_another_mount_namespace_has_mounted_stays(shelf: Shelf, tmp_path: Path) -> None:
+    ref = await image(shelf, "one", TARS[0], TARS[1])
+    before = there(shelf)
+    await shelf.store.forget(ref.name)
+    places = [tmp_path / name for name in ("mount", "one", "two")]
+    for place in places:
+        place.mkdir()
+    with mounted_elsewhere(places[0], f"fastoci:{ref.descriptor.digest.hex}", *places[1:]):
+        await gc(shelf.store)
+        assert there(shelf) == before
+    await gc(shelf.store)
+    assert there(shelf) == set()
+
+
 async def test_an_image_that_is_mounted_keeps_its_layers_without_a_reference(shelf: Shelf, tmp_path: Path) -> None:
     ref = await image(shelf, "one", TARS[0], TARS[1])
     await put(shelf.store.layers, TARS[2])

@@ -1,4 +1,4 @@
-"""What of the unpacked layers is in use: mounted where this process sees it, linked to by containerd, shown to podman.
+"""What of the unpacked layers is in use: mounted where a process is, linked to by containerd, shown to podman.
 
 Told by the digits in the names of files, wherever they are: a path may lead to a store in several ways, and what is
 kept for another store's sake costs space, and no more. Synchronous, for threads. Spec: docs/store-format.md 9.
@@ -36,7 +36,7 @@ def mounted_images(paths: StoreLayout) -> Iterator[Link]:
         StoreError: the kernel does not tell what is mounted.
     """
     with files.translated("read", "/proc/self/mountinfo"):
-        images = mountinfo.mounted_images()
+        images = mountinfo.mounted_images(mountinfo.mounts_everywhere())
     for digits in sorted(images):
         algorithm = _ALGORITHMS[len(digits)]
         with suppress(OSError):
@@ -52,7 +52,7 @@ def names_in_use(paths: StoreLayout) -> set[str]:
     """
     found: set[str] = set()
     with files.translated("read", "/proc/self/mountinfo"):
-        mounts = mountinfo.mounts()
+        mounts = mountinfo.mounts_everywhere()
     found |= mountinfo.mounted_images(mounts)
     texts = [f"{mount.root} {mount.source} {mount.options}" for mount in mounts]
     for text in (*texts, *_loop_files(), *_linked(paths), *_shown(paths)):

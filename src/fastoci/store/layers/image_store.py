@@ -245,8 +245,8 @@ class ImageStore:
                 pass
 
     def _demand_unmounted(self, layers: Collection[str], name: str) -> None:
-        """Refuse when a mount that this process sees shows one of these layers."""
-        text = "\n".join(f"{mount.root} {mount.options}" for mount in mountinfo.mounts())
+        """Refuse when a mount shows one of these layers."""
+        text = "\n".join(f"{mount.root} {mount.options}" for mount in mountinfo.mounts_everywhere())
         for layer in layers:
             with suppress(FileNotFoundError), self._paths.enter(self._paths.directory(places.TREES), layer) as own:
                 link = (files.read(own, "link", _WRITER) or b"").decode()
