@@ -6,19 +6,23 @@ folder beside the repository, one layer and four layers at a time.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+import fastoci
 from fastoci.testing.images import Image, write_layout
 from fastoci.testing.layers import Entry, Layer, directory
-from fastoci.testing.trees import Node, differences
+from fastoci.testing.trees import Node, differences, listing
 from support.containerd_two import SNAPSHOTTERS, Containerd, containerd, programs
 from support.differ_process import PassedDiffer, passed_differ
 from support.expected_trees import expected_tree
@@ -141,16 +145,19 @@ def test_other_snapshotters_have_the_same_trees(setup: Setup) -> None:
         assert differences(odd.tree, found) == []
 
 
+def wait_for_files(setup: Setup) -> None:
+    """Wait until a layer of the large image becomes files."""
+    snapshots = setup.home / "ours" / "root" / "io.containerd.snapshotter.v1.overlayfs" / "snapshots"
+    deadline = time.monotonic() + 30
+    while not any(path.is_file() for path in snapshots.glob("*/fs/0*")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def test_a_pull_after_a_kill_at_work_succeeds_at_once(setup: Setup) -> None:
     large, small = setup.own["large"], setup.own["small"]
-    before = len(setup.differ.log.read_text().splitlines())
-    with ExitStack() as opened:
-        pool = opened.enter_context(ThreadPoolExecutor())
+    with ThreadPoolExecutor() as pool:
         pull = pool.submit(setup.ours.pull, large)
-        snapshots = setup.home / "ours" / "root" / "io.containerd.snapshotter.v1.overlayfs" / "snapshots"
-        deadline = time.monotonic() + 30
-        while not any(path.is_file() for path in snapshots.glob("*/fs/0*")) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_for_files(setup)
         setup.differ.kill()
         assert pull.result().returncode != 0
     begin = time.monotonic()
@@ -158,7 +165,46 @@ def test_a_pull_after_a_kill_at_work_succeeds_at_once(setup: Setup) -> None:
     print(f"\na pull after a kill: {time.monotonic() - begin:.2f} s")
     assert done.returncode == 0, done.stderr
     assert setup.ours.pull(large).returncode == 0
-    assert len(setup.differ.log.read_text().splitlines()) == before + 2
+    assert setup.differ.started == 2
+
+
+def test_a_pull_that_is_killed_ends_its_call(setup: Setup) -> None:
+    pull = subprocess.Popen(setup.ours.command("images", "pull", "--plain-http", "--local", setup.own["large"]))
+    with pull:
+        wait_for_files(setup)
+        pull.kill()
+    deadline = time.monotonic() + 10
+    while not (lines := setup.differ.log.read_text().splitlines()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert " cancelled, " in lines[0]
+    assert setup.ours.pull(setup.own["large"]).returncode == 0
+
+
+def test_a_containerd_that_is_started_again_is_served(setup: Setup) -> None:
+    small = setup.own["small"]
+    for _ in range(2):
+        assert setup.ours.pull(small).returncode == 0, setup.differ.log.read_text()[-1000:]
+        setup.ours.forget(small)
+        setup.ours.stop()
+        setup.ours.start()
+    assert [line.split()[2] for line in setup.differ.log.read_text().splitlines()] == ["done,", "done,"]
+
+
+def test_what_differs_between_two_snapshots_is_a_layer_that_gives_the_upper_one(setup: Setup) -> None:
+    reference = setup.own["odd0"]
+    assert setup.ours.pull(reference).returncode == 0
+    rows = [line.split() for line in setup.ours.ctr("snapshots", "ls").splitlines()[1:]]
+    [(top, bottom, _)] = [row for row in rows if len(row) == 3]
+    layer = setup.home / "layer"
+    layer.write_bytes(
+        subprocess.run(setup.ours.command("snapshots", "diff", bottom, top), capture_output=True, check=True).stdout
+    )
+    tree = setup.home / "tree"
+    base = next(setup.home.glob("ours/root/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs"))
+    shutil.copytree(base, tree, symlinks=True)
+    asyncio.run(fastoci.apply(tree, [layer]))
+    assert differences([replace(node, mtime_ns=None) for node in setup.ours.tree(reference)], listing(tree)) == []
+    assert " done, " in setup.differ.log.read_text().splitlines()[-1]
 
 
 def test_many_layers_cost_little_each(setup: Setup) -> None:

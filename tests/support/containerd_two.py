@@ -68,18 +68,39 @@ class Containerd:
     """A containerd that runs; all it has is below ``home``."""
 
     home: Path
+    program: str
     ctr_program: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] = field(init=False)
     numbers: Iterator[int] = field(default_factory=count)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.home / "log").open("ab") as log:
+            command = [self.program, "--config", str(self.home / "config.toml")]
+            environment = {**os.environ, "TMPDIR": str(self.home)}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        deadline = time.monotonic() + _START_S
+        while self.run("version").returncode and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert self.process.poll() is None, self.log()
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(_START_S)
 
     @property
     def socket(self) -> Path:
         """Where it listens."""
         return self.home / "sock"
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a ``ctr``."""
+        return [self.ctr_program, "--address", str(self.socket), *arguments]
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``ctr``, whatever comes of it."""
-        command = [self.ctr_program, "--address", str(self.socket), *arguments]
+        command = self.command(*arguments)
         return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
 
     def ctr(self, *arguments: str) -> str:
@@ -145,16 +166,9 @@ def containerd(
     text = config(home, differ=differ, unpacks=unpacks, snapshotters=snapshotters)
     (home / "config.toml").write_text(text)
     configure(home / "config.toml")
-    with (home / "log").open("ab") as log:
-        command = [program, "--config", str(home / "config.toml")]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(home)})
+    running = Containerd(home, program, ctr)
+    running.start()
     try:
-        running = Containerd(home, ctr, process)
-        deadline = time.monotonic() + _START_S
-        while running.run("version").returncode and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert process.poll() is None, running.log()
         yield running
     finally:
-        process.terminate()
-        process.wait(_START_S)
+        running.stop()
