@@ -86,10 +86,15 @@ def hide(store: ImageStore, asked: str) -> None:
 
 
 class Showing:
-    """``Destination`` of a job whose images are shown to podman and CRI-O."""
+    """``Destination`` of a job whose images are shown to podman and CRI-O. ``tees``: ``Destination.tees``."""
+
+    tees = 0
 
     def __init__(self, layering: Layering) -> None:
         self._layering = layering
+
+    async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
+        """What is shown is made when it is recorded: ``Destination.unpack``."""
 
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Nothing is there that the store does not have: ``Destination.claim``."""
