@@ -21,6 +21,7 @@ from fastoci.configure.containerd import DIFFERS_SINCE
 from fastoci.errors import ConfigError, UnsupportedError
 from fastoci.jobs.configure import release_of
 from support.containerd import containerd
+from support.other_user import UID, other_user
 from support.scratch import scratch
 
 Versioned = Callable[[str], None]
@@ -151,6 +152,13 @@ def test_docker_and_podman_are_configured_by_the_same_command(tmp_path: Path, cl
         assert "nothing to change" in cli(*asked).stderr
         cli(*asked, "--undo")
         assert not (tmp_path / file).exists()
+
+
+def test_the_files_of_a_user_who_is_not_root_are_the_users_own() -> None:
+    with other_user(with_ids=False) as user:
+        user.fastoci("configure", "docker")
+        path = user.place / ".config" / "docker" / "daemon.json"
+        assert (path.stat().st_uid, "containerd-snapshotter" in path.read_text()) == (UID, True)
 
 
 def _differs_here() -> bool:
