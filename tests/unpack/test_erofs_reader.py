@@ -5,6 +5,7 @@ Covers: unpack/erofs_reader.py, unpack/erofs_tree.py.
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import subprocess
@@ -69,7 +70,8 @@ def test_a_link_at_the_end_is_followed_only_on_request(erofs_image: tuple[Path, 
         reader = ErofsReader(fd, "image")
         assert resolve(reader, b"a/absolute", follow=False)[0] == b"a/absolute"
         assert resolve(reader, b"bin/", follow=False)[0] == b"usr/bin"
-        assert reader.link(resolve(reader, b"long-link", follow=False)[1]) == b"x/" * 2000
+        long = os.fsencode(os.readlink(erofs_image[0] / "long-link"))
+        assert reader.link(resolve(reader, b"long-link", follow=False)[1]) == long
 
 
 @pytest.mark.parametrize(
