@@ -19,7 +19,7 @@ import pytest
 
 import fastoci
 from fastoci import Layers
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, UnpackError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, StoreError, UnpackError
 from fastoci.events import Event, UnpackDone, UnpackProgress, UnpackSkipped, UnpackStarted, Warned
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
@@ -229,6 +229,22 @@ async def test_the_store_keeps_one_tree_of_an_image_for_its_owner_alone(registry
         await engine.pull(f"{registry.address}/app", layers=Layers("rootfs"))
         assert (await engine.usage()).layers == Amount(1, estimate_unpacked(image.manifest.layers))
     assert sum(isinstance(event, UnpackDone) for event in events) == 1
+
+
+@as_root
+async def test_a_disk_without_inodes_for_layer_directories_has_some_for_layer_files(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_image("many", "latest", built([[Entry(f"{number}", data=b"x") for number in range(200)]]))
+    (tmp_path / "disk").mkdir()
+    store = tmp_path / "disk" / "s"
+    with mounted_disk(tmp_path / "disk", "-t", "tmpfs", "-o", "size=20m,nr_inodes=150", "tmpfs"):
+        async with fastoci.Engine(store) as engine:
+            with pytest.raises(StoreError, match=r"No space left|inodes"):
+                await engine.pull(f"{registry.address}/many", layers=Layers("overlay"))
+            assert list(store.glob("layers/overlay/*")) == []
+            await (await engine.pull(f"{registry.address}/many", layers=EROFS)).check()
+            assert len(list(store.glob("layers/*/*/*.erofs"))) == 1
 
 
 @as_root
