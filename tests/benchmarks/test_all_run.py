@@ -334,3 +334,13 @@ def test_the_erofs_benchmark_compares_and_counts(tmp_path: Path) -> None:
     assert result["many"]["flat"]["entries"] == 2000
     assert "layer file / extractor, CPU" in result["bars"]
     assert os.listdir(tmp_path) == ["images"]
+
+
+def test_the_rpc_benchmark_measures_calls_bytes_and_the_import() -> None:
+    done = run("benchmarks/micro/rpc.py", "--runs", "1", "--calls", "20", "--bytes", str(8 << 20))
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    figures = result["results"]["wall, client's CPU, server's CPU"]
+    assert set(figures) == {"call, ms", "64 KiB requests, s/GB", "1 MiB requests, s/GB", "4 MiB requests, s/GB"}
+    assert all(figure > 0 for runs in figures.values() for each in runs for figure in each)
+    assert len(result["bars"]) == 4

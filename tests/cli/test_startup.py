@@ -33,6 +33,7 @@ HEAVY = NATIVE | {"aiohttp", "asyncio", "isal", "msgspec", "rich", "ssl", "uvloo
 # Of others: what pyproject.toml names, and what of rich and of Python takes long, whatever files a machine has.
 WATCHED = {
     "aiohttp",
+    "h2",
     "isal",
     "msgspec",
     "prometheus_client",

@@ -14,7 +14,7 @@ from fastoci.containerd.rpc.framing import Assembler, Code, FramingError
 
 @given(st.lists(st.binary(max_size=30)), st.lists(st.integers(0, 200)))
 def test_messages_come_as_they_were_sent_however_the_bytes_are_cut(messages: list[bytes], cuts: list[int]) -> None:
-    data = b"".join(map(framing.prefixed, messages))
+    data = b"".join(framing.prefix(len(each)) + each for each in messages)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     assembler = Assembler(30)
     found = [each for start, end in pairwise(edges) for each in assembler.feed(data[start:end])]

@@ -171,6 +171,24 @@ async def test_a_server_that_takes_no_bytes_is_not_waited_for(tmp_path: Path, dr
     assert error.code == Code.DEADLINE_EXCEEDED, error
 
 
+async def test_a_message_goes_through_a_window_of_single_bytes(tmp_path: Path) -> None:
+    sent = b""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(setting(4, 0))
+        await h.frames_until(reader, h.HEADERS)
+        while len(sent) < 5 + 20:
+            writer.write(frame(h.WINDOW_UPDATE, number(1), stream=1))
+            sent += (await h.frames_until(reader, h.DATA))[-1][3]
+        writer.write(OPENED + message(b"done") + trailers(0))
+        await reader.read()
+
+    async with scripted(tmp_path / "s", script), await Connection.open(str(tmp_path / "s")) as connection:
+        assert await connection.call(METHOD, bytes(range(20))) == b"done"
+    assert sent == b"\0\0\0\0\x14" + bytes(range(20))
+
+
 async def test_a_socket_that_is_not_read_is_not_waited_for(tmp_path: Path) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(setting(4, 0x7FFFFFFF) + frame(h.WINDOW_UPDATE, number(0x7FFFFFFF - 65535)))

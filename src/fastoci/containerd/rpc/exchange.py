@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from fastoci.containerd.rpc.framing import Assembler, Code, FramingError, prefixed
+from fastoci.containerd.rpc.framing import Assembler, Code, FramingError, prefix
 from fastoci.errors import ContainerdError
 
 
@@ -99,16 +99,18 @@ class Exchange:
         Raises:
             ContainerdError: as ``receive``; the peer did not take it in time.
         """
-        link, data, at = self._link, memoryview(prefixed(message)), 0
+        link, head, data, at = self._link, prefix(len(message)), memoryview(message), 0
         deadline = time.monotonic() + within_s
         self.partial = True
-        while at < len(data):
+        while head or at < len(data):
             await self.until(lambda: self.closed or link.room(self) > 0, deadline - time.monotonic(), "did not read")
             if self.closed:
                 return False
-            part = data[at : at + link.room(self)]
-            at += len(part)
-            link.put(self, bytes(part), end=last and at == len(data))
+            room = link.room(self)
+            part = head[:room] + data[at : at + max(0, room - len(head))]
+            at += len(part) - len(head[:room])
+            head = head[room:]
+            link.put(self, part, end=last and not head and at == len(data))
         self.partial = False
         link.flush()
         return True

@@ -45,9 +45,9 @@ class FramingError(Exception):
         self.code = code
 
 
-def prefixed(message: bytes) -> bytes:
-    """A message as it is sent."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+def prefix(size: int) -> bytes:
+    """What is sent before a message of this size."""
+    return b"\0" + size.to_bytes(4, "big")
 
 
 class Assembler:
