@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -222,6 +223,31 @@ async def test_layers_become_files_while_they_arrive_and_their_names_wait_for_th
 
     async with held_up(running, tmp_path / "store", image.layers[0].descriptor, reference, pause) as pull:
         await pull()
+    with running.shown(chain_of(image), "overlayfs") as at:
+        assert same(at, *layers)
+    assert running.left("overlayfs") == []
+
+
+async def test_a_containerd_that_is_killed_and_started_meanwhile_gets_the_image(
+    running: Running, registry: Registry, tmp_path: Path
+) -> None:
+    layers = [made(6), [Entry("root/implied")]]
+    image = image_of(layers)
+    registry.add_image("restarted", "latest", image)
+    killed = False
+
+    async def pause(offset: int, events: Events) -> None:
+        nonlocal killed
+        await events.until(lambda: any(_entries(event) for event in events))
+        if not killed:
+            killed = True
+            running.daemon.stop(signal.SIGKILL)
+            running.daemon.start()
+
+    reference = f"{registry.address}/restarted:latest"
+    async with held_up(running, tmp_path / "store", image.layers[0].descriptor, reference, pause) as pull:
+        await pull()
+    assert killed
     with running.shown(chain_of(image), "overlayfs") as at:
         assert same(at, *layers)
     assert running.left("overlayfs") == []

@@ -1,6 +1,6 @@
 """One layer into a snapshot is what the same layer is in a tree, in whatever form the snapshot is.
 
-Covers: unpack/snapshot.py.
+Covers: transfer/layer_reading.py, unpack/snapshot.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fastoci._core import Buffer
 from fastoci.containerd.mounts import Target
 from fastoci.errors import FormatError, StoreError, StoreFullError, UnpackError, UnsafePathError
 from fastoci.image.digest import Digest
@@ -220,6 +222,41 @@ async def test_limits_and_damage_are_said_with_the_layer_in_every_form(tmp_path:
                 await each.put(archive(Entry("a"), Entry("b"), Entry("c")), target)
             with pytest.raises(FormatError, match="layer"):
                 await each.put(b"\0" * 100 + b"no tar" * 1000, target)
+
+
+async def test_who_is_cancelled_while_a_sink_is_closed_hears_of_it() -> None:
+    class Sink:
+        """Its end takes until it is let go."""
+
+        name = "slow"
+        ending, let_go = threading.Event(), threading.Event()
+
+        def feed(self, buffer: Buffer) -> None:
+            raise AssertionError
+
+        def finish(self) -> None:
+            raise AssertionError
+
+        def stop(self) -> None:
+            raise AssertionError
+
+        def abort(self) -> None:
+            self.ending.set()
+            assert self.let_go.wait(20)
+
+    async def use() -> None:
+        async with each.reader.sink(Sink):
+            pass
+        await asyncio.Event().wait()  # for another task, which never comes
+
+    async with applier() as each:
+        task = asyncio.create_task(use())
+        assert await asyncio.to_thread(Sink.ending.wait, 20)
+        task.cancel()
+        await asyncio.sleep(0)
+        Sink.let_go.set()
+        done, _ = await asyncio.wait([task], timeout=20)
+        assert done and task.cancelled()
 
 
 @pytest.mark.parametrize("make", [overlay.make, overlay.make_by_text], ids=["descriptors", "text"])
