@@ -30,7 +30,7 @@ demo: $(VENV)/installed ## install, then pull and unpack an image made of this m
 
 test: $(VENV)/installed-test peers ## install, then run all tests on all cores (Debian packages by apt when root; ARGS=FILE for some)
 	$(STEP) 'running the tests'
-	$(BIN)/python -m pytest $(CORES) $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(CORES) $(ARGS)
 
 oldest: peers ## a selection of tests with the oldest dependencies that pyproject.toml allows (two minutes)
 	$(MAKE) VENV=$(OLDEST) $(OLDEST)/installed-oldest

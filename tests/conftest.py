@@ -25,7 +25,7 @@ import hypothesis
 import pytest
 from xdist.remote import Producer  # type: ignore[import-untyped]
 
-from support import wait_watchdog
+from support import first_imports, wait_watchdog
 from support.loop_watchdog import LIMIT_S, Watchdog
 from support.scheduling import Scheduling
 from support.scratch import scratch
@@ -264,6 +264,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """From here on all loops and tests are watched."""
     _WATCHDOG.install()
     config.pluginmanager.register(wait_watchdog.Watchdog())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Workers share the work of compiling the tests."""
+    first_imports.import_from(session.config, ROOT / "tests")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
