@@ -22,7 +22,7 @@ from support.sanitizers import SANITIZED
 from support.scratch import SOURCE, TESTS
 from support.store_shelf import Shelf
 
-OPERATIONS = int(os.environ.get("FASTOCI_GC_OPERATIONS", "3000"))
+OPERATIONS = int(os.environ.get("FASTOCI_GC_OPERATIONS", "1500"))
 SEED = int(os.environ.get("FASTOCI_SEED", "0")) or random.randrange(1, 1 << 32)
 
 

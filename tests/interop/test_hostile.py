@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = "P02,P04,P08a,P11,P14,P20,P22,T17,T18,T26,T28,W02,W03,W05,Z03,Z06,Z08"
+SHORT = "P02,P08a,P14,P22,T18,T28,W03,W05,Z03,Z08"
 OPTIONS = "--progress none --max-unpacked {max_unpacked} --max-entries {max_entries}"
 EVERYTHING = os.environ.get("FASTOCI_HOSTILE") == "all"  # before the fixture that cleans the environment
 
@@ -36,6 +36,6 @@ def test_hostile_layers_stay_inside_their_root(shared: Path, tmp_path: Path, cle
         check=True,
     )
     verdicts = json.loads(report.read_text())
-    assert len(verdicts) >= (240 if EVERYTHING else 40)
+    assert len(verdicts) >= (240 if EVERYTHING else 20)
     wrong = [(verdict["case"], verdict["why"]) for verdict in verdicts if verdict["verdict"] != "ok"]
     assert wrong == []

@@ -111,7 +111,7 @@ class WarmProgram:
 
 
 class Running:
-    """A command under way. It is waited for at the end of its context.
+    """A command under way. It is waited for at the end of its context; where that fails, it is killed before.
 
     Args:
         process: its descriptor, which names nothing else after its end.
@@ -139,7 +139,9 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None:
+            self.send_signal(signal.SIGKILL)
         self.wait()
 
     def go(self) -> None:

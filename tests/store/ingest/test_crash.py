@@ -4,8 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +13,8 @@ import pytest
 from fastoci.store import filesystem_probe
 from fastoci.store.ingest.checkpoint import State
 from fastoci.store.opening import open_store
-from support import ingest_process
-from support.warm_program import WarmProgram
+from support import ingest_process, strace_log
+from support.warm_program import Running, WarmProgram
 
 SIZE = 200_000
 DATA = ingest_process.content(SIZE)
@@ -82,14 +80,13 @@ def test_a_kill_before_any_file_operation_leaves_a_store_that_goes_on(child: Chi
     assert {"0", str(SIZE), "there"} <= offsets
 
 
-def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(child: Child, place: Path) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
+def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(
+    child: Child, warm_program: WarmProgram, place: Path, tmp_path: Path
+) -> None:
     open_store(place)
     # The first pwrite64 is the first half of the data, the second its checkpoint, the third the other half.
-    inject = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=SIGKILL:when=3")
-    subprocess.run([strace, "-f", "-qq", *inject, *_command(place)], capture_output=True, check=False)
+    inject = ("-e", "inject=pwrite64:signal=SIGKILL:when=3")
+    strace_log.trace(_started(warm_program, place, waits=True), inject, tmp_path / "log", calls=["pwrite64"])
     state = State.decode((place / "ingest" / HEX / "state").read_bytes())
     assert state is not None
     assert state.offset == SIZE // 2
@@ -97,8 +94,8 @@ def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover(child: C
     assert _blob(place) == DATA
 
 
-def _command(store: Path) -> list[str]:
-    return [sys.executable, ingest_process.__file__, str(store), str(SIZE), "0", "0"]
+def _started(warm: WarmProgram, store: Path, *, waits: bool = False) -> Running:
+    return warm.start(str(store), str(SIZE), "0", "0", program=ingest_process.__name__, waits=waits)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +111,11 @@ def _command(store: Path) -> list[str]:
     ],
 )
 def test_a_failing_disk_is_a_typed_error_and_the_next_process_goes_on(
-    child: Child, place: Path, call: str, error: str, next_offset: str
+    child: Child, warm_program: WarmProgram, place: Path, tmp_path: Path, call: str, error: str, next_offset: str
 ) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
     filesystem_probe.check(open_store(place))  # it renames, too
-    trace = ("-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=1+")
-    done = subprocess.run([strace, *trace, *_command(place)], capture_output=True, text=True, check=False)
+    inject = ("-e", f"inject={call}:error={error}:when=1+")
+    done = strace_log.trace(_started(warm_program, place, waits=True), inject, tmp_path / "log", calls=[call])
     assert done.returncode == 0, done.stderr
     kind = "StoreFullError" if error == "ENOSPC" else "StoreError"
     assert kind in done.stdout.split()
@@ -129,9 +123,11 @@ def test_a_failing_disk_is_a_typed_error_and_the_next_process_goes_on(
     assert _blob(place) == DATA
 
 
-def test_of_many_processes_one_writes_the_blob(place: Path) -> None:
-    children = [subprocess.Popen(_command(place), stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    printed = [child.communicate()[0].strip() for child in children]
+def test_of_many_processes_one_writes_the_blob(warm_program: WarmProgram, place: Path) -> None:
+    children = [_started(warm_program, place, waits=True) for _ in range(6)]
+    for child in children:
+        child.go()
+    printed = [child.wait().stdout.strip() for child in children]
     assert sorted(printed) == ["0", *["there"] * 5]
     assert _blob(place) == DATA
     assert os.listdir(place / "ingest") == []

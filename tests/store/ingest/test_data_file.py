@@ -8,15 +8,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastoci import _core
-from support import ingest_process
+from support import ingest_process, strace_log
 from support.store_shelf import Shelf
+from support.warm_program import Ended, WarmProgram
 
 SIZE = 40 << 20
 OpenShelf = Callable[[Path], Shelf]
@@ -124,14 +124,14 @@ async def test_a_blob_that_would_fill_the_disk_takes_no_block_beforehand(
 
 
 @pytest.fixture
-def strace(peer: Callable[[str], str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs ``store_child`` with failing system calls; its log is beside the store."""
-    program = peer("strace")
+def strace(warm_program: WarmProgram) -> Callable[..., Ended]:
+    """Runs ``ingest_process`` with failing system calls; its log is beside the store."""
 
-    def run(store: Path, size: int, inject: str) -> subprocess.CompletedProcess[str]:
-        trace = [program, "-f", "-qq", "-o", f"{store}.log", "-e", "trace=pwritev2,fadvise64", "-e", f"inject={inject}"]
-        command = [*trace, sys.executable, ingest_process.__file__, str(store), str(size), "0", "0"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+    def run(store: Path, size: int, inject: str) -> Ended:
+        words = map(str, (store, size, 0, 0))
+        process = warm_program.start(*words, program=ingest_process.__name__, waits=True)
+        options = ["-e", f"inject={inject}"]
+        return strace_log.trace(process, options, Path(f"{store}.log"), calls=("pwritev2", "fadvise64"))
 
     return run
 
@@ -140,7 +140,7 @@ def strace(peer: Callable[[str], str]) -> Callable[..., subprocess.CompletedProc
 async def test_without_dontcache_a_large_blob_is_advised_away_and_the_kernel_is_asked_once(
     real_disk: Path,
     open_shelf: OpenShelf,
-    strace: Callable[..., subprocess.CompletedProcess[str]],
+    strace: Callable[..., Ended],
     error: str,
 ) -> None:
     store = real_disk / "store"
@@ -157,7 +157,7 @@ async def test_without_dontcache_a_large_blob_is_advised_away_and_the_kernel_is_
 
 @pytest.mark.parametrize(("error", "kind"), [("EIO", "StoreError"), ("ENOSPC", "StoreFullError")])
 async def test_a_failing_first_write_is_an_error_and_not_tried_another_way(
-    tmp_path: Path, strace: Callable[..., subprocess.CompletedProcess[str]], error: str, kind: str
+    tmp_path: Path, strace: Callable[..., Ended], error: str, kind: str
 ) -> None:
     done = strace(tmp_path / "store", 3 << 20, f"pwritev2:error={error}:when=1")
     assert done.stdout.split()[:2] == ["0", kind]
@@ -165,7 +165,7 @@ async def test_a_failing_first_write_is_an_error_and_not_tried_another_way(
 
 
 async def test_a_killed_process_loses_only_what_its_checkpoint_does_not_cover_of_a_large_blob(
-    real_disk: Path, open_shelf: OpenShelf, strace: Callable[..., subprocess.CompletedProcess[str]]
+    real_disk: Path, open_shelf: OpenShelf, strace: Callable[..., Ended]
 ) -> None:
     store = real_disk / "store"
     size = 3_000_000
