@@ -18,7 +18,7 @@ from fastoci.errors import ContainerdError, FormatError
 from support import http2_peers as h
 from support.http2_peers import calling, frame, message, number, repeated, request, served, setting, until
 
-SHORT = Bounds(connect_s=5, wait_s=0.3, message=1 << 20)
+SHORT = Bounds(wait_s=0.2)
 uvloop.new_event_loop().close()  # opens a pipe for the life of the process, which is no test's leak
 
 
@@ -106,7 +106,8 @@ async def test_who_is_not_allowed_gets_no_byte(tmp_path: Path) -> None:
 async def test_a_bad_call_ends_with_its_status_and_the_next_is_served(
     tmp_path: Path, frames: list[bytes], code: int
 ) -> None:
-    async with served(tmp_path / "s", Work().handlers, bounds=SHORT), calling(tmp_path / "s", *frames) as caller:
+    bounds = Bounds(message=1 << 20, wait_s=0.1 if code == Code.DEADLINE_EXCEEDED else 20)
+    async with served(tmp_path / "s", Work().handlers, bounds=bounds), calling(tmp_path / "s", *frames) as caller:
         answer, _ = await caller.answer()
         assert int(answer["grpc-status"]) == code, answer
         caller.send(request(stream=3), message(b"x", stream=3, end=True))
@@ -152,7 +153,7 @@ async def test_a_caller_that_breaks_the_rules_loses_the_connection_and_others_do
     tmp_path: Path, preface: bytes | None, frames: bytes
 ) -> None:
     async with (
-        served(tmp_path / "s", Work().handlers, bounds=SHORT) as server,
+        served(tmp_path / "s", Work().handlers) as server,
         await Connection.open(str(tmp_path / "s")) as connection,
         calling(
             tmp_path / "s", frames, preface=h.PREFACE + frame(h.SETTINGS) if preface is None else preface
@@ -205,7 +206,7 @@ async def test_a_caller_that_reads_nothing_holds_up_no_other(tmp_path: Path) -> 
     work = Work()
     endless = (setting(4, 0x7FFFFFFF), frame(h.WINDOW_UPDATE, number(0x70000000)), request("/t.T/Count", end=True))
     async with (
-        served(tmp_path / "s", work.handlers, bounds=SHORT) as server,
+        served(tmp_path / "s", work.handlers, bounds=Bounds(wait_s=1)) as server,
         await Connection.open(str(tmp_path / "s")) as connection,
         calling(tmp_path / "s", *endless),
     ):
