@@ -41,6 +41,7 @@ from fastoci.server.served import Served
 LIMITS: Final = Limits(workers=2, memory=32 << 20)
 METADATA: Final = {"containerd-namespace": "test", "containerd-lease": "held"}
 _PIECE: Final = 1 << 20
+_APPLY_S: Final = 600.0  # a large layer, on a busy machine
 
 
 class FakeContainerd:
@@ -147,7 +148,7 @@ class Scene:
 
     async def ask(self, request: ApplyRequest, metadata: Mapping[str, str] = METADATA) -> Descriptor:
         """Send a request."""
-        answer = await self.connection.call(methods.APPLY, request.encode(), metadata)
+        answer = await self.connection.call(methods.APPLY, request.encode(), metadata, within_s=_APPLY_S)
         applied = ApplyResponse.decode(answer).applied
         assert applied is not None
         return applied

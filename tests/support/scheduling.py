@@ -15,6 +15,7 @@ from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 TOGETHER: Final = {
     "tests/golden/test_ctr_hosts_toml.py": "one containerd",
     "tests/interop/test_containerd_snapshots.py": "one containerd",
+    "tests/interop/test_hostile.py": "the directory outside that attacks aim at",
     "tests/interop/test_pull.py": "images that are pushed to docker-registry once",
     "tests/system/test_memory.py": "large images, and the memory of a pull of them",
     "tests/test_csrc.py": "objects of one build",
