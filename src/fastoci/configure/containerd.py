@@ -283,7 +283,10 @@ def _unpack_config(base: Merged, snapshotters: tuple[str, ...], release: Release
     found = [{**each, "differ": DIFFER} if _is_ours(each, snapshotters) else each for each in entries]
     there = {each.get("snapshotter") for each in found if _is_plain(each)}
     missing = [each for each in snapshotters if each not in there]
-    return [*found, *({"platform": platform, "snapshotter": each, "differ": DIFFER} for each in missing)]
+    # A snapshotter that cannot be used here must not keep transfers from starting.
+    optional = {"optional": True} if release >= (2, 3, 0) else {}
+    added = ({"platform": platform, "snapshotter": each, "differ": DIFFER, **optional} for each in missing)
+    return [*found, *added]
 
 
 def _is_ours(entry: Table, snapshotters: tuple[str, ...]) -> bool:
