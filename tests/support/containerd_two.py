@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from fastoci import mountinfo
 from fastoci.testing.trees import Node, listing
 
 _START_S: Final = 30.0
@@ -85,9 +86,12 @@ class Containerd:
         assert self.process.poll() is None, self.log()
 
     def stop(self) -> None:
-        """End it."""
+        """End it, with what its manager of mounts leaves mounted."""
         self.process.terminate()
         self.process.wait(_START_S)
+        for mount in reversed(mountinfo.mounts()):
+            if mount.point.startswith(f"{self.home}/"):
+                subprocess.run(["umount", mount.point], check=True)
 
     @property
     def socket(self) -> Path:
