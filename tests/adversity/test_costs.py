@@ -31,10 +31,11 @@ INODE = 8 << 10  # of the disk, for a name
 
 # What the command used, of memory since it was executed, told to a file that is named last.
 CHILD = """
-import resource, runpy, sys
+import resource, sys
+from fastoci.cli.main import main
 report = sys.argv.pop()
 try:
-    runpy.run_module("fastoci", run_name="__main__", alter_sys=True)
+    main()
 finally:
     used = resource.getrusage(resource.RUSAGE_SELF)
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
