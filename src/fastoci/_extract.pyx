@@ -16,8 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastoci._core cimport Buffer
 from fastoci.csrc.layer.code cimport LAYER_CODE_END, layer_code_describe
 from fastoci.csrc.extract.extract cimport (
-    extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts, extract_new,
-    extract_new_overlay, extract_new_stager, extract_note,
+    EXTRACT_PATH, extract, extract_adopt, extract_close, extract_feed, extract_finish, extract_free, extract_get_facts,
+    extract_new, extract_new_overlay, extract_new_stager, extract_next_implied, extract_note,
 )
 from fastoci.csrc.extract.losses cimport LOSS_DEVICE, loss, losses, losses_close, losses_find, losses_sort
 from fastoci.csrc.layer.facts cimport REASON_END, layer_facts, layer_reason_name
@@ -425,6 +425,15 @@ cdef class LayerDirectory(_Layer):
         self._extract = extract_new_overlay(directory_fd, &options)
         if self._extract == NULL:
             raise MemoryError
+
+    @property
+    def implied(self):
+        cdef char path[EXTRACT_PATH]
+        cdef const void *at = NULL
+        paths = []
+        while extract_next_implied(self._extract, &at, path):
+            paths.append(<bytes>path)
+        return paths
 
     @property
     def reasons(self):

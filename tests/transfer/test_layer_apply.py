@@ -88,11 +88,14 @@ async def test_a_layer_is_read_twice_only_when_lower_layers_say_what_it_means(tm
     assert each.reads == 2
     target = snapshot(tmp_path, 2, made)
     async with applier() as each:
-        await each.put(archive(Entry("root/x"), Entry("tmp/y")), target)
-        assert each.reads == 2
+        await each.put(archive(Entry("root/x"), Entry("tmp/y"), Entry("new/z")), target)
+        assert each.reads == 1  # what it does not name is mended
     root, tmp = (Path(target.directory, name).stat() for name in ("root", "tmp"))
     assert (stat.S_IMODE(root.st_mode), root.st_mtime_ns) == (0o700, 10**18)
     assert stat.S_IMODE(tmp.st_mode) == 0o755  # as the layer below says
+    async with applier() as each:
+        await each.put(archive(Entry("lib/x"), Entry("root/x")), snapshot(tmp_path, 3, made))
+        assert each.reads == 2  # a lower layer says that the first is a link
     assert [Path(target.directory).parent.joinpath(name).exists() for name in ("fs", "work")] == [True, True]
 
 

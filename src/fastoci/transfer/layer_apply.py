@@ -1,14 +1,15 @@
 """One layer into one snapshot of another tool, whatever form that takes: upper directory, merged view, EROFS file.
 
-An upper directory is written without a look at lower layers. What that cannot say exactly is known when the layer has
-been read: then it is read again, onto an overlay of what lower layers hold, if these are known.
+An upper directory is written without a look at lower layers. Directories that it does not name, but has files in, then
+get what lower layers say of them. Whatever else it cannot say exactly is known when it has been read: then it is read
+again, onto an overlay of what lower layers hold, if these are known.
 Spec: image-spec v1.1 layer.md; containerd core/diff/apply, plugins/diff/erofs.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,9 @@ from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.transfer.workers import WorkerPool
 from fastoci.unpack.erofs import LayerFileWriter
 from fastoci.unpack.rights import is_machine_root
-from fastoci.unpack.snapshot import Bounds, MergedViewWriter, UpperWriter, clear
+from fastoci.unpack.snapshot import Bounds, MergedViewWriter, UpperWriter, clear, mend
 
+MENDABLE: Final = frozenset({"implied-parent"})  # why a layer alone is inexact, until lower layers are asked
 EROFS_MARKER: Final = ".erofslayer"  # in a snapshot's directory: an EROFS file is wanted beside it
 EROFS_FILE: Final = "layer.erofs"
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,6 +59,13 @@ class LayerToApply(msgspec.Struct, frozen=True):
     verifier: Callable[[], Verifier]
     totals: UnpackTotals
     number: int = 0
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """A layer that was written without lower layers; ``implied`` are directories that these still have a say in."""
+
+    proof: Verified
+    implied: Sequence[bytes] = ()
 
 
 class Writer(LayerWriter, Protocol):
@@ -86,10 +95,10 @@ class LayerApply:
         Raises:
             UnpackError, FormatError, IntegrityError, StoreError: the snapshot holds what was made before.
         """
-        harmless = HARMLESS_AT_THE_BOTTOM if target.lowers is None else ()
-        proof = await self.alone(layer, target, harmless=harmless, unknown_lowers=target.lowers is None)
-        if proof is not None:
-            return proof
+        harmless = HARMLESS_AT_THE_BOTTOM if target.lowers is None else MENDABLE
+        alone = await self.alone(layer, target, harmless=harmless, unknown_lowers=target.lowers is None)
+        if alone is not None and (target.lowers is None or await self.mend(target, alone.implied, target)):
+            return alone.proof
         if target.lowers is None:
             text = f"layer {layer.name}: a hard link to what is not in this layer, and lower layers are not known"
             raise UnsafePathError(text, path="", layer=layer.name, offset=0)
@@ -99,7 +108,7 @@ class LayerApply:
 
     async def alone(
         self, layer: LayerToApply, target: Target, *, harmless: Collection[str], unknown_lowers: bool = False
-    ) -> Verified | None:
+    ) -> Alone | None:
         """As ``apply``, without lower layers where the form has none; None when the layer needs them.
 
         Args:
@@ -107,14 +116,28 @@ class LayerApply:
             unknown_lowers: lower layers are there, and nobody will say what they have.
         """
         if target.kind == "erofs" or await self._workers.run(partial(_is_erofs, target)):
-            return await self._file(layer, target.snapshot)
+            return Alone(await self._file(layer, target.snapshot))
         if target.kind == "merged":
-            return await self._view(layer, target)
+            return Alone(await self._view(layer, target))
         if not (target.user_xattrs or is_machine_root()):
             if target.lowers is None:
                 raise UnsupportedError(f"layer {layer.name}: only root of the machine can tell overlayfs of it alone")
-            return await self._view(layer, target)
+            return Alone(await self._view(layer, target))
         return await self._upper(layer, target, frozenset(harmless), unknown_lowers)
+
+    async def mend(self, target: Target, implied: Sequence[bytes], above: Target) -> bool:
+        """Give directories that a layer does not name, but has files in, what lower layers say of them.
+
+        Args:
+            target: where the layer was written alone.
+            implied: paths of these directories.
+            above: of a snapshot on top of the lower layers.
+        Returns:
+            False: lower layers have more of a say in the layer.
+        Raises:
+            StoreError: the disk refused, or lower layers are gone.
+        """
+        return not implied or await self._workers.run(partial(_mend, target, implied, above))
 
     async def clear(self, target: Target) -> None:
         """Empty what a layer could not become, so that another way can be tried.
@@ -140,7 +163,7 @@ class LayerApply:
 
     async def _upper(
         self, layer: LayerToApply, target: Target, harmless: frozenset[str], unknown_lowers: bool
-    ) -> Verified | None:
+    ) -> Alone | None:
         """Alone, in the form of overlayfs."""
         made: list[UpperWriter] = []
 
@@ -172,7 +195,7 @@ class LayerApply:
             if not needs_lowers():
                 raise
             return None
-        return None if needs_lowers() else proof
+        return None if needs_lowers() else Alone(proof, made[-1].implied)
 
     async def _view(self, layer: LayerToApply, target: Target) -> Verified:
         """Onto what lower layers hold."""
@@ -266,6 +289,23 @@ def _clear(target: Target, stop: Stop) -> None:
         clear(fd, stop=stop)
     finally:
         files.close(fd)
+
+
+def _mend(target: Target, implied: Sequence[bytes], above: Target) -> bool:
+    if not above.lowers:
+        return False
+    with ExitStack() as held, files.translated("look into the layers below", target.directory):
+        lowers = [os.open(directory, files.DIRECTORY) for directory in above.lowers]
+        for fd in lowers:
+            held.callback(files.close, fd)
+        if len(lowers) > 1:
+            view = overlay.make(Overlay(lowers=lowers, source=target.directory, user_xattrs=above.user_xattrs))
+            held.callback(files.close, view)
+        else:
+            view = lowers[0]
+        upper = open_target(target)
+        held.callback(files.close, upper)
+        return mend(upper, view, implied)
 
 
 def _sync(directory: str) -> None:

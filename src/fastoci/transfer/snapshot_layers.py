@@ -1,8 +1,8 @@
 """All layers of an image into snapshots of containerd, each from its tee or from the store; the names in order.
 
 Where layers can be written alone, all are written side by side while they arrive, and wait for the one below only for
-their name. A layer that lower layers have a say in is written once more when these are there. Else a layer is begun
-when the one below it has its name.
+their name, and for what it says of directories that they do not name. A layer that lower layers have more of a say in
+is written once more when these are there. Else a layer is begun when the one below it has its name.
 Spec: image-spec v1.1 layer.md; containerd core/unpack/unpacker.go.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -33,7 +33,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.overlay_options import HARMLESS_AT_THE_BOTTOM
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.layer_apply import LayerApply, LayerToApply, open_target
+from fastoci.transfer.layer_apply import MENDABLE, LayerApply, LayerToApply, open_target
 from fastoci.transfer.layer_making import LayerJob
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer, Read
 from fastoci.transfer.tee import Tee
@@ -145,14 +145,15 @@ class SnapshotLayers:
             if active is None:
                 return True
             target = await self._target(active)
-            harmless = HARMLESS_AT_THE_BOTTOM if is_lowest else ()
-            if await self._apply.alone(self._task(image, layer, read), target, harmless=harmless) is None:
+            harmless = HARMLESS_AT_THE_BOTTOM if is_lowest else MENDABLE
+            written = await self._apply.alone(self._task(image, layer, read), target, harmless=harmless)
+            if written is None:
                 return False
             await slot.aclose()  # a task that waits for lower layers must not hold a slot
             await layer.below.wait()
             if active.is_alone and not self._snapshots.can_rebase:
-                return await self._move(layer, target)
-            if active.is_alone and not await self._has_form(layer, target):
+                return await self._move(layer, target, written.implied)
+            if active.is_alone and not await self._fits(layer, target, written.implied):
                 return False
             await self._snapshots.commit(active)
             undo.pop_all()
@@ -168,24 +169,27 @@ class SnapshotLayers:
                 await self._snapshots.commit(active)
                 undo.pop_all()
 
-    async def _has_form(self, layer: _Layer, target: Target) -> bool:
-        """Whether overlayfs is told of a layer as it was written: a snapshot on top of another one says so."""
-        if self._user_xattrs is None:
+    async def _fits(self, layer: _Layer, target: Target, implied: Sequence[bytes]) -> bool:
+        """Whether a layer that was written alone is right on the one below: a snapshot on top of that one says so."""
+        if implied or self._user_xattrs is None:
             async with AsyncExitStack() as undo:
                 probe = await self._prepare(layer, undo)
                 if probe is None:
                     return True
-                self._user_xattrs = (await self._target(probe)).user_xattrs
+                above = await self._target(probe)
+                self._user_xattrs = above.user_xattrs
+                if not await self._apply.mend(target, implied, above):
+                    return False
         return self._user_xattrs == target.user_xattrs
 
-    async def _move(self, layer: _Layer, source: Target) -> bool:
-        """Have what was written alone in a snapshot on top of the one below; False: not in that form."""
+    async def _move(self, layer: _Layer, source: Target, implied: Sequence[bytes]) -> bool:
+        """Have what was written alone in a snapshot on top of the one below; False: it is not right there."""
         async with AsyncExitStack() as undo:
             active = await self._prepare(layer, undo)
             if active is None:
                 return True
             target = await self._target(active)
-            if target.user_xattrs != source.user_xattrs:
+            if target.user_xattrs != source.user_xattrs or not await self._apply.mend(source, implied, target):
                 return False
             await self._workers.run(partial(_move, source, target))
             await self._snapshots.commit(active)

@@ -80,10 +80,14 @@ class OverlayWriter(LayerSink):
     Args:
         directory: the native half, of an empty directory.
         name: the layer in messages: a diff_id or a file.
+    Attributes:
+        implied: the directories that no entry names and lower layers may have, parents before children; known when
+            ``finish`` has returned.
     """
 
     def __init__(self, directory: _extract.LayerDirectory, name: str) -> None:
         self._directory = directory
+        self.implied: list[bytes] = []
         super().__init__(directory, name)
 
     @property
@@ -104,6 +108,7 @@ class OverlayWriter(LayerSink):
     def finish(self) -> None:
         """Demand the end of the tar, say what is hidden, and set the times of directories. Raises: as ``feed``."""
         super().finish()
+        self.implied = self._directory.implied
         self._directory.close()
 
 

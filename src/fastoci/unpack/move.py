@@ -14,6 +14,7 @@ from typing import Final
 
 from fastoci import files
 
+_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
 _PINNED: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,12 +51,17 @@ def writable(fd: int) -> Iterator[None]:
 
 
 def copy_metadata(source: int, target: int) -> None:
-    """Give one directory the owner, the attributes and the mode of another, as far as this user may."""
+    """Give one directory the owner, the attributes and the mode of another, as far as this user may.
+
+    What overlayfs was told of it stays its own.
+    """
     info = os.fstat(source)
     with suppress(PermissionError):
         if (info.st_uid, info.st_gid) != (os.fstat(target).st_uid, os.fstat(target).st_gid):
             os.fchown(target, info.st_uid, info.st_gid)
     for name in os.listxattr(source):
+        if name.startswith(_OVERLAY):
+            continue
         with suppress(OSError):
             os.setxattr(target, name, os.getxattr(source, name))
     with suppress(PermissionError):

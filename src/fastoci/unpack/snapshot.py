@@ -7,6 +7,8 @@ whiteout, is one in every form. Spec: image-spec v1.1 layer.md; containerd pkg/a
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,9 +17,10 @@ import msgspec
 from fastoci import _extract, files
 from fastoci.unpack.layer import LayerSink
 from fastoci.unpack.layer_directory import OverlayWriter
-from fastoci.unpack.move import move
+from fastoci.unpack.move import copy_metadata, move
 
 _MARKS: Final = ("overlay.opaque", "overlay.origin")
+_NOTHING: Final = -1
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -83,6 +86,67 @@ def clear(directory_fd: int, *, stop: _extract.Stop) -> None:
             for space in ("trusted", "user"):
                 with suppress(OSError):
                     os.removexattr(directory_fd, f"{space}.{mark}")
+
+
+def mend(upper_fd: int, lowers_fd: int, implied: Sequence[bytes]) -> bool:
+    """Give directories that no entry of a layer names what lower layers say of them, their times too.
+
+    Args:
+        upper_fd: what the layer made.
+        lowers_fd: what lower layers hold together.
+        implied: paths of directories of the layer, parents before children.
+    Returns:
+        False: a path is something else than a directory below, so the layer counts only together with lower layers.
+    Raises:
+        StoreError: the disk refused.
+    """
+    with files.translated("mend", "the directories of a snapshot"):
+        for path in implied:
+            below = _open_below(lowers_fd, path)
+            if below is None:
+                return False
+            if below == _NOTHING:
+                continue
+            try:
+                _copy_directory(below, upper_fd, path)
+            finally:
+                files.close(below)
+    return True
+
+
+def _open_below(root: int, path: bytes) -> int | None:
+    """A directory below, without a link on the way; ``_NOTHING`` where nothing is, None where something else is."""
+    fd = os.dup(root)
+    try:
+        for name in path.split(b"/"):
+            try:
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return _NOTHING
+            if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:  # a whiteout, of the only lower layer
+                return _NOTHING
+            if not stat.S_ISDIR(info.st_mode):
+                return None
+            parent, fd = fd, os.open(name, files.DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            files.close(parent)
+        found, fd = fd, _NOTHING
+        return found
+    finally:
+        if fd != _NOTHING:
+            files.close(fd)
+
+
+def _copy_directory(below: int, upper_fd: int, path: bytes) -> None:
+    info = os.fstat(below)
+    fd = os.dup(upper_fd)
+    try:
+        for name in path.split(b"/"):
+            parent, fd = fd, os.open(name, files.DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            files.close(parent)
+        copy_metadata(below, fd)
+        os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+    finally:
+        files.close(fd)
 
 
 def move_all(source: int, target: int) -> None:

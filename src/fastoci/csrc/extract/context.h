@@ -23,6 +23,7 @@ enum node_flags {
     NODE_MODE = 64,   /* its mode is narrower than what we need now and is set at the end */
     NODE_ACL = 128,   /* what is made in it takes its default ACL */
     NODE_WHITEOUTS = 256, /* whiteouts of the overlay form were made in it */
+    NODE_IMPLIED = 512,   /* no entry had named it when something below was made; lower layers may have it */
     NODE_INHERITS = NODE_SETGID | NODE_ACL
 };
 

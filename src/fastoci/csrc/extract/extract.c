@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static struct extract *create(const struct extract_writer *writer, int directory_fd, const struct extract_options *options)
@@ -124,6 +125,25 @@ void extract_free(struct extract *ex)
     extract_close(ex);
     layer_free(&ex->layer);
     free(ex);
+}
+
+int extract_next_implied(const struct extract *ex, const void **at, char *path)
+{
+    const struct node *node = *at ? ((const struct node *)*at)->newer : ex->oldest;
+
+    while (node && (node->flags & (NODE_IMPLIED | NODE_NAMED | NODE_BARE)) != NODE_IMPLIED)
+        node = node->newer;
+    if (!node)
+        return 0;
+    *at = node;
+    path[node->path_len] = 0;
+    for (; node->parent; node = node->parent) {
+        size_t len = strlen(node->name);
+        memcpy(path + node->path_len - len, node->name, len);
+        if (node->parent->parent)
+            path[node->parent->path_len] = '/';
+    }
+    return 1;
 }
 
 void extract_get_facts(const struct extract *ex, struct layer_facts *facts)

@@ -46,6 +46,12 @@ int extract_feed(struct extract *ex, const uint8_t *data, size_t len);
 /* Demand the end of the archive and set the times of directories; TAR_OK or a code. */
 int extract_finish(struct extract *ex);
 
+/* A directory of the overlay form that lower layers have a say in, since no entry names it: parents come before children. *at is
+ * NULL at first. Its path is put into path, of EXTRACT_PATH bytes; 1, or 0 when there is no more. Between extract_finish and
+ * extract_close. */
+enum { EXTRACT_PATH = 4096 };
+int extract_next_implied(const struct extract *ex, const void **at, char *path);
+
 /* Close every descriptor and free all but the facts; idempotent. */
 void extract_close(struct extract *ex);
 

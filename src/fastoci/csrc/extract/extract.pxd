@@ -14,6 +14,9 @@ cdef extern from "extract/extract.h" nogil:
     int extract_adopt(extract *, const extract *, uint64_t)
     int extract_feed(extract *, const uint8_t *, size_t)
     int extract_finish(extract *)
+    enum:
+        EXTRACT_PATH
+    int extract_next_implied(const extract *, const void **, char *)
     void extract_close(extract *)
     void extract_free(extract *)
     void extract_get_facts(const extract *, layer_facts *)

@@ -89,9 +89,13 @@ static int enter_missing(struct extract *ex, struct node *dir, const char *name,
 {
     int unseen = ex->writer->unseen && ex->writer->unseen(ex, dir, create ? REASON_IMPLIED_PARENT : 0);
 
-    if (create)
-        return imply(ex, dir, name, out);
-    return unseen ? WALK_UNSEEN : WALK_MISSING;
+    int code;
+
+    if (!create)
+        return unseen ? WALK_UNSEEN : WALK_MISSING;
+    if ((code = imply(ex, dir, name, out)) == TAR_OK && unseen)
+        (*out)->flags |= NODE_IMPLIED;
+    return code;
 }
 
 /* This layer hid what lower layers have under this name, so it is known that nothing is there. */

@@ -140,6 +140,38 @@ static void what_may_be_below_is_a_reason(void)
     CHECK(!layer_reason_name(0) && !layer_reason_name(REASON_END) && !layer_reason_name(3));
 }
 
+static void what_lower_layers_may_have_and_no_entry_names_is_told(void)
+{
+    static const char *const EXPECTED[] = {"a", "a/b", "d/e", "l", "named/later"};
+    struct archive a = {0};
+    char path[EXTRACT_PATH];
+    const void *at = NULL;
+    size_t count = 0;
+    struct extract *ex;
+
+    fresh();
+    put_file(&a, "a/b/c", "");
+    dir(&a, "d/", "0000755", OLD);
+    put_file(&a, "d/e/f", "");
+    put_file(&a, "d/gone/f", "");
+    put_file(&a, "d/.wh.gone", ""); /* what lower layers have of it is hidden */
+    put_header(&a, "link", '2', 0, "l");
+    put_file(&a, "link/f", "");
+    put_file(&a, "named/f", "");
+    put_file(&a, "named/later/f", "");
+    dir(&a, "named/", "0000700", OLD);
+    options.user_xattrs = geteuid() != 0;
+    CHECK((ex = extract_new_overlay(root, &options)));
+    CHECK(feed_windows(ex, &a, 1000) == TAR_OK);
+    while (extract_next_implied(ex, &at, path)) {
+        CHECK(count < 5 && strcmp(path, EXPECTED[count]) == 0);
+        count++;
+    }
+    CHECK(count == 5);
+    extract_free(ex);
+    drop(&a);
+}
+
 static void a_device_is_never_a_whiteout_but_one_that_is_skipped(void)
 {
     struct archive a = {0};
@@ -202,6 +234,7 @@ static void run(void)
     an_opaque_directory_has_no_whiteouts();
     what_is_known_to_be_gone_needs_no_lower_layer();
     what_may_be_below_is_a_reason();
+    what_lower_layers_may_have_and_no_entry_names_is_told();
     a_device_is_never_a_whiteout_but_one_that_is_skipped();
     the_way_up_is_counted();
     fresh();
