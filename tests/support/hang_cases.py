@@ -33,8 +33,10 @@ if __name__ == "__main__":
     await_points.install()
 
 from fastoci import Engine
-from support.hang_scene import BLOB, HANG_S, VERBS, Own, Scene, Verb, scene_in
+from support import hang_into, hang_scene
+from support.hang_scene import BLOB, HANG_S, Own, Scene, Verb, scene_in
 
+VERBS: Final = {**hang_scene.VERBS, **hang_into.VERBS}
 SOON_S: Final = 20.0  # for what takes a few milliseconds, on a loaded machine
 ERRORS: Final[dict[str, Callable[[], BaseException]]] = {
     "MemoryError": lambda: MemoryError("injected"),
@@ -188,8 +190,8 @@ def _makes_sense(plan: await_points.Plan, point: str, kind: str) -> bool:
         return False  # so a helper fails, and all who wait for its answer learn that
     if kind == "hang":
         # Nothing ends a thread; cleanup is waited for; and what waits for the network has its deadlines
-        # (tests/registry/http/test_deadlines.py).
-        own = not point.startswith(("thread:", "registry/http/", "registry/auth/"))
+        # (tests/registry/http/test_deadlines.py, tests/containerd/rpc), and so has who waits for such a one.
+        own = not point.startswith(("thread:", "registry/http/", "registry/auth/", "containerd/"))
         return own and point not in plan.cleanups | plan.on_threads
     return kind != "cancel" or not point.startswith("thread:")
 

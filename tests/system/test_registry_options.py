@@ -267,6 +267,11 @@ def test_the_commands_that_ask_registries_have_the_same_options() -> None:
         "--layers",
         "--layers-only",
         "--verity",
+        "--into",
+        "--containerd-address",
+        "--snapshotter",
+        "--unpack",
+        "--pin",
     }
 
 
