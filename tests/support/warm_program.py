@@ -285,7 +285,7 @@ class _Forking:
         self._selector.unregister(ended)
         os.close(ended)
         _, status, usage = os.wait4(pid, 0)
-        with connection:
+        with connection, suppress(ConnectionError):  # whoever asked may be gone, by a timeout of its test
             for number in (status, usage.ru_maxrss << 10):
                 connection.sendall(number.to_bytes(_NUMBER_BYTES, "little"))
 
