@@ -203,7 +203,7 @@ def record_part(sample: Sample, setting: Setting) -> Part:
             target = at / f"{number}"
             target.mkdir()
             with engines.daemon(target, unpacks=1) as running:
-                stored.append(engines.counted(into(running, reference, at, "--no-unpack"), running.pid))
+                stored.append(engines.counted(into(running, reference, at, "--no-unpack", "--offline"), running.pid))
                 before = log.stat().st_size
                 measure(ctr(running.address, "content", "fetch", "--plain-http", reference))
                 asked = [each.path for each in server.asked(log, before) if "/blobs/" in each.path]
