@@ -24,7 +24,7 @@ from fastoci.containerd.messages import (
     WriteResponse,
 )
 from fastoci.containerd.rpc import Code, Connection, Stream
-from fastoci.errors import ContainerdError, FormatError
+from fastoci.errors import ContainerdError, FormatError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.transfer.workers import WorkerPool
 
@@ -64,6 +64,9 @@ class Committing:
     async def _write(self, stream: Stream, request: WriteRequest, fd: int, offset: int) -> None:
         while offset < request.total:
             piece = await self._workers.run(partial(os.pread, fd, _PIECE, offset))
+            if not piece:
+                text = f"{request.expected} ends after {offset} of {request.total} bytes"
+                raise StoreError(text, path=request.expected)
             await _step(stream, WriteRequest(WRITE, request.ref, request.total, request.expected, offset, piece))
             offset += len(piece)
 
