@@ -203,6 +203,25 @@ async def test_one_text_is_no_list(tmp_path: Path) -> None:
     assert not (tmp_path / "layout").exists()
 
 
+async def test_a_pull_by_digest_of_what_is_there_asks_nobody(tmp_path: Path) -> None:
+    built = image()
+    async with Registry() as registry:
+        registry.add_image("app", "1", built)
+        name = f"{registry.address}/app@{built.descriptor.digest}"
+        async with fastoci.Engine(tmp_path, registry=fastoci.RegistryOptions(tls_verify=False)) as engine:
+            await engine.pull(f"{registry.address}/app:1")
+            await engine.pull(name)
+            asked = len(registry.log)
+            pulled = await engine.pull(name)
+            assert len(registry.log) == asked
+            assert pulled.manifest_descriptor.digest == built.descriptor.digest
+            assert name in {each.name for each in await engine.images()}
+            path = await engine.path(built.layers[0].descriptor.digest)
+            path.unlink()
+            await engine.pull(name)
+            assert path.exists(), "what is gone is fetched"
+
+
 async def test_an_argument_that_means_nothing_is_refused(tmp_path: Path) -> None:
     wrong: Any = "sometimes"
     for name in ("limits", "observer"):

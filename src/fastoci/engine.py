@@ -125,7 +125,8 @@ class Engine(Maintenance):
             rootfs: unpack there too, unless the image is there, finished; must not exist or be an empty directory.
             same_owner: give files to the owners that layers name; by default as root only.
             layers: what the store keeps of the layers beside their blobs, for mounts; it is made when it is not there.
-            policy: whether the registry is asked: "missing" is when the store does not have the image whole.
+            policy: whether the registry is asked: "missing" is when the store does not have the image whole. For a
+                reference with a digest "always" is "missing": a digest names the same for ever.
             into: a namespace of containerd that has the image then, too, and what it has already is not fetched; or
                 podman, which finds the image in the store.
         Raises:
@@ -175,6 +176,10 @@ class Engine(Maintenance):
             if (images := await job.run(found, strict=policy == "never")) is not None:
                 return tuple(images)
         reference = Reference.parse(job.reference)
+        if policy == "always" and reference.digest is not None and not job.outputs.layers.only:
+            images = await job.run(partial(parts.store.image, str(reference)), strict=False)
+            if images is not None:
+                return tuple(images)
         source = await self._open.repository(reference, image=job.reference)
         async with parts.updates.after():
             pulled = await parts.context.pull(

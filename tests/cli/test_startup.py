@@ -50,6 +50,7 @@ COMMANDS = {
     "--help": "--help",
     "pull --help": "pull --help",
     "pull": "pull IMAGE --tls-verify=false --progress none",
+    "pull REPOSITORY@DIGEST": "pull IMAGE@DIGEST --tls-verify=false --progress none",
     "pull --rootfs": "pull IMAGE --rootfs WORK/rootfs --tls-verify=false --progress none",
     "prefetch": "prefetch IMAGE --tls-verify=false --progress none",
     "unpack": "unpack IMAGE WORK/files",
@@ -82,6 +83,8 @@ COMMANDS = {
     "info": "info",
 }
 
+_IMAGE = image_of(made(1, files=1, size=1000))
+
 PROBE = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
@@ -103,7 +106,8 @@ def watched(words: str, image: str, work: Path) -> set[str]:
     """What a command imports of what is watched, in a store that has the image."""
     shutil.copytree(work / "filled", work / "store")
     try:
-        arguments = [word.replace("IMAGE", image).replace("WORK", str(work)) for word in words.split()]
+        words = words.replace("IMAGE", image).replace("DIGEST", str(_IMAGE.descriptor.digest))
+        arguments = [word.replace("WORK", str(work)) for word in words.split()]
         modules = imported(*arguments, FASTOCI_STORE=str(work / "store"), REGISTRY_AUTH_FILE=str(work / "auth.json"))
     finally:
         shutil.rmtree(work / "store")
@@ -113,13 +117,12 @@ def watched(words: str, image: str, work: Path) -> set[str]:
 @contextmanager
 def filled(work: Path) -> Iterator[str]:
     """A store with an image, a layer and an auth file in ``work``; gives the image's name at a registry."""
-    image = image_of(made(1, files=1, size=1000))
-    layer = image.layers[0].content
+    layer = _IMAGE.layers[0].content
     assert isinstance(layer, bytes)
     (work / "layer.tar").write_bytes(layer)
     (work / "auth.json").write_text('{"auths": {"127.0.0.1:1": {"auth": "bWU6c2VjcmV0"}}}')
     with serve(Registry()) as registry:
-        registry.add_image("app", "1", image)
+        registry.add_image("app", "1", _IMAGE)
         name = f"{registry.address}/app:1"
         fastoci.pull(name, store=work / "filled", registry=fastoci.RegistryOptions(tls_verify=False))
         yield name
