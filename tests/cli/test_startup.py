@@ -124,7 +124,8 @@ def filled(work: Path) -> Iterator[str]:
     with serve(Registry()) as registry:
         registry.add_image("app", "1", _IMAGE)
         name = f"{registry.address}/app:1"
-        fastoci.pull(name, store=work / "filled", registry=fastoci.RegistryOptions(tls_verify=False))
+        for each in (name, f"{name}@{_IMAGE.descriptor.digest}"):
+            fastoci.pull(each, store=work / "filled", registry=fastoci.RegistryOptions(tls_verify=False))
         yield name
 
 
