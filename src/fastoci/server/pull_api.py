@@ -19,7 +19,7 @@ from fastoci.server.http import Peer
 
 Content = bytes | Path
 
-_PATH: Final = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<kind>manifests|blobs|tags)/(?P<reference>[^/]+)")
+_PATH: Final = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<reference>[^/]+)")
 _NAME: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _RANGE: Final = re.compile(r"bytes=[ \t]*(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})[ \t]*", re.ASCII)
 
@@ -91,6 +91,8 @@ class Reader:
             return await self._manifest(name, reference)
         if match["kind"] == "tags":
             return await self._tags(name, reference)
+        if match["kind"] == "referrers":
+            return refusal(404, "UNSUPPORTED", "no such endpoint")
         return await self.blob(name, reference, wanted if method == "GET" else "")
 
     async def _manifest(self, name: str, reference: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Images made to order out of layers: config, manifest, index over platforms, and a layout of them on disk.
+"""Images and artifacts made to order: config, manifest, index over platforms, and a layout of them on disk.
 
 Makes what is asked for, also what no puller should accept; verifies nothing.
 Spec: image-spec v1.1 manifest.md, config.md, image-index.md, image-layout.md; Docker schema 2.
@@ -22,6 +22,7 @@ from fastoci.image.platform import Platform
 from fastoci.testing.layers import Layer
 
 AMD64: Final = Platform("linux", "amd64")
+EMPTY: Final = "application/vnd.oci.empty.v1+json"  # the config of what has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,55 @@ class Index:
             yield from image.blobs()
 
 
-def write_layout(images: Mapping[str, Image | Index], target: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What is no image, in the form of one: a signature or an SBOM that hangs on a ``subject``, a chart, a model."""
+
+    manifest: bytes
+    content: tuple[tuple[Descriptor, bytes], ...]
+
+    @classmethod
+    def build(
+        cls,
+        kind: str,
+        content: bytes = b"",
+        *,
+        subject: Descriptor | None = None,
+        config: tuple[bytes, str] = (b"{}", EMPTY),
+    ) -> Artifact:
+        """An artifact of this type with one layer of it.
+
+        Args:
+            config: its bytes and their type; by default the empty one of the image-spec.
+        """
+        form: dict[str, object] = {
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "artifactType": kind,
+            "config": encode(Descriptor.of(*config)),
+            "layers": [encode(Descriptor.of(content, kind))],
+        }
+        if subject is not None:
+            form["subject"] = encode(Descriptor(subject.media_type, subject.digest, subject.size))
+        layer = Descriptor.of(content, kind)
+        return cls(_json(form), ((Descriptor.of(*config), config[0]), (layer, content)))
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What a list of referrers says of it."""
+        kind = json.loads(self.manifest)["artifactType"]
+        return replace(Descriptor.of(self.manifest, mediatype.OCI_MANIFEST), artifact_type=kind)
+
+    def documents(self) -> Iterator[tuple[Descriptor, bytes]]:
+        """What a registry serves as manifests."""
+        yield self.descriptor, self.manifest
+
+    def blobs(self) -> Iterator[tuple[Descriptor, bytes | Path]]:
+        """The config and the layer."""
+        yield from self.content
+
+
+def write_layout(images: Mapping[str, Image | Index | Artifact], target: Path) -> None:
     """Write an OCI layout that holds these images by name. Big layers are linked when they are on its file system."""
     blobs = target / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)

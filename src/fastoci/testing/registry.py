@@ -29,7 +29,8 @@ from fastoci.image.layout import REF_NAME
 from fastoci.server.http import Listener, Peer, Request, bind
 from fastoci.server.pull_api import Answer, Content, Document, Reader, refusal, repository, send
 from fastoci.testing.auth import Basic, Bearer, Cdn, Gate
-from fastoci.testing.images import Image, Index
+from fastoci.testing.images import Artifact, Image, Index
+from fastoci.testing.referrers import referrers
 from fastoci.testing.uploads import Uploads, upload_repository
 
 _HOST, _CDN_HOST = "127.0.0.1", "127.0.0.2"
@@ -60,6 +61,7 @@ class Registry:
         cdn: Cdn | None = None,
         tls: ssl.SSLContext | None = None,
         uploads: Uploads | None = None,
+        referrers: bool = True,
     ) -> None:
         """A registry that is not served yet.
 
@@ -67,6 +69,7 @@ class Registry:
             cdn: answer requests for blobs by redirects to signed addresses on a second host, 127.0.0.2.
             tls: serve https by this context, whose certificate is for 127.0.0.1 and 127.0.0.2.
             uploads: where what is pushed goes; without it the registry is read-only.
+            referrers: list what hangs on a manifest; False: as registries before OCI 1.1.
         """
         self.log: list[Record] = []
         self.address = ""
@@ -76,17 +79,18 @@ class Registry:
         self._gate = Gate(auth)
         self._cdn = cdn
         self._uploads = uploads
+        self._referrers = referrers
         self._manifests: dict[tuple[str, str], Document] = {}
         self._blobs: dict[str, Content] = {}
         self._reader = Reader(self)
         self._listeners: list[Listener] = []
 
-    def add_image(self, name: str, tag: str, image: Image | Index) -> None:
-        """Serve the image as ``name:tag`` and by the digests of its manifests."""
+    def add_image(self, name: str, tag: str, image: Image | Index | Artifact) -> None:
+        """Serve the image as ``name:tag`` and by the digests of its manifests; without a tag by these alone."""
         for descriptor, data in image.documents():
             self.add_manifest(name, str(descriptor.digest), descriptor.media_type, data)
         top, data = list(image.documents())[-1]
-        self.add_manifest(name, tag, top.media_type, data, digest=str(top.digest))
+        self.add_manifest(name, tag or str(top.digest), top.media_type, data, digest=str(top.digest))
         for blob, content in image.blobs():
             self.add_blob(str(blob.digest), content)
 
@@ -151,6 +155,12 @@ class Registry:
         references += () if self._uploads is None else self._uploads.references(name)
         return [reference for reference in references if ":" not in reference] if references else None
 
+    def _documents(self, name: str) -> Iterator[Document]:
+        """All manifests and indexes of a repository."""
+        yield from (document for (of, _), document in self._manifests.items() if of == name)
+        if self._uploads is not None:
+            yield from self._uploads.documents(name)
+
     async def __aenter__(self) -> Self:
         self.address = await self._serve(_HOST, "registry")
         if self._cdn is not None or (self._uploads is not None and self._uploads.location == "elsewhere"):
@@ -183,6 +193,9 @@ class Registry:
 
     async def read(self, request: Request) -> Answer:
         """The answer to who may read, by no redirect: what a mirror says."""
+        above, _, subject = request.path.rpartition("/")
+        if self._referrers and above.endswith("/referrers") and request.method == "GET":
+            return referrers(request, subject, self._documents(repository(request.path)))
         return await self._reader.answer(request.method, request.path, request.headers.get("range", ""))
 
     async def answer(self, request: Request, host: str) -> Answer:

@@ -55,6 +55,10 @@ class Uploads:
         """The tags and digests of manifests that were pushed."""
         return [reference for of, reference in self._manifests if of == name]
 
+    def documents(self, name: str) -> Iterable[Document]:
+        """The manifests and indexes that were pushed to a repository."""
+        return [document for (of, _), document in self._manifests.items() if of == name]
+
     def blob(self, name: str, digest: str) -> Path | None:
         """The file of a blob that was pushed to this repository."""
         return self._file(digest) if (name, digest) in self._blobs else None

@@ -120,7 +120,7 @@ class _Row(msgspec.Struct, frozen=True):
 
     def _capabilities(self) -> frozenset[str]:
         found = {word.lower() for word in self.strings("capabilities")}
-        if not found <= _CAPABILITIES | {"referrers"}:  # containerd 2.2 has that; nothing is asked for them here
+        if not found <= _CAPABILITIES | {"referrers"}:  # containerd 2.2 has that: here who resolves is asked
             raise self._error("capabilities", "some of pull, resolve, push, referrers")
         return frozenset(found) or _CAPABILITIES
 

@@ -9,11 +9,10 @@ Spec: distribution-spec v1.1, pulling manifests and blobs.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
-from urllib.parse import urlencode
 
 from fastoci._core import Buffer
 from fastoci.errors import (
@@ -21,12 +20,14 @@ from fastoci.errors import (
     DigestMismatchError,
     FastociError,
     FormatError,
+    NotFoundError,
     RateLimitedError,
     RegistryError,
     TransportError,
     UnsupportedError,
 )
-from fastoci.image import index, manifest, mediatype, tag_list
+from fastoci.image import index, manifest, mediatype
+from fastoci.image.attachments import parse_referrers, referrers_tag
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
@@ -34,21 +35,18 @@ from fastoci.interfaces import BufferSource
 from fastoci.registry.fetch.arrival import Arrival
 from fastoci.registry.fetch.body import wrong_length
 from fastoci.registry.fetch.failover import Candidate
+from fastoci.registry.fetch.lists import Lists
 from fastoci.registry.fetch.parallel_ranges import ParallelRanges, ReadAheadBudget
 from fastoci.registry.fetch.resuming_range import ResumingRange
 from fastoci.registry.fetch.session import RepositorySession
 from fastoci.registry.http.content_encoding import SLACK, codings, content_type, document
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.link_header import next_page
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.throughput import StallPolicy
 from fastoci.registry.http.untrusted import parsed
 
 _LOG: Final = logging.getLogger(__name__)
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT)
-_PAGE: Final = 1000  # tags
-_PAGES: Final = 10_000  # of one list: some registries give 50 tags at most, and a hostile one gives one
-_TAGS: Final = 1_000_000  # of one repository: a list that goes on for ever is not held
 
 T = TypeVar("T")
 
@@ -183,51 +181,32 @@ class Repository:
         )
 
     async def tags(self) -> tuple[str, ...]:
-        """All tags of the repository, in the registry's order, each once.
+        """All tags of the repository, in the registry's order, each once. Raises: as ``Lists.tags``."""
+        return await Lists(self._session, self._manifest_size).tags()
 
+    async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """What hangs on a manifest or index: what the registry lists, else what the tag for such registries lists.
+
+        Args:
+            artifact_type: of this type alone.
         Raises:
-            FormatError: an answer is not a list of tags, is too large, or the list does not end.
-            NotFoundError, RegistryError, TransportError: it cannot be had.
-        Spec: distribution-spec v1.1, listing tags.
+            FormatError, UnsupportedError: the list is none, is too large, or does not end.
+            RegistryError, TransportError: it cannot be had.
+        Spec: distribution-spec v1.1, "Listing Referrers", "Unavailable Referrers API".
         """
-        found: dict[str, None] = {}
-        query: Mapping[str, str] = {}
-        for _ in range(_PAGES):
-            page, following = await self._from_any(self._session.reference, partial(self._tags, query), head=True)
-            before = len(found)
-            found |= dict.fromkeys(page)
-            if len(found) > _TAGS:
-                break
-            if following is None:
-                return tuple(found)
-            if len(found) == before:
-                break
-            query = following
-        raise FormatError(f"{self.name}: the list of tags does not end after {len(found)}")
+        found = await Lists(self._session, self._manifest_size).referrers(subject, artifact_type)
+        if found is None:
+            top = await self.tagged(referrers_tag(subject))
+            found = () if top is None or top[0].media_type not in mediatype.INDEXES else parse_referrers(top[1])
+        return tuple(entry for entry in found if artifact_type in ("", entry.artifact_type))
 
-    async def _tags(
-        self, query: Mapping[str, str], candidate: Candidate, stall: StallPolicy
-    ) -> tuple[list[str], Mapping[str, str] | None]:
-        """One page of tags, and the query of the next; None when it is the last."""
-        path = f"tags/list?{urlencode({'n': str(_PAGE), **query})}"
-        reply = await self._session.ask(candidate, path, {"Accept": "application/json"})
+    async def tagged(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """The manifest or index under another tag of the repository; None when it has none. Raises: as ``resolve``."""
+        of = self._session.reference
         try:
-            if reply.status != 200:
-                raise await error_of(reply)
-            longest = self._manifest_size + SLACK if codings(reply) else self._manifest_size
-            data = document(reply, await reply.read(longest, stall.lag), self._manifest_size)
-            if len(data) > self._manifest_size:
-                raise FormatError(f"{reply.url}: a page of tags is larger than {self._manifest_size} bytes")
-            try:
-                page = tag_list.parse(data)
-            except FormatError as error:
-                raise FormatError(f"{reply.url}: {error}") from error
-            try:
-                return page, next_page(reply.header("Link"))
-            except ValueError as error:
-                raise FormatError(f"{reply.url}: the next page of tags has no address: {error}") from error
-        finally:
-            reply.close()
+            return await self.resolve(Reference(of.domain, of.path, tag, None))
+        except NotFoundError:
+            return None
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the blob's bytes from ``offset`` on, as ``BlobSource`` says; what arrived before an error comes first.

@@ -1,0 +1,90 @@
+"""What hangs on an image, which its own documents do not name: referrers by their ``subject``, and cosign's tags.
+
+Pure: names and documents, nothing of where they are kept.
+
+Spec: image-spec v1.1 manifest.md ("subject"); distribution-spec v1.1, "Listing Referrers" and "Referrers Tag Schema";
+cosign's SIGNATURE_SPEC.md for its tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from fastoci.image import document, index, mediatype
+from fastoci.image.descriptor import Descriptor, DescriptorForm
+from fastoci.image.digest import Digest
+
+# BuildKit's entries of an index: what is known of another entry of it.
+_TYPE, _OF = "vnd.docker.reference.type", "vnd.docker.reference.digest"
+_ATTESTATION: Final = "attestation-manifest"
+_COSIGN: Final = ("sig", "att", "sbom")
+_TAG: Final = 128  # characters of a tag
+_ALGORITHM, _ENCODED = 32, 64  # characters of a digest in the tag of its referrers
+_SIGNATURES: Final = re.compile(
+    r"application/vnd\.(?:dev\.cosign\.artifact\.sig\.v1\+json|dev\.sigstore\.bundle[.\w+-]*|cncf\.notary\.signature)"
+)
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A manifest or index that hangs on another one, with its bytes.
+
+    ``tag`` is the one that it is found under; without one it is found by its own ``subject``.
+    """
+
+    descriptor: Descriptor
+    data: bytes
+    subject: Digest
+    tag: str = ""
+
+
+class _Form(msgspec.Struct, frozen=True):
+    subject: DescriptorForm | None = None
+
+
+def referrers_tag(subject: Digest) -> str:
+    """The tag that lists the referrers of a document where the registry has no list of its own."""
+    return f"{subject.algorithm[:_ALGORITHM]}-{subject.hex[:_ENCODED]}"
+
+
+def cosign_tags(subject: Digest) -> tuple[str, ...]:
+    """The tags under which cosign keeps signatures, attestations and the SBOM of a document."""
+    tags = (f"{subject.algorithm}-{subject.hex}.{suffix}" for suffix in _COSIGN)
+    return tuple(tag for tag in tags if len(tag) <= _TAG)
+
+
+def is_signature(artifact_type: str) -> bool:
+    """Whether a referrer of this type is a signature: of cosign, sigstore or Notary."""
+    return _SIGNATURES.fullmatch(artifact_type) is not None
+
+
+def attestations(entries: Iterable[Descriptor], subject: Digest) -> list[Descriptor]:
+    """The entries of an index that are attestations of another entry of it, as BuildKit makes them."""
+    return [
+        entry
+        for entry in entries
+        if entry.annotations.get(_TYPE) == _ATTESTATION and entry.annotations.get(_OF) == str(subject)
+    ]
+
+
+def parse_referrers(data: bytes) -> tuple[Descriptor, ...]:
+    """Read a list of referrers, each digest once; entries that cannot be read are left out.
+
+    Raises:
+        FormatError, UnsupportedError: it is no index, or none of its entries can be read.
+    """
+    found = index.parse(data, mediatype.OCI_INDEX, choosing=True)
+    return tuple({entry.digest: entry for entry in found.manifests}.values())
+
+
+def subject_of(data: bytes) -> Digest | None:
+    """The digest of what a manifest or index says that it hangs on; None when it says nothing.
+
+    Raises:
+        FormatError, UnsupportedError: it is no JSON, or no descriptor.
+    """
+    form = document.decode(data, _Form, what="manifest")
+    return None if form.subject is None else form.subject.value("manifest: subject").digest
