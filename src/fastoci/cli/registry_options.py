@@ -76,6 +76,11 @@ _OPTIONS: Final = (
         help="Let this registry or mirror send requests on to addresses in private networks. May be repeated.",
     ),
     click.option(
+        "--download-foreign-layers",
+        is_flag=True,
+        help="Fetch layers that their registry does not have (Windows base layers) where the image says that they are.",
+    ),
+    click.option(
         "--retries",
         type=click.IntRange(0),
         metavar="N",
@@ -98,6 +103,7 @@ _AS_GIVEN: Final = (
     "hosts_dir",
     "cert_dir",
     "allow_private_redirects",
+    "download_foreign_layers",
     "retries",
     "retry_delay_s",
 )

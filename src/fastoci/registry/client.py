@@ -108,7 +108,8 @@ class Registry:
     def repository_at(self, reference: Reference, found: Sequence[Endpoint], *, image: str = "") -> Repository:
         """The repository that a reference names, at these endpoints in this order."""
         session = self._session(RepositorySession, reference, found, image)
-        return Repository(session, self._read_ahead, manifest_size=self._manifest_size)
+        foreign = self._mirrors.foreign
+        return Repository(session, self._read_ahead, manifest_size=self._manifest_size, foreign=foreign)
 
     def destination(self, reference: Reference, *, image: str = "") -> PushRepository:
         """The repository that a reference names, to write to: at its own registry, whatever mirrors it has."""

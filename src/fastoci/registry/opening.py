@@ -6,6 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
+
 from fastoci import path_walk
 from fastoci.events import Observer
 from fastoci.limits import Limits
@@ -47,6 +49,7 @@ def mirrors_of(options: RegistryOptions) -> Mirrors:
         cert_dir=_path(options.cert_dir),
         private_redirects=options.allow_private_redirects,
     )
+    machine = msgspec.structs.replace(machine, foreign=options.download_foreign_layers)
     return endpoints.with_access(machine, options.access)
 
 

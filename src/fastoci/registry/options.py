@@ -31,6 +31,8 @@ class RegistryOptions:
         hosts_dir: mirrors in containerd's form, instead of the usual files.
         cert_dir: certificates for every registry, instead of those of ``certs.d``.
         allow_private_redirects: ``HOST[:PORT]`` of registries and mirrors that may lead into private networks.
+        download_foreign_layers: a layer that its registry does not have is fetched from the https addresses that its
+            descriptor names, without credentials, and is verified as any other.
         access: how single registries are asked, as lists say it; goes before what is said of all. Of two for one
             registry the first counts.
         retries: how often a request is sent again that made no progress; None: 7 times, twice after a timeout.
@@ -50,6 +52,7 @@ class RegistryOptions:
     allow_private_redirects: tuple[str, ...] = ()
     retries: int | None = None
     retry_delay_s: float | None = None
+    download_foreign_layers: bool = False
     access: tuple[RegistryAccess, ...] = ()
 
     def __post_init__(self) -> None:

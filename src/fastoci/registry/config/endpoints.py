@@ -75,6 +75,7 @@ class Mirrors(msgspec.Struct, frozen=True):
     cert_dir: Folder | None = None  # the one directory for all hosts
     stated: Mapping[str, Stated] = {}  # by host[:port] as references have it
     private_redirects: frozenset[str] = frozenset()  # host[:port] of those that may lead into private networks
+    foreign: bool = False  # a layer that its registry does not have may be had where its descriptor says
 
 
 def load(

@@ -57,12 +57,16 @@ class Repository:
     Args:
         read_ahead: what all fetches of the client hold ahead of their turn.
         manifest_size: bytes of one manifest or index, at most.
+        foreign: a blob that is not there may be had at the addresses that its descriptor names.
     """
 
-    def __init__(self, session: RepositorySession, read_ahead: ReadAheadBudget, *, manifest_size: int) -> None:
+    def __init__(
+        self, session: RepositorySession, read_ahead: ReadAheadBudget, *, manifest_size: int, foreign: bool = False
+    ) -> None:
         self._session = session
         self._read_ahead = read_ahead
         self._manifest_size = manifest_size
+        self._foreign = foreign
         self._senders: dict[Digest, dict[str, None]] = {}  # of the bytes of a blob, in their order
         self._corrupt: dict[Digest, set[str]] = {}
 
@@ -224,18 +228,50 @@ class Repository:
                 offset += copied.append(carried, offset)
                 yield copied
             return
-        failover = self._session.failover(
+        session = self._session
+        while True:
+            try:
+                async with aclosing(self._received(session, blob, offset, buffers)) as arriving:
+                    async for buffer in arriving:
+                        offset += len(buffer)
+                        yield buffer
+                return
+            except NotFoundError as error:
+                if session is not self._session or not blob.urls:
+                    raise
+                session = self._elsewhere(blob, error)
+
+    def _elsewhere(self, blob: Descriptor, absent: NotFoundError) -> RepositorySession:
+        """Access to a blob that the registry does not have, where its descriptor says.
+
+        Raises:
+            NotFoundError: that is not allowed, or nowhere.
+        """
+        hint = f"it is at {blob.urls[0][:200]!r}, which --download-foreign-layers allows to ask"
+        if self._foreign:
+            found = self._session.elsewhere(blob.urls)
+            if found is not None:
+                _LOG.debug("%s is asked for where its descriptor says: %s", blob.digest, blob.urls)
+                return found
+            hint = f"none of its addresses is https: {blob.urls[0][:200]!r}"
+        text = f"{absent.message}; {hint}"
+        raise NotFoundError(text, url=absent.url, status=absent.status, code=absent.code) from absent
+
+    async def _received(
+        self, session: RepositorySession, blob: Descriptor, offset: int, buffers: BufferSource
+    ) -> AsyncGenerator[Buffer, None]:
+        failover = session.failover(
             tag=False, manifest=False, blob=str(blob.digest), corrupt=self._corrupt.get(blob.digest, ())
         )
         await failover.begin()
         senders: dict[str, None] = {}
         self._senders[blob.digest] = senders
         stream = ResumingRange(
-            self._session, blob, failover, offset, sent=lambda candidate: senders.setdefault(candidate.server)
+            session, blob, failover, offset, sent=lambda candidate: senders.setdefault(candidate.server)
         )
-        ranges = ParallelRanges(self._session, blob, stream, buffers, self._read_ahead)
+        ranges = ParallelRanges(session, blob, stream, buffers, self._read_ahead)
         try:
-            with Arrival(self._session.observer, blob, ranges.received):
+            with Arrival(session.observer, blob, ranges.received):
                 async with aclosing(ranges.bytes()) as arriving:
                     async for buffer in arriving:
                         yield buffer

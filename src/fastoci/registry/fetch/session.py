@@ -7,10 +7,10 @@ Spec: distribution-spec v1.1, token authentication.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from yarl import URL
 
@@ -26,7 +26,9 @@ from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Server
 from fastoci.registry.http.transport import RequestOptions, Transport
 from fastoci.registry.http.upload import Upload
-from fastoci.registry.http.urls import Origin, parse_url, redact
+from fastoci.registry.http.urls import Origin, parse_url, quoted, redact
+
+_URLS: Final = 8  # addresses of one blob that are asked
 
 
 class RepositorySession:
@@ -83,6 +85,11 @@ class RepositorySession:
             manifest=manifest,
             corrupt=corrupt,
         )
+
+    def elsewhere(self, urls: Sequence[str]) -> RepositorySession | None:
+        """Access to content at the addresses that a descriptor names for it; None when none of them is https."""
+        found = tuple(Endpoint(url, "", url.raw_authority, False) for url in map(_https, urls[:_URLS]) if url)
+        return _UrlSession(self, found) if found else None
 
     def server(self, origin: Origin) -> Server:
         """What is known of a server."""
@@ -161,3 +168,56 @@ class RepositorySession:
         if reply.status == 401:
             raise await error_of(reply, hint=f"asked by the host that {named_by.host} named")
         return reply
+
+
+class _UrlSession(RepositorySession):
+    """Addresses that a descriptor names for its content, as candidates: asked as they are, and without a secret.
+
+    An image is anybody's, so what it names is asked as what its registry redirects to: no nearer to this machine than
+    that registry is, without credentials and without headers that the user has for registries.
+    """
+
+    def __init__(self, of: RepositorySession, endpoints: tuple[Endpoint, ...]) -> None:
+        super().__init__(
+            of.reference,
+            endpoints,
+            transport=of._transport,
+            auth=of._auth,
+            credentials=of._credentials,
+            policy=of._policy,
+            image=of.image,
+        )
+        named = next((each for each in of._endpoints if each.origin), of._endpoints[0])
+        self._named_by = Origin.of(named.base)
+
+    async def ask(
+        self,
+        candidate: Candidate,
+        path: str | URL,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        patience: Patience | None = None,
+        body: Upload | None = None,
+    ) -> Reply:
+        """Ask an address as it is, whatever ``path``.
+
+        Raises:
+            UnauthorizedError: it wants credentials, and gets none.
+            RegistryError, TransportError: it may not be asked, redirects where nobody may, or does not answer.
+        """
+        options = RequestOptions(patience=patience)
+        reply = await self._transport.request(
+            method, candidate.base, headers=headers, body=body, named_by=self._named_by, options=options
+        )
+        if reply.status == 401:
+            raise await error_of(reply, hint="asked by a host that an image names, which gets no credentials")
+        return reply
+
+
+def _https(text: str) -> URL | None:
+    try:
+        url = parse_url(quoted(text))
+    except ValueError:
+        return None
+    return url if url.scheme == "https" else None
