@@ -107,7 +107,7 @@ class Maintenance:
             StoreBusyError: another process extends the layout, and did not end.
         """
         parts, asked = self._open, several(references, str)
-        return await maintenance.export(parts.store, parts.context.stored, parts.context.target(directory), asked)
+        return await maintenance.export(parts.store, parts.context, parts.context.target(directory), asked)
 
     @job
     async def plan_gc(self, retention: Retention | None = None) -> GcPlan:

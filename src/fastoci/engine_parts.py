@@ -29,6 +29,7 @@ from fastoci.threads import Threads
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.streaming import Streams
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
@@ -60,13 +61,14 @@ class EngineParts:
         scheduler = Scheduler(workers, buffers, limits, observer)
         reader = LayerReader(workers, buffers, limits)
         unpacker = Unpacker(workers, reader, limits, observer)
+        streams = Streams(workers, buffers, limits, observer)
         stored = Stored(store, scheduler, workers, buffers, observer)
         path, self.running = Path(store.path), RunningJobs()
         kept = str(path / "layers")
         layering = Layering(store, lambda: store.layers, stored, workers, reader, unpacker, limits, observer, kept)
         self.loop = asyncio.get_running_loop()
         self.store = store
-        self.context = PullContext(store, scheduler, stored, layering, limits, observer, path, self.running)
+        self.context = PullContext(store, scheduler, stored, streams, layering, limits, observer, path, self.running)
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers

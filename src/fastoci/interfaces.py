@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -54,7 +54,7 @@ class BlobSource(Protocol):
         (``aclose``), which ends the transfer.
 
         Raises:
-            RegistryError, TransportError: the blob cannot be had, or not all of it.
+            RegistryError, TransportError, StoreError: the blob cannot be had, or not all of it.
             SizeMismatchError: the source announces or sends another length than ``blob.size``.
         """
 
@@ -326,8 +326,69 @@ class ImageSource(Protocol):
         """
 
 
+class NamedImage(msgspec.Struct, frozen=True):
+    """An image of an ``ImageCollection``: its name, empty for one without, and the manifest or index it stands for."""
+
+    name: str
+    top: Descriptor
+
+
+class ImageCollection(Protocol):
+    """A place without a registry that holds whole images, and says which: a layout, an archive, a directory."""
+
+    async def names(self) -> tuple[NamedImage, ...]:
+        """Its images, in its own order. A name is there once; images without one may be many.
+
+        Raises:
+            FormatError, UnsupportedError, IntegrityError, StoreError: nobody can say.
+        """
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest that a descriptor names, as of ``ImageSource``.
+
+        Raises:
+            BlobNotFoundError, FormatError, IntegrityError, StoreError
+        """
+
+
+@runtime_checkable
+class LinkableSource(Protocol):
+    """A ``BlobSource`` whose blobs are files that nobody changes: a sink may link them where it would write them."""
+
+    def open(self, blob: Descriptor) -> int:
+        """A read-only descriptor of the blob's file; the caller closes it. May be called from any thread.
+
+        Raises:
+            BlobNotFoundError: absent, or of another size, or not a regular file.
+        """
+
+
+class Streaming(Protocol):
+    """How bytes go through an engine: in buffers of its budget, hashed on its threads, told to its observer."""
+
+    async def into(self, blob: Descriptor, source: BlobSource, sink: Sink) -> Verified:
+        """Give a blob's bytes to a sink, each buffer when it is hashed; ``sink`` is finished then, or else aborted.
+
+        What a sink has is nobody's before the proof.
+
+        Raises:
+            IntegrityError: other bytes, or not as many.
+            FastociError: as the source, or the sink, says.
+        """
+
+    def verified(self, blob: Descriptor, source: BlobSource) -> AsyncGenerator[Buffer, None]:
+        """Yield a blob's bytes, hashed; each buffer's reference passes to the caller.
+
+        The last buffer comes when all are proven: nobody gets the whole of a blob that is not what its name says.
+
+        Raises:
+            IntegrityError: other bytes, or not as many.
+            FastociError: as the source says.
+        """
+
+
 class WholeImage(msgspec.Struct, frozen=True):
-    """An image on its way into an ``ImageSink``.
+    """An image that an ``ImageWriter`` has all of.
 
     ``name`` is empty for an image without a name. ``top`` is the manifest or index that the name stands for, ``blobs``
     everything the image needs: ``top``, the manifests below it, configs and layers.
@@ -338,20 +399,60 @@ class WholeImage(msgspec.Struct, frozen=True):
     blobs: Sequence[Descriptor]
 
 
-class ImageSink(Protocol):
-    """A place that takes whole images out of a store: an OCI layout, an archive, a registry.
+# How a blob came into a place: it was there, the place took it from another of its own, by a link, or by its bytes.
+Way = Literal["there", "mounted", "linked", "sent"]
 
-    A ``BlobStore`` is filled by its sessions instead, while the bytes arrive.
-    """
 
-    async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
-        """Take over images. Each blob is hashed before; names come last, so nobody sees a part of an image.
+class ImageWriter(Protocol):
+    """Who brings images into an ``ImageSink``: ``missing``, ``put_blob`` each, then ``put_document``, then ``name``."""
 
-        An image replaces what has its name; all others stay, also when this fails.
+    @property
+    def at_once(self) -> int:
+        """How many ``put_blob`` may run at a time. In a place that is written in one go it is 1."""
+
+    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        """Which of these are not there, or not right; each digest once, in the order given. Documents, too.
 
         Raises:
-            BlobNotFoundError: ``store`` lacks a blob of one of the images.
-            IntegrityError: it has one that is not what its name says.
-            StoreBusyError: another process extends the sink, and did not end.
-            StoreError: the sink cannot be written.
+            StoreError, RegistryError, TransportError: the place does not say.
+        """
+
+    async def put_blob(self, blob: Descriptor, source: BlobSource) -> Way:
+        """Bring one blob, verified on its way: from a ``LinkableSource`` by a link, where that can be.
+
+        Raises:
+            IntegrityError: the source has other bytes under the name; none of them has it here.
+            StoreError, RegistryError, TransportError: the place does not take it, or the source does not give it.
+        """
+
+    async def put_document(self, descriptor: Descriptor, data: bytes) -> None:
+        """Bring a manifest or index, after all that it names. ``data`` are the bytes of the descriptor.
+
+        Raises:
+            StoreError, RegistryError, TransportError: the place does not take it.
+        """
+
+    async def name(self, image: WholeImage) -> None:
+        """Let the image have its name when the writer ends; all of it was put, or was not ``missing``.
+
+        Raises:
+            UnsupportedError: the place cannot hold such an image.
+            StoreError, RegistryError, TransportError: the place does not take it.
+        """
+
+
+class ImageSink(Protocol):
+    """A place that whole images are brought to: an OCI layout, an archive, a registry.
+
+    A ``BlobStore`` is filled by its sessions instead.
+    """
+
+    def begin(self) -> AbstractAsyncContextManager[ImageWriter]:
+        """Bring images. At its end all have their names at once, where the place can; after an error none has.
+
+        An image replaces what has its name; all others stay, unless the place is written anew as a whole.
+
+        Raises:
+            StoreBusyError: another process extends the place, and did not end.
+            StoreError: the place cannot be written, or is another kind of thing.
         """

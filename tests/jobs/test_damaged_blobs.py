@@ -27,7 +27,6 @@ from fastoci.image.reference import Reference
 from fastoci.interfaces import WholeImage
 from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.stored import Mending
-from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
@@ -329,7 +328,7 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
     image = WholeImage("app:1", IMAGE.descriptor, blobs)
     async with open_parts(tmp_path / "store") as parts:
         repository = parts.client.repository(reference)
-        sink = OciLayout(layout, parts.job.stored.run_hashing)
+        sink = parts.job.layout(layout)
         await parts.job.pull(reference, repository, image="app", wanted=None, outputs=Outputs())
         for instant in range(12):
             export = asyncio.create_task(parts.job.stored.put(sink, [image], Mending("app", None)))
@@ -338,7 +337,7 @@ async def test_an_export_that_is_cancelled_at_any_instant_leaves_nothing_wrong_a
             export.cancel()
             await asyncio.wait([export])
             assert parts.pool.in_use == 0
-            assert not (layout / "blobs").exists() or sound(layout)
+            assert not (layout / "blobs/sha256").exists() or sound(layout)
             assert export.cancelled() or whole(layout)
         await parts.job.stored.put(sink, [image], Mending("app", None))
     assert whole(layout)

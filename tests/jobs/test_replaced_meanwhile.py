@@ -15,10 +15,11 @@ import pytest
 
 from fastoci import Layers
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FormatError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.image.reference import Reference
-from fastoci.interfaces import BlobStore, WholeImage
+from fastoci.interfaces import BlobSource, Way, WholeImage
 from fastoci.jobs.browse import Browsing
 from fastoci.jobs.layers import Arriving, Pairs
 from fastoci.jobs.outputs import Outputs
@@ -157,10 +158,24 @@ class Sink:
         self.times = times
         self.puts = 0
 
-    async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Sink]:
         self.puts += 1
-        if self.puts <= self.times:
-            raise self.error
+        yield self
+
+    at_once = 1
+
+    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        return [] if self.puts > self.times else list(blobs)
+
+    async def put_blob(self, blob: Descriptor, source: BlobSource) -> Way:
+        raise self.error
+
+    async def put_document(self, descriptor: Descriptor, data: bytes) -> None:
+        raise self.error
+
+    async def name(self, image: WholeImage) -> None:
+        """It keeps nothing."""
 
 
 DAMAGED = DigestMismatchError("damaged", subject=str(BLOB.digest), expected="", actual="")

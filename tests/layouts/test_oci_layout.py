@@ -1,4 +1,7 @@
-"""Writing images into a user's OCI layout."""
+"""Writing images into a user's OCI layout.
+
+Covers: layouts/layout_files.py.
+"""
 
 import asyncio
 import fcntl
@@ -11,7 +14,7 @@ import os
 import struct
 import subprocess
 import tarfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,16 +24,19 @@ import pytest
 
 from fastoci import locks, path_walk
 from fastoci.aio import when_free
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, IntegrityError, StoreBusyError, StoreError
+from fastoci.errors import BlobNotFoundError, DigestMismatchError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
 from fastoci.interfaces import WholeImage
-from fastoci.layouts.oci_layout import write_images
+from fastoci.layouts.layout_files import LayoutFiles
+from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier
+from fastoci.testing.suites.image_sink import bring
 from support.attacker import Attacker, scene
+from support.streaming import OwnStreams, run_hashing
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -85,19 +91,12 @@ def image(store: Store) -> Image:
     return _make(store, b"hello")
 
 
-def _find_corrupt(sources: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
-    """What the engine does in lanes."""
-    found: list[IntegrityError] = []
-    for blob, fd in sources:
-        actual = Digest.of(os.pread(fd, blob.size + 1, 0), blob.digest.algorithm)
-        if actual != blob.digest:
-            subject, expected = str(blob.digest), str(blob.digest)
-            found.append(DigestMismatchError("wrong", subject=subject, expected=expected, actual=str(actual)))
-    return found
-
-
 def _write(target: Path, name: str, image: Image) -> None:
-    write_images(target, [WholeImage(name, image.top, image.blobs)], image.store, _find_corrupt)
+    _write_whole(target, WholeImage(name, image.top, image.blobs), image.store)
+
+
+def _write_whole(target: Path, image: WholeImage, store: Store) -> None:
+    asyncio.run(bring(OciLayout(target, run_hashing, OwnStreams()), [image], store, linked=True))
 
 
 def _names(target: Path) -> list[tuple[str, str]]:
@@ -126,7 +125,7 @@ def test_a_layout_is_made_with_blobs_linked_to_the_store(tmp_path: Path, image: 
 def test_what_was_put_is_in_the_log(tmp_path: Path, image: Image, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "fastoci.layouts")
     _write(tmp_path / "layout", "app:1", image)
-    assert caplog.messages == [f"{tmp_path / 'layout'}: 1 images of 3 blobs are in the layout"]
+    assert caplog.messages == [f"{tmp_path / 'layout'}: 1 images are in the layout"]
 
 
 def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path) -> None:
@@ -141,9 +140,7 @@ def test_on_another_file_system_blobs_are_copied(image: Image, small_disk: Path)
 def test_a_full_disk_leaves_no_entry_and_no_half_blob(image: Image, small_disk: Path) -> None:
     big = _put(image.store, os.urandom(12 << 20), LAYER)
     with pytest.raises(StoreError, match="No space") as caught:
-        write_images(
-            small_disk / "layout", [WholeImage("app:1", image.top, (*image.blobs, big))], image.store, _find_corrupt
-        )
+        _write_whole(small_disk / "layout", WholeImage("app:1", image.top, (*image.blobs, big)), image.store)
     assert caught.value.path == str(small_disk / "layout")
     assert not (small_disk / "layout" / "index.json").exists()
     assert not [name for name in _files(small_disk / "layout") if big.digest.hex in name]
@@ -251,9 +248,7 @@ def test_blobs_that_lead_out_of_the_layout_are_refused(tmp_path: Path, image: Im
 def test_a_blob_that_the_store_lacks_leaves_no_entry(tmp_path: Path, image: Image) -> None:
     absent = Descriptor.of(b"absent", LAYER)
     with pytest.raises(BlobNotFoundError):
-        write_images(
-            tmp_path / "layout", [WholeImage("app:1", image.top, (image.top, absent))], image.store, _find_corrupt
-        )
+        _write_whole(tmp_path / "layout", WholeImage("app:1", image.top, (image.top, absent)), image.store)
     assert not (tmp_path / "layout" / "index.json").exists()
 
 
@@ -270,7 +265,7 @@ async def test_many_writers_of_one_layout_lose_no_entry(tmp_path: Path, store: S
 
 async def test_who_waits_for_another_writer_gives_up_in_time_and_says_for_what(tmp_path: Path, image: Image) -> None:
     target = tmp_path / "layout"
-    _write(target, "app:1", image)
+    await asyncio.to_thread(_write, target, "app:1", image)
     before = (target / "index.json").read_bytes()
     root = path_walk.open_directory(target)
     try:
@@ -278,7 +273,7 @@ async def test_who_waits_for_another_writer_gives_up_in_time_and_says_for_what(t
             locks.locked_at(root, ".fastoci.lock", "held"),
             pytest.raises(StoreBusyError, match=r"layout/\.fastoci\.lock is locked by another process"),
         ):
-            await when_free(lambda: asyncio.to_thread(_write, target, "app:2", image), within_s=0.2)
+            await when_free(lambda: asyncio.to_thread(LayoutFiles, target), within_s=0.2)
     finally:
         os.close(root)
     assert (target / "index.json").read_bytes() == before
@@ -312,7 +307,13 @@ def test_an_empty_file_with_another_name_is_not_written_to(tmp_path: Path, image
 def test_another_user_of_the_directory_leads_nothing_elsewhere(kind: str, image: Image) -> None:
     def write(target: Path) -> None:
         with suppress(StoreError):
-            _write(target, "app:1", image)
+            layout = LayoutFiles(target)  # as ``LayoutWriter`` calls it, without threads
+            try:
+                layout.link([(blob, image.store) for blob in image.blobs], lambda files: [], lambda: None)
+                layout.write(image.top.digest, b"{}")
+                layout.finish([WholeImage("app:1", image.top, image.blobs)])
+            finally:
+                layout.close()
 
     with scene(kind) as at:
         assert Attacker(at).between(write) > 50
@@ -326,7 +327,7 @@ def test_sha512_blobs_have_their_own_directory(tmp_path: Path, store: Store, ima
     blob = Descriptor("a/b", verifier.digest, 7)
     (store.path / "blobs" / "sha512").mkdir()
     (store.path / "blobs" / "sha512" / blob.digest.hex).write_bytes(data)
-    write_images(tmp_path / "layout", [WholeImage("app:1", image.top, (*image.blobs, blob))], store, _find_corrupt)
+    _write_whole(tmp_path / "layout", WholeImage("app:1", image.top, (*image.blobs, blob)), store)
     assert (tmp_path / "layout" / "blobs" / "sha512" / blob.digest.hex).read_bytes() == data
 
 

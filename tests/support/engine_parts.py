@@ -28,6 +28,7 @@ from fastoci.testing.registry import Registry
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import Scheduler
+from fastoci.transfer.streaming import Streams
 from fastoci.transfer.tee import Tee
 from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
@@ -116,11 +117,12 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     events = Events()
     scheduler = Scheduler(worker, buffers, limits, events.append)
     stored = Stored(store, scheduler, worker, buffers, events.append)
+    streams = Streams(worker, buffers, limits, events.append)
     reader = LayerReader(worker, buffers, limits)
     unpacker = Unpacker(worker, reader, limits, events.append)
     kept = str(directory / "layers")
     layering = Layering(store, lambda: store.layers, stored, worker, reader, unpacker, limits, events.append, kept)
-    job = PullContext(store, scheduler, stored, layering, limits, events.append, directory, RunningJobs())
+    job = PullContext(store, scheduler, stored, streams, layering, limits, events.append, directory, RunningJobs())
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

@@ -28,7 +28,6 @@ from fastoci.jobs.pull import Making, PullContext, contents
 from fastoci.jobs.resolve import read_config, read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending
-from fastoci.layouts.oci_layout import OciLayout
 
 if TYPE_CHECKING:
     from fastoci.jobs.base_tree import ImageTree
@@ -296,9 +295,8 @@ class Image:
             blobs |= {top.digest: top}
         parts = list(blobs.values())
         async with self._context.store.keep(parts, name=str(self.reference)):
-            sink = OciLayout(target, self._context.stored.run_hashing)
             whole = WholeImage(str(self.reference), top, parts)
-            await self._context.stored.put(sink, [whole], self._mending(*others))
+            await self._context.stored.put(self._context.layout(target), [whole], self._mending(*others))
 
     @property
     def _running(self) -> RunningJobs:

@@ -10,9 +10,9 @@ from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.graph import tops_of
 from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import WholeImage
-from fastoci.jobs.stored import Mending, Stored
+from fastoci.jobs.pull import PullContext
+from fastoci.jobs.stored import Mending
 from fastoci.jobs.verify import sound
-from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.graph import Read, descriptor, needed_by, size_of
 from fastoci.store.lookup import find_all, find_names
 from fastoci.store.store import Store
@@ -38,7 +38,7 @@ async def images(
     return await store.walk(work)
 
 
-async def export(store: Store, stored: Stored, directory: Path, references: Sequence[str]) -> int:
+async def export(store: Store, context: PullContext, directory: Path, references: Sequence[str]) -> int:
     """Add images, all without ``references``, to an OCI layout; how many there are.
 
     Raises: as ``Engine.export``.
@@ -46,7 +46,7 @@ async def export(store: Store, stored: Stored, directory: Path, references: Sequ
 
     refs = await named_images(store, references)
     found = await store.walk(lambda read, check: [_whole_image(ref, sound(read)) for ref in refs])
-    await stored.put(OciLayout(directory, stored.run_hashing), found, Mending("", None))
+    await context.stored.put(context.layout(directory), found, Mending("", None))
     return len(found)
 
 

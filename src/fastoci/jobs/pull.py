@@ -46,8 +46,10 @@ from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
+from fastoci.layouts.oci_layout import OciLayout
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.streaming import Streams
 from fastoci.transfer.tee import Tee
 from fastoci.unpack.marker import Contents
 
@@ -89,6 +91,7 @@ class PullContext(msgspec.Struct, frozen=True):
     store: BlobStore
     scheduler: Scheduler
     stored: Stored
+    streams: Streams
     layering: Layering
     limits: Limits
     observer: Observer
@@ -107,6 +110,10 @@ class PullContext(msgspec.Struct, frozen=True):
         if within:
             raise StoreError(f"{target} is in the store {self.store_path}: choose another place", path=str(target))
         return target
+
+    def layout(self, directory: Path) -> OciLayout:
+        """An OCI layout to bring images to."""
+        return OciLayout(directory, self.stored.run_hashing, self.streams)
 
     async def pull(
         self,

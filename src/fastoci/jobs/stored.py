@@ -20,14 +20,16 @@ from fastoci._core import Buffer
 from fastoci.aio import all_or_first, wait_to_end
 from fastoci.errors import BlobNotFoundError, FastociError, IntegrityError
 from fastoci.events import FetchDuplicated, Observer, Warned
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore, ImageSink, WholeImage
+from fastoci.interfaces import BlobSource, BlobStore, ImageSink, ImageWriter, WholeImage
 from fastoci.jobs.rehash import StoppedError, find_corrupt
-from fastoci.layouts.oci_layout import FindCorrupt
+from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.stored_source import StoredSource
 from fastoci.transfer.workers import WorkerPool
 
 _OPEN: Final = 32  # files that are open at a time
@@ -105,6 +107,7 @@ class Stored:
         self._workers = workers
         self._buffers = buffers
         self._observe = observer
+        self.source = StoredSource(store, workers)
         self._mending = asyncio.Lock()  # who hashes the old bytes beside who brings the new ones would delete these
         self._found: set[Digest] = set()  # by any job of the engine: the others read the damaged bytes, too
 
@@ -160,18 +163,37 @@ class Stored:
             await writer.flush()
 
     async def put(self, sink: ImageSink, images: Sequence[WholeImage], mending: Mending) -> None:
-        """``ImageSink.put``; what turns out damaged on the way is mended first.
+        """Bring images into a sink; when one of their blobs turns out damaged, it is mended, and all begins anew.
 
-        Raises: as ``ImageSink.put`` and ``mend``.
+        Raises: as ``ImageSink``, ``ImageWriter`` and ``mend``.
         """
         blobs = list({blob.digest: blob for image in images for blob in image.blobs}.values())
         while True:
             try:
-                return await sink.put(images, self._store)
+                async with sink.begin() as writer:
+                    await self._hand_over(writer, images, blobs)
+                return
             except (IntegrityError, BlobNotFoundError) as error:
                 mending.begin()
                 mending.opened |= {blob.digest: _NO_FILE for blob in blobs if str(blob.digest) == error.subject}
                 await self.mend(blobs, error, mending)
+
+    async def _hand_over(self, writer: ImageWriter, images: Sequence[WholeImage], blobs: Sequence[Descriptor]) -> None:
+        """Blobs first, then documents, and last those that names stand for."""
+        missing = await writer.missing(blobs)
+        turns = asyncio.Semaphore(writer.at_once)
+
+        async def put(blob: Descriptor) -> None:
+            async with turns:
+                await writer.put_blob(blob, self.source)
+
+        tops = {image.top.digest for image in images}
+        documents = [blob for blob in missing if blob.media_type in mediatype.MANIFESTS | mediatype.INDEXES]
+        await all_or_first([asyncio.create_task(put(blob)) for blob in missing if blob not in documents])
+        for document in sorted(documents, key=lambda blob: blob.digest in tops):
+            await writer.put_blob(document, self.source)
+        for image in images:
+            await writer.name(image)
 
     async def run_hashing(self, work: Callable[[FindCorrupt, Check], T]) -> T:
         """Run work on a thread, with what hashes files there; it ends early when this task is cancelled."""

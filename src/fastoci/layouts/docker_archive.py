@@ -15,12 +15,13 @@ from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.interfaces import BlobStore, WholeImage
 from fastoci.layouts.archive_stream import ArchiveStream
+from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.layouts.oci_archive import path_of, write_layout
-from fastoci.layouts.oci_layout import FindCorrupt, RunHashing
+from fastoci.layouts.oci_layout import RunHashing
 
 
 class DockerArchive:
-    """``ImageSink`` as ``OciArchive`` is one.
+    """An open file or pipe, as ``OciArchive`` is one.
 
     Args:
         fd: stays the caller's.

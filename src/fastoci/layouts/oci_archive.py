@@ -14,11 +14,12 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index
 from fastoci.interfaces import BlobStore, WholeImage
 from fastoci.layouts.archive_stream import ArchiveStream
-from fastoci.layouts.oci_layout import FindCorrupt, RunHashing
+from fastoci.layouts.layout_files import FindCorrupt
+from fastoci.layouts.oci_layout import RunHashing
 
 
 class OciArchive:
-    """``ImageSink`` of an open file or pipe, for one ``put``: an archive is not extended.
+    """An open file or pipe, for one ``put`` of images of a store: an archive is not extended.
 
     Args:
         fd: stays the caller's.
@@ -30,10 +31,10 @@ class OciArchive:
         self._run = run
 
     async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
-        """Write all images: ``ImageSink.put``. When it fails, the archive has no end, and no names.
+        """Write all images. When it fails, the archive has no end, and no names.
 
         Raises:
-            StoreError: it cannot be written. BlobNotFoundError, IntegrityError: as ``ImageSink.put``.
+            StoreError: it cannot be written. BlobNotFoundError, IntegrityError: the store lacks a blob, or has another.
         """
 
         def work(find_corrupt: FindCorrupt, check: Callable[[], None]) -> None:

@@ -338,15 +338,8 @@ class Scheduler:
 
     async def _receive(self, ingest: Ingest, source: BlobSource, pipeline: PushPipeline, tee: Tee | None) -> None:
         """Feed what the source yields to the pipeline and the tee."""
-        given = source.fetch(ingest.blob, ingest.offset, self._buffers)
-        if not (hasattr(given, "__aiter__") and hasattr(given, "aclose")):
-            text = f"fetch of {source.name} gives {type(given).__name__}, and is to be an async generator"
-            raise TypeError(text)
-        async with aclosing(given) as arriving:
-            async for buffer in arriving:
-                if not isinstance(buffer, Buffer):
-                    text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
-                    raise TypeError(text)
+        async with aclosing(arriving(source, ingest.blob, ingest.offset, self._buffers)) as buffers:
+            async for buffer in buffers:
                 if tee is None:
                     await pipeline.feed(buffer)
                 else:
@@ -368,6 +361,27 @@ class Scheduler:
             task.cancel()
         if flights:
             await wait_to_end(asyncio.wait(flights))
+
+
+async def arriving(
+    source: BlobSource, blob: Descriptor, offset: int, buffers: BufferSource
+) -> AsyncGenerator[Buffer, None]:
+    """What a source yields; it may be anybody's.
+
+    Raises:
+        TypeError: it is no source.
+        FastociError: as it says.
+    """
+    given = source.fetch(blob, offset, buffers)
+    if not (hasattr(given, "__aiter__") and hasattr(given, "aclose")):
+        text = f"fetch of {source.name} gives {type(given).__name__}, and is to be an async generator"
+        raise TypeError(text)
+    async with aclosing(given) as yielded:
+        async for buffer in yielded:
+            if not isinstance(buffer, Buffer):
+                text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
+                raise TypeError(text)
+            yield buffer
 
 
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""The suite of ``BlobSource`` over every source there is."""
+"""The suite of ``BlobSource`` over every source there is.
+
+Covers: transfer/stored_source.py.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from fastoci.interfaces import BlobSource
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry as Client
 from fastoci.registry.fetch.retry import RetryPolicy
+from fastoci.testing.memory_store import Content, MemoryStore
 from fastoci.testing.registry import Registry
 from fastoci.testing.suites.blob_source import BlobSourceSuite
 from fastoci.transfer.scheduler import BytesSource
+from fastoci.transfer.stored_source import StoredSource
+from fastoci.transfer.workers import WorkerPool
 
 
 class TestRepository(BlobSourceSuite):
@@ -26,6 +32,17 @@ class TestRepository(BlobSourceSuite):
             for blob, data in blobs.items():
                 registry.add_blob(str(blob.digest), data)
             yield client.repository(Reference.parse(f"{registry.address}/team/app:1"))
+
+
+class TestStoredSource(BlobSourceSuite):
+    @asynccontextmanager
+    async def open(self, blobs: Mapping[Descriptor, bytes]) -> AsyncIterator[BlobSource]:
+        content, workers = Content(), WorkerPool(1)
+        content.blobs.update({blob.digest: data for blob, data in blobs.items()})
+        try:
+            yield StoredSource(MemoryStore(content), workers)
+        finally:
+            workers.close()
 
 
 class TestBytesSource(BlobSourceSuite):

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fastoci import _core
-from fastoci.errors import IntegrityError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.interfaces import ImageSink
-from fastoci.jobs.rehash import find_corrupt
-from fastoci.layouts.oci_layout import FindCorrupt, OciLayout
+from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.suites.image_sink import ImageSinkSuite
-
-
-async def run_hashing(work: Callable[[FindCorrupt, Callable[[], None]], None]) -> None:
-    """On a thread, with a buffer."""
-
-    def find(files: Sequence[tuple[Descriptor, int]]) -> list[IntegrityError]:
-        buffer = _core.Pool(1 << 20).take()
-        assert buffer is not None
-        try:
-            return find_corrupt(files, [buffer], threading.Event())
-        finally:
-            buffer.release()
-
-    await asyncio.to_thread(work, find, lambda: None)
+from support.streaming import OwnStreams, run_hashing
 
 
 class TestOciLayout(ImageSinkSuite):
     def open(self, directory: Path) -> ImageSink:
-        return OciLayout(directory, run_hashing)
+        return OciLayout(directory, run_hashing, OwnStreams())
 
     def names(self, directory: Path) -> Mapping[str, Descriptor]:
         entries = index.parse((directory / "index.json").read_bytes(), OCI_INDEX).manifests

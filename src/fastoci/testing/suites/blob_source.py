@@ -8,13 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from fastoci import _core
-from fastoci.errors import FastociError, IntegrityError, RegistryError, TransportError
+from fastoci.errors import FastociError, IntegrityError, RegistryError, StoreError, TransportError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BlobSource, CorruptionAwareSource
 from fastoci.testing.suites.filling import NOWHERE, blob_of, collect, finish, raises
 from fastoci.transfer.buffers import Buffers
 
 _MIB: Final = 1 << 20
+_REFUSALS: Final = (IntegrityError, TransportError, RegistryError, StoreError)
 
 
 class BlobSourceSuite:
@@ -67,7 +68,7 @@ class BlobSourceSuite:
                 buffers = Buffers(_core.Pool(4 * _MIB, poison=True))
                 async with self.open({blob: sent}) as source:
                     size = 0
-                    with raises((IntegrityError, TransportError, RegistryError), f"{len(sent)} of {blob.size} bytes"):
+                    with raises(_REFUSALS, f"{len(sent)} of {blob.size} bytes"):
                         stream = source.fetch(blob, 0, buffers)
                         try:
                             async for buffer in stream:

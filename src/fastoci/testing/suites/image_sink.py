@@ -1,15 +1,17 @@
-"""What every ``ImageSink`` holds to: whole images, verified, and names that come last."""
+"""What every ``ImageSink`` and its ``ImageWriter`` hold to: whole images, verified, and names that come last."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, IntegrityError, StoreBusyError
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import ImageSink, WholeImage
+from fastoci.interfaces import BlobStore, BufferSource, ImageSink, WholeImage
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.memory_store import MemoryStore
@@ -37,7 +39,7 @@ class ImageSinkSuite:
         async def run() -> None:
             image, store = image_of(1), MemoryStore()
             await fill(store, image)
-            await self.open(tmp_path / "sink").put([whole(image)], store)
+            await bring(self.open(tmp_path / "sink"), [whole(image)], store)
             self.demand(tmp_path / "sink", {NAME: image})
 
         finish(run())
@@ -47,44 +49,65 @@ class ImageSinkSuite:
             one, two, three, store = image_of(1), image_of(2), image_of(3), MemoryStore()
             await fill(store, one, two, three)
             sink = self.open(tmp_path / "sink")
-            await sink.put([whole(one), whole(two, "registry.test/other:1")], store)
+            await bring(sink, [whole(one), whole(two, "registry.test/other:1")], store)
             self.demand(tmp_path / "sink", {NAME: one, "registry.test/other:1": two})
-            await sink.put([whole(three)], store)
-            await sink.put([], store)
+            await bring(sink, [whole(three)], store)
+            await bring(sink, [], store)
             self.demand(tmp_path / "sink", {NAME: three, "registry.test/other:1": two})
 
         finish(run())
 
     def test_an_image_that_lacks_a_blob_gets_no_name_and_changes_nothing(self, tmp_path: Path) -> None:
-        async def run() -> None:
+        async def run(directory: Path, *, linked: bool) -> None:
             one, two, store = image_of(1), image_of(2), MemoryStore()
             await fill(store, one, two)
-            sink = self.open(tmp_path / "sink")
-            await sink.put([whole(one)], store)
+            sink = self.open(directory)
+            await bring(sink, [whole(one)], store, linked=linked)
             await store.mark_corrupt(two.layers[-1].descriptor.digest)
             for images in ([whole(two)], [whole(two, "registry.test/other:1")], [whole(one, "a:1"), whole(two)]):
                 with raises(BlobNotFoundError, "an image without one of its blobs"):
-                    await sink.put(images, store)
-                self.demand(tmp_path / "sink", {NAME: one})
+                    await bring(sink, images, store, linked=linked)
+                self.demand(directory, {NAME: one})
 
-        finish(run())
+        finish(run(tmp_path / "linked", linked=True))
+        finish(run(tmp_path / "sent", linked=False))
 
-    def test_a_blob_that_is_damaged_in_the_store_is_never_handed_on(self, tmp_path: Path) -> None:
+    def test_a_blob_that_is_damaged_in_the_source_is_never_handed_on(self, tmp_path: Path) -> None:
+        async def run(directory: Path, *, linked: bool) -> None:
+            one, two, store = image_of(1), image_of(2), MemoryStore()
+            await fill(store, one, two)
+            sink = self.open(directory)
+            await bring(sink, [whole(one)], store, linked=linked)
+            layer = two.layers[-1].descriptor
+            store.content.blobs[layer.digest] = bytes(layer.size)
+            with raises(IntegrityError, "a damaged blob"):
+                await bring(sink, [whole(two)], store, linked=linked)
+            self.demand(directory, {NAME: one})
+            assert self.read(directory, layer) is None, "damaged bytes have the name of the right ones"
+            store.content.blobs[layer.digest] = content_of(two, layer)
+            await bring(sink, [whole(two)], store, linked=linked)
+            self.demand(directory, {NAME: two})
+
+        finish(run(tmp_path / "linked", linked=True))
+        finish(run(tmp_path / "sent", linked=False))
+
+    def test_what_was_brought_is_missing_no_more_and_what_was_not_has_no_name(self, tmp_path: Path) -> None:
         async def run() -> None:
             one, two, store = image_of(1), image_of(2), MemoryStore()
             await fill(store, one, two)
             sink = self.open(tmp_path / "sink")
-            await sink.put([whole(one)], store)
-            layer = two.layers[-1].descriptor
-            store.content.blobs[layer.digest] = bytes(layer.size)
-            with raises(IntegrityError, "a damaged blob"):
-                await sink.put([whole(two)], store)
+            await bring(sink, [whole(one)], store)
+            own = {blob.digest for blob, _ in contents(one)}
+            wanted = [blob for blob, _ in contents(two)]
+            with raises(_EndedError, "a writer that is ended by an error"):
+                async with sink.begin() as writer:
+                    missing = await writer.missing([*wanted, *wanted])
+                    assert missing == [blob for blob in wanted if blob.digest not in own]
+                    for blob in missing:
+                        await writer.put_blob(blob, StoreSource(store))
+                    await writer.name(whole(two))
+                    raise _EndedError
             self.demand(tmp_path / "sink", {NAME: one})
-            assert self.read(tmp_path / "sink", layer) is None, "damaged bytes have the name of the right ones"
-            await fill(store, one)
-            store.content.blobs[layer.digest] = content_of(two, layer)
-            await sink.put([whole(two)], store)
-            self.demand(tmp_path / "sink", {NAME: two})
 
         finish(run())
 
@@ -93,7 +116,8 @@ class ImageSinkSuite:
             images = {f"registry.test/app:{seed}": image_of(seed) for seed in range(4)}
             store = MemoryStore()
             await fill(store, *images.values())
-            puts = [self.open(tmp_path / "sink").put([whole(image, name)], store) for name, image in images.items()]
+            sinks = [(self.open(tmp_path / "sink"), [whole(image, name)]) for name, image in images.items()]
+            puts = [bring(sink, given, store) for sink, given in sinks]
             results = await asyncio.gather(*puts, return_exceptions=True)
             there = {}
             for (name, image), result in zip(images.items(), results, strict=True):
@@ -112,6 +136,57 @@ class ImageSinkSuite:
         for image in images.values():
             for blob, data in contents(image):
                 assert self.read(directory, blob) == data, f"{blob.digest} is not whole"
+
+
+class _EndedError(Exception):
+    """Of who brings images."""
+
+
+class StoreSource:
+    """A ``BlobSource`` over a store: its blobs by their bytes."""
+
+    name = "store"
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store = store
+
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        """Yield the bytes from ``offset`` on."""
+        data = await self.store.read(blob)
+        while offset < len(data):
+            buffer = await buffers.take()
+            offset += buffer.append(data, offset)
+            yield buffer
+
+
+class StoreFiles(StoreSource):
+    """A ``LinkableSource``, too."""
+
+    def open(self, blob: Descriptor) -> int:
+        """The blob's file."""
+        return self.store.open(blob)
+
+
+async def bring(sink: ImageSink, images: Sequence[WholeImage], store: BlobStore, *, linked: bool = False) -> None:
+    """Bring images out of a store into a sink, as many blobs at once as it takes."""
+    blobs = list({blob.digest: blob for image in images for blob in image.blobs}.values())
+    source = StoreFiles(store) if linked else StoreSource(store)
+    async with sink.begin() as writer:
+        missing = await writer.missing(blobs)
+        documents = [blob for blob in missing if blob.media_type in mediatype.MANIFESTS]
+        rest = [blob for blob in missing if blob not in documents]
+        for start in range(0, len(rest), writer.at_once):
+            some = [writer.put_blob(blob, source) for blob in rest[start : start + writer.at_once]]
+            for outcome in await asyncio.gather(*some, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        for document in documents:
+            if linked:
+                await writer.put_blob(document, source)
+            else:
+                await writer.put_document(document, await store.read(document))
+        for image in images:
+            await writer.name(image)
 
 
 def image_of(seed: int) -> Image:

@@ -1,0 +1,96 @@
+"""Blobs on their way through: out of a source, hashed, into a sink or on to whoever sends them.
+
+No whole blob is anywhere here: buffers of the budget go by, and what waits for its turn is bounded by the queue.
+Spec: docs/architecture.md, "One hasher".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastoci._core import Buffer
+from fastoci.events import BlobProgress, Observer
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import BlobSource
+from fastoci.limits import Limits
+from fastoci.stream.sink import Sink
+from fastoci.stream.verify import Verified, Verifier
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.pipeline import PushPipeline
+from fastoci.transfer.scheduler import arriving
+from fastoci.transfer.workers import WorkerPool
+
+
+class Streams:
+    """``Streaming`` of one engine."""
+
+    def __init__(self, workers: WorkerPool, buffers: Buffers, limits: Limits, observer: Observer) -> None:
+        self._workers = workers
+        self._buffers = buffers
+        self._depth = limits.buffer_queue
+        self._observe = observer
+
+    async def into(self, blob: Descriptor, source: BlobSource, sink: Sink) -> Verified:
+        """Give a blob's bytes to a sink, hashed: ``Streaming.into``."""
+        pipeline = self._pipeline(blob, sink)
+        try:
+            async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
+                async for buffer in buffers:
+                    await pipeline.feed(buffer)
+            await pipeline.finish()
+        except BaseException:
+            await pipeline.abort()
+            raise
+        assert pipeline.proof is not None
+        return pipeline.proof
+
+    async def verified(self, blob: Descriptor, source: BlobSource) -> AsyncGenerator[Buffer, None]:
+        """Yield a blob's bytes, hashed: ``Streaming.verified``."""
+        through, kept = _Through(), deque[Buffer]()
+        pipeline = self._pipeline(blob, through)
+        taken = 0
+        try:
+            async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
+                async for buffer in buffers:
+                    kept.append(buffer.retain())
+                    await pipeline.feed(buffer)
+                    while len(kept) > 1 and taken < through.count:
+                        taken += 1
+                        yield kept.popleft()
+            await pipeline.finish()
+            while kept:
+                yield kept.popleft()
+        finally:
+            for buffer in kept:
+                buffer.release()
+            await pipeline.abort()
+
+    def _pipeline(self, blob: Descriptor, sink: Sink) -> PushPipeline:
+        offset = 0
+
+        def progressed(size: int) -> None:
+            nonlocal offset
+            offset += size
+            self._observe(BlobProgress(str(blob.digest), offset))
+
+        verifier = Verifier(blob.digest, blob.size)
+        return PushPipeline(self._workers, sink, verifier, depth=self._depth, progressed=progressed)
+
+
+class _Through:
+    """``Sink`` that counts the buffers that were hashed: who made the pipeline has them, too."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def feed(self, buffer: Buffer) -> None:
+        """One more."""
+        self.count += 1
+
+    def finish(self) -> None:
+        """The last one was fed."""
+
+    def abort(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,111 @@
+"""Blobs on their way through an engine: hashed, counted, and never whole when they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from fastoci import _core
+from fastoci._core import Buffer
+from fastoci.errors import DigestMismatchError, SizeMismatchError
+from fastoci.events import BlobProgress, Event
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import BufferSource
+from fastoci.limits import Limits
+from fastoci.testing.suites.filling import blob_of, collect
+from fastoci.transfer.buffers import Buffers
+from fastoci.transfer.scheduler import BytesSource
+from fastoci.transfer.streaming import Streams
+from fastoci.transfer.workers import WorkerPool
+
+BLOB, DATA = blob_of((3 << 20) + 7)
+WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
+
+
+class Other:
+    """A source that sends all of ``BLOB``, whatever is asked for."""
+
+    name = "other"
+
+    def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        return BytesSource(DATA).fetch(BLOB, offset, buffers)
+
+
+class Kept:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.calls: list[str] = []
+
+    def feed(self, buffer: Buffer) -> None:
+        self.data += memoryview(buffer)
+
+    def finish(self) -> None:
+        self.calls.append("finish")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+
+@asynccontextmanager
+async def streams(events: list[Event] | None = None) -> AsyncIterator[Streams]:
+    workers, pool = WorkerPool(1), _core.Pool(8 << 20, poison=True)
+    try:
+        yield Streams(workers, Buffers(pool), Limits(), ([] if events is None else events).append)
+    finally:
+        workers.close()
+        assert pool.in_use == 0
+
+
+async def test_a_sink_has_all_bytes_and_the_proof_says_which() -> None:
+    events: list[Event] = []
+    sink = Kept()
+    async with streams(events) as through:
+        proof = await through.into(BLOB, BytesSource(DATA), sink)
+    assert (proof.digest, proof.size) == (BLOB.digest, BLOB.size)
+    assert bytes(sink.data) == DATA
+    assert sink.calls == ["finish"]
+    assert [event.offset for event in events if isinstance(event, BlobProgress)][-1] == BLOB.size
+
+
+async def test_a_sink_of_wrong_bytes_is_aborted() -> None:
+    sink = Kept()
+    async with streams() as through:
+        with pytest.raises(DigestMismatchError):
+            await through.into(BLOB, BytesSource(WRONG), sink)
+    assert sink.calls[-1] == "abort"
+
+
+async def test_what_is_yielded_is_all_there_is() -> None:
+    for size in (0, 1, 1 << 20, (3 << 20) + 7):
+        blob, data = blob_of(size)
+        async with streams() as through:
+            assert await collect(through.verified(blob, BytesSource(data))) == data
+
+
+async def test_nobody_gets_the_whole_of_wrong_bytes() -> None:
+    for size in (1, 1000, 1 << 20, (3 << 20) + 7):
+        blob, data = blob_of(size)
+        got = bytearray()
+        async with streams() as through:
+            with pytest.raises(DigestMismatchError):
+                async with aclosing(through.verified(blob, BytesSource(bytes([data[0] ^ 1]) + data[1:]))) as buffers:
+                    async for buffer in buffers:
+                        got += memoryview(buffer)
+                        buffer.release()
+        assert len(got) < size
+
+
+async def test_bytes_beyond_the_size_are_an_error_at_once() -> None:
+    short = Descriptor(BLOB.media_type, BLOB.digest, 10)
+    async with streams() as through:
+        with pytest.raises(SizeMismatchError):
+            await collect(through.verified(short, Other()))
+
+
+async def test_a_consumer_that_ends_early_leaves_no_buffer_behind() -> None:
+    async with streams() as through:
+        assert DATA.startswith(await collect(through.verified(BLOB, BytesSource(DATA)), until=1))
