@@ -15,7 +15,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "release", "_core", "image"}  # no I/O, no clock
 DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
-MIDDLE = PURE | DISK | {"aio", "slots", "threads", "stream", "interfaces", "layer_interfaces", "lists"}
+CONTRACTS = {"interfaces", "image_interfaces", "layer_interfaces"}
+MIDDLE = PURE | DISK | CONTRACTS | {"aio", "slots", "threads", "stream", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd", "configure"}
 PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
@@ -46,6 +47,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "lists": ({"arguments", "errors", "image"}, {"msgspec", "yaml"}),
     "stream": (PURE | {"_inflate"}, {"isal", "msgspec", "zstandard"}),
     "interfaces": (PURE | {"stream"}, {"msgspec"}),
+    "image_interfaces": (PURE | {"interfaces"}, {"msgspec"}),
     "layer_interfaces": (PURE | {"stream"}, set()),
     "registry": (MIDDLE, {"aiohttp", "msgspec", "yaml", "yarl"}),
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),

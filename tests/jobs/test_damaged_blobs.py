@@ -24,7 +24,7 @@ from fastoci.events import Event, FetchDuplicated, Warned
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.interfaces import WholeImage
+from fastoci.image_interfaces import WholeImage
 from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.stored import Mending
 from fastoci.testing.images import Image, Index

@@ -19,7 +19,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.image.reference import Reference
-from fastoci.interfaces import BlobSource, Way, WholeImage
+from fastoci.image_interfaces import Way, WholeImage
+from fastoci.interfaces import BlobSource
 from fastoci.jobs.browse import Browsing
 from fastoci.jobs.layers import Arriving, Pairs
 from fastoci.jobs.outputs import Outputs

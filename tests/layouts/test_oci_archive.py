@@ -22,7 +22,7 @@ from fastoci.errors import BlobNotFoundError, IntegrityError, StoreError, Unsupp
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.mediatype import OCI_INDEX
-from fastoci.interfaces import WholeImage
+from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.docker_archive import DockerArchive
 from fastoci.layouts.oci_archive import OciArchive
 from fastoci.store.store import Store

@@ -1,6 +1,6 @@
 """Writing images into a user's OCI layout.
 
-Covers: layouts/layout_files.py.
+Covers: image_interfaces.py, layouts/layout_files.py.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME
 from fastoci.image.mediatype import OCI_CONFIG, OCI_MANIFEST
-from fastoci.interfaces import WholeImage
+from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.layout_files import LayoutFiles
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.store import Store

@@ -20,7 +20,8 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import BlobSource, WholeImage
+from fastoci.image_interfaces import WholeImage
+from fastoci.interfaces import BlobSource
 from fastoci.jobs.destination import Destination, Keeping
 from fastoci.jobs.layers import Arriving, layers_of, overlay_options
 from fastoci.jobs.plan import Layers, Resolved

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.graph import tops_of
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import WholeImage
+from fastoci.image_interfaces import WholeImage
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.stored import Mending
 from fastoci.jobs.verify import sound

@@ -38,7 +38,8 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import BlobSource, BlobStore, ImageSource, StoreSession, StoreWriter
+from fastoci.image_interfaces import ImageSource
+from fastoci.interfaces import BlobSource, BlobStore, StoreSession, StoreWriter
 from fastoci.jobs.destination import NOWHERE, Destination, Keeping
 from fastoci.jobs.layers import Arriving, Layering, layers_of
 from fastoci.jobs.outputs import Outputs

@@ -33,7 +33,8 @@ from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import BlobStore, ImageSource
+from fastoci.image_interfaces import ImageSource
+from fastoci.interfaces import BlobStore
 from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.limits import Limits
 

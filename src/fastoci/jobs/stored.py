@@ -23,7 +23,8 @@ from fastoci.events import FetchDuplicated, Observer, Warned
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BlobStore, ImageSink, ImageWriter, WholeImage
+from fastoci.image_interfaces import ImageSink, ImageWriter, WholeImage
+from fastoci.interfaces import BlobSource, BlobStore
 from fastoci.jobs.rehash import StoppedError, find_corrupt
 from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.threads import Check

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from fastoci.errors import UnsupportedError
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
-from fastoci.interfaces import BlobStore, WholeImage
+from fastoci.image_interfaces import WholeImage
+from fastoci.interfaces import BlobStore
 from fastoci.layouts.archive_stream import ArchiveStream
 from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.layouts.oci_archive import path_of, write_layout

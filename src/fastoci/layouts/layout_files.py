@@ -24,7 +24,8 @@ from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
-from fastoci.interfaces import LinkableSource, Way, WholeImage
+from fastoci.image_interfaces import Way, WholeImage
+from fastoci.interfaces import LinkableSource
 from fastoci.threads import Check
 
 _LOCK: Final = ".fastoci.lock"  # 0600, and there only while it is held: others may read all else in a layout

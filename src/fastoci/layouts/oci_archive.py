@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index
-from fastoci.interfaces import BlobStore, WholeImage
+from fastoci.image_interfaces import WholeImage
+from fastoci.interfaces import BlobStore
 from fastoci.layouts.archive_stream import ArchiveStream
 from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.layouts.oci_layout import RunHashing

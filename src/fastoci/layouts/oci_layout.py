@@ -18,7 +18,8 @@ from typing import Final
 from fastoci.aio import wait_to_end, when_free
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, LinkableSource, Streaming, Way, WholeImage
+from fastoci.image_interfaces import Way, WholeImage
+from fastoci.interfaces import BlobSource, LinkableSource, Streaming
 from fastoci.layouts.layout_files import FindCorrupt, LayoutFiles, NewBlob
 from fastoci.threads import Check, Threads
 

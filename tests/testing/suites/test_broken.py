@@ -17,16 +17,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import (
-    BlobSource,
-    BlobStore,
-    BufferSource,
-    ImageSink,
-    ImageSource,
-    IngestStatus,
-    Way,
-    WholeImage,
-)
+from fastoci.image_interfaces import ImageSink, ImageSource, Way, WholeImage
+from fastoci.interfaces import BlobSource, BlobStore, BufferSource, IngestStatus
 from fastoci.stream.verify import Verified
 from fastoci.testing.images import Image, Index
 from fastoci.testing.memory_store import Content, MemoryIngest, MemorySession, MemoryStore, MemoryWriter, Partial

@@ -11,7 +11,7 @@ from fastoci.image import index
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME
 from fastoci.image.mediatype import OCI_INDEX
-from fastoci.interfaces import ImageSink
+from fastoci.image_interfaces import ImageSink
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.testing.suites.image_sink import ImageSinkSuite
 from support.streaming import OwnStreams, run_hashing

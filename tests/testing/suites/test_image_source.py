@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastoci.image.reference import Reference
-from fastoci.interfaces import ImageSource
+from fastoci.image_interfaces import ImageSource
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry as Client
 from fastoci.testing.images import Image, Index

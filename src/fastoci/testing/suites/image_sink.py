@@ -11,7 +11,8 @@ from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, IntegrityError, StoreBusyError
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import BlobStore, BufferSource, ImageSink, WholeImage
+from fastoci.image_interfaces import ImageSink, WholeImage
+from fastoci.interfaces import BlobStore, BufferSource
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.memory_store import MemoryStore

@@ -11,7 +11,7 @@ from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
-from fastoci.interfaces import ImageSource
+from fastoci.image_interfaces import ImageSource
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.suites.filling import NOWHERE, finish, raises
