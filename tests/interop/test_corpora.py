@@ -1,0 +1,78 @@
+"""The documents and layouts of ``shared/corpora`` and ``shared/images``, through the verbs that read them.
+
+What a document is for itself, ``tests/image/test_hostile_documents.py`` holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import fastoci
+from fastoci.errors import FastociError, FormatError, IntegrityError, NotFoundError, UnsupportedError
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.digest import Digest
+from fastoci.testing.registry import Registry
+
+# Over the network a label yields to what a document says of itself, when that is one thing (docs/fetching.md).
+LABELS = {"manifests/M02c-mediatype-mismatch.json", "manifests/M02f-docker-type-oci-body.json"}
+REFUSALS = (FormatError, UnsupportedError, IntegrityError)
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A hostile document: what it comes as, and how it must end."""
+
+    file: str
+    expect: str
+    content_type: str | None
+    data: bytes
+
+    @property
+    def tag(self) -> str:
+        return self.file.removeprefix("manifests/").partition("-")[0]
+
+    def serve(self, registry: Registry) -> None:
+        """Serve it under its tag; a config as that of an image of one layer."""
+        data, media_type = self.data, self.content_type or "application/octet-stream"
+        if media_type == mediatype.OCI_CONFIG:
+            registry.add_blob(str(Digest.of(data)), data)
+            rows = [encode(Descriptor.of(data, media_type)), encode(Descriptor.of(b"layer", mediatype.OCI_LAYER))]
+            registry.add_blob(rows[1]["digest"], b"layer")  # type: ignore[arg-type]
+            data = json.dumps({"schemaVersion": 2, "config": rows[0], "layers": rows[1:]}).encode()
+            media_type = mediatype.OCI_MANIFEST
+        registry.add_manifest("hostile", self.tag, media_type, data, digest=str(Digest.of(data)))
+
+
+def hostile(shared: Path) -> Iterator[Case]:
+    folder = shared / "corpora/hostile"
+    rows: list[dict[str, Any]] = json.loads((folder / "expected_manifests.json").read_text())["cases"]
+    for row in rows:
+        data = (folder / row["file"]).read_bytes()
+        yield Case(row["file"], row["expect"], row["content_type"], gzip.decompress(data) if row["gz"] else data)
+
+
+async def test_hostile_documents_end_a_pull_as_their_table_says(shared: Path, tmp_path: Path) -> None:
+    options = fastoci.RegistryOptions(retries=0)
+    async with Registry() as registry, fastoci.Engine(tmp_path / "store", registry=options) as engine:
+        for case in hostile(shared):
+            case.serve(registry)
+            name = f"{registry.address}/hostile:{case.tag}"
+            try:
+                await engine.pull(name, platform="linux/amd64", rootfs=tmp_path / case.tag)
+            except REFUSALS:
+                outcome = "reject"
+            except FastociError as error:  # all was read: what it names is nowhere, or is not for this machine
+                assert isinstance(error, NotFoundError) or case.expect == "contain", (case.file, error)
+                outcome = "accept"
+            else:
+                outcome = "accept"
+            if case.expect != "contain" and case.file not in LABELS:
+                assert outcome == case.expect, (case.file, outcome)
+        assert await engine.images() == ()
