@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.interfaces import BlobSource
 
@@ -64,6 +65,29 @@ class ImageCollection(Protocol):
         Raises:
             BlobNotFoundError, FormatError, IntegrityError, StoreError
         """
+
+
+class AttachmentSource(Protocol):
+    """A place that says what hangs on an image of it."""
+
+    async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """The manifests and indexes that say of themselves that they hang on this one, as the place lists them.
+
+        Args:
+            artifact_type: of this type alone.
+        Raises:
+            FormatError, UnsupportedError, RegistryError, TransportError, StoreError: nobody can say.
+        """
+
+    async def tagged(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """The manifest or index under a tag beside the image's own; None when there is none.
+
+        Raises:
+            FormatError, UnsupportedError, IntegrityError, RegistryError, TransportError, StoreError
+        """
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest or index, verified, as of ``ImageSource``."""
 
 
 class WholeImage(msgspec.Struct, frozen=True):

@@ -278,29 +278,6 @@ class StoreWriter(Protocol):
         """
 
 
-class AttachmentSource(Protocol):
-    """A place that says what hangs on an image of it."""
-
-    async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        """The manifests and indexes that say of themselves that they hang on this one, as the place lists them.
-
-        Args:
-            artifact_type: of this type alone.
-        Raises:
-            FormatError, UnsupportedError, RegistryError, TransportError, StoreError: nobody can say.
-        """
-
-    async def tagged(self, tag: str) -> tuple[Descriptor, bytes] | None:
-        """The manifest or index under a tag beside the image's own; None when there is none.
-
-        Raises:
-            FormatError, UnsupportedError, IntegrityError, RegistryError, TransportError, StoreError
-        """
-
-    async def manifest(self, descriptor: Descriptor) -> bytes:
-        """The bytes of a manifest or index, verified, as of ``ImageSource``."""
-
-
 @runtime_checkable
 class LinkableSource(Protocol):
     """A ``BlobSource`` whose blobs are files that nobody changes: a sink may link them where it would write them."""

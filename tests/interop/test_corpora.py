@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 import fastoci
 from fastoci.errors import FastociError, FormatError, IntegrityError, NotFoundError, UnsupportedError

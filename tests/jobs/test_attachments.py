@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from fastoci.errors import FormatError
-from fastoci.image import mediatype
-from fastoci.image.attachments import Attachment, attestations, cosign_tags, referrers_tag
+from fastoci.image import index, mediatype
+from fastoci.image.attachments import Attachment, artifact_type_of, attestations, cosign_tags, referrers_tag
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
+from fastoci.image.layout import REF_NAME
 from fastoci.image.reference import Reference
-from fastoci.jobs.attachments import Wanted, find_attachments
+from fastoci.image_interfaces import NamedImage
+from fastoci.jobs.attachments import CollectionAttachments, Wanted, find_attachments
 from fastoci.limits import Limits
 from fastoci.registry import client
 from fastoci.registry.auth.credentials import Credentials
-from fastoci.testing.images import Artifact, Image
+from fastoci.testing.images import Artifact, Image, write_layout
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry
 
@@ -153,3 +156,58 @@ def test_attestations_are_the_entries_that_name_the_image() -> None:
     notes = {kind: "attestation-manifest", of: str(image.digest)}
     its, others = replace(other, annotations=notes), replace(other, annotations={**notes, of: str(other.digest)})
     assert attestations([image, its, others, replace(its, annotations={of: str(image.digest)})], image.digest) == [its]
+
+
+class Layout:
+    """An ``ImageCollection`` of a layout's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.read: list[Digest] = []
+
+    async def names(self) -> tuple[NamedImage, ...]:
+        entries = index.parse((self.directory / "index.json").read_bytes(), mediatype.OCI_INDEX).manifests
+        return tuple(NamedImage(entry.annotations.get(REF_NAME, ""), entry) for entry in entries)
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        self.read.append(descriptor.digest)
+        return (self.directory / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex).read_bytes()
+
+
+async def of_layout(directory: Path, name: str) -> list[str]:
+    """What hangs on an image of a layout and on its manifests, as types and tags."""
+    layout = Layout(directory)
+    top = next(image.top for image in await layout.names() if image.name == name)
+    subjects = [top.digest]
+    if top.media_type in mediatype.INDEXES:
+        below = index.parse(await layout.manifest(top), top.media_type).manifests
+        subjects += [entry.digest for entry in below]
+    source = CollectionAttachments(layout, Limits())
+    found = await find_attachments(subjects, source, ALL, Limits(), lambda text: pytest.fail(text))
+    return [each.tag or artifact_type_of(each.data) for each in found]
+
+
+async def test_referrers_of_a_layout_are_found_by_their_subject_and_by_the_tag(shared: Path) -> None:
+    layout = shared / "images/layouts/regclient-testrepo"
+    arms = ["application/example.arms"] * 3  # named by their tags alone, one for each platform
+    assert await of_layout(layout, "v2") == ["application/example.sbom", "application/example.signature", *arms]
+    assert await of_layout(layout, "v3") == ["application/example.sbom"] * 2
+    assert await of_layout(layout, "b1") == []
+
+
+async def test_an_index_that_hangs_on_its_own_manifest_ends_the_search(shared: Path) -> None:
+    for layout in ("regclient-testrepo", "olareg-testrepo"):
+        assert await of_layout(shared / "images/layouts" / layout, "child") == ["application/example.loop"]
+        assert await of_layout(shared / "images/layouts" / layout, "loop") == []
+
+
+async def test_an_image_whose_tag_is_that_of_its_own_referrers_has_none(shared: Path) -> None:
+    assert await of_layout(shared / "images/layouts/olareg-testrepo", "mirror") == []
+
+
+async def test_cosigns_tags_are_found_in_a_layout_alone_or_behind_a_repository(tmp_path: Path) -> None:
+    image = Image.build([Layer.build([Entry("file", "file", b"")])])
+    tags = cosign_tags(image.descriptor.digest)
+    signature, sbom = Artifact.build("a/b", b"1"), Artifact.build("a/b", b"2")
+    write_layout({"app": image, tags[0]: signature, f"registry.test/app:{tags[2]}": sbom}, tmp_path)
+    assert await of_layout(tmp_path, "app") == [tags[0], tags[2]]

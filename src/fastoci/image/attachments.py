@@ -88,3 +88,22 @@ def subject_of(data: bytes) -> Digest | None:
     """
     form = document.decode(data, _Form, what="manifest")
     return None if form.subject is None else form.subject.value("manifest: subject").digest
+
+
+class _Config(msgspec.Struct, frozen=True, rename="camel"):
+    media_type: str | None = None
+
+
+class _Kind(msgspec.Struct, frozen=True, rename="camel"):
+    artifact_type: str | None = None
+    config: _Config | None = None
+
+
+def artifact_type_of(data: bytes) -> str:
+    """The type of a manifest as an artifact: its own, else that of its config.
+
+    Raises:
+        FormatError: it is no JSON, or has fields of other types.
+    """
+    form = document.decode(data, _Kind, what="manifest")
+    return form.artifact_type or (form.config and form.config.media_type) or ""

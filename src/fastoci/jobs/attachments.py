@@ -10,17 +10,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FormatError
+from fastoci.errors import BlobNotFoundError, FormatError, IntegrityError, UnsupportedError
 from fastoci.image import mediatype
-from fastoci.image.attachments import Attachment, cosign_tags, is_signature, subject_of
+from fastoci.image.attachments import (
+    Attachment,
+    artifact_type_of,
+    cosign_tags,
+    is_signature,
+    parse_referrers,
+    referrers_tag,
+    subject_of,
+)
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import AttachmentSource
+from fastoci.image_interfaces import AttachmentSource, ImageCollection
 from fastoci.jobs.resolve import check_size
 from fastoci.limits import Limits
 
@@ -103,17 +112,22 @@ class _Search:
     async def _referrers(self, subject: Digest) -> list[Attachment]:
         found = []
         for entry in await self._source.referrers(subject):
-            if entry.digest in self.seen or not self._wanted.takes(entry.artifact_type):
+            if entry.digest in self.seen or (entry.artifact_type and not self._wanted.takes(entry.artifact_type)):
                 continue
             if entry.media_type not in _DOCUMENTS:
                 self._warn(f"{entry.digest} is listed as a referrer, and is {entry.media_type!r}: it is left out")
                 continue
             self._count(entry)
             data = await self._source.manifest(entry)
-            if subject_of(data) != subject:
-                self._warn(f"{entry.digest} is listed as a referrer of {subject}, and is none: it is left out")
+            try:
+                says, kind = subject_of(data), artifact_type_of(data)
+            except (FormatError, UnsupportedError) as error:
+                self._warn(f"{entry.digest} is listed as a referrer, and is left out: {error.message}")
                 continue
-            found.append(Attachment(entry, data, subject))
+            if says != subject:
+                self._warn(f"{entry.digest} is listed as a referrer of {subject}, and is none: it is left out")
+            elif self._wanted.takes(kind):
+                found.append(Attachment(entry, data, subject))
         return found
 
     async def _tagged(self, subject: Digest) -> list[Attachment]:
@@ -134,3 +148,58 @@ class _Search:
             raise FormatError(f"more than {self._limits.attachments} documents hang on the image")
         if self._size > self._limits.documents_size:
             raise FormatError(f"more than {self._limits.documents_size} bytes of documents hang on the image")
+
+
+class CollectionAttachments:
+    """``AttachmentSource`` of a place that lists its images: what of them hangs on another is read once.
+
+    A list of referrers under their tag counts, too: not all who write one name its referrers in ``index.json``.
+    """
+
+    def __init__(self, collection: ImageCollection, limits: Limits) -> None:
+        self._collection = collection
+        self._limits = limits
+        self._referrers: dict[Digest, dict[Digest, Descriptor]] | None = None
+        self._tagged: dict[str, Descriptor] = {}
+
+    async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """What says of itself that it hangs on the document, in the order of the place; then what its tag lists.
+
+        Raises:
+            FormatError, UnsupportedError, IntegrityError, StoreError: the place is damaged.
+        """
+        if self._referrers is None:
+            self._referrers = await self._read()
+        found = dict(self._referrers.get(subject, {}))
+        listed = await self.tagged(referrers_tag(subject))
+        if listed is not None and listed[0].media_type in mediatype.INDEXES:
+            found = {**{entry.digest: entry for entry in parse_referrers(listed[1])}, **found}
+        return tuple(entry for entry in found.values() if artifact_type in ("", entry.artifact_type))
+
+    async def tagged(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """The image under a tag, alone or behind a repository. Raises: as ``referrers``."""
+        if self._referrers is None:
+            self._referrers = await self._read()
+        top = self._tagged.get(tag)
+        return None if top is None else (top, await self.manifest(top))
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a document. Raises: as ``referrers``."""
+        check_size(descriptor, self._limits)
+        return await self._collection.manifest(descriptor)
+
+    async def _read(self) -> dict[Digest, dict[Digest, Descriptor]]:
+        found: dict[Digest, dict[Digest, Descriptor]] = {}
+        for image in await self._collection.names():
+            top = image.top
+            self._tagged.setdefault(image.name.rpartition(":")[2], top)
+            if top.media_type not in _DOCUMENTS:
+                continue
+            try:
+                data = await self.manifest(top)
+                subject, kind = subject_of(data), artifact_type_of(data)
+            except (FormatError, UnsupportedError, IntegrityError, BlobNotFoundError):
+                continue  # of another image than the one that is asked for
+            if subject is not None:
+                found.setdefault(subject, {})[top.digest] = replace(top, artifact_type=kind)
+        return found
