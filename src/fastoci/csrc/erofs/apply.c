@@ -115,7 +115,7 @@ static int make_hard_link(struct erofs *e, struct erofs_directory *directory, co
     struct erofs_name *there = erofs_find(e, directory, name->base, name->base_len);
     struct erofs_inode *before = there ? there->inode : NULL, *target;
     struct erofs_directory *from;
-    int lower, code = find_target(e, entry, &from, &target, &lower);
+    int lower = 0, code = find_target(e, entry, &from, &target, &lower);
 
     if (code)
         return code;
