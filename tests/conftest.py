@@ -140,6 +140,7 @@ def docker_registry_process(program: str, *, htpasswd: str = "") -> Iterator[Doc
             "version: 0.1\n"
             "log: {level: info, accesslog: {disabled: false}}\n"
             f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}\n"
+            "compatibility: {schema1: {enabled: true}}\n"
             f"http: {{addr: '127.0.0.1:0'}}\n{auth}"
         )
         with log.open("wb") as output:

@@ -75,6 +75,19 @@ class CorruptionAwareSource(Protocol):
         """
 
 
+@runtime_checkable
+class SizeAwareSource(Protocol):
+    """A ``BlobSource`` that can say how large a blob is, for documents that do not: Docker's schema 1."""
+
+    async def size_of(self, digest: Digest) -> int:
+        """Bytes of a blob, as the source claims.
+
+        Raises:
+            FormatError: it does not say.
+            NotFoundError, RegistryError, TransportError: the blob cannot be had.
+        """
+
+
 class Ingest(Protocol):
     """One blob on its way into a store: invisible until ``commit``. Held by one owner, under a lock on its digest."""
 

@@ -25,7 +25,6 @@ from fastoci.errors import (
     SizeMismatchError,
     TransportError,
     TruncatedError,
-    UnsupportedError,
 )
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
@@ -36,6 +35,7 @@ from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryPolicy
+from support.schema1_images import payload_of, signed
 from support.scripted_server import Asked, Buffers, Raw, Server, answer, drain, drain_until_error, serving
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
@@ -166,12 +166,42 @@ async def test_a_login_page_is_no_manifest() -> None:
             await source.resolve(reference(server))
 
 
-@pytest.mark.parametrize("media_type", [mediatype.DOCKER_SCHEMA1, mediatype.DOCKER_SCHEMA1_SIGNED, "application/json"])
-async def test_schema_1_is_refused_by_name(media_type: str) -> None:
-    data = json.dumps({"schemaVersion": 1, "name": "x", "tag": "y", "fsLayers": [], "history": []}).encode()
-    async with repository(lambda asked: typed(data, media_type)) as (source, server):
-        with pytest.raises(UnsupportedError, match="schema 1"):
+@pytest.mark.parametrize("media_type", [mediatype.DOCKER_SCHEMA1_SIGNED, "application/json"])
+async def test_schema_1_comes_without_its_signatures(media_type: str) -> None:
+    payload = payload_of([Digest.of(b"layer")])
+    async with repository(lambda asked: typed(signed(payload), media_type)) as (source, server):
+        for named in (":1", f"@{Digest.of(payload)}"):
+            descriptor, data = await source.resolve(reference(server, named))
+            assert (descriptor, data) == (Descriptor.of(payload, mediatype.DOCKER_SCHEMA1), payload)
+        with pytest.raises(DigestMismatchError):
+            await source.resolve(reference(server, f"@{Digest.of(signed(payload))}"))
+
+
+@pytest.mark.attack
+async def test_schema_1_whose_signatures_do_not_say_what_they_sign_is_refused() -> None:
+    data = signed(payload_of([Digest.of(b"layer")]), "AAAA")
+    async with repository(lambda asked: typed(data, mediatype.DOCKER_SCHEMA1_SIGNED)) as (source, server):
+        with pytest.raises(FormatError, match="manifests/1: schema 1"):
             await source.resolve(reference(server))
+
+
+@pytest.mark.parametrize("head", [200, 403, 405])
+async def test_the_size_of_a_blob_is_what_the_registry_says(head: int) -> None:
+    def script(asked: Asked) -> Raw:
+        status = head if asked.method == "HEAD" else 200
+        size = 0 if status != 200 else 9
+        body = b"123456789" if asked.method == "GET" else b""
+        return Raw(f"HTTP/1.1 {status} X\r\nContent-Length: {size}\r\n\r\n".encode() + body)
+
+    async with repository(script) as (source, server):
+        assert await source.size_of(Digest.of(b"blob")) == 9
+        assert [asked.method for asked in server.asked] == (["HEAD"] if head == 200 else ["HEAD", "GET"])
+
+
+async def test_a_blob_whose_size_nobody_says_has_none() -> None:
+    async with repository(lambda asked: Raw(HEAD + b"Connection: close\r\n\r\n", "close")) as (source, _):
+        with pytest.raises(FormatError, match="how large"):
+            await source.size_of(Digest.of(b"blob"))
 
 
 @pytest.mark.parametrize(("size", "fits"), [(999, True), (1000, True), (1001, False)])

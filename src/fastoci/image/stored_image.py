@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+
+CONVERTED: Final = "io.fastoci.converted-from"  # of what a name leads to: the digest of what that was made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,13 @@ class StoredImage:
     lists: Mapping[str, bool] = field(default_factory=dict, hash=False)
     is_brought: bool = False
     layers_only: bool = False
+
+
+def origin(descriptor: Descriptor) -> Digest:
+    """The digest by which a registry knows what a name leads to here: of what was converted another one.
+
+    Raises:
+        FormatError: the annotation is no digest.
+    """
+    text = descriptor.annotations.get(CONVERTED)
+    return descriptor.digest if text is None else document.digest(text, what=CONVERTED)

@@ -81,7 +81,7 @@ class Arriving(msgspec.Struct, frozen=True):
     tees: Mapping[Digest, Tee] = NO_TEES
 
 
-class _Hashed:
+class Hashed:
     """The sink of a layer that is hashed only."""
 
     name = ""
@@ -250,6 +250,10 @@ class Layering(msgspec.Struct, frozen=True):
         """
         if (layer := self.open_file(blob, diff_id, mending=mending)) is not None:
             return layer
+        return self.open_blob(blob, mending=mending, forget=forget)
+
+    def open_blob(self, blob: Descriptor, *, mending: Mending, forget: bool = False) -> OpenLayer:
+        """``open`` of the blob alone."""
         fd = self.store.open(blob)
         mending.opened.setdefault(blob.digest, stamp_of(fd))
         return OpenLayer(fd, forget=forget)
@@ -334,7 +338,7 @@ class Layering(msgspec.Struct, frozen=True):
             return OpenLayer(fd, begin, end - begin)
 
         try:
-            await self.reader.from_file(open_tar, _Hashed(), Verifier(diff_id, None), lambda offset, size: None)
+            await self.reader.from_file(open_tar, Hashed(), Verifier(diff_id, None), lambda offset, size: None)
         except (IntegrityError, StoreError):
             return False
         return True

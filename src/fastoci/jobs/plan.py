@@ -77,10 +77,15 @@ class Resolved(msgspec.Struct, frozen=True):
         return tuple(descriptor for descriptor, _ in self.chain)
 
     @property
+    def is_outline(self) -> bool:
+        """Whether it is Docker's schema 1, of which nobody knows what it becomes before its layers were read."""
+        return self.manifest.media_type in mediatype.SCHEMA1
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers, each digest once, the config first."""
-        unique = {blob.digest: blob for blob in (self.manifest.config, *self.manifest.layers)}
-        return tuple(unique.values())
+        """Config and layers, each digest once, the config first; schema 1 is its own config, and no blob."""
+        blobs = self.manifest.layers if self.is_outline else (self.manifest.config, *self.manifest.layers)
+        return tuple({blob.digest: blob for blob in blobs}.values())
 
     @property
     def unpacked_estimate(self) -> int:

@@ -63,7 +63,8 @@ class Followed(msgspec.Struct, frozen=True):
     @property
     def unproven(self) -> list[Descriptor]:
         """Configs that alone say whether an image is for a platform that was asked for: no index does."""
-        return [each.manifest.config for each, for_ in self.resolved if for_ and each.platform is None]
+        found = [each for each, for_ in self.resolved if for_ and each.platform is None]
+        return [each.manifest.config for each in found if not each.is_outline]
 
     @property
     def needed(self) -> dict[Digest, Descriptor]:

@@ -17,6 +17,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Final, Protocol
 
+import msgspec
+
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, StoreFullError
 from fastoci.events import ImageDone, ImageFailed, ImageRecorded
@@ -218,7 +220,8 @@ class Running:
         if job.is_over:
             return
         try:
-            await self._complete(writer, job)
+            async with AsyncExitStack() as kept:
+                await self._complete(await self._converted(writer, job, kept), job)
             request, images = job.image.request, [resolved for resolved, _ in job.image.resolved]
             keeping = Keeping(request.pinned, self._list_name)
             job.recorded = await self._into.record(request.reference, images, keeping)
@@ -233,6 +236,19 @@ class Running:
         self._context.observer(ImageDone(image.request.reference, str(top)))
         outcome: Outcome = "fetched" if image.blobs & self._absent else "present"
         self._outcomes[id(job)] = self._outcome(job, outcome)
+
+    async def _converted(self, writer: StoreWriter, job: _Job, kept: AsyncExitStack) -> StoreWriter:
+        """Have an image of Docker's schema 1 be what it becomes; who records it."""
+        image, name = job.image, job.image.request.reference
+        if not any(each.is_outline for each, _ in image.resolved):
+            return writer
+        resolved = [
+            (await self._context.whole(each, image.source, image=name, kept=kept), for_)
+            for each, for_ in image.resolved
+        ]
+        job.image = msgspec.structs.replace(image, resolved=tuple(resolved))
+        session = await kept.enter_async_context(self._context.store.session(list(job.image.needed.values())))
+        return await kept.enter_async_context(session.reserve())
 
     async def _complete(self, writer: StoreWriter, job: _Job) -> None:
         """Unpack and record an image; one that is there as it was recorded last is only used."""

@@ -138,17 +138,9 @@ class PullContext(msgspec.Struct, frozen=True):
         try:
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
-            making = await self.making(outputs, found[0][0].descriptor, image)
-            images = [each for each, _ in found]
-            needed = await self._needed(images, outputs)
-            async with self.store.session(needed) as session:
-                plans = [_plan(*each, session) for each in found]
-                for plan in plans:
-                    self._announce(plan, image)
-                root, unpacked = await self.space(making, images)
-                async with session.reserve(root=root, unpacked=unpacked) as writer:
-                    configs = await self._execute_all(writer, plans, source, image=image, making=making)
-                    await outputs.into.record(image, images, Keeping())
+            async with AsyncExitStack() as kept:
+                found = [(await self.whole(each, source, image=image, kept=kept), for_) for each, for_ in found]
+                pulled = await self._bring(found, source, image=image, outputs=outputs)
         except FastociError as error:
             error.image = error.image or image
             self.observer(image_failed(image, error))
@@ -157,7 +149,39 @@ class PullContext(msgspec.Struct, frozen=True):
             self.observer(ImageFailed(image, "cancelled", "cancelled", None))
             raise
         self.observer(ImageDone(image, str(found[0][0].top.digest)))
-        return [(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+        return pulled
+
+    async def whole(self, resolved: Resolved, source: BlobSource, *, image: str, kept: AsyncExitStack) -> Resolved:
+        """An image as the store has it: one of Docker's schema 1 is brought, and becomes another.
+
+        Args:
+            kept: is open for as long as gc is to leave that one.
+        Raises:
+            FastociError: it cannot be brought, or its layers are none.
+        """
+        if not resolved.is_outline:
+            return resolved
+        from fastoci.jobs.schema1 import Conversion  # which most pulls do not need
+
+        conversion = Conversion(self.layering, self.scheduler, self.announce, self.keep_document)
+        return await conversion.run(resolved, source, image=image, kept=kept)
+
+    async def _bring(
+        self, found: Sequence[tuple[Resolved, Wanted]], source: Repository, *, image: str, outputs: Outputs
+    ) -> list[tuple[Resolved, ImageConfig | None]]:
+        """Bring what a name led to, and record it."""
+        images = [each for each, _ in found]
+        making = await self.making(outputs, images[0].descriptor, image)
+        needed = await self._needed(images, outputs)
+        async with self.store.session(needed) as session:
+            plans = [_plan(*each, session) for each in found]
+            for plan in plans:
+                self.announce(plan, image)
+            root, unpacked = await self.space(making, images)
+            async with session.reserve(root=root, unpacked=unpacked) as writer:
+                configs = await self._execute_all(writer, plans, source, image=image, making=making)
+                await outputs.into.record(image, images, Keeping())
+        return list(zip(images, configs, strict=True))
 
     async def _needed(self, images: Sequence[Resolved], outputs: Outputs) -> list[Descriptor]:
         """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""
@@ -183,7 +207,8 @@ class PullContext(msgspec.Struct, frozen=True):
         holds = await self.layering.unpacker.holds(*tree, image=image)
         return Making(outputs.layers, None if holds else tree, outputs.into)
 
-    def _announce(self, plan: PullPlan, image: str) -> None:
+    def announce(self, plan: PullPlan, image: str) -> None:
+        """Tell what is planned."""
         resolved = plan.resolved
         _LOG.debug(
             "%s is %s: %d of %d blobs are missing",

@@ -8,11 +8,13 @@ Spec: image-spec v1.1 image-index.md.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from fastoci.aio import all_or_first
 from fastoci.errors import (
     BlobNotFoundError,
     DigestMismatchError,
@@ -20,6 +22,7 @@ from fastoci.errors import (
     IntegrityError,
     PlatformError,
     StoreError,
+    UnsupportedError,
 )
 from fastoci.image import config as config_document
 from fastoci.image import index as index_document
@@ -28,13 +31,13 @@ from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.index import Index, has_platform, ranked
+from fastoci.image.index import Index, has_platform, ranked, select
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.image.stored_image import StoredImage
+from fastoci.image.stored_image import StoredImage, origin
 from fastoci.image_interfaces import ImageSource
-from fastoci.interfaces import BlobStore
+from fastoci.interfaces import BlobStore, SizeAwareSource
 from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.limits import Limits
 
@@ -85,6 +88,8 @@ async def resolve_all(
     top, data = await source.resolve(reference, await _held(known.get(str(reference)), store, limits))
     documents = _Documents(source, store, limits)
     documents.count(top)
+    if top.media_type in mediatype.SCHEMA1:
+        return [(await _outline(reference, (top, data), source, wanted, limits), wanted)]
     if wanted is not None and not wanted:
         found = await _Descent(documents, None).follow_all(top, data)
         return [(_resolved(reference, each, limits), wanted) for each in found]
@@ -94,6 +99,30 @@ async def resolve_all(
         resolved, before = chosen.get(each[0][-1][0].digest, (_resolved(reference, each, limits), ()))
         chosen[resolved.descriptor.digest] = resolved, None if platform is None else (*(before or ()), platform)
     return list(chosen.values())
+
+
+async def _outline(reference: Reference, top: Link, source: ImageSource, wanted: Wanted, limits: Limits) -> Resolved:
+    """An image of Docker's schema 1, as far as it is known before its layers are read.
+
+    Raises:
+        PlatformError: it is not for one of the platforms that were asked for.
+        UnsupportedError: the source cannot say how large its layers are.
+    """
+    from fastoci.image import schema1  # which few images are
+
+    descriptor, data = top
+    image = schema1.parse(data)
+    if len(image.layers) > limits.layers:
+        raise FormatError(f"the manifest has {len(image.layers)} layers, more than {limits.layers}")
+    alone = replace(descriptor, platform=image.platform)
+    if any(select([alone], platform) is None for platform in wanted or ()):
+        raise PlatformError(f"the image is for {image.platform} only", available=(str(image.platform),))
+    if not isinstance(source, SizeAwareSource):
+        raise UnsupportedError(f"{reference}: an image of Docker's schema 1 is read from registries and directories")
+    asked = {digest: asyncio.create_task(source.size_of(digest)) for digest in dict.fromkeys(image.layers)}
+    await all_or_first(asked.values())
+    manifest = image.outline({digest: task.result() for digest, task in asked.items()})
+    return Resolved(reference, (top,), manifest, image.platform)
 
 
 def _resolved(reference: Reference, found: Found, limits: Limits) -> Resolved:
@@ -153,7 +182,11 @@ async def _held(known: StoredImage | None, store: BlobStore, limits: Limits) -> 
     if known is None:
         return None
     try:
-        return known.descriptor, await read_document(store, known.descriptor, limits)
+        data = await read_document(store, known.descriptor, limits)
+        if origin(known.descriptor) != known.descriptor.digest:  # nobody but the store has its config
+            config = manifest_document.parse(data, known.descriptor.media_type).config
+            await read_document(store, config, limits, what="config")
+        return known.descriptor, data
     except (StoreError, FormatError, IntegrityError):
         return None
 

@@ -31,6 +31,7 @@ from fastoci.image.attachments import parse_referrers, referrers_tag
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import origin
 from fastoci.interfaces import BufferSource
 from fastoci.registry.fetch.arrival import Arrival
 from fastoci.registry.fetch.body import wrong_length
@@ -78,21 +79,22 @@ class Repository:
     async def resolve(
         self, reference: Reference, held: tuple[Descriptor, bytes] | None = None
     ) -> tuple[Descriptor, bytes]:
-        """The manifest or index that the reference's digest, else its tag, names, as served.
+        """The manifest or index that the reference's digest, else its tag, names, as served; one of Docker's schema 1
+        without its signatures, which no digest covers.
 
         Args:
             held: what the reference named before; when it still does, a HEAD or nothing is all that is asked.
         Raises:
             DigestMismatchError: the bytes are not those of the reference's digest.
             FormatError: the answer is not a manifest, or is too large.
-            UnsupportedError: it is Docker's schema 1.
+            UnsupportedError: it has a digest of an algorithm that cannot be verified.
             NotFoundError, RegistryError, TransportError: it cannot be had.
         """
         if held is not None:
             wanted = reference.digest or await self._from_any(
                 reference, lambda candidate, _: self._head(candidate, reference), head=True
             )
-            if wanted == held[0].digest:
+            if wanted == origin(held[0]):
                 return held
         return await self._from_any(reference, lambda candidate, stall: self._resolve(candidate, reference, stall))
 
@@ -129,7 +131,7 @@ class Repository:
             raise FormatError(f"{reply.url}: the manifest is larger than {limit} bytes")
         media_type = _media_type(reply, data)
         if media_type in mediatype.SCHEMA1:
-            raise UnsupportedError(f"{reply.url}: Docker manifest schema 1, an old form that is not pulled")
+            media_type, data = mediatype.DOCKER_SCHEMA1, _unsigned(data, reply.url)
         digest = reference.digest or Digest.of(data)
         _check(reference.digest or _claimed(reply) or digest, data, reply.url)
         media_type = _read_as(media_type, data, reply.url)
@@ -157,6 +159,27 @@ class Repository:
         except FastociError as error:
             error.blob = digest  # an index names it: the reference that was asked for is there
             raise
+
+    async def size_of(self, digest: Digest) -> int:
+        """How large a blob is, which no document says. As the registry claims: its bytes are held against that.
+
+        Raises:
+            FormatError: the registry does not say.
+            NotFoundError, RegistryError, TransportError: it cannot be had.
+        """
+        return await self._from_any(None, partial(self._size_of, digest), blob=str(digest))
+
+    async def _size_of(self, digest: Digest, candidate: Candidate, stall: StallPolicy) -> int:
+        for method in ("HEAD", "GET"):  # an address that a registry redirects to may be signed for GET alone
+            reply = await self._session.ask(candidate, f"blobs/{digest}", {}, method=method, patience=stall.patience)
+            try:
+                if reply.status == 200 and reply.length is not None and not codings(reply):
+                    return reply.length
+                if reply.status not in (200, 403, 405) or (reply.status != 200 and method == "GET"):
+                    raise await error_of(reply)
+            finally:
+                reply.close()
+        raise FormatError(f"{reply.url}: the registry does not say how large it is")
 
     async def _promised(self, candidate: Candidate, descriptor: Descriptor, stall: StallPolicy) -> bytes:
         reply, data = await self._manifest(candidate, str(descriptor.digest), descriptor.size, stall)
@@ -343,9 +366,23 @@ def _read_as(media_type: str, data: bytes, url: str) -> str:
     return media_type
 
 
+def _unsigned(data: bytes, url: str) -> bytes:
+    """What the digest of a manifest of schema 1 covers."""
+    from fastoci.image import schema1  # which few images are
+
+    try:
+        return schema1.payload_of(data)
+    except FormatError as error:
+        raise FormatError(f"{url}: {error}") from error
+
+
 def _parse(data: bytes, media_type: str) -> None:
     if media_type in mediatype.INDEXES:
         index.parse(data, media_type, choosing=True)
+    elif media_type in mediatype.SCHEMA1:
+        from fastoci.image import schema1
+
+        schema1.parse(data)
     else:
         manifest.parse(data, media_type)
 
