@@ -21,7 +21,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.layout import REF_NAME
 from fastoci.image.reference import Reference
 from fastoci.image_interfaces import NamedImage
-from fastoci.jobs.attachments import CollectionAttachments, Wanted, find_attachments
+from fastoci.jobs.attachments import Attached, CollectionAttachments, find_attachments
 from fastoci.limits import Limits
 from fastoci.registry import client
 from fastoci.registry.auth.credentials import Credentials
@@ -30,7 +30,7 @@ from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry
 
 SBOM, SIGNATURE = "application/vnd.example.sbom", "application/vnd.cncf.notary.signature"
-ALL = Wanted(referrers=True, signatures=True)
+ALL = Attached(referrers=True, signatures=True)
 
 
 class Shelf:
@@ -56,13 +56,13 @@ class Shelf:
         data = json.dumps({"schemaVersion": 2, "manifests": [encode(each) for each in entries]}).encode()
         self.tag(referrers_tag(subject.digest), Descriptor.of(data, mediatype.OCI_INDEX), data)
 
-    async def find(self, wanted: Wanted = ALL, limits: Limits | None = None) -> list[Attachment]:
+    async def find(self, wanted: Attached = ALL, limits: Limits | None = None) -> list[Attachment]:
         async with client.Registry(credentials=Credentials()) as registry:
             repository = registry.repository(Reference.parse(f"{self.registry.address}/app"))
             subjects = [self.image.descriptor.digest]
             return [*await find_attachments(subjects, repository, wanted, limits or Limits(), self.warnings.append)]
 
-    async def digests(self, wanted: Wanted = ALL, limits: Limits | None = None) -> list[Digest]:
+    async def digests(self, wanted: Attached = ALL, limits: Limits | None = None) -> list[Digest]:
         return [each.descriptor.digest for each in await self.find(wanted, limits)]
 
 
@@ -95,7 +95,7 @@ async def test_what_hangs_on_a_referrer_is_found_behind_it(shelf: Shelf) -> None
 async def test_signatures_alone_are_found_on_request(shelf: Shelf) -> None:
     sbom, signature = shelf.hang(SBOM), shelf.hang(SIGNATURE)
     shelf.list_as(shelf.image.descriptor, sbom, signature)
-    assert await shelf.digests(Wanted(signatures=True)) == [signature.digest]
+    assert await shelf.digests(Attached(signatures=True)) == [signature.digest]
 
 
 async def test_what_cosign_keeps_under_tags_is_found_with_the_signatures(shelf: Shelf) -> None:
@@ -103,8 +103,8 @@ async def test_what_cosign_keeps_under_tags_is_found_with_the_signatures(shelf: 
     for tag in tags:
         made = Artifact.build("application/vnd.dev.cosign.simplesigning.v1+json", tag.encode())
         shelf.tag(tag, made.descriptor, made.manifest)
-    assert [each.tag for each in await shelf.find(Wanted(signatures=True))] == [*tags]
-    assert await shelf.find(Wanted(referrers=True)) == []
+    assert [each.tag for each in await shelf.find(Attached(signatures=True))] == [*tags]
+    assert await shelf.find(Attached(referrers=True)) == []
 
 
 async def test_what_does_not_say_that_it_hangs_there_is_left_out_with_a_warning(old: Shelf) -> None:

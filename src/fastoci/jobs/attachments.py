@@ -37,7 +37,7 @@ _DOCUMENTS: Final = mediatype.MANIFESTS | mediatype.INDEXES
 _AT_ONCE: Final = 4  # documents whose attachments are looked for at a time
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Attached(msgspec.Struct, frozen=True):
     """Which of what hangs on an image is wanted: all ``referrers``, and ``signatures`` as referrers and by tags."""
 
     referrers: bool = False
@@ -54,7 +54,7 @@ class Wanted(msgspec.Struct, frozen=True):
 async def find_attachments(
     subjects: Collection[Digest],
     source: AttachmentSource,
-    wanted: Wanted,
+    attached: Attached,
     limits: Limits,
     warn: Callable[[str], object],
 ) -> tuple[Attachment, ...]:
@@ -67,7 +67,7 @@ async def find_attachments(
         FormatError: there is more than the limits allow, or it hangs deeper.
         FastociError: the place does not say what hangs on a document, or does not give it.
     """
-    search = _Search(source, wanted, limits, warn)
+    search = _Search(source, attached, limits, warn)
     level = list(dict.fromkeys(subjects))
     search.seen.update(level)
     for _ in range(limits.index_depth):
@@ -82,11 +82,13 @@ async def find_attachments(
 class _Search:
     """One search: what was found so far. ``seen`` are the documents that are not looked at again."""
 
-    def __init__(self, source: AttachmentSource, wanted: Wanted, limits: Limits, warn: Callable[[str], object]) -> None:
+    def __init__(
+        self, source: AttachmentSource, attached: Attached, limits: Limits, warn: Callable[[str], object]
+    ) -> None:
         self.found: list[Attachment] = []
         self.seen: set[Digest] = set()
         self._source = source
-        self._wanted = wanted
+        self._attached = attached
         self._limits = limits
         self._warn = warn
         self._number = self._size = 0
@@ -107,12 +109,15 @@ class _Search:
 
     async def _of(self, subject: Digest) -> list[Attachment]:
         async with self._turns:
-            return [*await self._referrers(subject), *(await self._tagged(subject) if self._wanted.signatures else ())]
+            return [
+                *await self._referrers(subject),
+                *(await self._tagged(subject) if self._attached.signatures else ()),
+            ]
 
     async def _referrers(self, subject: Digest) -> list[Attachment]:
         found = []
         for entry in await self._source.referrers(subject):
-            if entry.digest in self.seen or (entry.artifact_type and not self._wanted.takes(entry.artifact_type)):
+            if entry.digest in self.seen or (entry.artifact_type and not self._attached.takes(entry.artifact_type)):
                 continue
             if entry.media_type not in _DOCUMENTS:
                 self._warn(f"{entry.digest} is listed as a referrer, and is {entry.media_type!r}: it is left out")
@@ -126,7 +131,7 @@ class _Search:
                 continue
             if says != subject:
                 self._warn(f"{entry.digest} is listed as a referrer of {subject}, and is none: it is left out")
-            elif self._wanted.takes(kind):
+            elif self._attached.takes(kind):
                 found.append(Attachment(entry, data, subject))
         return found
 
