@@ -6,13 +6,12 @@ Containerd looks for layers in directories since 2.4; Debian has none.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +24,10 @@ from fastoci.jobs.configure import release_of
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, directory, hardlink, opaque, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
-from fastoci.testing.trees import Node, differences, listing, overlay
-from support import disks
+from fastoci.testing.trees import differences, overlay
 from support.containerd_two import Containerd, containerd, programs
 from support.images import image_of, made
 from support.odd_layers import ODD, Odd
-from support.overlays import mounted
 from support.scratch import SOURCE, scratch
 
 Form = Literal["erofs", "erofs-4k"]
@@ -49,8 +46,6 @@ class Node24:
         self.store = home / "store"
         self.registry = registry
         self.running = running
-        self.views: list[str] = []
-        self._home = home
 
     def layers(self, name: str, image: Image, form: Form) -> str:
         """Have the registry serve an image, and the store hold its layers; the reference."""
@@ -70,28 +65,6 @@ class Node24:
         done = self.running.pull(reference, *EROFS)
         assert done.returncode == 0, (done.stderr[-1000:], self.running.log()[-2000:])
         return {record.path.rpartition("/")[2] for record in self.registry.log[before:] if "/blobs/" in record.path}
-
-    def tree(self) -> list[Node]:
-        """What a container of the only image sees, by the mounts that the snapshotter says."""
-        key = f"view{len(self.views)}"
-        self.views.append(key)
-        said = json.loads(self.running.ctr("snapshots", *EROFS, "view", "--mounts", key, self._top()))
-        sources = [each["Source"] for each in said if each["Type"] == "erofs"]
-        with ExitStack() as stack:
-            lowers = []
-            for number, source in enumerate(reversed(sources)):
-                at = self._home / f"{key}-{number}"
-                at.mkdir()
-                lowers.append(stack.enter_context(disks.mounted(at, "-t", "erofs", "-o", "ro,loop", source)))
-            return listing(stack.enter_context(mounted(lowers, self._home / key)))
-
-    def _top(self) -> str:
-        """The ChainID of its layers."""
-        rows = [line.split() for line in self.running.ctr("snapshots", *EROFS, "ls").splitlines()[1:]]
-        parents = {row[1] for row in rows if len(row) == 3}
-        tops = [row[0] for row in rows if row[0] not in parents and row[0].startswith("sha256:")]
-        assert len(tops) == 1, tops
-        return tops[0]
 
 
 def environment() -> dict[str, str]:
@@ -160,7 +133,7 @@ def test_layers_of_the_store_are_used_and_none_is_asked_for(node: Node24, form: 
     image = image_of(*STANDALONE)
     reference = node.layers("app", image, form)
     assert node.pull(reference) == {str(Digest.of(image.config))}
-    assert differences(overlay(STANDALONE), node.tree()) == []
+    assert differences(overlay(STANDALONE), node.running.erofs_tree(image)) == []
 
 
 def test_layers_that_are_not_exact_alone_are_fetched(node: Node24) -> None:
@@ -168,11 +141,12 @@ def test_layers_that_are_not_exact_alone_are_fetched(node: Node24) -> None:
     image = image_of(*map(list, odd.layers))
     reference = node.layers("app", image, "erofs-4k")
     assert node.pull(reference) == {str(Digest.of(image.config)), str(image.layers[-1].descriptor.digest)}
-    assert differences(odd.tree, node.tree()) == []
+    assert differences(odd.tree, node.running.erofs_tree(image)) == []
 
 
 def test_gc_keeps_the_layers_that_snapshots_need_until_they_are_gone(node: Node24) -> None:
-    reference = node.layers("app", image_of(*STANDALONE), "erofs-4k")
+    image = image_of(*STANDALONE)
+    reference = node.layers("app", image, "erofs-4k")
     node.pull(reference)
 
     async def forget() -> None:
@@ -182,8 +156,7 @@ def test_gc_keeps_the_layers_that_snapshots_need_until_they_are_gone(node: Node2
     asyncio.run(forget())
     gc(node.store)
     assert files(node.store) == len(STANDALONE)
-    assert differences(overlay(STANDALONE), node.tree()) == []
-    node.running.ctr("snapshots", *EROFS, "rm", *node.views)
+    assert differences(overlay(STANDALONE), node.running.erofs_tree(image)) == []
     node.running.forget(reference)
     gc(node.store)
     assert files(node.store) == 0

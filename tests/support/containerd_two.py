@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import Final
 import pytest
 
 from fastoci import mountinfo
+from fastoci.image.config import chain_id
+from fastoci.testing.images import Image
 from fastoci.testing.trees import Node, listing
+from support import disks
+from support.overlays import mounted
 
 _START_S: Final = 30.0
 _COMMAND_S: Final = 120.0
@@ -49,6 +54,7 @@ _UNPACK: Final = """\
   differ = "{differ}"
 """
 SNAPSHOTTERS: Final = ("overlayfs", "native", "erofs")
+_EROFS: Final = ("--snapshotter", "erofs")
 
 
 def programs() -> tuple[str, str]:
@@ -137,6 +143,21 @@ class Containerd:
         """What is in an image."""
         with self.mounted(reference, snapshotter=snapshotter) as root:
             return listing(root)
+
+    def erofs_tree(self, image: Image) -> list[Node]:
+        """What is in an image in the erofs snapshotter, by the mounts that it says."""
+        key, top = f"view{next(self.numbers)}", str(chain_id([layer.diff_id for layer in image.layers]))
+        said = json.loads(self.ctr("snapshots", *_EROFS, "view", "--mounts", key, top))
+        sources = [each["Source"] for each in said if each["Type"] == "erofs"]
+        with ExitStack() as stack:
+            lowers = []
+            for number, source in enumerate(reversed(sources)):
+                at = self.home / f"{key}-{number}"
+                at.mkdir()
+                lowers.append(stack.enter_context(disks.mounted(at, "-t", "erofs", "-o", "ro,loop", source)))
+            found = listing(stack.enter_context(mounted(lowers, self.home / key)))
+        self.ctr("snapshots", *_EROFS, "rm", key)
+        return found
 
     def forget(self, reference: str) -> None:
         """Remove an image, with what nothing else needs."""
