@@ -119,8 +119,8 @@ def test_blobs_that_are_recorded_beside_a_gc_are_all_there_and_no_orphan_is_left
 class Kills:
     """Pulls that are killed at a call, by its number."""
 
-    def __init__(self, running: Daemon, place: Path, warm: WarmProgram, name: str) -> None:
-        self.running, self.place, self.warm, self.name = running, place, warm, name
+    def __init__(self, running: Daemon, place: Path, warm: WarmProgram, name: str, how: str) -> None:
+        self.running, self.place, self.warm, self.name, self.how = running, place, warm, name, how
 
     def pull(self, number: int, *, kill: bool = False) -> tuple[int, int]:
         """Pull into a namespace and store of the number's, and kill it at this call; how many there were, and its end.
@@ -129,7 +129,7 @@ class Kills:
         """
         store = self.place / f"store{number}"
         with Wire(self.place / "wire", self.running.socket) as wire:
-            command: list[str | Path] = ["pull", self.name, "--tls-verify=false", "--store", store, "--no-unpack"]
+            command: list[str | Path] = ["pull", self.name, "--tls-verify=false", "--store", store, self.how]
             command += ["--into", f"containerd:n{number}", "--containerd-address", wire.path]
             with self.warm.start(*command, waits=True) as pulling:
 
@@ -157,6 +157,11 @@ class Kills:
                 expiry = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
                 assert expiry < time.time() + DAY_S + 5
 
+    def snapshots(self, number: int) -> list[str]:
+        """Names of the snapshots of a namespace."""
+        lines = self.running.run("snapshots", "--snapshotter", "native", "ls", namespace=f"n{number}").splitlines()
+        return [line.split()[0] for line in lines if line.startswith(("sha256:", "extract-"))]
+
     def orphans(self, number: int) -> set[str]:
         """Files that nothing in the namespace is recorded as, when no other has any."""
         listed = self.running.run("content", "ls", "-q", namespace=f"n{number}").split()
@@ -165,14 +170,17 @@ class Kills:
         return set()
 
 
+@pytest.mark.parametrize("how", ["--no-unpack", "--snapshotter=native"], ids=["recorded", "unpacked"])
 def test_a_pull_that_is_killed_at_any_call_leaves_nothing_that_the_next_one_does_not_mend(
-    running: Daemon, place: Path, warm_program: WarmProgram
+    running: Daemon, place: Path, warm_program: WarmProgram, how: str
 ) -> None:
     with serve(Registry()) as registry:
         registry.add_image("app", "1", image_of(made(1, files=2, size=20_000), made(2, files=2, size=30_000)))
-        kills = Kills(running, place, warm_program, f"{registry.address}/app:1")
+        kills = Kills(running, place, warm_program, f"{registry.address}/app:1", how)
         calls, code = kills.pull(0)
         assert code == 0
+        whole = kills.snapshots(0)
+        assert len(whole) == (0 if how == "--no-unpack" else 2)
         running.clear("n0")
         step = max(1, calls // KILLS) if KILLS else 1
         for number in range(max(1, step // 2), calls + 1, step):
@@ -184,6 +192,7 @@ def test_a_pull_that_is_killed_at_any_call_leaves_nothing_that_the_next_one_does
             assert code == 0
             assert kills.orphans(number) == set()
             assert "complete (3/3)" in running.run("images", "check", "--snapshotter", "native", namespace=f"n{number}")
+            assert [name for name in kills.snapshots(number) if name.startswith("sha256:")] == whole
             assert running.run("content", "active", namespace=f"n{number}").count("sha256") == 0
             running.clear(f"n{number}")
         print(f"{calls} calls")

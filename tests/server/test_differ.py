@@ -34,6 +34,7 @@ from fastoci.limits import Limits
 from fastoci.testing.layers import Entry, Layer, hardlink, tar, whiteout
 from fastoci.testing.trees import differences, listing, overlay
 from support.differ_scene import METADATA, Scene, scene
+from support.disks import disk
 from support.disks import mounted as mounted_at
 from support.images import made
 from support.odd_layers import ODD, Odd
@@ -139,6 +140,27 @@ async def test_a_containerd_that_was_started_again_elsewhere_is_asked_again(home
         (home / "other" / "blobs" / "sha256").mkdir(parents=True)
         await running.apply(running.containerd.add(compressed(FILES)), [Mount("bind", str(home / "other"))])
         assert running.containerd.read == []
+
+
+def unwritten(directory: Path) -> int:
+    """Blocks of files of an ext4 that have no place on its disk yet; it gives them one when it is synced."""
+    device = os.stat(directory).st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    return int(Path(f"/sys/fs/ext4/{name}/delayed_allocation_blocks").read_text())
+
+
+async def test_a_file_system_is_synced_before_the_answer_when_that_is_asked_for(running: Scene) -> None:
+    needs_mounts()
+    layer = running.containerd.add(compressed(FILES))
+    with disk(running.home, "ext4", 64 << 20) as at:
+        targets = [at / "one", at / "two"]
+        for target in targets:
+            target.mkdir()
+        one, two = ([Mount("bind", str(target), "", ("rw", "rbind"))] for target in targets)
+        await running.apply(layer, one)
+        assert unwritten(at) > 0
+        await running.apply(layer, two, sync_fs=True)
+        assert unwritten(at) == 0
 
 
 # -- what is refused --
