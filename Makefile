@@ -7,11 +7,11 @@ ASAN = build/asan
 TSAN = build/tsan
 OLDEST = build/oldest
 # what goes through the dependencies most: isal and zstandard, msgspec, aiohttp with uvloop and yarl, pyyaml, click with rich,
-# prometheus-client, h2
+# prometheus-client, cryptography, h2
 OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostile_documents.py tests/registry/http/test_direct_receiver.py \
   tests/registry/http/test_transport.py tests/registry/test_client.py tests/registry/auth/test_kubelet.py \
   tests/cli/test_formatting.py tests/cli/progress/test_display.py tests/cli/test_startup.py tests/cli/test_errors.py tests/cli/results/test_metrics.py \
-  tests/test_engine.py tests/containerd tests/transfer/test_tee.py tests/transfer/test_gzip_layers.py
+  tests/test_engine.py tests/trust tests/containerd tests/transfer/test_tee.py tests/transfer/test_gzip_layers.py
 # two workers leave a third of two cores idle: many tests wait
 CORES = -n $(shell expr $$(nproc) + 1)
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -205,7 +205,7 @@ $(VENV)/installed-test: $(VENV)/created pyproject.toml setup.py $(SOURCES)
 
 $(OLDEST)/installed-oldest: $(OLDEST)/created pyproject.toml setup.py $(SOURCES)
 	$(STEP) 'building and installing fastoci with the oldest dependencies (a minute)'
-	sed -n '/^dependencies = /,/^]/s/^ *"\(.*\)>=\(.*\)",$$/\1==\2/p' pyproject.toml > $(OLDEST)/constraints
+	sed -n '/^\(dependencies\|trust\) = /,/^]/s/^ *"\(.*\)>=\(.*\)",$$/\1==\2/p' pyproject.toml > $(OLDEST)/constraints
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints '.[test]'
 	@touch $@
 

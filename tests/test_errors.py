@@ -31,6 +31,8 @@ FACTS = {
     "retry_after_s": 30.0,
     "status": 418,
     "code": 14,
+    "policy": "/etc/containers/policy.json",
+    "where": "default",
     "held": "sha256:cc",
     "uid": 1000,
     "gid": 100,

@@ -18,7 +18,7 @@ DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity
 CONTRACTS = {"interfaces", "image_interfaces", "layer_interfaces"}
 MIDDLE = PURE | DISK | CONTRACTS | {"aio", "slots", "threads", "stream", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd", "configure"}
-PUBLIC = MEDIA | {"transfer", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
+PUBLIC = MEDIA | {"transfer", "trust", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -58,10 +58,11 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "containerd": (MIDDLE, {"h2", "msgspec"}),
     "configure": (MIDDLE, {"msgspec"}),
     "transfer": (MEDIA | {"_inflate", "_extract"}, {"msgspec"}),
-    "jobs": (MEDIA | {"transfer"}, {"msgspec"}),
+    "trust": (MIDDLE | {"registry"}, {"cryptography", "msgspec"}),
+    "jobs": (MEDIA | {"transfer", "trust"}, {"msgspec"}),
     "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),
-    "engine_parts": (MEDIA | {"transfer", "jobs"}, set()),
-    "engine_maintenance": (MEDIA | {"transfer", "jobs", "engine_parts"}, set()),
+    "engine_parts": (MEDIA | {"transfer", "trust", "jobs"}, set()),
+    "engine_maintenance": (MEDIA | {"transfer", "trust", "jobs", "engine_parts"}, set()),
     "engine": (PUBLIC, set()),
     "fetch_process": (PUBLIC, {"uvloop"}),
     "shortcuts": (PUBLIC, set()),

@@ -58,6 +58,7 @@ from fastoci.store.usage import Amount, RefUsage, Usage
 from fastoci.stream.verify import Verifier
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Layer, from_seed
+from fastoci.trust.policy import TrustPolicy
 from fastoci.unpack.erofs_files import ImageFile
 
 BAD = NotFoundError("no such blob", url="https://r.test/v2/", status=404)
@@ -106,6 +107,7 @@ VALUES: list[object] = [
     Limits(memory=32 << 20, holder_s=5.0),
     RegistryOptions(tls_verify=False, authfile="auth.json", creds=("me", "secret"), credential_providers=("a", "b")),
     RetryPolicy(tries=2),
+    TrustPolicy.accept_anything(),
     Layers("erofs", only=True),
     Into(namespace="k8s.io", pin=True),
     IntoPodman(),

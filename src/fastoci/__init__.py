@@ -26,6 +26,7 @@ To work with a store::
         export               an OCI layout for other tools
     Image              one image of a store: its documents and files; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
+    TrustPolicy        which images may be had, and whose signatures they need; read_trust_policy of a file
     Limits             connections, memory, threads, and every bound
     BlobSource         where blobs come from: a registry's repository, or one's own
         Buffer BufferSource  its bytes, and where empty buffers come from
@@ -148,6 +149,8 @@ if TYPE_CHECKING:
     from fastoci.store.usage import RefUsage as RefUsage
     from fastoci.store.usage import Usage as Usage
     from fastoci.transfer.retrying_source import RetryingSource as RetryingSource
+    from fastoci.trust.files import read_trust_policy as read_trust_policy
+    from fastoci.trust.policy import TrustPolicy as TrustPolicy
     from fastoci.unpack.erofs_files import ImageFile as ImageFile
     from fastoci.unpack.erofs_files import ImageFiles as ImageFiles
     from fastoci.versions import info as info
@@ -206,6 +209,7 @@ _EXPORTS = {
     "Sha256": "_core",
     "StoredImage": "image.stored_image",
     "TagQuery": "lists.request",
+    "TrustPolicy": "trust.policy",
     "Usage": "store.usage",
     "Verification": "jobs.verify",
     "access": "registry.access",
@@ -223,6 +227,7 @@ _EXPORTS = {
     "mounts": "jobs.mounts",
     "parse_list": "lists.parsing",
     "pull": "shortcuts",
+    "read_trust_policy": "trust.files",
     "umount": "jobs.mounts",
 }
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.wanted_state import WantedState
     from fastoci.lists.request import Entry
     from fastoci.registry.options import RegistryOptions
+    from fastoci.trust.policy import TrustPolicy
 
 StrPath = str | os.PathLike[str]
 Policy = Literal["always", "missing", "never"]
@@ -61,6 +62,7 @@ class Engine(Maintenance):
         limits: connections, memory, threads and bounds.
         additional: read-only stores that are searched before the network.
         observer: receives every event (``fastoci.events``).
+        trust: which images may be had; by default as the machine's ``policy.json`` says.
     Raises:
         StoreError: on entering, when the store cannot be opened.
         TypeError, ValueError: by every method, when an argument is none that it takes.
@@ -77,9 +79,11 @@ class Engine(Maintenance):
         limits: Limits | None = None,
         additional: Sequence[StrPath] = (),
         observer: Observer | None = None,
+        trust: TrustPolicy | None = None,
     ) -> None:
         self.store_path = path_walk.absolute(default_store() if store is None else store)
         self._options = registry
+        self._trust = trust
         self._limits = expect(Limits, Limits() if limits is None else limits, "limits")
         self._additional = [path_walk.absolute(each) for each in several(additional, str, os.PathLike)]
         self._watch = Watch(observer)
@@ -90,7 +94,12 @@ class Engine(Maintenance):
         if self._parts is not None:
             raise RuntimeError("the engine is open already: an engine is entered once at a time")
         self._parts = await EngineParts.open(
-            self.store_path, self._additional, limits=self._limits, observer=self._observer, options=self._options
+            self.store_path,
+            self._additional,
+            limits=self._limits,
+            observer=self._observer,
+            options=self._options,
+            trust=self._trust,
         )
         return self
 
@@ -173,11 +182,11 @@ class Engine(Maintenance):
         parts = self._open
         if policy != "always":
             found = partial(find_one, parts.store, job.reference)
-            if (images := await job.run(found, strict=policy == "never")) is not None:
+            if (images := await job.run(found, ask=None if policy == "never" else parts.repository)) is not None:
                 return tuple(images)
         reference = Reference.parse(job.reference)
         if policy == "always" and reference.digest is not None and not job.outputs.layers.only:
-            images = await job.run(partial(parts.store.image, str(reference)), strict=False)
+            images = await job.run(partial(parts.store.image, str(reference)), ask=parts.repository)
             if images is not None:
                 return tuple(images)
         source = await self._open.repository(reference, image=job.reference)
@@ -282,8 +291,11 @@ class Engine(Maintenance):
         """
         context, parsed = self._open.context, Reference.parse(reference)
         wanted = None if platform is None else Platform.parse(platform)
+        await context.trust.admit(parsed)
         repository = await self._open.repository(parsed, reference)
-        return await resolve(parsed, repository, wanted, context.store, self._limits)
+        resolved = await resolve(parsed, repository, wanted, context.store, self._limits)
+        await context.trust.check(parsed, [resolved], repository)
+        return resolved
 
     @job
     async def platforms(self, reference: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from fastoci.jobs.plan import Layers
 from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
+from fastoci.jobs.trust import Trust
 from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
 from fastoci.store.free_space import Space, space
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
     from fastoci.transfer.packer import Packer
+    from fastoci.trust.policy import TrustPolicy
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -55,7 +57,13 @@ class EngineParts:
     """
 
     def __init__(
-        self, store: Store, workers: WorkerPool, limits: Limits, observer: Observer, options: RegistryOptions | None
+        self,
+        store: Store,
+        workers: WorkerPool,
+        limits: Limits,
+        observer: Observer,
+        options: RegistryOptions | None,
+        trust: TrustPolicy | None,
     ) -> None:
         buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
         scheduler = Scheduler(workers, buffers, limits, observer)
@@ -68,7 +76,18 @@ class EngineParts:
         layering = Layering(store, lambda: store.layers, stored, workers, reader, unpacker, limits, observer, kept)
         self.loop = asyncio.get_running_loop()
         self.store = store
-        self.context = PullContext(store, scheduler, stored, streams, layering, limits, observer, path, self.running)
+        self.context = PullContext(
+            store,
+            scheduler,
+            stored,
+            streams,
+            layering,
+            limits,
+            observer,
+            path,
+            self.running,
+            Trust(trust, buffers),
+        )
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers
@@ -87,6 +106,7 @@ class EngineParts:
         limits: Limits,
         observer: Observer,
         options: RegistryOptions | None,
+        trust: TrustPolicy | None = None,
     ) -> EngineParts:
         """Open the store, and start what works on it.
 
@@ -97,7 +117,7 @@ class EngineParts:
         for refused in store.left_out:
             observer(Warned("", str(refused)))
         try:
-            parts = cls(store, WorkerPool(limits.workers), limits, observer, options)
+            parts = cls(store, WorkerPool(limits.workers), limits, observer, options, trust)
         except BaseException:
             store.close()
             raise

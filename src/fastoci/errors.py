@@ -36,6 +36,7 @@
       PackError                   the tree cannot become a layer  .path
       ImagePathError              nothing in the image can be read at this path   .path
       ContainerdError             a call to containerd failed     .code .path
+      PolicyError                 the policy of trust refuses the image   .policy .where
 
 A class exists when a caller would act differently. Facts are attributes, nobody parses a message. ``image`` and
 ``blob`` are set by the engine when it knows them. Whether the same call may succeed later is ``retryable`` of each
@@ -382,6 +383,17 @@ class PackError(FastociError):
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+class PolicyError(FastociError):
+    """The policy of trust refuses the image, or demands what cannot be verified: ``where`` in the file ``policy``."""
+
+    exit_code = 11
+
+    def __init__(self, message: str, *, policy: str, where: str) -> None:
+        super().__init__(message)
+        self.policy = policy
+        self.where = where
 
 
 # gRPC's statuses that may pass: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE.

@@ -18,6 +18,7 @@ from fastoci.jobs.outputs import Outputs
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
+from fastoci.jobs.trust import Trust
 from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import load
 from fastoci.registry.client import Registry as Client
@@ -122,7 +123,10 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     unpacker = Unpacker(worker, reader, limits, events.append)
     kept = str(directory / "layers")
     layering = Layering(store, lambda: store.layers, stored, worker, reader, unpacker, limits, events.append, kept)
-    job = PullContext(store, scheduler, stored, streams, layering, limits, events.append, directory, RunningJobs())
+    trust = Trust(None, buffers)
+    job = PullContext(
+        store, scheduler, stored, streams, layering, limits, events.append, directory, RunningJobs(), trust
+    )
     try:
         async with Client(credentials=load(environ={})) as client:
             yield EngineParts(store, pool, buffers, worker, scheduler, job, client, events)

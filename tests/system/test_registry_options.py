@@ -278,6 +278,8 @@ def test_the_commands_that_ask_registries_have_the_same_options() -> None:
         "--snapshotter",
         "--unpack",
         "--pin",
+        "--policy",
+        "--insecure-policy",
     }
 
 

@@ -16,7 +16,7 @@ from fastoci.cli import sections
 from fastoci.cli.report import Report
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Limits, RegistryOptions
+    from fastoci import Engine, Limits, RegistryOptions, TrustPolicy
     from fastoci.cli.progress.display import Display
     from fastoci.events import Observer
 
@@ -354,6 +354,7 @@ def existing(
     registry: RegistryOptions | None = None,
     limits: Limits | None = None,
     observer: Observer | None = None,
+    trust: TrustPolicy | None = None,
 ) -> Engine:
     """An engine over a store that is there: a path mistyped to a command that only reads must not become a store.
 
@@ -368,7 +369,7 @@ def existing(
     from fastoci.errors import BlobNotFoundError, StoreError
 
     observer = observer or choose("none")
-    engine = Engine(store, registry=registry, limits=limits, additional=additional, observer=observer)
+    engine = Engine(store, registry=registry, limits=limits, additional=additional, observer=observer, trust=trust)
     where = str(engine.store_path)
     try:
         there = (engine.store_path / "fastoci.json").is_file()

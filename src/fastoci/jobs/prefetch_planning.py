@@ -157,9 +157,11 @@ class Following:
         context, name = self._context, request.reference
         context.observer(ImageStarted(name))
         try:
+            await context.trust.admit(reference)
             source = await self._open(reference, name)
             platforms = wanted(request)
             found = await resolve_all(reference, source, platforms, context.store, context.limits, known=self._known)
+            await context.trust.check(reference, [each for each, _ in found], source)
         except FastociError as error:
             error.image = error.image or name
             context.observer(image_failed(name, error))

@@ -47,6 +47,7 @@ from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
+from fastoci.jobs.trust import Trust
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource, Scheduler
@@ -98,6 +99,7 @@ class PullContext(msgspec.Struct, frozen=True):
     observer: Observer
     store_path: Path
     running: RunningJobs
+    trust: Trust
 
     def target(self, path: str | os.PathLike[str]) -> Path:
         """Where files are to be made, from the root.
@@ -136,8 +138,10 @@ class PullContext(msgspec.Struct, frozen=True):
         """
         self.observer(ImageStarted(image))
         try:
+            await self.trust.admit(reference)
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
+            await self.trust.check(reference, [each for each, _ in found], source)
             async with AsyncExitStack() as kept:
                 found = [(await self.whole(each, source, image=image, kept=kept), for_) for each, for_ in found]
                 pulled = await self._bring(found, source, image=image, outputs=outputs)

@@ -22,6 +22,7 @@ from fastoci.cli import (
     registry_options,
     report,
     sections,
+    trust_options,
     wanted_state,
 )
 from fastoci.cli.results import options as results_options
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         PrefetchResult,
         RegistryOptions,
         TagQuery,
+        TrustPolicy,
         WantedState,
     )
     from fastoci.cli.lists import Lists
@@ -72,6 +74,7 @@ class PrefetchOptions(options.Given):
     every_s: float | None
     splay_s: float | None
     registry: RegistryOptions
+    trust: TrustPolicy | None
     limits: Limits
     progress: Display
     results: results_options.ResultOptions
@@ -140,6 +143,7 @@ class PrefetchOptions(options.Given):
 @options.output
 @results_options.results
 @registry_options.registry
+@trust_options.trust
 @options.limits(*options.FETCHING)
 @options.nice
 @options.progress
@@ -296,7 +300,14 @@ def _engine(asked: PrefetchOptions, found: Sequence[ImageList], observer: Observ
     from fastoci import Engine
 
     registry = replace(asked.registry, access=tuple(access for each in found for access in each.access))
-    return Engine(asked.store, registry=registry, limits=asked.limits, additional=asked.additional, observer=observer)
+    return Engine(
+        asked.store,
+        registry=registry,
+        limits=asked.limits,
+        additional=asked.additional,
+        observer=observer,
+        trust=asked.trust,
+    )
 
 
 def _requests(asked: PrefetchOptions, found: Sequence[ImageList], told: Report) -> list[Entry]:

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from click.core import ParameterSource
 
-from fastoci.cli import containerd_options, errors, layer_options, options, registry_options, report, sections
+from fastoci.cli import (
+    containerd_options,
+    errors,
+    layer_options,
+    options,
+    registry_options,
+    report,
+    sections,
+    trust_options,
+)
 
 if TYPE_CHECKING:
-    from fastoci import Engine, Image, Into, IntoPodman, Layers, Limits, RegistryOptions
+    from fastoci import Engine, Image, Into, IntoPodman, Layers, Limits, RegistryOptions, TrustPolicy
     from fastoci.cli.progress.display import Display
 
 
@@ -39,6 +48,7 @@ class PullOptions(options.Given):
     oci: Path | None
     dry_run: bool
     registry: RegistryOptions
+    trust: TrustPolicy | None
     limits: Limits
     progress: Display
 
@@ -85,6 +95,7 @@ class PullOptions(options.Given):
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched, and its size; fetch no blob.")
 @registry_options.registry
+@trust_options.trust
 @options.limits(*options.FETCHING)
 @options.nice
 @options.progress
@@ -125,6 +136,7 @@ def pull(asked: PullOptions) -> int:
             limits=asked.limits,
             additional=asked.additional,
             observer=asked.progress,
+            trust=asked.trust,
         )
         todo = [each for each in references if each not in codes]
         async with engine:

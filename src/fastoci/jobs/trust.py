@@ -1,0 +1,116 @@
+"""The policy of trust of an engine: read when the first image is asked for, and then asked about each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.reference import Reference
+from fastoci.interfaces import BufferSource
+from fastoci.jobs.plan import Resolved
+
+if TYPE_CHECKING:
+    from fastoci.trust.judge import Candidate, Judge
+    from fastoci.trust.keys import Verify
+    from fastoci.trust.policy import TrustPolicy
+    from fastoci.trust.requirements import Keys
+    from fastoci.trust.signature_tag import Repository
+
+Open = Callable[[Reference], Awaitable["Repository"]]
+
+
+class Trust:
+    """Holds images against the policy, before anything of them is fetched.
+
+    Args:
+        policy: None for the machine's.
+        buffers: for signatures on their way.
+    """
+
+    def __init__(self, policy: TrustPolicy | None, buffers: BufferSource) -> None:
+        self._policy = policy
+        self._buffers = buffers
+        self._reading = asyncio.Lock()
+        self._keys: dict[Keys, Sequence[Verify]] = {}
+
+    async def admit(self, reference: Reference) -> None:
+        """Refuse a name that leads to nothing that may be had, before its registry is asked.
+
+        Raises:
+            PolicyError: the policy rejects it, or demands what cannot be verified here.
+            ConfigError: the policy cannot be used.
+        """
+        if (judge := await self._judge(reference)) is not None:
+            _ = judge.demands
+
+    async def check(self, reference: Reference, images: Sequence[Resolved], source: Repository) -> None:
+        """Refuse what a name of a registry led to, unless it has the signatures that the policy demands.
+
+        Raises:
+            PolicyError: it has not.
+            ConfigError: the policy, or a key that it names, cannot be used.
+            FastociError: the signatures cannot be had.
+        """
+        judge = await self._judge(reference)
+        if judge is not None and judge.demands:
+            manifests = [_candidate(image.descriptor, image.top) for image in images]
+            await self._check(judge, reference, manifests, source)
+
+    async def check_stored(self, reference: Reference, top: Descriptor, manifest: Descriptor, ask: Open | None) -> None:
+        """Refuse a manifest that a store has under a name, as ``check`` does.
+
+        Args:
+            top: what the name led to.
+            ask: opens the name's repository, which has the signatures; None when no registry may be asked.
+        Raises:
+            PolicyError, ConfigError, FastociError: as ``check``.
+        """
+        judge = await self._judge(reference)
+        if judge is None or not judge.demands:
+            return
+        if ask is None:
+            raise judge.refusal("it demands a signature, which the registry has, and no registry may be asked")
+        await self._check(judge, reference, [_candidate(manifest, top)], await ask(reference))
+
+    async def _check(
+        self, judge: Judge, reference: Reference, manifests: Sequence[Candidate], source: Repository
+    ) -> None:
+        from fastoci.trust import signature_tag
+
+        kept = partial(signature_tag.signatures, source, reference, self._buffers)
+        await judge.check(manifests, kept, self._read_keys)
+
+    async def _judge(self, reference: Reference) -> Judge | None:
+        """Who knows what is demanded of an image; nobody, and no import, when nothing is of any."""
+        policy = await self._read()
+        if policy.accepts_anything:
+            return None
+        from fastoci.trust.identity import Identity
+        from fastoci.trust.judge import Judge
+
+        return Judge(policy, Identity.of_reference(reference))
+
+    async def _read(self) -> TrustPolicy:
+        async with self._reading:
+            if self._policy is None:
+                from fastoci.trust.files import load
+
+                self._policy = await asyncio.to_thread(load, os.environ)
+        return self._policy
+
+    async def _read_keys(self, keys: Keys) -> Sequence[Verify]:
+        if keys not in self._keys:
+            from fastoci.trust.judge import load_keys
+
+            self._keys[keys] = await asyncio.to_thread(load_keys, keys)
+        return self._keys[keys]
+
+
+def _candidate(manifest: Descriptor, top: Descriptor) -> Candidate:
+    from fastoci.trust.judge import Candidate
+
+    return Candidate(manifest.digest, None if top.digest == manifest.digest else top.digest)
