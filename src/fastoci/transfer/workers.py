@@ -43,7 +43,7 @@ class WorkerPool:
         self._running = 0  # other work, on a thread or about to be
 
     def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        future = asyncio.wrap_future(self._executor.start(work))
+        future = self._executor.ask(work)
         self._running += 1  # changed by the loop, read by threads
         future.add_done_callback(self._ran)
         return future
