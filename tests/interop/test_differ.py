@@ -190,9 +190,9 @@ async def refusal_with_ids(containerd: Containerd, image: Image) -> ContainerdEr
 
 def test_a_snapshot_of_a_user_namespace_is_handed_over_to_walking_which_cannot_write_there_either(setup: Setup) -> None:
     image, said = Image.build(own_images()["small"]), []
-    for containerd in (setup.ours, setup.walking):
-        assert containerd.pull(setup.own["small"]).returncode == 0
-        said.append(asyncio.run(refusal_with_ids(containerd, image)).message)
+    for running in (setup.ours, setup.walking):
+        assert running.pull(setup.own["small"]).returncode == 0
+        said.append(asyncio.run(refusal_with_ids(running, image)).message)
     assert all("value too large for defined data type" in message for message in said)
     assert "containerd's own differ: " in said[0]
 
