@@ -18,7 +18,8 @@ DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity
 CONTRACTS = {"interfaces", "image_interfaces", "layer_interfaces"}
 MIDDLE = PURE | DISK | CONTRACTS | {"aio", "slots", "threads", "stream", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd", "configure"}
-PUBLIC = MEDIA | {"transfer", "trust", "jobs", "engine_parts", "engine_maintenance", "engine", "shortcuts", "versions"}
+ENGINE = {"engine_parts", "engine_maintenance", "ends", "engine"}
+PUBLIC = MEDIA | ENGINE | {"transfer", "trust", "jobs", "shortcuts", "versions"}
 
 # unit: (units of ours it may import, third-party packages)
 FLOORS: dict[str, tuple[set[str], set[str]]] = {
@@ -63,6 +64,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "trust", "jobs"}, set()),
     "engine_maintenance": (MEDIA | {"transfer", "trust", "jobs", "engine_parts"}, set()),
+    "ends": (MEDIA | {"transfer", "trust", "jobs", "engine_parts"}, {"msgspec"}),
     "engine": (PUBLIC, set()),
     "fetch_process": (PUBLIC, {"uvloop"}),
     "shortcuts": (PUBLIC, set()),

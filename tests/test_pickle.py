@@ -19,6 +19,7 @@ import fastoci
 from fastoci import events
 from fastoci.configure.edits import Edit
 from fastoci.configure.plan import ConfigurationPlan
+from fastoci.ends import CopyOptions, EndOptions
 from fastoci.errors import NotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image import manifest
 from fastoci.image.descriptor import Descriptor
@@ -28,6 +29,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.jobs.containerd import Into
 from fastoci.jobs.containerd_images import ContainerdImage
+from fastoci.jobs.copy import Copied
 from fastoci.jobs.destination import IntoPodman
 from fastoci.jobs.mounts import MountedImage
 from fastoci.jobs.plan import Layers, PullPlan, Resolved
@@ -140,6 +142,9 @@ VALUES: list[object] = [
     BAD_BLOB,
     Verification(3, 4, (BAD_BLOB,), "sha256:1"),
     Repair((str(DIGEST),), (("redis", BAD),)),
+    CopyOptions(("linux/arm64",), ("2",), True, EndOptions(RegistryOptions(), "/blobs")),
+    EndOptions(shared_blobs="blobs"),
+    Copied("docker://redis", "oci:redis", BLOB, 1, 2, 3, 4, 5),
     Pushed(1, 2, 3, 4),
     Published(REFERENCE, BLOB, BLOB, Pushed()),
     ConfigurationPlan((Edit("/etc/f", None, b"new"),), ("a note",), ("containerd",)),

@@ -23,10 +23,11 @@ To work with a store::
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         pack publish         an image of a directory; one to a registry, with merged metadata
-        export               an OCI layout for other tools
+        export copy          an OCI layout for other tools; an image from place to place
     Image              one image of a store: its documents and files; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
     TrustPolicy        which images may be had, and whose signatures they need; read_trust_policy of a file
+    CopyOptions EndOptions     what Engine.copy copies, and how its two ends are reached
     Limits             connections, memory, threads, and every bound
     BlobSource         where blobs come from: a registry's repository, or one's own
         Buffer BufferSource  its bytes, and where empty buffers come from
@@ -54,7 +55,7 @@ What its methods return::
     Repair                     what was fetched again, and what cannot be had
     Retention                  which images may stay
     GcPlan, GcItem             what would be deleted, and why
-    Published, Pushed          what a registry has by a new name, and how it came there
+    Copied, Published, Pushed  what came to a place, and how
 
 Documents and names::
 
@@ -88,6 +89,8 @@ if TYPE_CHECKING:
     from fastoci._core import Buffer as Buffer
     from fastoci._core import Sha256 as Sha256
     from fastoci.configure.plan import ConfigurationPlan as ConfigurationPlan
+    from fastoci.ends import CopyOptions as CopyOptions
+    from fastoci.ends import EndOptions as EndOptions
     from fastoci.engine import Engine as Engine
     from fastoci.events import Observer as Observer
     from fastoci.image.descriptor import Descriptor as Descriptor
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.containerd import Into as Into
     from fastoci.jobs.containerd_images import Containerd as Containerd
     from fastoci.jobs.containerd_images import ContainerdImage as ContainerdImage
+    from fastoci.jobs.copy import Copied as Copied
     from fastoci.jobs.destination import IntoPodman as IntoPodman
     from fastoci.jobs.image import Image as Image
     from fastoci.jobs.mounts import MountedImage as MountedImage
@@ -167,9 +171,12 @@ _EXPORTS = {
     "ConfigurationPlan": "configure.plan",
     "Containerd": "jobs.containerd_images",
     "ContainerdImage": "jobs.containerd_images",
+    "Copied": "jobs.copy",
+    "CopyOptions": "ends",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
     "GcItem": "store.gc.collect",
+    "EndOptions": "ends",
     "Engine": "engine",
     "GcPlan": "store.gc.collect",
     "Image": "jobs.image",

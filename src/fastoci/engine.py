@@ -37,7 +37,9 @@ from fastoci.store.lookup import find_one
 from fastoci.store.opening import default_store
 
 if TYPE_CHECKING:
+    from fastoci.ends import CopyOptions
     from fastoci.jobs.containerd import Into
+    from fastoci.jobs.copy import Copied
     from fastoci.jobs.prefetch_plan import PrefetchPlan, PrefetchResult
     from fastoci.jobs.wanted_state import WantedState
     from fastoci.lists.request import Entry
@@ -281,6 +283,22 @@ class Engine(Maintenance):
         image = await record(parts.context, Reference.parse(reference), manifest, media_type)
         await parts.store.update_index()
         return image
+
+    @job
+    async def copy(self, source: str, destination: str, options: CopyOptions | None = None) -> Copied:
+        """Copy an image from one place to another, by way of no disk where bytes can go through.
+
+        Args:
+            source, destination: ``docker://REF``, ``oci:PATH[:NAME]``, ``store:REF``, as docs/copy.md has them.
+        Raises:
+            ReferenceSyntaxError: one of them is none.
+            PlatformError: the image is not for a platform that was asked for.
+            FastociError: as the places say; the destination has nothing under its name then, or what was there before.
+        """
+        from fastoci.ends import CopyOptions, Ends
+
+        given = CopyOptions() if options is None else expect(CopyOptions, options, "options")
+        return await Ends(self._open).copy(source, destination, given)
 
     @job
     async def resolve(self, reference: str, *, platform: str | None = None) -> Resolved:

@@ -295,7 +295,7 @@ class StoreWriter(Protocol):
 class LinkableSource(Protocol):
     """A ``BlobSource`` whose blobs are files that nobody changes: a sink may link them where it would write them."""
 
-    def open(self, blob: Descriptor) -> int:
+    def open_linkable(self, blob: Descriptor) -> int:
         """A read-only descriptor of the blob's file; the caller closes it. May be called from any thread.
 
         Raises:

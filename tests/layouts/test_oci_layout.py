@@ -34,7 +34,7 @@ from fastoci.layouts.layout_files import LayoutFiles
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.store import Store
 from fastoci.stream.verify import Verifier
-from fastoci.testing.suites.image_sink import bring
+from fastoci.testing.suites.image_sink import StoreFiles, bring
 from support.attacker import Attacker, scene
 from support.streaming import OwnStreams, run_hashing
 
@@ -309,7 +309,7 @@ def test_another_user_of_the_directory_leads_nothing_elsewhere(kind: str, image:
         with suppress(StoreError):
             layout = LayoutFiles(target)  # as ``LayoutWriter`` calls it, without threads
             try:
-                layout.link([(blob, image.store) for blob in image.blobs], lambda files: [], lambda: None)
+                layout.link([(blob, StoreFiles(image.store)) for blob in image.blobs], lambda files: [], lambda: None)
                 layout.write(image.top.digest, b"{}")
                 layout.finish([WholeImage("app:1", image.top, image.blobs)])
             finally:

@@ -14,7 +14,7 @@ import msgspec
 
 from fastoci.errors import FormatError, UnsupportedError
 from fastoci.image import document, mediatype
-from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, encode
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import check_kind
 from fastoci.image.platform import Platform
@@ -102,6 +102,18 @@ def _entries(
     lies = {digest: " and ".join(map(str, said)) for digest, said in sizes.items() if len(said) > 1}
     errors += [FormatError(f"{_WHAT}: {digest} is said to have {said} bytes") for digest, said in lies.items()]
     return tuple(entry for entry in found if entry.digest not in lies), errors
+
+
+def made_of(entries: Sequence[Descriptor], media_type: str, annotations: Mapping[str, str]) -> bytes:
+    """Write an index: the same entries give the same bytes."""
+    form: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [encode(entry) for entry in entries],
+    }
+    if annotations:
+        form["annotations"] = dict(sorted(annotations.items()))
+    return msgspec.json.encode(form)
 
 
 def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastoci.errors import BlobNotFoundError, StoreError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.graph import tops_of
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import WholeImage
@@ -48,6 +49,11 @@ async def export(store: Store, context: PullContext, directory: Path, references
     found = await store.walk(lambda read, check: [_whole_image(ref, sound(read)) for ref in refs])
     await context.stored.put(context.layout(directory), found, Mending("", None))
     return len(found)
+
+
+async def needed(store: Store, image: StoredImage) -> list[Descriptor]:
+    """What an image has in the store: each document and blob once."""
+    return await store.walk(lambda read, check: list(map(descriptor, needed_by(tops_of(image), read))))
 
 
 async def named_images(store: Store, references: Sequence[str]) -> Sequence[StoredImage]:

@@ -114,9 +114,9 @@ class PullContext(msgspec.Struct, frozen=True):
             raise StoreError(f"{target} is in the store {self.store_path}: choose another place", path=str(target))
         return target
 
-    def layout(self, directory: Path) -> OciLayout:
-        """An OCI layout to bring images to."""
-        return OciLayout(directory, self.stored.run_hashing, self.streams)
+    def layout(self, directory: Path, *, shared: Path | None = None) -> OciLayout:
+        """An OCI layout to bring images to; ``shared`` is where its blobs go, instead of into itself."""
+        return OciLayout(directory, self.stored.run_hashing, self.streams, shared=shared)
 
     async def pull(
         self,

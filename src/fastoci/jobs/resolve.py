@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from fastoci.aio import all_or_first
 from fastoci.errors import (
@@ -86,16 +86,16 @@ async def resolve_all(
         FormatError, UnsupportedError: as ``resolve``.
     """
     top, data = await source.resolve(reference, await _held(known.get(str(reference)), store, limits))
-    documents = _Documents(source, store, limits)
+    documents = Documents(source, store, limits)
     documents.count(top)
     if top.media_type in mediatype.SCHEMA1:
         return [(await _outline(reference, (top, data), source, wanted, limits), wanted)]
     if wanted is not None and not wanted:
-        found = await _Descent(documents, None).follow_all(top, data)
+        found = await Descent(documents, None).follow_all(top, data)
         return [(_resolved(reference, each, limits), wanted) for each in found]
     chosen: dict[Digest, tuple[Resolved, Wanted]] = {}
     for platform in wanted or (None,):
-        each = await _Descent(documents, platform or Platform.host()).follow(top, data)
+        each = await Descent(documents, platform or Platform.host()).follow(top, data)
         resolved, before = chosen.get(each[0][-1][0].digest, (_resolved(reference, each, limits), ()))
         chosen[resolved.descriptor.digest] = resolved, None if platform is None else (*(before or ()), platform)
     return list(chosen.values())
@@ -140,9 +140,9 @@ async def platforms(reference: Reference, source: ImageSource, store: BlobStore,
     """
     known = await store.recorded([str(reference)])
     top, data = await source.resolve(reference, await _held(known.get(str(reference)), store, limits))
-    documents = _Documents(source, store, limits)
+    documents = Documents(source, store, limits)
     documents.count(top)
-    return await _Descent(documents, None).platforms(top, data)
+    return await Descent(documents, None).platforms(top, data)
 
 
 async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> bytes:
@@ -207,10 +207,17 @@ def _platform_of(chain: Chain) -> Platform | None:
     return next(platforms, None)
 
 
-class _Documents:
+class DocumentSource(Protocol):
+    """Where the documents below a name come from."""
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest or index, verified. Raises: as ``ImageSource.manifest``."""
+
+
+class Documents:
     """The documents that one name leads to, each read and parsed once, and weighed against the limits."""
 
-    def __init__(self, source: ImageSource, store: BlobStore, limits: Limits) -> None:
+    def __init__(self, source: DocumentSource, store: BlobStore, limits: Limits) -> None:
         self._source = source
         self._store = store
         self._limits = limits
@@ -267,10 +274,10 @@ class _Documents:
         return await self._source.manifest(descriptor)
 
 
-class _Descent:
+class Descent:
     """The way down from one name: what was seen so far. ``wanted`` is None for all platforms."""
 
-    def __init__(self, documents: _Documents, wanted: Platform | None) -> None:
+    def __init__(self, documents: Documents, wanted: Platform | None) -> None:
         self._documents = documents
         self._wanted = wanted
         self._seen: set[Digest] = set()

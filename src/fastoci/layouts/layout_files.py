@@ -44,12 +44,13 @@ class LayoutFiles:
 
     Args:
         target: absolute; made when it is absent or empty.
+        shared: where its blobs are, absolute, as by other layouts: one process at a time brings some there.
     Raises:
         StoreBusyError: another process extends the layout; nothing was done.
         StoreError: the directory is neither empty nor an OCI layout, or cannot be written.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, shared: Path | None = None) -> None:
         self.target = target
         self._directories: dict[str, int] = {}  # of blobs, by algorithm
         self._opening = threading.Lock()
@@ -58,6 +59,10 @@ class LayoutFiles:
             opened.callback(os.close, self._root)
             opened.enter_context(_locked(self._root, target))
             self._blobs = opened.enter_context(_directory(self._root, "blobs"))
+            if shared is not None:
+                self._blobs = path_walk.open_directory(shared, make=0o755)
+                opened.callback(os.close, self._blobs)
+                opened.enter_context(locks.locked_at(self._blobs, _LOCK, f"{shared}/{_LOCK}"))
             self._opened = opened.pop_all()
 
     def translated(self) -> AbstractContextManager[None]:
@@ -89,7 +94,7 @@ class LayoutFiles:
         with self.translated(), ExitStack() as opened:
             sources = []
             for blob, source in blobs:
-                sources.append((blob, source.open(blob)))
+                sources.append((blob, source.open_linkable(blob)))
                 opened.callback(os.close, sources[-1][1])
             for error in find_corrupt(sources):
                 raise error

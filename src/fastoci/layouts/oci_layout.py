@@ -39,10 +39,12 @@ class OciLayout:
         target: absolute.
         run: runs what hashes files.
         streaming: brings what is written.
+        shared: where the blobs go, absolute; by default into the layout.
     """
 
-    def __init__(self, target: Path, run: RunHashing, streaming: Streaming) -> None:
+    def __init__(self, target: Path, run: RunHashing, streaming: Streaming, *, shared: Path | None = None) -> None:
         self._target = target
+        self._shared = shared
         self._run = run
         self._streaming = streaming
 
@@ -54,7 +56,7 @@ class OciLayout:
             StoreError: the directory is neither empty nor an OCI layout, or cannot be written.
             StoreBusyError: as ``ImageSink.begin``.
         """
-        open_files = partial(LayoutFiles, self._target)
+        open_files = partial(LayoutFiles, self._target, self._shared)
         layout = await when_free(lambda: Threads.acquire(open_files, LayoutFiles.close), within_s=_LOCK_S)
         with closing(Threads()) as threads:
             writer = LayoutWriter(layout, threads, self._run, self._streaming)

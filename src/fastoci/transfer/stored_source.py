@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 
 from fastoci import files
 from fastoci._core import Buffer
-from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BlobStore, BufferSource
+from fastoci.layouts.open_file import buffers_of
 from fastoci.transfer.workers import WorkerPool
 
 
@@ -23,8 +23,8 @@ class StoredSource:
         self._store = store
         self._workers = workers
 
-    def open(self, blob: Descriptor) -> int:
-        """The blob's file: ``LinkableSource.open``."""
+    def open_linkable(self, blob: Descriptor) -> int:
+        """The blob's file: ``LinkableSource.open_linkable``."""
         return self._store.open(blob)
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
@@ -35,18 +35,9 @@ class StoredSource:
         """
         fd = await self._workers.acquire(partial(self._store.open, blob), files.close)
         try:
-            while offset < blob.size:
-                buffer = await buffers.take()
-                read: Callable[[], int] = partial(buffer.pread, fd, offset)
-                try:
-                    count = await self._workers.run(read)
-                    if count <= 0:
-                        text = f"cannot read {blob.digest} of the store: {os.strerror(-count)}"
-                        raise StoreError(text, path=str(blob.digest))
-                except BaseException:
-                    buffer.release()
-                    raise
-                offset += count
-                yield buffer
+            given = buffers_of(fd, blob, offset, buffers, run=self._workers.run, path=str(blob.digest))
+            async with aclosing(given) as arriving:
+                async for buffer in arriving:
+                    yield buffer
         finally:
             files.close(fd)

@@ -163,7 +163,7 @@ class StoreSource:
 class StoreFiles(StoreSource):
     """A ``LinkableSource``, too."""
 
-    def open(self, blob: Descriptor) -> int:
+    def open_linkable(self, blob: Descriptor) -> int:
         """The blob's file."""
         return self.store.open(blob)
 

@@ -1,0 +1,217 @@
+"""The one place that knows all ends: what a text names is opened as a source or a sink of images.
+
+Spec: docs/copy.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fastoci import path_walk
+from fastoci.engine_parts import EngineParts
+from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.image.end import End
+from fastoci.image.platform import ALL, Platform
+from fastoci.image.reference import Reference
+from fastoci.image_interfaces import ImageCollection, ImageSink, NamedImage
+from fastoci.jobs import maintenance
+from fastoci.jobs.copy import Copied, Copying, Origin, Terms
+from fastoci.jobs.plan import Wanted
+from fastoci.jobs.resolve import Link
+from fastoci.jobs.store_end import StoreImages, StoreSink
+from fastoci.layouts.oci_layout_source import OciLayoutSource
+from fastoci.registry.options import RegistryOptions
+from fastoci.store.lookup import find_one
+
+if TYPE_CHECKING:
+    from fastoci.registry.client import Registry
+
+_SHOWN: Final = 10  # names in a message
+
+
+class EndOptions(msgspec.Struct, frozen=True):
+    """How an end is reached.
+
+    Args:
+        registry: how a registry is asked; by default as the engine asks all others.
+        shared_blobs: the directory of the blobs of ``oci:``, when it is not the layout's own.
+    """
+
+    registry: RegistryOptions | None = None
+    shared_blobs: str = ""
+
+
+class CopyOptions(msgspec.Struct, frozen=True):
+    """What of an image is copied, and how.
+
+    Args:
+        platforms: each as ``Engine.pull`` takes it: of one its manifest, of several an index of theirs; "all" is
+            everything that the name stands for, as it is. By default this machine's.
+        names: more names of the image at the destination: tags, names of a layout, or docker references.
+        preserve_digests: nothing is changed that has a digest.
+        source, destination: how the ends are reached.
+    """
+
+    platforms: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    preserve_digests: bool = False
+    source: EndOptions = EndOptions()
+    destination: EndOptions = EndOptions()
+
+    @property
+    def wanted(self) -> Wanted:
+        """The platforms; empty for all of them."""
+        if ALL in self.platforms:
+            return ()
+        return tuple(map(Platform.parse, self.platforms)) or None
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """Opens ends for one engine."""
+
+    parts: EngineParts
+
+    async def copy(self, source: str, destination: str, options: CopyOptions) -> Copied:
+        """Copy an image: ``Engine.copy``."""
+        begin, end = End.parse(source), End.parse(destination).demand_writable()
+        called = names(end, options.names)
+        expected = None if end.reference is None else end.reference.digest
+        terms = Terms(options.wanted, called, options.preserve_digests, expected)
+        context = self.parts.context
+        copying = Copying(context.store, context.limits, context.observer)
+        updates = self.parts.updates.after() if end.transport == "store" else nullcontext()
+        async with (
+            updates,
+            self.source(begin, options.source) as origin,
+            self.sink(end, options.destination, image=source) as sink,
+        ):
+            return await copying.copy(origin, sink, terms, source=source, destination=destination)
+
+    @asynccontextmanager
+    async def source(self, end: End, options: EndOptions) -> AsyncIterator[Origin]:
+        """Open the image that an end names.
+
+        Raises:
+            FastociError: it cannot be opened, or the place has no such image.
+        """
+        context = self.parts.context
+        async with AsyncExitStack() as opened:
+            match end.transport:
+                case "docker":
+                    assert end.reference is not None
+                    client = await self._client(options, opened)
+                    repository = client.repository(end.reference, image=str(end))
+                    yield Origin(repository, partial(repository.resolve, end.reference))
+                case "oci":
+                    opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
+                    layout = await opened.enter_async_context(opening)
+                    yield Origin(layout, partial(_chosen, layout, end))
+                case "store":
+                    image = await find_one(self.parts.store, end.name)
+                    stored, needed = StoreImages(context), await maintenance.needed(self.parts.store, image)
+                    await opened.enter_async_context(self.parts.store.keep(needed, name=image.name))
+                    yield Origin(stored, partial(stored.top, image))
+                case _:
+                    raise UnsupportedError(f"{end}: images are not read from {end.transport}:")
+
+    @asynccontextmanager
+    async def sink(self, end: End, options: EndOptions, *, image: str) -> AsyncIterator[ImageSink]:
+        """Open the place that an end names.
+
+        Args:
+            image: what the user called what comes, in events.
+        Raises:
+            FastociError: it cannot be opened.
+        """
+        context = self.parts.context
+        match end.demand_writable().transport:
+            case "oci":
+                yield context.layout(context.target(end.path), shared=_shared(options))
+            case "store":
+                yield StoreSink(context, image)
+            case _:
+                raise UnsupportedError(f"{end}: images are not brought to {end.transport}:")
+
+    async def _client(self, options: EndOptions, opened: AsyncExitStack) -> Registry:
+        """The client for an end: the engine's, or one that is closed with ``opened``."""
+        if options.registry is None:
+            return await self.parts.registry()
+        from fastoci.registry.opening import open_registry
+
+        context = self.parts.context
+        return await opened.enter_async_context(await open_registry(options.registry, context.limits, context.observer))
+
+
+def _path(end: End) -> Path:
+    return path_walk.absolute(end.path)
+
+
+def _shared(options: EndOptions) -> Path | None:
+    return path_walk.absolute(options.shared_blobs) if options.shared_blobs else None
+
+
+async def _chosen(place: ImageCollection, end: End) -> Link:
+    """The image of a place that an end names, with its document.
+
+    Raises:
+        BlobNotFoundError: there is none. ReferenceSyntaxError: there are several.
+    """
+    descriptor = choose(await place.names(), end).top
+    return descriptor, await place.manifest(descriptor)
+
+
+def choose(images: Sequence[NamedImage], end: End) -> NamedImage:
+    """The image of a place that an end names.
+
+    Raises:
+        BlobNotFoundError: there is none. ReferenceSyntaxError: there are several.
+    """
+    if end.index is not None:
+        if end.index < len(images):
+            return images[end.index]
+        raise BlobNotFoundError(f"{end}: {end.path} has {len(images)} images, and @0 is the first", path=end.path)
+    if end.name:
+        for image in images:
+            if image.name == end.name:
+                return image
+        raise BlobNotFoundError(f"{end}: {end.path} has no image of that name{_listed(images)}", path=end.path)
+    if len(images) == 1:
+        return images[0]
+    if not images:
+        raise BlobNotFoundError(f"{end}: {end.path} has no images", path=end.path)
+    text = f"{end}: {end.path} has {len(images)} images: choose one by name, or by :@0 and so on{_listed(images)}"
+    raise ReferenceSyntaxError(text)
+
+
+def _listed(images: Sequence[NamedImage]) -> str:
+    """The names that there are, as the end of a message."""
+    found = [image.name for image in images if image.name]
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"; there are {', '.join(found[:_SHOWN])}{more}" if found else ""
+
+
+def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
+    """What an image is called at its destination, in the words of the place: one name, or several.
+
+    Args:
+        additional: tags of the same repository; of a layout names, of an archive of docker references.
+    Raises:
+        ReferenceSyntaxError: one is none; or the place gives no names.
+    """
+    match end.transport:
+        case "docker" | "store":
+            reference = Reference.parse(end.name)
+            tags = [str(Reference.parse(f"{reference.name}:{tag}")) for tag in additional]
+            return (str(reference), *tags)
+        case "docker-archive":
+            return (end.name, *(str(Reference.parse(each)) for each in additional))
+        case "dir" if additional:
+            raise ReferenceSyntaxError(f"{end}: a directory has one image, and gives it no name")
+        case _:
+            return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))

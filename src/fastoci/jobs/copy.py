@@ -1,0 +1,261 @@
+"""Bring images from one place to another: documents are read, then blobs go through, then documents, then names.
+
+Knows no transport: a source gives documents and blobs, a sink takes them. No blob waits here as a whole.
+Spec: image-spec v1.1 image-index.md, manifest.md; distribution-spec v1.1 (what names something comes after it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from fastoci.aio import all_or_first
+from fastoci.errors import FastociError, FormatError, IntegrityError, UnsupportedError
+from fastoci.events import (
+    BlobDone,
+    BlobFailed,
+    BlobStarted,
+    ImageDone,
+    ImageFailed,
+    ImagePlanned,
+    ImageStarted,
+    Observer,
+)
+from fastoci.image import manifest as manifests
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.index import made_of
+from fastoci.image.platform import Platform
+from fastoci.image_interfaces import ImageSink, ImageWriter, Way, WholeImage
+from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
+from fastoci.jobs.plan import Wanted
+from fastoci.jobs.pull import image_failed
+from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link
+from fastoci.limits import Limits
+
+
+class CopySource(DocumentSource, BlobSource, Protocol):
+    """A place that has both the documents of an image and its blobs."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """One image of a place: ``top`` reads what its name stands for."""
+
+    source: CopySource
+    top: Callable[[], Awaitable[Link]]
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What of an image is copied, and what it is called.
+
+    Args:
+        platforms: the one whose manifest is copied, by default this machine's; of several, an index of theirs; with
+            none at all, everything the name stands for, as it is.
+        names: of the image at the destination; one is empty for an image without a name.
+        preserve_digests: what the name stands for at the destination is what it stands for at the source.
+        expected: the digest that this is to have.
+    """
+
+    platforms: Wanted = None
+    names: tuple[str, ...] = ("",)
+    preserve_digests: bool = False
+    expected: Digest | None = None
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What came to a place, and how its blobs did: ``sent`` are bytes that went there."""
+
+    source: str
+    destination: str
+    descriptor: Descriptor
+    there: int = 0
+    linked: int = 0
+    mounted: int = 0
+    brought: int = 0
+    sent: int = 0
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    """Documents, each behind what it names, and the blobs that they name."""
+
+    documents: tuple[Link, ...]
+    blobs: tuple[Descriptor, ...]
+
+    @property
+    def top(self) -> Descriptor:
+        """What the name stands for."""
+        return self.documents[-1][0]
+
+    @property
+    def parts(self) -> list[Descriptor]:
+        """Everything."""
+        return [*self.blobs, *(descriptor for descriptor, _ in self.documents)]
+
+
+class Copying(msgspec.Struct, frozen=True):
+    """What copies images, in one engine."""
+
+    store: BlobStore
+    limits: Limits
+    observer: Observer
+
+    async def copy(self, origin: Origin, sink: ImageSink, terms: Terms, *, source: str, destination: str) -> Copied:
+        """Copy one image.
+
+        Args:
+            source, destination: what the user called them, in events, errors and the result.
+        Raises:
+            PlatformError: the image is not for a platform that was asked for.
+            UnsupportedError: the digests cannot be preserved, or the destination cannot hold such an image.
+            FastociError: as the source, or the destination, says; nothing has a name then.
+        """
+        self.observer(ImageStarted(source))
+        try:
+            whole = await self._read(origin, terms)
+            if terms.expected not in (None, whole.top.digest):
+                raise UnsupportedError(f"{destination}: the image is {whole.top.digest}, and no other can be there")
+            async with sink.begin() as writer:
+                ways = await self._write(writer, whole, origin.source, source)
+                for name in terms.names:
+                    await writer.name(WholeImage(name, whole.top, whole.parts))
+        except FastociError as error:
+            error.image = error.image or source
+            self.observer(image_failed(source, error))
+            raise
+        except asyncio.CancelledError:
+            self.observer(ImageFailed(source, "cancelled", "cancelled", None))
+            raise
+        self.observer(ImageDone(source, str(whole.top.digest)))
+        return _result(whole, ways, source, destination)
+
+    async def _read(self, origin: Origin, terms: Terms) -> _Whole:
+        """Read the documents of what is copied."""
+        top, data = await origin.top()
+        top = replace(top, media_type=manifests.own_type(data, top.media_type))
+        documents = Documents(origin.source, self.store, self.limits)
+        documents.count(top)
+        chain: Chain = ((top, data),)
+        if top.media_type not in mediatype.INDEXES or terms.platforms == ():
+            return await _gather(documents, [chain], self.limits)
+        found: dict[Digest, Chain] = {}
+        for platform in terms.platforms or (None,):
+            each, _ = await Descent(documents, platform or Platform.host()).follow(top, data)
+            found.setdefault(each[-1][0].digest, each)
+        if len(found) == 1:
+            return await _gather(documents, found.values(), self.limits)
+        if terms.preserve_digests:
+            text = "an index of some of its platforms has another digest: copy one, or all"
+            raise UnsupportedError(text)
+        entries = [each[-1][0] for each in found.values()]
+        new = made_of(entries, top.media_type, documents.index(chain).annotations)
+        gathered = await _gather(documents, found.values(), self.limits)
+        return _Whole((*gathered.documents, (Descriptor.of(new, top.media_type), new)), gathered.blobs)
+
+    async def _write(
+        self, writer: ImageWriter, whole: _Whole, source: BlobSource, image: str
+    ) -> list[tuple[Descriptor, Way]]:
+        """Bring what is missing: blobs first, several at a time, then documents in their order."""
+        missing = {blob.digest: blob for blob in await writer.missing(whole.parts)}
+        blobs = [blob for blob in whole.blobs if blob.digest in missing]
+        self._announce(whole, missing.values(), image)
+        turns = asyncio.Semaphore(min(writer.at_once, self.limits.flights))
+        ways: list[tuple[Descriptor, Way]] = [(blob, "there") for blob in whole.blobs if blob.digest not in missing]
+
+        async def bring(blob: Descriptor) -> None:
+            async with turns:
+                ways.append((blob, await self._bring(writer, blob, source, image)))
+
+        await all_or_first([asyncio.create_task(bring(blob)) for blob in blobs])
+        for descriptor, data in whole.documents:
+            if descriptor.digest in missing:
+                await writer.put_document(descriptor, data)
+        return ways
+
+    def _announce(self, whole: _Whole, missing: Collection[Descriptor], image: str) -> None:
+        top = whole.top
+        self.observer(
+            ImagePlanned(
+                image,
+                digest=str(top.digest),
+                platform=str(top.platform) if top.platform else "",
+                blobs=len(whole.blobs),
+                size=sum(blob.size for blob in whole.blobs),
+                missing={str(blob.digest): blob.size for blob in missing},
+            )
+        )
+
+    async def _bring(self, writer: ImageWriter, blob: Descriptor, source: BlobSource, image: str) -> Way:
+        """Bring one blob; after wrong bytes once more, as long as a server sent them that had sent none before."""
+        corrupt: set[str] = set()
+        self.observer(BlobStarted(image, str(blob.digest), blob.size, 0))
+        while True:
+            try:
+                way = await writer.put_blob(blob, source)
+            except IntegrityError as error:
+                servers = set(source.served_by(blob)) if isinstance(source, CorruptionAwareSource) else set()
+                if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
+                    self._failed(blob, error)
+                    raise
+                corrupt |= servers
+                source.report_corrupt(blob, servers)
+            except FastociError as error:
+                self._failed(blob, error)
+                raise
+            except asyncio.CancelledError:
+                self.observer(BlobFailed(str(blob.digest), "cancelled", "cancelled", None))
+                raise
+            else:
+                self.observer(BlobDone(str(blob.digest), blob.size))
+                return way
+
+    def _failed(self, blob: Descriptor, error: FastociError) -> None:
+        error.blob = error.blob or str(blob.digest)
+        self.observer(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))
+
+
+async def _gather(documents: Documents, chains: Iterable[Chain], limits: Limits) -> _Whole:
+    """Read everything below the last documents of chains, and them.
+
+    Raises:
+        FormatError: an index has entries that cannot be read; there is too much of something.
+        UnsupportedError: something is neither a manifest nor an index.
+    """
+    read: dict[Digest, Link] = {}
+    blobs: dict[Digest, Descriptor] = {}
+
+    async def descend(chain: Chain) -> None:
+        descriptor, data = chain[-1]
+        if descriptor.digest in read:
+            return
+        if descriptor.media_type not in mediatype.INDEXES:
+            manifest = manifests.parse(data, descriptor.media_type)
+            if len(manifest.layers) > limits.layers:
+                raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
+            blobs.update({blob.digest: blob for blob in (manifest.config, *manifest.layers)})
+        else:
+            index = documents.index(chain)
+            if index.unread:
+                raise FormatError(f"{descriptor.digest}: not all entries can be copied: {index.unread[0]}")
+            for entry in index.manifests:
+                if entry.media_type in mediatype.INDEXES | mediatype.MANIFESTS:
+                    await descend(await documents.step(chain, entry))
+                else:
+                    blobs[entry.digest] = entry
+        read[descriptor.digest] = descriptor, data
+
+    for chain in chains:
+        await descend(chain)
+    return _Whole(tuple(read.values()), tuple(blob for blob in blobs.values() if blob.digest not in read))
+
+
+def _result(whole: _Whole, ways: Sequence[tuple[Descriptor, Way]], source: str, destination: str) -> Copied:
+    count = Counter(way for _, way in ways)
+    sent = sum(blob.size for blob, way in ways if way == "sent")
+    counts = {"there": count["there"], "linked": count["linked"], "mounted": count["mounted"], "brought": count["sent"]}
+    return Copied(source, destination, whole.top, sent=sent, **counts)

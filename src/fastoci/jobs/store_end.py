@@ -1,0 +1,130 @@
+"""The store as a place that images are copied from, and to: by the sessions, flights and names of a pull."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from fastoci.errors import FormatError, UnsupportedError
+from fastoci.image import index as indexes
+from fastoci.image import manifest as manifests
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.index import has_platform
+from fastoci.image.stored_image import StoredImage
+from fastoci.image_interfaces import Way, WholeImage
+from fastoci.interfaces import BlobSource, StoreWriter
+from fastoci.jobs.pull import PullContext
+from fastoci.jobs.resolve import Link, read_config, read_document
+from fastoci.transfer.stored_source import StoredSource
+
+
+class StoreImages(StoredSource):
+    """Documents and blobs of the store, as ``jobs.copy.CopySource``; whoever reads them keeps them meanwhile."""
+
+    def __init__(self, context: PullContext) -> None:
+        super().__init__(context.store, context.layering.workers)
+        self._context = context
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """A document: as ``ImageCollection.manifest``."""
+        return await read_document(self._context.store, descriptor, self._context.limits)
+
+    async def top(self, image: StoredImage) -> Link:
+        """What stands for an image: of one platform its manifest, of several what the name led to."""
+        only = next(iter(image.images.values())) if len(image.images) == 1 else None
+        top = image.descriptor if only is None else only
+        return top, await self.manifest(top)
+
+
+class StoreSink:
+    """``ImageSink`` over the store of an engine.
+
+    Args:
+        image: what the user called what comes, in events.
+    """
+
+    def __init__(self, context: PullContext, image: str) -> None:
+        self._context = context
+        self._image = image
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreSinkWriter]:
+        """Bring images: ``ImageSink.begin``. After an error what came stays until gc."""
+        async with AsyncExitStack() as sessions:
+            writer = StoreSinkWriter(self._context, sessions, self._image)
+            yield writer
+            await writer.record()
+
+
+class StoreSinkWriter:
+    """``ImageWriter`` over sessions of the store: each question for what is missing begins one."""
+
+    def __init__(self, context: PullContext, sessions: AsyncExitStack, image: str) -> None:
+        self.at_once = context.limits.flights
+        self._context = context
+        self._sessions = sessions
+        self._image = image
+        self._writers: dict[Digest, StoreWriter] = {}
+        self._images: list[WholeImage] = []
+
+    async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        """Which of these are not there, by name and size: ``ImageWriter.missing``."""
+        session = await self._sessions.enter_async_context(self._context.store.session(blobs))
+        writer = await self._sessions.enter_async_context(session.reserve())
+        self._writers |= dict.fromkeys((blob.digest for blob in blobs), writer)
+        return list(session.missing)
+
+    async def put_blob(self, blob: Descriptor, source: BlobSource) -> Way:
+        """Bring one blob: ``ImageWriter.put_blob``."""
+        await self._context.scheduler.fetch(self._writers[blob.digest], blob, source, image=self._image)
+        return "sent"
+
+    async def put_document(self, descriptor: Descriptor, data: bytes) -> None:
+        """Bring a manifest or index: ``ImageWriter.put_document``."""
+        await self._context.keep_document(self._writers[descriptor.digest], descriptor, data, self._image)
+
+    async def name(self, image: WholeImage) -> None:
+        """Record an image at the end: ``ImageWriter.name``.
+
+        Raises:
+            UnsupportedError: it has no name.
+        """
+        if not image.name:
+            raise UnsupportedError("the store has no images without a name")
+        self._images.append(image)
+
+    async def record(self) -> None:
+        """Give the images their names, durably. Raises: as ``StoreWriter.record``."""
+        for image in self._images:
+            held: dict[str, Descriptor] = {}
+            await self._collect(image.top, {blob.digest for blob in image.blobs}, held)
+            pulled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            stored = StoredImage(image.name, replace(image.top, platform=None), held, pulled_at)
+            await self._writers[image.top.digest].record(stored)
+
+    async def _collect(self, descriptor: Descriptor, brought: set[Digest], held: dict[str, Descriptor]) -> None:
+        """The manifests below a document, by platform; what is for one that was there before has its digest, too."""
+        data = await read_document(self._context.store, descriptor, self._context.limits)
+        if descriptor.media_type in mediatype.INDEXES:
+            for entry in indexes.parse(data, descriptor.media_type).manifests:
+                if entry.digest in brought and entry.media_type in mediatype.INDEXES | mediatype.MANIFESTS:
+                    await self._collect(entry, brought, held)
+            return
+        if not has_platform(descriptor):
+            descriptor = await self._with_platform(descriptor, data)
+        platform = str(descriptor.platform) if descriptor.platform else "unknown"
+        held[platform if platform not in held else f"{platform}@{descriptor.digest.hex}"] = descriptor
+
+    async def _with_platform(self, descriptor: Descriptor, data: bytes) -> Descriptor:
+        """A manifest with the platform that its config says; an artifact, and what cannot be read, has none."""
+        try:
+            config = await read_config(
+                self._context.store, manifests.parse(data, descriptor.media_type), self._context.limits
+            )
+        except (FormatError, UnsupportedError):
+            return descriptor
+        return replace(descriptor, platform=config.platform) if config is not None and config.os else descriptor
