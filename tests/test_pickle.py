@@ -22,11 +22,14 @@ from fastoci.configure.plan import ConfigurationPlan
 from fastoci.ends import CopyOptions, EndOptions
 from fastoci.errors import NotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image import manifest
+from fastoci.image.comparison import Comparison, FieldChange, LayerPair
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.inspection import InspectedBlob, InspectedEntry, InspectedImage, InspectedLayer, Inspection
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
+from fastoci.jobs.compare import FileChange
 from fastoci.jobs.containerd import Into
 from fastoci.jobs.containerd_images import ContainerdImage
 from fastoci.jobs.copy import Copied
@@ -96,7 +99,39 @@ USAGE = Usage(
     broken=(BROKEN,),
 )
 BAD_BLOB = BadBlob(str(DIGEST), "corrupt", "/s/b", 7, 7, "sha256:0", "it is not", ("redis",))
+INSPECTED = InspectedBlob(media_type="a/b", digest=str(DIGEST), size=7)
+LAYER = InspectedLayer(media_type="a/b", digest=str(DIGEST), size=7, created_by="RUN x", entries=3)
+LOOKED_AT = InspectedImage(
+    platform="linux/amd64",
+    manifest=INSPECTED,
+    config_blob=INSPECTED,
+    size=7,
+    layers=(LAYER,),
+    config={"Env": ["A=1"]},
+    history=({"created_by": "RUN x"},),
+)
+ENTRY = InspectedEntry(media_type="a/b", digest=str(DIGEST), size=7, annotations={"k": "v"})
+FIELD = FieldChange(path="config.Env", left=["A=1"], right=None)
+PAIR = LayerPair(left=LAYER, right=None)
+FILE = ImageFile("/etc/motd", "file", 0o644, 1, 2, 3, 4, 1)
 VALUES: list[object] = [
+    INSPECTED,
+    LAYER,
+    LOOKED_AT,
+    ENTRY,
+    Inspection(
+        name="redis",
+        media_type="a/b",
+        digest="d",
+        size=1,
+        entries=(ENTRY,),
+        images=(LOOKED_AT,),
+        documents={"d": b"{}"},
+    ),
+    FIELD,
+    PAIR,
+    Comparison(left=LOOKED_AT, right=LOOKED_AT, fields=(FIELD,), layers=(PAIR,), is_reordered=False),
+    FileChange(path="/etc/motd", change="changed", facets=("mode",), left=FILE, right=FILE),
     MountedImage("/mnt", "ab" * 32, "redis:7", "loop", ""),
     PodmanImage("docker.io/library/redis:7", "ab" * 32, "sha256:" + "cd" * 32, "2023-11-14T22:13:20Z"),
     DIGEST,
@@ -133,7 +168,7 @@ VALUES: list[object] = [
     Evicted((GcItem("ref", "redis", 0, "old"),)),
     Pruned(("redis:6",), ("redis:5",), "", (GcItem("blob", str(DIGEST), 7, "nobody needs it"),)),
     StoredImage("docker.io/library/redis:7", BLOB, {"linux/arm64": BLOB}, "2026-01-01T00:00:00Z", True, 7),
-    ImageFile("/etc/motd", "file", 0o644, 1, 2, 3, 4, 1),
+    FILE,
     GcItem("blob", str(DIGEST), 7, "nobody needs it"),
     GcPlan((GcItem("ref", "redis", 0, "old"),), 3, 4, {"refs/x": (1, 2, 3)}),
     AMOUNT,

@@ -17,7 +17,7 @@ To work with a store::
         plan_prefetch prefetch  bring many in, as one job
         hold fetch record    bring blobs in, and name an image of them
         resolve tags         ask a registry
-        images image usage   show what is there
+        images image usage   show what is there; inspect compare comparing  images, also elsewhere
         open path read       a blob, by its digest
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
@@ -50,11 +50,10 @@ What its methods return::
     Layers                     what the store keeps of layers beside their blobs
     StoredImage                a name, and which platforms of it are here
     ImageFiles, ImageFile      the files of an image, without a tree of them
+    Inspection InspectedImage InspectedLayer InspectedBlob InspectedEntry, Comparison FieldChange LayerPair FileChange
     Usage, RefUsage, Amount    how much disk is used, and for whom
-    Verification, BadBlob      what was hashed, and what is not what it should be
-    Repair                     what was fetched again, and what cannot be had
-    Retention                  which images may stay
-    GcPlan, GcItem             what would be deleted, and why
+    Verification, BadBlob, Repair    what was hashed and is wrong; what was fetched again, and what cannot be had
+    Retention, GcPlan, GcItem  which images may stay; what would be deleted, and why
     Copied, Published, Pushed  what came to a place, and how
 
 Documents and names::
@@ -93,13 +92,22 @@ if TYPE_CHECKING:
     from fastoci.ends import EndOptions as EndOptions
     from fastoci.engine import Engine as Engine
     from fastoci.events import Observer as Observer
+    from fastoci.image.comparison import Comparison as Comparison
+    from fastoci.image.comparison import FieldChange as FieldChange
+    from fastoci.image.comparison import LayerPair as LayerPair
     from fastoci.image.descriptor import Descriptor as Descriptor
     from fastoci.image.digest import Digest as Digest
+    from fastoci.image.inspection import InspectedBlob as InspectedBlob
+    from fastoci.image.inspection import InspectedEntry as InspectedEntry
+    from fastoci.image.inspection import InspectedImage as InspectedImage
+    from fastoci.image.inspection import InspectedLayer as InspectedLayer
+    from fastoci.image.inspection import Inspection as Inspection
     from fastoci.image.platform import Platform as Platform
     from fastoci.image.reference import Reference as Reference
     from fastoci.image.stored_image import StoredImage as StoredImage
     from fastoci.interfaces import BlobSource as BlobSource
     from fastoci.interfaces import BufferSource as BufferSource
+    from fastoci.jobs.compare import FileChange as FileChange
     from fastoci.jobs.configure import configure_containerd as configure_containerd
     from fastoci.jobs.configure import configure_docker as configure_docker
     from fastoci.jobs.configure import configure_podman as configure_podman
@@ -168,6 +176,7 @@ _EXPORTS = {
     "BlobSource": "interfaces",
     "Buffer": "_core",
     "BufferSource": "interfaces",
+    "Comparison": "image.comparison",
     "ConfigurationPlan": "configure.plan",
     "Containerd": "jobs.containerd_images",
     "ContainerdImage": "jobs.containerd_images",
@@ -175,6 +184,8 @@ _EXPORTS = {
     "CopyOptions": "ends",
     "Descriptor": "image.descriptor",
     "Digest": "image.digest",
+    "FieldChange": "image.comparison",
+    "FileChange": "jobs.compare",
     "GcItem": "store.gc.collect",
     "EndOptions": "ends",
     "Engine": "engine",
@@ -183,7 +194,13 @@ _EXPORTS = {
     "ImageFile": "unpack.erofs_files",
     "ImageFiles": "unpack.erofs_files",
     "ImageList": "lists.request",
+    "InspectedBlob": "image.inspection",
+    "InspectedEntry": "image.inspection",
+    "InspectedImage": "image.inspection",
+    "InspectedLayer": "image.inspection",
+    "Inspection": "image.inspection",
     "Into": "jobs.containerd",
+    "LayerPair": "image.comparison",
     "Layers": "jobs.plan",
     "Limits": "limits",
     "ListProblem": "lists.request",

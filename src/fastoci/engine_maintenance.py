@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
@@ -21,6 +22,9 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
+    from fastoci.image.comparison import Comparison
+    from fastoci.image.inspection import Inspection
+    from fastoci.jobs.compare import Comparing
     from fastoci.jobs.podman import PodmanImage
     from fastoci.jobs.publish import Published
     from fastoci.store.gc.collect import GcItem, GcPlan
@@ -248,6 +252,56 @@ class Maintenance:
         repository = (await parts.registry()).destination(name, image=target)
         async with parts.updates.after():
             return await parts.publishing().publish(image, name, repository)
+
+    @job
+    async def inspect(
+        self, name: str, *, platform: str | None = None, entries: bool = False, top_only: bool = False
+    ) -> Inspection:
+        """Look at what a name leads to, in the store or at any other end. Fetches no layer. docs/inspect.md.
+
+        Args:
+            name: an image of the store, as ``image`` takes it, or an end: ``docker://redis:7``, ``oci:DIR``.
+            platform: as ``pull`` takes it; "all" are those of the index that are images. Without one, and without an
+                image for this machine, there are no ``images``.
+            entries: count the entries of layers that are at hand, which are read for that.
+            top_only: look at no image, only at the document that the name leads to.
+        Raises:
+            BlobNotFoundError, NotFoundError: there is no such image. PlatformError: or none for the platform.
+            FormatError, UnsupportedError, IntegrityError: a document is not what it should be.
+            StoreError, RegistryError, TransportError: it cannot be read.
+        """
+        from fastoci.jobs.inspect import look
+        from fastoci.jobs.subjects import wanted_of
+
+        wanted = wanted_of(platform)
+        async with self._open.subject(name) as subject:
+            looked = await look(self._open.context, subject, wanted, entries=entries, top_only=top_only)
+        return looked.inspection
+
+    async def compare(self, left: str, right: str, *, platform: str | None = None) -> Comparison:
+        """Compare what two names lead to, by their documents: fields and layers. Fetches no layer. docs/inspect.md.
+
+        Args:
+            left, right, platform: as of ``inspect``, but "all".
+        Raises:
+            FastociError: as ``inspect``.
+        """
+        async with self.comparing(left, right, platform=platform) as comparing:
+            return comparing.comparison
+
+    @asynccontextmanager
+    async def comparing(self, left: str, right: str, *, platform: str | None = None) -> AsyncIterator[Comparing]:
+        """``compare``, and the files that differ: ``comparing.files()``, which reads the layers of both.
+
+        Raises:
+            FastociError: as ``compare``.
+        """
+        from fastoci.jobs.compare import compare
+
+        wanted = None if platform is None else Platform.parse(platform)
+        with self._running.job():
+            async with self._open.subject(left) as one, self._open.subject(right) as other:
+                yield await compare(self._open.context, (one, other), wanted)
 
     async def _base(self, reference: str, platform: Platform | None) -> Image:
         """An image of the store that something is made of."""

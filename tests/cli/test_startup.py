@@ -63,6 +63,7 @@ COMMANDS = {
     "cat": "cat IMAGE made1/0000/000000",
     "export": "export IMAGE WORK/exported.tar",
     "inspect": "inspect IMAGE",
+    "diff": "diff IMAGE IMAGE --files",
     "view": "view WORK/view IMAGE",
     "rm": "rm IMAGE",
     "pin": "pin IMAGE",

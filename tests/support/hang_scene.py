@@ -375,6 +375,13 @@ async def _lists(engine: Engine, scene: Scene) -> None:
     await engine.prefetch(wanted, state)
 
 
+async def _inspect(engine: Engine, scene: Scene) -> None:
+    await engine.inspect(f"docker://{scene.reference('one')}", entries=True)
+    async with engine.comparing(scene.reference("one"), f"docker://{scene.reference('three')}") as comparing:
+        async for _ in comparing.files():
+            pass
+
+
 async def _open(engine: Engine, scene: Scene) -> None:
     async with scene.engine() as other:
         await other.images()
@@ -415,6 +422,8 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "layer-directories": (_layer_directories, ""),
     "layers-of-blobs": (_layers_of_blobs, "full"),
     "browse": (_browse, "full"),
+    "inspect": (_inspect, "full"),
+    "inspect-layers": (_inspect, "layered"),
     "browse-layers": (_browse, "layered"),
     "bundle": (_bundle, "full"),
     "pack": (_pack, "full"),

@@ -40,8 +40,11 @@ Entries = Mapping[str, Entry]  # by key: store, gc.max-age
 
 def add_to(command: click.Command) -> None:
     """Let the program, or a command, take ``--config``, and the command's options what the files say."""
-    is_program = isinstance(command, click.Group)
-    command.params.append(_option(_remember, variable="FASTOCI_CONFIG") if is_program else _option(_apply))
+    if isinstance(command, click.Group):
+        command.params.append(_option(_remember, variable="FASTOCI_CONFIG"))
+    else:
+        taken = any("--config" in each.opts for each in command.params)
+        command.params.append(_option(_apply, taken=taken))
 
 
 def key_of(command: click.Command, option: click.Option) -> str | None:
@@ -121,9 +124,11 @@ def blame(error: click.ClickException) -> None:
             error.param_hint = where
 
 
-def _option(callback: Any, variable: str | None = None) -> click.Option:
+def _option(callback: Any, variable: str | None = None, *, taken: bool = False) -> click.Option:
+    """The option; where a command has another of its name, it is given to the program, in front of the command."""
     return click.Option(
-        ["--config"],
+        ["--config-of-program" if taken else "--config"],
+        hidden=taken,
         type=options.FilePath(),
         metavar="FILE",
         is_eager=True,

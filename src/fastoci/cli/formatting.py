@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _WIDE: Final = 1 << 16  # columns: a table is never cut
 
@@ -51,8 +54,7 @@ def plural(number: int, noun: str) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row, with its columns below each other."""
-    from rich.console import Console  # when something is drawn
-    from rich.table import Table
+    from rich.table import Table  # when something is drawn
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
@@ -60,7 +62,36 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         grid.add_column(no_wrap=True)
     for row in rows:
         grid.add_row(*map(Text, row))
+    return _captured(grid)
+
+
+class Branch(NamedTuple):
+    """A line of a tree, and what hangs on it."""
+
+    label: str
+    branches: Sequence[Branch] = ()
+
+
+def tree(root: Branch) -> list[str]:
+    """The lines of a tree, with what leads to each."""
+    from rich.text import Text  # when something is drawn
+    from rich.tree import Tree
+
+    def drawn(branch: Branch, onto: Tree | None) -> Tree:
+        label = Text(branch.label, no_wrap=True)
+        made = Tree(label) if onto is None else onto.add(label)
+        for each in branch.branches:
+            drawn(each, made)
+        return made
+
+    return _captured(drawn(root, None))
+
+
+def _captured(drawn: RenderableType) -> list[str]:
+    """What rich draws, in lines."""
+    from rich.console import Console
+
     console = Console(width=_WIDE, color_system=None, file=io.StringIO())
     with console.capture() as capture:
-        console.print(grid)
+        console.print(drawn)
     return [line.rstrip() for line in capture.get().splitlines()]

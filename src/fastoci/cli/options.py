@@ -378,3 +378,24 @@ def existing(
     if not there:
         raise BlobNotFoundError(f"there is no store at {where}: fastoci pull makes one", path=where)
     return engine
+
+
+def of_ends(
+    ends: Sequence[str], store: Path | None, additional: Sequence[Path], registry: RegistryOptions, limits: Limits
+) -> Engine:
+    """An engine that looks at ends; over a store that is there, when one of them is an image of the store.
+
+    Raises:
+        BlobNotFoundError, StoreError: as ``existing``.
+    """
+    from fastoci import Engine
+    from fastoci.cli.progress.display import choose
+
+    if any(is_stored(end) for end in ends):
+        return existing(store, additional, registry=registry, limits=limits)
+    return Engine(store, registry=registry, limits=limits, additional=additional, observer=choose("none"))
+
+
+def is_stored(end: str) -> bool:
+    """Whether an end is an image of the store: written without a place in front."""
+    return "://" not in end

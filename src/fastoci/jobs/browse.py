@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -25,22 +24,28 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layer_file import TAR_OFFSET
 from fastoci.jobs.layers import Arriving, Layering, Pairs
+from fastoci.jobs.merging import Merging, Turn, scratch, temporary
 from fastoci.stream.verify import Verifier
+from fastoci.transfer.layer_reading import LayerSink, Progressed
 from fastoci.transfer.tee import Tee
-from fastoci.transfer.unpack_totals import UnpackTotals
 from fastoci.unpack.erofs import MergedWriter
 from fastoci.unpack.erofs_files import FileData, ImageFiles, Opened, close_all, data_of, extent
 from fastoci.unpack.erofs_reader import ErofsReader
 from fastoci.unpack.erofs_tar import TarStream, needed
 
 _AHEAD: Final = 1 << 20  # bytes that are read ahead of who reads
-_TAG: Final = 64  # characters of a diff_id that name a device
+TAG: Final = 64  # characters of a diff_id that name a device
 
 if TYPE_CHECKING:
     from fastoci.jobs.base_tree import ImageTree
 
 T = TypeVar("T")
+S = TypeVar("S", bound=LayerSink)
 _Extents = Mapping[int, tuple[int, int]]  # by the number of a device: the first byte that is needed, and the end
+
+
+def go_on(offset: int, size: int) -> None:
+    """The layer was within the limits when its metadata were merged."""
 
 
 class Browsing:
@@ -62,7 +67,7 @@ class Browsing:
 
     async def files(self) -> ImageFiles:
         """The names and metadata of all files."""
-        metadata = await self._metadata()
+        metadata = await self.metadata()
         return await self._made({0: metadata}, lambda: ImageFiles(metadata, self._name))
 
     async def open(self, path: str) -> BinaryIO:
@@ -71,7 +76,7 @@ class Browsing:
         Raises:
             ImagePathError: nothing is there, or something without data.
         """
-        metadata = await self._metadata()
+        metadata = await self.metadata()
         opened = {0: metadata}
         inode, pieces = await self._made(opened, lambda: data_of(ErofsReader(metadata.fileno(), self._name), path))
         extents: dict[int, tuple[int, int]] = {}
@@ -94,9 +99,21 @@ class Browsing:
 
         return ImageTree(*await self._opened("/"), self._name)
 
+    async def read(self, number: int, make: Callable[[], S], progressed: Progressed = go_on) -> S:
+        """A new sink that has all of one layer's tar."""
+        blob, diff_id = pair = self._pairs[number]
+        made: list[S] = []
+
+        async def work(tees: Mapping[Digest, Tee]) -> None:
+            made.append(make())
+            await self._read(blob, diff_id, made[-1], progressed)
+
+        await self._layering.until_right(work, [pair], self._arriving)
+        return made[-1]
+
     async def _opened(self, path: str) -> tuple[ErofsReader, Opened]:
         """The metadata, and all that data of a path and of what is below it are in."""
-        metadata = await self._metadata()
+        metadata = await self.metadata()
         opened, stop = {0: metadata}, threading.Event()
 
         def look() -> tuple[ErofsReader, dict[int, tuple[int, int]]]:
@@ -117,8 +134,8 @@ class Browsing:
             close_all(opened)
             raise
 
-    async def _metadata(self) -> io.FileIO:
-        """The store's merged metadata, or others; with a device for each layer."""
+    async def metadata(self) -> io.FileIO:
+        """The store's merged metadata, or others; with a device for each layer. The caller closes it."""
         metadata = await self._workers.acquire(self._stored_metadata, _close)
         if metadata is None:
             metadata = await self._unnamed(self._merge, self._pairs)
@@ -126,7 +143,7 @@ class Browsing:
 
         def check() -> None:
             tags = [slot.tag for slot in ErofsReader(found.fileno(), self._name).devices]
-            if tags != [diff_id.hex[:_TAG] for _, diff_id in self._pairs]:
+            if tags != [diff_id.hex[:TAG] for _, diff_id in self._pairs]:
                 raise FormatError(f"{self._name} is damaged: it names other layers")
 
         await self._made({0: metadata}, check)
@@ -144,7 +161,7 @@ class Browsing:
         filled: list[io.FileIO] = []
 
         async def work(tees: Mapping[Digest, Tee]) -> None:
-            file = await self._workers.acquire(self._temporary, io.FileIO.close)
+            file = await self._workers.acquire(partial(temporary, scratch(self._layering.root)), io.FileIO.close)
             try:
                 await fill(file)
             except BaseException:
@@ -155,43 +172,23 @@ class Browsing:
         await self._layering.until_right(work, pairs, self._arriving)
         return filled[0]
 
-    def _temporary(self) -> io.FileIO:
-        """On a thread: an unnamed file beside the layers, or where temporary files go."""
-        directory = self._scratch
-        with files.translated("make a temporary file in", directory):
-            file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
-        assert isinstance(file, io.FileIO)
-        return file
-
-    @property
-    def _scratch(self) -> str:
-        """The directory for files without a name."""
-        beside = os.path.dirname(self._layering.root)
-        return beside if os.access(beside, os.W_OK | os.X_OK) else tempfile.gettempdir()
-
     async def _merge(self, file: io.FileIO) -> None:
         """Merge the layers' metadata into a file."""
-        limits, reader = self._layering.limits, self._layering.reader
-        totals = UnpackTotals(limits, self._arriving.mending.image, _unheard, base=False, owners=True)
 
-        def make() -> MergedWriter:
-            return MergedWriter(
-                file.fileno(),
-                manifest=self._manifest,
-                max_entries=limits.unpacked_entries,
-                max_bytes=limits.unpacked_size,
-                max_memory=limits.memory,
-            )
+        async def read(turn: Turn) -> None:
+            blob, diff_id = self._pairs[turn.number]
+            if await self._workers.run(partial(self._merge_file, turn.writer, blob, diff_id), stop=turn.writer.stop):
+                return
+            await self._read(blob, diff_id, turn.sink(), turn.progressed)
 
-        async with reader.sink(make) as writer:
-            for number, (blob, diff_id) in enumerate(self._pairs):
-                if await self._workers.run(partial(self._merge_file, writer, blob, diff_id), stop=writer.stop):
-                    continue
-                sink = totals.counted(number, partial(_MergedLayer, writer, diff_id))
-                ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
-                async with reader.arrived(None, ready, open_layer) as (read, _):
-                    await read(sink, Verifier(diff_id, None), partial(totals.progress, number))
-            await self._workers.run(writer.finish, stop=writer.stop)
+        layering = self._layering
+        merging = Merging(layering.workers, layering.reader, layering.limits)
+        await merging.merge(file, self._arriving.mending.image, self._manifest, self._pairs, read)
+
+    async def _read(self, blob: Descriptor, diff_id: Digest, sink: LayerSink, progressed: Progressed) -> None:
+        ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
+        async with self._layering.reader.arrived(None, ready, open_layer) as (read, _):
+            await read(sink, Verifier(diff_id, None), progressed)
 
     def _merge_file(self, writer: MergedWriter, blob: Descriptor, diff_id: Digest) -> bool:
         """On a thread: merge a layer out of its layer file, by its headers alone; False when there is none."""
@@ -222,10 +219,7 @@ class Browsing:
         if file is None:
 
             async def copy(into: io.FileIO) -> None:
-                sink = _Copy(into, self._scratch, str(diff_id), needed)
-                ready, open_layer = partial(self._arriving.ready, blob), partial(self._open, blob, diff_id)
-                async with self._layering.reader.arrived(None, ready, open_layer) as (read, _):
-                    await read(sink, Verifier(diff_id, None), _go_on)
+                await self._read(blob, diff_id, _Copy(into, scratch(self._layering.root), str(diff_id), needed), go_on)
 
             file = await self._unnamed(copy, [pair])
         opened[number] = file
@@ -234,35 +228,6 @@ class Browsing:
         """On a thread: a layer's file, when the store has it with the tar in it."""
         layer = self._open_file(blob, diff_id)
         return None if layer is None else io.FileIO(layer.fd)
-
-
-class _MergedLayer:
-    """A sink for the tar of one layer whose metadata are merged with others'; ends that layer, and not the whole."""
-
-    def __init__(self, writer: MergedWriter, diff_id: Digest, max_entries: int, max_bytes: int) -> None:
-        """The bounds are held by the totals, over all layers."""
-        self.name = str(diff_id)
-        self.entries = self.bytes = self.size = 0  # so far
-        self.skipped: dict[str, int] = {}
-        self._writer = writer
-        writer.begin(diff_id)
-
-    def feed(self, buffer: Buffer) -> None:
-        """Take the next bytes of the tar. Raises: as ``MergedWriter.feed``."""
-        writer = self._writer
-        writer.feed(buffer)
-        self.entries, self.bytes, self.size = writer.entries, writer.bytes, writer.size
-
-    def finish(self) -> None:
-        """The layer ends here. Raises: as ``MergedWriter.end``."""
-        self._writer.end()
-
-    def stop(self) -> None:
-        """From any thread: end soon."""
-        self._writer.stop()
-
-    def abort(self) -> None:
-        """Whoever has the writer aborts it."""
 
 
 class _Copy:
@@ -315,11 +280,3 @@ class _Copy:
 def _close(file: io.FileIO | None) -> None:
     if file is not None:
         file.close()
-
-
-def _unheard(event: object) -> None:
-    """Nobody watches what is only looked at."""
-
-
-def _go_on(offset: int, size: int) -> None:
-    """The layer was within the limits when its metadata were merged."""

@@ -129,7 +129,7 @@ def _resolved(reference: Reference, found: Found, limits: Limits) -> Resolved:
     chain, manifest = found
     if len(manifest.layers) > limits.layers:
         raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
-    return Resolved(reference, chain, manifest, _platform_of(chain))
+    return Resolved(reference, chain, manifest, platform_of(chain))
 
 
 async def platforms(reference: Reference, source: ImageSource, store: BlobStore, limits: Limits) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def _manifest(chain: Chain) -> Manifest:
     return manifest_document.parse(data, descriptor.media_type)
 
 
-def _platform_of(chain: Chain) -> Platform | None:
+def platform_of(chain: Chain) -> Platform | None:
     """What the innermost entry on the way says that says something."""
     platforms = (descriptor.platform for descriptor, _ in reversed(chain) if has_platform(descriptor))
     return next(platforms, None)
@@ -267,6 +267,10 @@ class Documents:
                 raise FormatError(f"{descriptor.digest}: an index of {entries} entries, more than {most}")
             self._indexes[descriptor] = index
         return self._indexes[descriptor]
+
+    def known_index(self, digest: Digest) -> Index | None:
+        """An index that was read; None when none of this digest was."""
+        return next((index for descriptor, index in self._indexes.items() if descriptor.digest == digest), None)
 
     async def _get(self, descriptor: Descriptor) -> bytes:
         with suppress(BlobNotFoundError, IntegrityError):
@@ -351,7 +355,7 @@ class Descent:
     async def _collect(self, chain: Chain, marked: dict[str, tuple[Chain, Descriptor]]) -> None:
         """The entries that may be an image of a platform, the first of each, in an index and those below it."""
         for entry in self._followed(chain):
-            platform = entry.platform if has_platform(entry) else _platform_of(chain)
+            platform = entry.platform if has_platform(entry) else platform_of(chain)
             if _is_artifact(entry) or (platform and "unknown" in (platform.os, platform.architecture)):
                 continue
             if entry.media_type not in mediatype.INDEXES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -18,6 +18,8 @@ import msgspec
 from fastoci import files
 from fastoci._core import BUFFER_SIZE, Buffer
 from fastoci.errors import FastociError, UnpackError
+from fastoci.image.descriptor import Descriptor
+from fastoci.interfaces import BlobSource
 from fastoci.limits import LAYER_MEMORY, Limits
 from fastoci.stream.inflate import Inflate
 from fastoci.stream.sink import StoppableSink
@@ -210,6 +212,20 @@ class LayerReader:
             if layer.forget:
                 with suppress(OSError):
                     os.posix_fadvise(layer.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return pipeline.proof
+
+    async def from_source(
+        self, source: BlobSource, blob: Descriptor, sink: LayerSink, verifier: Verifier | None, progressed: Progressed
+    ) -> Verified | None:
+        """Read a layer while a source yields its blob. The digest of that is not asked for."""
+        tar = ArrivingTar(Inflate(window=FREE_WINDOW))
+        async with self.slots, self._pipeline(tar, sink, verifier, progressed) as pipeline:
+            async with aclosing(source.fetch(blob, 0, self._buffers)) as arriving:
+                async for buffer in arriving:
+                    tar.put(buffer)
+                    await pipeline.run_while(lambda: not tar.hungry())
+            tar.put(None)
+            await pipeline.finish()
         return pipeline.proof
 
     @asynccontextmanager

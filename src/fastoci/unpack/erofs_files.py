@@ -121,19 +121,28 @@ class ImageFiles:
                 yield self._file(below, child)
 
     def _file(self, path: bytes, inode: Inode) -> ImageFile:
-        kind = KINDS[inode.type]
-        return ImageFile(
-            "/" + os.fsdecode(path),
-            kind,
-            stat.S_IMODE(inode.mode),
-            inode.uid,
-            inode.gid,
-            inode.size if kind in ("file", "symlink") else 0,
-            inode.mtime_ns,
-            inode.links,
-            os.fsdecode(self._reader.link(inode)) if kind == "symlink" else "",
-            inode.device if kind in ("character", "block") else (0, 0),
-        )
+        return file_of(self._reader, path, inode)
+
+
+def file_of(reader: ErofsReader, path: bytes, inode: Inode) -> ImageFile:
+    """What is at a path from the root, which begins without a slash.
+
+    Raises:
+        FormatError, StoreError: as the reader's.
+    """
+    kind = KINDS[inode.type]
+    return ImageFile(
+        "/" + os.fsdecode(path),
+        kind,
+        stat.S_IMODE(inode.mode),
+        inode.uid,
+        inode.gid,
+        inode.size if kind in ("file", "symlink") else 0,
+        inode.mtime_ns,
+        inode.links,
+        os.fsdecode(reader.link(inode)) if kind == "symlink" else "",
+        inode.device if kind in ("character", "block") else (0, 0),
+    )
 
 
 class FileData(io.RawIOBase):
