@@ -109,8 +109,8 @@ def unmount(str path, /):
     _check(result, "umount2")
 
 
-def attach_loop(int file, unsigned block_size, /, *, bint writable=False):
+def attach_loop(int file, unsigned block_size, /):
     cdef int number = -1, fd
     with nogil:
-        fd = loop_attach(file, block_size, writable, &number)
+        fd = loop_attach(file, block_size, &number)
     return _check(fd, "loop"), f"/dev/loop{number}"

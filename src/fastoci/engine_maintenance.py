@@ -245,11 +245,11 @@ class Maintenance:
             RegistryError, TransportError: the registry does not take it; it is in the store.
             UnpackError, FormatError, IntegrityError, StoreError: its layer files cannot be made.
         """
-        from fastoci.jobs.publish import target_of
+        from fastoci.jobs.publish import mount_source, target_of
 
         parts, wanted, name = self._open, None if platform is None else Platform.parse(platform), target_of(target)
         image = await self._base(reference, wanted)
-        repository = (await parts.registry()).destination(name, image=target)
+        repository = await parts.push_repository(name, mount_from=mount_source(image, name))
         async with parts.updates.after():
             return await parts.publishing().publish(image, name, repository)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.subjects import Subject
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
+    from fastoci.registry.push.repository import PushRepository
     from fastoci.transfer.packer import Packer
     from fastoci.trust.policy import TrustPolicy
 
@@ -217,6 +218,21 @@ class EngineParts:
     async def repository(self, reference: Reference, image: str = "") -> Repository:
         """The repository of a reference, at its registry; ``image`` is what events call it."""
         return (await self.registry()).repository(reference, image=image or str(reference))
+
+    async def push_repository(
+        self, reference: Reference, *, mount_from: str = "", deleting: bool = False
+    ) -> PushRepository:
+        """The repository of a reference to write to, at its registry.
+
+        Args:
+            mount_from: the path of another repository of the registry that may have blobs.
+            deleting: a token is to allow that, too.
+        """
+        client, notes = await self.registry(), self.store.upload_notes
+        streams = self.context.streams
+        return client.destination(
+            reference, streams, image=str(reference), notes=notes, mount_from=mount_from, deleting=deleting
+        )
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, in its registry's order. Raises: as ``Engine.tags``."""

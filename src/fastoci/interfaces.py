@@ -303,6 +303,13 @@ class LinkableSource(Protocol):
         """
 
 
+class HashPoint(msgspec.Struct, frozen=True):
+    """How far a stream is hashed, and the state of the hash there."""
+
+    offset: int
+    state: bytes
+
+
 class Streaming(Protocol):
     """How bytes go through an engine: in buffers of its budget, hashed on its threads, told to its observer."""
 
@@ -316,12 +323,34 @@ class Streaming(Protocol):
             FastociError: as the source, or the sink, says.
         """
 
-    def verified(self, blob: Descriptor, source: BlobSource) -> AsyncGenerator[Buffer, None]:
+    def verified(
+        self, blob: Descriptor, source: BlobSource, *, points: list[HashPoint] | None = None
+    ) -> AsyncGenerator[Buffer, None]:
         """Yield a blob's bytes, hashed; each buffer's reference passes to the caller.
 
         The last buffer comes when all are proven: nobody gets the whole of a blob that is not what its name says.
 
+        Args:
+            points: of earlier streams of this blob: this one begins at the last, and adds to them now and then.
         Raises:
+            ValueError: the last of ``points`` is no state.
             IntegrityError: other bytes, or not as many.
             FastociError: as the source says.
         """
+
+
+class UploadNotes(Protocol):
+    """Keeps small notes about uploads that are under way, for whoever goes on with them after this process."""
+
+    async def take(self, key: str) -> bytes | None:
+        """Take a note away: it is its taker's from now on. None when there is none, or it is too old.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+
+    async def keep(self, key: str, data: bytes) -> None:
+        """Keep a note, in place of an earlier one. Raises: as ``take``."""
+
+    async def drop(self, key: str) -> None:
+        """Have no note. Raises: as ``take``."""

@@ -27,8 +27,9 @@ from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.memory_store import MemoryStore
 from fastoci.testing.registry import Registry as Server
-from fastoci.testing.suites.image_sink import fill
+from fastoci.testing.suites.image_sink import StoreSource, fill
 from fastoci.testing.uploads import Uploads
+from support.streaming import streams
 
 
 class Running(Protocol):
@@ -43,15 +44,17 @@ BLOBS = [blob for blob, _ in IMAGE.blobs()]
 
 
 @asynccontextmanager
-async def destination(reference: str, credentials: Credentials | None = None) -> AsyncIterator[PushRepository]:
-    async with Registry(credentials=credentials or Credentials()) as registry:
-        yield registry.destination(Reference.parse(reference))
+async def destination(
+    reference: str, credentials: Credentials | None = None, *, mount_from: str = ""
+) -> AsyncIterator[PushRepository]:
+    async with streams() as streaming, Registry(credentials=credentials or Credentials()) as registry:
+        yield registry.destination(Reference.parse(reference), streaming, mount_from=mount_from)
 
 
-async def store_of(image: Image) -> MemoryStore:
+async def store_of(image: Image) -> StoreSource:
     store = MemoryStore()
     await fill(store, image)
-    return store
+    return StoreSource(store)
 
 
 @pytest.fixture
@@ -68,8 +71,8 @@ async def test_an_image_that_was_pushed_can_be_pulled(uploads: Uploads, tmp_path
             sent = sum(blob.size for blob in BLOBS)
             assert await push(store, repository, BLOBS, list(INDEX.documents()), "1") == Pushed(0, 0, 3, sent)
             assert await push(store, repository, BLOBS, list(INDEX.documents()), "1") == Pushed(3, 0, 0, 0)
-        async with destination(f"{server.address}/team/other:1") as repository:
-            pushed = await push(store, repository, BLOBS, list(IMAGE.documents()), "1", mount_from="team/app")
+        async with destination(f"{server.address}/team/other:1", mount_from="team/app") as repository:
+            pushed = await push(store, repository, BLOBS, list(IMAGE.documents()), "1")
             assert pushed == Pushed(0, 3, 0, 0)
         async with Engine(tmp_path / "store") as engine:
             assert (await engine.pull(name)).manifest_descriptor.digest == IMAGE.descriptor.digest
@@ -78,7 +81,7 @@ async def test_an_image_that_was_pushed_can_be_pulled(uploads: Uploads, tmp_path
 
 async def test_an_image_that_lacks_a_blob_gets_no_tag(uploads: Uploads) -> None:
     store = await store_of(IMAGE)
-    await store.mark_corrupt(BLOBS[-1].digest)
+    await store.store.mark_corrupt(BLOBS[-1].digest)
     async with Server(uploads=uploads) as server, destination(f"{server.address}/team/app:1") as repository:
         with pytest.raises(BlobNotFoundError):
             await push(store, repository, BLOBS, list(INDEX.documents()), "1")
@@ -105,8 +108,9 @@ async def test_debian_s_registry_takes_an_image_that_skopeo_reads(
     async with destination(f"{name}:1", credentials) as repository:
         assert (await push(store, repository, BLOBS, list(INDEX.documents()), "1")).uploaded == 3
         assert (await push(store, repository, BLOBS, list(INDEX.documents()), "1")).there == 3
-    async with destination(f"{private_registry.address}/push-tests/other:1", credentials) as repository:
-        pushed = await push(store, repository, BLOBS, list(IMAGE.documents()), "1", mount_from="push-tests/app")
+    other = f"{private_registry.address}/push-tests/other:1"
+    async with destination(other, credentials, mount_from="push-tests/app") as repository:
+        pushed = await push(store, repository, BLOBS, list(IMAGE.documents()), "1")
         assert pushed.mounted == 3
     user = ":".join(registry_credentials)
     for at in (f"docker://{name}:1", f"docker://{private_registry.address}/push-tests/other:1"):

@@ -31,6 +31,8 @@ from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry as Server
 from fastoci.testing.uploads import Uploads
+from fastoci.transfer.scheduler import BytesSource
+from support.streaming import streams
 
 FILES = {"one": bytes(range(256)) * 9000, "two": b"2" * 100_000, "three": b"3"}
 LAYERS = [
@@ -114,11 +116,9 @@ async def test_only_what_is_not_there_is_another_blob(other: Server, tmp_path: P
     async with Server() as server, Engine(tmp_path / "store") as engine:
         name = await pulled(engine, server)
         assert isinstance(LAYERS[0].content, bytes)
-        (tmp_path / "layer").write_bytes(LAYERS[0].content)
-        async with Registry(credentials=Credentials()) as registry:
-            repository = registry.destination(Reference.parse(f"{other.address}/team/copy:1"))
-            with (tmp_path / "layer").open("rb") as file:
-                await repository.put_blob(LAYERS[0].descriptor, file.fileno())
+        async with streams() as streaming, Registry(credentials=Credentials()) as registry:
+            repository = registry.destination(Reference.parse(f"{other.address}/team/copy:1"), streaming)
+            await repository.put_blob(LAYERS[0].descriptor, BytesSource(LAYERS[0].content))
         manifest = await pushed(other, await engine.publish(name, f"{other.address}/team/copy:1"))
     same = [layer.digest == of.descriptor.digest for layer, of in zip(manifest.layers, LAYERS, strict=True)]
     assert same == [True, False, True]

@@ -11,7 +11,7 @@ from fastoci import _core
 from fastoci._core import Buffer
 from fastoci.errors import IntegrityError
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import BlobSource
+from fastoci.interfaces import BlobSource, HashPoint
 from fastoci.jobs.rehash import find_corrupt
 from fastoci.layouts.layout_files import FindCorrupt
 from fastoci.limits import Limits
@@ -26,17 +26,20 @@ class OwnStreams:
     """``Streaming`` that opens an engine's parts for each blob."""
 
     async def into(self, blob: Descriptor, source: BlobSource, sink: Sink) -> Verified:
-        async with _streams() as streams:
-            return await streams.into(blob, source, sink)
+        async with streams() as own:
+            return await own.into(blob, source, sink)
 
-    async def verified(self, blob: Descriptor, source: BlobSource) -> AsyncGenerator[Buffer, None]:
-        async with _streams() as streams, aclosing(streams.verified(blob, source)) as buffers:
+    async def verified(
+        self, blob: Descriptor, source: BlobSource, *, points: list[HashPoint] | None = None
+    ) -> AsyncGenerator[Buffer, None]:
+        async with streams() as own, aclosing(own.verified(blob, source, points=points)) as buffers:
             async for buffer in buffers:
                 yield buffer
 
 
 @asynccontextmanager
-async def _streams() -> AsyncIterator[Streams]:
+async def streams() -> AsyncIterator[Streams]:
+    """``Streaming`` over one thread and 8 MiB, which are all given back at the end."""
     workers, pool = WorkerPool(1), _core.Pool(8 << 20, poison=True)
     try:
         yield Streams(workers, Buffers(pool), Limits(), lambda event: None)

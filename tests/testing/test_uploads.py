@@ -78,4 +78,6 @@ def test_what_is_no_manifest_or_not_whole_is_refused(client: Client) -> None:
     assert client.say("PUT", f"/v2/a/manifests/{DIGEST}", document, OCI_MANIFEST)[:2] == (400, "DIGEST_INVALID")
     assert client.say(*put, document, OCI_MANIFEST)[0] == 201
     assert client.say("GET", "/v2/a/manifests/1")[0] == 200
-    assert client.say("DELETE", "/v2/a/manifests/1")[:2] == (405, "UNSUPPORTED")
+    assert client.say("DELETE", "/v2/a/manifests/2")[:2] == (404, "MANIFEST_UNKNOWN")
+    assert client.say("DELETE", "/v2/a/manifests/1")[0] == 202
+    assert client.say("GET", "/v2/a/manifests/1")[0] == 404

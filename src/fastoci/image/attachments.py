@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from fastoci.errors import FormatError
 from fastoci.image import document, index, mediatype
-from fastoci.image.descriptor import Descriptor, DescriptorForm
+from fastoci.image.descriptor import AnnotationsForm, Descriptor, DescriptorForm, annotations_of, encode
 from fastoci.image.digest import Digest
+from fastoci.image.layout import encode_index
 
 # BuildKit's entries of an index: what is known of another entry of it.
 _TYPE, _OF = "vnd.docker.reference.type", "vnd.docker.reference.digest"
@@ -107,3 +109,41 @@ def artifact_type_of(data: bytes) -> str:
     """
     form = document.decode(data, _Kind, what="manifest")
     return form.artifact_type or (form.config and form.config.media_type) or ""
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    annotations: AnnotationsForm = None
+
+
+def referrer_of(descriptor: Descriptor, data: bytes) -> Descriptor:
+    """A manifest or index as an entry of the list of what hangs on its subject.
+
+    Raises:
+        FormatError, UnsupportedError: it is no JSON, or has fields of other types.
+    """
+    form = document.decode(data, _Facts, what="manifest")
+    media_type, digest, size = descriptor.media_type, descriptor.digest, descriptor.size
+    said = annotations_of(form.annotations)
+    return Descriptor(media_type, digest, size, artifact_type=artifact_type_of(data), annotations=said)
+
+
+def with_referrer(listed: bytes | None, entry: Descriptor, *, listing: bool = True) -> bytes | None:
+    """A list of referrers that has an entry, and all others as they are; None when it is like that already.
+
+    Args:
+        listed: the list; None when there is none yet.
+        listing: False takes the entry out.
+    Raises:
+        FormatError: it is no list.
+    """
+    if listed is None:
+        return encode_index([entry]) if listing else None
+    form = document.decode(listed, dict[str, Any], what="list of referrers")
+    entries = form.get("manifests") or []
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+        raise FormatError("list of referrers: manifests is not a list of descriptors")
+    others = [each for each in entries if each.get("digest") != str(entry.digest)]
+    if listing == (len(others) < len(entries)):
+        return None
+    form["manifests"] = [*others, encode(entry)] if listing else others
+    return msgspec.json.format(msgspec.json.encode(form), indent=1) + b"\n"

@@ -65,21 +65,19 @@ class Publishing(msgspec.Struct, frozen=True):
         if image.platform is None or image.config is None or not image.manifest.layers:
             raise UnsupportedError(f"{image.reference} is not a container image with layers for a platform")
         await image.check()
-        near = image.reference.domain == reference.domain and image.reference.path != reference.path
-        source = image.reference.path if near else ""
         pairs = layers_of(image.manifest, image.config)
         parts = (image.manifest_descriptor, image.manifest.config, *image.manifest.layers)
         async with (
             self.context.store.keep(parts),
             self.context.layering.layers.keep([diff_id for _, diff_id in pairs]),
-            self.recompressing.pushable(image, repository, source) as pushable,
+            self.recompressing.pushable(image, repository) as pushable,
         ):
             metadata, made = await self._make(image, pushable, reference)
             blobs = [pushable.manifest.config, *pushable.manifest.layers, made.config[0], metadata]
             documents = [(pushable.descriptor, pushable.manifest.raw), made.manifest, made.index]
-            tag, beside = reference.tag or "", pushable.beside
-            store = self.context.store
-            pushed = await push(store, repository, blobs, documents, tag, mount_from=source, beside=beside)
+            tag, stored = reference.tag or "", self.context.stored.source
+            async with self.context.store.keep(blobs):
+                pushed = await push(stored, repository, blobs, documents, tag, beside=pushable.beside)
         return Published(reference, made.index[0], metadata, pushed)
 
     async def _make(self, image: Image, pushable: Pushable, reference: Reference) -> tuple[Descriptor, ErofsImage]:
@@ -157,6 +155,12 @@ def _stored(reference: Reference, ordinary: Descriptor, made: ErofsImage, *, lay
         pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         layers_only=layers_only,
     )
+
+
+def mount_source(image: Image, target: Reference) -> str:
+    """The path of the repository of the target's registry that has the blobs of an image, as its name says."""
+    near = image.reference.domain == target.domain and image.reference.path != target.path
+    return image.reference.path if near else ""
 
 
 def target_of(text: str) -> Reference:

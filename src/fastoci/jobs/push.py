@@ -6,7 +6,6 @@ Who reads the registry meanwhile sees the image whole, or as it was before.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -16,10 +15,11 @@ import msgspec
 from fastoci.aio import all_or_first
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobStore
+from fastoci.image_interfaces import Way
+from fastoci.interfaces import BlobSource
 
 if TYPE_CHECKING:
-    from fastoci.registry.push.repository import PushRepository, Way
+    from fastoci.registry.push.repository import PushRepository
 
 _AT_ONCE: Final = 4  # blobs; of one connection each
 
@@ -34,69 +34,55 @@ class Pushed(msgspec.Struct, frozen=True):
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """Blobs that the store need not have: those in open files, and those that the destination has taken before."""
+    """Blobs that the store need not have: those of other sources, and those that the destination has taken before."""
 
-    files: Mapping[Digest, int]
+    sources: Mapping[Digest, BlobSource]
     taken: Mapping[Digest, Way]
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.taken)
+        return bool(self.sources or self.taken)
 
     def __contains__(self, digest: Digest) -> bool:
-        return digest in self.files or digest in self.taken
+        return digest in self.sources or digest in self.taken
 
 
 _NOTHING: Final = Beside({}, {})
 
 
 async def push(
-    store: BlobStore,
+    source: BlobSource,
     repository: PushRepository,
     blobs: Sequence[Descriptor],
     documents: Sequence[tuple[Descriptor, bytes]],
     tag: str,
     *,
-    mount_from: str = "",
     beside: Beside = _NOTHING,
 ) -> Pushed:
-    """Push blobs of the store, and then documents.
+    """Push blobs, and then documents.
 
     Args:
+        source: what the store has, which keeps it meanwhile.
         documents: each behind what it names; the last one gets the tag.
-        mount_from: the path of another repository of the same registry that may have blobs.
         beside: blobs that are not the store's.
     Raises:
-        BlobNotFoundError: the store lacks a blob.
+        BlobNotFoundError: the store lacks a blob. IntegrityError: it has another one under the name.
         RegistryError, TransportError: the registry does not take it; what it has by then has no tag.
     """
-    ways = Counter[str](beside.taken.values())
+    ways = Counter[Way](beside.taken.values())
     sent = 0
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def bring(blob: Descriptor) -> None:
         nonlocal sent
         async with turns:
-            fd = beside.files.get(blob.digest)
-            if fd is None:
-                way = await _put(store, repository, blob, mount_from)
-            else:
-                way = await repository.put_blob(blob, fd)
+            way = await repository.put_blob(blob, beside.sources.get(blob.digest, source))
         ways[way] += 1
-        sent += blob.size * (way == "uploaded")
+        sent += blob.size * (way == "sent")
 
     unique = {blob.digest: blob for blob in blobs if blob.digest not in beside.taken}
-    async with store.keep(list(unique.values())):
-        await all_or_first([asyncio.create_task(bring(blob)) for blob in unique.values()])
+    await all_or_first([asyncio.create_task(bring(blob)) for blob in unique.values()])
     *below, (top, data) = documents
     for descriptor, document in below:
         await repository.put_manifest(descriptor, document)
     await repository.put_manifest(top, data, tag)
-    return Pushed(ways["there"], ways["mounted"], ways["uploaded"], sent)
-
-
-async def _put(store: BlobStore, repository: PushRepository, blob: Descriptor, mount_from: str) -> Way:
-    fd = store.open(blob)
-    try:
-        return await repository.put_blob(blob, fd, mount_from=mount_from)
-    finally:
-        os.close(fd)
+    return Pushed(ways["there"], ways["mounted"], ways["sent"], sent)

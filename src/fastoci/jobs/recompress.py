@@ -35,8 +35,9 @@ from fastoci.transfer.packer import Packer
 from fastoci.transfer.tee import Tee
 
 if TYPE_CHECKING:
+    from fastoci.image_interfaces import Way
     from fastoci.jobs.stored import Mending
-    from fastoci.registry.push.repository import PushRepository, Way
+    from fastoci.registry.push.repository import PushRepository
 
 
 class Pushable(msgspec.Struct, frozen=True):
@@ -55,11 +56,9 @@ class Recompressing(msgspec.Struct, frozen=True):
     spool: Callable[[], Awaitable[int]]
 
     @asynccontextmanager
-    async def pushable(self, image: Image, repository: PushRepository, mount_from: str) -> AsyncIterator[Pushable]:
+    async def pushable(self, image: Image, repository: PushRepository) -> AsyncIterator[Pushable]:
         """What is pushed of an image, whose parts the caller keeps from gc; its files are open until the end.
 
-        Args:
-            mount_from: the path of another repository of the same registry that may have blobs.
         Raises:
             BlobNotFoundError: the store has neither a layer nor its layer file.
             FormatError, UnsupportedError: it has no layers that could be unpacked.
@@ -67,7 +66,7 @@ class Recompressing(msgspec.Struct, frozen=True):
             RegistryError, TransportError: the registry does not say what it has.
         """
         absent = await self._absent(image)
-        taken = await _take([blob for blob, _ in absent], repository, mount_from)
+        taken = await _take([blob for blob, _ in absent], repository)
         manifest, descriptor = image.manifest, image.manifest_descriptor
         with ExitStack() as opened:
             made = await self._make_all([pair for pair in absent if pair[0].digest not in taken], image, opened)
@@ -80,7 +79,7 @@ class Recompressing(msgspec.Struct, frozen=True):
                     f"{len(new)} of its layers are compressed anew: the manifest that is pushed is {described.digest}"
                 )
                 self.context.observer(Warned(str(image.reference), text))
-            beside = Beside({blob.digest: fd for blob, fd in made.values()}, taken)
+            beside = Beside({blob.digest: self.packer.source(fd) for blob, fd in made.values()}, taken)
             yield Pushable(descriptor, manifest, beside)
 
     async def _absent(self, image: Image) -> Pairs:
@@ -148,9 +147,9 @@ class _LayerTar:
         """One buffer never takes long."""
 
 
-async def _take(blobs: Sequence[Descriptor], repository: PushRepository, mount_from: str) -> Mapping[Digest, Way]:
+async def _take(blobs: Sequence[Descriptor], repository: PushRepository) -> Mapping[Digest, Way]:
     """How the destination has blobs, of those that it has."""
-    asked = [asyncio.create_task(repository.take_blob(blob, mount_from=mount_from)) for blob in blobs]
+    asked = [asyncio.create_task(repository.take_blob(blob)) for blob in blobs]
     await all_or_first(asked)
     return {blob.digest: way for blob, task in zip(blobs, asked, strict=True) if (way := task.result()) is not None}
 

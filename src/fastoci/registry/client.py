@@ -15,6 +15,7 @@ from yarl import URL
 
 from fastoci.events import Observer
 from fastoci.image.reference import Reference
+from fastoci.interfaces import Streaming, UploadNotes
 from fastoci.limits import Limits
 from fastoci.registry.auth.authenticator import Authenticator
 from fastoci.registry.auth.credentials import Credentials
@@ -111,13 +112,30 @@ class Registry:
         foreign = self._mirrors.foreign
         return Repository(session, self._read_ahead, manifest_size=self._manifest_size, foreign=foreign)
 
-    def destination(self, reference: Reference, *, image: str = "") -> PushRepository:
-        """The repository that a reference names, to write to: at its own registry, whatever mirrors it has."""
-        from fastoci.registry.push.repository import PushRepository, PushSession
+    def destination(
+        self,
+        reference: Reference,
+        streaming: Streaming,
+        *,
+        image: str = "",
+        notes: UploadNotes | None = None,
+        mount_from: str = "",
+        deleting: bool = False,
+    ) -> PushRepository:
+        """The repository that a reference names, to write to: at its own registry, whatever mirrors it has.
+
+        Args:
+            notes, mount_from: as ``PushRepository`` has them.
+            deleting: a token is to allow that, too.
+        """
+        from fastoci.registry.push.repository import PushRepository
+        from fastoci.registry.push.session import DeleteSession, PushSession
 
         found = own(reference, self._mirrors, tls_verify=self._tls_verify)
         writable = replace(found, resolve=True, pull=True)
-        return PushRepository(self._session(PushSession, reference, [writable], image))
+        session = self._session(DeleteSession if deleting else PushSession, reference, [writable], image)
+        reading = Repository(session, self._read_ahead, manifest_size=self._manifest_size)
+        return PushRepository(session, reading, streaming, notes=notes, mount_from=mount_from)
 
     def _session(self, kind: Callable[..., S], reference: Reference, found: Sequence[Endpoint], image: str) -> S:
         return kind(

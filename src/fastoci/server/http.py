@@ -16,7 +16,7 @@ import sys
 import tempfile
 import termios
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs
@@ -38,6 +38,7 @@ class Request:
     body: bytes
     reused: bool  # not the first of its connection
     file: Path | None = None  # where a body is that is not held in memory; gone when the answer is sent
+    taken: bool = False  # an ``Intake`` had the body
 
     @property
     def path(self) -> str:
@@ -130,6 +131,8 @@ class Peer:
 
 
 Handler = Callable[[Request, Peer], Awaitable[bool]]
+# Takes a body as it comes, piece by piece; a ``ConnectionError`` from it ends the connection.
+Intake = Callable[[bytes], Awaitable[None]]
 
 
 class Listener:
@@ -140,9 +143,17 @@ class Listener:
 
     Args:
         spool: a directory for bodies of more than 1 MiB, which are refused without one.
+        intake: who takes the body of a request, of which it has the head; None for what becomes of others.
     """
 
-    def __init__(self, handle: Handler, *, spool: Path | None = None) -> None:
+    def __init__(
+        self,
+        handle: Handler,
+        *,
+        spool: Path | None = None,
+        intake: Callable[[Request], Intake | None] | None = None,
+    ) -> None:
+        self._intake = intake
         self._spool = spool
         self.failures: list[BaseException] = []
         self._handle = handle
@@ -182,7 +193,7 @@ class Listener:
         try:
             kept = True
             while kept:
-                request = await _read(reader, reused, self._spool)
+                request = await _read(reader, reused, self._spool, self._intake)
                 try:
                     kept = reused = await self._handle(request, peer)
                 finally:
@@ -197,7 +208,12 @@ class Listener:
             writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, reused: bool, spool: Path | None) -> Request:
+async def _read(
+    reader: asyncio.StreamReader,
+    reused: bool,
+    spool: Path | None,
+    intake: Callable[[Request], Intake | None] | None,
+) -> Request:
     begin = await reader.readexactly(1)
     if begin == _HANDSHAKE:  # would wait for an answer for ever
         raise Malformed("TLS, where plain HTTP is spoken")
@@ -212,11 +228,24 @@ async def _read(reader: asyncio.StreamReader, reused: bool, spool: Path | None) 
         length = int(headers.get("content-length", "0"))
     except ValueError:
         raise Malformed(first) from None
+    bare = Request(method, target, headers, b"", reused)
+    if length > 0 and intake is not None and (take := intake(bare)) is not None:
+        await _take(reader, length, take)
+        return replace(bare, taken=True)
     if length > _BODY_SIZE and spool is not None:
         return Request(method, target, headers, b"", reused, await _spooled(reader, length, spool))
     if not 0 <= length <= _BODY_SIZE:
         raise Malformed(f"a body of {length} bytes")
     return Request(method, target, headers, await reader.readexactly(length), reused)
+
+
+async def _take(reader: asyncio.StreamReader, length: int, take: Intake) -> None:
+    while length:
+        piece = await reader.read(min(_PIECE, length))
+        if not piece:
+            raise asyncio.IncompleteReadError(b"", length)
+        length -= len(piece)
+        await take(piece)
 
 
 async def _spooled(reader: asyncio.StreamReader, length: int, spool: Path) -> Path:

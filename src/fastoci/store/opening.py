@@ -24,7 +24,7 @@ _LAYOUT: Final = "oci-layout"
 # What may be in a directory that counts as empty: the beginning of a store, and a fresh ext4's own directory.
 _NOTHING: Final = frozenset({LOCK, f".{MARK}.new", files.LOST_AND_FOUND})
 _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 0o755, "leases": 0o700}
-_CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "images", "verify")
+_CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "images", "verify", "uploads")
 
 
 def default_store() -> Path:

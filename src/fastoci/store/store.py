@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fastoci.store.gc.retention import Retention
     from fastoci.store.layers.layers import Layers
     from fastoci.store.layers.unpacked import Unpacked
+    from fastoci.store.upload_notes import UploadNoteFiles
     from fastoci.store.usage import Usage
 
 _LOG: Final = logging.getLogger(__name__)
@@ -326,6 +327,13 @@ class Store:
         from fastoci.store.layers.layers import Layers
 
         return Layers(self.blobs, self._leases.protect, self._boot_id, self._level)
+
+    @cached_property
+    def upload_notes(self) -> UploadNoteFiles:
+        """What is kept of uploads that are under way."""
+        from fastoci.store.upload_notes import UploadNoteFiles
+
+        return UploadNoteFiles(self._paths, self._threads)
 
     @property
     def paths(self) -> StoreLayout:

@@ -36,7 +36,7 @@ class Bearer:
     ``identity_token`` by POST, and to anybody when ``user`` is empty.
 
     ``uses`` is the number of requests that a token is good for, 0 for any. With ``once`` an identity token is good for
-    one token, and the answer brings the next.
+    one token, and the answer brings the next. Without ``pushes`` a token is good to read, whatever is asked for.
     """
 
     user: str = ""
@@ -46,6 +46,7 @@ class Bearer:
     identity_token: str = ""
     uses: int = 0
     once: bool = False
+    pushes: bool = True
 
 
 @dataclass(slots=True)
@@ -68,6 +69,16 @@ class Gate:
             self.secrets.update({auth.password, pair})
         if self._identity:
             self.secrets.add(self._identity)
+
+    @property
+    def open(self) -> bool:
+        """Anybody may do anything."""
+        return self._auth is None
+
+    def allows(self, authorization: str, name: str) -> bool:
+        """Whether who asks may read a repository, too."""
+        token = self._tokens.get(authorization.partition(" ")[2].strip())
+        return not isinstance(self._auth, Bearer) or (token is not None and (name, "pull") in token.allowed)
 
     def refuse(self, origin: str, name: str, authorization: str, *, action: str = "pull") -> Answer | None:
         """Why a request may not be answered; None when it may.
@@ -131,6 +142,7 @@ class Gate:
         assert isinstance(self._auth, Bearer)
         matches = [match for scope in scopes for part in scope.split(" ") if (match := _SCOPE.fullmatch(part))]
         allowed = frozenset((match["name"], action) for match in matches for action in match["actions"].split(","))
+        allowed = frozenset(each for each in allowed if self._auth.pushes or each[1] == "pull")
         token = self._secret()
         self._tokens[token] = _Token(allowed, self._auth.clock() + self._auth.life_s)
         return token

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -175,7 +176,10 @@ class Registry:
             self.log.append(Record(request.method, request.target, wanted, answer.status, kind, host))
             return await send(request.method, answer, peer)
 
-        listener = Listener(handle, spool=None if self._uploads is None else self._uploads.directory)
+        uploads = self._uploads
+        spool = None if uploads is None else uploads.directory
+        intake = None if uploads is None or not (self._gate.open or host == "cdn") else uploads.intake
+        listener = Listener(handle, spool=spool, intake=intake)
         bound = bind(address)
         self._listeners.append(listener)
         await listener.start(bound, self._tls)
@@ -201,7 +205,7 @@ class Registry:
     async def answer(self, request: Request, host: str) -> Answer:
         """What the registry, or its ``cdn``, says to a request."""
         wanted = request.headers.get("range", "")
-        writes = request.method not in ("GET", "HEAD")
+        writes = request.method not in ("GET", "HEAD") or bool(upload_repository(request.path))
         if host == "cdn" and writes:
             return self._written(request)
         if host == "cdn":
@@ -225,7 +229,8 @@ class Registry:
         if self._uploads is None:
             return refusal(405, "UNSUPPORTED", "this registry is read-only", {"Allow": "GET, HEAD"})
         address = self.cdn_address if self._uploads.location == "elsewhere" else self.address
-        return self._uploads.answer(request, f"{self._scheme}://{address}", self._has)
+        origin, authorization = f"{self._scheme}://{address}", request.headers.get("authorization", "")
+        return self._uploads.answer(request, origin, self._has, partial(self._gate.allows, authorization))
 
     def _has(self, name: str, digest: str) -> bool:
         assert self._uploads is not None

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Final
 
 from fastoci._core import Buffer
 from fastoci.events import BlobProgress, Observer
 from fastoci.image.descriptor import Descriptor
-from fastoci.interfaces import BlobSource
+from fastoci.interfaces import BlobSource, HashPoint
 from fastoci.limits import Limits
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified, Verifier
@@ -21,6 +22,8 @@ from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.pipeline import PushPipeline
 from fastoci.transfer.scheduler import arriving
 from fastoci.transfer.workers import WorkerPool
+
+_APART: Final = 16 << 20  # bytes between two points
 
 
 class Streams:
@@ -34,7 +37,7 @@ class Streams:
 
     async def into(self, blob: Descriptor, source: BlobSource, sink: Sink) -> Verified:
         """Give a blob's bytes to a sink, hashed: ``Streaming.into``."""
-        pipeline = self._pipeline(blob, sink)
+        pipeline = self._pipeline(blob, sink, Verifier(blob.digest, blob.size), self._depth)
         try:
             async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
                 async for buffer in buffers:
@@ -46,13 +49,19 @@ class Streams:
         assert pipeline.proof is not None
         return pipeline.proof
 
-    async def verified(self, blob: Descriptor, source: BlobSource) -> AsyncGenerator[Buffer, None]:
+    async def verified(
+        self, blob: Descriptor, source: BlobSource, *, points: list[HashPoint] | None = None
+    ) -> AsyncGenerator[Buffer, None]:
         """Yield a blob's bytes, hashed: ``Streaming.verified``."""
-        through, kept = _Through(), deque[Buffer]()
-        pipeline = self._pipeline(blob, through)
+        start = points[-1] if points else HashPoint(0, b"")
+        verifier = Verifier(blob.digest, blob.size, offset=start.offset, state=start.state)
+        through, kept = _Through(verifier, points), deque[Buffer]()
+        # One buffer is hashed, and the one before it handed on, before the source is asked for another: streams that
+        # wait for each other's buffers would else wait for ever.
+        pipeline = self._pipeline(blob, through, verifier, 1)
         taken = 0
         try:
-            async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
+            async with aclosing(arriving(source, blob, start.offset, self._buffers)) as buffers:
                 async for buffer in buffers:
                     kept.append(buffer.retain())
                     await pipeline.feed(buffer)
@@ -67,27 +76,37 @@ class Streams:
                 buffer.release()
             await pipeline.abort()
 
-    def _pipeline(self, blob: Descriptor, sink: Sink) -> PushPipeline:
-        offset = 0
+    def _pipeline(self, blob: Descriptor, sink: Sink, verifier: Verifier, depth: int) -> PushPipeline:
+        offset = verifier.offset
 
         def progressed(size: int) -> None:
             nonlocal offset
             offset += size
             self._observe(BlobProgress(str(blob.digest), offset))
 
-        verifier = Verifier(blob.digest, blob.size)
-        return PushPipeline(self._workers, sink, verifier, depth=self._depth, progressed=progressed)
+        return PushPipeline(self._workers, sink, verifier, depth=depth, progressed=progressed)
 
 
 class _Through:
-    """``Sink`` that counts the buffers that were hashed: who made the pipeline has them, too."""
+    """``Sink`` that counts the buffers that were hashed: who made the pipeline has them, too.
 
-    def __init__(self) -> None:
+    Args:
+        points: where the states of the hash go, now and then.
+    """
+
+    def __init__(self, verifier: Verifier, points: list[HashPoint] | None) -> None:
         self.count = 0
+        self._verifier = verifier
+        self._points = points
+        self._noted = verifier.offset
 
     def feed(self, buffer: Buffer) -> None:
-        """One more."""
+        """One more, which has just been hashed."""
         self.count += 1
+        offset = self._verifier.offset
+        if self._points is not None and offset - self._noted >= _APART and (state := self._verifier.state()):
+            self._noted = offset
+            self._points.append(HashPoint(offset, state))
 
     def finish(self) -> None:
         """The last one was fed."""

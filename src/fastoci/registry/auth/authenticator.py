@@ -102,7 +102,7 @@ class Authenticator:
 
         Args:
             origin: what the request is sent to.
-            scope: what a token must allow; empty for none.
+            scope: what a token must allow, several with spaces between; empty for none.
             send: a redirect to another origin drops the header.
             find: the credential; called only when it is asked for.
             name: the registry as the user knows it, for messages.
@@ -128,7 +128,7 @@ class Authenticator:
                 raise await error_of(reply, hint="asked by the host of a redirect")
             if count == 1 and not hides:
                 credential = await _found(find, reply)
-            refused = await error_of(reply, hint="" if hides else _why(name, credential, sent))
+            refused = await error_of(reply, hint="" if hides else _why(name, scope, credential, sent, challenges))
             if sent is None and ping is not None:
                 challenges = await self._ask_how(origin, ping, challenges)
             if hides:
@@ -203,7 +203,7 @@ class Authenticator:
         bearer = _bearer(challenges)
         if bearer is None or (grant is None and bearer.params.get("error") != "insufficient_scope"):
             return ()
-        held = grant.scopes if grant is not None else (key[1],)
+        held = grant.scopes if grant is not None else tuple(key[1].split(" "))
         wanted = dict.fromkeys(bearer.params.get("scope", "").split(" "))
         return tuple(scope for scope in wanted if scope and scope not in held)[: max(0, _SCOPES - len(held))]
 
@@ -236,7 +236,7 @@ class Authenticator:
         useful = due or wider or key in self._pending or grant is None or grant.challenge is None or grant.proven
         if not useful:
             return None  # it was fetched for this, and never good
-        held = grant.scopes if grant is not None and grant.scopes else (key[1],)
+        held = grant.scopes if grant is not None and grant.scopes else tuple(key[1].split(" "))
         return await self._obtain(key, bearer, (*held, *wider), credential, verified)
 
     async def _obtain(
@@ -286,8 +286,16 @@ def _challenges(reply: Reply) -> tuple[Challenge, ...]:
     return parsed(challenge.parse, reply.header("WWW-Authenticate")) or ()
 
 
-def _why(name: str, credential: Credential | None, sent: str | None) -> str:
+def _why(
+    name: str, scope: str, credential: Credential | None, sent: str | None, challenges: Sequence[Challenge]
+) -> str:
     """What to say of a 401."""
+    bearer = _bearer(challenges)
+    if sent is not None and bearer is not None and bearer.params.get("error") == "insufficient_scope":
+        who = f"the credentials for {name} do not" if credential else f"{name} does not, without credentials,"
+        _, _, wanted = scope.partition(" ")[0].partition(":")
+        repository, _, actions = wanted.rpartition(":")
+        return f"{who} allow {actions} of {repository}"
     if credential is None:
         return f"no credentials for {name}"
     if sent is None:

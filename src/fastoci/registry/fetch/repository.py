@@ -209,7 +209,12 @@ class Repository:
 
     async def tags(self) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order, each once. Raises: as ``Lists.tags``."""
-        return await Lists(self._session, self._manifest_size).tags()
+        return await self.lists.tags()
+
+    @property
+    def lists(self) -> Lists:
+        """What the registry lists of the repository."""
+        return Lists(self._session, self._manifest_size)
 
     async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """What hangs on a manifest or index: what the registry lists, else what the tag for such registries lists.
@@ -221,7 +226,7 @@ class Repository:
             RegistryError, TransportError: it cannot be had.
         Spec: distribution-spec v1.1, "Listing Referrers", "Unavailable Referrers API".
         """
-        found = await Lists(self._session, self._manifest_size).referrers(subject, artifact_type)
+        found = await self.lists.referrers(subject, artifact_type)
         if found is None:
             top = await self.tagged(referrers_tag(subject))
             found = () if top is None or top[0].media_type not in mediatype.INDEXES else parse_referrers(top[1])

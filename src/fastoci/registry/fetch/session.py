@@ -39,6 +39,7 @@ class RepositorySession:
     """
 
     actions: ClassVar[str] = "pull"  # what a token allows
+    also: str = ""  # another repository of the registry, to be read with the same token
 
     def __init__(
         self,
@@ -95,6 +96,11 @@ class RepositorySession:
         """What is known of a server."""
         return self._transport.servers.of(origin)
 
+    def _scope(self, endpoint: Endpoint) -> str:
+        """What a token must allow."""
+        own = f"repository:{endpoint.path}:{self.actions}"
+        return f"{own} repository:{self.also}:pull" if self.also else own
+
     def _options(self, endpoint: Endpoint) -> RequestOptions:
         return RequestOptions(
             own={**self._credentials.headers, **endpoint.fields},
@@ -140,7 +146,7 @@ class RepositorySession:
         ping = partial(self._transport.request, "GET", top, headers={}, options=plain)
         return await self._auth.request(
             candidate.origin,
-            f"repository:{endpoint.path}:{self.actions}",
+            self._scope(endpoint),
             send,
             partial(self._credentials.find, endpoint.domain, endpoint.path, mirror=not endpoint.origin),
             name=endpoint.domain,

@@ -1,237 +1,208 @@
-"""One repository as a destination: blobs out of open files, then the manifests that name them.
+"""One repository as a destination: blobs out of any source, then the manifests that name them; and what is taken away.
 
 A blob is asked for first, then mounted from another repository of the registry where it may be there, then uploaded
-whole, in one request. A try that fails begins a new upload; nothing of it is visible before the registry has hashed it.
+(``upload``). Nothing of an upload is visible before the registry has hashed it; all that it took is asked for again.
 
 Rules:
 1. Only the registry that the reference names is written to, never a mirror.
 2. Where an upload goes is said by the registry, and may be another host: that one gets neither credentials nor headers
    of ours, may be no nearer than a redirect may lead, and is https where the registry is.
-3. Bytes are read from the file as the connection takes them: a piece at a time is in memory.
+3. Bytes come from their source as the connection takes them: a few pieces at a time are in memory.
 
-Spec: distribution-spec v1.1, "Pushing blobs" ("Monolithically", "Mounting a blob"), "Pushing manifests".
+Spec: distribution-spec v1.1, "Pushing blobs", "Pushing manifests", "Deleting manifests".
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import ClassVar, Final, Literal, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Final, TypeVar
 
-from yarl import URL
-
-from fastoci.aio import wait_to_end
-from fastoci.errors import FormatError, StoreError, TransportError
-from fastoci.files import failure
-from fastoci.image import mediatype
+from fastoci.errors import UnsupportedError
+from fastoci.image.attachments import subject_of
 from fastoci.image.descriptor import Descriptor
-from fastoci.registry.fetch.failover import Candidate
-from fastoci.registry.fetch.session import RepositorySession
+from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
+from fastoci.image_interfaces import Way
+from fastoci.interfaces import BlobSource, Streaming, UploadNotes
+from fastoci.registry.fetch.failover import Candidate, Failover
+from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.http.error_response import error_of
-from fastoci.registry.http.first_byte import Patience
-from fastoci.registry.http.reply import Reply
-from fastoci.registry.http.throughput import drips
+from fastoci.registry.http.untrusted import parsed
 from fastoci.registry.http.upload import Upload
-from fastoci.registry.http.urls import parse_url, quoted
+from fastoci.registry.push.body import Body
+from fastoci.registry.push.referrers import keep_listed
+from fastoci.registry.push.remembered import Remembered
+from fastoci.registry.push.session import Held, PushSession, check_digest
+from fastoci.registry.push.upload import BlobUpload, mount
 
-_PIECE: Final = 1 << 20  # bytes
-_ACCEPT: Final = ", ".join(mediatype.ACCEPT)
-_WORDS: Final = 4096  # bytes of an answer that says yes
+_DELETES_NOTHING: Final = frozenset({400, 405, 501})
+_BY_DIGEST: Final = "it takes away no single tag; REPOSITORY@DIGEST takes away the manifest, with all its tags"
+_NOT_AT_ALL: Final = "it deletes nothing; whoever runs it can allow that (docker-registry: storage.delete.enabled)"
 
 T = TypeVar("T")
-Way = Literal["there", "mounted", "uploaded"]
-
-
-class PushSession(RepositorySession):
-    """A session that may write."""
-
-    actions: ClassVar[str] = "pull,push"
 
 
 class PushRepository:
-    """One repository of a registry that takes blobs and manifests. The registry holds both against their digests."""
+    """One repository of a registry that takes blobs and manifests. The registry holds both against their digests.
 
-    def __init__(self, session: PushSession) -> None:
+    Args:
+        reading: the same repository as a source.
+        streaming: how bytes go through.
+        notes: keeps what a later process needs to go on with an upload; None: nothing does.
+        mount_from: the path of another repository of the same registry that may have blobs.
+    """
+
+    def __init__(
+        self,
+        session: PushSession,
+        reading: Repository,
+        streaming: Streaming,
+        *,
+        notes: UploadNotes | None = None,
+        mount_from: str = "",
+    ) -> None:
+        session.also = mount_from
+        self.reading = reading
+        self._listing = asyncio.Lock()
         self._session = session
+        self._streaming = streaming
+        self._notes = notes
+        self._mount_from = mount_from
+
+    @property
+    def reference(self) -> Reference:
+        """What names it."""
+        return self._session.reference
 
     @property
     def name(self) -> str:
         """``domain/path``."""
         return self._session.reference.name
 
-    async def put_blob(self, blob: Descriptor, fd: int, *, mount_from: str = "") -> Way:
+    async def put_blob(self, blob: Descriptor, source: BlobSource, *, absent: bool = False) -> Way:
         """Bring a blob into the repository, unless it is there; how it came.
 
         Args:
-            fd: a file with its bytes, which stays open until this returns.
-            mount_from: the path of another repository of the same registry that may have it.
+            absent: nobody has to ask whether it is there.
         Raises:
             RegistryError, TransportError: the registry does not take it, by any try.
-            StoreError: the file cannot be read.
+            IntegrityError: the source has other bytes; or the registry has, after it took these.
+            FastociError: the source does not give it.
         """
-        if await self._any(blob, partial(self._has, f"blobs/{blob.digest}")):
+        if not absent and await self.has_blob(blob):
             return "there"
-        return await self._any(blob, partial(self._upload, blob, fd, mount_from))
+        body = Body(blob, source, self._streaming)
+        remembered = Remembered(self._notes, self.name, blob)
+        upload = BlobUpload(self._session, blob, body, remembered, mount_from=self._mount_from)
+        while True:
+            if (way := await self._any(blob, upload.attempt)) is not None:
+                return way
+            if not body.forget():
+                assert body.error is not None
+                raise body.error
+            await upload.restart()
 
-    async def take_blob(self, blob: Descriptor, *, mount_from: str = "") -> Way | None:
+    async def take_blob(self, blob: Descriptor) -> Way | None:
         """Have the repository take a blob without its bytes: how it came, or None when these are needed.
 
-        Args:
-            mount_from: as of ``put_blob``.
         Raises:
             RegistryError, TransportError: the registry does not say.
         """
-        if await self._any(blob, partial(self._has, f"blobs/{blob.digest}")):
+        if await self.has_blob(blob):
             return "there"
-        mounted = bool(mount_from) and await self._any(blob, partial(self._mount, blob, mount_from))
-        return "mounted" if mounted else None
+        if not self._mount_from:
+            return None
+        mounted = await self._any(blob, partial(mount, self._session, blob, self._mount_from))
+        return "mounted" if mounted is not None and mounted.status == 201 else None
 
-    async def put_manifest(self, descriptor: Descriptor, data: bytes, target: str = "") -> None:
-        """Give a manifest or index to the registry, after all that it names.
-
-        Args:
-            target: the tag that names it from then on; without one its digest is all that does.
-        Raises:
-            RegistryError, TransportError: the registry does not take it.
-        """
-        await self._any(descriptor, partial(self._put_manifest, descriptor, data, target or str(descriptor.digest)))
+    async def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the registry has a blob, as far as it says. Raises: as ``take_blob``."""
+        return await self._has(f"blobs/{blob.digest}", blob)
 
     async def has_manifest(self, descriptor: Descriptor) -> bool:
-        """Whether the registry has a manifest or index under its digest. Raises: as ``put_manifest``."""
-        return await self._any(descriptor, partial(self._has, f"manifests/{descriptor.digest}"))
+        """Whether the registry has a manifest or index under its digest. Raises: as ``take_blob``."""
+        return await self._has(f"manifests/{descriptor.digest}", descriptor)
 
-    async def _any(self, blob: Descriptor, ask: Callable[[Candidate, Patience | None], Awaitable[T]]) -> T:
-        failover = self._session.failover(tag=False, manifest=False, blob=str(blob.digest))
-        return await failover.run(lambda candidate: ask(candidate, failover.patience))
+    async def put_manifest(self, descriptor: Descriptor, data: bytes, tag: str = "") -> None:
+        """Give a manifest or index to the registry, after all that it names.
 
-    async def _has(self, path: str, candidate: Candidate, patience: Patience | None) -> bool:
-        reply = await self._session.ask(candidate, path, {"Accept": _ACCEPT}, method="HEAD", patience=patience)
-        try:
-            if reply.status == 404:
-                return False
-            if reply.status != 200:
-                raise await error_of(reply)
-            return True
-        finally:
-            reply.close()
+        What hangs on another document is listed for that one: by the registry, else under the tag for such lists.
 
-    async def _upload(
-        self, blob: Descriptor, fd: int, mount_from: str, candidate: Candidate, patience: Patience | None
-    ) -> Way:
-        reply = await self._begin(blob, mount_from, candidate, patience)
-        if reply.status == 201:
-            return "mounted"
-        source, place = _Source(fd, blob), _place(reply, blob)
-        kind, body = {"Content-Type": "application/octet-stream"}, Upload(blob.size, source.pieces)
-        try:
-            reply = await self._session.ask(candidate, place, kind, method="PUT", patience=patience, body=body)
-            await _demand(reply, 201)
-        except TransportError:
-            if source.error is None:
-                raise
-            raise source.error from None
-        finally:
-            await source.settle()
-        _check(reply, blob)
-        return "uploaded"
+        Args:
+            tag: names it from then on; without one its digest is all that does.
+        Raises:
+            RegistryError, TransportError: the registry does not take it.
+            IntegrityError: it has something else under the name, after it took this.
+            FormatError: what should list it is no list.
+        """
+        target = tag or str(descriptor.digest)
+        lists = await self._any(descriptor, partial(self._put_manifest, descriptor, data, target, target))
+        subject = parsed(subject_of, data)
+        if subject is not None and not lists:
+            await self._list(subject, descriptor, data, listing=True)
 
-    async def _mount(self, blob: Descriptor, mount_from: str, candidate: Candidate, patience: Patience | None) -> bool:
-        """Whether it was mounted; an upload that the registry began in place of that gets no bytes, and expires."""
-        return (await self._begin(blob, mount_from, candidate, patience)).status == 201
+    async def delete(self, target: Reference) -> None:
+        """Take away a tag, or a manifest or index by its digest with all tags that it has. docs/push.md.
 
-    async def _begin(self, blob: Descriptor, mount_from: str, candidate: Candidate, patience: Patience | None) -> Reply:
-        """Begin an upload, unless the blob can be mounted: the answer's status is 201 then."""
-        query = f"?{urlencode({'mount': str(blob.digest), 'from': mount_from})}" if mount_from else ""
-        reply = await self._session.ask(candidate, f"blobs/uploads/{query}", {}, method="POST", patience=patience)
-        await _demand(reply, 202, *([201] if query else []))
-        if reply.status == 201:
-            _check(reply, blob)
-        return reply
+        What hung on another document is listed for that one no more.
+
+        Raises:
+            NotFoundError: it is not there.
+            UnsupportedError: the registry does not do that.
+            RegistryError, TransportError: it refuses.
+        """
+        _, data = await self.reading.resolve(target)
+        await self._any(None, partial(self._delete, target))
+        if target.digest is not None and (subject := parsed(subject_of, data)) is not None:
+            await self._list(subject, Descriptor("", target.digest, len(data)), data, listing=False)
+
+    async def _delete(self, target: Reference, candidate: Candidate, failover: Failover) -> None:
+        path, patience = f"manifests/{target.target}", failover.patience
+        reply = await self._session.ask(candidate, path, {}, method="DELETE", patience=patience)
+        if reply.status in _DELETES_NOTHING:
+            refused = await error_of(reply)
+            text = _BY_DIGEST if target.digest is None else _NOT_AT_ALL
+            raise UnsupportedError(f"{refused.message}: {text}") from refused
+        await self._session.demand(reply, 200, 202, 204)
+
+    async def _list(self, subject: Digest, descriptor: Descriptor, data: bytes, *, listing: bool) -> None:
+        if await self.reading.lists.referrers(subject) is not None:
+            return
+
+        async def put(listed: Descriptor, written: bytes, tag: str) -> None:
+            own = str(listed.digest)  # another may have the tag by then
+            await self._any(listed, partial(self._put_manifest, listed, written, tag, own))
+
+        async with self._listing:
+            await keep_listed(subject, descriptor, data, self.reading.tagged, put, listing=listing)
 
     async def _put_manifest(
-        self, descriptor: Descriptor, data: bytes, target: str, candidate: Candidate, patience: Patience | None
-    ) -> None:
-        reply = await self._session.ask(
-            candidate,
-            f"manifests/{target}",
-            {"Content-Type": descriptor.media_type},
-            method="PUT",
-            patience=patience,
-            body=Upload.of(data),
-        )
-        await _demand(reply, 201)
-        _check(reply, descriptor)
+        self, descriptor: Descriptor, data: bytes, target: str, asked: str, candidate: Candidate, failover: Failover
+    ) -> bool:
+        """Whether the registry lists it for its subject, as it says.
 
+        Args:
+            asked: under which name it is asked for afterwards.
+        """
+        path, kind = f"manifests/{target}", {"Content-Type": descriptor.media_type}
+        patience, body = failover.patience, Upload.of(data)
+        reply = await self._session.ask(candidate, path, kind, method="PUT", patience=patience, body=body)
+        await self._session.demand(reply, 201)
+        check_digest(reply, descriptor)
+        held = await self._session.head(candidate, f"manifests/{asked}", failover.patience)
+        if held is not None and (error := held.difference(descriptor)) is not None:
+            raise error
+        return bool(reply.header("OCI-Subject"))
 
-async def _demand(reply: Reply, *statuses: int) -> None:
-    """Read an answer that has one of these statuses to its end.
+    async def _has(self, path: str, descriptor: Descriptor) -> bool:
+        async def ask(candidate: Candidate, failover: Failover) -> Held | None:
+            return await self._session.head(candidate, path, failover.patience)
 
-    Raises:
-        RegistryError: it has another.
-    """
-    if reply.status not in statuses:
-        raise await error_of(reply)
-    try:
-        await reply.read(_WORDS, drips)
-    finally:
-        reply.close()
+        held = await self._any(descriptor, ask)
+        return held is not None and held.difference(descriptor) is None
 
-
-def _check(reply: Reply, blob: Descriptor) -> None:
-    """Refuse an answer that is about something else."""
-    said = reply.header("Docker-Content-Digest")
-    if said and said != str(blob.digest):
-        raise FormatError(f"{reply.url}: the registry says that it took {said[:200]!r} in place of {blob.digest}")
-
-
-def _place(reply: Reply, blob: Descriptor) -> URL:
-    """Where the bytes go: what the registry answers, byte for byte, and the digest behind it."""
-    location = reply.header("Location")
-    try:
-        if not location:
-            raise ValueError("no address")
-        place = parse_url(quoted(location), base=parse_url(reply.url))
-        mark = "&" if place.raw_query_string else "?"
-        return parse_url(f"{place}{mark}digest={quote(str(blob.digest), safe='')}")
-    except ValueError as error:
-        raise FormatError(f"{reply.url}: the registry does not say where to upload to: {error}") from error
-
-
-class _Source:
-    """The bytes of one blob out of an open file; ``error`` says why they ended, when the file is to blame."""
-
-    def __init__(self, fd: int, blob: Descriptor) -> None:
-        self.error: StoreError | None = None
-        self._fd = fd
-        self._blob = blob
-        self._reads: set[asyncio.Task[bytes]] = set()  # on threads
-
-    async def settle(self) -> None:
-        """Wait for the reads that are under way, of a body that was given up: nothing is closed under a thread."""
-        if self._reads:
-            _, cancelled = await wait_to_end(asyncio.wait(self._reads))
-            if cancelled:
-                raise asyncio.CancelledError
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """All of them, from the first on."""
-        name, size, offset = str(self._blob.digest), self._blob.size, 0
-        while offset < size:
-            read = asyncio.create_task(asyncio.to_thread(os.pread, self._fd, min(_PIECE, size - offset), offset))
-            self._reads.add(read)
-            read.add_done_callback(self._reads.discard)
-            try:
-                piece, cancelled = await wait_to_end(read)
-            except OSError as error:
-                self.error = failure(error, "read", name)
-                raise
-            if cancelled:
-                raise asyncio.CancelledError
-            if not piece:
-                self.error = StoreError(f"{name}: the file ends after {offset} of {size} bytes", path=name)
-                raise EOFError
-            offset += len(piece)
-            yield piece
+    async def _any(self, blob: Descriptor | None, ask: Callable[[Candidate, Failover], Awaitable[T]]) -> T:
+        failover = self._session.failover(tag=False, manifest=False, blob="" if blob is None else str(blob.digest))
+        return await failover.run(lambda candidate: ask(candidate, failover))
