@@ -35,14 +35,14 @@ def test_the_store_is_added_to_what_is_there_or_usual(tmp_path: Path, name: str)
     }
     podman.undo(asked, edits.read).write()
     assert (tmp_path / name).read_text() == text
-    assert sorted(os.listdir(tmp_path)) == sorted(["registries.conf.d", name])
+    assert sorted(os.listdir(tmp_path)) == sorted(["images", "registries.conf.d", name])
 
 
 def test_a_new_file_names_a_driver(tmp_path: Path) -> None:
     asked = wanted(tmp_path)
     assert "driver" in str(configure(asked))
     podman.undo(asked, edits.read).write()
-    assert os.listdir(tmp_path) == ["registries.conf.d"]
+    assert sorted(os.listdir(tmp_path)) == ["images", "registries.conf.d"]
 
 
 def test_mirrors_are_one_file(tmp_path: Path) -> None:

@@ -41,10 +41,14 @@ class OtherUser:
         self._at = at
         self.place = at / "place"
 
+    @property
+    def python(self) -> str:
+        """This Python, as this user finds it."""
+        return str(self._at / "base" / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
+
     def run(self, *command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command as this user; ``python`` is this Python with the package."""
-        python = str(self._at / "base" / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
-        words = [python if word == "python" else str(word) for word in command]
+        words = [self.python if word == "python" else str(word) for word in command]
         done = subprocess.run(
             ["unshare", "-m", "sh", "-ec", _ENTER, "sh", str(self._at), str(UID), *words],
             env={

@@ -99,6 +99,20 @@ def write(edits: Sequence[Edit]) -> None:
             files.replace_at(directory, name, edit.after, temporary=temporary, mode=mode, owner=owner)
 
 
+def make_folder(path: str) -> None:
+    """Have a directory, with those that it is in.
+
+    Raises:
+        StoreError: the disk refused, or a link on the way is another user's.
+    """
+    with files.translated("make", path):
+        directory, name = path_walk.open_parent(Path(path), make=_FOLDER)
+        try:
+            files.make_directory_at(directory, name, _FOLDER)
+        finally:
+            os.close(directory)
+
+
 def _is_needed(edit: Edit) -> bool:
     return edit.before != edit.after
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from fastoci.configure.edits import Edit, write
+from fastoci.configure.edits import Edit, make_folder, write
 from fastoci.errors import ConfigError
 
 Read = Callable[[str], bytes | None]
@@ -19,11 +19,13 @@ class ConfigurationPlan(msgspec.Struct, frozen=True):
         edits: what changes, in an order in which each alone leaves a configuration that the program takes.
         notes: sentences for whoever asked.
         restart: the services that have to start anew when something changed.
+        folder: a directory without which the program fails from then on; made, and empty, where it is not there.
     """
 
     edits: tuple[Edit, ...] = ()
     notes: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
+    folder: str = ""
 
     @property
     def diff(self) -> str:
@@ -37,6 +39,8 @@ class ConfigurationPlan(msgspec.Struct, frozen=True):
             ConfigError: a file has changed since the plan was made, or may not be edited; those before it are written.
             StoreError: the disk refused.
         """
+        if self.folder:
+            make_folder(self.folder)
         write(self.edits)
 
 

@@ -49,7 +49,8 @@ def plan(wanted: Wanted, read: Read) -> ConfigurationPlan:
     seed = before if before is not None else read(wanted.usual) or _SEED
     after = _place(wanted.main).with_string(seed, wanted.images)
     registries = podman_file(wanted.mirrors, wanted.registries, BY, read)
-    return ConfigurationPlan((Edit(wanted.main, before, after), registries), restart=("podman.service", "crio"))
+    edits, restart = (Edit(wanted.main, before, after), registries), ("podman.service", "crio")
+    return ConfigurationPlan(edits, restart=restart, folder=wanted.images)
 
 
 def undo(wanted: Wanted, read: Read) -> ConfigurationPlan:

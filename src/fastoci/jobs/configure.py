@@ -120,11 +120,7 @@ async def configure_podman(
     make: Callable[[podman.Wanted, Callable[[str], bytes | None]], ConfigurationPlan] = (
         podman.undo if undo else podman.plan
     )
-    plan = await asyncio.to_thread(lambda: _checked(make(wanted, edits.read)))
-    if not undo and not os.path.isdir(wanted.images):
-        note = f"{wanted.images} is not there yet, and podman fails until it is: show it an image, or make it"
-        plan = ConfigurationPlan(plan.edits, (*plan.notes, note), plan.restart)
-    return plan
+    return await asyncio.to_thread(lambda: _checked(make(wanted, edits.read)))
 
 
 def _undone_containerd(main: str) -> ConfigurationPlan:
@@ -137,7 +133,7 @@ def _checked(plan: ConfigurationPlan) -> ConfigurationPlan:
     """The plan with the edits that change something, of files that may be edited."""
     needed = tuple(edit for edit in plan.edits if edit.before != edit.after)
     edits.check(needed)
-    return ConfigurationPlan(needed, plan.notes, plan.restart if needed else ())
+    return ConfigurationPlan(needed, plan.notes, plan.restart if needed else (), plan.folder)
 
 
 def _text(path: StrPath) -> str:

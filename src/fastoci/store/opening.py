@@ -21,8 +21,9 @@ from fastoci.store.layout import INDEX, LOCK, MARK, StoreLayout
 FORMAT: Final = 1
 MARK_SIZE: Final = 1 << 16  # bytes of fastoci.json and oci-layout
 _LAYOUT: Final = "oci-layout"
-# What may be in a directory that counts as empty: the beginning of a store, and a fresh ext4's own directory.
-_NOTHING: Final = frozenset({LOCK, f".{MARK}.new", files.LOST_AND_FOUND})
+# What may be in a directory that counts as empty: the beginning of a store, what `configure podman` makes for podman to
+# find, and a fresh ext4's own directory.
+_NOTHING: Final = frozenset({LOCK, f".{MARK}.new", "layers", files.LOST_AND_FOUND})
 _MADE: Final = {"blobs": 0o755, "blobs/sha256": 0o755, "ingest": 0o700, "refs": 0o755, "leases": 0o700}
 _CHECKED: Final = (*_MADE, "blobs/sha512", "unsynced", "layers", "images", "verify", "uploads")
 

@@ -126,7 +126,7 @@ def _run(planning: Coroutine[object, object, ConfigurationPlan], *, dry_run: boo
     plan = run.run(planning)
     for line in plan.diff.splitlines():
         click.echo("\t".join(map(plain, line.split("\t"))))
-    if plan.edits and not dry_run:
+    if not dry_run:
         plan.write()
     for note in plan.notes:
         click.echo(f"fastoci: note: {plain(note)}", err=True)
