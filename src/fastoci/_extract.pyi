@@ -17,7 +17,8 @@ class TarReader:
         """0 when the stream may end here, else a code."""
     def entries(self) -> list[TarEntry]:
         """The entries completed since the last call."""
-    code: int
+    def skip_body(self) -> int:
+        """Pass over what of the body under way is still to come, so that its entry is completed; how many bytes."""
     offset: int
     path: bytes
 

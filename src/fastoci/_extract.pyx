@@ -28,7 +28,9 @@ from fastoci.csrc.io.remove cimport c_remove_tree, remove_bounds
 from fastoci.csrc.io.stop cimport stop_ask, stop_asked
 from fastoci.csrc.tar.code cimport TAR_MEMORY, code_description
 from fastoci.csrc.tar.sink cimport tar_bytes, tar_entry, tar_sink
-from fastoci.csrc.tar.tar cimport tar, tar_feed, tar_finish, tar_free, tar_new, tar_offset, tar_path, tar_status
+from fastoci.csrc.tar.tar cimport (
+    tar, tar_body_left, tar_feed, tar_finish, tar_free, tar_new, tar_offset, tar_path, tar_skip,
+)
 from fastoci.csrc.tarsplit.tarsplit cimport (
     tarsplit, tarsplit_feed, tarsplit_finish, tarsplit_free, tarsplit_is_exact, tarsplit_lines, tarsplit_new,
     tarsplit_owners, tarsplit_taken,
@@ -137,9 +139,10 @@ cdef class TarReader:
         entries, self._entries = self._entries, []
         return entries
 
-    @property
-    def code(self):
-        return tar_status(self._reader)
+    def skip_body(self):
+        size = tar_body_left(self._reader)
+        tar_skip(self._reader, size)
+        return size
 
     @property
     def offset(self):

@@ -13,7 +13,7 @@ from fastoci.errors import IntegrityError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BlobSource, HashPoint
 from fastoci.jobs.rehash import find_corrupt
-from fastoci.layouts.layout_files import FindCorrupt
+from fastoci.layouts.blob_files import FindCorrupt
 from fastoci.limits import Limits
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified

@@ -26,7 +26,7 @@ from fastoci.image.digest import Digest
 from fastoci.image_interfaces import ImageSink, ImageWriter, WholeImage
 from fastoci.interfaces import BlobSource, BlobStore
 from fastoci.jobs.rehash import StoppedError, find_corrupt
-from fastoci.layouts.layout_files import FindCorrupt
+from fastoci.layouts.blob_files import FindCorrupt
 from fastoci.threads import Check
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler

@@ -20,7 +20,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image_interfaces import Way, WholeImage
 from fastoci.interfaces import BlobSource, LinkableSource, Streaming
-from fastoci.layouts.layout_files import FindCorrupt, LayoutFiles, NewBlob
+from fastoci.layouts.blob_files import BlobFiles, FindCorrupt, NewBlob
+from fastoci.layouts.layout_files import LayoutFiles
 from fastoci.threads import Check, Threads
 
 _LOG: Final = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ class OciLayout:
             StoreError: the directory is neither empty nor an OCI layout, or cannot be written.
             StoreBusyError: as ``ImageSink.begin``.
         """
-        open_files = partial(LayoutFiles, self._target, self._shared)
-        layout = await when_free(lambda: Threads.acquire(open_files, LayoutFiles.close), within_s=_LOCK_S)
+        layout = await when_free(lambda: Threads.acquire(self.hold, BlobFiles.close), within_s=_LOCK_S)
         with closing(Threads()) as threads:
             writer = LayoutWriter(layout, threads, self._run, self._streaming)
             try:
@@ -67,13 +67,17 @@ class OciLayout:
                 await wait_to_end(threads.run(layout.close))
         _LOG.debug("%s: %d images are in the layout", self._target, len(writer.images))
 
+    def hold(self) -> BlobFiles:
+        """On a thread: hold the directory, alone."""
+        return LayoutFiles(self._target, self._shared)
+
 
 class LayoutWriter:
     """``ImageWriter`` of a layout that is held."""
 
     at_once: Final = _OPEN
 
-    def __init__(self, layout: LayoutFiles, threads: Threads, run: RunHashing, streaming: Streaming) -> None:
+    def __init__(self, layout: BlobFiles, threads: Threads, run: RunHashing, streaming: Streaming) -> None:
         self.images: list[WholeImage] = []
         self._layout = layout
         self._threads = threads

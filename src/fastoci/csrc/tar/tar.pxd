@@ -9,6 +9,7 @@ cdef extern from "tar/tar.h" nogil:
     int tar_feed(tar *, const uint8_t *, size_t)
     int tar_finish(tar *)
     void tar_free(tar *)
-    int tar_status(const tar *)
     uint64_t tar_offset(const tar *)
     tar_bytes tar_path(const tar *)
+    uint64_t tar_body_left(const tar *)
+    void tar_skip(tar *, uint64_t)
