@@ -54,7 +54,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "store": (MIDDLE | {"_extract"}, {"msgspec"}),
     "unpack": (MIDDLE | {"_extract", "_erofs"}, {"msgspec"}),
     "pack": (MIDDLE, {"msgspec"}),
-    "layouts": (MIDDLE, set()),
+    "layouts": (MIDDLE | {"_extract"}, {"msgspec"}),
     "mount": (MIDDLE | {"_mount"}, {"msgspec"}),
     "containerd": (MIDDLE, {"h2", "msgspec"}),
     "configure": (MIDDLE, {"msgspec"}),

@@ -46,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True):
     documents: int = 64  # indexes and manifests that one name may have a pull read
     documents_size: int = 16 << 20  # bytes of them together
     attachments: int = 1_000  # documents that hang on one image and on each other, of ``documents_size`` together
+    archive_members: int = 65_536  # files, directories and links of one archive of images
     unpacked_size: int = 100 << 30  # bytes of files, xattrs and long names that one image may unpack to
     unpacked_entries: int = 10_000_000  # files, directories and links of one image
     layer_directories: int = 1_000_000  # that one layer makes or reaches, at about 130 bytes of memory each

@@ -1,66 +1,71 @@
-"""What ``docker load`` reads, written once: an OCI archive with ``manifest.json``, as ``docker save`` writes it.
+"""What names the images of an archive for ``docker load``: ``manifest.json``, and a layout's ``index.json`` before it.
 
-Docker 25 and later read the layout, all before read ``manifest.json``: one image a name, whatever its platform.
-Spec: Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
+All versions of docker since 1.10 read ``manifest.json``: an image for one platform, under any number of names. Docker
+25 and later, and containerd, read the layout, and find the very manifest that was copied. So does fastoci.
+Spec: Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format"; docs/archives.md.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from fastoci.errors import UnsupportedError
+from fastoci.image import docker_save, mediatype
 from fastoci.image import manifest as manifests
-from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
+from fastoci.image.docker_save import SavedImage
+from fastoci.image.layout import REF_NAME, encode_index
+from fastoci.image.manifest import Manifest
 from fastoci.image_interfaces import WholeImage
-from fastoci.interfaces import BlobStore
-from fastoci.layouts.archive_stream import ArchiveStream
-from fastoci.layouts.layout_files import FindCorrupt
-from fastoci.layouts.oci_archive import path_of, write_layout
-from fastoci.layouts.oci_layout import RunHashing
+from fastoci.layouts.archive import path_of
+from fastoci.layouts.oci_archive_source import INDEX
+
+_FULL_NAME: Final = "io.containerd.image.name"
 
 
-class DockerArchive:
-    """An open file or pipe, as ``OciArchive`` is one.
+class DockerForm:
+    """The ``Form`` of ``docker-archive:``."""
 
-    Args:
-        fd: stays the caller's.
-        run: runs the work, which hashes.
-    """
-
-    def __init__(self, fd: int, run: RunHashing) -> None:
-        self._fd = fd
-        self._run = run
-
-    async def put(self, images: Sequence[WholeImage], store: BlobStore) -> None:
-        """Write all images: ``OciArchive.put``.
+    def check(self, image: WholeImage, documents: Mapping[Digest, bytes]) -> None:
+        """Refuse what docker cannot load.
 
         Raises:
-            UnsupportedError: an image is of several platforms.
-            StoreError, BlobNotFoundError, IntegrityError: as ``OciArchive.put``.
+            UnsupportedError: the image is of several platforms, or is no container image.
         """
+        if image.top.media_type in mediatype.INDEXES:
+            text = f"{image.name or image.top.digest} is of several platforms: docker-archive: takes one of them"
+            raise UnsupportedError(text)
+        if not _manifest(image, documents).is_image:
+            text = f"{image.name or image.top.digest} is an artifact and no container image: docker loads none"
+            raise UnsupportedError(text)
 
-        def work(find_corrupt: FindCorrupt, check: Callable[[], None]) -> None:
-            described = [_described(image, store) for image in images]
-            stream = ArchiveStream(self._fd, check)
-            write_layout(stream, images, store, find_corrupt)
-            stream.add("manifest.json", json.dumps(described).encode())
-            stream.end()
+    def documents(self, images: Sequence[WholeImage], documents: Mapping[Digest, bytes]) -> Iterator[tuple[str, bytes]]:
+        """``index.json``, then ``manifest.json``."""
+        yield INDEX, encode_index([_entry(image) for image in images])
+        named: dict[Digest, dict[str, None]] = {}
+        tops: dict[Digest, WholeImage] = {}
+        for image in images:
+            tops.setdefault(image.top.digest, image)
+            named.setdefault(image.top.digest, {}).update({image.name: None} if image.name else {})
+        saved = [_saved(_manifest(tops[top], documents), names) for top, names in named.items()]
+        yield docker_save.MANIFEST, docker_save.encode_manifest(saved)
 
-        await self._run(work)
+
+def _manifest(image: WholeImage, documents: Mapping[Digest, bytes]) -> Manifest:
+    return manifests.parse(documents[image.top.digest], image.top.media_type)
 
 
-def _described(image: WholeImage, store: BlobStore) -> dict[str, object]:
-    """What ``manifest.json`` says of an image."""
-    if image.top.media_type in mediatype.INDEXES:
-        text = f"{image.name} is of several platforms: docker load takes one, by the name of its manifest"
-        raise UnsupportedError(text)
-    source = store.open(image.top)
-    with os.fdopen(source, "rb") as file:
-        manifest = manifests.parse(file.read(image.top.size), image.top.media_type)
-    return {
-        "Config": path_of(manifest.config),
-        "RepoTags": [image.name] if image.name and "@" not in image.name else None,
-        "Layers": [path_of(layer) for layer in manifest.layers],
-    }
+def _saved(manifest: Manifest, names: Mapping[str, None]) -> SavedImage:
+    layers = tuple(path_of(layer.digest) for layer in manifest.layers)
+    return SavedImage(path_of(manifest.config.digest), layers, tuple(names))
+
+
+def _entry(image: WholeImage) -> Descriptor:
+    """An image of the layout: its name as containerd's importer, and so Docker 25, reads it, and the tag."""
+    if not image.name:
+        return image.top
+    tag = image.name.rpartition(":")[2]
+    return replace(image.top, annotations={**image.top.annotations, _FULL_NAME: image.name, REF_NAME: tag})
