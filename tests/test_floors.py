@@ -63,7 +63,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "jobs": (MEDIA | {"transfer", "trust"}, {"msgspec"}),
     "versions": ({"_core", "release", "mount", "registry", "stream"}, set()),
     "engine_parts": (MEDIA | {"transfer", "trust", "jobs"}, set()),
-    "engine_maintenance": (MEDIA | {"transfer", "trust", "jobs", "engine_parts"}, set()),
+    "engine_maintenance": (MEDIA | {"transfer", "trust", "jobs", "engine_parts", "ends"}, set()),
     "ends": (MEDIA | {"transfer", "trust", "jobs", "engine_parts"}, {"msgspec"}),
     "engine": (PUBLIC, set()),
     "fetch_process": (PUBLIC, {"uvloop"}),

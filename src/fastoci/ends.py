@@ -6,7 +6,7 @@ Spec: docs/copy.md.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,6 +25,7 @@ from fastoci.jobs.copy import Copied, Copying, Origin, Terms
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.resolve import Link
 from fastoci.jobs.store_end import StoreImages, StoreSink
+from fastoci.jobs.subjects import EndSubject, Subject, stored_subject
 from fastoci.layouts.oci_layout_source import OciLayoutSource
 from fastoci.registry.options import RegistryOptions
 from fastoci.store.lookup import find_one
@@ -119,6 +120,19 @@ class Ends(msgspec.Struct, frozen=True):
                     yield Origin(stored, partial(stored.top, image))
                 case _:
                     raise UnsupportedError(f"{end}: images are not read from {end.transport}:")
+
+    @asynccontextmanager
+    async def subject(self, text: str) -> AsyncIterator[Subject]:
+        """Open the image that is looked at by a name. Raises: as ``source``; it does not parse."""
+        context, end = self.parts.context, End.parse_image(text)
+        if end.transport == "store":
+            async with stored_subject(context, await find_one(self.parts.store, end.name), end.name) as stored:
+                yield stored
+            return
+        async with self.source(end, EndOptions()) as origin:
+            is_local = end.transport != "docker"
+            with closing(EndSubject(context, text, await origin.top(), origin.source, is_local=is_local)) as subject:
+                yield subject
 
     @asynccontextmanager
     async def sink(self, end: End, options: EndOptions, *, image: str) -> AsyncIterator[ImageSink]:

@@ -260,7 +260,7 @@ class Maintenance:
         """Look at what a name leads to, in the store or at any other end. Fetches no layer. docs/inspect.md.
 
         Args:
-            name: an image of the store, as ``image`` takes it, or an end: ``docker://redis:7``, ``oci:DIR``.
+            name: an image of the store, as ``image`` takes it, or an end as of ``copy``: ``docker://redis:7``.
             platform: as ``pull`` takes it; "all" are those of the index that are images. Without one, and without an
                 image for this machine, there are no ``images``.
             entries: count the entries of layers that are at hand, which are read for that.
@@ -270,11 +270,12 @@ class Maintenance:
             FormatError, UnsupportedError, IntegrityError: a document is not what it should be.
             StoreError, RegistryError, TransportError: it cannot be read.
         """
+        from fastoci.ends import Ends
         from fastoci.jobs.inspect import look
         from fastoci.jobs.subjects import wanted_of
 
         wanted = wanted_of(platform)
-        async with self._open.subject(name) as subject:
+        async with Ends(self._open).subject(name) as subject:
             looked = await look(self._open.context, subject, wanted, entries=entries, top_only=top_only)
         return looked.inspection
 
@@ -296,11 +297,13 @@ class Maintenance:
         Raises:
             FastociError: as ``compare``.
         """
+        from fastoci.ends import Ends
         from fastoci.jobs.compare import compare
 
         wanted = None if platform is None else Platform.parse(platform)
         with self._running.job():
-            async with self._open.subject(left) as one, self._open.subject(right) as other:
+            ends = Ends(self._open)
+            async with ends.subject(left) as one, ends.subject(right) as other:
                 yield await compare(self._open.context, (one, other), wanted)
 
     async def _base(self, reference: str, platform: Platform | None) -> Image:

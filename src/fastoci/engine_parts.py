@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,7 +25,6 @@ from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
 from fastoci.store.free_space import Space, space
 from fastoci.store.index_updates import IndexUpdates
-from fastoci.store.lookup import find_one
 from fastoci.store.store import Store
 from fastoci.threads import Threads
 from fastoci.transfer.buffers import Buffers
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from fastoci.jobs.prefetch_planning import Open
     from fastoci.jobs.prefetch_running import Fetcher
     from fastoci.jobs.publish import Publishing
-    from fastoci.jobs.subjects import Subject
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
     from fastoci.registry.push.repository import PushRepository
@@ -199,21 +197,6 @@ class EngineParts:
         additional = tuple(Path(paths.root) for paths in self.store.additional)
         setup = Setup(self.context.store_path, additional, self.context.limits, self._options, level)
         return FetchProcesses(setup, processes, self.context.observer)
-
-    @asynccontextmanager
-    async def subject(self, name: str) -> AsyncIterator[Subject]:
-        """What is looked at by a name: an image of the store, or of another end. Raises: as ``Engine.inspect``."""
-        from fastoci.jobs.subjects import EndSubject, stored_subject
-
-        if not name.startswith("docker://"):
-            async with stored_subject(self.context, await find_one(self.store, name), name) as stored:
-                yield stored
-            return
-        reference = Reference.parse(name.removeprefix("docker://"))
-        repository = await self.repository(reference, image=name)
-        subject = EndSubject(self.context, name, await repository.resolve(reference), repository, is_local=False)
-        with closing(subject):
-            yield subject
 
     async def repository(self, reference: Reference, image: str = "") -> Repository:
         """The repository of a reference, at its registry; ``image`` is what events call it."""

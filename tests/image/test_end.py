@@ -95,3 +95,19 @@ def test_skopeo_refuses_what_is_refused_here(peer: Callable[[str], str]) -> None
         assert "Error parsing image name" in run.stderr, (text, run.stderr)
         with pytest.raises(ReferenceSyntaxError):
             End.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("redis:7", End("store", name="redis:7")),
+        ("docker:dind", End("store", name="docker:dind")),
+        ("0d2c4e6f8a10", End("store", name="0d2c4e6f8a10")),
+        ("localhost:5000/oci:1", End("store", name="localhost:5000/oci:1")),
+        ("store:oci:latest", End("store", name="oci:latest")),
+        ("oci:latest", End("oci", "latest")),
+        ("dir:./x", End("dir", "./x")),
+    ],
+)
+def test_an_image_that_is_there_may_be_named_as_the_store_does(text: str, end: End) -> None:
+    assert End.parse_image(text) == end

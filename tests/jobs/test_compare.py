@@ -19,7 +19,7 @@ from fastoci.errors import DigestMismatchError, FormatError, UnpackError, Unsupp
 from fastoci.image.digest import Digest
 from fastoci.jobs import compare
 from fastoci.jobs.plan import LayerForm
-from fastoci.testing.images import Artifact, Image
+from fastoci.testing.images import Artifact, Image, write_layout
 from fastoci.testing.layers import TIME_NS, Entry, Layer, Seeded, directory, hardlink, symlink, whiteout
 from fastoci.testing.registry import Registry, serve
 
@@ -191,3 +191,10 @@ async def test_no_file_and_no_descriptor_is_left(registry: Registry, tmp_path: P
                 break
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # connections
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 100_000] == []
+
+
+async def test_a_layout_and_a_registry_are_compared(registry: Registry, tmp_path: Path) -> None:
+    write_layout({"old": OLD}, tmp_path / "layout")
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        found = await files(engine, f"oci:{tmp_path}/layout:old", f"docker://{registry.address}/new:1")
+    assert facts(found) == EXPECTED

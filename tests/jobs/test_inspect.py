@@ -17,7 +17,7 @@ from fastoci.image.descriptor import encode
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.image.platform import Platform
 from fastoci.limits import Limits
-from fastoci.testing.images import Artifact, Image, Index
+from fastoci.testing.images import Artifact, Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer, directory
 from fastoci.testing.registry import Registry, serve
 
@@ -163,3 +163,30 @@ async def test_what_is_not_there_or_wrong_is_an_error(registry: Registry, tmp_pa
         registry.add_blob(digest, AMD.config[:-1] + b" ")
         with pytest.raises(DigestMismatchError):
             await engine.inspect(f"docker://{registry.address}/amd:1")
+
+
+async def test_an_image_of_a_layout_is_looked_at_where_it_is(tmp_path: Path) -> None:
+    write_layout({"both": BOTH, "chart": CHART}, tmp_path / "layout")
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        found = await engine.inspect(f"oci:{tmp_path}/layout:both", platform="all", entries=True)
+        assert found.documents[found.digest] == BOTH.index
+        assert [[layer.entries for layer in image.layers] for image in found.images] == [[4, 2], [4]]
+        artifact = await engine.inspect(f"oci:{tmp_path}/layout:@1")
+        assert artifact.images[0].artifact_type == "application/vnd.test.chart"
+        with pytest.raises(ReferenceSyntaxError, match="2 images"):
+            await engine.inspect(f"oci:{tmp_path}/layout")
+        with pytest.raises(BlobNotFoundError):
+            await engine.inspect(f"oci:{tmp_path}/layout:none")
+        assert await engine.images() == ()
+
+
+async def test_a_layer_that_is_damaged_at_hand_is_told(tmp_path: Path) -> None:
+    write_layout({"amd": AMD}, tmp_path / "layout")
+    blob = tmp_path / "layout" / "blobs" / "sha256" / BASE.descriptor.digest.hex
+    data = blob.read_bytes()
+    blob.unlink()
+    blob.write_bytes(bytes(len(data)))
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        (image,) = (await engine.inspect(f"oci:{tmp_path}/layout", entries=True)).images
+    assert [layer.entries for layer in image.layers] == [None, 2]
+    assert len(image.problems) == 1

@@ -397,5 +397,5 @@ def of_ends(
 
 
 def is_stored(end: str) -> bool:
-    """Whether an end is an image of the store: written without a place in front."""
-    return "://" not in end
+    """Whether an end is an image of the store: with no other place in front."""
+    return not end.startswith(("docker://", "oci:", "oci-archive:", "docker-archive:", "dir:"))

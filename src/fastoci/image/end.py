@@ -55,6 +55,19 @@ class End(msgspec.Struct, frozen=True):
         except ReferenceSyntaxError as error:
             raise ReferenceSyntaxError(f"{text[:_SHOWN]!r}: {error.message}") from error
 
+    @classmethod
+    def parse_image(cls, text: str) -> End:
+        """Read what a user wrote for an image that is there: an end, or the name of an image of the store as it is.
+
+        ``oci:latest`` is a layout: an image of the store that is called so is ``store:oci:latest``.
+
+        Raises:
+            ReferenceSyntaxError: it does not parse.
+        """
+        transport, colon, rest = expect(str, text, "end").partition(":")
+        is_place = bool(colon) and transport in get_args(Transport) and (transport != "docker" or rest[:2] == "//")
+        return cls.parse(text) if is_place else cls("store", name=text)
+
     def demand_writable(self) -> End:
         """The end itself, if images can be brought to it.
 
