@@ -5,7 +5,7 @@ Spec: docs/copy.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ import msgspec
 from fastoci import path_walk
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.image.attachments import Attachment
 from fastoci.image.end import End
 from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
 from fastoci.image_interfaces import ImageCollection, ImageSink, NamedImage
 from fastoci.jobs import maintenance
+from fastoci.jobs.attachments import Attached, CollectionAttachments
 from fastoci.jobs.copy import Copied, Copying, Origin, Terms
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.resolve import Link
@@ -33,6 +35,7 @@ from fastoci.store.lookup import find_one
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
 
+_WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
 
 
@@ -56,12 +59,17 @@ class CopyOptions(msgspec.Struct, frozen=True):
             everything that the name stands for, as it is. By default this machine's.
         names: more names of the image at the destination: tags, names of a layout, or docker references.
         preserve_digests: nothing is changed that has a digest.
+        referrers: what hangs on the image is copied, and what hangs on that; of several platforms also what an index
+            of BuildKit has of how they were made.
+        signatures: what hangs on the image and is a signature is copied, and what cosign keeps under tags.
         source, destination: how the ends are reached.
     """
 
     platforms: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     preserve_digests: bool = False
+    referrers: bool = False
+    signatures: bool = False
     source: EndOptions = EndOptions()
     destination: EndOptions = EndOptions()
 
@@ -83,7 +91,16 @@ class Ends(msgspec.Struct, frozen=True):
         begin, end = End.parse(source), End.parse(destination).demand_writable()
         called = names(end, options.names)
         expected = None if end.reference is None else end.reference.digest
-        terms = Terms(options.wanted, called, options.preserve_digests, expected)
+        asked = options.source.registry or self.parts.registry_options
+        terms = Terms(
+            options.wanted,
+            called,
+            options.preserve_digests,
+            expected,
+            Attached(options.referrers, options.signatures),
+            attachment_names(end),
+            leaves_foreign=end.transport in _WITHOUT_FOREIGN and not asked.download_foreign_layers,
+        )
         context = self.parts.context
         copying = Copying(context.store, context.limits, context.observer)
         updates = self.parts.updates.after() if end.transport == "store" else nullcontext()
@@ -108,16 +125,17 @@ class Ends(msgspec.Struct, frozen=True):
                     assert end.reference is not None
                     client = await self._client(options, opened)
                     repository = client.repository(end.reference, image=str(end))
-                    yield Origin(repository, partial(repository.resolve, end.reference))
+                    yield Origin(repository, partial(repository.resolve, end.reference), repository)
                 case "oci":
                     opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
                     layout = await opened.enter_async_context(opening)
-                    yield Origin(layout, partial(_chosen, layout, end))
+                    yield Origin(layout, partial(_chosen, layout, end), CollectionAttachments(layout, context.limits))
                 case "store":
                     image = await find_one(self.parts.store, end.name)
-                    stored, needed = StoreImages(context), await maintenance.needed(self.parts.store, image)
+                    needed = await maintenance.needed(self.parts.store, image)
                     await opened.enter_async_context(self.parts.store.keep(needed, name=image.name))
-                    yield Origin(stored, partial(stored.top, image))
+                    stored = StoreImages(context, partial(maintenance.named_images, self.parts.store, ()))
+                    yield Origin(stored, partial(stored.top, image), CollectionAttachments(stored, context.limits))
                 case _:
                     raise UnsupportedError(f"{end}: images are not read from {end.transport}:")
 
@@ -229,3 +247,24 @@ def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
             raise ReferenceSyntaxError(f"{end}: a directory has one image, and gives it no name")
         case _:
             return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))
+
+
+def attachment_names(end: End) -> Callable[[Attachment], str | None]:
+    """What that which hangs on an image is called at a destination.
+
+    A registry lists it by its subject, or has it under its tag; a layout has entries without names; the store keeps
+    nothing without a name.
+    """
+
+    def named(attachment: Attachment) -> str | None:
+        match end.transport:
+            case "docker" | "store":
+                name, tag = Reference.parse(end.name).name, attachment.tag
+                by_digest = None if end.transport == "docker" else f"{name}@{attachment.descriptor.digest}"
+                return f"{name}:{tag}" if tag else by_digest
+            case "oci" | "oci-archive":
+                return attachment.tag
+            case _:
+                raise UnsupportedError(f"{end}: nothing can hang on an image there")
+
+    return named

@@ -217,6 +217,17 @@ class EngineParts:
             reference, streams, image=str(reference), notes=notes, mount_from=mount_from, deleting=deleting
         )
 
+    @property
+    def registry_options(self) -> RegistryOptions:
+        """How registries are asked.
+
+        Raises:
+            TypeError: that was no ``RegistryOptions``.
+        """
+        from fastoci.registry.options import RegistryOptions
+
+        return expect(RegistryOptions, RegistryOptions() if self._options is None else self._options, "registry")
+
     async def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, in its registry's order. Raises: as ``Engine.tags``."""
         return await (await self.registry()).repository(Reference.parse(repository)).tags()
@@ -226,11 +237,8 @@ class EngineParts:
         async with self._opening:
             if self._registry is None:
                 from fastoci.registry.opening import open_registry
-                from fastoci.registry.options import RegistryOptions
 
-                given = RegistryOptions() if self._options is None else self._options
-                options = expect(RegistryOptions, given, "registry")
-                client = await open_registry(options, self.context.limits, self.context.observer)
+                client = await open_registry(self.registry_options, self.context.limits, self.context.observer)
                 self._registry = await self._registries.enter_async_context(client)
         return self._registry
 

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 import fastoci
-from fastoci.errors import FastociError, FormatError, IntegrityError, NotFoundError, UnsupportedError
+from fastoci.errors import (
+    BlobNotFoundError,
+    FastociError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    SizeMismatchError,
+    UnsupportedError,
+)
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
@@ -75,3 +84,59 @@ async def test_hostile_documents_end_a_pull_as_their_table_says(shared: Path, tm
             if case.expect != "contain" and case.file not in LABELS:
                 assert outcome == case.expect, (case.file, outcome)
         assert await engine.images() == ()
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """A layout of others, and how copies of its entries end that cannot be copied whole."""
+
+    place: str
+    every: type[FastociError] | None = None
+    single: Mapping[int, type[FastociError]] = {}
+
+
+_CONTAINERS, _GGCR = "corpora/containers-image/oci/layout/fixtures", "corpora/go-containerregistry/v1/layout/testdata"
+LAYOUTS = (
+    Layout(f"{_CONTAINERS}/delete_image_multiple_images", single={6: SizeMismatchError}),
+    Layout(f"{_CONTAINERS}/delete_image_only_one_image", SizeMismatchError),
+    Layout(f"{_CONTAINERS}/delete_image_shared_blobs_dir", BlobNotFoundError),  # all but its manifest is elsewhere
+    Layout(f"{_CONTAINERS}/delete_image_two_identical_references"),
+    Layout(f"{_CONTAINERS}/manifest", BlobNotFoundError),
+    Layout(f"{_CONTAINERS}/name_lookups", BlobNotFoundError),
+    Layout(f"{_CONTAINERS}/two_images_manifest", BlobNotFoundError),
+    Layout(f"{_GGCR}/test_gc_image_unknown_mediatype", BlobNotFoundError),
+    Layout(f"{_GGCR}/test_gc_index"),
+    Layout(f"{_GGCR}/test_index", single={1: UnsupportedError}),
+    Layout(f"{_GGCR}/test_index_media_type"),
+    Layout(f"{_GGCR}/test_index_one_image"),
+    Layout("corpora/olareg/corrupt", BlobNotFoundError),
+    Layout("corpora/olareg/testrepo"),
+    Layout("corpora/regclient/external"),
+    Layout("corpora/regclient/testrepo"),
+    Layout("images/docker-schema2"),
+    Layout("images/layouts/stereoscope-multiplatform"),
+)
+
+
+def test_every_layout_of_the_corpora_has_a_row(shared: Path) -> None:
+    found = {path.parent for path in shared.glob("corpora/**/index.json")}
+    assert found == {shared / layout.place for layout in LAYOUTS if layout.place.startswith("corpora/")}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.place)
+async def test_each_entry_of_a_layout_is_copied_with_what_hangs_on_it(
+    shared: Path, tmp_path: Path, layout: Layout
+) -> None:
+    everything = fastoci.CopyOptions(platforms=("all",), referrers=True, signatures=True)
+    source, limits = shared / layout.place, fastoci.Limits(durability="none")
+    rows = json.loads((source / "index.json").read_bytes())["manifests"]
+    async with fastoci.Engine(tmp_path / "store", limits=limits) as engine:
+        for number, row in enumerate(rows):
+            error = layout.single.get(number, layout.every)
+            into = (f"oci:{tmp_path}/copy:copy{number}", f"store:registry.test/copy:{number}")[number % 2]
+            if error is None:
+                copied = await engine.copy(f"oci:{source}:@{number}", into, everything)
+                assert str(copied.descriptor.digest) == row["digest"]
+            else:
+                with pytest.raises(error):
+                    await engine.copy(f"oci:{source}:@{number}", into, everything)
+        assert (await engine.verify()).bad == ()

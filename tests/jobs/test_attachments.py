@@ -15,7 +15,7 @@ import pytest
 
 from fastoci.errors import FormatError
 from fastoci.image import index, mediatype
-from fastoci.image.attachments import Attachment, artifact_type_of, attestations, cosign_tags, referrers_tag
+from fastoci.image.attachments import Attachment, attestations, cosign_tags, referrer_of, referrers_tag
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.layout import REF_NAME
@@ -184,7 +184,7 @@ async def of_layout(directory: Path, name: str) -> list[str]:
         subjects += [entry.digest for entry in below]
     source = CollectionAttachments(layout, Limits())
     found = await find_attachments(subjects, source, ALL, Limits(), lambda text: pytest.fail(text))
-    return [each.tag or artifact_type_of(each.data) for each in found]
+    return [each.tag or referrer_of(each.descriptor, each.data).artifact_type for each in found]
 
 
 async def test_referrers_of_a_layout_are_found_by_their_subject_and_by_the_tag(shared: Path) -> None:

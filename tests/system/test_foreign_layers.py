@@ -58,12 +58,15 @@ class Scene:
             self.registry.remove_blob(str(DIGEST))
         return f"{self.registry.address}/app:1"
 
-    async def pull(self, *, allowed: bool = True) -> list[str]:
+    def engine(self, *, allowed: bool) -> fastoci.Engine:
         options = fastoci.RegistryOptions(
             tls_verify=False, download_foreign_layers=allowed, creds=(USER, PASSWORD), retries=0
         )
+        return fastoci.Engine(self.store, registry=options)
+
+    async def pull(self, *, allowed: bool = True) -> list[str]:
         rootfs = self.store.parent / "rootfs"
-        async with fastoci.Engine(self.store, registry=options) as engine:
+        async with self.engine(allowed=allowed) as engine:
             await engine.pull(self.serve(), rootfs=rootfs, platform="linux/amd64")
         return [path.name for path in rootfs.iterdir()]
 
@@ -159,3 +162,27 @@ async def test_the_command_has_the_option(scene: Scene, cli: Cli) -> None:
     assert (refused.returncode, "--download-foreign-layers allows" in refused.stderr) == (3, True), refused.stderr
     done = await asyncio.to_thread(cli, "pull", name, *given, "--download-foreign-layers", environ=environ)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_copy_to_a_layout_leaves_foreign_layers_where_they_are_unless_they_are_wanted(
+    scene: Scene, tmp_path: Path, allowed: bool
+) -> None:
+    name = scene.serve()
+    async with scene.engine(allowed=allowed) as engine:
+        await engine.copy(f"docker://{name}", f"oci:{tmp_path}/layout:app", fastoci.CopyOptions(platforms=("all",)))
+    assert (tmp_path / "layout/blobs/sha256" / DIGEST.hex).exists() == allowed
+    assert bool(scene.elsewhere.log) == allowed
+    manifest = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"][0]
+    assert manifest["digest"] == str((await scene.registry.manifest("app", "1")).digest)  # type: ignore[union-attr]
+
+
+async def test_the_store_takes_foreign_layers_or_nothing(scene: Scene) -> None:
+    name = scene.serve()
+    async with scene.engine(allowed=False) as engine:
+        with pytest.raises(NotFoundError, match="--download-foreign-layers allows"):
+            await engine.copy(f"docker://{name}", "store:registry.test/app")
+        assert await engine.images() == ()
+    async with scene.engine(allowed=True) as engine:
+        await engine.copy(f"docker://{name}", "store:registry.test/app")
+        assert [image.name for image in await engine.images()] == ["registry.test/app:latest"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -20,10 +19,10 @@ from fastoci.errors import BlobNotFoundError, FormatError, IntegrityError, Unsup
 from fastoci.image import mediatype
 from fastoci.image.attachments import (
     Attachment,
-    artifact_type_of,
     cosign_tags,
     is_signature,
     parse_referrers,
+    referrer_of,
     referrers_tag,
     subject_of,
 )
@@ -125,13 +124,13 @@ class _Search:
             self._count(entry)
             data = await self._source.manifest(entry)
             try:
-                says, kind = subject_of(data), artifact_type_of(data)
+                says, listed = subject_of(data), referrer_of(entry, data)
             except (FormatError, UnsupportedError) as error:
                 self._warn(f"{entry.digest} is listed as a referrer, and is left out: {error.message}")
                 continue
             if says != subject:
                 self._warn(f"{entry.digest} is listed as a referrer of {subject}, and is none: it is left out")
-            elif self._attached.takes(kind):
+            elif self._attached.takes(listed.artifact_type):
                 found.append(Attachment(entry, data, subject))
         return found
 
@@ -202,9 +201,9 @@ class CollectionAttachments:
                 continue
             try:
                 data = await self.manifest(top)
-                subject, kind = subject_of(data), artifact_type_of(data)
+                subject, entry = subject_of(data), referrer_of(top, data)
             except (FormatError, UnsupportedError, IntegrityError, BlobNotFoundError):
                 continue  # of another image than the one that is asked for
             if subject is not None:
-                found.setdefault(subject, {})[top.digest] = replace(top, artifact_type=kind)
+                found.setdefault(subject, {})[top.digest] = entry
         return found

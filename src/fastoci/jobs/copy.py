@@ -25,19 +25,23 @@ from fastoci.events import (
     ImagePlanned,
     ImageStarted,
     Observer,
+    Warned,
 )
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
+from fastoci.image.attachments import Attachment, attestations
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.index import made_of
 from fastoci.image.platform import Platform
-from fastoci.image_interfaces import ImageSink, ImageWriter, Way, WholeImage
+from fastoci.image_interfaces import AttachmentSource, ImageSink, ImageWriter, Way, WholeImage
 from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
+from fastoci.jobs.attachments import Attached, find_attachments
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import image_failed
 from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link
 from fastoci.limits import Limits
+from fastoci.transfer.scheduler import BytesSource
 
 
 class CopySource(DocumentSource, BlobSource, Protocol):
@@ -45,10 +49,14 @@ class CopySource(DocumentSource, BlobSource, Protocol):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """One image of a place: ``top`` reads what its name stands for."""
+    """One image of a place: ``top`` reads what its name stands for.
+
+    ``attachments`` says what hangs on it; None where nothing can.
+    """
 
     source: CopySource
     top: Callable[[], Awaitable[Link]]
+    attachments: AttachmentSource | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -60,12 +68,18 @@ class Terms(msgspec.Struct, frozen=True):
         names: of the image at the destination; one is empty for an image without a name.
         preserve_digests: what the name stands for at the destination is what it stands for at the source.
         expected: the digest that this is to have.
+        attached: what is copied of that which hangs on it.
+        called: what that is called at the destination; None when its digest is all that names it there.
+        leaves_foreign: layers that registries may not distribute stay where their descriptors say that they are.
     """
 
     platforms: Wanted = None
     names: tuple[str, ...] = ("",)
     preserve_digests: bool = False
     expected: Digest | None = None
+    attached: Attached = Attached()
+    called: Callable[[Attachment], str | None] = lambda attachment: attachment.tag
+    leaves_foreign: bool = False
 
 
 class Copied(msgspec.Struct, frozen=True):
@@ -97,6 +111,18 @@ class _Whole(msgspec.Struct, frozen=True):
         """Everything."""
         return [*self.blobs, *(descriptor for descriptor, _ in self.documents)]
 
+    @property
+    def distributable(self) -> _Whole:
+        """All but the layers that are at addresses of their own, and that registries may not distribute."""
+        blobs = (blob for blob in self.blobs if not (blob.urls and blob.media_type in mediatype.FOREIGN))
+        return _Whole(self.documents, tuple(blobs))
+
+    def beside(self, others: Iterable[_Whole]) -> _Whole:
+        """This image behind all that is brought with it."""
+        every = [*others, self]
+        blobs = {blob.digest: blob for each in every for blob in each.blobs}
+        return _Whole(tuple(link for each in every for link in each.documents), tuple(blobs.values()))
+
 
 class Copying(msgspec.Struct, frozen=True):
     """What copies images, in one engine."""
@@ -118,12 +144,19 @@ class Copying(msgspec.Struct, frozen=True):
         self.observer(ImageStarted(source))
         try:
             whole = await self._read(origin, terms)
+            whole = whole.distributable if terms.leaves_foreign else whole
             if terms.expected not in (None, whole.top.digest):
                 raise UnsupportedError(f"{destination}: the image is {whole.top.digest}, and no other can be there")
+            hanging = await self._attached(origin, whole, terms, source)
             async with sink.begin() as writer:
-                ways = await self._write(writer, whole, origin.source, source)
+                together = whole.beside(each for _, each in hanging)
+                ways = await self._write(writer, together, origin.source, source)
                 for name in terms.names:
                     await writer.name(WholeImage(name, whole.top, whole.parts))
+                for attachment, each in hanging:
+                    called = terms.called(attachment)
+                    if called is not None:
+                        await writer.name(WholeImage(called, each.top, each.parts))
         except FastociError as error:
             error.image = error.image or source
             self.observer(image_failed(source, error))
@@ -152,10 +185,36 @@ class Copying(msgspec.Struct, frozen=True):
         if terms.preserve_digests:
             text = "an index of some of its platforms has another digest: copy one, or all"
             raise UnsupportedError(text)
+        if terms.attached.referrers:
+            for *above, (descriptor, _) in list(found.values()):
+                for entry in attestations(documents.index(tuple(above)).manifests, descriptor.digest):
+                    found[entry.digest] = await documents.step(tuple(above), entry)
         entries = [each[-1][0] for each in found.values()]
         new = made_of(entries, top.media_type, documents.index(chain).annotations)
         gathered = await _gather(documents, found.values(), self.limits)
         return _Whole((*gathered.documents, (Descriptor.of(new, top.media_type), new)), gathered.blobs)
+
+    async def _attached(
+        self, origin: Origin, whole: _Whole, terms: Terms, image: str
+    ) -> list[tuple[Attachment, _Whole]]:
+        """Read the documents of what hangs on the image."""
+        if not terms.attached:
+            return []
+        if origin.attachments is None:
+            raise UnsupportedError(f"{image}: in such a place nothing hangs on an image")
+        found = await find_attachments(
+            [descriptor.digest for descriptor, _ in reversed(whole.documents)],
+            origin.attachments,
+            terms.attached,
+            self.limits,
+            lambda text: self.observer(Warned(image, text)),
+        )
+        hanging = []
+        for each in found:
+            documents = Documents(origin.source, self.store, self.limits)
+            top = replace(each.descriptor, media_type=manifests.own_type(each.data, each.descriptor.media_type))
+            hanging.append((each, await _gather(documents, [((top, each.data),)], self.limits)))
+        return hanging
 
     async def _write(
         self, writer: ImageWriter, whole: _Whole, source: BlobSource, image: str
@@ -169,7 +228,8 @@ class Copying(msgspec.Struct, frozen=True):
 
         async def bring(blob: Descriptor) -> None:
             async with turns:
-                ways.append((blob, await self._bring(writer, blob, source, image)))
+                carried = source if blob.data is None else BytesSource(blob.data)
+                ways.append((blob, await self._bring(writer, blob, carried, image)))
 
         await all_or_first([asyncio.create_task(bring(blob)) for blob in blobs])
         for descriptor, data in whole.documents:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.index import has_platform
 from fastoci.image.stored_image import StoredImage
-from fastoci.image_interfaces import Way, WholeImage
+from fastoci.image_interfaces import NamedImage, Way, WholeImage
 from fastoci.interfaces import BlobSource, StoreWriter
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.resolve import Link, read_config, read_document
@@ -23,15 +23,24 @@ from fastoci.transfer.stored_source import StoredSource
 
 
 class StoreImages(StoredSource):
-    """Documents and blobs of the store, as ``jobs.copy.CopySource``; whoever reads them keeps them meanwhile."""
+    """Documents and blobs of the store, as ``jobs.copy.CopySource``; whoever reads them keeps them meanwhile.
 
-    def __init__(self, context: PullContext) -> None:
+    Args:
+        images: all that have names.
+    """
+
+    def __init__(self, context: PullContext, images: Callable[[], Awaitable[Sequence[StoredImage]]]) -> None:
         super().__init__(context.store, context.layering.workers)
         self._context = context
+        self._images = images
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
         """A document: as ``ImageCollection.manifest``."""
         return await read_document(self._context.store, descriptor, self._context.limits)
+
+    async def names(self) -> tuple[NamedImage, ...]:
+        """The images of the store: ``ImageCollection.names``."""
+        return tuple(NamedImage(each.name, each.descriptor) for each in await self._images())
 
     async def top(self, image: StoredImage) -> Link:
         """What stands for an image: of one platform its manifest, of several what the name led to."""

@@ -97,11 +97,12 @@ class OciLayoutSource:
         if data is None:
             raise BlobNotFoundError(f"{self.name} is no OCI layout: it has no index.json", path=self.name)
         entries = index.parse(data, OCI_INDEX, choosing=True).manifests
-        found: dict[object, NamedImage] = {}
+        found, seen = [], {""}
         for entry in entries:
             name = entry.annotations.get(REF_NAME, "")
-            found.setdefault(name or entry.digest, NamedImage(name, replace(entry, annotations={})))
-        return tuple(found.values())
+            found.append(NamedImage("" if name in seen else name, replace(entry, annotations={})))
+            seen.add(name)
+        return tuple(found)
 
     def _small(self, name: str, limit: int) -> bytes | None:
         """A small file of the layout; None when it is not there."""

@@ -1,0 +1,64 @@
+"""Documents that lie: a copy of them ends with an error that says so, gives nothing a name, and writes nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fastoci import CopyOptions, Engine, RegistryOptions
+from fastoci.errors import FastociError
+from fastoci.testing.registry import Registry
+from support.bad_layouts import BAD, BadLayout
+
+ALL = CopyOptions(platforms=("all",))
+SERVED = [name for name, bad in BAD.items() if bad.served is not FastociError]
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    async with Engine(tmp_path / "store", registry=RegistryOptions(retries=0)) as engine:
+        yield engine
+
+
+def outside(tmp_path: Path) -> set[str]:
+    """All that is beside the store and the destination."""
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    return {path for path in found if not path.startswith(("store", "copy"))}
+
+
+async def demand_nothing(engine: Engine, tmp_path: Path) -> None:
+    assert await engine.images() == ()
+    index = tmp_path / "copy/index.json"
+    assert not index.exists() or json.loads(index.read_bytes())["manifests"] == []
+
+
+@pytest.mark.parametrize("to", ["oci:{}/copy:x", "store:registry.test/x"])
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_layout_is_not_copied(engine: Engine, tmp_path: Path, name: str, to: str) -> None:
+    layout = BadLayout(tmp_path / "bad")
+    BAD[name].write(layout)
+    before = outside(tmp_path)
+    with pytest.raises(BAD[name].error):
+        await engine.copy(f"oci:{layout.directory}", to.format(tmp_path), ALL)
+    await demand_nothing(engine, tmp_path)
+    assert outside(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", SERVED)
+async def test_a_bad_image_of_a_registry_is_neither_copied_nor_pulled(
+    engine: Engine, tmp_path: Path, name: str
+) -> None:
+    layout = BadLayout(tmp_path / "bad")
+    BAD[name].write(layout)
+    async with Registry() as registry:
+        served = layout.serve(registry)
+        with pytest.raises(BAD[name].served or BAD[name].error):
+            await engine.copy(f"docker://{served}", f"oci:{tmp_path}/copy:x", ALL)
+        if name not in ("an unknown algorithm in an index", "one digest with two sizes"):  # of platforms not wanted
+            with pytest.raises(FastociError):
+                await engine.pull(served, platform="linux/amd64", rootfs=tmp_path / "copy-rootfs")
+            assert not (tmp_path / "copy-rootfs").exists() or not list((tmp_path / "copy-rootfs").iterdir())
+    await demand_nothing(engine, tmp_path)
