@@ -34,6 +34,7 @@ from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
+    from fastoci.registry.push.sink import RegistrySink
 
 _WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
@@ -107,7 +108,7 @@ class Ends(msgspec.Struct, frozen=True):
         async with (
             updates,
             self.source(begin, options.source) as origin,
-            self.sink(end, options.destination, image=source) as sink,
+            self.sink(end, options.destination, begin) as sink,
         ):
             return await copying.copy(origin, sink, terms, source=source, destination=destination)
 
@@ -153,22 +154,41 @@ class Ends(msgspec.Struct, frozen=True):
                 yield subject
 
     @asynccontextmanager
-    async def sink(self, end: End, options: EndOptions, *, image: str) -> AsyncIterator[ImageSink]:
+    async def sink(self, end: End, options: EndOptions, source: End) -> AsyncIterator[ImageSink]:
         """Open the place that an end names.
 
         Args:
-            image: what the user called what comes, in events.
+            source: what comes from there: a registry may have its blobs already.
         Raises:
             FastociError: it cannot be opened.
         """
         context = self.parts.context
-        match end.demand_writable().transport:
-            case "oci":
-                yield context.layout(context.target(end.path), shared=_shared(options))
-            case "store":
-                yield StoreSink(context, image)
-            case _:
-                raise UnsupportedError(f"{end}: images are not brought to {end.transport}:")
+        async with AsyncExitStack() as opened:
+            match end.demand_writable().transport:
+                case "docker":
+                    yield await self._registry_sink(end, options, source, opened)
+                case "oci":
+                    yield context.layout(context.target(end.path), shared=_shared(options))
+                case "store":
+                    yield StoreSink(context, str(source))
+                case _:
+                    raise UnsupportedError(f"{end}: images are not brought to {end.transport}:")
+
+    async def _registry_sink(self, end: End, options: EndOptions, source: End, opened: AsyncExitStack) -> RegistrySink:
+        from fastoci.registry.push.sink import RegistrySink
+
+        reference, other = end.reference, source.reference
+        assert reference is not None
+        near = source.transport == "docker" and other is not None and other.domain == reference.domain
+        client, streams = await self._client(options, opened), self.parts.context.streams
+        repository = client.destination(
+            reference,
+            streams,
+            image=str(source),
+            notes=self.parts.store.upload_notes,
+            mount_from=other.path if near and other is not None and other.path != reference.path else "",
+        )
+        return RegistrySink(repository, streams)
 
     async def _client(self, options: EndOptions, opened: AsyncExitStack) -> Registry:
         """The client for an end: the engine's, or one that is closed with ``opened``."""

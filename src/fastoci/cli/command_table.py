@@ -12,6 +12,7 @@ GROUPS: Final = {
     "Images": {
         "pull": "Pull images into the store, and into files.",
         "prefetch": "Bring many images into the store as one job.",
+        "copy": "Copy an image from one place to another.",
         "unpack": "Unpack an image of the store into a directory.",
         "bundle": "Make a runtime bundle of an image, for runc and crun.",
         "pack": "Make an image of a directory, or of what differs from another image.",

@@ -12,7 +12,7 @@ from typing import cast
 
 import click
 
-from fastoci.cli import config_file, environment, errors, log_options, sections, standard_streams
+from fastoci.cli import config_file, environment, errors, log_options, option_places, sections, standard_streams
 from fastoci.cli.command_table import Commands
 from fastoci.cli.report import Report
 from fastoci.cli.signals import Signals, Stopped
@@ -96,7 +96,7 @@ def main() -> None:
 
 def _run(arguments: list[str], report: Report) -> int:
     try:
-        code = program.main(arguments, prog_name="fastoci", standalone_mode=False, obj=report)
+        code = program.main(option_places.put_behind(arguments), prog_name="fastoci", standalone_mode=False, obj=report)
     except click.Abort:
         raise Stopped(signal.SIGINT) from None
     except click.ClickException as error:

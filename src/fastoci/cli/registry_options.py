@@ -117,7 +117,7 @@ def registry(command: Callable[..., int | None]) -> Callable[..., int | None]:
         from fastoci import RegistryOptions
 
         asked = RegistryOptions(
-            creds=_creds(given.pop("creds"), given.pop("password_stdin")),
+            creds=credentials(given.pop("creds"), given.pop("password_stdin")),
             credential_providers=_providers(given.pop("provider_config"), given.pop("provider_bin_dir")),
             **{name: given.pop(name) for name in _AS_GIVEN},
         )
@@ -128,17 +128,26 @@ def registry(command: Callable[..., int | None]) -> Callable[..., int | None]:
     return gathered
 
 
-def _creds(text: str | None, password_stdin: bool) -> tuple[str, str] | None:
+def credentials(
+    text: str | None, password_stdin: bool, option: str = "--creds", hint: str = "--password-stdin, or "
+) -> tuple[str, str] | None:
+    """The user and password that an option names; what it does not name is asked for.
+
+    Args:
+        option: for messages; ``hint`` says what else there is.
+    Raises:
+        click.UsageError: they cannot be.
+    """
     if text is None:
         if password_stdin:
             raise click.UsageError("--password-stdin needs --creds USER")
         return None
     user, colon, secret = text.partition(":")
     if not user:
-        raise click.BadParameter("expected USER or USER:PASSWORD", param_hint="--creds")
+        raise click.BadParameter("expected USER or USER:PASSWORD", param_hint=option)
     if not colon:
-        hint = "--password-stdin, or USER:PASSWORD in FASTOCI_CREDS"
-        return user, password(from_stdin=password_stdin, hint=hint)
+        variable = f"FASTOCI_{option.removeprefix('--').replace('-', '_').upper()}"
+        return user, password(from_stdin=password_stdin, hint=f"{hint}USER:PASSWORD in {variable}")
     if password_stdin:
         raise click.UsageError("--creds has a password: --password-stdin goes with --creds USER")
     return user, secret

@@ -13,9 +13,10 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 TARGET: Final = "Target"  # of options that nobody put elsewhere
 REGISTRY: Final = "Registry"
+ENDS: Final = "Source and destination"
 LIMITS: Final = "Limits"
 OUTPUT: Final = "Output"
-_ORDER: Final = (TARGET, REGISTRY, LIMITS, OUTPUT)
+_ORDER: Final = (TARGET, ENDS, REGISTRY, LIMITS, OUTPUT)
 _KEY: Final = "fastoci_section"
 
 

@@ -1,0 +1,103 @@
+"""``fastoci copy``: an image from one place to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastoci.cli import copy_options, options, registry_options, report, sections
+
+if TYPE_CHECKING:
+    from fastoci import EndOptions, Limits, RegistryOptions
+    from fastoci.cli.progress.display import Display
+
+    Reach = Callable[[RegistryOptions], EndOptions]
+
+
+class CopyOptions(options.Given):
+    """What was asked for."""
+
+    begin: str
+    end: str
+    platforms: tuple[str, ...]
+    preserve_digests: bool
+    additional_tag: tuple[str, ...]
+    digestfile: Path | None
+    store: Path | None
+    additional: tuple[Path, ...]
+    source: Reach
+    destination: Reach
+    registry: RegistryOptions
+    limits: Limits
+    progress: Display
+
+
+@click.command(cls=sections.Command)
+@click.argument("begin", metavar="SOURCE")
+@click.argument("end", metavar="DESTINATION")
+@copy_options.platforms
+@click.option("--preserve-digests", is_flag=True, help="Change nothing that has a digest; fail where that cannot be.")
+@click.option(
+    "--additional-tag",
+    multiple=True,
+    metavar="TAG",
+    help="Give the image this name, too: a tag, a name of a layout, or a reference in an archive. May be repeated.",
+)
+@click.option(
+    "--digestfile", type=options.FilePath(), metavar="FILE", help="Write the digest of what was copied to FILE."
+)
+@options.store
+@options.additional
+@registry_options.registry
+@copy_options.ends
+@options.limits("connections", "total_connections", "bandwidth", "request_rate", "max_wait_s", "first_byte_s", "memory")
+@options.nice
+@options.progress
+@options.gather(CopyOptions)
+def copy(asked: CopyOptions) -> None:
+    """Copy an image from SOURCE to DESTINATION, and print the digest of what is there now on stdout.
+
+    \b
+    Both are one of
+      docker://[DOMAIN/]PATH[:TAG][@DIGEST]   a registry
+      oci:DIR[:NAME] oci:DIR:@N               an OCI layout in a directory
+      store:REF                               the store
+
+    Blobs go through, verified, and wait on no disk. What is at DESTINATION is not sent again.
+
+    \b
+    fastoci copy docker://redis:7 oci:redis
+    fastoci copy docker://alpine oci:layout:alpine --all
+    fastoci --override-os linux --override-arch arm64 copy docker://redis oci:redis
+    fastoci copy store:redis:7 docker://registry.example.com/redis:7 --dest-creds me
+    """
+    from fastoci.cli import run
+    from fastoci.cli.results.output_file import OutputFile
+
+    with nullcontext() if asked.digestfile is None else OutputFile(asked.digestfile) as file:
+        digest = run.run(_copy(asked), asked.progress)
+        if file is not None:
+            file.write(digest.encode())
+        report.current().result(digest)
+
+
+async def _copy(asked: CopyOptions) -> str:
+    """The digest of what is at the destination then."""
+    from fastoci import CopyOptions as Options
+    from fastoci import Engine
+
+    source, destination = asked.source(asked.registry), asked.destination(asked.registry)
+    options = Options(asked.platforms, asked.additional_tag, asked.preserve_digests, source, destination)
+    engine = Engine(
+        asked.store,
+        registry=asked.registry,
+        limits=asked.limits,
+        additional=asked.additional,
+        observer=asked.progress,
+    )
+    async with engine:
+        return str((await engine.copy(asked.begin, asked.end, options)).descriptor.digest)

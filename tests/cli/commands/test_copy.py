@@ -1,0 +1,133 @@
+"""``fastoci copy`` as a process: what it prints and writes, and how its two ends are reached.
+
+Covers: cli/copy_options.py, cli/option_places.py.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from fastoci.cli.option_places import put_behind
+from fastoci.image.platform import Platform
+from fastoci.testing.auth import Basic
+from fastoci.testing.images import Image, Index
+from fastoci.testing.layers import Entry, Layer
+from fastoci.testing.registry import Registry, serve
+
+LAYER = Layer.build([Entry("file", data=b"data" * 1000)])
+IMAGE = Image.build([LAYER])
+OTHER = Image.build([LAYER], platform=Platform("linux", "arm", "v7"))
+INDEX = Index.build([IMAGE, OTHER])
+PASSWORD = "correct horse battery"
+
+
+class Cli(Protocol):
+    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve(Registry()) as registry:
+        registry.add_image("app", "1", INDEX)
+        yield registry
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTOCI_STORE", str(tmp_path / "store"))
+
+
+def named(layout: Path) -> dict[str, str]:
+    """What a layout has, by name."""
+    entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return {
+        each.get("annotations", {}).get("org.opencontainers.image.ref.name", ""): each["digest"] for each in entries
+    }
+
+
+def test_an_image_is_copied_and_its_digest_is_printed(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    done = cli("copy", f"docker://{registry.address}/app:1", f"oci:{tmp_path}/a", "--platform", "linux/amd64")
+    assert (done.returncode, done.stdout) == (0, f"{IMAGE.descriptor.digest}\n")
+    assert named(tmp_path / "a") == {"": str(IMAGE.descriptor.digest)}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_platform_is_named_as_skopeo_names_it(cli: Cli, registry: Registry, tmp_path: Path, before: bool) -> None:
+    words = ["--override-arch", "arm", "--override-variant=v7", "--override-os", "linux"]
+    ends = [f"docker://{registry.address}/app:1", f"oci:{tmp_path}/a:one"]
+    done = cli(*words, "copy", *ends) if before else cli("copy", *ends, *words)
+    assert done.returncode == 0, done.stderr
+    assert named(tmp_path / "a") == {"one": str(OTHER.descriptor.digest)}
+
+
+def test_only_options_of_a_command_are_put_behind_it() -> None:
+    assert put_behind(["--override-os", "linux", "copy", "a"]) == ["copy", "--override-os", "linux", "a"]
+    assert put_behind(["--insecure-policy", "--override-os=linux", "copy"]) == [
+        "copy",
+        "--insecure-policy",
+        "--override-os=linux",
+    ]
+    for arguments in ([], ["copy", "--override-os", "linux"], ["--debug", "copy"], ["--help"]):
+        assert put_behind(arguments) == arguments
+    assert put_behind(["--override-os"]) == ["--override-os"]
+
+
+def test_a_verb_that_copies_nothing_has_no_such_option(cli: Cli) -> None:
+    done = cli("--override-os", "linux", "ls")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_all_is_copied_and_the_digest_is_written_to_a_file(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    source, target = f"docker://{registry.address}/app:1", f"oci:{tmp_path}/a:one"
+    done = cli("copy", source, target, "--all", "--digestfile", tmp_path / "d", "--additional-tag", "two")
+    assert done.returncode == 0, done.stderr
+    digest = str(INDEX.descriptor.digest)
+    assert (tmp_path / "d").read_text() == digest
+    assert named(tmp_path / "a") == {"one": digest, "two": digest}
+
+
+def test_ways_to_name_platforms_exclude_each_other(cli: Cli, tmp_path: Path) -> None:
+    for words in (
+        ("--all", "--platform", "linux"),
+        ("--all", "--override-os", "linux"),
+        ("--platform", "a", "--override-arch", "b"),
+    ):
+        done = cli("copy", "oci:a", "oci:b", *words)
+        assert done.returncode == 2
+        assert "exclude each other" in done.stderr
+
+
+def test_each_end_has_credentials_of_its_own(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Registry(Basic("me", PASSWORD))) as private:
+        private.add_image("app", "1", IMAGE)
+        source = f"docker://{private.address}/app:1"
+        assert cli("copy", source, f"oci:{tmp_path}/a").returncode == 4
+        assert cli("copy", source, f"oci:{tmp_path}/a", "--dest-creds", f"me:{PASSWORD}").returncode == 4
+        monkeypatch.setenv("FASTOCI_SRC_CREDS", f"me:{PASSWORD}")
+        assert cli("copy", source, f"oci:{tmp_path}/a").returncode == 0
+        assert cli("copy", source, f"oci:{tmp_path}/a", "--src-creds", "me:wrong").returncode == 4
+        asked = cli("copy", source, f"oci:{tmp_path}/a", "--src-creds", "me")
+        assert asked.returncode == 2
+        assert "give USER:PASSWORD in FASTOCI_SRC_CREDS" in asked.stderr
+
+
+def test_layouts_share_blobs(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    source, shared = f"docker://{registry.address}/app:1", tmp_path / "blobs"
+    assert cli("copy", source, f"oci:{tmp_path}/a", "--all", "--dest-shared-blob-dir", shared).returncode == 0
+    assert cli("copy", f"oci:{tmp_path}/a", f"oci:{tmp_path}/b", "--all").returncode == 3
+    done = cli("copy", f"oci:{tmp_path}/a", f"oci:{tmp_path}/b", "--all", "--src-shared-blob-dir", shared)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "b/blobs/sha256").iterdir())) == len(list((shared / "sha256").iterdir()))
+
+
+def test_what_is_no_end_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
+    done = cli("copy", "redis", f"oci:{tmp_path}/a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "it begins with none of docker://, oci:" in done.stderr
