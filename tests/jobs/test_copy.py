@@ -17,6 +17,7 @@ from fastoci.errors import (
     BlobNotFoundError,
     DigestMismatchError,
     FastociError,
+    NotFoundError,
     PlatformError,
     ReferenceSyntaxError,
     UnsupportedError,
@@ -28,6 +29,7 @@ from fastoci.image.platform import Platform
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer
 from fastoci.testing.registry import Registry, serve
+from fastoci.testing.uploads import Uploads
 from support.images import made
 
 ARM64 = Platform("linux", "arm64", "v8")
@@ -39,8 +41,9 @@ BOTH = ("linux/amd64", "linux/arm64")
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
-    registry = Registry()
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    (tmp_path / "pushed").mkdir()
+    registry = Registry(uploads=Uploads(tmp_path / "pushed"))
     registry.add_image("app", "1", INDEX)
     registry.add_image("app", "amd64", IMAGE)
     with serve(registry):
@@ -113,6 +116,7 @@ async def test_an_image_goes_all_ways_and_is_the_same(engine: Engine, registry: 
         f"docker://{registry.address}/app:1",
         f"oci:{tmp_path}/a:one",
         "store:registry.test/app:2",
+        f"docker://{registry.address}/copy:1",
         f"oci:{tmp_path}/b",
         "store:registry.test/app:3",
         "store:registry.test/app:4",
@@ -136,6 +140,48 @@ async def test_blobs_of_the_store_are_linked(engine: Engine, registry: Registry,
     assert (copied.linked, copied.sent) == (3, 0)
     layer = IMAGE.layers[0].descriptor.digest.hex
     assert (tmp_path / "a/blobs/sha256" / layer).samefile(tmp_path / "store/blobs/sha256" / layer)
+
+
+async def test_bytes_go_from_registry_to_registry_and_touch_no_disk(
+    engine: Engine, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    with serve(Registry(uploads=Uploads(tmp_path / "other"))) as other:
+        source, destination = f"docker://{registry.address}/app:1", f"docker://{other.address}/to/app:2"
+        copied = await engine.copy(source, destination, CopyOptions(platforms=("all",)))
+        assert (copied.brought, copied.there) == (5, 0)
+        assert [path for path in (tmp_path / "store/blobs").rglob("*") if path.is_file()] == []
+        again = await engine.copy(source, destination, CopyOptions(platforms=("all",), names=("3",)))
+        assert (again.brought, again.there, again.sent) == (0, 5, 0)
+        for tag in "23":
+            resolved = await engine.resolve(f"{other.address}/to/app:{tag}")
+            assert resolved.top.digest == INDEX.descriptor.digest
+
+
+async def test_wrong_bytes_get_no_name_in_a_registry(engine: Engine, registry: Registry, tmp_path: Path) -> None:
+    layer = IMAGE.layers[1].descriptor
+    registry.add_blob(str(layer.digest), bytes(layer.size))
+    (tmp_path / "other").mkdir()
+    with serve(Registry(uploads=Uploads(tmp_path / "other"))) as other:
+        with pytest.raises(DigestMismatchError):
+            await engine.copy(f"docker://{registry.address}/app:amd64", f"docker://{other.address}/app:1")
+        with pytest.raises(NotFoundError):
+            await engine.resolve(f"{other.address}/app:1")
+
+
+async def test_within_a_registry_blobs_are_mounted(engine: Engine, registry: Registry) -> None:
+    (await engine.copy(f"docker://{registry.address}/app:amd64", f"docker://{registry.address}/one:1"))
+    copied = await engine.copy(f"docker://{registry.address}/one:1", f"docker://{registry.address}/two:1")
+    assert (copied.mounted + copied.there, copied.sent) == (3, 0)
+
+
+async def test_a_digest_that_a_destination_names_is_the_one(engine: Engine, registry: Registry) -> None:
+    source = f"docker://{registry.address}/app:amd64"
+    await engine.copy(source, f"docker://{registry.address}/exact@{IMAGE.descriptor.digest}")
+    found = await engine.resolve(f"{registry.address}/exact@{IMAGE.descriptor.digest}")
+    assert found.top.digest == IMAGE.descriptor.digest
+    with pytest.raises(UnsupportedError, match="and no other can be there"):
+        await engine.copy(source, f"docker://{registry.address}/exact@{OTHER.descriptor.digest}")
 
 
 async def test_what_is_there_is_not_sent_again(engine: Engine, registry: Registry, tmp_path: Path) -> None:
