@@ -228,3 +228,35 @@ async def test_a_confused_attachment_fails_the_copy(shelf: Shelf, engine: Engine
     shelf.registry.add_manifest("app", str(Digest.of(data)), mediatype.OCI_MANIFEST, data)
     with pytest.raises(FormatError, match="as if it were of another type"):
         await engine.copy(shelf.name, f"oci:{tmp_path}/layout:app", ALL)
+
+
+async def test_an_attachment_gives_itself_no_name(engine: Engine, tmp_path: Path) -> None:
+    """Neither by its own annotations, nor by those of the list that has it."""
+    async with Registry(referrers=False) as registry:
+        shelf = Shelf(registry)
+        form = json.loads(shelf.sbom.manifest) | {"annotations": {REF_NAME: "app"}}
+        data = json.dumps(form).encode()
+        entry = Descriptor.of(data, mediatype.OCI_MANIFEST)
+        registry.add_manifest("app", str(entry.digest), entry.media_type, data)
+        listed = json.dumps(
+            {"schemaVersion": 2, "manifests": [encode(replace(entry, annotations={REF_NAME: "app"}))]}
+        ).encode()
+        tag = f"sha256-{shelf.index.digest.hex}"
+        registry.add_manifest("app", tag, mediatype.OCI_INDEX, listed, digest=str(Digest.of(listed)))
+        await engine.copy(shelf.name, f"oci:{tmp_path}/layout:app", CopyOptions(platforms=("all",), referrers=True))
+    assert entries(tmp_path / "layout") == [("app", shelf.index.digest), ("", entry.digest)]
+    rows = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
+    assert rows[1]["artifactType"] == SBOM
+
+
+async def test_an_index_gives_its_manifests_no_name_in_a_layout(engine: Engine, tmp_path: Path) -> None:
+    names = {REF_NAME: "app", "io.containerd.image.name": "docker.io/library/app:latest", "kept": "yes"}
+    async with Registry() as registry:
+        registry.add_image("app", "", OTHER)
+        row = encode(replace(OTHER.descriptor, annotations=names))
+        data = json.dumps({"schemaVersion": 2, "manifests": [row]}).encode()
+        registry.add_manifest("app", "1", mediatype.OCI_INDEX, data, digest=str(Digest.of(data)))
+        arm = CopyOptions(platforms=("linux/arm64",))
+        await engine.copy(f"docker://{registry.address}/app:1", f"oci:{tmp_path}/layout", arm)
+    rows = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
+    assert [each.get("annotations") for each in rows] == [{"kept": "yes"}]

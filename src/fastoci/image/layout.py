@@ -5,7 +5,8 @@ Spec: image-spec v1.1 image-layout.md; annotations.md for ``REF_NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from fastoci.image.descriptor import Descriptor, encode
 
 OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 REF_NAME: Final = "org.opencontainers.image.ref.name"
+FULL_NAME: Final = "io.containerd.image.name"  # by which containerd and Docker import
 
 
 class _Form(msgspec.Struct, frozen=True, rename="camel"):
@@ -43,3 +45,9 @@ def encode_index(entries: Sequence[Descriptor]) -> bytes:
         "manifests": [encode(entry) for entry in entries],
     }
     return msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n"
+
+
+def named(top: Descriptor, names: Mapping[str, str]) -> Descriptor:
+    """What an ``index.json`` says of an image: it has these names alone, whatever an index that had it annotated."""
+    others = {key: text for key, text in top.annotations.items() if key not in (REF_NAME, FULL_NAME)}
+    return replace(top, annotations={**others, **names})

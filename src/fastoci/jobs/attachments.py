@@ -124,14 +124,14 @@ class _Search:
             self._count(entry)
             data = await self._source.manifest(entry)
             try:
-                says, listed = subject_of(data), referrer_of(entry, data)
+                says, attachment = subject_of(data), _attachment(entry, data, subject)
             except (FormatError, UnsupportedError) as error:
                 self._warn(f"{entry.digest} is listed as a referrer, and is left out: {error.message}")
                 continue
             if says != subject:
                 self._warn(f"{entry.digest} is listed as a referrer of {subject}, and is none: it is left out")
-            elif self._attached.takes(listed.artifact_type):
-                found.append(Attachment(entry, data, subject))
+            elif self._attached.takes(attachment.descriptor.artifact_type):
+                found.append(attachment)
         return found
 
     async def _tagged(self, subject: Digest) -> list[Attachment]:
@@ -140,7 +140,7 @@ class _Search:
             top = await self._source.tagged(tag)
             if top is not None:
                 self._count(top[0])
-                found.append(Attachment(*top, subject, tag))
+                found.append(_attachment(*top, subject, tag))
         return found
 
     def _count(self, descriptor: Descriptor) -> None:
@@ -152,6 +152,17 @@ class _Search:
             raise FormatError(f"more than {self._limits.attachments} documents hang on the image")
         if self._size > self._limits.documents_size:
             raise FormatError(f"more than {self._limits.documents_size} bytes of documents hang on the image")
+
+
+def _attachment(descriptor: Descriptor, data: bytes, subject: Digest, tag: str = "") -> Attachment:
+    """An attachment with a descriptor by its own words: an annotation in a list could give it a name in a layout.
+
+    Raises:
+        FormatError, UnsupportedError: it is no document.
+    """
+    kind = referrer_of(descriptor, data).artifact_type
+    own = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, artifact_type=kind)
+    return Attachment(own, data, subject, tag)
 
 
 class CollectionAttachments:

@@ -8,8 +8,6 @@ Spec: Docker image specification v1.2, "Combined Image JSON + Filesystem Changes
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
 
 from fastoci.errors import UnsupportedError
 from fastoci.image import docker_save, mediatype
@@ -17,13 +15,11 @@ from fastoci.image import manifest as manifests
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.docker_save import SavedImage
-from fastoci.image.layout import REF_NAME, encode_index
+from fastoci.image.layout import FULL_NAME, REF_NAME, encode_index, named
 from fastoci.image.manifest import Manifest
 from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.archive import path_of
 from fastoci.layouts.oci_archive_source import INDEX
-
-_FULL_NAME: Final = "io.containerd.image.name"
 
 
 class DockerForm:
@@ -65,7 +61,5 @@ def _saved(manifest: Manifest, names: Mapping[str, None]) -> SavedImage:
 
 def _entry(image: WholeImage) -> Descriptor:
     """An image of the layout: its name as containerd's importer, and so Docker 25, reads it, and the tag."""
-    if not image.name:
-        return image.top
     tag = image.name.rpartition(":")[2]
-    return replace(image.top, annotations={**image.top.annotations, _FULL_NAME: image.name, REF_NAME: tag})
+    return named(image.top, {FULL_NAME: image.name, REF_NAME: tag} if image.name else {})

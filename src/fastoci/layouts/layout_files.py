@@ -18,7 +18,7 @@ from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import encode
 from fastoci.image.digest import Digest
-from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, parse_layout
+from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, named, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.blob_files import BlobFiles
@@ -125,8 +125,7 @@ def _add_entries(root: int, images: Sequence[WholeImage], target: Path) -> None:
 
 
 def _entry(image: WholeImage) -> dict[str, object]:
-    annotations = {**image.top.annotations, REF_NAME: image.name} if image.name else dict(image.top.annotations)
-    return {**encode(image.top), "annotations": annotations} if annotations else encode(image.top)
+    return encode(named(image.top, {REF_NAME: image.name} if image.name else {}))
 
 
 def _is_replaced(entry: dict[str, object], names: set[str], nameless: set[str]) -> bool:

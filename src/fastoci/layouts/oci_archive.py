@@ -6,11 +6,10 @@ Spec: image-spec v1.1 image-layout.md; containers/image ``oci-archive``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.layout import REF_NAME, encode_index
+from fastoci.image.layout import REF_NAME, encode_index, named
 from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.oci_archive_source import INDEX
 
@@ -27,6 +26,4 @@ class OciForm:
 
 
 def _entry(image: WholeImage) -> Descriptor:
-    if not image.name:
-        return image.top
-    return replace(image.top, annotations={**image.top.annotations, REF_NAME: image.name})
+    return named(image.top, {REF_NAME: image.name} if image.name else {})
