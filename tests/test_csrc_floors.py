@@ -28,7 +28,7 @@ FLOORS: dict[str, set[str]] = {
 # of csrc/tests: helpers that tests share; each other folder has the name of what it tests
 SHARED = {
     "support": {"io", "tar", "layer", "extract"},
-    "fuzz": {"support", "io", "tar", "layer", "extract", "erofs", "inflate"},
+    "fuzz": {"support", "io", "tar", "tarsplit", "layer", "extract", "erofs", "inflate"},
 }
 
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
