@@ -1,4 +1,7 @@
-"""What was made here becomes a blob of a containerd, or an error."""
+"""What was made here becomes a blob of a containerd, or an error.
+
+Covers: containerd/ingest.py.
+"""
 
 from __future__ import annotations
 

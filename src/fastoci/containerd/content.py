@@ -29,10 +29,8 @@ from fastoci.containerd import labels, methods
 from fastoci.containerd.blob_files import BlobFiles, Placed, Way
 from fastoci.containerd.client import Client
 from fastoci.containerd.codec import Message
+from fastoci.containerd.ingest import PIECE, Ingest
 from fastoci.containerd.messages import (
-    COMMIT,
-    STAT,
-    WRITE,
     ContentInfo,
     Empty,
     FieldMask,
@@ -43,10 +41,8 @@ from fastoci.containerd.messages import (
     ReadRequest,
     ReadResponse,
     UpdateContentRequest,
-    WriteRequest,
-    WriteResponse,
 )
-from fastoci.containerd.rpc import Code, Stream
+from fastoci.containerd.rpc import Code
 from fastoci.errors import ContainerdError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -55,7 +51,6 @@ from fastoci.threads import Threads, check
 M = TypeVar("M", bound=Message)
 How = Way | Literal["present", "sent"]
 
-_PIECE: Final = 4 << 20  # bytes of one message: smaller ones cost more in containerd, up to twice
 _SWEPT: Final = 8  # times that a file may be swept before its bytes are sent
 # Of a directory that is not ours to write: containerd can.
 _UNREACHABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
@@ -245,19 +240,18 @@ class ContentStore:
         self, blob: Descriptor, ref: str, wanted: Mapping[str, str], fd: int | None
     ) -> Literal["present", "committed", "absent"]:
         """Open an ingest and commit it: of the file that is there, or of bytes that are sent."""
-        total, expected = blob.size, str(blob.digest)
         stream = await self._client.stream(methods.CONTENT_WRITE)
-        committing = False
+        ingest, committing = Ingest(stream, blob, ref), False
         try:
-            offset = (await self._step(stream, WriteRequest(STAT, ref, total, expected))).offset
-            if offset < total and fd is not None:
-                await self._send_bytes(stream, ref, blob, fd, offset)
-            elif offset < total:
+            offset = await ingest.begin()
+            if offset < blob.size and fd is not None:
+                await ingest.send(offset, lambda at: self._threads.run(partial(os.pread, fd, PIECE, at)))
+            elif offset < blob.size:
                 stream.cancel()
                 await self._abort(ref)
                 return "absent"
             committing = True
-            await self._step(stream, WriteRequest(COMMIT, ref, total, expected, total, labels=dict(wanted)))
+            await ingest.commit(wanted)
         except ContainerdError as error:
             if error.code != Code.ALREADY_EXISTS:
                 raise
@@ -267,22 +261,6 @@ class ContentStore:
             stream.cancel()
         # Who comes second at the commit does not get it into the lease.
         return await self._ingest(blob, ref, wanted, fd) if committing else "present"
-
-    async def _send_bytes(self, stream: Stream, ref: str, blob: Descriptor, fd: int, offset: int) -> None:
-        while offset < blob.size:
-            piece = await self._threads.run(partial(os.pread, fd, _PIECE, offset))
-            if not piece:
-                text = f"{blob.digest} ends after {offset} of {blob.size} bytes"
-                raise StoreError(text, path=str(blob.digest))
-            await self._step(stream, WriteRequest(WRITE, ref, blob.size, str(blob.digest), offset, piece))
-            offset += len(piece)
-
-    async def _step(self, stream: Stream, request: WriteRequest) -> WriteResponse:
-        await stream.send(request.encode())
-        answer = await stream.receive()
-        if answer is None:
-            raise ContainerdError("containerd ended an ingest", code=Code.UNKNOWN, path=self._client.address)
-        return self._client.decoded(answer, WriteResponse)
 
     async def _abort(self, ref: str) -> None:
         with suppress(ContainerdError):  # it goes with the lease

@@ -10,25 +10,14 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Final
 
 from fastoci.containerd import methods
-from fastoci.containerd.messages import (
-    COMMIT,
-    STAT,
-    WRITE,
-    ContentInfo,
-    FieldMask,
-    UpdateContentRequest,
-    WriteRequest,
-    WriteResponse,
-)
-from fastoci.containerd.rpc import Code, Connection, Stream
-from fastoci.errors import ContainerdError, FormatError, StoreError
+from fastoci.containerd.ingest import PIECE, Ingest
+from fastoci.containerd.messages import ContentInfo, FieldMask, UpdateContentRequest
+from fastoci.containerd.rpc import Code, Connection
+from fastoci.errors import ContainerdError
 from fastoci.image.descriptor import Descriptor
 from fastoci.transfer.workers import WorkerPool
-
-_PIECE: Final = 4 << 20  # bytes of one message
 
 
 class Committing:
@@ -47,36 +36,15 @@ class Committing:
         Raises:
             ContainerdError: containerd refuses it, or cannot be asked. StoreError: the disk refused.
         """
-        request = WriteRequest(STAT, ref or f"{time.time_ns()}-{secrets.token_hex(4)}", blob.size, str(blob.digest))
+        name = ref or f"{time.time_ns()}-{secrets.token_hex(4)}"
         try:
             async with self._connection.stream(methods.CONTENT_WRITE, self._metadata) as stream:
-                offset = (await _step(stream, request)).offset
-                await self._write(stream, request, fd, offset)
-                last = WriteRequest(COMMIT, request.ref, blob.size, request.expected, blob.size, b"", labels)
-                await _step(stream, last)
+                ingest = Ingest(stream, blob, name)
+                await ingest.send(await ingest.begin(), lambda at: self._workers.run(partial(os.pread, fd, PIECE, at)))
+                await ingest.commit(labels)
         except ContainerdError as error:
             if error.code != Code.ALREADY_EXISTS:
                 raise
             mask = FieldMask(tuple(f"labels.{key}" for key in labels))
             update = UpdateContentRequest(ContentInfo(str(blob.digest), labels=labels), mask)
             await self._connection.call(methods.CONTENT_UPDATE, update.encode(), self._metadata)
-
-    async def _write(self, stream: Stream, request: WriteRequest, fd: int, offset: int) -> None:
-        while offset < request.total:
-            piece = await self._workers.run(partial(os.pread, fd, _PIECE, offset))
-            if not piece:
-                text = f"{request.expected} ends after {offset} of {request.total} bytes"
-                raise StoreError(text, path=request.expected)
-            await _step(stream, WriteRequest(WRITE, request.ref, request.total, request.expected, offset, piece))
-            offset += len(piece)
-
-
-async def _step(stream: Stream, request: WriteRequest) -> WriteResponse:
-    await stream.send(request.encode())
-    answer = await stream.receive()
-    if answer is None:
-        raise stream.failure("containerd ended an ingest early", Code.UNKNOWN)
-    try:
-        return WriteResponse.decode(answer)
-    except FormatError as error:
-        raise stream.failure(f"the answer cannot be read: {error}", Code.INTERNAL) from error
