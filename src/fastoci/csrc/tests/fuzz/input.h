@@ -52,6 +52,16 @@ static inline uint8_t *guarded(uint8_t **area, size_t len)
     return *area + GUARDED_MAX - len;
 }
 
+/* What comes next of an input, in guarded memory: a window of at most 2000 bytes, or all, when state is NULL. */
+static inline uint8_t *next_piece(const uint8_t *data, size_t left, uint64_t *state, size_t *size)
+{
+    static uint8_t *area;
+
+    *size = state ? next_window(state, 2000) : left;
+    *size = *size < left ? *size : left;
+    return memcpy(guarded(&area, *size), data, *size);
+}
+
 /* Changes when a descriptor was leaked. */
 static inline int next_fd(void)
 {

@@ -51,15 +51,10 @@ static struct result read_windows(const uint8_t *data, size_t len, uint64_t *sta
     struct tar *tar = tar_new(&SINK, &result.sum);
 
     DEMAND(tar);
-    for (size_t at = 0, window; at < len && !result.code; at += window) {
-        static uint8_t *area;
-        uint8_t *copy;
-
-        window = state ? next_window(state, 2000) : len;
-        window = window < len - at ? window : len - at;
-        copy = memcpy(guarded(&area, window), data + at, window);
-        result.code = tar_feed(tar, copy, window);
-        memset(copy, 0xDB, window); /* nothing may point there any more */
+    for (size_t at = 0, size; at < len && !result.code; at += size) {
+        uint8_t *piece = next_piece(data + at, len - at, state, &size);
+        result.code = tar_feed(tar, piece, size);
+        memset(piece, 0xDB, size); /* nothing may point there any more */
     }
     result.code = tar_finish(tar);
     DEMAND(result.code == tar_status(tar));

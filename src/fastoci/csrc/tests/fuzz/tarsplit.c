@@ -64,15 +64,10 @@ static struct result read_windows(const uint8_t *data, size_t len, uint64_t *sta
     struct tarsplit *split = tarsplit_new();
 
     DEMAND(split);
-    for (size_t at = 0, window; at < len && !result.code; at += window) {
-        static uint8_t *area;
-        uint8_t *copy;
-
-        window = state ? next_window(state, 2000) : len;
-        window = window < len - at ? window : len - at;
-        copy = memcpy(guarded(&area, window), data + at, window);
-        result.code = tarsplit_feed(split, copy, window);
-        memset(copy, 0xDB, window); /* nothing may point there any more */
+    for (size_t at = 0, size; at < len && !result.code; at += size) {
+        uint8_t *piece = next_piece(data + at, len - at, state, &size);
+        result.code = tarsplit_feed(split, piece, size);
+        memset(piece, 0xDB, size); /* nothing may point there any more */
         if (!result.code)
             take(split, &result);
     }
@@ -85,20 +80,23 @@ static struct result read_windows(const uint8_t *data, size_t len, uint64_t *sta
     return result;
 }
 
+static void compare(const struct result *whole, const struct result *cut, size_t len)
+{
+    DEMAND(whole->code == cut->code);
+    if (whole->code)
+        return;
+    DEMAND(whole->sum == cut->sum && whole->is_exact == cut->is_exact && whole->uid == cut->uid && whole->gid == cut->gid);
+    DEMAND(whole->accounted == len);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     uint64_t state = mix(len, data, len);
-    struct result whole, cut;
 
-    if (len > GUARDED_MAX)
-        return 0;
-    whole = read_windows(data, len, NULL);
-    cut = read_windows(data, len, &state);
-    DEMAND(whole.code == cut.code);
-    if (whole.code)
-        return 0;
-    DEMAND(whole.sum == cut.sum && whole.is_exact == cut.is_exact && whole.uid == cut.uid && whole.gid == cut.gid);
-    DEMAND(whole.accounted == len);
+    if (len <= GUARDED_MAX) {
+        struct result whole = read_windows(data, len, NULL), cut = read_windows(data, len, &state);
+        compare(&whole, &cut, len);
+    }
     return 0;
 }
 
