@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 import fastoci
+from fastoci import IntoPodman, PrefetchRequest
+from fastoci.errors import UnsupportedError
 from fastoci.image.digest import Digest
-from fastoci.testing.images import Image
+from fastoci.image.platform import Platform
+from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer, directory, hardlink, whiteout
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.trees import differences, listing, overlay
@@ -154,6 +157,19 @@ async def test_readers_that_lock_find_whole_images_only_while_others_come_and_go
             await engine.hide_from_podman(f"{registry.address}/other")
     ended.set()
     assert await reading <= {1, 2}
+
+
+async def test_an_image_of_several_platforms_is_refused_before_anything_of_it_is_fetched(tmp_path: Path) -> None:
+    built = [Image.build([Layer.build(BASE)], platform=Platform("linux", name)) for name in ("amd64", "arm64")]
+    with serve(Registry()) as registry:
+        registry.add_image("app", "latest", Index.build(built))
+        name = f"{registry.address}/app"
+        async with fastoci.Engine(tmp_path / "store") as engine:
+            with pytest.raises(UnsupportedError, match="choose one"):
+                await engine.pull_platforms(name, ["all"], into=IntoPodman())
+            done = await engine.prefetch([PrefetchRequest(name, platforms=("all",))], into=IntoPodman())
+        assert [type(image.error) for image in done.images] == [UnsupportedError]
+        assert not [record for record in registry.log if "/blobs/" in record.path]
 
 
 def run_reader(program: str, store: Path, place: Path) -> Reader:

@@ -150,6 +150,9 @@ class Recording:
         if self._unpacking is not None:
             await self._unpacking.unpack(resolved, config, arriving)
 
+    def check(self, images: Sequence[Resolved]) -> None:
+        """All can be taken: ``Destination.check``."""
+
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Hold the layers that are there: ``Destination.claim``."""
         if self._borrowed is None:

@@ -41,6 +41,13 @@ class Destination(Protocol):
             UnpackError, FormatError, UnsupportedError, IntegrityError, StoreError: as ``Layering.make``.
         """
 
+    def check(self, images: Sequence[Resolved]) -> None:
+        """Before anything is fetched: look whether an image can be taken, for each of these platforms.
+
+        Raises:
+            UnsupportedError: it cannot.
+        """
+
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Hold those of these layers that are there already: the store counts them as its own until the job ends.
 
@@ -80,6 +87,9 @@ class _Nowhere:
 
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
         """Nothing is made of it."""
+
+    def check(self, images: Sequence[Resolved]) -> None:
+        """All can be taken."""
 
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Nothing is there."""

@@ -96,6 +96,11 @@ class Showing:
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
         """What is shown is made when it is recorded: ``Destination.unpack``."""
 
+    def check(self, images: Sequence[Resolved]) -> None:
+        """One platform can be taken: ``Destination.check``."""
+        if len({resolved.descriptor.digest for resolved in images}) > 1:
+            raise UnsupportedError("podman has one platform of an image under a name: choose one")
+
     async def claim(self, layers: Sequence[Descriptor]) -> None:
         """Nothing is there that the store does not have: ``Destination.claim``."""
 
@@ -109,8 +114,7 @@ class Showing:
             UnsupportedError: it is of several platforms, or as ``show`` says.
             UnpackError, FormatError, IntegrityError, StoreError: as ``show``.
         """
-        if len({resolved.descriptor.digest for resolved in images}) > 1:
-            raise UnsupportedError("podman has one platform of an image under a name: choose one")
+        self.check(images)
         await self.show(images[0], None, Mending(asked, None), list_name=keeping.list_name)
 
     async def prune(self, list_name: str, wanted: Mapping[str, bool]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from fastoci.errors import UnsupportedError
 from fastoci.events import ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -89,7 +90,7 @@ class Prefetch:
         named, lost = await expand(requests, self._tags)
         keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         async with keeping.alone():
-            followed, refused = await self._follow(named, lost)
+            followed, refused = self._taken(*await self._follow(named, lost), terms)
             needed = await self._needed(followed, terms)
             async with self._context.store.session(needed) as session:
                 plan = self._assemble(followed, refused, session.missing)
@@ -115,6 +116,21 @@ class Prefetch:
             began_at=self._began_at,
             seconds=time.monotonic() - self._began,
         )
+
+    def _taken(
+        self, followed: Sequence[Followed], refused: Sequence[RefusedImage], terms: Terms
+    ) -> tuple[list[Followed], list[RefusedImage]]:
+        """What there is to bring, without what cannot be taken where it is to go."""
+        found, lost = [], list(refused)
+        for image in followed:
+            try:
+                terms.into.check([each for each, _ in image.resolved])
+            except UnsupportedError as error:
+                self._context.observer(image_failed(image.request.reference, error))
+                lost.append(RefusedImage(image.request, error))
+            else:
+                found.append(image)
+        return found, lost
 
     async def _needed(self, followed: Sequence[Followed], terms: Terms) -> list[Descriptor]:
         """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""

@@ -189,6 +189,7 @@ class PullContext(msgspec.Struct, frozen=True):
 
     async def _needed(self, images: Sequence[Resolved], outputs: Outputs) -> list[Descriptor]:
         """What must be in the store: not the blobs that layer files stand for, where these are to be enough."""
+        outputs.into.check(images)
         await outputs.into.claim([layer for image in images for layer in image.manifest.layers])
         alone = outputs.layers.only and outputs.into is NOWHERE
         spared = await self.layering.spared(images) if alone else ()
