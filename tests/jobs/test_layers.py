@@ -288,6 +288,19 @@ def test_the_command_wants_layer_files_where_blobs_are_to_go(cli: Callable[..., 
     assert "--layers-only needs --layers erofs" in done.stderr
 
 
+def test_a_layout_is_made_of_blobs_that_go_afterwards_and_are_fetched_once(
+    cli: Callable[..., Any], registry: Registry, tmp_path: Path
+) -> None:
+    store, layout = tmp_path / "s", tmp_path / "layout"
+    options = ["--store", store, "--tls-verify=false", "--layers", "erofs", "--layers-only", "--oci", layout]
+    done = cli("pull", f"{registry.address}/app", *options)
+    assert done.returncode == 0, done.stderr
+    asked = [record.path for record in registry.log if "/blobs/" in record.path]
+    assert len(asked) == len(set(asked)) == len(blobs_of(layout)) - 1
+    assert cli("gc", "--store", store).returncode == 0
+    assert len(blobs_of(store)) == 2
+
+
 def blobs_of(store: Path) -> set[str]:
     return {path.name for path in (store / "blobs" / "sha256").iterdir()}
 

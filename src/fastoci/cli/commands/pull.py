@@ -209,17 +209,23 @@ async def _pull_all(engine: Engine, references: Sequence[str], asked: PullOption
     """Tell of each image as it ends, and fill in its exit code."""
     import asyncio
 
+    from fastoci import Layers
+
     exporting = asyncio.Lock()  # one writer of the layout's index.json
     told = report.current()
 
     async def one(reference: str) -> None:
         try:
-            images = await _pull_one(engine, reference, asked)
+            wants_blobs = asked.oci is not None and asked.layers.only
+            layers = Layers(asked.layers.form, verity=asked.layers.verity) if wants_blobs else asked.layers
+            images = await _pull_one(engine, reference, asked, layers)
             if asked.pin:
                 await engine.pin(str(images[0].reference))
             if asked.oci is not None:
                 async with exporting:
                     await images[0].export(asked.oci, images[1:])
+            if wants_blobs:
+                await _pull_one(engine, reference, asked, asked.layers)
         except Exception as error:  # whatever it is, the other images go on
             told.fail(error, reference)
             codes[reference] = errors.code(error)
@@ -261,10 +267,10 @@ async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptio
         told.result(line)
 
 
-async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Sequence[Image]:
+async def _pull_one(engine: Engine, reference: str, asked: PullOptions, layers: Layers) -> Sequence[Image]:
     if asked.has_several:
         return await engine.pull_platforms(
-            reference, asked.platforms, layers=asked.layers, policy=asked.policy, into=asked.into
+            reference, asked.platforms, layers=layers, policy=asked.policy, into=asked.into
         )
     platform = next(iter(asked.platforms), None)
     image = await engine.pull(
@@ -272,7 +278,7 @@ async def _pull_one(engine: Engine, reference: str, asked: PullOptions) -> Seque
         platform=platform,
         rootfs=asked.rootfs,
         same_owner=asked.same_owner,
-        layers=asked.layers,
+        layers=layers,
         policy=asked.policy,
         into=asked.into,
     )
