@@ -200,13 +200,17 @@ class Engine(Maintenance):
         return tuple(Image(parts.context, resolved, config, source) for resolved, config in pulled)
 
     @job
-    async def plan_prefetch(self, requests: Sequence[Entry], state: WantedState | None = None) -> PrefetchPlan:
+    async def plan_prefetch(
+        self, requests: Sequence[Entry], state: WantedState | None = None, *, into: Into | IntoPodman | None = None
+    ) -> PrefetchPlan:
         """Ask registries what many names lead to, as one job. Fetches no blob, and leaves the store as it is.
 
+        Args:
+            into: as of ``pull``: what containerd has already is not to be fetched.
         Raises:
-            ValueError, StoreError: as ``prefetch``.
+            ValueError, StoreError, ContainerdError: as ``prefetch``.
         """
-        return await self._open.prefetch().plan(requests, state)
+        return await self._open.prefetch().plan(requests, state, into)
 
     @job
     async def prefetch(

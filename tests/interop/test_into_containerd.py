@@ -8,6 +8,7 @@ jobs/prefetch_running.py, cli/containerd_options.py.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -20,10 +21,12 @@ import pytest
 import fastoci
 from conftest import Cli
 from fastoci import Containerd, Engine, Into, PrefetchRequest, RegistryOptions, WantedState
+from fastoci.cli.formatting import size
 from fastoci.containerd.client import Client
 from fastoci.containerd.rpc import Connection
 from fastoci.errors import ContainerdError, StoreFullError
 from fastoci.events import BlobDone, Event, ImageRecorded, Warned
+from fastoci.image.digest import Digest
 from fastoci.image.platform import Platform
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer
@@ -127,6 +130,21 @@ def pulls(place: Path, registry: Registry, running: Daemon, namespace: str) -> I
 def fetched(registry: Registry, since: int) -> list[str]:
     """The blobs that were asked for."""
     return [record.path for record in registry.log[since:] if "/blobs/" in record.path and record.method == "GET"]
+
+
+def test_a_plan_leaves_out_the_layers_that_containerd_has(
+    pulls: Pulls, registry: Registry, running: Daemon, namespace: str, cli: Cli
+) -> None:
+    running.pull(pulls.name("app:1"), namespace)
+    there: list[str | Path] = ["--into", f"containerd:{namespace}", "--containerd-address", running.socket]
+    here: list[str | Path] = ["--store", pulls.store, "--tls-verify=false", *there]
+    before = len(registry.log)
+    planned = cli("prefetch", "--dry-run", "--format", "json", pulls.name("app:1"), *here)
+    shown = cli("pull", "--dry-run", pulls.name("app:1"), *here)
+    assert (planned.returncode, shown.returncode) == (0, 0), planned.stderr + shown.stderr
+    assert [each["digest"] for each in json.loads(planned.stdout)["missing"]] == [str(Digest.of(APP.config))]
+    assert shown.stdout.splitlines()[1].split("  ")[-2].strip() == size(len(APP.config))
+    assert fetched(registry, before) == []
 
 
 def digests(image: Image) -> set[str]:

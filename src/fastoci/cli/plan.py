@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastoci.cli.formatting import plain, size, table
 from fastoci.errors import BlobNotFoundError
 
 if TYPE_CHECKING:
-    from fastoci import Digest, Engine, Resolved
+    from fastoci import Digest, Engine, Into, IntoPodman, Resolved
+
+
+_NO_NAMESPACE: Final = 5  # gRPC's NOT_FOUND
 
 
 class Row(NamedTuple):
@@ -22,14 +25,17 @@ class Row(NamedTuple):
     unpacked: int  # bytes of files, about
 
 
-async def row_of(engine: Engine, resolved: Resolved) -> Row:
+async def row_of(engine: Engine, resolved: Resolved, into: Into | IntoPodman | None) -> Row:
     """What an image has, and what of it would be fetched.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused. ContainerdError: nobody answers where it is to go.
     """
     blobs = {blob.digest: blob.size for blob in resolved.blobs}
-    missing = {digest: count for digest, count in blobs.items() if not await _is_here(engine, digest)}
+    there = set() if into is None else await _held(resolved, into)
+    missing = {
+        digest: count for digest, count in blobs.items() if digest not in there and not await _is_here(engine, digest)
+    }
     name = f"{resolved.reference.name}@{resolved.top.digest}"
     return Row(name, str(resolved.platform or "-"), blobs, missing, resolved.unpacked_estimate)
 
@@ -50,6 +56,22 @@ def lines(rows: Sequence[Row]) -> list[str]:
 def _amounts(row: Row) -> tuple[str, str, str, str]:
     fetched = size(sum(row.missing.values())) if row.missing else "nothing"
     return str(len(row.blobs)), size(sum(row.blobs.values())), fetched, f"about {size(row.unpacked)}"
+
+
+async def _held(resolved: Resolved, into: Into | IntoPodman) -> set[Digest]:
+    """Layers that containerd has: of a namespace that there is."""
+    from fastoci import Containerd, IntoPodman
+    from fastoci.errors import ContainerdError
+
+    if isinstance(into, IntoPodman):
+        return set()
+    try:
+        async with Containerd(into) as there:
+            return {blob.digest for blob in await there.held(resolved.manifest.layers)}
+    except ContainerdError as error:
+        if error.code != _NO_NAMESPACE:
+            raise
+        return set()
 
 
 async def _is_here(engine: Engine, digest: Digest) -> bool:

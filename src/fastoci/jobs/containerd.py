@@ -109,6 +109,16 @@ async def recording(into: Into, context: PullContext, borrow: Borrow) -> AsyncIt
             await found.end()
 
 
+async def held_by(into: Into, layers: Sequence[Descriptor]) -> set[Digest]:
+    """The layers that containerd has, and that a job would not fetch. Nothing is recorded there.
+
+    Raises:
+        ContainerdError: nobody answers at the address.
+    """
+    async with Client.open(into.address, into.namespace) as client, ContentStore(client) as content:
+        return {blob.digest for blob in await content.held(layers)}
+
+
 class Recording:
     """``Destination`` of one job: made by ``recording``."""
 

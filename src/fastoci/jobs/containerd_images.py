@@ -21,6 +21,7 @@ from fastoci.containerd.images import ImageRecords
 from fastoci.containerd.messages import ImageRecord, Timestamp
 from fastoci.containerd.rpc import Code
 from fastoci.errors import ContainerdError, FormatError, ReferenceSyntaxError
+from fastoci.image.descriptor import Descriptor
 from fastoci.image.links import Link, has_links, links
 from fastoci.image.reference import Reference
 from fastoci.jobs.containerd import LIST, Into, has_tag
@@ -91,6 +92,14 @@ class Containerd:
                 added[top.digest] = await self._add_up(top, sizes)
             found.append(_image(record, top.digest, *added[top.digest]))
         return tuple(found)
+
+    async def held(self, layers: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+        """Those of these layers that containerd has, so that a pull into it would not fetch them.
+
+        Raises:
+            StoreError: the disk refused to tell.
+        """
+        return tuple(await self._content.held(layers))
 
     async def remove(self, reference: str) -> tuple[str, ...]:
         """Forget a name, and in ``k8s.io`` that by its digest with the last tag; the names that are gone.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +20,7 @@ from fastoci.errors import UnsupportedError
 from fastoci.events import ImagePlanned, JobDone, JobPlanned, JobStarted
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.jobs.destination import NOWHERE
+from fastoci.jobs.destination import NOWHERE, IntoPodman
 from fastoci.jobs.outputs import Terms
 from fastoci.jobs.prefetch_plan import (
     Evicted,
@@ -35,6 +36,9 @@ from fastoci.jobs.wanted_state import StateKeeping, WantedState
 from fastoci.lists.request import Entry, PrefetchRequest
 from fastoci.store.free_space import Space
 from fastoci.store.lists import Lists
+
+if TYPE_CHECKING:
+    from fastoci.jobs.containerd import Into
 
 
 class Prefetch:
@@ -58,16 +62,26 @@ class Prefetch:
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def plan(self, requests: Sequence[Entry], state: WantedState | None = None) -> PrefetchPlan:
-        """What the job would do. Fetches no blob, and leaves the store as it is.
+    async def plan(
+        self, requests: Sequence[Entry], state: WantedState | None = None, into: Into | IntoPodman | None = None
+    ) -> PrefetchPlan:
+        """What the job would do. Fetches no blob, and leaves the store as it is, and containerd.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the disk refused. ContainerdError: nobody answers where images are to go.
         """
         named, lost = await expand(requests, self._tags)
         keeping = StateKeeping(self._lists, self._context.observer, state, named, lost=len(lost))
         followed, refused = await self._follow(named, lost)
         missing = await self._context.store.missing(needed_of(followed))
+        if into is not None and not isinstance(into, IntoPodman):
+            from fastoci.jobs.containerd import held_by  # which most jobs do not need
+
+            layers = {
+                layer.digest for image in followed for each, _ in image.resolved for layer in each.manifest.layers
+            }
+            held = await held_by(into, [blob for blob in missing if blob.digest in layers])
+            missing = [blob for blob in missing if blob.digest not in held]
         plan = self._assemble(followed, refused, missing)
         evicted = await keeping.make_space(plan, needed_of(followed), execute=False)
         return msgspec.structs.replace(plan, pruned=await keeping.plan(), evicted=evicted)

@@ -214,7 +214,7 @@ async def _plan(asked: PrefetchOptions, named: Lists, told: Report) -> int:
     found = await asyncio.to_thread(named.read)
     requests = _requests(asked, found, told)
     async with _engine(asked, found, observe) as engine:
-        plan = await engine.plan_prefetch(requests, asked.state)
+        plan = await engine.plan_prefetch(requests, asked.state, into=asked.into)
     is_text = asked.form == "text"
     told.result("\n".join(plan_lines(plan, quotas)) if is_text else json.dumps(plan_facts(plan, quotas)))
     for refused in plan.refused:

@@ -254,7 +254,7 @@ async def _show_plan(engine: Engine, references: Sequence[str], asked: PullOptio
         try:
             platforms = await _platforms(engine, reference, asked)
             found = [await engine.resolve(reference, platform=platform) for platform in platforms]
-            rows = [await row_of(engine, resolved) for resolved in found]
+            rows = [await row_of(engine, resolved, asked.into) for resolved in found]
         except Exception as error:  # whatever it is, the other images go on
             told.fail(error, reference)
             codes[reference] = errors.code(error)
