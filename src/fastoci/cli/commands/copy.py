@@ -91,7 +91,8 @@ async def _copy(asked: CopyOptions) -> str:
     from fastoci import Engine
 
     source, destination = asked.source(asked.registry), asked.destination(asked.registry)
-    options = Options(asked.platforms, asked.additional_tag, asked.preserve_digests, source, destination)
+    kept = asked.platforms, asked.additional_tag, asked.preserve_digests
+    options = Options(*kept, source=source, destination=destination)
     engine = Engine(
         asked.store,
         registry=asked.registry,
