@@ -52,7 +52,7 @@ class EndOptions(msgspec.Struct, frozen=True):
     shared_blobs: str = ""
 
 
-class CopyOptions(msgspec.Struct, frozen=True):
+class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What of an image is copied, and how.
 
     Args:

@@ -16,6 +16,7 @@ from fastoci.image import document, mediatype
 from fastoci.image.descriptor import Descriptor, encode
 
 OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+EMPTY_INDEX: Final = b'{"schemaVersion":2,"manifests":[]}'  # as skopeo begins one
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 FULL_NAME: Final = "io.containerd.image.name"  # by which containerd and Docker import
 

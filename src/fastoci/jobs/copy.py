@@ -107,6 +107,11 @@ class _Whole(msgspec.Struct, frozen=True):
         return self.documents[-1][0]
 
     @property
+    def named(self) -> Descriptor:
+        """The same, without what an index that it was in said of it."""
+        return Descriptor(self.top.media_type, self.top.digest, self.top.size, artifact_type=self.top.artifact_type)
+
+    @property
     def parts(self) -> list[Descriptor]:
         """Everything."""
         return [*self.blobs, *(descriptor for descriptor, _ in self.documents)]
@@ -152,7 +157,7 @@ class Copying(msgspec.Struct, frozen=True):
                 together = whole.beside(each for _, each in hanging)
                 ways = await self._write(writer, together, origin.source, source)
                 for name in terms.names:
-                    await writer.name(WholeImage(name, whole.top, whole.parts))
+                    await writer.name(WholeImage(name, whole.named, whole.parts))
                 for attachment, each in hanging:
                     called = terms.called(attachment)
                     if called is not None:

@@ -18,7 +18,7 @@ from fastoci.errors import FormatError, StoreError, UnsupportedError
 from fastoci.image import index
 from fastoci.image.descriptor import encode
 from fastoci.image.digest import Digest
-from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index, named, parse_layout
+from fastoci.image.layout import EMPTY_INDEX, OCI_LAYOUT, REF_NAME, named, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.blob_files import BlobFiles
@@ -109,7 +109,7 @@ def _add_entries(root: int, images: Sequence[WholeImage], target: Path) -> None:
     path = str(target / "index.json")
     data = _read(root, "index.json", path, _SIZE)
     if data is None:
-        data = encode_index(())
+        data = EMPTY_INDEX
     try:
         index.parse(data, OCI_INDEX)
     except (FormatError, UnsupportedError) as error:
@@ -120,7 +120,7 @@ def _add_entries(root: int, images: Sequence[WholeImage], target: Path) -> None:
     nameless = {str(image.top.digest) for image in images if not image.name}
     kept = [other for other in document["manifests"] or () if not _is_replaced(other, names, nameless)]
     manifests = [*kept, *map(_entry, images)]
-    new = json.dumps({**document, "manifests": manifests}, indent=1).encode() + b"\n"
+    new = json.dumps({**document, "manifests": manifests}, separators=(",", ":"), ensure_ascii=False).encode()
     files.replace_at(root, "index.json", new, temporary=".index.json.new")
 
 

@@ -25,6 +25,8 @@ class CopyOptions(options.Given):
     end: str
     platforms: tuple[str, ...]
     preserve_digests: bool
+    referrers: bool
+    signatures: bool
     additional_tag: tuple[str, ...]
     digestfile: Path | None
     store: Path | None
@@ -41,6 +43,8 @@ class CopyOptions(options.Given):
 @click.argument("end", metavar="DESTINATION")
 @copy_options.platforms
 @click.option("--preserve-digests", is_flag=True, help="Change nothing that has a digest; fail where that cannot be.")
+@click.option("--referrers", is_flag=True, help="Copy what hangs on the image, too: signatures, SBOMs, attestations.")
+@click.option("--signatures", is_flag=True, help="Copy the signatures that hang on the image, too.")
 @click.option(
     "--additional-tag",
     multiple=True,
@@ -90,9 +94,15 @@ async def _copy(asked: CopyOptions) -> str:
     from fastoci import CopyOptions as Options
     from fastoci import Engine
 
-    source, destination = asked.source(asked.registry), asked.destination(asked.registry)
-    kept = asked.platforms, asked.additional_tag, asked.preserve_digests
-    options = Options(*kept, source=source, destination=destination)
+    options = Options(
+        platforms=asked.platforms,
+        names=asked.additional_tag,
+        preserve_digests=asked.preserve_digests,
+        referrers=asked.referrers,
+        signatures=asked.signatures,
+        source=asked.source(asked.registry),
+        destination=asked.destination(asked.registry),
+    )
     engine = Engine(
         asked.store,
         registry=asked.registry,
