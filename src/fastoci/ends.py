@@ -98,7 +98,7 @@ class Ends(msgspec.Struct, frozen=True):
             called,
             options.preserve_digests,
             expected,
-            Attached(options.referrers, options.signatures),
+            attached(end, options),
             attachment_names(end),
             leaves_foreign=end.transport in _WITHOUT_FOREIGN and not asked.download_foreign_layers,
         )
@@ -269,6 +269,18 @@ def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
             return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))
 
 
+def attached(end: End, options: CopyOptions) -> Attached:
+    """What is copied of that which hangs on the image.
+
+    Raises:
+        UnsupportedError: nothing can hang on an image at the destination.
+    """
+    found = Attached(options.referrers, options.signatures)
+    if found and end.transport in ("dir", "docker-archive"):
+        raise UnsupportedError(f"{end}: nothing can hang on an image there; it can in a registry, in oci: and store:")
+    return found
+
+
 def attachment_names(end: End) -> Callable[[Attachment], str | None]:
     """What that which hangs on an image is called at a destination.
 
@@ -282,9 +294,7 @@ def attachment_names(end: End) -> Callable[[Attachment], str | None]:
                 name, tag = Reference.parse(end.name).name, attachment.tag
                 by_digest = None if end.transport == "docker" else f"{name}@{attachment.descriptor.digest}"
                 return f"{name}:{tag}" if tag else by_digest
-            case "oci" | "oci-archive":
-                return attachment.tag
             case _:
-                raise UnsupportedError(f"{end}: nothing can hang on an image there")
+                return attachment.tag
 
     return named

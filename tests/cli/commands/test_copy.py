@@ -16,7 +16,7 @@ import pytest
 from fastoci.cli.option_places import put_behind
 from fastoci.image.platform import Platform
 from fastoci.testing.auth import Basic
-from fastoci.testing.images import Image, Index
+from fastoci.testing.images import Artifact, Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
 
@@ -131,3 +131,30 @@ def test_what_is_no_end_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
     done = cli("copy", "redis", f"oci:{tmp_path}/a")
     assert (done.returncode, done.stdout) == (2, "")
     assert "it begins with none of docker://, oci:" in done.stderr
+
+
+def test_what_hangs_on_the_image_is_copied_on_request_alone(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    signature = Artifact.build("application/vnd.cncf.notary.signature", b"signed", subject=INDEX.descriptor)
+    sbom = Artifact.build("application/vnd.example.sbom", b"sbom", subject=INDEX.descriptor)
+    for each in (signature, sbom):
+        registry.add_image("app", "", each)
+    found = {}
+    for words in ((), ("--signatures",), ("--referrers",)):
+        place = tmp_path / "".join(("layout", *words))
+        done = cli("copy", f"docker://{registry.address}/app:1", f"oci:{place}:app", "--all", *words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{INDEX.descriptor.digest}\n"
+        rows = json.loads((place / "index.json").read_bytes())["manifests"]
+        found[words] = [each["digest"] for each in rows[1:]]
+    assert found == {
+        (): [],
+        ("--signatures",): [str(signature.descriptor.digest)],
+        ("--referrers",): [str(signature.descriptor.digest), str(sbom.descriptor.digest)],
+    }
+
+
+def test_nothing_hangs_on_an_image_in_a_directory(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    done = cli("copy", f"docker://{registry.address}/app:1", f"dir:{tmp_path}/a", "--all", "--referrers")
+    assert done.returncode == 7, done.stderr
+    assert "nothing can hang on an image there" in done.stderr
+    assert not (tmp_path / "a").exists()

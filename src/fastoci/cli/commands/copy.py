@@ -44,7 +44,7 @@ class CopyOptions(options.Given):
 @copy_options.platforms
 @click.option("--preserve-digests", is_flag=True, help="Change nothing that has a digest; fail where that cannot be.")
 @click.option("--referrers", is_flag=True, help="Copy what hangs on the image, too: signatures, SBOMs, attestations.")
-@click.option("--signatures", is_flag=True, help="Copy the signatures that hang on the image, too.")
+@click.option("--signatures", is_flag=True, help="Copy its signatures, too, and what cosign keeps under tags.")
 @click.option(
     "--additional-tag",
     multiple=True,
