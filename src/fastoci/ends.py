@@ -6,7 +6,7 @@ Spec: docs/copy.md.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,6 +35,7 @@ from fastoci.store.lookup import find_one
 if TYPE_CHECKING:
     from fastoci.registry.client import Registry
     from fastoci.registry.push.sink import RegistrySink
+    from fastoci.transfer.spooled_source import Spool
 
 _WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
@@ -141,17 +142,21 @@ class Ends(msgspec.Struct, frozen=True):
                     raise UnsupportedError(f"{end}: images are not read from {end.transport}:")
 
     @asynccontextmanager
-    async def subject(self, text: str) -> AsyncIterator[Subject]:
-        """Open the image that is looked at by a name. Raises: as ``source``; it does not parse."""
+    async def subject(self, text: str, spool: Spool) -> AsyncIterator[Subject]:
+        """Open the image that is looked at by a name.
+
+        Raises:
+            ReferenceSyntaxError: it does not parse. FastociError: as ``source``.
+        """
         context, end = self.parts.context, End.parse_image(text)
         if end.transport == "store":
             async with stored_subject(context, await find_one(self.parts.store, end.name), end.name) as stored:
                 yield stored
             return
         async with self.source(end, EndOptions()) as origin:
-            is_local = end.transport != "docker"
-            with closing(EndSubject(context, text, await origin.top(), origin.source, is_local=is_local)) as subject:
-                yield subject
+            yield EndSubject(
+                context, text, await origin.top(), origin.source, spool if end.transport == "docker" else None
+            )
 
     @asynccontextmanager
     async def sink(self, end: End, options: EndOptions, source: End) -> AsyncIterator[ImageSink]:

@@ -272,11 +272,13 @@ class Maintenance:
         """
         from fastoci.ends import Ends
         from fastoci.jobs.inspect import look
-        from fastoci.jobs.subjects import wanted_of
+        from fastoci.jobs.subjects import spool_of, wanted_of
 
         wanted = wanted_of(platform)
-        async with Ends(self._open).subject(name) as subject:
-            looked = await look(self._open.context, subject, wanted, entries=entries, top_only=top_only)
+        context = self._open.context
+        with spool_of(context) as spool:
+            async with Ends(self._open).subject(name, spool) as subject:
+                looked = await look(context, subject, wanted, entries=entries, top_only=top_only)
         return looked.inspection
 
     async def compare(self, left: str, right: str, *, platform: str | None = None) -> Comparison:
@@ -299,12 +301,13 @@ class Maintenance:
         """
         from fastoci.ends import Ends
         from fastoci.jobs.compare import compare
+        from fastoci.jobs.subjects import spool_of
 
         wanted = None if platform is None else Platform.parse(platform)
-        with self._running.job():
-            ends = Ends(self._open)
-            async with ends.subject(left) as one, ends.subject(right) as other:
-                yield await compare(self._open.context, (one, other), wanted)
+        context, ends = self._open.context, Ends(self._open)
+        with self._running.job(), spool_of(context) as spool:
+            async with ends.subject(left, spool) as one, ends.subject(right, spool) as other:
+                yield await compare(context, (one, other), wanted)
 
     async def _base(self, reference: str, platform: Platform | None) -> Image:
         """An image of the store that something is made of."""

@@ -99,6 +99,18 @@ async def test_files_of_registries_are_compared_and_each_layer_comes_once(regist
     assert set(asked.values()) == {1}
 
 
+async def test_a_layer_that_both_have_comes_once(tmp_path: Path) -> None:
+    base, more = Layer.build(BASE, "gzip"), Layer.build([Entry("etc/motd", data=b"HELLO\n")], "gzip")
+    with serve(Registry()) as left, serve(Registry()) as right:
+        left.add_image("one", "1", Image.build([base]))
+        right.add_image("two", "1", Image.build([base, more]))
+        async with fastoci.Engine(tmp_path) as engine:
+            found = await files(engine, f"docker://{left.address}/one:1", f"docker://{right.address}/two:1")
+        assert facts(found) == {"/etc/motd": ("changed", ("owner", "content"))}
+        digest = str(base.descriptor.digest)
+        assert sum(record.path.endswith(digest) for registry in (left, right) for record in registry.log) == 1
+
+
 async def test_what_the_store_has_of_a_registrys_layers_is_not_fetched(registry: Registry, tmp_path: Path) -> None:
     async with fastoci.Engine(tmp_path) as engine:
         for name in ("old", "new"):

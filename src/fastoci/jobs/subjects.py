@@ -28,7 +28,7 @@ from fastoci.jobs.resolve import Descent, Documents, DocumentSource, Found, chec
 from fastoci.jobs.stored import Mending
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerSink, Progressed
-from fastoci.transfer.spooled_source import SpooledSource
+from fastoci.transfer.spooled_source import Spool, SpooledSource
 from fastoci.transfer.stored_source import StoredSource
 
 S = TypeVar("S", bound=LayerSink)
@@ -101,6 +101,11 @@ class EndSource(DocumentSource, BlobSource, Protocol):
     """A place that has both documents and blobs."""
 
 
+def spool_of(context: PullContext) -> Spool:
+    """A place for the layers of registries that are read several times."""
+    return Spool(context.layering.workers, partial(temporary, scratch(context.layering.root)))
+
+
 @asynccontextmanager
 async def stored_subject(context: PullContext, ref: StoredImage, asked: str) -> AsyncIterator[StoredSubject]:
     """An image of the store, kept from gc meanwhile.
@@ -167,7 +172,7 @@ class EndSubject:
 
     Args:
         source: of documents and blobs.
-        is_local: its blobs are on this machine.
+        spool: keeps the layers of a registry that are read; None where blobs are on this machine.
     """
 
     def __init__(
@@ -176,21 +181,13 @@ class EndSubject:
         name: str,
         top: tuple[Descriptor, bytes],
         source: EndSource,
-        *,
-        is_local: bool,
+        spool: Spool | None,
     ) -> None:
         self.name = name
         self.top = top
         self._context = context
         self._source = source
-        self._is_local = is_local
-        self._spooled = SpooledSource(
-            source, context.layering.workers, partial(temporary, scratch(context.layering.root))
-        )
-
-    def close(self) -> None:
-        """Let go of layers that were kept to be read again."""
-        self._spooled.close()
+        self._spool = spool
 
     async def images(self, documents: Documents, wanted: Wanted) -> list[Found]:
         """By the indexes: ``Subject.images``."""
@@ -207,7 +204,7 @@ class EndSubject:
         check_size(descriptor, self._context.limits, what="config")
         if descriptor.data is not None:
             return descriptor.data
-        if not self._is_local:
+        if self._spool is not None:
             with suppress(BlobNotFoundError, IntegrityError):
                 return await read_document(self._context.store, descriptor, self._context.limits, what="config")
         sink = _Bytes()
@@ -216,11 +213,13 @@ class EndSubject:
 
     async def has(self, layer: Descriptor) -> bool:
         """When the end is here, or the store has it: ``Subject.has``."""
-        return self._is_local or not await self._context.store.missing([layer])
+        return self._spool is None or not await self._context.store.missing([layer])
 
     def layers(self, image: Found, pairs: Pairs) -> ReadableLayers:
         """As they come: ``Subject.layers``."""
-        source = self._source if self._is_local else _StoreFirst(self._context, self._spooled)
+        source: BlobSource = self._source
+        if self._spool is not None:
+            source = _StoreFirst(self._context, SpooledSource(source, self._spool))
         return StreamedLayers(self._context, self.name, source, image[0][-1][0].digest, pairs)
 
 
