@@ -1,6 +1,6 @@
 """Images whose blobs were dropped come into registries out of their layer files.
 
-Covers: jobs/recompress.py, image/recompressed.py.
+Covers: jobs/recompress.py, image/convert.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fastoci.errors import BlobNotFoundError, IntegrityError
 from fastoci.events import Event, Warned
 from fastoci.image import index as index_documents
 from fastoci.image import manifest as manifest_documents
+from fastoci.image.convert import with_blobs
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
 from fastoci.image.mediatype import OCI_INDEX, OCI_LAYER_GZIP
-from fastoci.image.recompressed import with_blobs
 from fastoci.image.reference import Reference
 from fastoci.jobs.publish import Published
 from fastoci.registry.auth.credentials import Credentials

@@ -8,7 +8,6 @@ Spec: image-spec v1.1 config.md, manifest.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from fastoci.image import mediatype
 from fastoci.image.config import ImageConfig
+from fastoci.image.convert import kind_of, layer_as
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
@@ -23,13 +23,6 @@ from fastoci.image.platform import Platform
 
 _CREATED_BY: Final = "fastoci pack"
 _LATEST: Final = 253_402_300_799  # the last second of year 9999
-_OF_OCI: Final = {
-    mediatype.DOCKER_LAYER: mediatype.OCI_LAYER,
-    mediatype.DOCKER_LAYER_GZIP: mediatype.OCI_LAYER_GZIP,
-    mediatype.DOCKER_LAYER_ZSTD: mediatype.OCI_LAYER_ZSTD,
-    mediatype.DOCKER_FOREIGN: mediatype.OCI_FOREIGN,
-    mediatype.DOCKER_FOREIGN_GZIP: mediatype.OCI_FOREIGN_GZIP,
-}
 
 
 class NewLayer(msgspec.Struct, frozen=True):
@@ -105,4 +98,4 @@ def _history(given: object, layers: int) -> list[object]:
 
 
 def _of_oci(layer: Descriptor) -> Descriptor:
-    return replace(layer, media_type=_OF_OCI.get(layer.media_type, layer.media_type))
+    return layer if kind_of(layer) is None else layer_as(layer, "oci")

@@ -5,7 +5,9 @@ Spec: image-spec v1.1 media-types.md; Docker image manifest version 2, schemas 1
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
+
+Compression = Literal["none", "gzip", "zstd"]  # of a layer
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"

@@ -21,10 +21,10 @@ from fastoci._core import Buffer
 from fastoci.aio import all_or_first
 from fastoci.errors import BlobNotFoundError, DigestMismatchError
 from fastoci.events import Warned
+from fastoci.image.convert import kind_of, with_blobs
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
-from fastoci.image.recompressed import compression_of, with_blobs
 from fastoci.jobs.image import Image, mending_of
 from fastoci.jobs.layers import Arriving, Pairs, layers_of
 from fastoci.jobs.pull import PullContext
@@ -158,4 +158,5 @@ def _compressor(blob: Descriptor, diff_id: Digest) -> Compressor:
     """What makes a layer's blob: the same one where it is not compressed."""
     if blob.digest == diff_id:
         return Plain()
-    return Zstd() if compression_of(blob) == "zstd" else Gzip()
+    kind = kind_of(blob)
+    return Zstd() if kind is not None and kind.compression == "zstd" else Gzip()

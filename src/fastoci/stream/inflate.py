@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal
 
 from fastoci import _inflate
 from fastoci._core import Buffer
 from fastoci.errors import FormatError, UnsupportedError
-
-Compression = Literal["gzip", "zstd", "none"]
+from fastoci.image.mediatype import Compression
 
 _LIBRARIES = {"gzip": ("isal.igzip_lib", "libisal.so.2"), "zstd": ("zstandard._cffi", "libzstd.so.1")}
 _BOUND = {"gzip": "isa-l", "zstd": "libzstd"}

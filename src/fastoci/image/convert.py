@@ -1,0 +1,216 @@
+"""Schema 2 becomes OCI, and OCI becomes schema 2: other types of the same blobs, in a document of its own. Pure.
+
+Layers and configs stay byte for byte, so image ids stay. What the other form cannot hold is refused when the image
+would be another without it, and said when it would not: annotations, a subject. How a layer is compressed is a part of
+its type; what is said of a layer that was compressed anew is here, too.
+Spec: image-spec v1.1 manifest.md, image-index.md, media-types.md; Docker image manifest version 2, schema 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+import msgspec
+
+from fastoci.errors import UnsupportedError
+from fastoci.image import manifest as manifests
+from fastoci.image import mediatype
+from fastoci.image.descriptor import Descriptor, encode
+from fastoci.image.digest import Digest
+from fastoci.image.index import Index, has_platform
+from fastoci.image.manifest import Manifest
+
+Format = Literal["oci", "v2s2"]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What the type of a layer says."""
+
+    form: Format
+    compression: mediatype.Compression
+    is_foreign: bool = False
+
+
+_KINDS: Final[Mapping[str, Kind]] = {
+    mediatype.OCI_LAYER: Kind("oci", "none"),
+    mediatype.OCI_LAYER_GZIP: Kind("oci", "gzip"),
+    mediatype.OCI_LAYER_ZSTD: Kind("oci", "zstd"),
+    mediatype.OCI_FOREIGN: Kind("oci", "none", True),
+    mediatype.OCI_FOREIGN_GZIP: Kind("oci", "gzip", True),
+    mediatype.OCI_FOREIGN_ZSTD: Kind("oci", "zstd", True),
+    mediatype.DOCKER_LAYER: Kind("v2s2", "none"),
+    mediatype.DOCKER_LAYER_GZIP: Kind("v2s2", "gzip"),
+    mediatype.DOCKER_LAYER_ZSTD: Kind("v2s2", "zstd"),
+    mediatype.DOCKER_FOREIGN: Kind("v2s2", "none", True),
+    mediatype.DOCKER_FOREIGN_GZIP: Kind("v2s2", "gzip", True),
+}
+_TYPES: Final = {kind: media_type for media_type, kind in _KINDS.items()}
+_MANIFESTS: Final[Mapping[Format, str]] = {"oci": mediatype.OCI_MANIFEST, "v2s2": mediatype.DOCKER_MANIFEST}
+_CONFIGS: Final[Mapping[Format, str]] = {"oci": mediatype.OCI_CONFIG, "v2s2": mediatype.DOCKER_CONFIG}
+_INDEXES: Final[Mapping[Format, str]] = {"oci": mediatype.OCI_INDEX, "v2s2": mediatype.DOCKER_LIST}
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """A document in another form, and what of the first one the form cannot hold."""
+
+    data: bytes
+    media_type: str
+    lost: tuple[str, ...] = ()
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What names it."""
+        return Descriptor.of(self.data, self.media_type)
+
+
+def form_of(media_type: str) -> Format | None:
+    """Which form a manifest or index has; None for neither."""
+    for types in (_MANIFESTS, _INDEXES):
+        for form, each in types.items():
+            if each == media_type:
+                return form
+    return None
+
+
+def kind_of(layer: Descriptor) -> Kind | None:
+    """What the type of a layer says; None when it says nothing."""
+    return _KINDS.get(layer.media_type)
+
+
+def type_of(kind: Kind) -> str:
+    """The type that says this of a layer.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    try:
+        return _TYPES[kind]
+    except KeyError:
+        raise UnsupportedError(f"{kind.form} has no type for foreign layers in {kind.compression}") from None
+
+
+def layer_as(layer: Descriptor, form: Format) -> Descriptor:
+    """A layer's descriptor in another form.
+
+    Raises:
+        UnsupportedError: the form has no such layer.
+    """
+    kind = kind_of(layer)
+    if kind is None:
+        raise UnsupportedError(f"layer {layer.digest} is a {layer.media_type}: {form} has no type for it")
+    if form == "v2s2" and kind.compression == "zstd":
+        raise UnsupportedError(f"layer {layer.digest} is zstd, which schema 2 has not: compress it anew, as gzip")
+    return replace(layer, media_type=type_of(msgspec.structs.replace(kind, form=form)))
+
+
+def manifest_as(manifest: Manifest, form: Format) -> Converted:
+    """A manifest in a form; the same bytes when it has it.
+
+    Raises:
+        UnsupportedError: it is no container image, or has a layer that the form does not know.
+    """
+    if form_of(manifest.media_type) == form:
+        return Converted(manifest.raw, manifest.media_type)
+    if not manifest.is_image:
+        raise UnsupportedError(f"{manifest.config.media_type} is not a container image: only images have two forms")
+    config = replace(manifest.config, media_type=_CONFIGS[form])
+    layers = [layer_as(layer, form) for layer in manifest.layers]
+    document: dict[str, object] = {"schemaVersion": 2, "mediaType": _MANIFESTS[form]}
+    if form == "oci":
+        document |= {"config": encode(config), "layers": list(map(encode, layers))}
+        if manifest.annotations:
+            document["annotations"] = dict(sorted(manifest.annotations.items()))
+        return Converted(_json(document), _MANIFESTS[form])
+    document |= {"config": _docker(config), "layers": list(map(_docker, layers))}
+    said = {
+        "its annotations": manifest.annotations,
+        "annotations of its layers": any(layer.annotations for layer in layers),
+        "its subject": manifest.subject,
+    }
+    return Converted(_json(document), _MANIFESTS[form], tuple(what for what, there in said.items() if there))
+
+
+def index_as(index: Index, form: Format, entries: Sequence[Descriptor]) -> Converted:
+    """An index in a form, of entries that have it.
+
+    Args:
+        entries: what became of its own, in their order.
+    Raises:
+        UnsupportedError: the form has no place for an entry.
+    """
+    if form_of(index.media_type) == form and tuple(entries) == index.manifests:
+        return Converted(index.raw, index.media_type)
+    document: dict[str, object] = {"schemaVersion": 2, "mediaType": _INDEXES[form]}
+    if form == "oci":
+        document["manifests"] = list(map(encode, entries))
+        if index.annotations:
+            document["annotations"] = dict(sorted(index.annotations.items()))
+        return Converted(_json(document), _INDEXES[form])
+    for entry in entries:
+        if entry.media_type != mediatype.DOCKER_MANIFEST or not has_platform(entry):
+            text = f"{entry.digest} is a {entry.media_type} for no platform: a manifest list has images for platforms"
+            raise UnsupportedError(text)
+    document["manifests"] = [_docker(entry) | {"platform": encode(entry)["platform"]} for entry in entries]
+    said = {
+        "its annotations": index.annotations,
+        "annotations of its entries": any(entry.annotations for entry in index.manifests),
+    }
+    return Converted(_json(document), _INDEXES[form], tuple(what for what, there in said.items() if there))
+
+
+def with_blobs(manifest: Manifest, blobs: Mapping[Digest, Descriptor]) -> Manifest:
+    """A manifest with other blobs for some of its layers: the same tars, compressed anew.
+
+    What is not of a layer's bytes stays, also what nothing here reads.
+
+    Args:
+        blobs: by the digests of those that they replace; their types say how they are compressed.
+    Raises:
+        UnsupportedError: the manifest's form has no type for one.
+    """
+    document = json.loads(manifest.raw)
+    for layer, form in zip(manifest.layers, document.get("layers") or (), strict=True):
+        if (blob := blobs.get(layer.digest)) is not None:
+            new = encode(_described(layer, blob, manifest.media_type))
+            for name in ("data", "urls", "annotations"):
+                form.pop(name, None)
+            form |= new
+    return manifests.parse(_json(document), manifest.media_type)
+
+
+# What eStargz and zstd:chunked say of a layer: digests and offsets of bytes of the blob.
+_OF_BYTES: Final = (
+    "containerd.io/snapshot/stargz/",
+    "io.containers.estargz.",
+    "io.containers.zstd-chunked.",
+    "io.github.containers.zstd-chunked.",
+)
+
+
+def _described(layer: Descriptor, blob: Descriptor, media_type: str) -> Descriptor:
+    """What is said of a blob in place of another."""
+    form, made = form_of(media_type), kind_of(blob)
+    assert form is not None and made is not None
+    before = kind_of(layer)
+    kind = Kind(form, made.compression, before is not None and before.is_foreign)
+    told = {name: text for name, text in layer.annotations.items() if not name.startswith(_OF_BYTES)}
+    return replace(
+        layer, media_type=type_of(kind), digest=blob.digest, size=blob.size, urls=(), annotations=told, data=None
+    )
+
+
+def _docker(descriptor: Descriptor) -> dict[str, object]:
+    """A descriptor with the fields that schema 2 has, in its order."""
+    form: dict[str, object] = {
+        "mediaType": descriptor.media_type,
+        "size": descriptor.size,
+        "digest": str(descriptor.digest),
+    }
+    return form | ({"urls": list(descriptor.urls)} if descriptor.urls else {})
+
+
+def _json(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
