@@ -177,7 +177,9 @@ VALUES: list[object] = [
     BAD_BLOB,
     Verification(3, 4, (BAD_BLOB,), "sha256:1"),
     Repair((str(DIGEST),), (("redis", BAD),)),
-    CopyOptions(platforms=("linux/arm64",), names=("2",), source=EndOptions(RegistryOptions(), "/blobs")),
+    CopyOptions(
+        platforms=("linux/arm64",), names=("2",), source=EndOptions(RegistryOptions(), "/blobs"), compress="zstd:3"
+    ),
     EndOptions(shared_blobs="blobs"),
     Copied("docker://redis", "oci:redis", BLOB, 1, 2, 3, 4, 5),
     Pushed(1, 2, 3, 4),

@@ -17,6 +17,7 @@ from fastoci import path_walk
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
 from fastoci.image.attachments import Attachment
+from fastoci.image.convert import Conversion, Format, Recipe
 from fastoci.image.end import End
 from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
@@ -64,6 +65,8 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         referrers: what hangs on the image is copied, and what hangs on that; of several platforms also what an index
             of BuildKit has of how they were made.
         signatures: what hangs on the image and is a signature is copied, and what cosign keeps under tags.
+        form: "oci" or "v2s2", Docker's schema 2; by default an image stays in its own.
+        compress: "gzip" or "zstd", perhaps with ``:LEVEL``: layers that are not compressed so are compressed anew.
         source, destination: how the ends are reached.
     """
 
@@ -74,6 +77,17 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     signatures: bool = False
     source: EndOptions = EndOptions()
     destination: EndOptions = EndOptions()
+    form: Format | None = None
+    compress: str = ""
+
+    @property
+    def conversion(self) -> Conversion:
+        """What the image becomes.
+
+        Raises:
+            ValueError: there is no such form or compression.
+        """
+        return Conversion(self.form, Recipe.parse(self.compress) if self.compress else None)
 
     @property
     def wanted(self) -> Wanted:
@@ -102,9 +116,10 @@ class Ends(msgspec.Struct, frozen=True):
             attached(end, options),
             attachment_names(end),
             leaves_foreign=end.transport in _WITHOUT_FOREIGN and not asked.download_foreign_layers,
+            conversion=options.conversion,
         )
         context = self.parts.context
-        copying = Copying(context.store, context.limits, context.observer)
+        copying = Copying(context.store, context.limits, context.observer, self.parts.converters)
         updates = self.parts.updates.after() if end.transport == "store" else nullcontext()
         async with (
             updates,

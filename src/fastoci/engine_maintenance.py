@@ -23,13 +23,13 @@ from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
     from fastoci.image.comparison import Comparison
+    from fastoci.image.convert import Recompression
     from fastoci.image.inspection import Inspection
     from fastoci.jobs.compare import Comparing
     from fastoci.jobs.podman import PodmanImage
     from fastoci.jobs.publish import Published
     from fastoci.store.gc.collect import GcItem, GcPlan
     from fastoci.store.usage import Usage
-    from fastoci.stream.compress import Compression
 
 StrPath = str | os.PathLike[str]
 
@@ -196,7 +196,7 @@ class Maintenance:
         against: StrPath | None = None,
         upper: bool = False,
         platform: str | None = None,
-        compression: Compression = "gzip",
+        compression: Recompression = "gzip",
     ) -> Image:
         """Make an image of a directory: a layer of what is in it, or of what differs from a base. docs/packing.md.
 
@@ -212,11 +212,11 @@ class Maintenance:
             PackError: the directory cannot become a layer, or changed meanwhile.
             StoreError: something in it may not be read; the disk refused. BlobNotFoundError: the store has no ``base``.
         """
+        from fastoci.image.convert import Recompression
         from fastoci.jobs.pack import PackRequest, environment_epoch, tag_of
-        from fastoci.stream.compress import Compression
 
         parts = self._open
-        one_of(get_args(Compression), compression, "compression")
+        one_of(get_args(Recompression), compression, "compression")
         if upper and (base is None or against is not None):
             raise ValueError("upper: an upper directory is packed on a base, and compared with nothing")
         request = PackRequest(

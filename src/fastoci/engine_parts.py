@@ -36,6 +36,7 @@ from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from fastoci.jobs.containerd import Into
+    from fastoci.jobs.conversion import Converters
     from fastoci.jobs.pack import Packing
     from fastoci.jobs.prefetch import Prefetch
     from fastoci.jobs.prefetch_planning import Open
@@ -178,6 +179,15 @@ class EngineParts:
         from fastoci.jobs.pack import Packing
 
         return Packing(self.context, self.packer(), self.store)
+
+    def converters(self) -> Converters:
+        """What makes other images of images that are copied; most copies do not need it."""
+        from fastoci.jobs.conversion import Converters, Tools
+        from fastoci.transfer.recompress import Recompressor
+
+        packer = self.packer()
+        recompressor = Recompressor(self._workers, self._buffers, self.context.layering.reader, packer)
+        return Converters(self.context, Tools(recompressor, packer, self.store.spool))
 
     def publishing(self) -> Publishing:
         """What publishes images with merged metadata."""

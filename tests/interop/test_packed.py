@@ -17,7 +17,7 @@ from typing import get_args
 import pytest
 
 import fastoci
-from fastoci.stream.compress import Compression
+from fastoci.image.convert import Recompression
 from fastoci.testing.layers import Entry, directory, from_seed, hardlink, symlink, tar
 from fastoci.testing.trees import Node, differences, listing
 from support.containerd import containerd
@@ -56,7 +56,7 @@ def tree(place: Path) -> Path:
     return place / "tree"
 
 
-@pytest.fixture(scope="module", params=get_args(Compression))
+@pytest.fixture(scope="module", params=get_args(Recompression))
 def layout(request: pytest.FixtureRequest, place: Path, tree: Path) -> Iterator[Path]:
     """An OCI layout with the image, made by fastoci alone."""
     target = place / f"layout-{request.param}"
@@ -76,7 +76,7 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def compression_of(layout: Path) -> Compression:
+def compression_of(layout: Path) -> Recompression:
     return "zstd" if layout.name.endswith("zstd") else "gzip"
 
 

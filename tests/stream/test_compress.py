@@ -15,10 +15,11 @@ import pytest
 import zstandard
 
 from fastoci import _core
-from fastoci.stream.compress import Compression, compressor
+from fastoci.image.convert import Recipe, Recompression
+from fastoci.stream.compress import compressor
 from fastoci.stream.inflate import Inflate
 
-COMPRESSIONS = get_args(Compression)
+COMPRESSIONS = get_args(Recompression)
 CONTENTS = {
     "nothing": [b""],
     "words": [b"to be or not to be " * 5000, b"that is the question " * 40_000],
@@ -37,8 +38,8 @@ def buffers(pieces: list[bytes]) -> list[_core.Buffer]:
     return made
 
 
-def compressed(compression: Compression, pieces: list[bytes], threads: int = 1) -> bytes:
-    stream, blocks = compressor(compression), buffers(pieces)
+def compressed(compression: Recompression, pieces: list[bytes], threads: int = 1, level: int | None = None) -> bytes:
+    stream, blocks = compressor(Recipe(compression, level)), buffers(pieces)
     with ThreadPoolExecutor(threads) as pool:
         middle = list(pool.map(stream.block, blocks))
     for block in blocks:
@@ -63,7 +64,7 @@ def by_our_own(data: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("pieces", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_readers_get_what_was_compressed(compression: Compression, pieces: list[bytes]) -> None:
+def test_readers_get_what_was_compressed(compression: Recompression, pieces: list[bytes]) -> None:
     data, content = compressed(compression, pieces), b"".join(pieces)
     assert by_our_own(data, len(content)) == content
     if compression == "zstd":
@@ -82,7 +83,7 @@ def test_the_oldest_reader_takes_it() -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_the_number_of_threads_does_not_show(compression: Compression) -> None:
+def test_the_number_of_threads_does_not_show(compression: Recompression) -> None:
     pieces = [b"%d " % number * 10_000 for number in range(12)]
     assert compressed(compression, pieces, threads=1) == compressed(compression, pieces, threads=4)
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
+from fastoci.arguments import expect, one_of
 from fastoci.errors import UnsupportedError
+from fastoci.image import index as indexes
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
@@ -24,6 +26,11 @@ from fastoci.image.index import Index, has_platform
 from fastoci.image.manifest import Manifest
 
 Format = Literal["oci", "v2s2"]
+
+
+Recompression = Literal["gzip", "zstd"]  # what a layer can be compressed with
+# A thread that compresses has a state beside the budget of memory: at zstd's levels 3 and 19 of 1.3 and 18 MB.
+_LEVELS: Final[dict[Recompression, range]] = {"gzip": range(4), "zstd": range(1, 20)}
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -66,6 +73,57 @@ class Converted(msgspec.Struct, frozen=True):
         return Descriptor.of(self.data, self.media_type)
 
 
+class Recipe(msgspec.Struct, frozen=True):
+    """How layers are compressed: with what, and how hard; None is the usual level.
+
+    Raises:
+        ValueError: the compression has no such level.
+    """
+
+    compression: Recompression
+    level: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of(get_args(Recompression), self.compression, "compression")
+        levels = _LEVELS[self.compression]
+        if self.level is not None and expect(int, self.level, "level") not in levels:
+            raise ValueError(f"{self.compression} has levels {levels[0]} to {levels[-1]}, not {self.level}")
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """Read ``gzip``, ``zstd``, or one with ``:LEVEL``.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        name, colon, level = text.partition(":")
+        if name not in get_args(Recompression) or (colon and not (level.isascii() and level.isdecimal())):
+            raise ValueError(f"{text[:100]!r} is neither gzip nor zstd, nor one of them with :LEVEL")
+        return cls("gzip" if name == "gzip" else "zstd", int(level[:9]) if colon else None)
+
+
+class Conversion(msgspec.Struct, frozen=True):
+    """What images become: in which form, None for their own, and how their layers are compressed, None for as they are.
+
+    Raises:
+        ValueError: schema 2 has no zstd.
+    """
+
+    form: Format | None = None
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.form is not None:
+            one_of(get_args(Format), self.form, "form")
+        if self.form == "v2s2" and self.recipe is not None and self.recipe.compression == "zstd":
+            raise ValueError("schema 2 has no layers in zstd: choose OCI, or gzip")
+
+    @property
+    def changes(self) -> bool:
+        """Anything at all."""
+        return self.form is not None or self.recipe is not None
+
+
 def form_of(media_type: str) -> Format | None:
     """Which form a manifest or index has; None for neither."""
     for types in (_MANIFESTS, _INDEXES):
@@ -90,6 +148,15 @@ def type_of(kind: Kind) -> str:
         return _TYPES[kind]
     except KeyError:
         raise UnsupportedError(f"{kind.form} has no type for foreign layers in {kind.compression}") from None
+
+
+def lie_of(layer: Descriptor, compression: mediatype.Compression) -> str:
+    """What is wrong with the type of a layer whose bytes are known; empty when nothing is."""
+    kind = kind_of(layer)
+    if kind is None or kind.compression == compression:
+        return ""
+    said, found = ("a plain tar" if each == "none" else each for each in (kind.compression, compression))
+    return f"layer {layer.digest} is said to be {said} and is {found}: it is read as what it is"
 
 
 def layer_as(layer: Descriptor, form: Format) -> Descriptor:
@@ -180,6 +247,53 @@ def with_blobs(manifest: Manifest, blobs: Mapping[Digest, Descriptor]) -> Manife
             form |= new
     return manifests.parse(_json(document), manifest.media_type)
 
+
+def image_as(
+    documents: Sequence[tuple[Descriptor, bytes]], form: Format | None, blobs: Mapping[Digest, Descriptor]
+) -> tuple[list[tuple[Descriptor, bytes]], list[str]]:
+    """All documents of an image in another form, or with other blobs, or both; and what is lost of each.
+
+    Args:
+        documents: each behind what it names.
+        form: None to leave each in its own.
+        blobs: as of ``with_blobs``.
+    Raises:
+        UnsupportedError: the form cannot hold it. FormatError: one is malformed.
+    """
+    made: dict[Digest, Descriptor] = {}
+    found: list[tuple[Descriptor, bytes]] = []
+    lost: list[str] = []
+    for descriptor, data in documents:
+        if descriptor.media_type in mediatype.INDEXES:
+            index = indexes.parse(data, descriptor.media_type)
+            entries = [_entry(entry, made) for entry in index.manifests]
+            new = index_as(index, form or form_of(index.media_type) or "oci", entries)
+        else:
+            manifest = manifests.parse(data, descriptor.media_type)
+            if not blobs.keys().isdisjoint(layer.digest for layer in manifest.layers):
+                manifest = with_blobs(manifest, blobs)
+            new = manifest_as(manifest, form or form_of(manifest.media_type) or "oci")
+        lost += [f"{descriptor.digest} loses {what}: {new.media_type} has no place for it" for what in new.lost]
+        after, named = descriptor, new.descriptor
+        if new.data != data:
+            after = replace(descriptor, media_type=new.media_type, digest=named.digest, size=named.size, data=None)
+        made[descriptor.digest] = after
+        found.append((after, new.data))
+    return found, lost
+
+
+def _entry(entry: Descriptor, made: Mapping[Digest, Descriptor]) -> Descriptor:
+    """An entry of an index as it is named now; one that is about another one says so by its digest."""
+    new = made.get(entry.digest, entry)
+    told = dict(entry.annotations)
+    subject = told.get(_SUBJECT)
+    for digest, each in made.items():
+        if subject == str(digest):
+            told[_SUBJECT] = str(each.digest)
+    return replace(entry, media_type=new.media_type, digest=new.digest, size=new.size, annotations=told, data=None)
+
+
+_SUBJECT: Final = "vnd.docker.reference.digest"  # of BuildKit's attestations: the manifest that they are about
 
 # What eStargz and zstd:chunked say of a layer: digests and offsets of bytes of the blob.
 _OF_BYTES: Final = (

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -27,21 +29,27 @@ from fastoci.events import (
     Observer,
     Warned,
 )
+from fastoci.image import index as indexes
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.attachments import Attachment, attestations
+from fastoci.image.convert import Conversion
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.index import made_of
+from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image_interfaces import AttachmentSource, ImageSink, ImageWriter, Way, WholeImage
 from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
 from fastoci.jobs.attachments import Attached, find_attachments
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import image_failed
-from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link
+from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link, outline_of
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
+
+if TYPE_CHECKING:
+    from fastoci.jobs.conversion import Converting
 
 
 class CopySource(DocumentSource, BlobSource, Protocol):
@@ -71,6 +79,7 @@ class Terms(msgspec.Struct, frozen=True):
         attached: what is copied of that which hangs on it.
         called: what that is called at the destination; None when its digest is all that names it there.
         leaves_foreign: layers that registries may not distribute stay where their descriptors say that they are.
+        conversion: what the image becomes.
     """
 
     platforms: Wanted = None
@@ -80,6 +89,22 @@ class Terms(msgspec.Struct, frozen=True):
     attached: Attached = Attached()
     called: Callable[[Attachment], str | None] = lambda attachment: attachment.tag
     leaves_foreign: bool = False
+    conversion: Conversion = Conversion()
+
+
+Brought = tuple[Descriptor, Way]  # a blob of the destination, and how it came there
+
+
+class Converters(Protocol):
+    """What makes other images of images: ``conversion.Converters``."""
+
+    def converting(self, conversion: Conversion, documents: Sequence[Link], warn: Callable[[str], None]) -> Converting:
+        """What one image becomes."""
+
+    async def as_schema2(
+        self, outline: Manifest, source: BlobSource, image: str, kept: AsyncExitStack
+    ) -> tuple[CopySource, Link]:
+        """What an image of Docker's schema 1 becomes, and who has it while ``kept`` is open."""
 
 
 class Copied(msgspec.Struct, frozen=True):
@@ -114,7 +139,12 @@ class _Whole(msgspec.Struct, frozen=True):
     @property
     def parts(self) -> list[Descriptor]:
         """Everything."""
-        return [*self.blobs, *(descriptor for descriptor, _ in self.documents)]
+        return [*self.blobs, *self.described]
+
+    @property
+    def described(self) -> list[Descriptor]:
+        """What names the documents."""
+        return [descriptor for descriptor, _ in self.documents]
 
     @property
     def distributable(self) -> _Whole:
@@ -135,6 +165,7 @@ class Copying(msgspec.Struct, frozen=True):
     store: BlobStore
     limits: Limits
     observer: Observer
+    converters: Callable[[], Converters]
 
     async def copy(self, origin: Origin, sink: ImageSink, terms: Terms, *, source: str, destination: str) -> Copied:
         """Copy one image.
@@ -148,20 +179,20 @@ class Copying(msgspec.Struct, frozen=True):
         """
         self.observer(ImageStarted(source))
         try:
-            whole = await self._read(origin, terms)
-            whole = whole.distributable if terms.leaves_foreign else whole
-            if terms.expected not in (None, whole.top.digest):
-                raise UnsupportedError(f"{destination}: the image is {whole.top.digest}, and no other can be there")
-            hanging = await self._attached(origin, whole, terms, source)
-            async with sink.begin() as writer:
-                together = whole.beside(each for _, each in hanging)
-                ways = await self._write(writer, together, origin.source, source)
-                for name in terms.names:
-                    await writer.name(WholeImage(name, whole.named, whole.parts))
-                for attachment, each in hanging:
-                    called = terms.called(attachment)
-                    if called is not None:
-                        await writer.name(WholeImage(called, each.top, each.parts))
+            async with AsyncExitStack() as kept:
+                place, whole = await self._read(origin, terms, source, kept)
+                whole = whole.distributable if terms.leaves_foreign else whole
+                converting = self._conversion(whole, terms, source)
+                if converting is None:
+                    _demand(terms.expected, whole, destination)
+                hanging = await self._attached(origin, whole, terms, source)
+                async with sink.begin() as writer:
+                    together = whole.beside(each for _, each in hanging)
+                    made, ways = await self._write(writer, together, place, source, converting)
+                    if converting is not None:
+                        whole = made
+                        _demand(terms.expected, whole, destination)
+                    await _name_all(writer, whole, hanging, terms)
         except FastociError as error:
             error.image = error.image or source
             self.observer(image_failed(source, error))
@@ -172,11 +203,33 @@ class Copying(msgspec.Struct, frozen=True):
         self.observer(ImageDone(source, str(whole.top.digest)))
         return _result(whole, ways, source, destination)
 
-    async def _read(self, origin: Origin, terms: Terms) -> _Whole:
+    def _conversion(self, whole: _Whole, terms: Terms, image: str) -> Converting | None:
+        """What the image becomes; None when it stays what it is."""
+        if not terms.conversion.changes:
+            return None
+        if terms.preserve_digests or terms.attached:
+            raise UnsupportedError("an image in another form, or compressed anew, has another digest")
+        warn = partial(self._warn, image)
+        return self.converters().converting(terms.conversion, whole.documents, warn)
+
+    def _warn(self, image: str, text: str) -> None:
+        self.observer(Warned(image, text))
+
+    async def _read(self, origin: Origin, terms: Terms, image: str, kept: AsyncExitStack) -> tuple[CopySource, _Whole]:
+        """Read the documents of what is copied, and say who has it: of schema 1 the store, as what that becomes."""
+        source, (top, data) = origin.source, await origin.top()
+        if top.media_type in mediatype.SCHEMA1:
+            if terms.preserve_digests:
+                raise UnsupportedError("Docker's schema 1 becomes schema 2, which has another digest")
+            outline, _ = await outline_of((top, data), source, terms.platforms, self.limits)
+            source, (top, data) = await self.converters().as_schema2(outline, source, image, kept)
+        return source, await self._gathered(source, (top, data), terms)
+
+    async def _gathered(self, source: CopySource, top_link: Link, terms: Terms) -> _Whole:
         """Read the documents of what is copied."""
-        top, data = await origin.top()
+        top, data = top_link
         top = replace(top, media_type=manifests.own_type(data, top.media_type))
-        documents = Documents(origin.source, self.store, self.limits)
+        documents = Documents(source, self.store, self.limits)
         documents.count(top)
         chain: Chain = ((top, data),)
         if top.media_type not in mediatype.INDEXES or terms.platforms == ():
@@ -222,25 +275,38 @@ class Copying(msgspec.Struct, frozen=True):
         return hanging
 
     async def _write(
-        self, writer: ImageWriter, whole: _Whole, source: BlobSource, image: str
-    ) -> list[tuple[Descriptor, Way]]:
-        """Bring what is missing: blobs first, several at a time, then documents in their order."""
-        missing = {blob.digest: blob for blob in await writer.missing(whole.parts)}
-        blobs = [blob for blob in whole.blobs if blob.digest in missing]
-        self._announce(whole, missing.values(), image)
+        self, writer: ImageWriter, whole: _Whole, source: BlobSource, image: str, converting: Converting | None
+    ) -> tuple[_Whole, list[Brought]]:
+        """Bring what is missing: blobs first, several at a time, then documents in their order.
+
+        Returns:
+            what is there then, and how it came.
+        """
+        become = [blob for blob in whole.blobs if converting is not None and converting.changes(blob)]
+        stay = [blob for blob in whole.blobs if converting is None or not converting.changes(blob)]
+        documents = whole.described if converting is None else ()
+        missing = {blob.digest: blob for blob in await writer.missing([*stay, *documents])}
+        self._announce(whole, [*become, *missing.values()], image)
         turns = asyncio.Semaphore(min(writer.at_once, self.limits.flights))
-        ways: list[tuple[Descriptor, Way]] = [(blob, "there") for blob in whole.blobs if blob.digest not in missing]
+        ways: list[Brought] = [(blob, "there") for blob in stay if blob.digest not in missing]
 
         async def bring(blob: Descriptor) -> None:
+            carried = source if blob.data is None else BytesSource(blob.data)
+            put = partial(_put, writer, blob, carried)
+            if converting is not None and converting.changes(blob):
+                put = partial(_put_converted, writer, blob, carried, converting)
             async with turns:
-                carried = source if blob.data is None else BytesSource(blob.data)
-                ways.append((blob, await self._bring(writer, blob, carried, image)))
+                ways.append(await self._bring(put, blob, carried, image))
 
-        await all_or_first([asyncio.create_task(bring(blob)) for blob in blobs])
+        brought = [*(blob for blob in stay if blob.digest in missing), *become]
+        await all_or_first([asyncio.create_task(bring(blob)) for blob in brought])
+        if converting is not None:
+            whole = _whole_of(converting.documents())
+            missing = {each.digest: each for each in await writer.missing(whole.described)}
         for descriptor, data in whole.documents:
             if descriptor.digest in missing:
                 await writer.put_document(descriptor, data)
-        return ways
+        return whole, ways
 
     def _announce(self, whole: _Whole, missing: Collection[Descriptor], image: str) -> None:
         top = whole.top
@@ -255,13 +321,15 @@ class Copying(msgspec.Struct, frozen=True):
             )
         )
 
-    async def _bring(self, writer: ImageWriter, blob: Descriptor, source: BlobSource, image: str) -> Way:
+    async def _bring(
+        self, put: Callable[[], Awaitable[Brought]], blob: Descriptor, source: BlobSource, image: str
+    ) -> Brought:
         """Bring one blob; after wrong bytes once more, as long as a server sent them that had sent none before."""
         corrupt: set[str] = set()
         self.observer(BlobStarted(image, str(blob.digest), blob.size, 0))
         while True:
             try:
-                way = await writer.put_blob(blob, source)
+                brought = await put()
             except IntegrityError as error:
                 servers = set(source.served_by(blob)) if isinstance(source, CorruptionAwareSource) else set()
                 if servers <= corrupt or not isinstance(source, CorruptionAwareSource):
@@ -277,11 +345,50 @@ class Copying(msgspec.Struct, frozen=True):
                 raise
             else:
                 self.observer(BlobDone(str(blob.digest), blob.size))
-                return way
+                return brought
 
     def _failed(self, blob: Descriptor, error: FastociError) -> None:
         error.blob = error.blob or str(blob.digest)
         self.observer(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))
+
+
+async def _put(writer: ImageWriter, blob: Descriptor, source: BlobSource) -> Brought:
+    return blob, await writer.put_blob(blob, source)
+
+
+async def _put_converted(writer: ImageWriter, blob: Descriptor, source: BlobSource, converting: Converting) -> Brought:
+    """Bring what a layer becomes, unless it is there."""
+    async with converting.layer(blob, source) as (new, made):
+        return new, await writer.put_blob(new, made) if await writer.missing([new]) else "there"
+
+
+async def _name_all(
+    writer: ImageWriter, whole: _Whole, hanging: Sequence[tuple[Attachment, _Whole]], terms: Terms
+) -> None:
+    for name in terms.names:
+        await writer.name(WholeImage(name, whole.named, whole.parts))
+    for attachment, each in hanging:
+        called = terms.called(attachment)
+        if called is not None:
+            await writer.name(WholeImage(called, each.top, each.parts))
+
+
+def _demand(expected: Digest | None, whole: _Whole, destination: str) -> None:
+    if expected not in (None, whole.top.digest):
+        raise UnsupportedError(f"{destination}: the image is {whole.top.digest}, and no other can be there")
+
+
+def _whole_of(documents: Sequence[Link]) -> _Whole:
+    """What documents name that were converted."""
+    blobs: dict[Digest, Descriptor] = {}
+    for descriptor, data in documents:
+        if descriptor.media_type in mediatype.INDEXES:
+            blobs |= {each.digest: each for each in indexes.parse(data, descriptor.media_type).manifests}
+        else:
+            manifest = manifests.parse(data, descriptor.media_type)
+            blobs |= {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
+    known = {descriptor.digest for descriptor, _ in documents}
+    return _Whole(tuple(documents), tuple(blob for blob in blobs.values() if blob.digest not in known))
 
 
 async def _gather(documents: Documents, chains: Iterable[Chain], limits: Limits) -> _Whole:

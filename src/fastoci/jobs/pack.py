@@ -19,6 +19,7 @@ from fastoci.errors import FormatError, ReferenceSyntaxError, UnsupportedError
 from fastoci.events import Warned
 from fastoci.image import mediatype
 from fastoci.image.build import BuiltImage, NewLayer, image_of, image_on
+from fastoci.image.convert import Recipe, Recompression
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
@@ -29,7 +30,7 @@ from fastoci.pack.changes import BaseDirectory, Changes
 from fastoci.pack.losses import Losses
 from fastoci.pack.tar import TarMaker
 from fastoci.pack.tree import Told, Tree
-from fastoci.stream.compress import Compression, compressor
+from fastoci.stream.compress import compressor
 from fastoci.transfer.packer import PackedLayer, Packer
 from fastoci.transfer.scheduler import BytesSource
 from fastoci.unpack import user_namespace
@@ -50,7 +51,7 @@ class PackRequest(msgspec.Struct, frozen=True):
     reference: Reference
     against: Path | None = None
     upper: bool = False
-    compression: Compression = "gzip"
+    compression: Recompression = "gzip"
     platform: Platform | None = None
     epoch: int | None = None
 
@@ -108,7 +109,7 @@ class Packing(msgspec.Struct, frozen=True):
     async def _layer(self, request: PackRequest, base: Image | None, fd: int) -> tuple[NewLayer, PackedLayer]:
         """Write the layer to a file."""
         async with self._tar(request, base) as tar:
-            packed = await self.packer.pack(tar, compressor(request.compression), fd)
+            packed = await self.packer.pack(tar, compressor(Recipe(request.compression)), fd)
         created = request.epoch if request.epoch is not None else (tar.newest_ns or 0) // _SECOND
         blob = packed.blob if tar.entries or base is None else None
         return NewLayer(blob, packed.diff_id, created), packed

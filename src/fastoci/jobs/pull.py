@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -165,10 +165,27 @@ class PullContext(msgspec.Struct, frozen=True):
         """
         if not resolved.is_outline:
             return resolved
-        from fastoci.jobs.schema1 import Conversion  # which most pulls do not need
 
-        conversion = Conversion(self.layering, self.scheduler, self.announce, self.keep_document)
-        return await conversion.run(resolved, source, image=image, kept=kept)
+        def announce(missing: Sequence[Descriptor]) -> None:
+            self.announce(PullPlan(resolved, tuple(missing)), image)
+
+        top, made = await self.as_schema2(resolved.manifest, source, image=image, kept=kept, announce=announce)
+        return Resolved(resolved.reference, ((top, made.raw),), made, None)
+
+    async def as_schema2(
+        self,
+        outline: Manifest,
+        source: BlobSource,
+        *,
+        image: str,
+        kept: AsyncExitStack,
+        announce: Callable[[Sequence[Descriptor]], None],
+    ) -> tuple[Descriptor, Manifest]:
+        """What an image of Docker's schema 1 becomes: all of it is in the store. As ``Schema1Bringing.run``."""
+        from fastoci.jobs.schema1 import Schema1Bringing  # which most pulls do not need
+
+        bringing = Schema1Bringing(self.layering, self.scheduler, self.keep_document)
+        return await bringing.run(outline, source, image=image, kept=kept, announce=announce)
 
     async def _bring(
         self, found: Sequence[tuple[Resolved, Wanted]], source: Repository, *, image: str, outputs: Outputs

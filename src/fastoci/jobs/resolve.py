@@ -89,7 +89,8 @@ async def resolve_all(
     documents = Documents(source, store, limits)
     documents.count(top)
     if top.media_type in mediatype.SCHEMA1:
-        return [(await _outline(reference, (top, data), source, wanted, limits), wanted)]
+        manifest, runs_on = await outline_of((top, data), source, wanted, limits)
+        return [(Resolved(reference, ((top, data),), manifest, runs_on), wanted)]
     if wanted is not None and not wanted:
         found = await Descent(documents, None).follow_all(top, data)
         return [(_resolved(reference, each, limits), wanted) for each in found]
@@ -101,11 +102,12 @@ async def resolve_all(
     return list(chosen.values())
 
 
-async def _outline(reference: Reference, top: Link, source: ImageSource, wanted: Wanted, limits: Limits) -> Resolved:
-    """An image of Docker's schema 1, as far as it is known before its layers are read.
+async def outline_of(top: Link, source: object, wanted: Wanted, limits: Limits) -> tuple[Manifest, Platform]:
+    """An image of Docker's schema 1, as far as it is known before its layers are read, and what it is for.
 
     Raises:
         PlatformError: it is not for one of the platforms that were asked for.
+        FormatError: it is malformed, or has too many layers.
         UnsupportedError: the source cannot say how large its layers are.
     """
     from fastoci.image import schema1  # which few images are
@@ -118,11 +120,10 @@ async def _outline(reference: Reference, top: Link, source: ImageSource, wanted:
     if any(select([alone], platform) is None for platform in wanted or ()):
         raise PlatformError(f"the image is for {image.platform} only", available=(str(image.platform),))
     if not isinstance(source, SizeAwareSource):
-        raise UnsupportedError(f"{reference}: an image of Docker's schema 1 is read from registries and directories")
+        raise UnsupportedError("an image of Docker's schema 1 is read where blobs have sizes, and not here")
     asked = {digest: asyncio.create_task(source.size_of(digest)) for digest in dict.fromkeys(image.layers)}
     await all_or_first(asked.values())
-    manifest = image.outline({digest: task.result() for digest, task in asked.items()})
-    return Resolved(reference, (top,), manifest, image.platform)
+    return image.outline({digest: task.result() for digest, task in asked.items()}), image.platform
 
 
 def _resolved(reference: Reference, found: Found, limits: Limits) -> Resolved:

@@ -20,55 +20,64 @@ from fastoci.events import Warned
 from fastoci.image import schema1
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.manifest import Manifest
 from fastoci.image.stored_image import CONVERTED
 from fastoci.interfaces import BlobSource, StoreSession, StoreWriter
 from fastoci.jobs.layers import Arriving, Hashed, Layering
-from fastoci.jobs.plan import PullPlan, Resolved
 from fastoci.jobs.stored import Mending
 from fastoci.stream.verify import Meter
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.tee import Tee
 from fastoci.transfer.unpack_totals import UnpackTotals
 
+Made = tuple[Descriptor, Manifest]
 
-class Conversion(msgspec.Struct, frozen=True):
+
+class Schema1Bringing(msgspec.Struct, frozen=True):
     """What makes images of schema 2, in one engine.
 
     Args:
-        announce: tells what is planned of an image.
         keep: has a document in the store, as ``PullContext.keep_document`` does.
     """
 
     layering: Layering
     scheduler: Scheduler
-    announce: Callable[[PullPlan, str], None]
     keep: Callable[[StoreWriter, Descriptor, bytes, str], Awaitable[None]]
 
-    async def run(self, outline: Resolved, source: BlobSource, *, image: str, kept: AsyncExitStack) -> Resolved:
-        """What an image became; its layers and its config are in the store.
+    async def run(
+        self,
+        outline: Manifest,
+        source: BlobSource,
+        *,
+        image: str,
+        kept: AsyncExitStack,
+        announce: Callable[[Sequence[Descriptor]], None],
+    ) -> Made:
+        """What an image became; its layers, its config and its manifest are in the store.
 
         Args:
+            announce: is told which layers the store lacks.
             kept: is open for as long as gc leaves it there.
         Raises:
             FormatError, IntegrityError, UnsupportedError, LimitError: a layer is no layer.
             FastociError: one cannot be had. StoreError: the disk refused.
         """
-        store, layers = self.layering.store, outline.blobs
+        store, layers = self.layering.store, tuple({layer.digest: layer for layer in outline.layers}.values())
         session = await kept.enter_async_context(store.session(layers))
-        self.announce(PullPlan(outline, session.missing), image)
+        announce(session.missing)
         diff_ids = await self._bring(session, layers, source, image)
-        document = schema1.parse(outline.manifest.raw)
+        document = schema1.parse(outline.raw)
         sizes = {layer.digest: layer.size for layer in layers}
         made, config = schema1.converted(document, sizes, [diff_ids[digest] for digest in document.layers])
         described = Descriptor.of(made.raw, made.media_type)
         documents = await kept.enter_async_context(store.session((described, made.config)))
         async with documents.reserve() as writer:
             await self.keep(writer, made.config, config, image)
-        was = str(outline.top.digest)
+            await self.keep(writer, described, made.raw, image)
+        was = str(outline.config.digest)
         text = f"Docker's schema 1 is kept as schema 2: {was} becomes {described.digest}"
         self.layering.observer(Warned(image, text))
-        top = replace(described, annotations={CONVERTED: was})
-        return Resolved(outline.reference, ((top, made.raw),), made, None)
+        return replace(described, annotations={CONVERTED: was}), made
 
     async def _bring(
         self, session: StoreSession, layers: Sequence[Descriptor], source: BlobSource, image: str

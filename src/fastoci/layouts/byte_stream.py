@@ -18,7 +18,8 @@ from typing import Final
 from fastoci import files
 from fastoci._core import Buffer
 from fastoci.errors import FormatError, UnsupportedError
-from fastoci.stream.inflate import Compression, Inflate, sniff
+from fastoci.image.mediatype import Compression
+from fastoci.stream.inflate import Inflate, sniff
 from fastoci.threads import check
 
 _MOMENT_MS: Final = 20.0

@@ -10,15 +10,14 @@ Spec: RFC 1951, RFC 1952, RFC 8878; image-spec v1.1 layer.md (``+gzip``, ``+zstd
 from __future__ import annotations
 
 import struct
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import zstandard
 from isal import isal_zlib
 
 from fastoci._core import Buffer
 from fastoci.image import mediatype
-
-Compression = Literal["gzip", "zstd"]
+from fastoci.image.convert import Recipe
 
 _GZIP_LEVEL: Final = 2  # of 0 to 3: the last costs 1.6 times as much for 2 % less
 _ZSTD_LEVEL: Final = 3
@@ -49,12 +48,13 @@ class Gzip:
     media_type: str = mediatype.OCI_LAYER_GZIP
     head: bytes = _HEAD
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = _GZIP_LEVEL) -> None:
+        self._level = level
         self._crc = self._size = 0
 
     def block(self, data: Buffer | memoryview) -> bytes:
         """Compress one block; none after it refers to it."""
-        stream = isal_zlib.compressobj(_GZIP_LEVEL, wbits=-15)
+        stream = isal_zlib.compressobj(self._level, wbits=-15)
         return stream.compress(data) + stream.flush(isal_zlib.Z_FULL_FLUSH)
 
     def count(self, data: Buffer | memoryview) -> None:
@@ -73,9 +73,12 @@ class Zstd:
     media_type: str = mediatype.OCI_LAYER_ZSTD
     head: bytes = b""
 
+    def __init__(self, level: int = _ZSTD_LEVEL) -> None:
+        self._level = level
+
     def block(self, data: Buffer) -> bytes:
         """Compress one block to a frame."""
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress(memoryview(data))
+        return zstandard.ZstdCompressor(level=self._level, write_checksum=True).compress(memoryview(data))
 
     def count(self, data: Buffer) -> None:
         """Each frame has its own checksum."""
@@ -103,6 +106,8 @@ class Plain:
         return b""
 
 
-def compressor(compression: Compression) -> Compressor:
+def compressor(recipe: Recipe) -> Compressor:
     """A new stream."""
-    return Gzip() if compression == "gzip" else Zstd()
+    if recipe.compression == "gzip":
+        return Gzip() if recipe.level is None else Gzip(recipe.level)
+    return Zstd() if recipe.level is None else Zstd(recipe.level)

@@ -9,7 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -29,7 +38,7 @@ from fastoci.transfer.layer_source import ArrivingTar, FileTar, TarPart
 from fastoci.transfer.pipeline import PullPipeline
 from fastoci.transfer.tee import SpoiledError, Tee
 from fastoci.transfer.workers import WorkerPool
-from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget
+from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget, WindowShare
 
 _FREE_NAMES: Final = 4 << 20  # bytes beside the budget
 _TAR_BUFFERS: Final = 4  # buffers of tar that one layer may hold; at least two
@@ -97,6 +106,10 @@ class LayerReader:
         self._buffers = buffers
         self._tees = slots > 0
         self._windows = WindowBudget(buffers, reserve=LAYER_MEMORY * max(1, slots))
+
+    def window(self) -> AbstractContextManager[WindowShare]:
+        """The memory for the windows of one layer's decoder."""
+        return self._windows.share()
 
     async def tee(self) -> Tee | None:
         """A tee for a layer, to use it while it arrives; None while layers enough are used.
@@ -242,7 +255,7 @@ class LayerReader:
             await share.take(window)
             tar.allow(window)
 
-        with self._windows.share() as share, closing(tar):
+        with self.window() as share, closing(tar):
             buffers = await self._tar_buffers()
             pipeline = PullPipeline(
                 self._workers, sink, verifier, maker=tar, buffers=buffers, grant=grant, progressed=advanced

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -32,7 +32,8 @@ from fastoci.transfer.workers import WorkerPool
 
 T = TypeVar("T")
 
-_COMPRESSED: Final = BUFFER_SIZE  # bytes of memory for what is made of a block, and the state that makes it
+_COMPRESSED: Final = BUFFER_SIZE  # bytes of memory for what is made of a block
+Fill = Callable[[Buffer], Awaitable[bool]]  # fills a buffer with the next bytes of a tar; False when that has ended
 
 
 class TarBlocks(Protocol):
@@ -70,9 +71,18 @@ class Packer:
         Raises:
             StoreError: the disk refused. Whatever ``tar`` raises.
         """
+
+        async def fill(block: Buffer) -> bool:
+            return await self._workers.run(partial(tar.fill, block), stop=tar.stop)
+
+        async with self.turn() as turn:
+            return await turn.pack(fill, compressor, fd)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[PackerTurn]:
+        """Wait for a slot and its memory: what a layer is made of has them before it begins to come."""
         async with self._slots, self._memory() as buffers:
-            layer = _Layer(self._workers, tar, compressor, fd, buffers)
-            return await layer.run()
+            yield PackerTurn(self._workers, buffers)
 
     async def acquire(self, work: Callable[[], T], undo: Callable[[T], object]) -> T:
         """Open something on a thread: ``undo`` it when this task was cancelled meanwhile."""
@@ -106,14 +116,23 @@ class Packer:
             self._buffers.put_back(aside)
 
 
+class PackerTurn(msgspec.Struct, frozen=True):
+    """A slot for one layer, with its memory."""
+
+    workers: WorkerPool
+    buffers: list[Buffer]
+
+    async def pack(self, fill: Fill, compressor: Compressor, fd: int) -> PackedLayer:
+        """``Packer.pack`` of a tar that may come by and by. Only the buffer at its end is not full."""
+        return await _Layer(self.workers, fill, compressor, fd, self.buffers).run()
+
+
 class _Layer:
     """One layer on its way. ``buffers``, which stay the caller's, are one to write from and those of the tar."""
 
-    def __init__(
-        self, workers: WorkerPool, tar: TarBlocks, compressor: Compressor, fd: int, buffers: list[Buffer]
-    ) -> None:
+    def __init__(self, workers: WorkerPool, fill: Fill, compressor: Compressor, fd: int, buffers: list[Buffer]) -> None:
         self._workers = workers
-        self._tar = tar
+        self._fill = fill
         self._compressor = compressor
         self._fd = fd
         self._out, *blocks = buffers
@@ -149,7 +168,7 @@ class _Layer:
         more = True
         while more:
             block = await self._free.get()
-            more = await self._workers.run(partial(self._tar.fill, block), stop=self._tar.stop)
+            more = await self._fill(block)
             compress = self._workers.run(partial(self._compressor.block, block)) if len(block) else _nothing()
             task = asyncio.create_task(compress)
             self._compressing.add(task)

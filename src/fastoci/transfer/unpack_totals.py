@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 S = TypeVar("S", LayerWriter, LayerStager)
 
 
+def tar_limit(read: int) -> int:
+    """Bytes of tar that so many compressed bytes may become."""
+    return _TAR_FREE + _TAR_RATIO * read
+
+
 class CountingSink(Protocol):
     """What is asked of a layer's sink: as ``LayerWriter`` has it."""
 
@@ -120,7 +125,7 @@ class UnpackTotals:
         entries, content = self._totals()
         limit = self._limits.unpacked_size
         read = sum(self._read.values())
-        if self._tar > _TAR_FREE + _TAR_RATIO * read:
+        if self._tar > tar_limit(read):
             return LimitError(
                 f"{read} bytes become {self._tar} bytes of tar: more than {_TAR_FREE} + {_TAR_RATIO} each"
             )
