@@ -34,6 +34,8 @@ from fastoci.registry.options import RegistryOptions
 from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
+    from fastoci.layouts.docker_archive_source import DockerArchiveSource
+    from fastoci.layouts.oci_archive_source import OciArchiveSource
     from fastoci.registry.client import Registry
     from fastoci.registry.push.sink import RegistrySink
     from fastoci.transfer.spooled_source import Spool
@@ -147,14 +149,22 @@ class Ends(msgspec.Struct, frozen=True):
                     opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
                     layout = await opened.enter_async_context(opening)
                     yield Origin(layout, partial(_chosen, layout, end), CollectionAttachments(layout, context.limits))
+                case "oci-archive" | "docker-archive":
+                    archive = await self._archive(end, opened)
+                    attachments = CollectionAttachments(archive, context.limits)
+                    yield Origin(archive, partial(_chosen, archive, end), attachments)
                 case "store":
                     image = await find_one(self.parts.store, end.name)
                     needed = await maintenance.needed(self.parts.store, image)
                     await opened.enter_async_context(self.parts.store.keep(needed, name=image.name))
                     stored = StoreImages(context, partial(maintenance.named_images, self.parts.store, ()))
                     yield Origin(stored, partial(stored.top, image), CollectionAttachments(stored, context.limits))
-                case _:
-                    raise UnsupportedError(f"{end}: images are not read from {end.transport}:")
+                case "dir":
+                    from fastoci.layouts.directory_source import DirectorySource
+
+                    directory = await opened.enter_async_context(DirectorySource.open(_path(end), context.limits))
+                    attachments = CollectionAttachments(directory, context.limits)
+                    yield Origin(directory, partial(_chosen, directory, end), attachments)
 
     @asynccontextmanager
     async def subject(self, text: str, spool: Spool) -> AsyncIterator[Subject]:
@@ -190,9 +200,13 @@ class Ends(msgspec.Struct, frozen=True):
                 case "oci":
                     yield context.layout(context.target(end.path), shared=_shared(options))
                 case "store":
-                    yield StoreSink(context, str(source))
-                case _:
-                    raise UnsupportedError(f"{end}: images are not brought to {end.transport}:")
+                    yield StoreSink(context, self.parts.store, str(source))
+                case "oci-archive" | "docker-archive":
+                    yield self._archive_sink(end)
+                case "dir":
+                    from fastoci.layouts.directory import Directory
+
+                    yield Directory(context.target(end.path), context.stored.run_hashing, context.streams)
 
     async def _registry_sink(self, end: End, options: EndOptions, source: End, opened: AsyncExitStack) -> RegistrySink:
         from fastoci.registry.push.sink import RegistrySink
@@ -209,6 +223,25 @@ class Ends(msgspec.Struct, frozen=True):
             mount_from=other.path if near and other is not None and other.path != reference.path else "",
         )
         return RegistrySink(repository, streams)
+
+    async def _archive(self, end: End, opened: AsyncExitStack) -> OciArchiveSource | DockerArchiveSource:
+        """An archive that is closed with ``opened``; what is not a tar file was read to its end by then."""
+        from fastoci.layouts.archive_opening import open_archive
+        from fastoci.layouts.docker_archive_source import DockerArchiveSource
+        from fastoci.layouts.oci_archive_source import OciArchiveSource
+
+        limits = self.parts.context.limits
+        opening = open_archive(_path(end), self.parts.store.spool, self.parts.buffers, limits)
+        archive = await opened.enter_async_context(opening)
+        return (OciArchiveSource if end.transport == "oci-archive" else DockerArchiveSource)(archive, limits)
+
+    def _archive_sink(self, end: End) -> ImageSink:
+        from fastoci.layouts.archive_writer import ArchiveSink, Form
+        from fastoci.layouts.docker_archive import DockerForm
+        from fastoci.layouts.oci_archive import OciForm
+
+        form: Form = OciForm() if end.transport == "oci-archive" else DockerForm()
+        return ArchiveSink(self.parts.context.target(end.path), form, self.parts.context.streams)
 
     async def _client(self, options: EndOptions, opened: AsyncExitStack) -> Registry:
         """The client for an end: the engine's, or one that is closed with ``opened``."""
@@ -250,7 +283,7 @@ def choose(images: Sequence[NamedImage], end: End) -> NamedImage:
         raise BlobNotFoundError(f"{end}: {end.path} has {len(images)} images, and @0 is the first", path=end.path)
     if end.name:
         for image in images:
-            if image.name == end.name:
+            if end.name in (image.name, *image.also):
                 return image
         raise BlobNotFoundError(f"{end}: {end.path} has no image of that name{_listed(images)}", path=end.path)
     if len(images) == 1:
@@ -263,7 +296,7 @@ def choose(images: Sequence[NamedImage], end: End) -> NamedImage:
 
 def _listed(images: Sequence[NamedImage]) -> str:
     """The names that there are, as the end of a message."""
-    found = [image.name for image in images if image.name]
+    found = [name for image in images for name in (image.name, *image.also) if name]
     more = ", ..." if len(found) > _SHOWN else ""
     return f"; there are {', '.join(found[:_SHOWN])}{more}" if found else ""
 

@@ -93,7 +93,7 @@ class EngineParts:
         self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers
-        self._buffers = buffers
+        self.buffers = buffers
         self._options = options
         self._registries = AsyncExitStack()
         self._registry: Registry | None = None
@@ -172,7 +172,7 @@ class EngineParts:
         """What compresses on all cores; most programs do not need it."""
         from fastoci.transfer.packer import Packer
 
-        return Packer(self._workers, self._buffers, self.context.layering.reader, self.context.limits)
+        return Packer(self._workers, self.buffers, self.context.layering.reader, self.context.limits)
 
     def packing(self) -> Packing:
         """What makes images out of directories."""

@@ -43,10 +43,14 @@ class ImageSource(Protocol):
 
 
 class NamedImage(msgspec.Struct, frozen=True):
-    """An image of an ``ImageCollection``: its name, empty for one without, and the manifest or index it stands for."""
+    """An image of an ``ImageCollection``: its name, empty for one without, and the manifest or index it stands for.
+
+    ``also``: more names of it, where the place gives one image several.
+    """
 
     name: str
     top: Descriptor
+    also: tuple[str, ...] = ()
 
 
 class ImageCollection(Protocol):

@@ -310,6 +310,30 @@ class HashPoint(msgspec.Struct, frozen=True):
     state: bytes
 
 
+@runtime_checkable
+class SpoolingSource(Protocol):
+    """A ``BlobSource`` that had blobs in its hands before anybody knew them, and kept them in files without names."""
+
+    def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
+        """A file that has just this blob, which stays the source's, and the state of its hasher at the end.
+
+        None when the blob has no file of its own. A store may give the file the blob's name.
+
+        Raises:
+            BlobNotFoundError, SizeMismatchError: there is no such blob.
+        """
+
+
+class Spooler(Protocol):
+    """A store that takes blobs whose digests are known when all of them is there."""
+
+    async def spool(self) -> int:
+        """An unnamed file on the store's disk, which the caller closes."""
+
+    async def leave(self, blob: Descriptor, fd: int, hash_state: bytes) -> None:
+        """Let such a file be the blob's bytes, which need not be fetched then; where that can be done."""
+
+
 class Streaming(Protocol):
     """How bytes go through an engine: in buffers of its budget, hashed on its threads, told to its observer."""
 

@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,14 +26,14 @@ from fastoci.limits import Limits
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.suites.filling import collect
-from support.archives import Members, image_of, layout, opened, saved, saved_v1, tar_bytes, write_tar
+from support.archives import Members, hybrid, image_of, layout, opened, saved, saved_v1, tar_bytes, write_tar
 
 ONE, TWO = image_of("base", "one"), image_of("base", "two")
 
 
 async def read(path: Path, limits: Limits | None = None) -> dict[str, tuple[Descriptor, manifests.Manifest]]:
     """The images of an archive by their names; each blob is what its descriptor says."""
-    found = {}
+    found: dict[str, tuple[Descriptor, manifests.Manifest]] = {}
     async with opened(path) as (archive, buffers):
         source = DockerArchiveSource(archive, limits or Limits())
         for image in await source.names():
@@ -45,7 +44,7 @@ async def read(path: Path, limits: Limits | None = None) -> dict[str, tuple[Desc
                 content = await collect(source.fetch(blob, 0, buffers))
                 assert Digest.of(content, blob.digest.algorithm) == blob.digest
                 assert len(content) == blob.size
-            found[image.name] = image.top, manifest
+            found |= dict.fromkeys((image.name, *image.also), (image.top, manifest))
     return found
 
 
@@ -94,17 +93,6 @@ async def test_layers_that_are_compressed_stay_as_they_are(tmp_path: Path, compr
     _, manifest = (await read(write_tar(tmp_path / "a.tar", saved({"a:1": image}))))["docker.io/library/a:1"]
     is_of(manifest, image)
     assert {layer.media_type for layer in manifest.layers} == {f"{mediatype.DOCKER_LAYER}.{compression}"}
-
-
-def hybrid(images: Mapping[str, Image], top: Index | None = None) -> Members:
-    """What Docker 25 saves: a layout, and ``manifest.json``."""
-    paths = {name: [f"blobs/sha256/{layer.descriptor.digest.hex}" for layer in images[name].layers] for name in images}
-    entries = [
-        {"Config": f"blobs/sha256/{Digest.of(image.config).hex}", "RepoTags": [name], "Layers": paths[name]}
-        for name, image in images.items()
-    ]
-    members = layout(images if top is None else {"all:1": top})
-    return [*members, ("manifest.json", json.dumps(entries).encode())]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["manifests", "index"])

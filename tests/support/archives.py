@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastoci import _core
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.layout import OCI_LAYOUT, REF_NAME, encode_index
 from fastoci.interfaces import BufferSource
 from fastoci.layouts.archive import Archive
@@ -108,6 +109,21 @@ def layout(images: Mapping[str, Image | Index]) -> list[tuple[str | tarfile.TarI
             blobs[f"blobs/{blob.digest.algorithm}/{blob.digest.hex}"] = data
     entries = [_named(image.descriptor, name) for name, image in images.items()]
     return [("oci-layout", OCI_LAYOUT), *blobs.items(), ("index.json", encode_index(entries))]
+
+
+def hybrid(images: Mapping[str, Image], top: Index | None = None) -> Members:
+    """What Docker 25 saves: a layout, and ``manifest.json``."""
+    paths = {name: [f"blobs/sha256/{layer.descriptor.digest.hex}" for layer in images[name].layers] for name in images}
+    entries = [
+        {
+            "Config": f"blobs/sha256/{Digest.of(image.config).hex}",
+            "RepoTags": [name] if name else None,
+            "Layers": paths[name],
+        }
+        for name, image in images.items()
+    ]
+    members = layout(images if top is None else {"all:1": top})
+    return [*members, ("manifest.json", json.dumps(entries).encode())]
 
 
 def _named(top: Descriptor, name: str) -> Descriptor:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from fastoci.image.convert import Recipe, Recompression
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.interfaces import Spooler
 from fastoci.jobs.image import Image, tree_of
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.record import record
@@ -54,16 +55,6 @@ class PackRequest(msgspec.Struct, frozen=True):
     compression: Recompression = "gzip"
     platform: Platform | None = None
     epoch: int | None = None
-
-
-class Spooler(Protocol):
-    """A store that takes blobs whose digests are known when all of them is there."""
-
-    async def spool(self) -> int:
-        """An unnamed file on the store's disk, which the caller closes."""
-
-    async def leave(self, blob: Descriptor, fd: int, hash_state: bytes) -> None:
-        """Let such a file be the blob's bytes, which need not be fetched then; where that can be done."""
 
 
 class Packing(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from fastoci.image.digest import Digest
 from fastoci.image.index import has_platform
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import NamedImage, Way, WholeImage
-from fastoci.interfaces import BlobSource, StoreWriter
+from fastoci.interfaces import BlobSource, Spooler, SpoolingSource, StoreWriter
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.resolve import Link, read_config, read_document
 from fastoci.transfer.stored_source import StoredSource
@@ -53,18 +53,20 @@ class StoreSink:
     """``ImageSink`` over the store of an engine.
 
     Args:
+        spooler: the store itself.
         image: what the user called what comes, in events.
     """
 
-    def __init__(self, context: PullContext, image: str) -> None:
+    def __init__(self, context: PullContext, spooler: Spooler, image: str) -> None:
         self._context = context
+        self._spooler = spooler
         self._image = image
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreSinkWriter]:
         """Bring images: ``ImageSink.begin``. After an error what came stays until gc."""
         async with AsyncExitStack() as sessions:
-            writer = StoreSinkWriter(self._context, sessions, self._image)
+            writer = StoreSinkWriter(self._context, self._spooler, sessions, self._image)
             yield writer
             await writer.record()
 
@@ -72,8 +74,9 @@ class StoreSink:
 class StoreSinkWriter:
     """``ImageWriter`` over sessions of the store: each question for what is missing begins one."""
 
-    def __init__(self, context: PullContext, sessions: AsyncExitStack, image: str) -> None:
+    def __init__(self, context: PullContext, spooler: Spooler, sessions: AsyncExitStack, image: str) -> None:
         self.at_once = context.limits.flights
+        self._spooler = spooler
         self._context = context
         self._sessions = sessions
         self._image = image
@@ -88,7 +91,9 @@ class StoreSinkWriter:
         return list(session.missing)
 
     async def put_blob(self, blob: Descriptor, source: BlobSource) -> Way:
-        """Bring one blob: ``ImageWriter.put_blob``."""
+        """Bring one blob: ``ImageWriter.put_blob``. A file that a source kept becomes the blob without a copy."""
+        if isinstance(source, SpoolingSource) and (kept := source.spooled(blob)) is not None:
+            await self._spooler.leave(blob, *kept)
         await self._context.scheduler.fetch(self._writers[blob.digest], blob, source, image=self._image)
         return "sent"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -139,13 +140,21 @@ class ArchiveBlobs:
         """
         found = self._find(blob)
         if isinstance(found, Member):
-            async for buffer in self._archive.fetch(found, offset, buffers):
-                yield buffer
+            async with aclosing(self._archive.fetch(found, offset, buffers)) as given:
+                async for buffer in given:
+                    yield buffer
             return
         while offset < len(found):
             buffer = await buffers.take()
             offset += buffer.append(found, offset)
             yield buffer
+
+    def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
+        """The file that has just this blob: ``SpoolingSource.spooled``."""
+        found = self._find(blob)
+        if isinstance(found, bytes) or not found.alone or found.digest != blob.digest:
+            return None
+        return found.fd, found.hash_state
 
     async def document(self, descriptor: Descriptor, limit: int) -> bytes:
         """The bytes of a manifest or index, verified.

@@ -28,7 +28,8 @@ _KINDS: Final = {"p": "a FIFO", "c": "a device", "b": "a device"}
 class Member(msgspec.Struct, frozen=True):
     """A file, or a link to one: the bytes of a file are in an open one, ``size`` of them from ``offset`` on.
 
-    ``digest`` and ``hash_state``, the hasher's at the end, are of one that was hashed while it passed by.
+    ``digest`` and ``hash_state``, the hasher's at the end, are of one that was hashed while it passed by. ``alone``:
+    it is all that its file has, and the file has no name.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Member(msgspec.Struct, frozen=True):
     link: str | None = None
     digest: Digest | None = None
     hash_state: bytes = b""
+    alone: bool = False
 
 
 class Members:

@@ -88,7 +88,7 @@ class Spool:
         if link is None and await self._copy(entry.size, fd, offset, meter) != entry.size:
             raise FormatError(f"{members.archive} ends within the member {label!r}, after {meter.offset} of its bytes")
         digest = meter.proof().digest
-        members.add(Member(label, meter.offset, fd, offset, link, digest, meter.state()))
+        members.add(Member(label, meter.offset, fd, offset, link, digest, meter.state(), fd != self._shared))
 
     async def _place(self, size: int) -> tuple[int, int]:
         """A file for so many bytes, and where in it they begin."""

@@ -31,7 +31,7 @@ _SIZE: Final = 64 << 20  # bytes of a manifest
 _LOCK: Final = ".fastoci.lock"
 _NEW: Final = f".{MANIFEST}.new"
 _OURS: Final = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})(\.manifest\.json)?|signature-[0-9]+|\.[0-9a-f]{64,128}\.new")
-_DOCUMENTS: Final = mediatype.MANIFESTS | mediatype.INDEXES | mediatype.SCHEMA1
+DOCUMENTS: Final = mediatype.MANIFESTS | mediatype.INDEXES | mediatype.SCHEMA1
 
 
 class DirectoryFiles(BlobFiles):
@@ -63,7 +63,7 @@ class DirectoryFiles(BlobFiles):
         if not images:
             return
         top, blobs = images[0].top, images[0].blobs
-        documents = {blob.digest for blob in blobs if blob.media_type in _DOCUMENTS} - {top.digest}
+        documents = {blob.digest for blob in blobs if blob.media_type in DOCUMENTS} - {top.digest}
         with self.translated():
             data = self._read(top)
             for digest in documents:

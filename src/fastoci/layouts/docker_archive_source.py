@@ -57,7 +57,7 @@ class DockerArchiveSource:
         self._names: tuple[NamedImage, ...] | None = None
 
     async def names(self) -> tuple[NamedImage, ...]:
-        """Its images: ``ImageCollection.names``. One with several names is there under each.
+        """Its images: ``ImageCollection.names``.
 
         Raises:
             FormatError, UnsupportedError: it is no such archive, or one that cannot be read.
@@ -71,10 +71,13 @@ class DockerArchiveSource:
         """A manifest: ``ImageCollection.manifest``."""
         return await self._blobs.document(descriptor, self._limits.manifest_size)
 
-    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+    def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """A blob: ``ArchiveBlobs.fetch``."""
-        async for buffer in self._blobs.fetch(blob, offset, buffers):
-            yield buffer
+        return self._blobs.fetch(blob, offset, buffers)
+
+    def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
+        """The file that has just this blob: ``SpoolingSource.spooled``."""
+        return self._blobs.spooled(blob)
 
     async def _read_names(self) -> list[NamedImage]:
         members = self._archive.members
@@ -87,7 +90,7 @@ class DockerArchiveSource:
         self._check_count(len(saved))
         for image in saved:
             top = await self._image(image)
-            found += [NamedImage(_name(name), top) for name in image.names or ("",)]
+            found.append(_named(top, image.names))
         return found
 
     def _check_count(self, images: int) -> None:
@@ -182,7 +185,7 @@ class DockerArchiveSource:
         self._check_count(len(repositories))
         for image, names in repositories.items():
             top = await self._v1_image(image)
-            found += [NamedImage(_name(name), top) for name in names]
+            found.append(_named(top, names))
         return found
 
     async def _v1_image(self, image: str) -> Descriptor:
@@ -216,6 +219,11 @@ def _as_schema1(history: Sequence[str], layers: Sequence[Descriptor]) -> bytes:
             "history": [{"v1Compatibility": text} for text in history],
         }
     ).encode()
+
+
+def _named(top: Descriptor, names: Sequence[str]) -> NamedImage:
+    name, *also = map(_name, names or ("",))
+    return NamedImage(name, top, tuple(also))
 
 
 def _name(text: str) -> str:

@@ -10,13 +10,12 @@ from typing import Final
 
 from fastoci._core import Buffer
 from fastoci.errors import FormatError
-from fastoci.image import index
 from fastoci.image.descriptor import Descriptor
-from fastoci.image.layout import REF_NAME, parse_layout
-from fastoci.image.mediatype import OCI_INDEX
+from fastoci.image.layout import parse_layout
 from fastoci.image_interfaces import NamedImage
 from fastoci.interfaces import BufferSource
 from fastoci.layouts.archive import Archive, ArchiveBlobs
+from fastoci.layouts.oci_layout_source import named
 from fastoci.limits import Limits
 
 INDEX: Final = "index.json"
@@ -39,22 +38,25 @@ class OciArchiveSource:
             FormatError, UnsupportedError: it is no layout, or one that cannot be read. StoreError: the disk refused.
         """
         members = self._archive.members
-        if LAYOUT not in members and "manifest.json" in members:
+        if LAYOUT in members:  # some tools write none
+            parse_layout(await self._archive.read(members.find(LAYOUT), self._limits.manifest_size))
+        elif INDEX not in members and "manifest.json" in members:
             raise FormatError(f"{self.name} is no OCI layout: it has manifest.json, which docker-archive: reads")
-        parse_layout(await self._archive.read(members.find(LAYOUT), self._limits.manifest_size))
-        data = await self._archive.read(members.find(INDEX), self._limits.manifest_size)
-        entries = index.parse(data, OCI_INDEX).manifests
-        if len(entries) > self._limits.index_entries:
-            raise FormatError(
-                f"{self.name}: an index of {len(entries)} entries, more than {self._limits.index_entries}"
-            )
-        return tuple(NamedImage(entry.annotations.get(REF_NAME, ""), entry) for entry in entries)
+        found = named(await self._archive.read(members.find(INDEX), self._limits.manifest_size))
+        if len(found) > self._limits.index_entries:
+            raise FormatError(f"{self.name} has {len(found)} images, more than {self._limits.index_entries}")
+        return found
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
         """A manifest or index: ``ImageCollection.manifest``."""
+        if descriptor.data is not None:
+            return descriptor.data
         return await self._blobs.document(descriptor, self._limits.manifest_size)
 
-    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+    def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """A blob: ``ArchiveBlobs.fetch``."""
-        async for buffer in self._blobs.fetch(blob, offset, buffers):
-            yield buffer
+        return self._blobs.fetch(blob, offset, buffers)
+
+    def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
+        """The file that has just this blob: ``SpoolingSource.spooled``."""
+        return self._blobs.spooled(blob)

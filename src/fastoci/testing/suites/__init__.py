@@ -8,6 +8,6 @@ Subclass a suite in a test file, say how to open the implementation, and let pyt
             yield MyStore(directory)
 
 Each test is a plain method that runs an event loop of its own, so no plugin is needed; ``tmp_path`` is the only
-fixture. The public names are those of the modules: ``BlobSourceSuite``, ``BlobStoreSuite``, ``ImageSinkSuite``,
-``ImageSourceSuite``, ``LayerStoreSuite``, ``StoreSessionSuite``.
+fixture. The public names are those of the modules: ``BlobSourceSuite``, ``BlobStoreSuite``, ``ImageCollectionSuite``,
+``ImageSinkSuite``, ``ImageSourceSuite``, ``LayerStoreSuite``, ``StoreSessionSuite``.
 """
