@@ -186,7 +186,7 @@ class EngineParts:
         from fastoci.transfer.recompress import Recompressor
 
         packer = self.packer()
-        recompressor = Recompressor(self._workers, self._buffers, self.context.layering.reader, packer)
+        recompressor = Recompressor(self._workers, self.buffers, self.context.layering.reader, packer)
         return Converters(self.context, Tools(recompressor, packer, self.store.spool))
 
     def publishing(self) -> Publishing:
