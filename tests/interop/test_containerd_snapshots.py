@@ -354,6 +354,21 @@ async def test_a_full_disk_is_said_and_nothing_is_left(
             assert "large" not in small.daemon.run("images", "ls", "-q")
 
 
+async def test_a_disk_with_too_little_space_for_snapshots_is_said_before_anything_is_fetched(
+    registry: Registry, tmp_path: Path, pair: tuple[str, str]
+) -> None:
+    needs_mounts()
+    registry.add_image("dense", "latest", image_of([made(1, files=4, size=16 << 20, compressibility=0.0)]))
+    with scratch("full") as home:
+        (home / "root").mkdir()
+        with disks.mounted(home / "root", "-t", "tmpfs", "-o", "size=24m", "tmpfs"), run(pair, home) as small:
+            async with fastoci.Engine(tmp_path) as engine:
+                with pytest.raises(StoreFullError, match=str(home / "root")):
+                    await engine.pull(f"{registry.address}/dense", into=small.into())
+            assert small.left() == []
+        assert not [record for record in registry.log if "/blobs/" in record.path]
+
+
 def test_a_directory_that_is_another_one_for_containerd_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -50,11 +50,12 @@ _LEASE: Final = timedelta(hours=24)  # as containerd's own: a pull that was kill
 
 
 class Snapshotter(msgspec.Struct, frozen=True):
-    """A snapshotter of containerd. ``error`` is why it cannot be used; empty when it can be."""
+    """A snapshotter of containerd. ``error`` is why it cannot be used, empty when it can be; ``root`` its directory."""
 
     name: str
     capabilities: frozenset[str]
     error: str
+    root: Path | None
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -245,4 +246,5 @@ class Client:
 
 def _snapshotter(plugin: Plugin) -> Snapshotter:
     error = "" if plugin.init_err is None else plugin.init_err.message or "it did not start"
-    return Snapshotter(plugin.id, frozenset(plugin.capabilities), error)
+    root = plugin.exports.get("root", "")
+    return Snapshotter(plugin.id, frozenset(plugin.capabilities), error, Path(root) if root else None)

@@ -63,7 +63,7 @@ class Snapshots:
 
     ``in_parallel``: a layer can be written before the one below it is there. ``can_rebase``: the snapshot that it was
     written to gets its parent then; else its files go to one that has it. ``pid`` is containerd's process, 0 when that
-    is not known.
+    is not known; ``root`` is the snapshotter's directory, None likewise.
 
     Args:
         name: of the snapshotter; empty: the namespace's default.
@@ -82,6 +82,7 @@ class Snapshots:
         self.can_rebase = self.name in _ALONE and _REBASE in found.capabilities
         self.in_parallel = self.can_rebase or self.name == DEFAULT
         self.pid = client.server.pid
+        self.root = found.root
         self._client = client
 
     async def count_held(self, chain: Sequence[Chained]) -> int:

@@ -155,6 +155,11 @@ class Recording:
         """How many layers are read while they arrive: ``Destination.tees``."""
         return 0 if self._unpacking is None else self._unpacking.tees
 
+    @property
+    def unpacks_at(self) -> Path | None:
+        """Whose disk snapshots fill: ``Destination.unpacks_at``."""
+        return None if self._unpacking is None else self._unpacking.root
+
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
         """Have the snapshots of an image: ``Destination.unpack``."""
         if self._unpacking is not None:

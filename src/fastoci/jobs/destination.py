@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -32,6 +33,10 @@ class Destination(Protocol):
     @property
     def tees(self) -> int | None:
         """How many of an image's lowest layers it reads while they arrive; None: all."""
+
+    @property
+    def unpacks_at(self) -> Path | None:
+        """A directory on whose disk it unpacks layers; None: it does not, or nobody knows."""
 
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
         """Make of an image's layers what is wanted of them there, before it is recorded.
@@ -84,6 +89,7 @@ class _Nowhere:
     """The store is enough."""
 
     tees = 0
+    unpacks_at = None
 
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
         """Nothing is made of it."""

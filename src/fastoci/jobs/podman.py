@@ -86,9 +86,10 @@ def hide(store: ImageStore, asked: str) -> None:
 
 
 class Showing:
-    """``Destination`` of a job whose images are shown to podman and CRI-O. ``tees``: ``Destination.tees``."""
+    """``Destination`` of a job whose images are shown to podman and CRI-O, from layers that the store has."""
 
     tees = 0
+    unpacks_at = None  # but in the store, of which it is asked
 
     def __init__(self, layering: Layering) -> None:
         self._layering = layering

@@ -106,9 +106,9 @@ class Running:
     async def run(self, fetching: AbstractAsyncContextManager[Fetcher]) -> None:
         """Fetch, record and unpack; whatever fails is an outcome."""
         root, unpacked = self._plan.unpacking
-        if root is None and self._layers.form != "none":
+        if root is None:
             images = [resolved for job in self._jobs for resolved, _ in job.image.resolved]
-            root, unpacked = await self._context.space(Making(self._layers), images)
+            root, unpacked = await self._context.space(Making(self._layers, into=self._into), images, self._absent)
         try:
             async with self._session.reserve(root=root, unpacked=unpacked) as writer, fetching as fetcher:
                 await self._work(writer, fetcher)

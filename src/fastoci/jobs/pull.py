@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ from fastoci.interfaces import BlobSource, BlobStore, StoreSession, StoreWriter
 from fastoci.jobs.destination import NOWHERE, Destination, Keeping
 from fastoci.jobs.layers import Arriving, Layering, layers_of
 from fastoci.jobs.outputs import Outputs
-from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted
+from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted, estimate_unpacked
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
@@ -198,7 +198,8 @@ class PullContext(msgspec.Struct, frozen=True):
             plans = [_plan(*each, session) for each in found]
             for plan in plans:
                 self.announce(plan, image)
-            root, unpacked = await self.space(making, images)
+            missing = {blob.digest for blob in session.missing}
+            root, unpacked = await self.space(making, images, missing)
             async with session.reserve(root=root, unpacked=unpacked) as writer:
                 configs = await self._execute_all(writer, plans, source, image=image, making=making)
                 await outputs.into.record(image, images, Keeping())
@@ -213,12 +214,22 @@ class PullContext(msgspec.Struct, frozen=True):
         blobs = (blob for image in images for blob in (*image.documents, *image.blobs))
         return [blob for blob in blobs if blob.digest not in spared]
 
-    async def space(self, making: Making, images: Sequence[Resolved]) -> tuple[Path | None, int]:
-        """Whose disk is filled with files, and with how many bytes."""
+    async def space(
+        self, making: Making, images: Sequence[Resolved], missing: Collection[Digest]
+    ) -> tuple[Path | None, int]:
+        """Whose disk is filled with files, and with how many bytes.
+
+        Args:
+            missing: what is to be fetched; of other layers, there are snapshots as a rule.
+        """
         if making.tree is not None:
             return making.tree[0], sum(image.unpacked_estimate for image in images)
         if making.reads:
             return self.store_path, await self.layering.estimate(images, making.layers.form)
+        layers = {layer.digest: layer for image in images for layer in image.manifest.layers}
+        coming = [layer for digest, layer in layers.items() if digest in missing]
+        if making.into.unpacks_at is not None and coming:
+            return making.into.unpacks_at, estimate_unpacked(coming)
         return None, 0
 
     async def making(self, outputs: Outputs, manifest: Descriptor, image: str) -> Making:

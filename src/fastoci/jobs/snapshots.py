@@ -25,7 +25,8 @@ from fastoci.transfer.tee import Tee
 class Unpacking:
     """Unpacks the images of one job with one snapshotter. An artifact has nothing to be unpacked.
 
-    ``tees`` is how many of an image's lowest layers are read while they arrive, None: all.
+    ``tees`` is how many of an image's lowest layers are read while they arrive, None: all. ``root`` is the directory
+    whose disk is filled, None when it is not known.
     """
 
     def __init__(self, snapshots: Snapshots, context: PullContext) -> None:
@@ -34,6 +35,7 @@ class Unpacking:
         self._context = context
         self._maker = SnapshotLayers(snapshots, layering.workers, layering.reader, context.limits, context.observer)
         self.tees = self._maker.tees
+        self.root = snapshots.root
         self._done: dict[Digest, dict[Digest, dict[str, str]]] = {}  # by manifest: labels of its blobs
 
     async def unpack(self, resolved: Resolved, config: ImageConfig, arriving: Arriving) -> None:
