@@ -24,8 +24,9 @@ from fastoci.image_interfaces import WholeImage
 from fastoci.interfaces import BlobSource
 from fastoci.jobs.destination import Destination, Keeping
 from fastoci.jobs.layers import Arriving, layers_of, overlay_options
+from fastoci.jobs.outputs import Making
 from fastoci.jobs.plan import Layers, Resolved
-from fastoci.jobs.pull import Making, PullContext, contents
+from fastoci.jobs.pull import PullContext, contents
 from fastoci.jobs.resolve import read_config, read_document
 from fastoci.jobs.running import RunningJobs, job
 from fastoci.jobs.stored import Mending

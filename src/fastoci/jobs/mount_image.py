@@ -25,8 +25,9 @@ from fastoci.jobs import mounting
 from fastoci.jobs.layers import Arriving, layers_of
 from fastoci.jobs.mounting import LayerDirectories, LayerFiles, RefusedError, Request
 from fastoci.jobs.mounts import MountedImage
+from fastoci.jobs.outputs import Making
 from fastoci.jobs.plan import Layers, Resolved
-from fastoci.jobs.pull import Making, PullContext, contents
+from fastoci.jobs.pull import PullContext, contents
 from fastoci.jobs.stored import Mending
 from fastoci.layer_interfaces import LayerStore
 from fastoci.mount import erofs, fuse, overlay

@@ -8,6 +8,7 @@ import msgspec
 
 from fastoci.jobs.destination import NOWHERE, Destination
 from fastoci.jobs.plan import Layers
+from fastoci.unpack.marker import Contents
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -22,6 +23,31 @@ class Outputs(msgspec.Struct, frozen=True):
     same_owner: bool | None = None
     layers: Layers = Layers()
     into: Destination = NOWHERE
+
+
+class Making(msgspec.Struct, frozen=True):
+    """What is still to be made of an image's layers: what the store keeps, and the user's tree; and where it goes."""
+
+    layers: Layers = Layers()
+    tree: tuple[Path, Contents] | None = None
+    into: Destination = NOWHERE
+
+    @property
+    def has_layers(self) -> bool:
+        """The store keeps layers one by one."""
+        return self.layers.form not in ("none", "rootfs")
+
+    @property
+    def reads(self) -> bool:
+        """Anything at all, here."""
+        return self.layers.form != "none" or self.tree is not None
+
+    @property
+    def tees(self) -> int | None:
+        """How many of the lowest layers are used while they arrive; None: all."""
+        if self.has_layers:
+            return None
+        return 1 if self.reads else self.into.tees
 
 
 class Terms(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import StoreSession, StoreWriter
 from fastoci.jobs.destination import NOWHERE, Keeping
 from fastoci.jobs.layers import Arriving
-from fastoci.jobs.outputs import Outputs, Terms
+from fastoci.jobs.outputs import Making, Outputs, Terms
 from fastoci.jobs.plan import PullPlan
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
@@ -38,7 +38,7 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed
-from fastoci.jobs.pull import Making, PullContext, Repository, image_failed, stored_image
+from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_image
 from fastoci.jobs.stored import Mending
 
 _FINISHING: Final = 8  # images that are recorded side by side

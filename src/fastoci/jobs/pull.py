@@ -40,10 +40,10 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import ImageSource
 from fastoci.interfaces import BlobSource, BlobStore, StoreSession, StoreWriter
-from fastoci.jobs.destination import NOWHERE, Destination, Keeping
+from fastoci.jobs.destination import NOWHERE, Keeping
 from fastoci.jobs.layers import Arriving, Layering, layers_of
-from fastoci.jobs.outputs import Outputs
-from fastoci.jobs.plan import Layers, PullPlan, Resolved, Wanted, estimate_unpacked
+from fastoci.jobs.outputs import Making, Outputs
+from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
@@ -60,31 +60,6 @@ _LOG: Final = logging.getLogger(__name__)
 
 class Repository(ImageSource, BlobSource, Protocol):
     """A place that has both the manifests of an image and its blobs."""
-
-
-class Making(msgspec.Struct, frozen=True):
-    """What is still to be made of an image's layers: what the store keeps, and the user's tree; and where it goes."""
-
-    layers: Layers = Layers()
-    tree: tuple[Path, Contents] | None = None
-    into: Destination = NOWHERE
-
-    @property
-    def has_layers(self) -> bool:
-        """The store keeps layers one by one."""
-        return self.layers.form not in ("none", "rootfs")
-
-    @property
-    def reads(self) -> bool:
-        """Anything at all, here."""
-        return self.layers.form != "none" or self.tree is not None
-
-    @property
-    def tees(self) -> int | None:
-        """How many of the lowest layers are used while they arrive; None: all."""
-        if self.has_layers:
-            return None
-        return 1 if self.reads else self.into.tees
 
 
 class PullContext(msgspec.Struct, frozen=True):
