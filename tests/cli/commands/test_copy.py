@@ -57,6 +57,28 @@ def test_an_image_is_copied_and_its_digest_is_printed(cli: Cli, registry: Regist
     assert named(tmp_path / "a") == {"": str(IMAGE.descriptor.digest)}
 
 
+def test_an_image_becomes_another_form_and_its_layers_other_blobs(
+    cli: Cli, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"docker://{registry.address}/app:1"
+    monkeypatch.setenv("FASTOCI_FORMAT", "json")  # of other commands
+    done = cli("copy", source, f"oci:{tmp_path}/a", "--platform", "linux/amd64", "--compress", "zstd:1")
+    assert done.returncode == 0
+    manifest = json.loads((tmp_path / "a/blobs/sha256" / done.stdout.strip().partition(":")[2]).read_bytes())
+    assert [layer["mediaType"] for layer in manifest["layers"]] == ["application/vnd.oci.image.layer.v1.tar+zstd"]
+    done = cli("copy", source, f"oci:{tmp_path}/b", "--platform", "linux/amd64", "--format", "v2s2")
+    assert done.returncode == 0
+    assert done.stdout != f"{IMAGE.descriptor.digest}\n"
+
+
+@pytest.mark.parametrize(
+    "options", ["--compress xz", "--compress zstd:20", "--format v2s1", "--format v2s2 --compress zstd"]
+)
+def test_what_no_image_can_become_is_a_wrong_usage(cli: Cli, tmp_path: Path, options: str) -> None:
+    done = cli("copy", "oci:nowhere", f"oci:{tmp_path}/a", *options.split())
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_platform_is_named_as_skopeo_names_it(cli: Cli, registry: Registry, tmp_path: Path, before: bool) -> None:
     words = ["--override-arch", "arm", "--override-variant=v7", "--override-os", "linux"]

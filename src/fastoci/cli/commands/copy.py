@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Reach = Callable[[RegistryOptions], EndOptions]
 
+_FORMS: Final = ("oci", "v2s2")
+
 
 class CopyOptions(options.Given):
     """What was asked for."""
@@ -25,6 +27,8 @@ class CopyOptions(options.Given):
     end: str
     platforms: tuple[str, ...]
     preserve_digests: bool
+    form: Literal["oci", "v2s2"] | None
+    compress: str
     referrers: bool
     signatures: bool
     additional_tag: tuple[str, ...]
@@ -38,11 +42,45 @@ class CopyOptions(options.Given):
     progress: Display
 
 
+class _FormOption(click.Option):
+    """``--format``, whose variable is also that of the commands which print JSON by it."""
+
+    def value_from_envvar(self, ctx: click.Context) -> str | Sequence[str] | None:
+        """What the variable says, when it is a form of an image."""
+        value = super().value_from_envvar(ctx)
+        return value if value in _FORMS else None
+
+
+def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> str:
+    """A compression that there is."""
+    from fastoci import CopyOptions as Options
+
+    try:
+        Options(compress=given).conversion  # noqa: B018 (what is wrong with it is raised)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return given
+
+
 @click.command(cls=sections.Command)
 @click.argument("begin", metavar="SOURCE")
 @click.argument("end", metavar="DESTINATION")
 @copy_options.platforms
 @click.option("--preserve-digests", is_flag=True, help="Change nothing that has a digest; fail where that cannot be.")
+@click.option(
+    "--format",
+    "form",
+    cls=_FormOption,
+    type=click.Choice(_FORMS),
+    help="Make it an image of OCI, or of Docker's schema 2; by default it stays what it is.",
+)
+@click.option(
+    "--compress",
+    default="",
+    callback=_recipe,
+    metavar="gzip|zstd[:LEVEL]",
+    help="Compress layers anew that are not compressed so, on all cores. Levels: gzip 0 to 3, zstd 1 to 19.",
+)
 @click.option("--referrers", is_flag=True, help="Copy what hangs on the image, too: signatures, SBOMs, attestations.")
 @click.option("--signatures", is_flag=True, help="Copy its signatures, too, and what cosign keeps under tags.")
 @click.option(
@@ -78,10 +116,13 @@ def copy(asked: CopyOptions) -> None:
     fastoci copy docker://alpine oci:layout:alpine --all
     fastoci --override-os linux --override-arch arm64 copy docker://redis oci:redis
     fastoci copy store:redis:7 docker://registry.example.com/redis:7 --dest-creds me
+    fastoci copy docker://redis:7 oci:redis --compress zstd:3
     """
     from fastoci.cli import run
     from fastoci.cli.results.output_file import OutputFile
 
+    if asked.form == "v2s2" and asked.compress.startswith("zstd"):
+        raise click.UsageError("--format v2s2 has no layers in zstd: --compress gzip, or --format oci")
     with nullcontext() if asked.digestfile is None else OutputFile(asked.digestfile) as file:
         digest = run.run(_copy(asked), asked.progress)
         if file is not None:
@@ -98,6 +139,8 @@ async def _copy(asked: CopyOptions) -> str:
         platforms=asked.platforms,
         names=asked.additional_tag,
         preserve_digests=asked.preserve_digests,
+        form=asked.form,
+        compress=asked.compress,
         referrers=asked.referrers,
         signatures=asked.signatures,
         source=asked.source(asked.registry),
