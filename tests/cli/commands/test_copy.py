@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ import pytest
 from fastoci.cli.option_places import put_behind
 from fastoci.image.platform import Platform
 from fastoci.testing.auth import Basic
-from fastoci.testing.images import Artifact, Image, Index
+from fastoci.testing.images import Artifact, Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
 
@@ -180,3 +181,17 @@ def test_nothing_hangs_on_an_image_in_a_directory(cli: Cli, registry: Registry, 
     assert done.returncode == 7, done.stderr
     assert "nothing can hang on an image there" in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
+def test_an_archive_goes_through_a_pipe_from_one_program_to_another(tmp_path: Path, form: str) -> None:
+    write_layout({"app": IMAGE}, tmp_path / "layout")
+    program = [sys.executable, "-m", "fastoci", "copy", "--progress", "none", "--store", str(tmp_path / "store")]
+    out = [*program, f"oci:{tmp_path}/layout:app", f"{form}:/dev/stdout:app:1"]
+    into = [*program, f"{form}:/dev/stdin:app:1", f"oci:{tmp_path}/out:app"]
+    with subprocess.Popen(out, stdout=subprocess.PIPE) as first:
+        second = subprocess.run(into, stdin=first.stdout, stdout=subprocess.PIPE, text=True, check=True)
+    assert (first.returncode, second.stdout) == (0, f"{IMAGE.descriptor.digest}\n")
+    with (tmp_path / "a.tar").open("wb") as file:
+        subprocess.run(out, stdout=file, check=True)
+    assert (tmp_path / "a.tar").read_bytes().endswith(bytes(1024)), "something is behind the archive"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -101,13 +103,18 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
 @options.progress
 @options.gather(CopyOptions)
 def copy(asked: CopyOptions) -> None:
-    """Copy an image from SOURCE to DESTINATION, and print the digest of what is there now on stdout.
+    """Copy an image from SOURCE to DESTINATION, and print the digest of what is there now on stdout, unless that is it.
 
     \b
     Both are one of
       docker://[DOMAIN/]PATH[:TAG][@DIGEST]   a registry
       oci:DIR[:NAME] oci:DIR:@N               an OCI layout in a directory
+      oci-archive:FILE[:NAME|:@N]             a layout as one tar
+      docker-archive:FILE[:REF|:@N]           what docker saves and loads
+      dir:DIR                                 one image in a directory, as skopeo has it
       store:REF                               the store
+
+    FILE may be a pipe, and /dev/stdin or /dev/stdout.
 
     Blobs go through, verified, and wait on no disk. What is at DESTINATION is not sent again.
 
@@ -123,11 +130,23 @@ def copy(asked: CopyOptions) -> None:
 
     if asked.form == "v2s2" and asked.compress.startswith("zstd"):
         raise click.UsageError("--format v2s2 has no layers in zstd: --compress gzip, or --format oci")
+    stdout = _is_stdout(asked.end)
     with nullcontext() if asked.digestfile is None else OutputFile(asked.digestfile) as file:
         digest = run.run(_copy(asked), asked.progress)
         if file is not None:
             file.write(digest.encode())
-        report.current().result(digest)
+        if not stdout:
+            report.current().result(digest)
+
+
+def _is_stdout(end: str) -> bool:
+    """Whether the image goes where results go: then nothing else may."""
+    transport, _, rest = end.partition(":")
+    if not transport.endswith("-archive"):
+        return False
+    with suppress(OSError, ValueError):
+        return os.path.samestat(os.stat(rest.partition(":")[0]), os.fstat(sys.stdout.fileno()))
+    return False
 
 
 async def _copy(asked: CopyOptions) -> str:
