@@ -24,12 +24,16 @@ class Reader:
         self._conf = place / "storage.conf"
         self._conf.write_text(_CONF.format(place=place, layers=store / "layers"))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which it knows its storage."""
+        found = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(self._place)}
+        return found | {"CONTAINERS_STORAGE_CONF": str(self._conf), "CONTAINERS_CONF": "/dev/null"}
+
     def run(self, *arguments: str, code: int | None = 0) -> str:
         """What it prints; of an error what it says."""
-        environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(self._place)}
-        environment |= {"CONTAINERS_STORAGE_CONF": str(self._conf), "CONTAINERS_CONF": "/dev/null"}
         command = [self._program, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment, check=False)
         assert code is None or done.returncode == code, done.stderr
         return done.stdout if done.returncode == 0 else done.stderr
 
