@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import pytest
 
 from fastoci import CopyOptions, Engine
@@ -22,6 +23,7 @@ from fastoci.image.platform import Platform
 from fastoci.testing.images import Artifact, Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry
+from fastoci.testing.uploads import Uploads
 
 SBOM, SIGNATURE = "application/vnd.example.sbom", "application/vnd.cncf.notary.signature"
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -139,6 +141,43 @@ async def test_the_store_keeps_what_hangs_on_an_image_by_name_and_gives_it_back(
     await engine.copy("store:registry.test/app:1", f"oci:{tmp_path}/layout:app", ALL)
     assert set(entries(tmp_path / "layout")) == set(hanging(shelf, "app"))
     assert blobs(tmp_path / "layout") == shelf.parts
+
+
+@pytest.fixture(params=[True, False], ids=["with lists", "with tags"])
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Registry]:
+    """A registry to push to: it lists referrers, or has them listed under tags."""
+    (tmp_path / "uploads").mkdir()
+    uploads = Uploads(tmp_path / "uploads", subjects=request.param)
+    async with Registry(uploads=uploads, referrers=request.param) as registry:
+        yield registry
+
+
+async def test_a_registry_lists_what_hangs_on_an_image_then(
+    shelf: Shelf, target: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    name = f"docker://{target.address}/mirror/app:2"
+    await engine.copy(shelf.name, name, ALL)
+    await engine.copy(name, f"oci:{tmp_path}/layout:app", ALL)
+    assert entries(tmp_path / "layout") == hanging(shelf, "app")
+    assert blobs(tmp_path / "layout") == shelf.parts
+    assert (await target.manifest("mirror/app", "2")).digest == str(shelf.index.digest)  # type: ignore[union-attr]
+
+
+async def test_a_referrer_that_is_there_and_not_listed_is_listed_by_the_next_copy(
+    shelf: Shelf, engine: Engine, tmp_path: Path
+) -> None:
+    """As who was killed between the manifest and the tag left it."""
+    (tmp_path / "uploads").mkdir()
+    async with Registry(uploads=Uploads(tmp_path / "uploads", subjects=False), referrers=False) as target:
+        name = f"docker://{target.address}/app:1"
+        await engine.copy(shelf.name, name, ALL)
+        tag = f"sha256-{shelf.index.digest.hex}"
+        address = f"http://{target.address}/v2/app/manifests/{tag}"
+        async with aiohttp.ClientSession() as client, client.delete(address) as deleted:
+            assert deleted.status == 202, await deleted.text()
+        await engine.copy(shelf.name, name, ALL)
+        await engine.copy(name, f"oci:{tmp_path}/layout:app", ALL)
+    assert entries(tmp_path / "layout") == hanging(shelf, "app")
 
 
 async def test_signatures_come_without_the_rest(shelf: Shelf, engine: Engine, tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ class _Whole(msgspec.Struct, frozen=True):
         return [descriptor for descriptor, _ in self.documents]
 
     @property
+    def below(self) -> _Whole:
+        """All but what the name stands for."""
+        return _Whole(self.documents[:-1], self.blobs)
+
+    @property
     def distributable(self) -> _Whole:
         """All but the layers that are at addresses of their own, and that registries may not distribute."""
         blobs = (blob for blob in self.blobs if not (blob.urls and blob.media_type in mediatype.FOREIGN))
@@ -157,6 +162,10 @@ class _Whole(msgspec.Struct, frozen=True):
         every = [*others, self]
         blobs = {blob.digest: blob for each in every for blob in each.blobs}
         return _Whole(tuple(link for each in every for link in each.documents), tuple(blobs.values()))
+
+
+# What hangs on an image, all of it, and what it is called at the destination.
+Hanging = tuple[Attachment, _Whole, str | None]
 
 
 class Copying(msgspec.Struct, frozen=True):
@@ -187,7 +196,7 @@ class Copying(msgspec.Struct, frozen=True):
                     _demand(terms.expected, whole, destination)
                 hanging = await self._attached(origin, whole, terms, source)
                 async with sink.begin() as writer:
-                    together = whole.beside(each for _, each in hanging)
+                    together = whole.beside(each.below if name is None else each for _, each, name in hanging)
                     made, ways = await self._write(writer, together, place, source, converting)
                     if converting is not None:
                         whole = made
@@ -252,9 +261,7 @@ class Copying(msgspec.Struct, frozen=True):
         gathered = await _gather(documents, found.values(), self.limits)
         return _Whole((*gathered.documents, (Descriptor.of(new, top.media_type), new)), gathered.blobs)
 
-    async def _attached(
-        self, origin: Origin, whole: _Whole, terms: Terms, image: str
-    ) -> list[tuple[Attachment, _Whole]]:
+    async def _attached(self, origin: Origin, whole: _Whole, terms: Terms, image: str) -> list[Hanging]:
         """Read the documents of what hangs on the image."""
         if not terms.attached:
             return []
@@ -265,13 +272,14 @@ class Copying(msgspec.Struct, frozen=True):
             origin.attachments,
             terms.attached,
             self.limits,
-            lambda text: self.observer(Warned(image, text)),
+            partial(self._warn, image),
         )
         hanging = []
         for each in found:
             documents = Documents(origin.source, self.store, self.limits)
             top = replace(each.descriptor, media_type=manifests.own_type(each.data, each.descriptor.media_type))
-            hanging.append((each, await _gather(documents, [((top, each.data),)], self.limits)))
+            whole = await _gather(documents, [((top, each.data),)], self.limits)
+            hanging.append((each, whole, terms.called(each)))
         return hanging
 
     async def _write(
@@ -362,14 +370,13 @@ async def _put_converted(writer: ImageWriter, blob: Descriptor, source: BlobSour
         return new, await writer.put_blob(new, made) if await writer.missing([new]) else "there"
 
 
-async def _name_all(
-    writer: ImageWriter, whole: _Whole, hanging: Sequence[tuple[Attachment, _Whole]], terms: Terms
-) -> None:
+async def _name_all(writer: ImageWriter, whole: _Whole, hanging: Sequence[Hanging], terms: Terms) -> None:
     for name in terms.names:
         await writer.name(WholeImage(name, whole.named, whole.parts))
-    for attachment, each in hanging:
-        called = terms.called(attachment)
-        if called is not None:
+    for attachment, each, called in hanging:
+        if called is None:  # also when it is there: perhaps it is not listed
+            await writer.put_document(each.top, attachment.data)
+        else:
             await writer.name(WholeImage(called, each.top, each.parts))
 
 
