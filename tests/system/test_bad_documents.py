@@ -11,6 +11,7 @@ import pytest
 from fastoci import CopyOptions, Engine, RegistryOptions
 from fastoci.errors import FastociError
 from fastoci.testing.registry import Registry
+from fastoci.testing.uploads import Uploads
 from support.bad_layouts import BAD, BadLayout
 
 ALL = CopyOptions(platforms=("all",))
@@ -45,6 +46,17 @@ async def test_a_bad_layout_is_not_copied(engine: Engine, tmp_path: Path, name: 
         await engine.copy(f"oci:{layout.directory}", to.format(tmp_path), ALL)
     await demand_nothing(engine, tmp_path)
     assert outside(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_layout_gets_no_tag_in_a_registry(engine: Engine, tmp_path: Path, name: str) -> None:
+    layout = BadLayout(tmp_path / "bad")
+    BAD[name].write(layout)
+    (tmp_path / "copy-uploads").mkdir()
+    async with Registry(uploads=Uploads(tmp_path / "copy-uploads")) as target:
+        with pytest.raises(BAD[name].error):
+            await engine.copy(f"oci:{layout.directory}", f"docker://{target.address}/app:1", ALL)
+        assert not await target.tags("app")
 
 
 @pytest.mark.parametrize("name", SERVED)

@@ -11,6 +11,7 @@ import fastoci
 from fastoci.errors import IntegrityError
 from fastoci.image.digest import Digest
 from fastoci.testing.registry import Registry
+from fastoci.testing.uploads import Uploads
 from support import sha512_images as long
 
 
@@ -70,3 +71,29 @@ async def test_other_bytes_under_a_digest_of_sha512_are_refused(
             await engine.pull(name, platform="linux/amd64", rootfs=tmp_path / "rootfs")
         assert await engine.images() == ()
         assert not (tmp_path / "store/blobs/sha512" / Digest.parse(digest).hex).exists()
+
+
+async def test_an_image_by_sha512_is_copied_through_all_places(registry: Registry, tmp_path: Path) -> None:
+    everything = fastoci.CopyOptions(platforms=("all",))
+    (tmp_path / "uploads").mkdir()
+    async with (
+        Registry(uploads=Uploads(tmp_path / "uploads")) as target,
+        fastoci.Engine(tmp_path / "store") as engine,
+    ):
+        there = f"docker://{target.address}/app@{long.INDEX[1].digest}"
+        ways = [
+            (f"docker://{long.serve(registry)}", f"oci:{tmp_path}/first:app"),
+            (f"oci:{tmp_path}/first:app", there),
+            (there, f"oci:{tmp_path}/last:app"),
+            (there, "store:registry.test/app:1"),
+        ]
+        for source, destination in ways:
+            copied = await engine.copy(source, destination, everything)
+            assert copied.descriptor.digest == long.INDEX[1].digest
+        image = await engine.image("registry.test/app:1", platform="linux/amd64")
+        await image.unpack(tmp_path / "rootfs")
+    assert (tmp_path / "rootfs/file").read_bytes() == b"content"
+    for layout in ("first", "last"):
+        found = {path.name: path.read_bytes() for path in (tmp_path / layout / "blobs/sha512").iterdir()}
+        assert {f"sha512:{name}" for name in found} == long.DIGESTS
+        assert all(Digest.of(data, "sha512").hex == name for name, data in found.items())

@@ -204,7 +204,10 @@ class Uploads:
         return Answer(202, {})
 
     def _put_manifest(self, request: Request, name: str, reference: str, has: Callable[[str, str], bool]) -> Answer:
-        media_type, digest = request.headers.get("content-type", ""), str(Digest.of(request.body))
+        media_type, algorithm = request.headers.get("content-type", ""), reference.rpartition(":")[0]
+        if algorithm and algorithm not in HEX_DIGITS:
+            return refusal(400, "DIGEST_INVALID", "no algorithm of this registry")
+        digest = str(Digest.of(request.body, algorithm or "sha256"))
         if ":" in reference and reference != digest:
             return refusal(400, "DIGEST_INVALID", "the manifest has another digest")
         try:
