@@ -1,6 +1,6 @@
 """Images that a policy rejects, or demands signatures of: pulled, prefetched and taken from the store.
 
-Covers: jobs/trust.py, trust/judge.py, trust/signature_tag.py.
+Covers: jobs/trust.py, trust/judge.py, trust/kept.py, trust/signature_tag.py.
 """
 
 from __future__ import annotations
@@ -204,6 +204,37 @@ async def test_what_the_store_has_obeys_as_well(registry: Registry, tmp_path: Pa
         sign(registry, "app", IMAGE.descriptor.digest, signer)
         await engine.pull(name, policy="missing")
     assert len(layers_asked(registry)) == len(IMAGE.layers)
+
+
+async def test_a_signature_that_was_verified_is_kept_and_verified_again_without_the_registry(
+    registry: Registry, tmp_path: Path, signer: Signer, key: Path
+) -> None:
+    store, name, text = tmp_path / "store", f"{registry.address}/app:all", policy(registry.address, signed(key))
+    for manifest in (IMAGE, OTHER):
+        sign(registry, "app", manifest.descriptor.digest, signer)
+    async with fastoci.Engine(store, trust=trusting(text)) as engine:
+        await engine.pull(name, platform="linux/amd64")
+        await engine.prefetch([fastoci.PrefetchRequest(name, platforms=("linux/arm64",))])
+        (stored,) = await engine.images()
+        assert stored.signatures.keys() == {str(each.descriptor.digest) for each in (IMAGE, OTHER)}
+        before = len(registry.log)
+        for platform in ("linux/amd64", "linux/arm64"):
+            await engine.pull(name, platform=platform, policy="never")
+        await engine.pull(name, platform="linux/amd64", policy="missing")
+        assert len(registry.log) == before
+    other = policy(registry.address, signed(Signer().write(tmp_path / "other.pub")))
+    async with fastoci.Engine(store, trust=trusting(other)) as engine:
+        with pytest.raises(PolicyError, match="its signature is not accepted: it was not made by the key"):
+            await engine.pull(name, platform="linux/amd64", policy="never")
+    (path,) = (each for each in (store / "refs").rglob("*") if len(each.name) == 64)
+    document = json.loads(path.read_text())
+    for broken in ("no JSON", "[{}]"):
+        document["signatures"][str(IMAGE.descriptor.digest)] = broken
+        path.write_text(json.dumps(document))
+        async with fastoci.Engine(store, trust=trusting(text)) as engine:
+            with pytest.raises(PolicyError, match="and the store has none; no registry may be asked for it"):
+                await engine.pull(name, platform="linux/amd64", policy="never")
+            await engine.pull(name, platform="linux/amd64", policy="missing")
 
 
 async def test_a_prefetch_brings_what_may_be_had(registry: Registry, tmp_path: Path, signer: Signer, key: Path) -> None:

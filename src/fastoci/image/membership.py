@@ -19,9 +19,11 @@ def merged(old: StoredImage | None, new: StoredImage) -> StoredImage:
     """What a name has when ``new`` is recorded: of the same descriptor all platforms stay, and a pin stays."""
     if old is None:
         return new
-    images = {**old.images, **new.images} if old.descriptor.digest == new.descriptor.digest else new.images
+    if old.descriptor.digest == new.descriptor.digest:
+        images, signatures = {**old.images, **new.images}, {**old.signatures, **new.signatures}
+        new = replace(new, images=images, signatures=signatures)
     is_brought = old.is_brought and new.is_brought
-    image = replace(new, images=images, pinned=old.pinned, lists=old.lists, is_brought=is_brought)
+    image = replace(new, pinned=old.pinned, lists=old.lists, is_brought=is_brought)
     for name, pins in new.lists.items():
         image = joined(image, name, pinned=pins)
     return pinned(image, True) if new.pinned and not new.lists else image

@@ -23,6 +23,7 @@ class StoredImage:
     ``size`` is of the configs and layers of ``images``, in bytes; None where nobody added it up.
     ``lists`` are the names of the lists that want the image, and whether it is pinned for the list's sake.
     ``layers_only`` says that its layers are kept unpacked, and their blobs are not needed where a layer file is there.
+    ``signatures`` are those by which a policy let manifests in, by their digests, as ``trust.kept`` writes them.
     ``is_brought`` says that nothing but lists has recorded the name.
     """
 
@@ -36,6 +37,7 @@ class StoredImage:
     lists: Mapping[str, bool] = field(default_factory=dict, hash=False)
     is_brought: bool = False
     layers_only: bool = False
+    signatures: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def origin(descriptor: Descriptor) -> Digest:

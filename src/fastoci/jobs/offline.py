@@ -72,7 +72,7 @@ class StoredPull(msgspec.Struct, frozen=True):
         images = []
         for manifest in dict.fromkeys(manifests or ref.images.values()):
             image = await load_image(self.context, ref, manifest, asked=self.reference)
-            await self.context.trust.check_stored(image.reference, image.descriptor, image.manifest_descriptor, ask)
+            await self.context.trust.check_stored(ref, manifest, ask)
             await self.outputs.into.claim(image.manifest.layers)
             await image.check()
             self.context.observer(_planned(image, self.reference))

@@ -54,12 +54,14 @@ class Resolved(msgspec.Struct, frozen=True):
     """A reference, followed from its name to one manifest.
 
     ``chain`` holds the documents passed on the way, the top first and the manifest last, with their bytes.
+    ``signatures`` are those by which a policy let the manifest in, to be kept.
     """
 
     reference: Reference
     chain: tuple[tuple[Descriptor, bytes], ...]
     manifest: Manifest
     platform: Platform | None  # as the index has it, or the config when there is no index
+    signatures: str = ""
 
     @property
     def top(self) -> Descriptor:

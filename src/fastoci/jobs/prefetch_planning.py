@@ -58,6 +58,8 @@ class Followed(msgspec.Struct, frozen=True):
             return False
         held = {manifest.digest for manifest in self.known.images.values()}
         same = self.known.descriptor.digest == self.resolved[0][0].top.digest
+        signed = {str(each.descriptor.digest): each.signatures for each, _ in self.resolved if each.signatures}
+        same = same and signed.items() <= self.known.signatures.items()
         return same and held.issuperset(each.descriptor.digest for each, _ in self.resolved)
 
     @property
@@ -161,13 +163,13 @@ class Following:
             source = await self._open(reference, name)
             platforms = wanted(request)
             found = await resolve_all(reference, source, platforms, context.store, context.limits, known=self._known)
-            await context.trust.check(reference, [each for each, _ in found], source)
+            trusted = await context.trust.check(reference, [each for each, _ in found], source)
         except FastociError as error:
             error.image = error.image or name
             context.observer(image_failed(name, error))
             return RefusedImage(request, error)
         context.observer(ImageResolved(name, str(found[0][0].top.digest)))
-        resolved = tuple((self._shared(each), for_) for each, for_ in found)
+        resolved = tuple((self._shared(each), for_) for each, (_, for_) in zip(trusted, found, strict=True))
         return Followed(request, source, resolved, self._known.get(str(reference)))
 
     def _shared(self, resolved: Resolved) -> Resolved:

@@ -38,7 +38,7 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed
-from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_image
+from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_together
 from fastoci.jobs.stored import Mending
 
 _FINISHING: Final = 8  # images that are recorded side by side
@@ -276,10 +276,9 @@ class Running:
         for plan in plans:
             for descriptor, raw in plan.resolved.chain:
                 await self._context.keep_document(writer, descriptor, raw, request.reference)
-        stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
-        images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
+        stored = stored_together(plans, configs)
         lists = {self._list_name: request.pinned} if self._list_name else {}
-        recorded = replace(stored[0], images=images, pinned=request.pinned, lists=lists, is_brought=bool(lists))
+        recorded = replace(stored, pinned=request.pinned, lists=lists, is_brought=bool(lists))
         await writer.record(replace(recorded, layers_only=self._layers.only))
 
     def _is_recorded(self, image: Followed) -> bool:

@@ -116,7 +116,8 @@ class PullContext(msgspec.Struct, frozen=True):
             await self.trust.admit(reference)
             known = await self.store.recorded([str(reference)])
             found = await resolve_all(reference, source, wanted, self.store, self.limits, known=known)
-            await self.trust.check(reference, [each for each, _ in found], source)
+            trusted = await self.trust.check(reference, [each for each, _ in found], source)
+            found = [(each, for_) for each, (_, for_) in zip(trusted, found, strict=True)]
             async with AsyncExitStack() as kept:
                 found = [(await self.whole(each, source, image=image, kept=kept), for_) for each, for_ in found]
                 pulled = await self._bring(found, source, image=image, outputs=outputs)
@@ -248,9 +249,8 @@ class PullContext(msgspec.Struct, frozen=True):
             running = [asyncio.create_task(execute(plan)) for plan in plans]
             await all_or_first(running)
             configs = [task.result() for task in running]
-            stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
-            images = {name: manifest for each in stored for name, manifest in each.images.items()}
-            await writer.record(replace(stored[0], images=images, layers_only=making.layers.only))
+            stored = stored_together(plans, configs)
+            await writer.record(replace(stored, layers_only=making.layers.only))
         return configs
 
     async def _execute(
@@ -431,4 +431,13 @@ def stored_image(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
         descriptor=replace(resolved.top, platform=None),
         images={str(platform) if platform else "unknown": replace(resolved.descriptor, platform=platform)},
         pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        signatures={str(resolved.descriptor.digest): resolved.signatures} if resolved.signatures else {},
     )
+
+
+def stored_together(plans: Sequence[PullPlan], configs: Sequence[ImageConfig | None]) -> StoredImage:
+    """What one name led to for several platforms."""
+    stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+    images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
+    signatures = {digest: text for each in stored for digest, text in each.signatures.items()}
+    return replace(stored[0], images=images, signatures=signatures)

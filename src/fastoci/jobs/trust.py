@@ -8,16 +8,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fastoci.errors import PolicyError
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.interfaces import BufferSource
 from fastoci.jobs.plan import Resolved
 
 if TYPE_CHECKING:
-    from fastoci.trust.judge import Candidate, Judge
+    from fastoci.trust.judge import Candidate, Judge, Signatures
     from fastoci.trust.keys import Verify
     from fastoci.trust.policy import TrustPolicy
     from fastoci.trust.requirements import Keys
+    from fastoci.trust.signature import Signature
     from fastoci.trust.signature_tag import Repository
 
 Open = Callable[[Reference], Awaitable["Repository"]]
@@ -47,42 +53,61 @@ class Trust:
         if (judge := await self._judge(reference)) is not None:
             _ = judge.demands
 
-    async def check(self, reference: Reference, images: Sequence[Resolved], source: Repository) -> None:
+    async def check(self, reference: Reference, images: Sequence[Resolved], source: Repository) -> list[Resolved]:
         """Refuse what a name of a registry led to, unless it has the signatures that the policy demands.
 
+        Returns:
+            the same, with their signatures.
         Raises:
             PolicyError: it has not.
             ConfigError: the policy, or a key that it names, cannot be used.
             FastociError: the signatures cannot be had.
         """
         judge = await self._judge(reference)
-        if judge is not None and judge.demands:
-            manifests = [_candidate(image.descriptor, image.top) for image in images]
-            await self._check(judge, reference, manifests, source)
+        if judge is None or not judge.demands:
+            return list(images)
+        from fastoci.trust import kept
 
-    async def check_stored(self, reference: Reference, top: Descriptor, manifest: Descriptor, ask: Open | None) -> None:
-        """Refuse a manifest that a store has under a name, as ``check`` does.
+        manifests = [_candidate(image.descriptor, image.top) for image in images]
+        proofs = await judge.check(manifests, self._asked(reference, source), self._read_keys)
+        signed = zip(images, map(kept.encode, proofs), strict=True)
+        return [msgspec.structs.replace(image, signatures=text) for image, text in signed]
+
+    async def check_stored(self, image: StoredImage, manifest: Descriptor, ask: Open | None) -> None:
+        """Refuse a manifest that a store has under a name, as ``check`` does; by the signatures that it keeps, too.
 
         Args:
-            top: what the name led to.
             ask: opens the name's repository, which has the signatures; None when no registry may be asked.
         Raises:
             PolicyError, ConfigError, FastociError: as ``check``.
         """
+        reference = Reference.parse(image.name)
         judge = await self._judge(reference)
         if judge is None or not judge.demands:
             return
-        if ask is None:
-            raise judge.refusal("it demands a signature, which the registry has, and no registry may be asked")
-        await self._check(judge, reference, [_candidate(manifest, top)], await ask(reference))
+        from fastoci.trust import kept
 
-    async def _check(
-        self, judge: Judge, reference: Reference, manifests: Sequence[Candidate], source: Repository
-    ) -> None:
+        found = kept.decode(image.signatures.get(str(manifest.digest), ""))
+
+        async def held(digest: Digest) -> Sequence[Signature]:
+            return found if digest == manifest.digest else ()
+
+        candidate = _candidate(manifest, image.descriptor)
+        try:
+            await judge.check([candidate], held, self._read_keys)
+        except PolicyError:
+            if ask is None and found:
+                raise
+            if ask is None:
+                text = f"it demands a signature of the manifest {manifest.digest}, and the store has none"
+                raise judge.refusal(f"{text}; no registry may be asked for it") from None
+            await judge.check([candidate], self._asked(reference, await ask(reference)), self._read_keys)
+
+    def _asked(self, reference: Reference, source: Repository) -> Signatures:
+        """The signatures that a registry has of an image's manifests."""
         from fastoci.trust import signature_tag
 
-        kept = partial(signature_tag.signatures, source, reference, self._buffers)
-        await judge.check(manifests, kept, self._read_keys)
+        return partial(signature_tag.signatures, source, reference, self._buffers)
 
     async def _judge(self, reference: Reference) -> Judge | None:
         """Who knows what is demanded of an image; nobody, and no import, when nothing is of any."""

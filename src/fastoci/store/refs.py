@@ -30,7 +30,8 @@ Stamp = tuple[int, int, int]  # inode, mtime and ctime in ns: a file that has an
 
 REF_SIZE: Final = 1 << 20  # bytes of one file
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
-_WHEN_SET: Final = ("lists", "is_brought", "layers_only")  # fields of a file that are left out when they say nothing
+# Fields of a file that are left out when they say nothing.
+_WHEN_SET: Final = ("lists", "is_brought", "layers_only", "signatures")
 _TOUCH_S: Final = 3600.0  # last use is known to the hour: a busy node does not write for every start of a container
 
 
@@ -45,6 +46,7 @@ class _Form(msgspec.Struct, frozen=True):
     lists: dict[str, bool] = {}
     is_brought: bool = False
     layers_only: bool = False
+    signatures: dict[str, str] = {}
 
 
 class Refs:
@@ -274,7 +276,8 @@ def _used_at(directory: Directory, key: str) -> str:
 def _encode(ref: StoredImage, path: str) -> bytes:
     """The file of a reference, never one that is too large to be read: that would stop gc until somebody deletes it.
 
-    An index may say anything of its manifests. When that is too much, type, digest, size and platform are kept of them.
+    An index may say anything of its manifests. When that is too much, type, digest, size and platform are kept of them,
+    and no signatures.
 
     Raises:
         StoreError: even these are too much.
@@ -282,7 +285,7 @@ def _encode(ref: StoredImage, path: str) -> bytes:
     data = _document(ref)
     if len(data) > REF_SIZE:
         images = {platform: _essence(image) for platform, image in ref.images.items()}
-        data = _document(replace(ref, descriptor=_essence(ref.descriptor), images=images))
+        data = _document(replace(ref, descriptor=_essence(ref.descriptor), images=images, signatures={}))
     if len(data) > REF_SIZE:
         raise StoreError(f"{path}: the reference would have {len(data)} bytes, more than {REF_SIZE}", path=path)
     return data

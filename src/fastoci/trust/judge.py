@@ -27,6 +27,7 @@ from fastoci.trust.signature import Signature, problem
 _TOLD: Final = 3  # reasons in a message
 
 Signatures = Callable[[Digest], Awaitable[Sequence[Signature]]]  # those that there are of a manifest
+Proof = tuple[Signature, ...]
 ReadKeys = Callable[[Keys], Awaitable[Sequence[keys.Verify]]]
 
 
@@ -57,23 +58,30 @@ class Judge:
             raise self.refusal(reasons[0])
         return tuple(each for each in self._found.requirements if isinstance(each, SigstoreSigned))
 
-    async def check(self, manifests: Sequence[Candidate], signatures: Signatures, read_keys: ReadKeys) -> None:
+    async def check(self, manifests: Sequence[Candidate], signatures: Signatures, read_keys: ReadKeys) -> list[Proof]:
         """Refuse the image unless each manifest has all signatures that are demanded.
 
+        Returns:
+            of each manifest those that were accepted.
         Raises:
             PolicyError: one of them has not.
             ConfigError: a key cannot be used.
             FastociError: the signatures cannot be had.
         """
         demanded = self.demands
-        for manifest in manifests if demanded else ():
-            made = await signatures(manifest.digest)
+        proofs: list[Proof] = []
+        for manifest in manifests:
+            made = await signatures(manifest.digest) if demanded else ()
+            accepted: set[int] = set()
             for demand in demanded:
                 assert demand.keys is not None
                 owners = await read_keys(demand.keys)
                 reasons = [problem(each, owners, self._image, manifest.digest, demand.identity) for each in made]
                 if all(reasons):
                     raise self.refusal(await self._unsigned(manifest, reasons, signatures))
+                accepted.add(reasons.index(""))
+            proofs.append(tuple(made[number] for number in sorted(accepted)))
+        return proofs
 
     async def _unsigned(self, manifest: Candidate, reasons: Sequence[str], signatures: Signatures) -> str:
         """Why the signatures of a manifest do not do."""
