@@ -5,6 +5,7 @@ Spec: docs/copy.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
@@ -29,6 +30,7 @@ from fastoci.jobs.plan import Wanted
 from fastoci.jobs.resolve import Link
 from fastoci.jobs.store_end import StoreImages, StoreSink
 from fastoci.jobs.subjects import EndSubject, Subject, stored_subject
+from fastoci.jobs.trust import Gate
 from fastoci.layouts.oci_layout_source import OciLayoutSource
 from fastoci.registry.options import RegistryOptions
 from fastoci.store.lookup import find_one
@@ -128,7 +130,8 @@ class Ends(msgspec.Struct, frozen=True):
             self.source(begin, options.source) as origin,
             self.sink(end, options.destination, begin) as sink,
         ):
-            return await copying.copy(origin, sink, terms, source=source, destination=destination)
+            gate = await self._gate(begin, origin)
+            return await copying.copy(origin, sink, terms, gate=gate, source=source, destination=destination)
 
     @asynccontextmanager
     async def source(self, end: End, options: EndOptions) -> AsyncIterator[Origin]:
@@ -144,7 +147,7 @@ class Ends(msgspec.Struct, frozen=True):
                     assert end.reference is not None
                     client = await self._client(options, opened)
                     repository = client.repository(end.reference, image=str(end))
-                    yield Origin(repository, partial(repository.resolve, end.reference), repository)
+                    yield Origin(repository, partial(repository.resolve, end.reference), repository, repository)
                 case "oci":
                     opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
                     layout = await opened.enter_async_context(opening)
@@ -242,6 +245,19 @@ class Ends(msgspec.Struct, frozen=True):
 
         form: Form = OciForm() if end.transport == "oci-archive" else DockerForm()
         return ArchiveSink(self.parts.context.target(end.path), form, self.parts.context.streams)
+
+    async def _gate(self, end: End, origin: Origin) -> Gate:
+        """What holds the image of an end against the policy of trust."""
+        trust = self.parts.context.trust
+        match end.transport:
+            case "docker":
+                assert end.reference is not None
+                return trust.gate(end.reference, origin.repository)
+            case "store":
+                image = await find_one(self.parts.store, end.name)
+                return trust.gate(Reference.parse(image.name), None, image.signatures)
+            case _:
+                return trust.gate((end.transport, os.path.realpath(end.path)), None)
 
     async def _client(self, options: EndOptions, opened: AsyncExitStack) -> Registry:
         """The client for an end: the engine's, or one that is closed with ``opened``."""

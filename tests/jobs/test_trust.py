@@ -261,6 +261,38 @@ async def test_a_prefetch_brings_what_may_be_had(registry: Registry, tmp_path: P
     assert not any("/never/" in record.path for record in registry.log)
 
 
+async def test_a_copy_obeys_wherever_it_begins(registry: Registry, tmp_path: Path, signer: Signer, key: Path) -> None:
+    name = f"{registry.address}/app:1"
+    sign(registry, "app", IMAGE.descriptor.digest, signer)
+    text = json.loads(policy(registry.address, signed(key)))
+    layout, link = tmp_path / "layouts" / "app", tmp_path / "link"
+    link.symlink_to(tmp_path / "layouts")
+    text["transports"]["oci"] = {str(tmp_path / "layouts"): [ACCEPT], str(layout / "no"): [REJECT]}
+    async with fastoci.Engine(tmp_path / "store", trust=trusting(json.dumps(text).encode())) as engine:
+        await engine.pull(name)
+        await engine.copy(f"docker://{name}", f"oci:{layout}")
+        await engine.copy(f"oci:{link}/app", f"oci:{tmp_path}/second")
+        await engine.copy(f"store:{name}", f"oci:{tmp_path}/third")
+        with pytest.raises(PolicyError, match=r"refused by policy.json \(default\): it rejects every image"):
+            await engine.copy(f"oci:{tmp_path}/second", f"oci:{tmp_path}/none")
+        before = len(registry.log)
+        with pytest.raises(PolicyError, match="it rejects every image"):
+            await engine.copy(f"docker://localhost:{registry.address.partition(':')[2]}/app:1", f"oci:{tmp_path}/none")
+        assert len(registry.log) == before
+        with pytest.raises(PolicyError, match=f"a signature of the manifest {OTHER.descriptor.digest}, and there is"):
+            options = fastoci.CopyOptions(platforms=("all",))
+            await engine.copy(f"docker://{registry.address}/app:all", f"oci:{tmp_path}/none", options)
+    text["transports"]["docker"][registry.address] = [signed(Signer().write(tmp_path / "other.pub"))]
+    text["transports"]["oci"][""] = [signed(key, "exactRepository", dockerRepository="a.b/c")]
+    async with fastoci.Engine(tmp_path / "store", trust=trusting(json.dumps(text).encode())) as engine:
+        for source in (f"store:{name}", f"docker://{name}"):
+            with pytest.raises(PolicyError, match="its signature is not accepted: it was not made by the key"):
+                await engine.copy(source, f"oci:{tmp_path}/none")
+        with pytest.raises(PolicyError, match="and there is none"):
+            await engine.copy(f"oci:{tmp_path}/second", f"oci:{tmp_path}/none")
+    assert not (tmp_path / "none").exists()
+
+
 async def test_a_mirror_is_asked_and_the_name_that_was_asked_for_is_judged(
     registry: Registry, tmp_path: Path, signer: Signer, key: Path
 ) -> None:

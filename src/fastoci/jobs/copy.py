@@ -43,8 +43,9 @@ from fastoci.image_interfaces import AttachmentSource, ImageSink, ImageWriter, W
 from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
 from fastoci.jobs.attachments import Attached, find_attachments
 from fastoci.jobs.plan import Wanted
-from fastoci.jobs.pull import image_failed
+from fastoci.jobs.pull import Repository, image_failed
 from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link, outline_of
+from fastoci.jobs.trust import Gate
 from fastoci.limits import Limits
 from fastoci.transfer.scheduler import BytesSource
 
@@ -59,12 +60,13 @@ class CopySource(DocumentSource, BlobSource, Protocol):
 class Origin(msgspec.Struct, frozen=True):
     """One image of a place: ``top`` reads what its name stands for.
 
-    ``attachments`` says what hangs on it; None where nothing can.
+    ``attachments`` says what hangs on it; None where nothing can. ``repository`` has its signatures, if any has.
     """
 
     source: CopySource
     top: Callable[[], Awaitable[Link]]
     attachments: AttachmentSource | None = None
+    repository: Repository | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -176,20 +178,24 @@ class Copying(msgspec.Struct, frozen=True):
     observer: Observer
     converters: Callable[[], Converters]
 
-    async def copy(self, origin: Origin, sink: ImageSink, terms: Terms, *, source: str, destination: str) -> Copied:
+    async def copy(
+        self, origin: Origin, sink: ImageSink, terms: Terms, *, gate: Gate, source: str, destination: str
+    ) -> Copied:
         """Copy one image.
 
         Args:
+            gate: holds it against the policy of trust.
             source, destination: what the user called them, in events, errors and the result.
         Raises:
             PlatformError: the image is not for a platform that was asked for.
+            PolicyError: it may not be had.
             UnsupportedError: the digests cannot be preserved, or the destination cannot hold such an image.
             FastociError: as the source, or the destination, says; nothing has a name then.
         """
         self.observer(ImageStarted(source))
         try:
             async with AsyncExitStack() as kept:
-                place, whole = await self._read(origin, terms, source, kept)
+                place, whole = await self._read(origin, terms, gate, source, kept)
                 whole = whole.distributable if terms.leaves_foreign else whole
                 converting = self._conversion(whole, terms, source)
                 if converting is None:
@@ -224,15 +230,22 @@ class Copying(msgspec.Struct, frozen=True):
     def _warn(self, image: str, text: str) -> None:
         self.observer(Warned(image, text))
 
-    async def _read(self, origin: Origin, terms: Terms, image: str, kept: AsyncExitStack) -> tuple[CopySource, _Whole]:
+    async def _read(
+        self, origin: Origin, terms: Terms, gate: Gate, image: str, kept: AsyncExitStack
+    ) -> tuple[CopySource, _Whole]:
         """Read the documents of what is copied, and say who has it: of schema 1 the store, as what that becomes."""
+        await gate.admit()
         source, (top, data) = origin.source, await origin.top()
         if top.media_type in mediatype.SCHEMA1:
             if terms.preserve_digests:
                 raise UnsupportedError("Docker's schema 1 becomes schema 2, which has another digest")
             outline, _ = await outline_of((top, data), source, terms.platforms, self.limits)
+            await gate.check([top])
             source, (top, data) = await self.converters().as_schema2(outline, source, image, kept)
-        return source, await self._gathered(source, (top, data), terms)
+            return source, await self._gathered(source, (top, data), terms)
+        whole = await self._gathered(source, (top, data), terms)
+        await gate.check([each for each in whole.described if each.media_type not in mediatype.INDEXES])
+        return source, whole
 
     async def _gathered(self, source: CopySource, top_link: Link, terms: Terms) -> _Whole:
         """Read the documents of what is copied."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastoci.trust.signature_tag import Repository
 
 Open = Callable[[Reference], Awaitable["Repository"]]
+Name = Reference | tuple[str, str]  # of an image: or the transport and the path of where it is
 
 
 class Trust:
@@ -50,7 +51,7 @@ class Trust:
             PolicyError: the policy rejects it, or demands what cannot be verified here.
             ConfigError: the policy cannot be used.
         """
-        if (judge := await self._judge(reference)) is not None:
+        if (judge := await self.judge(reference)) is not None:
             _ = judge.demands
 
     async def check(self, reference: Reference, images: Sequence[Resolved], source: Repository) -> list[Resolved]:
@@ -63,13 +64,13 @@ class Trust:
             ConfigError: the policy, or a key that it names, cannot be used.
             FastociError: the signatures cannot be had.
         """
-        judge = await self._judge(reference)
+        judge = await self.judge(reference)
         if judge is None or not judge.demands:
             return list(images)
         from fastoci.trust import kept
 
         manifests = [_candidate(image.descriptor, image.top) for image in images]
-        proofs = await judge.check(manifests, self._asked(reference, source), self._read_keys)
+        proofs = await judge.check(manifests, self.asked(reference, source), self.read_keys)
         signed = zip(images, map(kept.encode, proofs), strict=True)
         return [msgspec.structs.replace(image, signatures=text) for image, text in signed]
 
@@ -82,7 +83,7 @@ class Trust:
             PolicyError, ConfigError, FastociError: as ``check``.
         """
         reference = Reference.parse(image.name)
-        judge = await self._judge(reference)
+        judge = await self.judge(reference)
         if judge is None or not judge.demands:
             return
         from fastoci.trust import kept
@@ -94,22 +95,32 @@ class Trust:
 
         candidate = _candidate(manifest, image.descriptor)
         try:
-            await judge.check([candidate], held, self._read_keys)
+            await judge.check([candidate], held, self.read_keys)
         except PolicyError:
             if ask is None and found:
                 raise
             if ask is None:
                 text = f"it demands a signature of the manifest {manifest.digest}, and the store has none"
                 raise judge.refusal(f"{text}; no registry may be asked for it") from None
-            await judge.check([candidate], self._asked(reference, await ask(reference)), self._read_keys)
+            await judge.check([candidate], self.asked(reference, await ask(reference)), self.read_keys)
 
-    def _asked(self, reference: Reference, source: Repository) -> Signatures:
+    def gate(self, name: Name, source: Repository | None, kept: Mapping[str, str] | None = None) -> Gate:
+        """What holds one image against the policy before it is copied.
+
+        Args:
+            name: what it is asked for as: a reference, or a transport and a path.
+            source: the repository that has its signatures, if it is in one.
+            kept: the signatures that a store keeps of its manifests, by their digests.
+        """
+        return Gate(self, name, source, kept or {})
+
+    def asked(self, reference: Reference, source: Repository) -> Signatures:
         """The signatures that a registry has of an image's manifests."""
         from fastoci.trust import signature_tag
 
         return partial(signature_tag.signatures, source, reference, self._buffers)
 
-    async def _judge(self, reference: Reference) -> Judge | None:
+    async def judge(self, name: Name) -> Judge | None:
         """Who knows what is demanded of an image; nobody, and no import, when nothing is of any."""
         policy = await self._read()
         if policy.accepts_anything:
@@ -117,7 +128,8 @@ class Trust:
         from fastoci.trust.identity import Identity
         from fastoci.trust.judge import Judge
 
-        return Judge(policy, Identity.of_reference(reference))
+        image = Identity.of_reference(name) if isinstance(name, Reference) else Identity.of_path(*name)
+        return Judge(policy, image)
 
     async def _read(self) -> TrustPolicy:
         async with self._reading:
@@ -127,12 +139,43 @@ class Trust:
                 self._policy = await asyncio.to_thread(load, os.environ)
         return self._policy
 
-    async def _read_keys(self, keys: Keys) -> Sequence[Verify]:
+    async def read_keys(self, keys: Keys) -> Sequence[Verify]:
+        """What verifies for each of the keys. Raises: as ``load_keys``."""
         if keys not in self._keys:
             from fastoci.trust.judge import load_keys
 
             self._keys[keys] = await asyncio.to_thread(load_keys, keys)
         return self._keys[keys]
+
+
+class Gate:
+    """Holds one image against the policy: ``admit`` before anything of it is read, ``check`` before it is copied."""
+
+    def __init__(self, trust: Trust, name: Name, source: Repository | None, kept: Mapping[str, str]) -> None:
+        self._trust = trust
+        self._name = name
+        self._source = source
+        self._kept = kept
+
+    async def admit(self) -> None:
+        """Refuse what no signature helps. Raises: as ``Trust.admit``."""
+        if (judge := await self._trust.judge(self._name)) is not None:
+            _ = judge.demands
+
+    async def check(self, manifests: Sequence[Descriptor]) -> None:
+        """Refuse manifests that lack the signatures that the policy demands. Raises: as ``Trust.check``."""
+        judge = await self._trust.judge(self._name)
+        if judge is None or not judge.demands:
+            return
+        signatures: Signatures = self._held
+        if self._source is not None and isinstance(self._name, Reference):
+            signatures = self._trust.asked(self._name, self._source)
+        await judge.check([_candidate(each, each) for each in manifests], signatures, self._trust.read_keys)
+
+    async def _held(self, manifest: Digest) -> Sequence[Signature]:
+        from fastoci.trust import kept
+
+        return kept.decode(self._kept.get(str(manifest), ""))
 
 
 def _candidate(manifest: Descriptor, top: Descriptor) -> Candidate:
