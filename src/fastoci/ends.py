@@ -147,7 +147,7 @@ class Ends(msgspec.Struct, frozen=True):
                     assert end.reference is not None
                     client = await self._client(options, opened)
                     repository = client.repository(end.reference, image=str(end))
-                    yield Origin(repository, partial(repository.resolve, end.reference), repository, repository)
+                    yield Origin(repository, partial(repository.resolve, end.reference), repository)
                 case "oci":
                     opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
                     layout = await opened.enter_async_context(opening)
@@ -251,8 +251,11 @@ class Ends(msgspec.Struct, frozen=True):
         trust = self.parts.context.trust
         match end.transport:
             case "docker":
+                from fastoci.registry.fetch.repository import Repository
+
                 assert end.reference is not None
-                return trust.gate(end.reference, origin.repository)
+                assert isinstance(origin.source, Repository)
+                return trust.gate(end.reference, origin.source)
             case "store":
                 image = await find_one(self.parts.store, end.name)
                 return trust.gate(Reference.parse(image.name), None, image.signatures)

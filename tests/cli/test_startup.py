@@ -62,6 +62,7 @@ COMMANDS = {
     "find": "find IMAGE",
     "cat": "cat IMAGE made1/0000/000000",
     "export": "export IMAGE WORK/exported.tar",
+    "copy": "copy docker://IMAGE oci:WORK/copied --tls-verify=false --progress none",
     "inspect": "inspect IMAGE",
     "diff": "diff IMAGE IMAGE --files",
     "view": "view WORK/view IMAGE",

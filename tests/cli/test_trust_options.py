@@ -38,6 +38,9 @@ def test_a_policy_by_option_goes_before_the_machines(
     sign(registry, "ns/app", IMAGE.descriptor.digest, SIGNER)
     assert cli(*call, "--policy", policy).returncode == 0
     assert cli("prefetch", *call[1:], "--insecure-policy").returncode == 0
+    copied = (f"docker://{registry.address}/ns/app:1", f"oci:{tmp_path}/layout", "--store", tmp_path / "store")
+    assert cli("--policy", reject, "copy", *copied).returncode == 11
+    assert cli("--insecure-policy", "copy", *copied, "--override-arch", "amd64").returncode == 0
     both = cli(*call, "--insecure-policy", "--policy", policy)
     assert (both.returncode, "--policy and --insecure-policy exclude each other" in both.stderr) == (2, True)
     policy.write_text("{}")

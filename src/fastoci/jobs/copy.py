@@ -43,7 +43,7 @@ from fastoci.image_interfaces import AttachmentSource, ImageSink, ImageWriter, W
 from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
 from fastoci.jobs.attachments import Attached, find_attachments
 from fastoci.jobs.plan import Wanted
-from fastoci.jobs.pull import Repository, image_failed
+from fastoci.jobs.pull import image_failed
 from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link, outline_of
 from fastoci.jobs.trust import Gate
 from fastoci.limits import Limits
@@ -60,13 +60,12 @@ class CopySource(DocumentSource, BlobSource, Protocol):
 class Origin(msgspec.Struct, frozen=True):
     """One image of a place: ``top`` reads what its name stands for.
 
-    ``attachments`` says what hangs on it; None where nothing can. ``repository`` has its signatures, if any has.
+    ``attachments`` says what hangs on it; None where nothing can.
     """
 
     source: CopySource
     top: Callable[[], Awaitable[Link]]
     attachments: AttachmentSource | None = None
-    repository: Repository | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -187,8 +186,7 @@ class Copying(msgspec.Struct, frozen=True):
             gate: holds it against the policy of trust.
             source, destination: what the user called them, in events, errors and the result.
         Raises:
-            PlatformError: the image is not for a platform that was asked for.
-            PolicyError: it may not be had.
+            PlatformError, PolicyError: the image is not for a platform that was asked for; or may not be had.
             UnsupportedError: the digests cannot be preserved, or the destination cannot hold such an image.
             FastociError: as the source, or the destination, says; nothing has a name then.
         """
@@ -224,8 +222,7 @@ class Copying(msgspec.Struct, frozen=True):
             return None
         if terms.preserve_digests or terms.attached:
             raise UnsupportedError("an image in another form, or compressed anew, has another digest")
-        warn = partial(self._warn, image)
-        return self.converters().converting(terms.conversion, whole.documents, warn)
+        return self.converters().converting(terms.conversion, whole.documents, partial(self._warn, image))
 
     def _warn(self, image: str, text: str) -> None:
         self.observer(Warned(image, text))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from fastoci.cli import copy_options, options, registry_options, report, sections
+from fastoci.cli import copy_options, options, registry_options, report, sections, trust_options
 
 if TYPE_CHECKING:
-    from fastoci import EndOptions, Limits, RegistryOptions
+    from fastoci import EndOptions, Limits, RegistryOptions, TrustPolicy
     from fastoci.cli.progress.display import Display
 
     Reach = Callable[[RegistryOptions], EndOptions]
@@ -40,6 +40,7 @@ class CopyOptions(options.Given):
     source: Reach
     destination: Reach
     registry: RegistryOptions
+    trust: TrustPolicy | None
     limits: Limits
     progress: Display
 
@@ -97,6 +98,7 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
 @options.store
 @options.additional
 @registry_options.registry
+@trust_options.trust
 @copy_options.ends
 @options.limits("connections", "total_connections", "bandwidth", "request_rate", "max_wait_s", "first_byte_s", "memory")
 @options.nice
@@ -171,6 +173,7 @@ async def _copy(asked: CopyOptions) -> str:
         limits=asked.limits,
         additional=asked.additional,
         observer=asked.progress,
+        trust=asked.trust,
     )
     async with engine:
         return str((await engine.copy(asked.begin, asked.end, options)).descriptor.digest)
