@@ -22,6 +22,7 @@ from fastoci.image.convert import Conversion, Format, Recipe
 from fastoci.image.end import End
 from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import ImageCollection, ImageSink, NamedImage
 from fastoci.jobs import maintenance
 from fastoci.jobs.attachments import Attached, CollectionAttachments
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
+_NAME: Final = 300  # characters of a name in a message
 
 
 class EndOptions(msgspec.Struct, frozen=True):
@@ -178,13 +180,23 @@ class Ends(msgspec.Struct, frozen=True):
         """
         context, end = self.parts.context, End.parse_image(text)
         if end.transport == "store":
-            async with stored_subject(context, await find_one(self.parts.store, end.name), end.name) as stored:
+            async with stored_subject(context, await self._stored(text, end), end.name) as stored:
                 yield stored
             return
         async with self.source(end, EndOptions()) as origin:
             yield EndSubject(
                 context, text, await origin.top(), origin.source, spool if end.transport == "docker" else None
             )
+
+    async def _stored(self, text: str, end: End) -> StoredImage:
+        """The image of the store that a text names; what is written as a registry has it may be meant to be there."""
+        try:
+            return await find_one(self.parts.store, end.name)
+        except BlobNotFoundError as error:
+            if end.name != text:
+                raise
+            where = f"{error.message}; docker://{text[:_NAME]} asks its registry"
+            raise BlobNotFoundError(where, path=error.path, subject=error.subject) from error
 
     @asynccontextmanager
     async def sink(self, end: End, options: EndOptions, source: End) -> AsyncIterator[ImageSink]:

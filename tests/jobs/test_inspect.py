@@ -153,8 +153,10 @@ async def test_one_nested_index_that_is_named_often_is_shown_once(registry: Regi
 
 async def test_what_is_not_there_or_wrong_is_an_error(registry: Registry, tmp_path: Path) -> None:
     async with fastoci.Engine(tmp_path) as engine:
-        with pytest.raises(BlobNotFoundError):
+        with pytest.raises(BlobNotFoundError, match=f"docker://{registry.address}/both:1 asks its registry"):
             await engine.inspect(f"{registry.address}/both:1")
+        with pytest.raises(BlobNotFoundError, match=r"has no reference [^;]*$"):
+            await engine.inspect(f"store:{registry.address}/both:1")
         with pytest.raises(NotFoundError):
             await engine.inspect(f"docker://{registry.address}/none:1")
         with pytest.raises(ReferenceSyntaxError):
