@@ -25,31 +25,46 @@ PLATFORM = ("--platform", "linux/amd64")
 
 
 @pytest.fixture
-def ends(docker_registry: DockerRegistry, copy_image: CopyImage, tmp_path: Path) -> dict[str, str]:
-    """An index in a registry and in a layout; its image for this test alone in a layout."""
+def end_of(docker_registry: DockerRegistry, copy_image: CopyImage, tmp_path: Path) -> Callable[[str], str]:
+    """An index in a registry and in a layout; one image of it in a layout, archives and a directory."""
     write_layout({"both": BOTH, "amd": AMD}, tmp_path / "layout")
-    copy_image(f"oci:{tmp_path}/layout:both", f"docker://{docker_registry.address}/inspect/both:1", "--all")
-    return {
+    layout = f"oci:{tmp_path}/layout"
+    ends = {
         "registry": f"docker://{docker_registry.address}/inspect/both:1",
-        "layout": f"oci:{tmp_path}/layout:both",
-        "one": f"oci:{tmp_path}/layout:amd",
+        "layout": f"{layout}:both",
+        "one": f"{layout}:amd",
+        "archive": f"oci-archive:{tmp_path}/oci.tar:amd",
+        "directory": f"dir:{tmp_path}/directory",
+        "docker": f"docker-archive:{tmp_path}/docker.tar:h/amd:1",
     }
 
+    def made(kind: str) -> str:
+        if kind == "registry":
+            copy_image(ends["layout"], ends[kind], "--all")
+        elif not ends[kind].startswith(layout):
+            copy_image(ends["one"], ends[kind])
+        return ends[kind]
 
-@pytest.mark.parametrize("kind", ["registry", "layout", "one"])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["registry", "layout", "one", "archive", "directory", "docker"])
 def test_raw_documents_are_the_bytes_that_skopeo_prints(
-    ends: dict[str, str], peer: Callable[[str], str], tmp_path: Path, cli: Cli, kind: str
+    end_of: Callable[[str], str], peer: Callable[[str], str], tmp_path: Path, cli: Cli, kind: str
 ) -> None:
+    end = end_of(kind)
+
     def ours(*options: str) -> bytes:
-        done = cli("inspect", ends[kind], "--store", tmp_path / "store", *options)
+        done = cli("inspect", end, "--store", tmp_path / "store", *options)
         assert done.returncode == 0, done.stderr
         return done.stdout.encode()
 
     def theirs(*options: str) -> bytes:
         secure = ["--tls-verify=false"] if kind == "registry" else []
-        command = [peer("skopeo"), *LINUX, "inspect", *secure, *options, ends[kind]]
+        command = [peer("skopeo"), *LINUX, "inspect", *secure, *options, end]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
-    assert ours("--raw") == theirs("--raw") == (AMD.manifest if kind == "one" else BOTH.index)
+    if kind != "docker":  # which has no manifest: each makes one
+        assert ours("--raw") == theirs("--raw") == (BOTH.index if kind in ("registry", "layout") else AMD.manifest)
     assert ours("--config", "--raw", *PLATFORM) == theirs("--config", "--raw") == AMD.config
     assert json.loads(ours("--config", *PLATFORM))["config"] == json.loads(theirs("--config"))["config"]

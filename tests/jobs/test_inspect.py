@@ -14,12 +14,14 @@ import pytest
 import fastoci
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, NotFoundError, PlatformError, ReferenceSyntaxError
 from fastoci.image.descriptor import encode
-from fastoci.image.mediatype import OCI_INDEX
+from fastoci.image.digest import Digest
+from fastoci.image.mediatype import DOCKER_SCHEMA1_SIGNED, OCI_INDEX
 from fastoci.image.platform import Platform
 from fastoci.limits import Limits
 from fastoci.testing.images import Artifact, Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer, directory
 from fastoci.testing.registry import Registry, serve
+from support.schema1_images import payload_of, signed
 
 FILES = [directory("base"), *(Entry(f"base/{number}", data=b"x" * number) for number in range(3))]
 BASE = Layer.build(FILES, "gzip")
@@ -165,6 +167,23 @@ async def test_what_is_not_there_or_wrong_is_an_error(registry: Registry, tmp_pa
         registry.add_blob(digest, AMD.config[:-1] + b" ")
         with pytest.raises(DigestMismatchError):
             await engine.inspect(f"docker://{registry.address}/amd:1")
+
+
+async def test_an_image_of_schema_1_is_shown_as_what_it_becomes(registry: Registry, tmp_path: Path) -> None:
+    payload = payload_of([BASE.descriptor.digest, None, TOP.descriptor.digest])
+    registry.add_manifest("amd", "old", DOCKER_SCHEMA1_SIGNED, signed(payload), digest=str(Digest.of(payload)))
+    async with fastoci.Engine(tmp_path) as engine:
+        found = await engine.inspect(f"docker://{registry.address}/amd:old", entries=True)
+        with pytest.raises(PlatformError):
+            await engine.inspect(f"docker://{registry.address}/amd:old", platform="linux/arm64")
+    (image,) = found.images
+    assert found.documents == {found.digest: payload}
+    assert (image.platform, image.config["Cmd"], image.artifact_type) == ("linux/amd64", ["sh"], "")
+    assert [(layer.digest, layer.size, layer.created_by) for layer in image.layers] == [
+        (str(BASE.descriptor.digest), BASE.descriptor.size, "/bin/sh -c step <1>"),
+        (str(TOP.descriptor.digest), TOP.descriptor.size, "/bin/sh -c step <3>"),
+    ]
+    assert [record.path for record in registry.log if record.method == "GET" and "/blobs/" in record.path] == []
 
 
 async def test_an_image_of_a_layout_is_looked_at_where_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from fastoci.errors import FormatError
-from fastoci.image import document
+from fastoci.image import document, mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.manifest import Manifest
@@ -103,13 +103,14 @@ def inspect_image(
     """Put together what manifest and config say.
 
     Args:
-        config: its bytes; those of an artifact are not read.
+        config: its bytes; those of an artifact are not read. Of Docker's schema 1 the config that it becomes.
         platform: as an index has it.
         entries: of the tars of layers, as far as they are counted.
         problems: what else is wrong.
     """
     wrong: list[str] = []
-    said = _config(config, wrong) if manifest.is_image else {}
+    is_image = manifest.is_image or manifest.media_type in mediatype.SCHEMA1
+    said = _config(config, wrong) if is_image else {}
     run, history = said.get("config"), said.get("history")
     steps = tuple(history) if isinstance(history, list) else ()
     return InspectedImage(
@@ -120,7 +121,7 @@ def inspect_image(
         layers=_layers(manifest.layers, steps, _diff_ids(said), entries, wrong),
         created=_text(said.get("created")),
         author=_text(said.get("author")),
-        artifact_type=manifest.artifact_type or ("" if manifest.is_image else manifest.config.media_type),
+        artifact_type=manifest.artifact_type or ("" if is_image else manifest.config.media_type),
         subject="" if manifest.subject is None else str(manifest.subject.digest),
         annotations=manifest.annotations,
         config=run if isinstance(run, dict) else {},

@@ -90,8 +90,13 @@ async def _image(
 ) -> InspectedImage:
     """One image, whose documents are known then."""
     chain, manifest = found
-    config = await subject.document(manifest.config)
+    is_outline = manifest.media_type in mediatype.SCHEMA1
+    config = chain[-1][1] if is_outline else await subject.document(manifest.config)
     known |= {str(chain[-1][0].digest): chain[-1][1], str(manifest.config.digest): config}
+    if is_outline:
+        from fastoci.image import schema1  # which few images are
+
+        config = schema1.parse(config).config(())
     image = partial(inspect_image, chain[-1][0], manifest, config, platform=platform_of(chain))
     if not entries or not manifest.is_image:
         return image()

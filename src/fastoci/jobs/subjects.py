@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, IntegrityError
 from fastoci.image import manifest as manifest_document
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.platform import ALL, Platform
@@ -24,7 +26,7 @@ from fastoci.jobs.image import choose
 from fastoci.jobs.layers import Arriving, Pairs
 from fastoci.jobs.merging import Merging, Turn, scratch, temporary
 from fastoci.jobs.pull import PullContext
-from fastoci.jobs.resolve import Descent, Documents, DocumentSource, Found, check_size, read_document
+from fastoci.jobs.resolve import Descent, Documents, DocumentSource, Found, check_size, outline_of, read_document
 from fastoci.jobs.stored import Mending
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerSink, Progressed
@@ -190,7 +192,12 @@ class EndSubject:
         self._spool = spool
 
     async def images(self, documents: Documents, wanted: Wanted) -> list[Found]:
-        """By the indexes: ``Subject.images``."""
+        """By the indexes: ``Subject.images``. An image of schema 1 is as far known as its layers need not be read."""
+        top, data = self.top
+        if top.media_type in mediatype.SCHEMA1:
+            asked = (wanted,) if isinstance(wanted, Platform) else None
+            manifest, platform = await outline_of(self.top, self._source, asked, self._context.limits)
+            return [(((replace(top, platform=platform), data),), manifest)]
         if isinstance(wanted, str):
             return await Descent(documents, None).follow_all(*self.top)
         return [await Descent(documents, wanted or Platform.host()).follow(*self.top)]
