@@ -22,8 +22,10 @@ import fastoci
 from conftest import Cli
 from fastoci import Containerd, Engine, Into, PrefetchRequest, RegistryOptions, WantedState
 from fastoci.cli.formatting import size
+from fastoci.containerd import labels, methods
 from fastoci.containerd.client import Client
-from fastoci.containerd.rpc import Connection
+from fastoci.containerd.ingest import PIECE, Ingest
+from fastoci.containerd.rpc import Code, Connection
 from fastoci.errors import ContainerdError, StoreFullError
 from fastoci.events import BlobDone, Event, ImageRecorded, Warned
 from fastoci.image.digest import Digest
@@ -279,6 +281,33 @@ def test_the_kubelet_may_take_labels_away_and_the_list_still_knows_what_it_broug
     assert prefetch(app).pruned.in_containerd == (f"{pulls.name('team/other')}@{OTHER.descriptor.digest}",)
     assert set(prefetch().pruned.in_containerd) == {app, f"{pulls.name('app')}@{APP.descriptor.digest}"}
     running.clear("k8s.io")
+
+
+def test_a_blob_that_containerd_is_fetching_is_recorded_and_found_so_at_its_end(
+    pulls: Pulls, running: Daemon, namespace: str
+) -> None:
+    layer = APP.layers[0]
+
+    async def read(offset: int) -> bytes:
+        return bytes(layer.content)[offset : offset + PIECE]
+
+    async def fetch_beside(engine: Engine) -> int:
+        """As containerd's own client is at the layer while the job runs."""
+        async with (
+            Client.open(str(running.socket), namespace) as client,
+            client.lease(),
+            await client.stream(methods.CONTENT_WRITE) as stream,
+        ):
+            theirs = Ingest(stream, layer.descriptor, labels.ref(layer.descriptor))
+            assert await theirs.begin() == 0
+            await engine.pull(pulls.name("app:1"), into=pulls.into)
+            with pytest.raises(ContainerdError) as caught:
+                await theirs.send(0, read)
+                await theirs.commit({})
+            return caught.value.code
+
+    assert pulls.run(fetch_beside) == Code.ALREADY_EXISTS
+    assert pulls.recorded.blobs == {"link": 4}
 
 
 def test_a_namespace_that_is_not_there_is_made_and_told_of(pulls: Pulls, running: Daemon, namespace: str) -> None:

@@ -50,6 +50,7 @@ from fastoci.threads import Threads, check
 
 M = TypeVar("M", bound=Message)
 How = Way | Literal["present", "sent"]
+Step = Literal["present", "committed", "absent"]
 
 _SWEPT: Final = 8  # times that a file may be swept before its bytes are sent
 # Of a directory that is not ours to write: containerd can.
@@ -224,21 +225,24 @@ class ContentStore:
 
     async def _send(self, blob: Descriptor, ref: str, fd: int, wanted: Mapping[str, str], why: str) -> Recorded:
         async with self._sending:
-            try:
-                step = await self._ingest(blob, ref, wanted, fd)
-            except ContainerdError as error:
-                if error.code == Code.UNAVAILABLE and self._client.connected:  # somebody else is at this ingest
-                    pass
-                elif error.code in (Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE):  # what an earlier attempt left
-                    await self._abort(ref)
-                else:
-                    raise
-                step = await self._ingest(blob, f"{ref}-{secrets.token_hex(4)}", wanted, fd)
+            step = await self._ingest(blob, ref, wanted, fd)
         return Recorded("present", why) if step == "present" else Recorded("sent", why, blob.size)
 
-    async def _ingest(
-        self, blob: Descriptor, ref: str, wanted: Mapping[str, str], fd: int | None
-    ) -> Literal["present", "committed", "absent"]:
+    async def _ingest(self, blob: Descriptor, ref: str, wanted: Mapping[str, str], fd: int | None) -> Step:
+        """``_ingest_as``; under a name of its own where somebody else is at the ingest of this one.
+
+        Who fetches the blob under the name meanwhile finds it recorded at the end.
+        """
+        try:
+            return await self._ingest_as(ref, blob, wanted, fd)
+        except ContainerdError as error:
+            if error.code in (Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE):  # what an earlier attempt left
+                await self._abort(ref)
+            elif error.code != Code.UNAVAILABLE or not self._client.connected:
+                raise
+        return await self._ingest_as(f"{ref}-{secrets.token_hex(4)}", blob, wanted, fd)
+
+    async def _ingest_as(self, ref: str, blob: Descriptor, wanted: Mapping[str, str], fd: int | None) -> Step:
         """Open an ingest and commit it: of the file that is there, or of bytes that are sent."""
         stream = await self._client.stream(methods.CONTENT_WRITE)
         ingest, committing = Ingest(stream, blob, ref), False
@@ -260,7 +264,7 @@ class ContentStore:
         finally:
             stream.cancel()
         # Who comes second at the commit does not get it into the lease.
-        return await self._ingest(blob, ref, wanted, fd) if committing else "present"
+        return await self._ingest_as(ref, blob, wanted, fd) if committing else "present"
 
     async def _abort(self, ref: str) -> None:
         with suppress(ContainerdError):  # it goes with the lease
