@@ -15,7 +15,7 @@ OLDEST_TESTS = tests/stream tests/image/test_manifest.py tests/image/test_hostil
 # two workers leave a third of two cores idle: many tests wait
 CORES = -n $(shell expr $$(nproc) + 1)
 SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools fsverity erofs-utils cryptsetup-bin runc crun uidmap fuse3 fuse-overlayfs podman docker.io
+PEERS = docker-registry skopeo umoci nginx-light isal strace e2fsprogs xfsprogs containerd gcc-aarch64-linux-gnu qemu-user pigz zopfli libdeflate-tools fsverity erofs-utils btrfs-progs cryptsetup-bin runc crun uidmap fuse3 fuse-overlayfs podman docker.io
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.c' -o -name '*.h')
 CMD = $(BIN)/fastoci pull --store {store} --progress none {image}
 STEP = @printf '\n== %s\n'

@@ -32,5 +32,5 @@ def mount(source: str, target: str, kind: str, flags: int, data: str, /) -> None
 def unmount(path: str, /) -> None:
     """Take away what is mounted on top at a path, whose last name is not followed. ``EBUSY``: it is in use."""
 
-def attach_loop(file: int, block_size: int, /) -> tuple[int, str]:
-    """Make a free loop device show a file, read-only; a descriptor that keeps it until it is mounted, and its path."""
+def attach_loop(file: int, block_size: int, /, *, writable: bool = False) -> tuple[int, str]:
+    """Make a free loop device show a file; a descriptor that keeps it until it is mounted, and its path."""

@@ -109,8 +109,8 @@ def unmount(str path, /):
     _check(result, "umount2")
 
 
-def attach_loop(int file, unsigned block_size, /):
+def attach_loop(int file, unsigned block_size, /, *, bint writable=False):
     cdef int number = -1, fd
     with nogil:
-        fd = loop_attach(file, block_size, &number)
+        fd = loop_attach(file, block_size, writable, &number)
     return _check(fd, "loop"), f"/dev/loop{number}"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from fastoci.containerd.mounts import Target, parse
+from fastoci.containerd.mounts import OnBlocks, Target, parse
 from fastoci.errors import FastociError, FormatError, UnsupportedError
 
 S = "/var/lib/containerd/snapshots"
@@ -32,6 +32,8 @@ ON_EROFS = Mount(
 )
 BLOCK = Mount("mkfs/ext4", f"{S}/5/rwlayer.img", ("X-containerd.mkfs.fs=ext4", "rw", "loop"))
 IN_BLOCK = Mount("format/mkdir/bind", "{{ mount 0 }}/upper", ("X-containerd.mkdir.path={{ mount 0 }}/upper:0755", "rw"))
+BTRFS = Mount("btrfs", "/dev/sdb", ("subvolid=257", "noatime"))
+IN_FILE = Mount("ext4", f"{S}/6", ("loop", "rw"))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +46,10 @@ IN_BLOCK = Mount("format/mkdir/bind", "{{ mount 0 }}/upper", ("X-containerd.mkdi
         ([LOWER_FILE, ON_EROFS], Target("erofs", f"{S}/4")),
         ([BLOCK, IN_BLOCK], Target("erofs", f"{S}/5")),
         ([BLOCK, LOWER_FILE, ON_EROFS], Target("erofs", f"{S}/5")),
+        ([BTRFS], Target("block", "/dev/sdb", mounted=OnBlocks("btrfs", ("subvolid=257",), is_file=False))),
+        ([IN_FILE], Target("block", f"{S}/6", mounted=OnBlocks("ext4", (), is_file=True))),
     ],
-    ids=["bound", "alone", "overlay", "userxattr", "erofs", "block", "block-on-erofs"],
+    ids=["bound", "alone", "overlay", "userxattr", "erofs", "block", "block-on-erofs", "btrfs", "blockfile"],
 )
 def test_the_mounts_of_a_new_snapshot_say_where_its_layer_goes(mounts: list[Mount], target: Target) -> None:
     assert parse(mounts) == target
@@ -65,6 +69,8 @@ def test_the_directory_of_a_snapshot_is_where_its_marker_would_be() -> None:
     [
         ([], FormatError),
         ([Mount("bind", "snapshots/1/fs")], FormatError),
+        ([Mount("ext4", "snapshots/1")], FormatError),
+        ([Mount("ext4", f"{S}/1", ("ro", "loop"))], UnsupportedError),
         ([Mount("bind", f"{S}/../../../etc")], FormatError),
         ([Mount("bind", "")], FormatError),
         ([Mount("bind", f"{S}/1/f\0s")], FormatError),

@@ -20,6 +20,16 @@ from pathlib import Path
 import pytest
 
 import fastoci
+from fastoci.containerd import methods
+from fastoci.containerd.client import Client
+from fastoci.containerd.messages import (
+    ApplyRequest,
+    ApplyResponse,
+    Descriptor,
+    MountsResponse,
+    PrepareRequest,
+)
+from fastoci.errors import ContainerdError
 from fastoci.testing.images import Image, write_layout
 from fastoci.testing.layers import Entry, Layer, directory
 from fastoci.testing.trees import Node, differences, listing
@@ -38,6 +48,7 @@ SHORT = {"opaque", "hardlink-lower-layer", "typechange", "times-extreme", "white
 LOST_ALONE = {"whiteout-order", "opaque", "whiteout-names", "symlink-parent", "hardlink-lower-layer", "typechange"}
 # What an EROFS file says alone: of a directory that it does not name, nothing of the one below.
 LOST_IN_EROFS = {"implied parents", "hard link to a lower file", "path through a lower link"}
+IDS = {f"containerd.io/snapshot/{kind}mapping": "0:100000:65536" for kind in ("uid", "gid")}
 HANDSHAKES = 127
 CPU_A_LAYER_S = 0.02  # a tenth of that on a quiet machine
 
@@ -162,6 +173,28 @@ def test_files_of_the_erofs_snapshotter_lose_only_what_lower_layers_would_say(se
         found = [] if done.returncode else setup.ours.erofs_tree(Image.build(images[f"odd{number}"]))
         lost |= {name} if differences(odd.tree, found) else set()
     assert lost == LOST_IN_EROFS
+
+
+async def refusal_with_ids(containerd: Containerd, image: Image) -> ContainerdError:
+    """Have containerd's diff service unpack the only layer of an image into a snapshot of a user namespace."""
+    async with Client.open(str(containerd.socket), "default") as client, client.lease():
+        request = PrepareRequest("overlayfs", "mapped", "", IDS)
+        mounts = (await client.call(methods.SNAPSHOT_PREPARE, request, MountsResponse)).mounts
+        assert "uidmap=0:100000:65536" in mounts[0].options
+        blob = image.layers[0].descriptor
+        layer = Descriptor(blob.media_type, str(blob.digest), blob.size)
+        with pytest.raises(ContainerdError) as caught:
+            await client.call(methods.APPLY, ApplyRequest(layer, mounts), ApplyResponse)
+        return caught.value
+
+
+def test_a_snapshot_of_a_user_namespace_is_handed_over_to_walking_which_cannot_write_there_either(setup: Setup) -> None:
+    image, said = Image.build(own_images()["small"]), []
+    for running in (setup.ours, setup.walking):
+        assert running.pull(setup.own["small"]).returncode == 0
+        said.append(asyncio.run(refusal_with_ids(running, image)).message)
+    assert all("value too large for defined data type" in message for message in said)
+    assert "containerd's own differ: " in said[0]
 
 
 def wait_for_files(setup: Setup) -> None:

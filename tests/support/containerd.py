@@ -39,9 +39,12 @@ class Daemon:
         ctr: its client.
         policy: of sharing content between namespaces.
         cri: it takes the kubelet's calls.
+        more: lines of its configuration; a snapshotter that they are about is used.
     """
 
-    def __init__(self, home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False) -> None:
+    def __init__(
+        self, home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False, more: str = ""
+    ) -> None:
         self.home = home
         self.socket = home / "sock"
         self.root = home / "root"
@@ -50,7 +53,10 @@ class Daemon:
         self._ctr = ctr
         self._process: subprocess.Popen[bytes] | None = None
         bolt = f'[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "{policy}"\n'
-        (home / "config.toml").write_text(_CONFIG.format(home=home, cri="" if cri else _CRI) + bolt)
+        text = _CONFIG.format(home=home, cri="" if cri else _CRI)
+        if "snapshotter.v1.btrfs" in more:
+            text = text.replace('"io.containerd.snapshotter.v1.btrfs", ', "")
+        (home / "config.toml").write_text(text + bolt + more)
 
     @property
     def blobs(self) -> Path:
@@ -111,9 +117,11 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False) -> Iterator[Daemon]:
+def daemon(
+    home: Path, program: str, ctr: str, *, policy: str = "shared", cri: bool = False, more: str = ""
+) -> Iterator[Daemon]:
     """A containerd that runs."""
-    started = Daemon(home, program, ctr, policy=policy, cri=cri)
+    started = Daemon(home, program, ctr, policy=policy, cri=cri, more=more)
     try:
         started.start()
         yield started

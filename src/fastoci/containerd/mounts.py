@@ -13,11 +13,14 @@ import msgspec
 
 from fastoci.errors import FormatError, UnsupportedError
 
-Kind = Literal["upper", "merged", "erofs"]
+Kind = Literal["upper", "merged", "erofs", "block"]
 
 # What a mount of ours must not change, and what says nothing of how files are written.
 _WRITABLE: Final = frozenset({"rw", "bind", "rbind"})
 _TUNING: Final = frozenset({"index", "metacopy", "nfs_export", "redirect_dir", "uuid", "verity", "volatile", "xino"})
+# File systems on devices of their own, or in files; and what says of a mount how it is used, not what is on the disk.
+_ON_BLOCKS: Final = frozenset({"ext4", "xfs", "btrfs"})
+_USE: Final = frozenset({"rw", "loop", "nodev", "nosuid", "noexec", "noatime", "nodiratime", "relatime", "strictatime"})
 _TEMPLATED: Final = ("format/", "mkfs/", "mkdir/")
 
 
@@ -41,16 +44,27 @@ class MountEntry(Protocol):
         """As ``mount -o`` takes them."""
 
 
+class OnBlocks(msgspec.Struct, frozen=True):
+    """A file system on a device, or in a file: its kind, and the options that it takes."""
+
+    kind: str
+    options: tuple[str, ...]
+    is_file: bool
+
+
 class Target(msgspec.Struct, frozen=True):
     """Where one layer goes. All paths are absolute.
 
     Attributes:
         kind: ``upper``: into ``directory``, in the form of overlayfs; ``merged``: onto ``directory``, which has what
-            lower layers hold; ``erofs``: as a file in ``directory``.
-        directory: of ``erofs`` that of the snapshot, else the one that the layer's files go into.
+            lower layers hold; ``erofs``: as a file in ``directory``; ``block``: onto a file system that is mounted for
+            it, which has what lower layers hold.
+        directory: of ``erofs`` that of the snapshot, of ``block`` the device or file, else the one that the layer's
+            files go into.
         lowers: of ``upper``: the directories of lower layers, the topmost first; None: they are not known.
         work: of ``upper`` with ``lowers``: an empty directory for a mount.
         user_xattrs: overlayfs is told by ``user.overlay.*``.
+        mounted: of ``block``: how.
     """
 
     kind: Kind
@@ -58,6 +72,7 @@ class Target(msgspec.Struct, frozen=True):
     lowers: tuple[str, ...] | None = None
     work: str = ""
     user_xattrs: bool = False
+    mounted: OnBlocks | None = None
 
     @property
     def snapshot(self) -> str:
@@ -88,6 +103,8 @@ def parse(mounts: Sequence[MountEntry], *, alone: bool = False) -> Target:
         return Target("upper" if alone else "merged", _path(last.source))
     if last.type == "overlay":
         return _overlay(last.options)
+    if last.type in _ON_BLOCKS:
+        return _on_blocks(last)
     raise UnsupportedError(f"a snapshot that is mounted as {last.type!r} is not known here")
 
 
@@ -121,6 +138,13 @@ def _among_erofs(mounts: Sequence[MountEntry]) -> Target:
     if last.type.rpartition("/")[2] != "overlay" or any(mount.type != "erofs" for mount in mounts[:-1]) or not upper:
         raise UnsupportedError(f"a snapshot of {len(mounts)} mounts, the last one {last.type!r}, is not known here")
     return Target("erofs", posixpath.dirname(_path(upper)))
+
+
+def _on_blocks(mount: MountEntry) -> Target:
+    if "ro" in mount.options:
+        raise UnsupportedError(f"a snapshot of {mount.type} that cannot be written to is not known here")
+    options = tuple(option for option in mount.options if option not in _USE)
+    return Target("block", _path(mount.source), mounted=OnBlocks(mount.type, options, "loop" in mount.options))
 
 
 def _check_bind(options: Sequence[str]) -> None:

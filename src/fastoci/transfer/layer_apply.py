@@ -19,12 +19,12 @@ import msgspec
 
 from fastoci import files, path_walk
 from fastoci._extract import Stop, sync_filesystem
-from fastoci.containerd.mounts import Target
+from fastoci.containerd.mounts import OnBlocks, Target
 from fastoci.errors import UnpackError, UnsafePathError, UnsupportedError
 from fastoci.image.digest import Digest
 from fastoci.image.overlay_options import HARMLESS_AT_THE_BOTTOM
 from fastoci.limits import Limits
-from fastoci.mount import overlay
+from fastoci.mount import block, overlay
 from fastoci.mount.overlay import Overlay
 from fastoci.stream.verify import Verified, Verifier
 from fastoci.transfer.layer_making import LayerWriter
@@ -115,6 +115,8 @@ class LayerApply:
             harmless: why a layer may be inexact, and counts all the same.
             unknown_lowers: lower layers are there, and nobody will say what they have.
         """
+        if target.mounted is not None:
+            return Alone(await self._view(layer, target))
         if target.kind == "erofs" or await self._workers.run(partial(_is_erofs, target)):
             return Alone(await self._file(layer, target.snapshot))
         if target.kind == "merged":
@@ -151,7 +153,8 @@ class LayerApply:
         stop = Stop()
         if target.kind == "upper":
             await self._workers.run(partial(_clear, target, stop), stop=stop.set)
-        await self._workers.run(partial(_remove_file, target.snapshot))
+        if target.mounted is None:
+            await self._workers.run(partial(_remove_file, target.snapshot))
 
     async def sync(self, target: Target) -> None:
         """Have all of the target's file system on the disk.
@@ -159,7 +162,7 @@ class LayerApply:
         Raises:
             StoreError: the disk refused.
         """
-        await self._workers.run(partial(_sync, target.directory))
+        await self._workers.run(partial(_sync, target))
 
     async def _upper(
         self, layer: LayerToApply, target: Target, harmless: frozenset[str], unknown_lowers: bool
@@ -261,12 +264,24 @@ class LayerApply:
 
 
 def open_target(target: Target) -> int:
-    """On a thread: the directory that a layer's files go into; the caller closes it.
+    """On a thread: the directory that a layer's files go into, or what is mounted for that; the caller closes it.
 
     Raises:
         StoreError: it is gone, or the way to it is another user's.
     """
-    return _open(target.directory)
+    if target.mounted is None:
+        return _open(target.directory)
+    with files.translated("open", target.directory):
+        return os.open(target.directory, os.O_PATH | os.O_CLOEXEC)
+
+
+def _open_mounted(source: str, mounted: OnBlocks) -> int:
+    with files.translated("mount", source):
+        mount = block.make(mounted.kind, source, mounted.options, is_file=mounted.is_file)
+        try:
+            return os.open(".", files.DIRECTORY, dir_fd=mount)
+        finally:
+            files.close(mount)
 
 
 def _open(directory: str) -> int:
@@ -308,17 +323,19 @@ def _mend(target: Target, implied: Sequence[bytes], above: Target) -> bool:
         return mend(upper, view, implied)
 
 
-def _sync(directory: str) -> None:
-    fd = _open(directory)
+def _sync(target: Target) -> None:
+    fd = _open(target.directory) if target.mounted is None else _open_mounted(target.directory, target.mounted)
     try:
-        with files.translated("sync", directory):
+        with files.translated("sync", target.directory):
             sync_filesystem(fd)
     finally:
         files.close(fd)
 
 
 def _open_view(target: Target) -> int:
-    """What lower layers hold, with the snapshot on top: its directory, or an overlay that nobody else sees."""
+    """What lower layers hold, with the snapshot on top: its directory, or a mount that nobody else sees."""
+    if target.mounted is not None:
+        return _open_mounted(target.directory, target.mounted)
     if target.lowers is None:
         return open_target(target)
     with ExitStack() as held, files.translated("mount an overlay of", target.directory):

@@ -28,7 +28,7 @@ struct configuration {
     uint64_t reserved[8];
 };
 
-static int try_next(int control, const struct configuration *wanted, int *number)
+static int try_next(int control, const struct configuration *wanted, int writable, int *number)
 {
     char path[32];
     int fd, failed = 0;
@@ -37,7 +37,7 @@ static int try_next(int control, const struct configuration *wanted, int *number
     if (*number < 0)
         return -errno;
     snprintf(path, sizeof path, "/dev/loop%d", *number);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     if (ioctl(fd, CONFIGURE, wanted)) {
@@ -47,7 +47,7 @@ static int try_next(int control, const struct configuration *wanted, int *number
     return failed ? failed : fd;
 }
 
-int loop_attach(int file, uint32_t block_size, int *number)
+int loop_attach(int file, uint32_t block_size, int writable, int *number)
 {
     struct configuration wanted;
     int fd = -EBUSY, control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -57,9 +57,9 @@ int loop_attach(int file, uint32_t block_size, int *number)
     memset(&wanted, 0, sizeof wanted);
     wanted.file = (uint32_t)file;
     wanted.block_size = block_size;
-    wanted.info.flags = READ_ONLY | AUTOCLEAR;
+    wanted.info.flags = AUTOCLEAR | (writable ? 0 : READ_ONLY);
     for (int tries = 0; fd == -EBUSY && tries < TRIES; tries++)
-        fd = try_next(control, &wanted, number);
+        fd = try_next(control, &wanted, writable, number);
     close(control);
     return fd;
 }

@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Make a free device show a file, read-only. A descriptor of the device, which keeps it until it is mounted, and its number;
+/* Make a free device show a file, read-only unless writable. A descriptor of the device, which keeps it until it is mounted, and its number;
  * or -errno: -ENOENT, -EACCES, -EPERM where there are none for this process. */
-int loop_attach(int file, uint32_t block_size, int *number);
+int loop_attach(int file, uint32_t block_size, int writable, int *number);
 
 #endif

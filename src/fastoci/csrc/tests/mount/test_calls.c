@@ -56,7 +56,7 @@ static void a_loop_device_shows_a_file_and_nothing_else(void)
 {
     int number;
 
-    CHECK(loop_attach(-1, 512, &number) < 0);
+    CHECK(loop_attach(-1, 512, 0, &number) < 0);
 }
 
 int main(void)
