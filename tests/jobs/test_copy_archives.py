@@ -6,6 +6,9 @@ import asyncio
 import gzip
 import json
 import os
+import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,12 +17,23 @@ import pytest
 
 from conftest import CopyImage
 from fastoci import CopyOptions, Engine
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, ReferenceSyntaxError, StoreError, UnsupportedError
+from fastoci.errors import (
+    BlobNotFoundError,
+    DigestMismatchError,
+    FormatError,
+    ReferenceSyntaxError,
+    StoreError,
+    UnsupportedError,
+)
+from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.digest import Digest
+from fastoci.layouts.docker_archive_source import DockerArchiveSource
+from fastoci.limits import Limits
 from fastoci.testing.images import Image, Index, write_layout
 from fastoci.testing.layers import Layer
-from support.archives import image_of, saved, saved_v1, tar_bytes, write_tar
+from fastoci.testing.suites.filling import collect
+from support.archives import image_of, opened, saved, saved_v1, tar_bytes, write_tar
 from support.images import made
 
 SHARED = Layer.build(made(1, files=2, size=2000))
@@ -177,3 +191,63 @@ async def test_published_archives_have_the_config_that_skopeo_finds(
     await engine.copy(archive, f"dir:{tmp_path}/ours")
     await asyncio.to_thread(copy_image, archive, f"dir:{tmp_path}/theirs")
     assert config_of(tmp_path / "ours") == config_of(tmp_path / "theirs")
+
+
+# What each published archive is to others: names, or what is wrong with it.
+CORPORA: dict[str, list[str] | str] = {
+    "images/archives/docker-save-v25-hello-world.tar": [""],
+    "images/archives/docker-save-whiteout.tar": ["docker.io/library/whiteout:latest"],
+    "corpora/go-containerregistry/v1/tarball/testdata/test_bundle.tar": [
+        "docker.io/library/test_image_2:latest",
+        "docker.io/library/test_image_1:latest",
+    ],
+    "corpora/go-containerregistry/v1/tarball/testdata/test_link.tar": [
+        "docker.io/bazel/v1/tarball:test_image_1",
+        "docker.io/bazel/v1/tarball:test_image_3",
+    ],
+    "corpora/go-containerregistry/v1/tarball/testdata/no_manifest.tar": ["docker.io/bazel/v1/tarball:test_image"],
+    "corpora/go-containerregistry/v1/tarball/testdata/null_manifest.tar": "manifest.json: Expected `array`",
+    "corpora/go-containerregistry/v1/tarball/testdata/content.tar": "neither manifest.json nor repositories",
+    "corpora/borg/dotdot_path.tar": "leads out of the archive, or is too long: '../../../../etc/shadow'",
+    "corpora/borg/unusual_paths.tar": "leads out of the archive, or is too long: '/foobar'",
+    "images/archives/oci-archive-zstd.tar": "but an OCI layout, which oci-archive: reads",
+}
+
+
+async def names_of(path: Path) -> list[str]:
+    async with opened(path) as (archive, buffers):
+        source = DockerArchiveSource(archive, Limits())
+        found = await source.names()
+        for image in found:
+            manifest = manifests.parse(await source.manifest(image.top), image.top.media_type)
+            for blob in (manifest.config, *manifest.layers):
+                assert Digest.of(await collect(source.fetch(blob, 0, buffers))) == blob.digest
+        return [image.name for image in found]
+
+
+@pytest.mark.parametrize("path", CORPORA)
+async def test_published_archives_are_read_or_refused(shared: Path, path: str) -> None:
+    expected = CORPORA[path]
+    if isinstance(expected, list):
+        assert await names_of(shared / path) == expected
+    else:
+        with pytest.raises(FormatError, match=re.escape(expected)):
+            await names_of(shared / path)
+
+
+def test_a_writer_that_is_killed_leaves_the_old_archive_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"old")
+    code = f"""
+import sys
+from pathlib import Path
+from fastoci.layouts.archive_target import ArchiveTarget
+target = ArchiveTarget(Path({str(tmp_path / "a.tar")!r}))
+target.write_at(0, bytes(100_000))
+print("written", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        process.kill()
+    assert (os.listdir(tmp_path), (tmp_path / "a.tar").read_bytes()) == (["a.tar"], b"old")
