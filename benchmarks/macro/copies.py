@@ -2,7 +2,7 @@
 
 Parts: ``registries``, from one registry to another, which is a fresh docker-registry each time; ``push``, out of a
 layout into one, and again when all is there; ``archive``, out of what ``docker save`` writes into the store;
-``recompress``, layers of gzip as zstd. ``python -m benchmarks.macro.copy`` prints JSON on stdout; the exit status is 1
+``recompress``, layers of gzip as zstd. ``python -m benchmarks.macro.copies`` prints JSON on stdout; the exit status is 1
 when a bar is missed. Needs nginx, docker-registry and skopeo; crane is compared when it is on PATH.
 """
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results[part] = {name: report.summary(runs) for name, runs in taken.items()}
             bars += bars_of(part, taken)
     result = {
-        "benchmark": "macro/copy",
+        "benchmark": "macro/copies",
         **report.circumstances(),
         "bytes": sample.size,
         "file_system": options.fs,
