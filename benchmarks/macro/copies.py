@@ -2,8 +2,8 @@
 
 Parts: ``registries``, from one registry to another, which is a fresh docker-registry each time; ``push``, out of a
 layout into one, and again when all is there; ``archive``, out of what ``docker save`` writes into the store;
-``recompress``, layers of gzip as zstd. ``python -m benchmarks.macro.copies`` prints JSON on stdout; the exit status is 1
-when a bar is missed. Needs nginx, docker-registry and skopeo; crane is compared when it is on PATH.
+``recompress``, layers of gzip as zstd. ``python -m benchmarks.macro.copies`` prints JSON on stdout; the exit status is
+1 when a bar is missed. Needs nginx, docker-registry and skopeo; crane is compared when it is on PATH.
 """
 
 from __future__ import annotations

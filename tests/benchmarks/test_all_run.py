@@ -289,6 +289,18 @@ def test_the_pack_benchmark_compares(tmp_path: Path, peer: Callable[[str], str])
     assert os.listdir(tmp_path) == ["tree"]
 
 
+def test_the_copy_benchmark_asks_all_its_parts(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "docker-registry", "skopeo"):
+        peer(program)
+    done = run("benchmarks/macro/copies.py", "--runs", "1", "--scale", "0.002", "--work", tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert list(result["results"]) == ["registries", "push", "archive", "recompress"]
+    for each in result["results"].values():
+        assert {"fastoci", "skopeo"} <= set(each)
+    assert len(result["bars"]) == 8
+
+
 def test_the_verity_benchmark_compares_and_says_whether_it_could_be_always_on(tmp_path: Path) -> None:
     result = micro("verity", "--scale", "0.002", "--work", tmp_path)
     assert {"inflate, hash, write, fs-verity", "fs-verity alone"} < set(result["results"])
