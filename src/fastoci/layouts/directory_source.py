@@ -5,6 +5,7 @@ Spec: containers-transports(5), "dir:".
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from fastoci import files, path_walk
 from fastoci.errors import BlobNotFoundError
 from fastoci.image import manifest as manifests
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image_interfaces import NamedImage
@@ -27,7 +29,7 @@ class DirectorySource(FilesSource):
 
     def __init__(self, path: Path, root: int, threads: Threads, limits: Limits) -> None:
         super().__init__(path, root, threads, limits)
-        self._top: Digest | None = None
+        self._top: tuple[Descriptor, bytes] | None = None
 
     @classmethod
     @asynccontextmanager
@@ -52,9 +54,32 @@ class DirectorySource(FilesSource):
         data = await self._threads.run(partial(self.small, MANIFEST, self._limits.manifest_size))
         if data is None:
             raise BlobNotFoundError(f"{self.name} is no directory of dir:, it has no {MANIFEST}", path=self.name)
-        top = Descriptor.of(data, manifests.sniff(data))
-        self._top = top.digest
-        return (NamedImage("", top),)
+        media_type = manifests.sniff(data)
+        if media_type in mediatype.SCHEMA1:
+            from fastoci.image import schema1  # which few images are
+
+            media_type, data = mediatype.DOCKER_SCHEMA1, schema1.payload_of(data)
+        self._top = Descriptor.of(data, media_type), data
+        return (NamedImage("", self._top[0]),)
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """A manifest or index; one of schema 1 without its signatures: ``ImageCollection.manifest``."""
+        if self._top is not None and (descriptor.digest, descriptor.size) == (self._top[0].digest, self._top[0].size):
+            return self._top[1]
+        return await super().manifest(descriptor)
+
+    async def size_of(self, digest: Digest) -> int:
+        """Bytes of a blob's file: ``SizeAwareSource.size_of``."""
+        return await self._threads.run(partial(self._size, digest))
+
+    def _size(self, digest: Digest) -> int:
+        path = f"{self.name}/{digest.hex}"
+        try:
+            return os.stat(digest.hex, dir_fd=self._root, follow_symlinks=False).st_size
+        except FileNotFoundError as error:
+            raise BlobNotFoundError(f"{self.name} has no {digest}", path=path, subject=str(digest)) from error
+        except OSError as error:
+            raise files.failure(error, "read", path) from error
 
     def open_named(self, blob: Descriptor) -> int:
         """Open the file of a blob or document: ``FilesSource.open_named``."""
@@ -62,8 +87,6 @@ class DirectorySource(FilesSource):
 
     def path_of(self, blob: Descriptor) -> Path:
         """What it is called: ``FilesSource.path_of``."""
-        if blob.digest == self._top:
-            return Path(self.name, MANIFEST)
         return Path(self.name, file_of(blob.digest) if blob.media_type in DOCUMENTS else blob.digest.hex)
 
 
