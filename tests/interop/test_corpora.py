@@ -21,6 +21,7 @@ from fastoci.errors import (
     FormatError,
     IntegrityError,
     NotFoundError,
+    ReferenceSyntaxError,
     SizeMismatchError,
     UnsupportedError,
 )
@@ -112,14 +113,12 @@ LAYOUTS = (
     Layout("corpora/olareg/testrepo"),
     Layout("corpora/regclient/external"),
     Layout("corpora/regclient/testrepo"),
-    Layout("images/docker-schema2"),
-    Layout("images/layouts/stereoscope-multiplatform"),
 )
 
 
 def test_every_layout_of_the_corpora_has_a_row(shared: Path) -> None:
     found = {path.parent for path in shared.glob("corpora/**/index.json")}
-    assert found == {shared / layout.place for layout in LAYOUTS if layout.place.startswith("corpora/")}
+    assert found == {shared / layout.place for layout in LAYOUTS}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.place)
@@ -140,3 +139,56 @@ async def test_each_entry_of_a_layout_is_copied_with_what_hangs_on_it(
                 with pytest.raises(error):
                     await engine.copy(f"oci:{source}:@{number}", into, everything)
         assert (await engine.verify()).bad == ()
+
+
+_TARBALLS, _ORAS = "corpora/go-containerregistry/v1/tarball/testdata", "corpora/oras-go/content/oci/testdata"
+_MUTATE, _TARFS = "corpora/go-containerregistry/v1/mutate/testdata", "corpora/oras-go/internal/fs/tarfs/testdata"
+# Archives of others, and how copies of all that they name end.
+ARCHIVES: Mapping[str, type[FastociError] | None] = {
+    "docker-archive:corpora/containers-image/docker/archive/fixtures/almostempty.tar": None,
+    f"docker-archive:{_MUTATE}/overwritten_file.tar": None,
+    f"docker-archive:{_MUTATE}/source_image.tar": None,
+    f"docker-archive:{_MUTATE}/source_image_with_empty_layer_history.tar": None,
+    f"docker-archive:{_MUTATE}/whiteout_dir.tar": None,
+    f"docker-archive:{_MUTATE}/whiteout_image.tar": None,
+    f"docker-archive:{_TARBALLS}/content.tar": FormatError,
+    f"docker-archive:{_TARBALLS}/hello-world-v25.tar": None,
+    f"docker-archive:{_TARBALLS}/no_manifest.tar": None,  # the older form
+    f"docker-archive:{_TARBALLS}/null_manifest.tar": FormatError,
+    f"docker-archive:{_TARBALLS}/test_bundle.tar": ReferenceSyntaxError,
+    f"docker-archive:{_TARBALLS}/test_bundle.tar:@0": None,
+    f"docker-archive:{_TARBALLS}/test_bundle.tar:@1": None,
+    f"docker-archive:{_TARBALLS}/test_image_1.tar": None,
+    f"docker-archive:{_TARBALLS}/test_image_2.tar": None,
+    f"docker-archive:{_TARBALLS}/test_link.tar:@0": None,
+    f"docker-archive:{_TARBALLS}/test_link.tar:@1": None,
+    f"docker-archive:{_TARBALLS}/test_load_manifest.tar": None,
+    f"docker-archive:{_ORAS}/hello-world.tar": None,
+    f"oci-archive:{_ORAS}/hello-world.tar": BlobNotFoundError,  # of one platform of eleven
+    f"oci-archive:{_ORAS}/hello-world-prefixed-path.tar": BlobNotFoundError,
+    f"oci-archive:{_TARFS}/cleaned_path.tar": FormatError,
+    f"oci-archive:{_TARFS}/prefixed_path.tar": FormatError,
+    f"oci-archive:{_TARBALLS}/hello-world-v25.tar": BlobNotFoundError,  # its index has no images
+}
+
+
+async def test_archives_of_the_corpora_are_copied_or_refused(shared: Path, tmp_path: Path) -> None:
+    everything, limits = fastoci.CopyOptions(platforms=("all",)), fastoci.Limits(durability="none")
+    async with fastoci.Engine(tmp_path / "store", limits=limits) as engine:
+        for number, (name, error) in enumerate(ARCHIVES.items()):
+            transport, _, path = name.partition(":")
+            into = (f"oci:{tmp_path}/copy:copy{number}", f"store:registry.test/copy:{number}")[number % 2]
+            if error is None:
+                await engine.copy(f"{transport}:{shared}/{path}", into, everything)
+            else:
+                with pytest.raises(error):
+                    await engine.copy(f"{transport}:{shared}/{path}", into, everything)
+        assert (await engine.verify()).bad == ()
+
+
+async def test_a_sparse_archive_gives_the_platform_that_it_has(shared: Path, tmp_path: Path) -> None:
+    amd64 = fastoci.CopyOptions(platforms=("linux/amd64",))
+    async with fastoci.Engine(tmp_path / "store") as engine:
+        for number, name in enumerate(("hello-world.tar", "hello-world-prefixed-path.tar")):
+            copied = await engine.copy(f"oci-archive:{shared}/{_ORAS}/{name}", f"oci:{tmp_path}/{number}:x", amd64)
+            assert str(copied.descriptor.digest).startswith("sha256:f54a58bc1aac5")
