@@ -16,7 +16,7 @@ To work with a store::
         pull pull_platforms  bring an image in, for one platform or more
         plan_prefetch prefetch  bring many in, as one job
         hold fetch record    bring blobs in, and name an image of them
-        resolve tags         ask a registry
+        resolve tags         ask a registry; push tag delete  change it
         images image usage   show what is there; inspect compare comparing  images, also elsewhere
         open path read       a blob, by its digest
         verify repair        hash it again; fetch what is bad or missing

@@ -17,6 +17,8 @@ import msgspec
 from fastoci import path_walk
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.image import index as indexes
+from fastoci.image import mediatype
 from fastoci.image.attachments import Attachment
 from fastoci.image.convert import Conversion, Format, Recipe
 from fastoci.image.end import End
@@ -28,7 +30,8 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.attachments import Attached, CollectionAttachments
 from fastoci.jobs.copy import Copied, Copying, Origin, Terms
 from fastoci.jobs.plan import Wanted
-from fastoci.jobs.resolve import Link
+from fastoci.jobs.push import mount_path
+from fastoci.jobs.resolve import Link, read_document
 from fastoci.jobs.store_end import StoreImages, StoreSink
 from fastoci.jobs.subjects import EndSubject, Subject, stored_subject
 from fastoci.jobs.trust import Gate
@@ -135,6 +138,21 @@ class Ends(msgspec.Struct, frozen=True):
             gate = await self._gate(begin, origin)
             return await copying.copy(origin, sink, terms, gate=gate, source=source, destination=destination)
 
+    async def push(self, reference: str, destination: str, platforms: tuple[str, ...]) -> Copied:
+        """Push an image of the store: ``Engine.push``."""
+        image = await find_one(self.parts.store, reference)
+        options = CopyOptions(platforms=platforms or await self._held(image))
+        return await self.copy(f"store:{image.name}", f"docker://{destination or image.name}", options)
+
+    async def _held(self, image: StoredImage) -> tuple[str, ...]:
+        """The platforms that the store has of an image: "all" where that is everything that it names."""
+        if len(image.images) <= 1 or image.descriptor.media_type not in mediatype.INDEXES:
+            return (ALL,)
+        context = self.parts.context
+        data = await read_document(context.store, image.descriptor, context.limits)
+        entries = indexes.parse(data, image.descriptor.media_type).manifests
+        return tuple(image.images) if await context.store.missing(entries) else (ALL,)
+
     @asynccontextmanager
     async def source(self, end: End, options: EndOptions) -> AsyncIterator[Origin]:
         """Open the image that an end names.
@@ -226,18 +244,10 @@ class Ends(msgspec.Struct, frozen=True):
     async def _registry_sink(self, end: End, options: EndOptions, source: End, opened: AsyncExitStack) -> RegistrySink:
         from fastoci.registry.push.sink import RegistrySink
 
-        reference, other = end.reference, source.reference
-        assert reference is not None
-        near = source.transport == "docker" and other is not None and other.domain == reference.domain
-        client, streams = await self._client(options, opened), self.parts.context.streams
-        repository = client.destination(
-            reference,
-            streams,
-            image=str(source),
-            notes=self.parts.store.upload_notes,
-            mount_from=other.path if near and other is not None and other.path != reference.path else "",
-        )
-        return RegistrySink(repository, streams)
+        assert end.reference is not None
+        client, mount_from = await self._client(options, opened), mount_path(_reference(source), end.reference)
+        repository = self.parts.destination_at(client, end.reference, image=str(source), mount_from=mount_from)
+        return RegistrySink(repository, self.parts.context.streams)
 
     async def _archive(self, end: End, opened: AsyncExitStack) -> OciArchiveSource | DockerArchiveSource:
         """An archive that is closed with ``opened``; what is not a tar file was read to its end by then."""
@@ -282,6 +292,16 @@ class Ends(msgspec.Struct, frozen=True):
 
         context = self.parts.context
         return await opened.enter_async_context(await open_registry(options.registry, context.limits, context.observer))
+
+
+def _reference(end: End) -> Reference | None:
+    """The name of an image in a registry, or in the store; None for what has none."""
+    if end.transport != "store":
+        return end.reference if end.transport == "docker" else None
+    try:
+        return Reference.parse(end.name)
+    except ReferenceSyntaxError:  # the first digits of a digest
+        return None
 
 
 def _path(end: End) -> Path:

@@ -53,10 +53,11 @@ Policy = Literal["always", "missing", "never"]
 class Engine(Maintenance):
     """One store, and the registries that fill it. An async context manager, used on one event loop.
 
-    Brings images and blobs in (``pull``; ``hold``, ``fetch``, ``record``), asks registries (``resolve``, ``tags``),
-    shows what is there (``images``, ``image``, ``usage``, ``open``, ``path``, ``read``), keeps it in order (``verify``,
-    ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``) and hands it on (``export``, and ``unpack``, ``bundle``
-    and ``export`` of an ``Image``). References are taken as ``docker pull`` takes them.
+    Brings images and blobs in (``pull``; ``hold``, ``fetch``, ``record``), asks registries (``resolve``, ``tags``) and
+    changes them (``push``, ``copy``, ``tag``, ``delete``), shows what is there (``images``, ``image``, ``usage``,
+    ``open``, ``path``, ``read``), keeps it in order (``verify``, ``repair``, ``remove``, ``pin``, ``plan_gc``, ``gc``)
+    and hands it on (``export``, and ``unpack``, ``bundle`` and ``export`` of an ``Image``). References are taken as
+    ``docker pull`` takes them.
 
     Args:
         store: the directory; by default ``/var/lib/fastoci`` for root, else below ``$XDG_DATA_HOME``.
@@ -333,6 +334,52 @@ class Engine(Maintenance):
             NotFoundError, RegistryError, TransportError, FormatError: the list cannot be had.
         """
         return await self._open.tags(repository)
+
+    @job
+    async def push(self, reference: str, destination: str = "", *, platforms: Sequence[str] = ()) -> Copied:
+        """Push an image of the store to a registry. docs/push.md.
+
+        Args:
+            reference: as ``image`` takes it.
+            destination: the name there; by default the one in the store.
+            platforms: as ``CopyOptions`` has them; by default all that the store has of the image.
+        Raises:
+            BlobNotFoundError: the store has no such image, or lacks a part of it.
+            IntegrityError: a blob is damaged in the store; or the registry stored something else.
+            RegistryError, TransportError: the registry does not take it; what it has by then has no tag.
+        """
+        from fastoci.ends import Ends
+
+        return await Ends(self._open).push(reference, destination, tuple(several(platforms, str)))
+
+    @job
+    async def tag(self, reference: str, target: str) -> Descriptor:
+        """Give an image of a registry another tag in its repository; what that tag named before keeps its digest alone.
+
+        Raises:
+            ReferenceSyntaxError: ``target`` is in another repository, or no tag.
+            NotFoundError, RegistryError, TransportError: the registry has no such image, or does not take it.
+        """
+        from fastoci.jobs.registry_names import tag, tag_target
+
+        source, parts = Reference.parse(reference), self._open
+        named = tag_target(source, target)
+        return await tag(parts.destination_at(await parts.registry(), source), source, named)
+
+    @job
+    async def delete(self, reference: str) -> None:
+        """Take away a tag of a registry, or by its digest a manifest or index with all tags that it has.
+
+        Raises:
+            ReferenceSyntaxError: neither a tag nor a digest is named, or both are.
+            NotFoundError: it is not there.
+            UnsupportedError: the registry does not do that; the message says what it may do.
+            RegistryError, TransportError: it refuses.
+        """
+        from fastoci.jobs.registry_names import delete_target
+
+        target, parts = delete_target(reference), self._open
+        await parts.destination_at(await parts.registry(), target, deleting=True).delete(target)
 
     @job
     async def open(self, digest: Digest) -> int:

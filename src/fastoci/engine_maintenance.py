@@ -245,11 +245,13 @@ class Maintenance:
             RegistryError, TransportError: the registry does not take it; it is in the store.
             UnpackError, FormatError, IntegrityError, StoreError: its layer files cannot be made.
         """
-        from fastoci.jobs.publish import mount_source, target_of
+        from fastoci.jobs.publish import target_of
+        from fastoci.jobs.push import mount_path
 
         parts, wanted, name = self._open, None if platform is None else Platform.parse(platform), target_of(target)
         image = await self._base(reference, wanted)
-        repository = await parts.push_repository(name, mount_from=mount_source(image, name))
+        near = mount_path(image.reference, name)
+        repository = parts.destination_at(await parts.registry(), name, mount_from=near)
         async with parts.updates.after():
             return await parts.publishing().publish(image, name, repository)
 

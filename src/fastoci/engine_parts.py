@@ -212,19 +212,23 @@ class EngineParts:
         """The repository of a reference, at its registry; ``image`` is what events call it."""
         return (await self.registry()).repository(reference, image=image or str(reference))
 
-    async def push_repository(
-        self, reference: Reference, *, mount_from: str = "", deleting: bool = False
+    def destination_at(
+        self, client: Registry, reference: Reference, *, image: str = "", mount_from: str = "", deleting: bool = False
     ) -> PushRepository:
         """The repository of a reference to write to, at its registry.
 
         Args:
+            image: what events call what comes.
             mount_from: the path of another repository of the registry that may have blobs.
             deleting: a token is to allow that, too.
         """
-        client, notes = await self.registry(), self.store.upload_notes
-        streams = self.context.streams
         return client.destination(
-            reference, streams, image=str(reference), notes=notes, mount_from=mount_from, deleting=deleting
+            reference,
+            self.context.streams,
+            image=image or str(reference),
+            notes=self.store.upload_notes,
+            mount_from=mount_from,
+            deleting=deleting,
         )
 
     @property

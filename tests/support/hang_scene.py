@@ -364,6 +364,14 @@ async def _publish(engine: Engine, scene: Scene) -> None:
     await engine.publish(scene.reference("one"), f"{scene.address}/pushed-{scene.pushes}:1")
 
 
+async def _push(engine: Engine, scene: Scene) -> None:
+    scene.pushes += 1
+    name = f"{scene.address}/pushed-{scene.pushes}"
+    await engine.push(scene.reference("one"), f"{name}:1")
+    await engine.tag(f"{name}:1", f"{name}:2")
+    await engine.delete(f"{name}:1")
+
+
 async def _lists(engine: Engine, scene: Scene) -> None:
     """Jobs of one list, the second of which no longer wants what the first brought, and lacks space."""
     await engine.prefetch([PrefetchRequest(scene.reference("one"))], WantedState(list_name="list"))
@@ -428,6 +436,7 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "bundle": (_bundle, "full"),
     "pack": (_pack, "full"),
     "publish": (_publish, "full"),
+    "push": (_push, "full"),
     "verify-layers": (_verify, "layered"),
     "repair-layers": (_repair, "spoilt"),
     "lists": (_lists, ""),

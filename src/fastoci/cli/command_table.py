@@ -16,6 +16,7 @@ GROUPS: Final = {
         "unpack": "Unpack an image of the store into a directory.",
         "bundle": "Make a runtime bundle of an image, for runc and crun.",
         "pack": "Make an image of a directory, or of what differs from another image.",
+        "push": "Push an image of the store to a registry.",
         "publish": "Push an image with EROFS metadata beside it (an experiment).",
         "ls": "List the images in the store, or the files of one.",
         "find": "Print the paths of an image's files.",
@@ -44,6 +45,9 @@ GROUPS: Final = {
     "Registries": {
         "login": "Check credentials at a registry and keep them.",
         "logout": "Forget the credentials of a registry.",
+        "tags": "List the tags of a repository.",
+        "tag": "Give an image in a registry another tag.",
+        "delete": "Delete images in registries.",
     },
     "Program": {
         "config": "Show the configuration.",

@@ -157,12 +157,6 @@ def _stored(reference: Reference, ordinary: Descriptor, made: ErofsImage, *, lay
     )
 
 
-def mount_source(image: Image, target: Reference) -> str:
-    """The path of the repository of the target's registry that has the blobs of an image, as its name says."""
-    near = image.reference.domain == target.domain and image.reference.path != target.path
-    return image.reference.path if near else ""
-
-
 def target_of(text: str) -> Reference:
     """The name of what is to be published.
 

@@ -15,6 +15,7 @@ import msgspec
 from fastoci.aio import all_or_first
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.reference import Reference
 from fastoci.image_interfaces import Way
 from fastoci.interfaces import BlobSource
 
@@ -86,3 +87,8 @@ async def push(
         await repository.put_manifest(descriptor, document)
     await repository.put_manifest(top, data, tag)
     return Pushed(ways["there"], ways["mounted"], ways["sent"], sent)
+
+
+def mount_path(near: Reference | None, target: Reference) -> str:
+    """The path of the other repository of a registry that may have the blobs of an image; empty when there is none."""
+    return near.path if near is not None and near.domain == target.domain and near.path != target.path else ""

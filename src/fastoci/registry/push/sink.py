@@ -77,11 +77,10 @@ class RegistryWriter:
                     return await self.repository.has_manifest(blob)
                 return await self.repository.has_blob(blob)
 
-        asked = {
-            blob.digest: (blob, asyncio.create_task(there(blob))) for blob in {b.digest: b for b in blobs}.values()
-        }
-        await all_or_first([task for _, task in asked.values()])
-        missing = [blob for blob, task in asked.values() if not task.result()]
+        unique = {blob.digest: blob for blob in blobs if blob.digest not in self._documents}.values()
+        asked = [asyncio.create_task(there(blob)) for blob in unique]
+        await all_or_first(asked)
+        missing = [blob for blob, task in zip(unique, asked, strict=True) if not task.result()]
         self._absent |= {blob.digest for blob in missing}
         return missing
 
