@@ -55,6 +55,7 @@ async def _prefetch(engine: Engine, scene: Scene) -> None:
     wanted = [PrefetchRequest(scene.reference(name)) for name in ("one", "two")]
     with _containerd() as address:
         into = Into(address=address, unpack=False)
+        await engine.plan_prefetch(wanted, into=into)
         await engine.prefetch(wanted, into=into)
         async with Containerd(into) as there:
             for image in await there.images():
