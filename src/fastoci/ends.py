@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fastoci.registry.push.sink import RegistrySink
     from fastoci.transfer.spooled_source import Spool
 
+_OCI: Final = frozenset({"oci", "oci-archive"})  # layouts have images of OCI, and skopeo reads no others there
 _WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
 _NAME: Final = 300  # characters of a name in a message
@@ -74,7 +75,7 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         referrers: what hangs on the image is copied, and what hangs on that; of several platforms also what an index
             of BuildKit has of how they were made.
         signatures: what hangs on the image and is a signature is copied, and what cosign keeps under tags.
-        form: "oci" or "v2s2", Docker's schema 2; by default an image stays in its own.
+        form: "oci" or "v2s2", Docker's schema 2; by default "oci" in a layout, elsewhere an image stays in its own.
         compress: "gzip" or "zstd", perhaps with ``:LEVEL``: layers that are not compressed so are compressed anew.
         source, destination: how the ends are reached.
     """
@@ -126,6 +127,7 @@ class Ends(msgspec.Struct, frozen=True):
             attachment_names(end),
             leaves_foreign=end.transport in _WITHOUT_FOREIGN and not asked.download_foreign_layers,
             conversion=options.conversion,
+            native="oci" if end.transport in _OCI else None,
         )
         context = self.parts.context
         copying = Copying(context.store, context.limits, context.observer, self.parts.converters)

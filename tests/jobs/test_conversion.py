@@ -137,14 +137,26 @@ async def test_schema_2_becomes_oci_where_its_layers_become_zstd(
     engine: Engine, registry: Registry, tmp_path: Path, events: list[Event]
 ) -> None:
     options = CopyOptions(compress="zstd")
-    copied = await engine.copy(f"docker://{registry.address}/app:docker", f"oci:{tmp_path}/out", options)
-    image = image_of(tmp_path / "out", copied.descriptor)
+    copied = await engine.copy(f"docker://{registry.address}/app:docker", f"dir:{tmp_path}/out", options)
+    image = manifests.parse((tmp_path / "out/manifest.json").read_bytes(), copied.descriptor.media_type)
     assert (image.media_type, image.layers[0].media_type) == (mediatype.OCI_MANIFEST, mediatype.OCI_LAYER_ZSTD)
     assert "becomes OCI" in warnings(events)
     back = CopyOptions(form="v2s2", compress="gzip")
-    copied = await engine.copy(f"oci:{tmp_path}/out", f"store:{registry.address}/app:back", back)
+    copied = await engine.copy(f"dir:{tmp_path}/out", f"store:{registry.address}/app:back", back)
     assert copied.descriptor.media_type == mediatype.DOCKER_MANIFEST
     assert (await engine.image(f"{registry.address}/app:back")).manifest.config.digest == Digest.of(OCI.config)
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+async def test_layouts_get_oci_unless_digests_are_to_stay(
+    engine: Engine, registry: Registry, tmp_path: Path, transport: str
+) -> None:
+    source, end = f"docker://{registry.address}/app:docker", f"{transport}:{tmp_path}/out"
+    assert (await engine.copy(source, end)).descriptor.media_type == mediatype.OCI_MANIFEST
+    for options in (CopyOptions(preserve_digests=True), CopyOptions(signatures=True)):
+        copied = await engine.copy(source, f"{end}-as-it-is", options)
+        assert copied.descriptor.digest == DOCKER.descriptor.digest
+    assert (await engine.copy(source, f"dir:{tmp_path}/dir")).descriptor.digest == DOCKER.descriptor.digest
 
 
 async def test_all_images_of_an_index_are_converted_and_it_says_what_is_lost(
@@ -230,6 +242,21 @@ async def test_schema_1_is_copied_as_what_it_becomes(
     with pytest.raises(UnsupportedError, match="another digest"):
         await engine.copy(source, f"oci:{tmp_path}/other", CopyOptions(preserve_digests=True))
     assert await engine.images() == ()
+
+
+async def test_a_signed_image_of_schema_1_in_a_directory_is_what_it_signs(engine: Engine, tmp_path: Path) -> None:
+    payload = payload_of([LAYERS[0].descriptor.digest, LAYERS[1].descriptor.digest])
+    directory = tmp_path / "dir"
+    directory.mkdir()
+    (directory / "version").write_text("Directory Transport Version: 1.1\n")
+    (directory / "manifest.json").write_bytes(signed(payload))
+    for layer in LAYERS:
+        assert isinstance(layer.content, bytes)
+        (directory / layer.descriptor.digest.hex).write_bytes(layer.content)
+    copied = await engine.copy(f"dir:{directory}", f"oci:{tmp_path}/out")
+    image = image_of(tmp_path / "out", copied.descriptor)
+    assert image.media_type == mediatype.OCI_MANIFEST
+    assert diff_ids(tmp_path / "out", image) == [layer.diff_id for layer in LAYERS]
 
 
 def test_skopeo_reads_what_was_converted_and_compressed_anew(

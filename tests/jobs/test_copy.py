@@ -1,6 +1,6 @@
 """Copies between a registry, a layout and the store: what comes, what is there already, and what an error leaves.
 
-Covers: ends.py, jobs/store_end.py, layouts/oci_layout_source.py, layouts/open_file.py.
+Covers: ends.py, jobs/gathering.py, jobs/store_end.py, layouts/oci_layout_source.py, layouts/open_file.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from fastoci.aio import all_or_first
-from fastoci.errors import FastociError, FormatError, IntegrityError, UnsupportedError
+from fastoci.errors import FastociError, IntegrityError, UnsupportedError
 from fastoci.events import (
     BlobDone,
     BlobFailed,
@@ -29,11 +29,10 @@ from fastoci.events import (
     Observer,
     Warned,
 )
-from fastoci.image import index as indexes
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.attachments import Attachment, attestations
-from fastoci.image.convert import Conversion
+from fastoci.image.convert import Conversion, Format
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.index import made_of
@@ -42,6 +41,7 @@ from fastoci.image.platform import Platform
 from fastoci.image_interfaces import AttachmentSource, ImageSink, ImageWriter, Way, WholeImage
 from fastoci.interfaces import BlobSource, BlobStore, CorruptionAwareSource
 from fastoci.jobs.attachments import Attached, find_attachments
+from fastoci.jobs.gathering import Gathered, gather, gathered_of
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import image_failed
 from fastoci.jobs.resolve import Chain, Descent, Documents, DocumentSource, Link, outline_of
@@ -81,6 +81,7 @@ class Terms(msgspec.Struct, frozen=True):
         called: what that is called at the destination; None when its digest is all that names it there.
         leaves_foreign: layers that registries may not distribute stay where their descriptors say that they are.
         conversion: what the image becomes.
+        native: the form that images have at the destination, unless their digests are to stay.
     """
 
     platforms: Wanted = None
@@ -91,6 +92,7 @@ class Terms(msgspec.Struct, frozen=True):
     called: Callable[[Attachment], str | None] = lambda attachment: attachment.tag
     leaves_foreign: bool = False
     conversion: Conversion = Conversion()
+    native: Format | None = None
 
 
 Brought = tuple[Descriptor, Way]  # a blob of the destination, and how it came there
@@ -121,52 +123,8 @@ class Copied(msgspec.Struct, frozen=True):
     sent: int = 0
 
 
-class _Whole(msgspec.Struct, frozen=True):
-    """Documents, each behind what it names, and the blobs that they name."""
-
-    documents: tuple[Link, ...]
-    blobs: tuple[Descriptor, ...]
-
-    @property
-    def top(self) -> Descriptor:
-        """What the name stands for."""
-        return self.documents[-1][0]
-
-    @property
-    def named(self) -> Descriptor:
-        """The same, without what an index that it was in said of it."""
-        return Descriptor(self.top.media_type, self.top.digest, self.top.size, artifact_type=self.top.artifact_type)
-
-    @property
-    def parts(self) -> list[Descriptor]:
-        """Everything."""
-        return [*self.blobs, *self.described]
-
-    @property
-    def described(self) -> list[Descriptor]:
-        """What names the documents."""
-        return [descriptor for descriptor, _ in self.documents]
-
-    @property
-    def below(self) -> _Whole:
-        """All but what the name stands for."""
-        return _Whole(self.documents[:-1], self.blobs)
-
-    @property
-    def distributable(self) -> _Whole:
-        """All but the layers that are at addresses of their own, and that registries may not distribute."""
-        blobs = (blob for blob in self.blobs if not (blob.urls and blob.media_type in mediatype.FOREIGN))
-        return _Whole(self.documents, tuple(blobs))
-
-    def beside(self, others: Iterable[_Whole]) -> _Whole:
-        """This image behind all that is brought with it."""
-        every = [*others, self]
-        blobs = {blob.digest: blob for each in every for blob in each.blobs}
-        return _Whole(tuple(link for each in every for link in each.documents), tuple(blobs.values()))
-
-
 # What hangs on an image, all of it, and what it is called at the destination.
-Hanging = tuple[Attachment, _Whole, str | None]
+Hanging = tuple[Attachment, Gathered, str | None]
 
 
 class Copying(msgspec.Struct, frozen=True):
@@ -216,20 +174,23 @@ class Copying(msgspec.Struct, frozen=True):
         self.observer(ImageDone(source, str(whole.top.digest)))
         return _result(whole, ways, source, destination)
 
-    def _conversion(self, whole: _Whole, terms: Terms, image: str) -> Converting | None:
+    def _conversion(self, whole: Gathered, terms: Terms, image: str) -> Converting | None:
         """What the image becomes; None when it stays what it is."""
-        if not terms.conversion.changes:
+        fixed, conversion = terms.preserve_digests or terms.attached, terms.conversion
+        if conversion.form is None and not fixed and whole.has_other_form(terms.native):
+            conversion = msgspec.structs.replace(conversion, form=terms.native)
+        if not conversion.changes:
             return None
-        if terms.preserve_digests or terms.attached:
+        if fixed:
             raise UnsupportedError("an image in another form, or compressed anew, has another digest")
-        return self.converters().converting(terms.conversion, whole.documents, partial(self._warn, image))
+        return self.converters().converting(conversion, whole.documents, partial(self._warn, image))
 
     def _warn(self, image: str, text: str) -> None:
         self.observer(Warned(image, text))
 
     async def _read(
         self, origin: Origin, terms: Terms, gate: Gate, image: str, kept: AsyncExitStack
-    ) -> tuple[CopySource, _Whole]:
+    ) -> tuple[CopySource, Gathered]:
         """Read the documents of what is copied, and say who has it: of schema 1 the store, as what that becomes."""
         await gate.admit()
         source, (top, data) = origin.source, await origin.top()
@@ -244,7 +205,7 @@ class Copying(msgspec.Struct, frozen=True):
         await gate.check([each for each in whole.described if each.media_type not in mediatype.INDEXES])
         return source, whole
 
-    async def _gathered(self, source: CopySource, top_link: Link, terms: Terms) -> _Whole:
+    async def _gathered(self, source: CopySource, top_link: Link, terms: Terms) -> Gathered:
         """Read the documents of what is copied."""
         top, data = top_link
         top = replace(top, media_type=manifests.own_type(data, top.media_type))
@@ -252,13 +213,13 @@ class Copying(msgspec.Struct, frozen=True):
         documents.count(top)
         chain: Chain = ((top, data),)
         if top.media_type not in mediatype.INDEXES or terms.platforms == ():
-            return await _gather(documents, [chain], self.limits)
+            return await gather(documents, [chain], self.limits)
         found: dict[Digest, Chain] = {}
         for platform in terms.platforms or (None,):
             each, _ = await Descent(documents, platform or Platform.host()).follow(top, data)
             found.setdefault(each[-1][0].digest, each)
         if len(found) == 1:
-            return await _gather(documents, found.values(), self.limits)
+            return await gather(documents, found.values(), self.limits)
         if terms.preserve_digests:
             text = "an index of some of its platforms has another digest: copy one, or all"
             raise UnsupportedError(text)
@@ -268,10 +229,10 @@ class Copying(msgspec.Struct, frozen=True):
                     found[entry.digest] = await documents.step(tuple(above), entry)
         entries = [each[-1][0] for each in found.values()]
         new = made_of(entries, top.media_type, documents.index(chain).annotations)
-        gathered = await _gather(documents, found.values(), self.limits)
-        return _Whole((*gathered.documents, (Descriptor.of(new, top.media_type), new)), gathered.blobs)
+        gathered = await gather(documents, found.values(), self.limits)
+        return Gathered((*gathered.documents, (Descriptor.of(new, top.media_type), new)), gathered.blobs)
 
-    async def _attached(self, origin: Origin, whole: _Whole, terms: Terms, image: str) -> list[Hanging]:
+    async def _attached(self, origin: Origin, whole: Gathered, terms: Terms, image: str) -> list[Hanging]:
         """Read the documents of what hangs on the image."""
         if not terms.attached:
             return []
@@ -288,13 +249,13 @@ class Copying(msgspec.Struct, frozen=True):
         for each in found:
             documents = Documents(origin.source, self.store, self.limits)
             top = replace(each.descriptor, media_type=manifests.own_type(each.data, each.descriptor.media_type))
-            whole = await _gather(documents, [((top, each.data),)], self.limits)
+            whole = await gather(documents, [((top, each.data),)], self.limits)
             hanging.append((each, whole, terms.called(each)))
         return hanging
 
     async def _write(
-        self, writer: ImageWriter, whole: _Whole, source: BlobSource, image: str, converting: Converting | None
-    ) -> tuple[_Whole, list[Brought]]:
+        self, writer: ImageWriter, whole: Gathered, source: BlobSource, image: str, converting: Converting | None
+    ) -> tuple[Gathered, list[Brought]]:
         """Bring what is missing: blobs first, several at a time, then documents in their order.
 
         Returns:
@@ -319,14 +280,14 @@ class Copying(msgspec.Struct, frozen=True):
         brought = [*(blob for blob in stay if blob.digest in missing), *become]
         await all_or_first([asyncio.create_task(bring(blob)) for blob in brought])
         if converting is not None:
-            whole = _whole_of(converting.documents())
+            whole = gathered_of(converting.documents())
             missing = {each.digest: each for each in await writer.missing(whole.described)}
         for descriptor, data in whole.documents:
             if descriptor.digest in missing:
                 await writer.put_document(descriptor, data)
         return whole, ways
 
-    def _announce(self, whole: _Whole, missing: Collection[Descriptor], image: str) -> None:
+    def _announce(self, whole: Gathered, missing: Collection[Descriptor], image: str) -> None:
         top = whole.top
         self.observer(
             ImagePlanned(
@@ -380,7 +341,7 @@ async def _put_converted(writer: ImageWriter, blob: Descriptor, source: BlobSour
         return new, await writer.put_blob(new, made) if await writer.missing([new]) else "there"
 
 
-async def _name_all(writer: ImageWriter, whole: _Whole, hanging: Sequence[Hanging], terms: Terms) -> None:
+async def _name_all(writer: ImageWriter, whole: Gathered, hanging: Sequence[Hanging], terms: Terms) -> None:
     for name in terms.names:
         await writer.name(WholeImage(name, whole.named, whole.parts))
     for attachment, each, called in hanging:
@@ -390,60 +351,12 @@ async def _name_all(writer: ImageWriter, whole: _Whole, hanging: Sequence[Hangin
             await writer.name(WholeImage(called, each.top, each.parts))
 
 
-def _demand(expected: Digest | None, whole: _Whole, destination: str) -> None:
+def _demand(expected: Digest | None, whole: Gathered, destination: str) -> None:
     if expected not in (None, whole.top.digest):
         raise UnsupportedError(f"{destination}: the image is {whole.top.digest}, and no other can be there")
 
 
-def _whole_of(documents: Sequence[Link]) -> _Whole:
-    """What documents name that were converted."""
-    blobs: dict[Digest, Descriptor] = {}
-    for descriptor, data in documents:
-        if descriptor.media_type in mediatype.INDEXES:
-            blobs |= {each.digest: each for each in indexes.parse(data, descriptor.media_type).manifests}
-        else:
-            manifest = manifests.parse(data, descriptor.media_type)
-            blobs |= {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
-    known = {descriptor.digest for descriptor, _ in documents}
-    return _Whole(tuple(documents), tuple(blob for blob in blobs.values() if blob.digest not in known))
-
-
-async def _gather(documents: Documents, chains: Iterable[Chain], limits: Limits) -> _Whole:
-    """Read everything below the last documents of chains, and them.
-
-    Raises:
-        FormatError: an index has entries that cannot be read; there is too much of something.
-        UnsupportedError: something is neither a manifest nor an index.
-    """
-    read: dict[Digest, Link] = {}
-    blobs: dict[Digest, Descriptor] = {}
-
-    async def descend(chain: Chain) -> None:
-        descriptor, data = chain[-1]
-        if descriptor.digest in read:
-            return
-        if descriptor.media_type not in mediatype.INDEXES:
-            manifest = manifests.parse(data, descriptor.media_type)
-            if len(manifest.layers) > limits.layers:
-                raise FormatError(f"the manifest has {len(manifest.layers)} layers, more than {limits.layers}")
-            blobs.update({blob.digest: blob for blob in (manifest.config, *manifest.layers)})
-        else:
-            index = documents.index(chain)
-            if index.unread:
-                raise FormatError(f"{descriptor.digest}: not all entries can be copied: {index.unread[0]}")
-            for entry in index.manifests:
-                if entry.media_type in mediatype.INDEXES | mediatype.MANIFESTS:
-                    await descend(await documents.step(chain, entry))
-                else:
-                    blobs[entry.digest] = entry
-        read[descriptor.digest] = descriptor, data
-
-    for chain in chains:
-        await descend(chain)
-    return _Whole(tuple(read.values()), tuple(blob for blob in blobs.values() if blob.digest not in read))
-
-
-def _result(whole: _Whole, ways: Sequence[tuple[Descriptor, Way]], source: str, destination: str) -> Copied:
+def _result(whole: Gathered, ways: Sequence[tuple[Descriptor, Way]], source: str, destination: str) -> Copied:
     count = Counter(way for _, way in ways)
     sent = sum(blob.size for blob, way in ways if way == "sent")
     counts = {"there": count["there"], "linked": count["linked"], "mounted": count["mounted"], "brought": count["sent"]}

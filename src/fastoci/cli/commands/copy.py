@@ -75,7 +75,7 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
     "form",
     cls=_FormOption,
     type=click.Choice(_FORMS),
-    help="Make it an image of OCI, or of Docker's schema 2; by default it stays what it is.",
+    help="Make it an image of OCI, or of Docker's schema 2; by default OCI in a layout, elsewhere what it is.",
 )
 @click.option(
     "--compress",
