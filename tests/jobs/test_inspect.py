@@ -179,6 +179,7 @@ async def test_an_image_of_schema_1_is_shown_as_what_it_becomes(registry: Regist
     (image,) = found.images
     assert found.documents == {found.digest: payload}
     assert (image.platform, image.config["Cmd"], image.artifact_type) == ("linux/amd64", ["sh"], "")
+    assert image.size == BASE.descriptor.size + TOP.descriptor.size
     assert [(layer.digest, layer.size, layer.created_by) for layer in image.layers] == [
         (str(BASE.descriptor.digest), BASE.descriptor.size, "/bin/sh -c step <1>"),
         (str(TOP.descriptor.digest), TOP.descriptor.size, "/bin/sh -c step <3>"),

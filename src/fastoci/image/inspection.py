@@ -109,7 +109,9 @@ def inspect_image(
         problems: what else is wrong.
     """
     wrong: list[str] = []
-    is_image = manifest.is_image or manifest.media_type in mediatype.SCHEMA1
+    is_outline = manifest.media_type in mediatype.SCHEMA1  # which is its own config, and no blob
+    is_image = manifest.is_image or is_outline
+    blobs = manifest.layers if is_outline else (manifest.config, *manifest.layers)
     said = _config(config, wrong) if is_image else {}
     run, history = said.get("config"), said.get("history")
     steps = tuple(history) if isinstance(history, list) else ()
@@ -117,7 +119,7 @@ def inspect_image(
         platform=str(platform or _platform(said) or ""),
         manifest=blob_of(descriptor),
         config_blob=blob_of(manifest.config),
-        size=sum({blob.digest: blob.size for blob in (manifest.config, *manifest.layers)}.values()),
+        size=sum({blob.digest: blob.size for blob in blobs}.values()),
         layers=_layers(manifest.layers, steps, _diff_ids(said), entries, wrong),
         created=_text(said.get("created")),
         author=_text(said.get("author")),
