@@ -45,7 +45,9 @@ from fastoci.testing.layers import Layer, from_seed
 from fastoci.testing.registry import Registry, serve
 from fastoci.testing.uploads import Uploads
 from fastoci.transfer.scheduler import BytesSource
+from fastoci.trust.policy import TrustPolicy
 from support import await_points
+from support.signing import Signer, policy, sign, signed
 
 HANG_S: Final = 0.05  # before what hangs is cancelled
 WAIT_S: Final = 2.0  # before another lets go of what it has, when nobody waits for it by then
@@ -113,6 +115,7 @@ class Scene:
         self.rocky = rocky
         self.images = images
         self.work = directory / "work"
+        self.signer = Signer()
         self.layers: list[Path] = []
         self.waiting = asyncio.Event()
         self.pushes = 0
@@ -133,7 +136,13 @@ class Scene:
 
     def engine(self, verb: str = "") -> Engine:
         limits = Limits(memory=24 << 20, workers=2, connections=4, connect_s=5.0, read_s=5.0, holder_s=5.0)
-        return Engine(self.work / "store", limits=limits, registry=self.options(verb), observer=self.observe)
+        options, trust = self.options(verb), self.policy() if verb == "signed" else None
+        return Engine(self.work / "store", limits=limits, registry=options, observer=self.observe, trust=trust)
+
+    def policy(self) -> TrustPolicy:
+        """One that demands a signature of each image."""
+        key = self.signer.write(self.directory / "cosign.pub")
+        return TrustPolicy.parse(policy(self.address, signed(key)))
 
     def renew(self, template: str) -> None:
         """An empty place to work in, with a store as it was left, and registries as they were."""
@@ -405,6 +414,7 @@ VERBS: Final[dict[str, tuple[Verb, str]]] = {
     "large": (_large, ""),
     "rocky": (_rocky, ""),
     "busy": (_busy, ""),
+    "signed": (_pull, ""),
     "offline": (_offline, "full"),
     "retrying": (_retrying, ""),
     "fetch": (_fetch, ""),
@@ -465,4 +475,7 @@ def scene_in(directory: Path) -> Iterator[Scene]:
         registry.add_image(name, "latest", Index.build([other, image]) if name == "one" else image)
     rocky.add_image("three", "latest", images["three"])
     with serve(registry), serve(rocky):
-        yield Scene(directory, registry.address, rocky, images)
+        scene = Scene(directory, registry.address, rocky, images)
+        for name, image in images.items():
+            sign(registry, name, image.descriptor.digest, scene.signer)
+        yield scene
