@@ -32,6 +32,7 @@ def test_a_policy_by_option_goes_before_the_machines(
     refused = cli(*call)
     assert refused.returncode == 11
     assert f"{registry.address}/ns/app:1: refused by {reject} (default): it rejects every image" in refused.stderr
+    assert "hint: ask who wrote this policy, or name another one with --policy" in refused.stderr
     policy = tmp_path / "policy.json"
     policy.write_bytes(written({registry.address: [by("matchRepository")]}, registry.address, key))
     assert cli(*call, "--policy", policy).returncode == 11

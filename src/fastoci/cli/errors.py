@@ -49,6 +49,7 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
     (errors.StoreBusyError, "try again when the other process is done"),
     (errors.StoreFullError, "free some space, or choose another directory"),
     (errors.StoreError, ""),  # by what the system said
+    (errors.PolicyError, "ask who wrote this policy, or name another one with --policy"),
     (errors.UnsafePathError, "do not trust this image: it names files outside its root"),
 )
 
