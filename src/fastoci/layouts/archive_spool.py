@@ -125,6 +125,8 @@ class Spool:
         finally:
             if kept is not None:
                 await wait_to_end(asyncio.wait([kept]))
+                if not kept.cancelled():
+                    kept.exception()  # seen
         return read
 
     async def _put(self, buffer: Buffer, fd: int, offset: int, meter: Meter) -> None:
