@@ -357,6 +357,7 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "record": lambda engine: engine.record("h/app", b"{}"),
     "resolve": lambda engine: engine.resolve("h/app"),
     "inspect": lambda engine: engine.inspect("h/app"),
+    "attachments": lambda engine: engine.attachments("h/app"),
     "compare": lambda engine: engine.compare("h/app", "h/other"),
     "comparing": lambda engine: engine.comparing("h/app", "h/other").__aenter__(),
     "platforms": lambda engine: engine.platforms("h/app"),

@@ -22,6 +22,7 @@ from fastoci.configure.plan import ConfigurationPlan
 from fastoci.ends import CopyOptions, EndOptions
 from fastoci.errors import NotFoundError, ReferenceSyntaxError, StoreError
 from fastoci.image import manifest
+from fastoci.image.attachments import Attachment
 from fastoci.image.comparison import Comparison, FieldChange, LayerPair
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -119,6 +120,7 @@ VALUES: list[object] = [
     LAYER,
     LOOKED_AT,
     ENTRY,
+    Attachment(BLOB, b"content", DIGEST, "sha256-0.sig"),
     Inspection(
         name="redis",
         media_type="a/b",

@@ -17,7 +17,7 @@ To work with a store::
         plan_prefetch prefetch  bring many in, as one job
         hold fetch record    bring blobs in, and name an image of them
         resolve tags         ask a registry; push tag delete  change it
-        images image usage   show what is there; inspect compare comparing  images, also elsewhere
+        images image usage   show what is there; inspect attachments compare comparing  images, also elsewhere
         open path read       a blob, by its digest
         verify repair        hash it again; fetch what is bad or missing
         remove pin           forget a name; protect an image from gc
@@ -51,6 +51,7 @@ What its methods return::
     StoredImage                a name, and which platforms of it are here
     ImageFiles, ImageFile      the files of an image, without a tree of them
     Inspection InspectedImage InspectedLayer InspectedBlob InspectedEntry, Comparison FieldChange LayerPair FileChange
+    Attachment                 what hangs on an image
     Usage, RefUsage, Amount    how much disk is used, and for whom
     Verification, BadBlob, Repair    what was hashed and is wrong; what was fetched again, and what cannot be had
     Retention, GcPlan, GcItem  which images may stay; what would be deleted, and why
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from fastoci.ends import EndOptions as EndOptions
     from fastoci.engine import Engine as Engine
     from fastoci.events import Observer as Observer
+    from fastoci.image.attachments import Attachment as Attachment
     from fastoci.image.comparison import Comparison as Comparison
     from fastoci.image.comparison import FieldChange as FieldChange
     from fastoci.image.comparison import LayerPair as LayerPair
@@ -172,6 +174,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Access": "registry.access",
     "Amount": "store.usage",
+    "Attachment": "image.attachments",
     "BadBlob": "jobs.verify",
     "BlobSource": "interfaces",
     "Buffer": "_core",

@@ -17,6 +17,7 @@ import msgspec
 from fastoci import path_walk
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.events import Warned
 from fastoci.image import index as indexes
 from fastoci.image import mediatype
 from fastoci.image.attachments import Attachment
@@ -27,7 +28,7 @@ from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import ImageCollection, ImageSink, NamedImage
 from fastoci.jobs import maintenance
-from fastoci.jobs.attachments import Attached, CollectionAttachments
+from fastoci.jobs.attachments import Attached, CollectionAttachments, find_attachments
 from fastoci.jobs.copy import Copied, Copying, Origin, Terms
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.push import mount_path
@@ -206,6 +207,26 @@ class Ends(msgspec.Struct, frozen=True):
         async with self.source(end, EndOptions()) as origin:
             yield EndSubject(
                 context, text, await origin.top(), origin.source, spool if end.transport == "docker" else None
+            )
+
+    async def attachments(self, text: str) -> tuple[Attachment, ...]:
+        """What hangs on an image and its manifests: ``Engine.attachments``."""
+        context = self.parts.context
+        async with self.source(End.parse_image(text), EndOptions()) as origin:
+            if origin.attachments is None:
+                return ()
+            top, data = await origin.top()
+            below = (
+                indexes.parse(data, top.media_type, choosing=True).manifests
+                if top.media_type in mediatype.INDEXES
+                else ()
+            )
+            return await find_attachments(
+                [top.digest, *(entry.digest for entry in below)],
+                origin.attachments,
+                Attached(referrers=True, signatures=True),
+                context.limits,
+                lambda warning: context.observer(Warned(text, warning)),
             )
 
     async def _stored(self, text: str, end: End) -> StoredImage:

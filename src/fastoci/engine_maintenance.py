@@ -22,6 +22,7 @@ from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 
 if TYPE_CHECKING:
+    from fastoci.image.attachments import Attachment
     from fastoci.image.comparison import Comparison
     from fastoci.image.convert import Recompression
     from fastoci.image.inspection import Inspection
@@ -282,6 +283,22 @@ class Maintenance:
             async with Ends(self._open).subject(name, spool) as subject:
                 looked = await look(context, subject, wanted, entries=entries, top_only=top_only)
         return looked.inspection
+
+    async def attachments(self, name: str) -> tuple[Attachment, ...]:
+        """What hangs on an image of the store or of another end, and on its manifests: docs/referrers.md.
+
+        Each behind what it hangs on. What a place lists there wrongly is a ``Warned`` event.
+
+        Args:
+            name: as of ``inspect``.
+        Raises:
+            BlobNotFoundError, NotFoundError: there is no such image.
+            FormatError, UnsupportedError, IntegrityError: a document is not what it should be, or too much hangs there.
+            StoreError, RegistryError, TransportError: the place does not say.
+        """
+        from fastoci.ends import Ends
+
+        return await Ends(self._open).attachments(name)
 
     async def compare(self, left: str, right: str, *, platform: str | None = None) -> Comparison:
         """Compare what two names lead to, by their documents: fields and layers. Fetches no layer. docs/inspect.md.

@@ -299,3 +299,12 @@ async def test_an_index_gives_its_manifests_no_name_in_a_layout(engine: Engine, 
         await engine.copy(f"docker://{registry.address}/app:1", f"oci:{tmp_path}/layout", arm)
     rows = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
     assert [each.get("annotations", {}) for each in rows] == [{}]
+
+
+async def test_what_hangs_on_an_image_is_listed_wherever_it_is(shelf: Shelf, engine: Engine, tmp_path: Path) -> None:
+    await engine.copy(shelf.name, f"oci:{tmp_path}/layout:app", ALL)
+    await engine.copy(shelf.name, "store:registry.test/app:1", ALL)
+    for name in (shelf.name, f"oci:{tmp_path}/layout:app", "registry.test/app:1"):
+        found = await engine.attachments(name)
+        assert [(each.tag, each.descriptor.digest) for each in found] == hanging(shelf, "")[1:]
+        assert [each.descriptor.artifact_type for each in found][:2] == [SBOM, SIMPLE]
