@@ -108,9 +108,9 @@ def _hopeless(requirement: Requirement) -> str:
     if isinstance(requirement, Unknown):
         return f"it demands {requirement.type!r}, which is unknown here"
     if isinstance(requirement, SignedBy):
-        return "it demands an OpenPGP signature (signedBy), which cannot be verified here"
+        return "it demands an OpenPGP signature (signedBy), which cannot be verified here; one of cosign by a key can"
     if isinstance(requirement, SigstoreSigned) and requirement.unverifiable:
-        return f"it demands {requirement.unverifiable} of a signature, which cannot be verified here; keys can"
+        return f"it demands {requirement.unverifiable} of a signature, which cannot be verified here; keys alone can"
     assert isinstance(requirement, AcceptAnything | SigstoreSigned)
     return ""
 
