@@ -210,7 +210,8 @@ def test_a_field_of_another_document_is_printed(scene: Scene) -> None:
 
 def test_a_field_that_is_not_there_is_told(scene: Scene) -> None:
     name = scene.stored
-    assert "did you mean 'Env'?" in scene("inspect", name, "--get", "config.env", code=3)
+    said = scene("inspect", name, "--get", "config.env", code=3)
+    assert said == "fastoci: $.config has no 'env': did you mean 'Env'? (config.env)\n"
     assert "has 2 elements" in scene("inspect", name, "--get", "layers[2]", code=3)
     assert "is not a path" in scene("inspect", name, "--get", "layers[", code=2)
 

@@ -31,12 +31,6 @@ class InspectOptions(options.Given):
     limits: Limits
 
 
-class NothingThereError(click.ClickException):
-    """A path leads to nothing."""
-
-    exit_code = 3
-
-
 @click.command(cls=sections.Command)
 @click.argument("reference", metavar="IMAGE")
 @click.option("--raw", is_flag=True, help="Print the document that IMAGE names, byte for byte; see --platform.")
@@ -153,11 +147,12 @@ def _selected(value: object, path: str) -> Iterator[str]:
 
     from fastoci.cli import json_path
     from fastoci.cli.formatting import plain
+    from fastoci.errors import ImagePathError
 
     try:
         found = json_path.select(value, path)
     except json_path.PathError as error:
-        raise NothingThereError(str(error)) from error
+        raise ImagePathError(str(error), path=path) from error
     for each in found:
         if isinstance(each, str):
             yield plain(each) if report.results_are_watched() else each
