@@ -31,6 +31,8 @@ INDEX = Index.build([IMAGE, Image.build([IMAGE.layers[0]], platform=Platform("li
 EVERYTHING = os.environ.get("FASTOCI_IMAGES") == "all"
 NAME = "docker.io/library/one:1"
 NAMELESS = "alpine-net-monitor"  # its manifest does not say its media type, so docker-registry refuses it
+LARGE = "node-app"  # from one place to all
+UNREAD = ("gzip-header-crc", "zstd-skippable-first")  # of which skopeo sees no compression in an archive of docker
 IMAGES = Path(__file__).resolve().parents[2].parent / "shared" / "images"
 
 
@@ -196,14 +198,16 @@ async def test_a_shared_image_goes_from_each_place_to_each(
         pytest.skip("FASTOCI_IMAGES=all: the long form")
     options = CopyOptions(platforms=("linux/amd64",))
     first = await engine.copy(f"oci:{IMAGES / layout}:{name}", places.end("oci", "seed"), options)
-    for source in PLACES:
+    everywhere = [place for place in PLACES if name != "artifact" or place != "docker-archive"]
+    for source in everywhere if name != LARGE else ("docker",):
         begin = places.end(source, "begin")
         assert (await engine.copy(places.end("oci", "seed"), begin)).descriptor.digest == first.descriptor.digest
-        for place in PLACES:
+        for place in everywhere:
             copied = await engine.copy(begin, places.end(place, f"from-{source}"))
             assert copied.descriptor.digest == first.descriptor.digest
+        # Docker's manifests in a layout skopeo takes for none.
         is_seen = layout != "docker-schema2" or source in ("docker", "docker-archive", "dir")
-        if is_seen:  # skopeo takes Docker's manifests in a layout for none
+        if is_seen and not (source == "docker-archive" and name in UNREAD):
             await asyncio.to_thread(copy_image, places.for_skopeo(begin), f"dir:{tmp_path}/read-{source}")
 
 
