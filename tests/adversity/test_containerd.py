@@ -151,8 +151,8 @@ class Kills:
 
     def check_leases(self, number: int) -> None:
         """A lease that is left ends by itself within a day."""
-        for line in self.running.run("leases", "ls", namespace=f"n{number}").splitlines()[1:]:
-            if line.strip():
+        for line in self.running.run("leases", "ls", namespace=f"n{number}").splitlines():
+            if line.startswith("fastoci-"):
                 text = line.split(f"{labels.EXPIRE}=")[1].split(",")[0].strip()
                 expiry = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
                 assert expiry < time.time() + DAY_S + 5

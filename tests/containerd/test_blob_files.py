@@ -55,6 +55,19 @@ def test_a_blob_becomes_a_link_once(opened: BlobFiles, root: Path, source: int) 
     assert there(root).parent.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_content_store_that_has_had_no_blob_is_made_where_containerd_has_its_root(root: Path, source: int) -> None:
+    """As containerd 1.7.34 leaves it to its first blob."""
+    for place, is_made in ((root / "none yet", True), (root / "no root" / "none yet", False)):
+        try:
+            found = BlobFiles(place, os.geteuid(), os.getpid())
+        except StoreError:
+            assert not is_made
+        else:
+            found.close()
+        assert place.is_dir() is is_made
+    assert (root / "none yet").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_file_that_others_may_write_is_copied(opened: BlobFiles, root: Path, source: int) -> None:
     os.fchmod(source, 0o664)
     placed = opened.put(BLOB, source, go_on)

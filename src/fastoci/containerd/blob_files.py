@@ -60,7 +60,7 @@ class BlobFiles:
 
     def __init__(self, root: Path, owner: int, pid: int) -> None:
         with files.translated("open the content store", str(root)):
-            self._top = Directory(path_walk.open_directory(root), str(root))
+            self._top = Directory(_open_top(root, owner, pid), str(root))
         self._owner = owner
         self._held: dict[str, Directory] = {}
         try:
@@ -160,6 +160,22 @@ class BlobFiles:
             raise StoreError(text, path=path)
         if info.st_mode & stat.S_IWOTH:
             raise StoreError(f"{path} can be written by everyone", path=path)
+
+
+def _open_top(root: Path, owner: int, pid: int) -> int:
+    """The content store's directory, which a containerd 1.7 that has had no blob yet has not made."""
+    try:
+        return path_walk.open_directory(root)
+    except FileNotFoundError:
+        if os.geteuid() != owner:  # it must be containerd's
+            raise
+    parent, name = path_walk.open_parent(root)
+    try:
+        demand_same(str(root.parent), parent, pid)
+        files.make_directory_at(parent, name, 0o755)
+    finally:
+        os.close(parent)
+    return path_walk.open_directory(root)
 
 
 def _link(source: int, directory: Directory, blob: Descriptor) -> tuple[Placed | None, str]:
