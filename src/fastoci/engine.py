@@ -27,7 +27,7 @@ from fastoci.jobs import maintenance
 from fastoci.jobs.destination import IntoPodman
 from fastoci.jobs.image import Image, choose, load_image
 from fastoci.jobs.offline import StoredPull
-from fastoci.jobs.outputs import Outputs, Terms
+from fastoci.jobs.outputs import Outputs, Terms, kept_layers
 from fastoci.jobs.plan import Layers, Resolved
 from fastoci.jobs.record import record
 from fastoci.jobs.resolve import platforms, read_document, resolve
@@ -152,7 +152,7 @@ class Engine(Maintenance):
         """
         wanted = None if platform is None else (Platform.parse(platform),)
         target = None if rootfs is None else self._open.context.target(rootfs)
-        outputs = Outputs(target, same_owner, _layers(layers, into))
+        outputs = Outputs(target, same_owner, kept_layers(layers, into))
         return (await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into))[0]
 
     @job
@@ -177,7 +177,7 @@ class Engine(Maintenance):
         """
         parsed = tuple(Platform.parse(each) for each in several(platforms, str) if each != ALL)
         wanted = () if ALL in platforms else parsed or None
-        outputs = Outputs(layers=_layers(layers, into))
+        outputs = Outputs(layers=kept_layers(layers, into))
         return await self._pull(StoredPull(self._open.context, reference, wanted, outputs), policy, into)
 
     async def _pull(self, job: StoredPull, policy: Policy, into: Into | IntoPodman | None) -> tuple[Image, ...]:
@@ -245,7 +245,7 @@ class Engine(Maintenance):
             ValueError: ``state`` would prune all by an empty list, and does not say that this is meant.
         """
         async with self._open.updates.after(), self._open.destination(into) as destination:
-            parts, terms = self._open, Terms(_layers(layers, into), fail_fast, destination)
+            parts, terms = self._open, Terms(kept_layers(layers, into), fail_fast, destination)
             result = await parts.prefetch().run(requests, parts.fetching(workers), state, terms)
             names = [str(Reference.parse(each.request.reference)) for each in result.images if each.error is None]
             await parts.drop_blobs(terms.layers, names)
@@ -446,9 +446,3 @@ class Engine(Maintenance):
         parts, wanted = self._open, None if platform is None else Platform.parse(platform)
         ref = await find_one(parts.store, reference)
         return await load_image(parts.context, ref, choose(ref, wanted), asked=reference)
-
-
-def _layers(given: Layers | None, into: Into | IntoPodman | None) -> Layers:
-    """What the store keeps of layers: at least what podman is shown of them."""
-    layers = Layers() if given is None else expect(Layers, given, "layers")
-    return Layers("overlay") if layers.form == "none" and isinstance(into, IntoPodman) else layers

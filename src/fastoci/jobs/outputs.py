@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from fastoci.jobs.destination import NOWHERE, Destination
+from fastoci.arguments import expect
+from fastoci.jobs.destination import NOWHERE, Destination, IntoPodman
 from fastoci.jobs.plan import Layers
 from fastoci.unpack.marker import Contents
 
@@ -60,3 +61,9 @@ class Terms(msgspec.Struct, frozen=True):
     layers: Layers = Layers()
     fail_fast: bool = False
     into: Destination = NOWHERE
+
+
+def kept_layers(given: Layers | None, into: object) -> Layers:
+    """What the store keeps of layers: at least what podman is shown of them."""
+    layers = Layers() if given is None else expect(Layers, given, "layers")
+    return Layers("overlay") if layers.form == "none" and isinstance(into, IntoPodman) else layers
