@@ -18,6 +18,7 @@ import pytest
 
 from conftest import CopyImage
 from fastoci.errors import DigestMismatchError, StoreError, UnsupportedError
+from fastoci.image import manifest as manifests
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layout import REF_NAME
@@ -32,7 +33,7 @@ from fastoci.testing.images import Artifact, Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.memory_store import MemoryStore
 from fastoci.testing.suites.image_sink import ImageSinkSuite, StoreSource, bring, contents, fill, whole
-from support.archives import opened
+from support.archives import image_of, opened
 from support.streaming import OwnStreams
 
 IMAGE = Image.build([Layer.build([Entry("a", data=b"one" * 5000)]), Layer.build([Entry("b" * 150)])])
@@ -92,7 +93,9 @@ async def test_the_archive_has_each_blob_once_and_names_last(tmp_path: Path, for
         names = tar.getnames()
         index = json.loads(read(tar, "index.json"))
         saved = json.loads(read(tar, "manifest.json")) if form == "docker" else []
-    last = ["index.json"] if form == "oci" else ["index.json", "manifest.json"]
+    v1 = [name for name in names if name.endswith(("/VERSION", "/json", "/layer.tar"))]
+    last = ["index.json"] if form == "oci" else ["index.json", *v1, "repositories", "manifest.json"]
+    assert len(v1) == (0 if form == "oci" else 6)
     assert len(names) == len(set(names)) == len(contents(IMAGE)) + 1 + len(last)
     assert (names[0], names[-len(last) :]) == ("oci-layout", last)
     assert len(index["manifests"]) == 2
@@ -196,3 +199,21 @@ async def test_docker_takes_container_images_of_one_platform(tmp_path: Path) -> 
         await writer.put_document(artifact.descriptor, artifact.manifest)
         with pytest.raises(UnsupportedError, match="is an artifact and no container image"):
             await writer.name(WholeImage("", artifact.descriptor, []))
+
+
+async def test_docker_before_1_10_finds_images_of_format_v1(tmp_path: Path) -> None:
+    """What they read is what is left without ``manifest.json``; a layer that two images have is one of theirs."""
+    one, two = image_of("base", "one"), image_of("base", "two")
+    await write(tmp_path / "a.tar", "docker", [whole(one, "r.test/one:1"), whole(two, "r.test/two:2")], one, two)
+    with tarfile.open(tmp_path / "a.tar") as tar, tarfile.open(tmp_path / "old.tar", "w") as old:
+        for member in tar.getmembers():
+            if member.name not in ("manifest.json", "index.json", "oci-layout"):
+                old.addfile(member, tar.extractfile(member) if member.isreg() else None)
+        assert sum(name.endswith("/json") for name in tar.getnames()) == 3
+    async with opened(tmp_path / "old.tar") as (archive, _):
+        source = DockerArchiveSource(archive, Limits())
+        found = {image.name: image.top for image in await source.names()}
+        for (name, top), image in zip(found.items(), (one, two), strict=True):
+            manifest = manifests.parse(await source.manifest(top), top.media_type)
+            assert [layer.digest for layer in manifest.layers] == [layer.diff_id for layer in image.layers], name
+    assert list(found) == ["r.test/one:1", "r.test/two:2"]

@@ -7,10 +7,11 @@ Spec: Docker image specification v1.2, "Combined Image JSON + Filesystem Changes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,8 @@ from fastoci.image.descriptor import Descriptor
 
 MANIFEST: Final = "manifest.json"
 REPOSITORIES: Final = "repositories"
+_OF_V2: Final = ("rootfs", "history")  # what no v1 image has
+_NO_TIME: Final = "1970-01-01T00:00:00Z"
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -79,6 +82,28 @@ def encode_repositories(images: Mapping[str, str]) -> bytes:
         repository, _, tag = name.rpartition(":")
         found.setdefault(repository, {})[tag] = image
     return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def v1_images(config: Descriptor, data: bytes, layers: Sequence[Descriptor]) -> list[tuple[str, bytes]]:
+    """The v1 images that an image is for Docker before 1.10, the lowest first: the id and the JSON of each.
+
+    Args:
+        data: the config; all it says is of the last of them.
+    Raises:
+        FormatError: the config is not JSON, or no object.
+    """
+    form = document.peek(data, dict[str, Any], what="config")
+    found: list[tuple[str, bytes]] = []
+    parent = ""
+    for layer in layers:
+        last = len(found) + 1 == len(layers)
+        said = f"{parent} {layer.digest} {config.digest}" if last else f"{parent} {layer.digest}"
+        image = hashlib.sha256(said.encode()).hexdigest()
+        kept = {key: value for key, value in form.items() if key not in _OF_V2} if last else {"created": _NO_TIME}
+        kept |= {"id": image, **({"parent": parent} if parent else {})}
+        found.append((image, json.dumps(kept, separators=(",", ":"), ensure_ascii=False).encode()))
+        parent = image
+    return found
 
 
 def schema2(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from fastoci import files
 from fastoci._core import Buffer
 from fastoci.aio import wait_to_end, when_free
@@ -34,7 +36,14 @@ from fastoci.threads import Threads
 
 _AT_ONCE: Final = 32
 _MODE: Final = 0o444
-_DOCUMENTS: Final = mediatype.MANIFESTS | mediatype.INDEXES  # some of which name an image at the end
+# What an image is named by at the end.
+_DOCUMENTS: Final = mediatype.MANIFESTS | mediatype.INDEXES | {mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG}
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A member that is a symbolic link to another, by the way from the one to the other."""
+
+    target: str
 
 
 class Form(Protocol):
@@ -43,8 +52,10 @@ class Form(Protocol):
     def check(self, image: WholeImage, documents: Mapping[Digest, bytes]) -> None:
         """Refuse an image that no such archive can hold. Raises UnsupportedError."""
 
-    def documents(self, images: Sequence[WholeImage], documents: Mapping[Digest, bytes]) -> Iterator[tuple[str, bytes]]:
-        """The files that name the images, in their order."""
+    def documents(
+        self, images: Sequence[WholeImage], documents: Mapping[Digest, bytes]
+    ) -> Iterator[tuple[str, bytes | Link]]:
+        """The members that name the images, in their order."""
 
 
 class ArchiveSink:
@@ -110,30 +121,22 @@ class ArchiveWriter:
         """Write one blob: ``ImageWriter.put_blob``."""
         if blob.digest in self._there:
             return "there"
-        if blob.media_type in _DOCUMENTS and blob.size <= DOCUMENT:
-            await self.put_document(blob, await self._read(blob, source))
-            return "sent"
         self._there.add(blob.digest)
         head = _header(path_of(blob.digest), blob.size)
+        kept = bytearray() if blob.media_type in _DOCUMENTS and blob.size <= DOCUMENT else None
         try:
             if self._target.seeks:
                 offset = self._place(head, blob.size)
                 await self._threads.run(partial(self._target.write_at, offset, head))
-                await self._streaming.into(blob, source, _Part(self._target, offset + len(head)))
+                await self._streaming.into(blob, source, _Part(self._target, offset + len(head), kept))
             else:
-                await self._stream(head, blob, source)
+                await self._stream(head, blob, source, kept)
         except BaseException:
             self._broken = True
             raise
+        if kept is not None:
+            self._documents[blob.digest] = bytes(kept)
         return "sent"
-
-    async def _read(self, blob: Descriptor, source: BlobSource) -> bytes:
-        data = bytearray()
-        async with aclosing(self._streaming.verified(blob, source)) as buffers:
-            async for buffer in buffers:
-                data += buffer
-                buffer.release()
-        return bytes(data)
 
     async def put_document(self, descriptor: Descriptor, data: bytes) -> None:
         """Write a manifest or index: ``ImageWriter.put_document``."""
@@ -147,10 +150,14 @@ class ArchiveWriter:
         self._form.check(image, self._documents)
         self._images.append(image)
 
-    async def add(self, name: str, data: bytes) -> None:
-        """Write one more file."""
+    async def add(self, name: str, data: bytes | Link) -> None:
+        """Write one more member."""
+        if isinstance(data, Link):
+            written = header(TarEntry(name.encode(), "symlink", mode=0o777, link=data.target.encode()))
+        else:
+            written = _header(name, len(data)) + data + bytes(padding(len(data)))
         async with self._in_turn:
-            await self._write(_header(name, len(data)) + data + bytes(padding(len(data))))
+            await self._write(written)
 
     async def finish(self) -> None:
         """Write what names the images, and the end.
@@ -173,11 +180,13 @@ class ArchiveWriter:
         else:
             await self._threads.run(partial(self._target.write, data))
 
-    async def _stream(self, head: bytes, blob: Descriptor, source: BlobSource) -> None:
+    async def _stream(self, head: bytes, blob: Descriptor, source: BlobSource, kept: bytearray | None) -> None:
         async with self._in_turn, aclosing(self._streaming.verified(blob, source)) as buffers:
             await self._write(head)
             async for buffer in buffers:
                 try:
+                    if kept is not None:
+                        kept += buffer
                     await self._threads.run(partial(self._write_buffer, buffer))
                 finally:
                     buffer.release()
@@ -194,14 +203,17 @@ class ArchiveWriter:
 
 
 class _Part:
-    """``Sink`` of the bytes of one blob in a file."""
+    """``Sink`` of the bytes of one blob in a file, which go to ``kept``, too."""
 
-    def __init__(self, target: ArchiveTarget, offset: int) -> None:
+    def __init__(self, target: ArchiveTarget, offset: int, kept: bytearray | None) -> None:
         self._target = target
         self._offset = offset
+        self._kept = kept
 
     def feed(self, buffer: Buffer) -> None:
         """Write the next bytes."""
+        if self._kept is not None:
+            self._kept += buffer
         code = buffer.pwrite(self._target.fd, self._offset)
         if code:
             cause = OSError(-code, os.strerror(-code))

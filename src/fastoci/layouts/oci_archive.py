@@ -11,6 +11,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.layout import REF_NAME, encode_index, named
 from fastoci.image_interfaces import WholeImage
+from fastoci.layouts.archive_writer import Link
 from fastoci.layouts.oci_archive_source import INDEX
 
 
@@ -20,7 +21,9 @@ class OciForm:
     def check(self, image: WholeImage, documents: Mapping[Digest, bytes]) -> None:
         """A layout holds any image."""
 
-    def documents(self, images: Sequence[WholeImage], documents: Mapping[Digest, bytes]) -> Iterator[tuple[str, bytes]]:
+    def documents(
+        self, images: Sequence[WholeImage], documents: Mapping[Digest, bytes]
+    ) -> Iterator[tuple[str, bytes | Link]]:
         """``index.json``."""
         yield INDEX, encode_index([_entry(image) for image in images])
 
