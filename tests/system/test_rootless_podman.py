@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer, directory, whiteout
 from fastoci.testing.registry import Registry, serve
-from support.other_user import OtherUser, other_user
+from support.other_user import UID, OtherUser, other_user
 
 LAYERS = [
     [directory("etc"), Entry("etc/old", data=b"old"), Entry("etc/owned", data=b"owned", uid=5, gid=6)],
@@ -23,6 +24,7 @@ def user(peer: Callable[[str], str]) -> Iterator[OtherUser]:
     peer("podman")
     with other_user(with_ids=True) as found:
         yield found
+    Path(f"/dev/shm/libpod_rootless_lock_{UID}").unlink(missing_ok=True)  # podman's own, for each user
 
 
 def test_an_image_that_is_shown_is_run_from_without_a_copy(user: OtherUser) -> None:
