@@ -17,7 +17,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
-from fastoci.image_interfaces import ImageSink, ImageSource, Way, WholeImage
+from fastoci.image_interfaces import ImageCollection, ImageSink, ImageSource, NamedImage, Way, WholeImage
 from fastoci.interfaces import BlobSource, BlobStore, BufferSource, IngestStatus
 from fastoci.stream.verify import Verified
 from fastoci.testing.images import Image, Index
@@ -25,6 +25,7 @@ from fastoci.testing.memory_store import Content, MemoryIngest, MemorySession, M
 from fastoci.testing.suites import filling
 from fastoci.testing.suites.blob_source import BlobSourceSuite
 from fastoci.testing.suites.blob_store import BlobStoreSuite
+from fastoci.testing.suites.image_collection import ImageCollectionSuite
 from fastoci.testing.suites.image_sink import ImageSinkSuite
 from fastoci.testing.suites.image_source import ImageSourceSuite
 from fastoci.testing.suites.store_session import StoreSessionSuite
@@ -367,6 +368,51 @@ def test_the_suite_passes_for_an_image_source_that_keeps_its_promises(tmp_path: 
 )
 def test_an_image_source_that_breaks_a_promise_is_found_out(tmp_path: Path, flaw: str) -> None:
     assert failures(ImageSources(flaw), tmp_path) != []
+
+
+class Place:
+    """An ``ImageCollection`` in memory, with at most one flaw."""
+
+    def __init__(self, images: Mapping[str, Image], flaw: str) -> None:
+        self._images = images
+        self._flaw = flaw
+
+    async def names(self) -> tuple[NamedImage, ...]:
+        found = [NamedImage(name, image.descriptor) for name, image in self._images.items()]
+        if self._flaw == "names in another order":
+            found.reverse()
+        return tuple(NamedImage("latest", image.top) if self._flaw == "a name for all" else image for image in found)
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        for image in self._images.values():
+            if image.descriptor.digest == descriptor.digest:
+                if self._flaw != "the size is ignored" and descriptor.size != len(image.manifest):
+                    raise SizeMismatchError("wrong", subject="", expected=descriptor.size, actual=len(image.manifest))
+                return image.manifest + b" " if self._flaw == "other bytes" else image.manifest
+        if self._flaw == "anything for what is absent":
+            return b"{}"
+        raise BlobNotFoundError("absent", path="", subject=str(descriptor.digest))
+
+
+class Collections(ImageCollectionSuite):
+    def __init__(self, flaw: str) -> None:
+        self._flaw = flaw
+
+    @asynccontextmanager
+    async def open(self, images: Mapping[str, Image]) -> AsyncIterator[ImageCollection]:
+        yield Place(images, self._flaw)
+
+
+def test_the_suite_passes_for_a_collection_that_keeps_its_promises(tmp_path: Path) -> None:
+    assert failures(Collections(""), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    ["names in another order", "a name for all", "the size is ignored", "other bytes", "anything for what is absent"],
+)
+def test_a_collection_that_breaks_a_promise_is_found_out(tmp_path: Path, flaw: str) -> None:
+    assert failures(Collections(flaw), tmp_path) != []
 
 
 class Sink:
