@@ -86,10 +86,6 @@ class Engine(Maintenance):
     ) -> None:
         self.store_path = path_walk.absolute(default_store() if store is None else store)
         self._options = registry
-        if trust is not None:
-            from fastoci.trust.policy import TrustPolicy
-
-            expect(TrustPolicy, trust, "trust", hint="read_trust_policy makes one of a file")
         self._trust = trust
         self._limits = expect(Limits, Limits() if limits is None else limits, "limits")
         self._additional = [path_walk.absolute(each) for each in several(additional, str, os.PathLike)]

@@ -115,6 +115,10 @@ class EngineParts:
         Raises:
             StoreError: the store cannot be opened.
         """
+        if trust is not None:
+            from fastoci.trust.policy import TrustPolicy
+
+            expect(TrustPolicy, trust, "trust", hint="read_trust_policy makes one of a file")
         store = await Threads.acquire(partial(Store.at, path, additional, limits=limits), Store.close)
         for refused in store.left_out:
             observer(Warned("", str(refused)))

@@ -323,7 +323,7 @@ async def test_the_machines_policy_counts_by_default(
         with pytest.raises(PolicyError):
             await engine.pull(f"{registry.address}/app:1")
     with pytest.raises(TypeError, match=r"trust: expected TrustPolicy, got str .*; read_trust_policy makes one"):
-        fastoci.Engine(tmp_path / "store", trust=str(path))  # type: ignore[arg-type]
+        await fastoci.Engine(tmp_path / "store", trust=str(path)).__aenter__()  # type: ignore[arg-type]
     anything = fastoci.TrustPolicy.accept_anything()
     async with fastoci.Engine(tmp_path / "store", trust=anything) as engine:
         await engine.pull(f"{registry.address}/app:1")
