@@ -301,16 +301,6 @@ def test_the_copy_benchmark_asks_all_its_parts(tmp_path: Path, peer: Callable[[s
     assert len(result["bars"]) == 8
 
 
-def test_the_benchmark_of_compressing_anew_compares(tmp_path: Path, peer: Callable[[str], str]) -> None:
-    peer("skopeo")
-    arguments = ("--image", "one", "--scale", "0.002", "--runs", "1", "--work", tmp_path)
-    done = run("benchmarks/macro/recompress.py", *arguments)
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert {"fastoci copy", "skopeo copy"} <= set(result["results"]["one"])
-    assert len(result["bars"]) == 1
-
-
 def test_the_verity_benchmark_compares_and_says_whether_it_could_be_always_on(tmp_path: Path) -> None:
     result = micro("verity", "--scale", "0.002", "--work", tmp_path)
     assert {"inflate, hash, write, fs-verity", "fs-verity alone"} < set(result["results"])

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from fastoci import CopyOptions, Engine
+from fastoci import CopyOptions, Engine, PrefetchRequest
 from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError
 from fastoci.events import Event, Warned
 from fastoci.image import index as indexes
@@ -206,6 +206,23 @@ async def test_content_decides_where_the_type_of_a_layer_lies(
     assert diff_ids(tmp_path / "out", image) == [layer.diff_id for layer in LAYERS]
     assert "is said to be gzip and is zstd" in warnings(events)
     assert "is said to be a plain tar and is gzip" in warnings(events)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["pull", "prefetch"])
+async def test_who_fetches_a_layer_says_that_its_type_lies(
+    engine: Engine, registry: Registry, events: list[Event], many: bool
+) -> None:
+    zstd = zstandard.ZstdCompressor().compress(tar_of(LAYERS[0].content))  # type: ignore[arg-type]
+    lying = Layer(Descriptor.of(zstd, mediatype.OCI_LAYER_GZIP), LAYERS[0].diff_id, zstd)
+    registry.add_image("app", "lies", Image.build([lying, LAYERS[1]]))
+    name = f"{registry.address}/app:lies"
+    for _ in range(2):
+        if many:
+            await engine.prefetch([PrefetchRequest(name)])
+        else:
+            await engine.pull(name)
+    assert warnings(events) == f"layer {lying.descriptor.digest} {mediatype.lie_of(mediatype.OCI_LAYER_GZIP, 'zstd')}"
+    assert mediatype.lie_of(mediatype.OCI_LAYER_GZIP, "zstd").startswith("is said to be gzip and is zstd")
 
 
 @pytest.mark.attack

@@ -42,17 +42,8 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 _KINDS: Final[Mapping[str, Kind]] = {
-    mediatype.OCI_LAYER: Kind("oci", "none"),
-    mediatype.OCI_LAYER_GZIP: Kind("oci", "gzip"),
-    mediatype.OCI_LAYER_ZSTD: Kind("oci", "zstd"),
-    mediatype.OCI_FOREIGN: Kind("oci", "none", True),
-    mediatype.OCI_FOREIGN_GZIP: Kind("oci", "gzip", True),
-    mediatype.OCI_FOREIGN_ZSTD: Kind("oci", "zstd", True),
-    mediatype.DOCKER_LAYER: Kind("v2s2", "none"),
-    mediatype.DOCKER_LAYER_GZIP: Kind("v2s2", "gzip"),
-    mediatype.DOCKER_LAYER_ZSTD: Kind("v2s2", "zstd"),
-    mediatype.DOCKER_FOREIGN: Kind("v2s2", "none", True),
-    mediatype.DOCKER_FOREIGN_GZIP: Kind("v2s2", "gzip", True),
+    each: Kind("oci" if ".oci." in each else "v2s2", compression, each in mediatype.FOREIGN)
+    for each, compression in mediatype.COMPRESSIONS.items()
 }
 _TYPES: Final = {kind: media_type for media_type, kind in _KINDS.items()}
 _MANIFESTS: Final[Mapping[Format, str]] = {"oci": mediatype.OCI_MANIFEST, "v2s2": mediatype.DOCKER_MANIFEST}
@@ -148,15 +139,6 @@ def type_of(kind: Kind) -> str:
         return _TYPES[kind]
     except KeyError:
         raise UnsupportedError(f"{kind.form} has no type for foreign layers in {kind.compression}") from None
-
-
-def lie_of(layer: Descriptor, compression: mediatype.Compression) -> str:
-    """What is wrong with the type of a layer whose bytes are known; empty when nothing is."""
-    kind = kind_of(layer)
-    if kind is None or kind.compression == compression:
-        return ""
-    said, found = ("a plain tar" if each == "none" else each for each in (kind.compression, compression))
-    return f"layer {layer.digest} is said to be {said} and is {found}: it is read as what it is"
 
 
 def layer_as(layer: Descriptor, form: Format) -> Descriptor:

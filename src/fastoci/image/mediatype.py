@@ -5,6 +5,7 @@ Spec: image-spec v1.1 media-types.md; Docker image manifest version 2, schemas 1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 Compression = Literal["none", "gzip", "zstd"]  # of a layer
@@ -66,3 +67,26 @@ LAYERS: Final = frozenset(
 
 # Without schema 1 in the list a registry that holds nothing else answers 404; with it, the answer can say what it is.
 ACCEPT: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1_SIGNED, DOCKER_SCHEMA1)
+
+COMPRESSIONS: Final[Mapping[str, Compression]] = {
+    OCI_LAYER: "none",
+    OCI_LAYER_GZIP: "gzip",
+    OCI_LAYER_ZSTD: "zstd",
+    OCI_FOREIGN: "none",
+    OCI_FOREIGN_GZIP: "gzip",
+    OCI_FOREIGN_ZSTD: "zstd",
+    DOCKER_LAYER: "none",
+    DOCKER_LAYER_GZIP: "gzip",
+    DOCKER_LAYER_ZSTD: "zstd",
+    DOCKER_FOREIGN: "none",
+    DOCKER_FOREIGN_GZIP: "gzip",
+}
+
+
+def lie_of(media_type: str, compression: Compression) -> str:
+    """What is wrong with the type of a layer whose bytes are known; empty when nothing is, and when it says nothing."""
+    said = COMPRESSIONS.get(media_type, compression)
+    if said == compression:
+        return ""
+    texts = ("a plain tar" if each == "none" else each for each in (said, compression))
+    return "is said to be {} and is {}: it is read as what it is".format(*texts)

@@ -108,8 +108,8 @@ class Converting:
             yield new, made
 
     def _check_type(self, blob: Descriptor, compression: mediatype.Compression) -> None:
-        if text := convert.lie_of(blob, compression):
-            self._warn(text)
+        if text := mediatype.lie_of(blob.media_type, compression):
+            self._warn(f"layer {blob.digest} {text}")
 
     def documents(self) -> list[Link]:
         """The documents of what it became, in the order of its own; all its layers were brought.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from fastoci import files
 from fastoci._core import Buffer
 from fastoci.errors import (
     BlobNotFoundError,
@@ -36,6 +37,7 @@ from fastoci.jobs.plan import LayerForm, Resolved, estimate_unpacked
 from fastoci.jobs.resolve import read_config
 from fastoci.jobs.stored import FileStamp, Mending, Stored, stamp_of
 from fastoci.limits import Limits
+from fastoci.stream.inflate import sniff
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer
 from fastoci.transfer.tee import SpoiledError, Tee
@@ -221,6 +223,20 @@ class Layering(msgspec.Struct, frozen=True):
             await maker.make(job)
 
         await self.until_right(work, pairs, arriving)
+
+    async def notice_lie(self, blob: Descriptor, image: str) -> None:
+        """Say so when a layer that came is not what its type says."""
+        if blob.media_type in mediatype.COMPRESSIONS and (text := await self.workers.run(partial(self._lie, blob))):
+            self.observer(Warned(image, f"layer {blob.digest} {text}"))
+
+    def _lie(self, blob: Descriptor) -> str:
+        with suppress(BlobNotFoundError, UnsupportedError, OSError):
+            fd = self.store.open(blob)
+            try:
+                return mediatype.lie_of(blob.media_type, sniff(os.pread(fd, 4, 0)))
+            finally:
+                files.close(fd)
+        return ""
 
     def keep(self, pairs: Pairs, form: str) -> AbstractAsyncContextManager[None]:
         """Keep what is made of layers from gc; of layer directories perhaps some are merged."""

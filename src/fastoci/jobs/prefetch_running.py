@@ -194,6 +194,7 @@ class Running:
             except FastociError as error:
                 failed = error
                 continue
+            await self._context.layering.notice_lie(blob, request.reference)
             job.fetched += blob.size
             self._note(blob, source.name, began, "")
             self._came(blob)

@@ -323,6 +323,7 @@ class PullContext(msgspec.Struct, frozen=True):
             tee = tees.get(blob.digest)
             cached = making.tees != 0 and tee is None
             await self.scheduler.fetch(writer, blob, source, image=image, tee=tee, cached=cached)
+            await self.layering.notice_lie(blob, image)
             making.into.arrived(blob, plan.resolved.reference)
 
         return {blob.digest: asyncio.create_task(fetch(blob)) for blob in plan.missing}
