@@ -146,7 +146,7 @@ class Registry:
         return pushed or self._manifests.get((name, reference))
 
     async def blob(self, name: str, digest: str) -> Content | None:
-        """The blob with this digest, whatever the repository; one that was pushed in its own ones only."""
+        """The blob with this digest, whatever the repository; one that was pushed in its own only, or for the CDN."""
         pushed = None if self._uploads is None else self._uploads.blob(name, digest)
         return self._blobs.get(digest) if pushed is None else pushed
 

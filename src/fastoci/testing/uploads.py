@@ -76,8 +76,9 @@ class Uploads:
         return [document for (of, _), document in self._manifests.items() if of == name]
 
     def blob(self, name: str, digest: str) -> Path | None:
-        """The file of a blob that was pushed to this repository."""
-        return self._file(digest) if (name, digest) in self._blobs else None
+        """The file of a blob that was pushed to this repository; to any, without a name."""
+        there = (name, digest) in self._blobs if name else any(each == digest for _, each in self._blobs)
+        return self._file(digest) if there else None
 
     def _file(self, digest: str) -> Path:
         return self.directory / digest.replace(":", "-")
