@@ -33,10 +33,10 @@ if __name__ == "__main__":
     await_points.install()
 
 from fastoci import Engine
-from support import hang_into, hang_scene
+from support import hang_copy, hang_into, hang_scene
 from support.hang_scene import BLOB, HANG_S, Own, Scene, Verb, scene_in
 
-VERBS: Final = {**hang_scene.VERBS, **hang_into.VERBS}
+VERBS: Final = {**hang_scene.VERBS, **hang_copy.VERBS, **hang_into.VERBS}
 SOON_S: Final = 20.0  # for what takes a few milliseconds, on a loaded machine
 ERRORS: Final[dict[str, Callable[[], BaseException]]] = {
     "MemoryError": lambda: MemoryError("injected"),
