@@ -29,6 +29,7 @@ class Buffers:
         self.streams = 0  # beyond those that have their buffers in what is not ``ahead``
         self._ahead = ahead
         self._aside = 0  # bytes set aside, or about to be
+        self._lent = 0  # bytes in buffers of ``spare_ahead``
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
@@ -72,12 +73,30 @@ class Buffers:
 
     @property
     def ahead(self) -> int:
-        """Bytes that fetches may hold ahead of their use: what is set aside, and more streams, come out of these."""
-        return max(0, self._ahead - self._aside - self.streams * BUFFER_SIZE)
+        """Bytes that fetches may hold ahead of their use: what is set aside or lent, and more streams, are of these."""
+        return max(0, self._ahead - self._aside - self._lent - self.streams * BUFFER_SIZE)
 
     def spare(self) -> Buffer | None:
         """An empty buffer that nobody waits for, if there is one."""
         return None if self._waiters else self.pool.take()
+
+    def spare_ahead(self, beside: int = 0) -> Buffer | None:
+        """A ``spare`` one out of what is ``ahead``, until ``give_back``: nobody who needs one to go on lacks it.
+
+        Args:
+            beside: bytes that its owner sets aside then, of the same.
+        """
+        if self.ahead < BUFFER_SIZE + beside or (buffer := self.spare()) is None:
+            return None
+        self._lent += BUFFER_SIZE
+        for press in list(self.pressed):
+            press()
+        return buffer
+
+    def give_back(self, buffer: Buffer) -> None:
+        """End what ``spare_ahead`` began."""
+        self._lent -= BUFFER_SIZE
+        buffer.release()
 
     async def _in_order(self, attempt: Callable[[], T | None]) -> T:
         """The first result of ``attempt`` that is not None; tasks try in the order they came."""

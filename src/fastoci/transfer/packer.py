@@ -98,21 +98,25 @@ class Packer:
 
     @asynccontextmanager
     async def _memory(self) -> AsyncIterator[list[Buffer]]:
-        """A buffer to write from, and one for each block in flight: one at least, more when nobody waits for them."""
+        """A buffer to write from, and one for each block in flight: one at least, more out of what is ahead."""
         await self._buffers.set_aside(_COMPRESSED)
         aside = _COMPRESSED
-        buffers: list[Buffer] = []
+        own: list[Buffer] = []
+        more: list[Buffer] = []
         try:
-            buffers += [await self._buffers.take(), await self._buffers.take()]
-            while len(buffers) <= self._blocks and self._buffers.set_aside_now(_COMPRESSED):
-                aside += _COMPRESSED
-                if (buffer := self._buffers.spare()) is None:
+            own += [await self._buffers.take(), await self._buffers.take()]
+            while len(more) < self._blocks - 1 and (buffer := self._buffers.spare_ahead(_COMPRESSED)) is not None:
+                if not self._buffers.set_aside_now(_COMPRESSED):
+                    self._buffers.give_back(buffer)
                     break
-                buffers.append(buffer)
-            yield buffers
+                more.append(buffer)
+                aside += _COMPRESSED
+            yield [*own, *more]
         finally:
-            for buffer in buffers:
+            for buffer in own:
                 buffer.release()
+            for buffer in more:
+                self._buffers.give_back(buffer)
             self._buffers.put_back(aside)
 
 
