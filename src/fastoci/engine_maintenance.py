@@ -284,6 +284,7 @@ class Maintenance:
                 looked = await look(context, subject, wanted, entries=entries, top_only=top_only)
         return looked.inspection
 
+    @job
     async def attachments(self, name: str) -> tuple[Attachment, ...]:
         """What hangs on an image of the store or of another end, and on its manifests: docs/referrers.md.
 
@@ -300,6 +301,7 @@ class Maintenance:
 
         return await Ends(self._open).attachments(name)
 
+    @job
     async def compare(self, left: str, right: str, *, platform: str | None = None) -> Comparison:
         """Compare what two names lead to, by their documents: fields and layers. Fetches no layer. docs/inspect.md.
 

@@ -26,9 +26,11 @@ from support.disks import mounted
 from support.layer_files import TREE, compressed, facts_of, file_of, image, put, put_merged, put_tree, tar_of, write
 from support.store_shelf import Shelf
 
-TARS = [tar_of(seed) for seed in range(4)]
+# Of no other process that tests: what is mounted anywhere on the machine stays, told by its digest.
+_OWN = 1000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+TARS = [tar_of(_OWN + seed) for seed in range(4)]
 DIGESTS = [Digest.of(tar) for tar in TARS]
-ALONE = tar_of(260)  # of no other test: what is mounted anywhere on the machine stays, told by its digest
+ALONE = tar_of(_OWN + 99)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ class NobodySaidYesError(click.ClickException):
 @click.command(cls=sections.Command)
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 # An eager option has no variable: one that is set for ``rm`` deletes nothing in a registry.
-@click.option("-y", "--yes", is_flag=True, is_eager=True, help="Delete without asking.")
+@click.option("-y", "--yes", is_flag=True, is_eager=True, help="Delete without asking whether that is meant.")
 @registry_options.registry
 @options.limits("request_rate", "max_wait_s", "first_byte_s")
 @options.gather(DeleteOptions)
