@@ -1,5 +1,5 @@
 """A registry that means harm, against the program as a process: an error of its kind that names host and request, no
-secret in it, bounded memory, and nothing kept.
+secret in it, bounded memory, and nothing kept of what is known to be wrong.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import base64
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
+from fastoci.image.digest import Digest
 from support.images import FIRST, image_of
 from support.sanitizers import SANITIZED
 from support.warm_program import Ended
@@ -24,7 +26,8 @@ from support.warm_program import Ended
 Pull = Callable[[Path, str], Ended]
 
 IMAGE = image_of(FIRST)
-DIGEST = str(IMAGE.layers[0].descriptor.digest)
+CONFIG, LAYER = str(Digest.of(IMAGE.config)), IMAGE.layers[0].descriptor
+DIGEST = str(LAYER.digest)
 PASSWORD = "open-sesame-4711"
 SIGNATURE = "X-Amz-Signature=f00dfeedf00dfeed"
 MIB = 1 << 20
@@ -41,8 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         self.server.told.update(value for name, value in self.headers.items() if name.lower() == "authorization")
-        kind = self.path.rpartition("/")[0].rpartition("/")[2]
-        self.server.answers.get(kind, good)(self)
+        above, _, name = self.path.rpartition("/")
+        answers = self.server.answers
+        (answers.get(name) or answers.get(above.rpartition("/")[2], good))(self)
         self.close_connection = True
 
     do_HEAD = do_GET
@@ -127,13 +131,13 @@ def serve(answers: dict[str, Answer]) -> Iterator[Server]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    answers: dict[str, Answer]
+    answers: dict[str, Answer]  # by what is asked for: a blob, else all of a kind
     code: int
     facts: tuple[str, ...]  # regular expressions, of the message
 
 
-def case(kind: str, answer: Answer, code: int, *facts: str) -> Case:
-    return Case({kind: answer}, code, facts)
+def case(asked: str, answer: Answer, code: int, *facts: str) -> Case:
+    return Case({asked: answer}, code, facts)
 
 
 DEEP = b"[" * 10_000 + b"]" * 10_000
@@ -144,7 +148,7 @@ ODD = ["file:///etc/passwd", "ftp://127.0.0.1/x"]
 CASES = {
     "a manifest without end": case("manifests", endless(CHUNKED, b"100000\r\n" + b" " * MIB + b"\r\n"), 7, MANIFEST),
     "a manifest of 4 MiB and a byte": case("manifests", manifest(b" " * (4 * MIB + 1)), 7, MANIFEST, "larger than"),
-    "a layer without end": case("blobs", endless(LENGTHLESS, b"x" * MIB), 6, "sha256:[0-9a-f]{64}: expected"),
+    "a layer without end": case(DIGEST, endless(LENGTHLESS, b"x" * MIB), 6, f"{DIGEST}: expected"),
     "a refusal without end": case(
         "manifests", endless(b"HTTP/1.1 403 No\r\nContent-Type: application/json\r\n\r\n", b'"' * MIB), 4, MANIFEST
     ),
@@ -196,10 +200,42 @@ def test_a_hostile_answer_is_an_error_that_names_it(pull: Pull, tmp_path: Path, 
     for secret in (PASSWORD, base64.b64encode(f"me:{PASSWORD}".encode()).decode(), SIGNATURE, "f00dfeed"):
         assert secret not in message
     assert SANITIZED or done.peak < 128 * MIB
-    assert not list((tmp_path / "store" / "blobs").glob(f"*/{DIGEST.partition(':')[2]}"))
-    left = {path.name for path in (tmp_path / "store" / "ingest").glob("*/*")}
-    assert left <= {"corrupt", "lock"}, "nothing but who sent wrong bytes is remembered"
+    assert not list((tmp_path / "store" / "blobs").glob(f"*/{LAYER.digest.hex}"))
+    assert left_of_layer(tmp_path) <= {"corrupt", "lock"}, "nothing but who sent wrong bytes is remembered"
     assert not list((tmp_path / "store" / "refs").glob("*/*"))
+
+
+def test_what_is_left_of_a_layer_beside_a_blob_without_end_is_not_believed(pull: Pull, tmp_path: Path) -> None:
+    """The layer is cancelled when the config turns out wrong, and kept: nobody knows yet that it is wrong, too."""
+    data = tmp_path / "store" / "ingest" / LAYER.digest.hex / "data"
+    ended = threading.Event()
+
+    def part_of_layer(handler: Handler) -> None:
+        handler.wfile.write(LENGTHLESS + b"x" * 3 * MIB)
+        ended.wait(20)
+
+    def config_later(handler: Handler) -> None:
+        until = time.monotonic() + 20
+        while not (data.exists() and data.stat().st_size) and time.monotonic() < until:
+            time.sleep(0.01)
+        endless(LENGTHLESS, b"x" * MIB)(handler)
+
+    with serve({DIGEST: part_of_layer, CONFIG: config_later}) as server:
+        done = pull(tmp_path, server.host)
+        ended.set()
+    assert done.returncode == 6, done.stderr
+    assert f"{CONFIG}: expected" in done.stderr
+    assert left_of_layer(tmp_path) == {"data", "lock", "state"}
+    with serve({}) as server:
+        done = pull(tmp_path, server.host)
+    assert done.returncode == 0, done.stderr
+    stored = tmp_path / "store" / "blobs" / "sha256" / LAYER.digest.hex
+    assert stored.read_bytes() == dict(IMAGE.blobs())[LAYER]
+    assert not left_of_layer(tmp_path)
+
+
+def left_of_layer(directory: Path) -> set[str]:
+    return {path.name for path in (directory / "store" / "ingest" / LAYER.digest.hex).glob("*")}
 
 
 @pytest.mark.parametrize(("kind", "make"), [("blobs", redirect), ("manifests", redirect), ("manifests", challenge)])
