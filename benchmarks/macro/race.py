@@ -142,7 +142,11 @@ def _each(*commands: Sequence[str]) -> Run:
 
     def run(references: Sequence[str], target: Path) -> Usage:
         lines = [_filled(words, reference, target) for reference in references for words in commands]
-        return measure(lines[0] if len(lines) == 1 else ["sh", "-ec", "\n".join(map(shlex.join, lines))])
+        if len(lines) == 1:
+            return measure(lines[0])
+        script = target / "script"  # a thousand are too long for an argument
+        script.write_text("\n".join(map(shlex.join, lines)))
+        return measure(["sh", "-e", str(script)])
 
     return run
 
