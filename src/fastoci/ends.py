@@ -145,7 +145,8 @@ class Ends(msgspec.Struct, frozen=True):
         """Push an image of the store: ``Engine.push``."""
         image = await find_one(self.parts.store, reference)
         options = CopyOptions(platforms=platforms or await self._held(image))
-        return await self.copy(f"store:{image.name}", f"docker://{destination or image.name}", options)
+        name = destination.removeprefix("docker://") or image.name
+        return await self.copy(f"store:{image.name}", f"docker://{name}", options)
 
     async def _held(self, image: StoredImage) -> tuple[str, ...]:
         """The platforms that the store has of an image: "all" where that is everything that it names."""

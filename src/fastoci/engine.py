@@ -341,7 +341,7 @@ class Engine(Maintenance):
 
         Args:
             reference: as ``image`` takes it.
-            destination: the name there; by default the one in the store.
+            destination: the name there, ``docker://`` may stand before it; by default the one in the store.
             platforms: as ``CopyOptions`` has them; by default all that the store has of the image.
         Raises:
             BlobNotFoundError: the store has no such image, or lacks a part of it.

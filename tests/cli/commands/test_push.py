@@ -38,6 +38,8 @@ def test_an_image_is_pushed_named_again_and_deleted(cli: Cli, registry: Registry
     assert cli("pull", f"{registry.address}/app:1", *store).returncode == 0
     done = cli("push", f"{registry.address}/app:1", f"{name}:1", *store)
     assert (done.returncode, done.stdout) == (0, f"{name}@{IMAGE.descriptor.digest}\n")
+    again = cli("push", f"{registry.address}/app:1", f"docker://{name}:1", *store)
+    assert again.stdout == done.stdout
     assert cli("tag", f"{name}:1", f"{name}:2").stdout == f"{IMAGE.descriptor.digest}\n"
     assert cli("tags", name).stdout == "1\n2\n"
     asked = cli("delete", f"{name}:1")
