@@ -1,7 +1,8 @@
 """Pulls and unpacks of all kinds, beside every tool that is on PATH: who is first, and what does it cost?
 
 ``python -m benchmarks.macro.race`` prints JSON on stdout and a table on stderr; ``--plot FILE`` draws it. nginx on
-loopback serves. The bars are against the best of the others; the exit status is 1 when one is missed.
+loopback serves. The bars are against the best of the others, and against the sum of the stages that a pull consists
+of, each alone on one thread; the exit status is 1 when one is missed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks import data, report, scratch, server
 from benchmarks.data import Sample
 from benchmarks.macro import engines, image_set
 from benchmarks.macro.latency import far
+from benchmarks.macro.stages import SUM, Stage, stages, total, uncompressed
 from benchmarks.measure import Usage, measure
 from benchmarks.report import Bar
 from benchmarks.server import Shape
@@ -51,10 +53,16 @@ class Race:
     wall: float = 0.0  # of the best's, at most; 0 for no bar
     cpu: float = 0.0
     most_cpu_s: float = 0.0  # of ours
+    staged: bool = False  # whether the stages are measured, too; for one image without TLS
+    of_stages: float = 0.0  # of their CPU, at most
 
 
 def _one(name: str) -> Callable[[Path, float], list[Sample]]:
     return lambda work, scale: [data.prepare(name, work, scale=scale)]
+
+
+def _many_files(work: Path, scale: float) -> list[Sample]:
+    return [data.prepare("small", work, scale=scale * 90 / 78)]
 
 
 def _related(work: Path, scale: float) -> list[Sample]:
@@ -66,9 +74,9 @@ def _tiny(work: Path, scale: float) -> list[Sample]:
 
 
 RACES = {
-    "img8": Race(_one("img8"), wall=0.95),
+    "img8": Race(_one("img8"), wall=0.95, staged=True),
     "img8, TLS 1.3": Race(_one("img8"), Shape(tls=True), wall=0.9, cpu=1.0),
-    "one layer": Race(_one("big"), wall=0.75, cpu=1.0),
+    "one layer": Race(_one("big"), wall=0.75, cpu=1.0, staged=True),
     "one layer, TLS 1.3": Race(_one("big"), Shape(tls=True), wall=0.8),
     "there, by tag": Race(_one("img8"), kind="there", most_cpu_s=0.18),
     "there, by digest": Race(_one("img8"), kind="there by digest", most_cpu_s=0.12),
@@ -76,22 +84,18 @@ RACES = {
     "1,000 tiny images": Race(_tiny, wall=0.8),
     "30 ms each way": Race(_one("img8"), away=_MILLISECONDS, wall=1.0),
     "20 MB/s a connection": Race(_one("img8"), Shape(pacing=_RATE)),
-    "img8, unpacked": Race(_one("img8"), kind="unpack", wall=1 / 2.2),
-    "img8, unpacked, ext4": Race(_one("img8"), kind="unpack", file_system="ext4", wall=1 / 2.2),
-    "small, unpacked": Race(_one("small"), kind="unpack", wall=1 / 3.5),
+    "img8, unpacked": Race(_one("img8"), kind="unpack", wall=1 / 2.2, staged=True, of_stages=1.08),
+    "img8, unpacked, ext4": Race(
+        _one("img8"), kind="unpack", file_system="ext4", wall=1 / 2.2, staged=True, of_stages=1.08
+    ),
+    "90,000 entries, unpacked": Race(_many_files, kind="unpack", wall=1 / 3.5, staged=True),
 }
 
 
 def contenders(race: Race) -> dict[str, Run]:
     """Who is on PATH and does this work. Everybody is told not to verify certificates."""
     if race.kind == "unpack":
-        found = {OURS: _each(_pull("--rootfs", "{target}/root"))}
-        if installed("skopeo", "umoci"):
-            unpack = ["umoci", "raw", "unpack", "--image", "{target}/oci:{name}", "{target}/root"]
-            found["skopeo + umoci"] = _each(_SKOPEO, unpack)
-        if installed("ctr", "containerd") and os.geteuid() == 0:
-            found["ctr"] = partial(engines.containerd, shutil.which("ctr") or "ctr")
-        return found
+        return _unpackers()
     many = race.samples in (_related, _tiny)
     found = {OURS: _prefetch if many else _each(_pull())}
     tls = race.shape.tls
@@ -107,6 +111,23 @@ def contenders(race: Race) -> dict[str, Run]:
     if installed("oras"):
         insecure = "--from-insecure" if tls else "--from-plain-http"
         found["oras"] = _each(["oras", "copy", insecure, "{reference}", "--to-oci-layout", "{target}/oci:{name}"])
+    return found
+
+
+def _unpackers() -> dict[str, Run]:
+    found = {OURS: _each(_pull("--rootfs", "{target}/root"))}
+    if installed("skopeo", "umoci"):
+        unpack = ["umoci", "raw", "unpack", "--image", "{target}/oci:{name}", "{target}/root"]
+        found["skopeo + umoci"] = _each(_SKOPEO, unpack)
+    if installed("crane", "tar"):
+        piped = "mkdir {target}/root; crane export --insecure {reference} - | tar -x -C {target}/root"
+        found["crane | tar"] = _each(["bash", "-euo", "pipefail", "-c", piped])
+    if os.geteuid() != 0:
+        print("podman, ctr: left out, they need root", file=sys.stderr)
+        return found
+    for name, engine in (("podman", engines.podman), ("ctr", engines.containerd)):
+        if installed(name, *(["containerd"] if name == "ctr" else [])):
+            found[name] = partial(engine, shutil.which(name) or name)
     return found
 
 
@@ -164,41 +185,58 @@ def _served(race: Race, samples: Sequence[Sample]) -> Iterator[str]:
         yield stack.enter_context(far(address, race.away)) if race.away else address
 
 
+@contextmanager
+def _alone(race: Race, sample: Sample, address: str, place: Path, work: Path) -> Iterator[dict[str, Stage]]:
+    """The stages of the race's work, when they are to be measured."""
+    with ExitStack() as stack:
+        tars = stack.enter_context(uncompressed(sample, work)) if race.staged and race.kind == "unpack" else ()
+        yield stages(sample, address, place / "stage", tars) if race.staged else {}
+
+
 def run(race: Race, options: argparse.Namespace) -> dict[str, list[Usage]]:
     """What each took, in turns."""
     samples = race.samples(options.work, options.scale)
     size = 12 * sum(sample.size for sample in samples)
     taken: dict[str, list[Usage]] = {}
-    with _served(race, samples) as address, scratch.destination(race.file_system, options.work, size=size) as place:
+    with (
+        _served(race, samples) as address,
+        scratch.destination(race.file_system, options.work, size=size) as place,
+        _alone(race, samples[0], address, place, options.work) as alone,
+    ):
         references = image_set.references(samples, address)
         if race.kind == "there by digest":
             references = [f"{address}/{each.name}@sha256:{each.manifest.name}" for each in samples]
         found = contenders(race)
         there = race.kind.startswith("there")
+        parts: dict[str, list[Usage]] = {}
         for number in range(options.runs + there):
             for name, each in found.items():
-                target = place / name.replace(" ", "-")
+                target = place / name.replace(" | ", "-").replace(" ", "-")
                 target.mkdir(exist_ok=there)
                 usage = each(references, target)
                 if not there or number:  # the first brings it
                     taken.setdefault(name, []).append(usage)
                 if not there:
                     scratch.clear(target)
-    return taken
+            for name, stage in alone.items():
+                parts.setdefault(name, []).append(stage())
+    return taken | ({SUM: total(parts, list(parts))} if parts else {})
 
 
 def bars_of(name: str, race: Race, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
-    """Against the best of the others in wall and in CPU, each the best for itself; and our seconds."""
+    """Against the best of the others in wall and in CPU, each the best for itself; the stages; and our seconds."""
 
     def medians(kind: str) -> dict[str, float]:
         return {who: statistics.median(getattr(each, kind) for each in runs) for who, runs in taken.items()}
 
     for what, kind, limit in (("wall", "wall_s", race.wall), ("CPU", "cpu_s", race.cpu)):
         found = medians(kind)
-        own = found.pop(OURS)
+        own, _ = found.pop(OURS), found.pop(SUM, None)
         if limit and found:
             best = min(found, key=lambda who: found[who])
             yield Bar(f"{name}: {OURS} / {best}, {what}", own / found[best], limit)
+    if race.of_stages:
+        yield Bar(f"{name}: {OURS} / {SUM}, CPU", medians("cpu_s")[OURS] / medians("cpu_s")[SUM], race.of_stages)
     if race.most_cpu_s:
         yield Bar(f"{name}: CPU s", medians("cpu_s")[OURS], race.most_cpu_s)
 
@@ -211,7 +249,7 @@ def plot(results: Mapping[str, Mapping[str, Sequence[Usage]]], to: Path) -> None
         print("matplotlib is not installed: no plot", file=sys.stderr)
         return
     figure, axes = pyplot.subplots(figsize=(9, 1 + 0.6 * len(results)), layout="constrained")
-    who = list(dict.fromkeys(name for taken in results.values() for name in taken))
+    who = [name for name in dict.fromkeys(name for taken in results.values() for name in taken) if name != SUM]
     height = 0.8 / len(who)
     for offset, name in enumerate(who):
         rows = [

@@ -64,7 +64,9 @@ def test_the_race_holds_every_tool_on_path_against_ours(tmp_path: Path, peer: Ca
     assert set(result["results"]) == set(races)
     assert {"fastoci", "skopeo"} <= set(result["results"]["30 ms each way"])
     assert result["results"]["30 ms each way"]["skopeo"]["wall_s"]["min"] > 0.06, "each way is waited for"
-    assert {"fastoci", "skopeo + umoci"} <= set(result["results"]["img8, unpacked"])
+    assert {"fastoci", "skopeo + umoci", "sum of the stages"} <= set(result["results"]["img8, unpacked"])
+    assert "img8, unpacked: fastoci / sum of the stages, CPU" in result["bars"]
+    assert not any("/ sum of the stages, wall" in bar for bar in result["bars"]), "it is no tool"
     assert "there, by digest: CPU s" in result["bars"]
     assert sorted(os.listdir(tmp_path)) == ["images", "result"]
 
