@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -51,13 +52,17 @@ class Kept:
 
 
 @asynccontextmanager
-async def streams(events: list[Event] | None = None) -> AsyncIterator[Streams]:
-    workers, pool = WorkerPool(1), _core.Pool(8 << 20, poison=True)
+async def streams(
+    events: list[Event] | None = None, *, memory: int = 8 << 20, ahead: int = 7 << 20
+) -> AsyncIterator[Streams]:
+    workers, pool = WorkerPool(1), _core.Pool(memory, poison=True)
+    buffers = Buffers(pool, ahead=ahead)
     try:
-        yield Streams(workers, Buffers(pool), Limits(), ([] if events is None else events).append)
+        yield Streams(workers, buffers, Limits(), ([] if events is None else events).append)
     finally:
         workers.close()
         assert pool.in_use == 0
+        assert buffers.ahead == ahead
 
 
 async def test_a_sink_has_all_bytes_and_the_proof_says_which() -> None:
@@ -86,17 +91,36 @@ async def test_what_is_yielded_is_all_there_is() -> None:
             assert await collect(through.verified(blob, BytesSource(data))) == data
 
 
-async def test_nobody_gets_the_whole_of_wrong_bytes() -> None:
-    for size in (1, 1000, 1 << 20, (3 << 20) + 7):
+@pytest.mark.parametrize("ahead", [0, 7 << 20], ids=["nothing ahead", "buffers ahead"])
+async def test_nobody_gets_the_whole_of_wrong_bytes(ahead: int) -> None:
+    for size in (1, 1000, 1 << 20, (3 << 20) + 7, 6 << 20):
         blob, data = blob_of(size)
         got = bytearray()
-        async with streams() as through:
+        async with streams(ahead=ahead) as through:
             with pytest.raises(DigestMismatchError):
                 async with aclosing(through.verified(blob, BytesSource(bytes([data[0] ^ 1]) + data[1:]))) as buffers:
                     async for buffer in buffers:
                         got += memoryview(buffer)
                         buffer.release()
         assert len(got) < size
+
+
+async def test_streams_go_on_with_one_buffer_for_all_of_them() -> None:
+    blobs = [blob_of((3 << 20) + 7, seed) for seed in range(3)]
+    async with streams(memory=1 << 20, ahead=0) as through:
+        got = await asyncio.wait_for(
+            asyncio.gather(*(collect(through.verified(blob, BytesSource(data))) for blob, data in blobs)), 30
+        )
+    assert got == [data for _, data in blobs]
+
+
+async def test_streams_that_hold_buffers_leave_one_to_those_that_may_not() -> None:
+    blobs = [blob_of((9 << 20) + 7, seed) for seed in range(3)]
+    async with streams(memory=6 << 20, ahead=5 << 20) as through:
+        got = await asyncio.wait_for(
+            asyncio.gather(*(collect(through.verified(blob, BytesSource(data))) for blob, data in blobs)), 30
+        )
+    assert got == [data for _, data in blobs]
 
 
 async def test_bytes_beyond_the_size_are_an_error_at_once() -> None:

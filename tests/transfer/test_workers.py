@@ -166,6 +166,64 @@ async def test_an_error_on_the_thread_reaches_the_feeder() -> None:
     worker.close()
 
 
+class Counting:
+    """A sink that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def feed(self, buffer: _core.Buffer) -> None:
+        self.count += 1
+
+    def finish(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_a_buffer_that_may_wait_goes_with_another_pipelines() -> None:
+    worker, buffers = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True))
+    patient, other = Counting(), Counting()
+    waiting = PushPipeline(worker, patient, None, depth=1, progressed=lambda size: None)
+    waiting.let_wait(1)
+    await waiting.feed(await fill(buffers, b"abc"))
+    await worker.run(lambda: None)
+    assert patient.count == 0
+    urgent = PushPipeline(worker, other, None, depth=1, progressed=lambda size: None)
+    await urgent.feed(await fill(buffers, b"def"))
+    await urgent.used()
+    if _core.lanes() > 1:
+        assert (patient.count, other.count) == (1, 1)
+    await waiting.used()
+    assert patient.count == 1
+    worker.close()
+
+
+async def test_no_more_buffers_wait_than_may() -> None:
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True)), Counting()
+    stage = PushPipeline(worker, sink, None, depth=1, progressed=lambda size: None)
+    stage.let_wait(1)
+    for number in range(1, 4):
+        await stage.feed(await fill(buffers, b"abc"))
+        await worker.run(lambda: None)
+        assert sink.count == number - 1
+    await stage.finish()
+    assert sink.count == 3
+    worker.close()
+
+
+async def test_a_pipeline_ends_whose_buffer_waits() -> None:
+    worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True)), Counting()
+    stage = PushPipeline(worker, sink, None, depth=1, progressed=lambda size: None)
+    stage.let_wait(1)
+    await stage.feed(await fill(buffers, b"abc"))
+    await asyncio.wait_for(stage.abort(), 20)
+    assert sink.count == 0
+    assert buffers.pool.in_use == 0
+    worker.close()
+
+
 async def settled() -> None:
     """Let callbacks run that are due already."""
     for _ in range(3):

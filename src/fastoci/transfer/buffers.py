@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from fastoci import _core
@@ -29,7 +30,7 @@ class Buffers:
         self.streams = 0  # beyond those that have their buffers in what is not ``ahead``
         self._ahead = ahead
         self._aside = 0  # bytes set aside, or about to be
-        self._lent = 0  # bytes in buffers of ``spare_ahead``
+        self._lent = 0  # bytes in buffers of ``spare_ahead`` and ``hold_ahead``
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[asyncio.Event] = deque()  # only the first may take
         pool.on_release = self._released
@@ -88,15 +89,31 @@ class Buffers:
         """
         if self.ahead < BUFFER_SIZE + beside or (buffer := self.spare()) is None:
             return None
-        self._lent += BUFFER_SIZE
-        for press in list(self.pressed):
-            press()
+        self._lend(BUFFER_SIZE)
         return buffer
 
     def give_back(self, buffer: Buffer) -> None:
         """End what ``spare_ahead`` began."""
         self._lent -= BUFFER_SIZE
         buffer.release()
+
+    @contextmanager
+    def hold_ahead(self, count: int) -> Iterator[bool]:
+        """Let somebody hold so many buffers while they ask for another; whether they may.
+
+        Who holds one without that keeps it from others, who may do the same: then nobody goes on.
+        """
+        size = count * BUFFER_SIZE if self.ahead >= count * BUFFER_SIZE else 0
+        self._lend(size)
+        try:
+            yield bool(size)
+        finally:
+            self._lent -= size
+
+    def _lend(self, size: int) -> None:
+        self._lent += size
+        for press in list(self.pressed):
+            press()
 
     async def _in_order(self, attempt: Callable[[], T | None]) -> T:
         """The first result of ``attempt`` that is not None; tasks try in the order they came."""

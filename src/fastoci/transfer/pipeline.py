@@ -104,6 +104,11 @@ class Pipeline:
         """Under the workers' lock: there is another buffer to work on."""
         return bool(self._queue) and self.error is None
 
+    @property
+    def patient(self) -> bool:
+        """Under the workers' lock: nobody waits for what it has; a thread may take it that hashes something else."""
+        return False
+
     def has_news(self) -> bool:
         """On a thread, after work: whether the loop should hear of it."""
         return True
@@ -143,6 +148,17 @@ class PushPipeline(Pipeline):
     ) -> None:
         super().__init__(workers, sink, verifier, progressed=progressed)
         self._depth = depth
+        self._waiting = 0  # buffers that may wait for another pipeline's
+
+    def let_wait(self, count: int) -> None:
+        """Hash so many buffers, of those fed last, no sooner than there is another one's to hash beside them."""
+        self._depth += count - self._waiting
+        self._waiting = count
+
+    @property
+    def patient(self) -> bool:
+        """Under the workers' lock: nobody waits for what it has; a thread may take it that hashes something else."""
+        return 0 < self._waiting >= len(self._queue)
 
     def let_go(self, buffer: Buffer) -> None:
         """On a thread: the stage is done with a buffer."""
@@ -162,12 +178,18 @@ class PushPipeline(Pipeline):
         await self._wait_while(lambda: len(self._queue) >= self._depth and self.error is None)
         self._raise()
 
+    async def used(self) -> None:
+        """Wait until all buffers that were fed are through. Raises: as ``feed``."""
+        self._hurry()
+        await self._wait_while(lambda: self.busy)
+        self._raise()
+
     async def finish(self) -> None:
         """Wait for all buffers, close the sink, and hold the stream against what was promised.
 
         Raises: what the stage raises, on any buffer or at its end; IntegrityError.
         """
-        await self._wait_while(lambda: self.busy)
+        await self.used()
         await self._complete()
 
     async def abort(self, *, keep: bool = False) -> None:
@@ -178,9 +200,16 @@ class PushPipeline(Pipeline):
         """
         if not keep:
             self._drop()
+        self._hurry()
         await wait_to_end(self._wait_while(lambda: self.busy))
         self._drop()
         await self._workers.finish(self.sink.abort)
+
+    def _hurry(self) -> None:
+        """Let nothing wait any more."""
+        if self._waiting:
+            self.let_wait(0)
+            self._workers.schedule(self)
 
     def _drop(self) -> None:
         while (buffer := self.take()) is not None:

@@ -1,6 +1,7 @@
 """Blobs on their way through: out of a source, hashed, into a sink or on to whoever sends them.
 
-No whole blob is anywhere here: buffers of the budget go by, and what waits for its turn is bounded by the queue.
+No whole blob is anywhere here: buffers of the budget go by, and what waits for its turn is bounded by the queue. Where
+the budget has more than streams need, those that go on to somewhere else let buffers wait, to be hashed side by side.
 Spec: docs/architecture.md, "One hasher".
 """
 
@@ -24,6 +25,7 @@ from fastoci.transfer.scheduler import arriving
 from fastoci.transfer.workers import WorkerPool
 
 _APART: Final = 16 << 20  # bytes between two points
+_HELD: Final = 3  # buffers of a stream while the next one comes: one is hashed, the others may wait to be
 
 
 class Streams:
@@ -56,25 +58,28 @@ class Streams:
         start = points[-1] if points else HashPoint(0, b"")
         verifier = Verifier(blob.digest, blob.size, offset=start.offset, state=start.state)
         through, kept = _Through(verifier, points), deque[Buffer]()
-        # One buffer is hashed, and the one before it handed on, before the source is asked for another: streams that
-        # wait for each other's buffers would else wait for ever.
         pipeline = self._pipeline(blob, through, verifier, 1)
-        taken = 0
-        try:
-            async with aclosing(arriving(source, blob, start.offset, self._buffers)) as buffers:
-                async for buffer in buffers:
-                    kept.append(buffer.retain())
-                    await pipeline.feed(buffer)
-                    while len(kept) > 1 and taken < through.count:
-                        taken += 1
-                        yield kept.popleft()
-            await pipeline.finish()
-            while kept:
-                yield kept.popleft()
-        finally:
-            for buffer in kept:
-                buffer.release()
-            await pipeline.abort()
+        fed, taken = start.offset, 0
+        with self._buffers.hold_ahead(_HELD) as held:
+            try:
+                pipeline.let_wait(_HELD - 1 if held else 0)
+                async with aclosing(arriving(source, blob, start.offset, self._buffers)) as buffers:
+                    async for buffer in buffers:
+                        kept.append(buffer.retain())
+                        fed += len(buffer)
+                        await pipeline.feed(buffer)
+                        if not held:
+                            await pipeline.used()
+                        while taken < through.count and (len(kept) > 1 or fed < blob.size):
+                            taken += 1
+                            yield kept.popleft()
+                await pipeline.finish()
+                while kept:
+                    yield kept.popleft()
+            finally:
+                for buffer in kept:
+                    buffer.release()
+                await pipeline.abort()
 
     def _pipeline(self, blob: Descriptor, sink: Sink, verifier: Verifier, depth: int) -> PushPipeline:
         offset = verifier.offset

@@ -26,7 +26,8 @@ class WorkerPool:
     Two queues: pipelines that can make a buffer (inflate), and those that have one to hash and give to their sink.
     While cores are idle, every thread takes the next pipeline of either, so both stages of one stream run side by
     side. When they are not, a thread makes a buffer of several streams first and then takes as many as the hash has
-    lanes: their buffers are hashed together at nearly the price of one, while they are in the cache.
+    lanes: their buffers are hashed together at nearly the price of one, while they are in the cache. A lane that would
+    be empty is for a pipeline that is patient.
     """
 
     def __init__(self, threads: int) -> None:
@@ -36,6 +37,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._to_make: deque[PullPipeline] = deque()  # can make a buffer
         self._to_use: deque[Pipeline] = deque()  # have a buffer to use
+        self._beside: deque[Pipeline] = deque()  # have one, too, for which nobody waits
         self._makers = 0  # pipelines that make their buffers
         self._make_next = False  # alternates while both queues are long
         self._serving = 0  # threads that serve pipelines
@@ -99,9 +101,12 @@ class WorkerPool:
 
     def _enqueue(self, pipeline: Pipeline) -> None:
         try:
-            if not pipeline.busy and pipeline.wants_more():
-                pipeline.busy = True
+            if pipeline in self._beside and not pipeline.patient:
+                self._beside.remove(pipeline)
                 self._to_use.append(pipeline)
+            elif not pipeline.busy and pipeline.wants_more():
+                pipeline.busy = True
+                (self._beside if pipeline.patient else self._to_use).append(pipeline)
             if isinstance(pipeline, PullPipeline) and not pipeline.making and pipeline.can_make():
                 pipeline.making = True
                 self._to_make.append(pipeline)
@@ -165,7 +170,10 @@ class WorkerPool:
         self._make_next = True
         idle = max(0, self._threads - self._serving - self._running)
         count = 1 + min(max(0, len(self._to_use) - 1 - idle), lanes - 1)
-        return None, [self._to_use.popleft() for _ in range(min(count, len(self._to_use)))]
+        batch = [self._to_use.popleft() for _ in range(min(count, len(self._to_use)))]
+        if batch:
+            batch += [self._beside.popleft() for _ in range(min(lanes - len(batch), len(self._beside)))]
+        return None, batch
 
 
 def _has_news(pipeline: Pipeline) -> bool:
