@@ -1,6 +1,7 @@
 """The images that benchmarks pull, built once and kept as OCI layouts in a work directory.
 
-``one`` and ``img8`` hold real files of /usr, topped up from a seed: 950 MB, 22,000 files, in one layer and in eight.
+``one``, ``img2``, ``img4`` and ``img8`` hold real files of /usr, topped up from a seed: 950 MB, 22,000 files, in one
+layer and in several.
 ``small`` is one layer of 78,000 small files, ``big`` one layer of one file of 1 GB that does not compress, ``pair`` has
 two of those, ``node-app`` is a real image from the folder ``shared`` beside the repository. ``scale`` multiplies sizes
 and counts.
@@ -23,7 +24,8 @@ from fastoci.image.platform import Platform
 from fastoci.testing.images import Image, write_layout
 from fastoci.testing.layers import Entry, Layer, Seeded, from_directory, from_seed
 
-NAMES = ("one", "img8", "small", "node-app", "big", "pair")
+LAYERED = {"one": 1, "img2": 2, "img4": 4, "img8": 8}  # the same files, in so many layers
+NAMES = (*LAYERED, "small", "node-app", "big", "pair")
 _FEW_BYTES = 100 << 20
 _SHARED = ROOT.parent / "shared" / "images" / "oci"
 
@@ -90,7 +92,7 @@ def _entries(name: str, scale: float) -> Iterator[Iterator[Entry]]:
         for seed in (1,) if name == "big" else (1, 2):
             yield iter([Entry("big", data=Seeded(seed, round(scale * (1 << 30)), 0.0))])
     else:
-        count = {"one": 1, "img8": 8}[name]
+        count = LAYERED[name]
         entries = list(_real_files(round(950e6 * scale), round(22_000 * scale)))
         share = sum(entry.size for entry in entries) / count
         layer, filled = list[Entry](), 0

@@ -71,6 +71,23 @@ def test_the_race_holds_every_tool_on_path_against_ours(tmp_path: Path, peer: Ca
     assert sorted(os.listdir(tmp_path)) == ["images", "result"]
 
 
+def test_the_scaling_benchmark_measures_and_expects(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    for program in ("nginx", "taskset"):
+        peer(program)
+    options = ("--layers", "1", "--scale", "0.001", "--runs", "1", "--work", tmp_path)
+    done = run("benchmarks/scaling.py", *options)
+    assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
+    result = json.loads(done.stdout)
+    cores = len(os.sched_getaffinity(0))
+    measured = [each for each in result["results"] if "measured" in each]
+    assert len(measured) == 2 * cores + 4 and all(each["layers"] == 1 for each in measured)
+    paced = {each["connections"]: each["model"]["wall_s"] for each in measured if each["connections"]}
+    assert set(paced) == {1, 2, 4, 8} and paced[1] >= paced[8]
+    expected = {each["cores"] for each in result["results"] if "measured" not in each}
+    assert expected == {each for each in (4, 8, 16) if each > cores}
+    assert sorted(os.listdir(tmp_path)) == ["images"]
+
+
 def test_the_layers_benchmark_compares_with_a_tar_and_a_tree(tmp_path: Path, peer: Callable[[str], str]) -> None:
     peer("nginx")
     options = ("--part", "pipeline", "--part", "gc", "--scale", "0.005", "--runs", "1", "--work", tmp_path)
