@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from fastoci.cli import standard_streams
 
-_YOUNG = 20_000  # objects between two looks for garbage: loading the program makes 60,000, and none of it is garbage
+_YOUNG = 100_000  # objects between two looks for garbage: loading the program makes 75,000, and none of it is garbage
 
 
 def main() -> None:
