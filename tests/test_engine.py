@@ -338,6 +338,7 @@ _CALLS: dict[str, Callable[[fastoci.Engine], Awaitable[object]]] = {
     "plan_prefetch": lambda engine: engine.plan_prefetch([]),
     "prefetch": lambda engine: engine.prefetch([]),
     "copy": lambda engine: engine.copy("oci:/nowhere", "oci:/nowhere"),
+    "copy_all": lambda engine: engine.copy_all(["oci:/nowhere"], "oci:/nowhere"),
     "fetch": lambda engine: engine.fetch([], cast("BlobSource", None)),
     "images": lambda engine: engine.images(),
     "image": lambda engine: engine.image("h/app"),

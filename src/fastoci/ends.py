@@ -6,15 +6,16 @@ Spec: docs/copy.md.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from fastoci import path_walk
+from fastoci.arguments import expect
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
 from fastoci.events import Warned
@@ -23,13 +24,14 @@ from fastoci.image import mediatype
 from fastoci.image.attachments import Attachment
 from fastoci.image.convert import Conversion, Format, Recipe
 from fastoci.image.end import End
+from fastoci.image.end_names import attachment_names, demand_place_for, kept_names, names
 from fastoci.image.platform import ALL, Platform
 from fastoci.image.reference import Reference
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import ImageCollection, ImageSink, NamedImage
 from fastoci.jobs import maintenance
 from fastoci.jobs.attachments import Attached, CollectionAttachments, find_attachments
-from fastoci.jobs.copy import Copied, Copying, Origin, Terms
+from fastoci.jobs.copy import Copied, Copying, CopySource, Job, Origin, Terms
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.push import mount_path
 from fastoci.jobs.resolve import Link, read_document
@@ -51,6 +53,10 @@ _OCI: Final = frozenset({"oci", "oci-archive"})  # layouts have images of OCI, a
 _WITHOUT_FOREIGN: Final = frozenset({"docker", "oci", "oci-archive"})  # an image is whole there without such layers
 _SHOWN: Final = 10  # names in a message
 _NAME: Final = 300  # characters of a name in a message
+
+
+class Collected(ImageCollection, CopySource, Protocol):
+    """A place that lists its images, and has their blobs."""
 
 
 class EndOptions(msgspec.Struct, frozen=True):
@@ -113,40 +119,49 @@ class Ends(msgspec.Struct, frozen=True):
 
     parts: EngineParts
 
-    async def copy(self, source: str, destination: str, options: CopyOptions) -> Copied:
-        """Copy an image: ``Engine.copy``."""
-        begin, end = End.parse(source), End.parse(destination).demand_writable()
-        called = names(end, options.names)
-        expected = None if end.reference is None else end.reference.digest
+    async def copy(self, sources: Sequence[str], destination: str, asked: CopyOptions | None) -> tuple[Copied, ...]:
+        """Copy images to one place: ``Engine.copy``, and ``Engine.copy_all``."""
+        options = CopyOptions() if asked is None else expect(CopyOptions, asked, "options")
+        begins, end = list(map(End.parse, sources)), End.parse(destination).demand_writable()
+        demand_place_for(len(begins), end, options.names)
+        terms = self._terms(end, options)
+        context = self.parts.context
+        copying = Copying(context.store, context.limits, context.observer, self.parts.converters)
+        async with AsyncExitStack() as opened:
+            if end.transport == "store":
+                await opened.enter_async_context(self.parts.updates.after())
+            origins = [await opened.enter_async_context(self.source(begin, options.source)) for begin in begins]
+            called = [names(end, options.names)]
+            if len(origins) > 1:
+                called = [(name,) for name in kept_names([await each.name() for each in origins], end)]
+            jobs = []
+            for source, begin, origin, each in zip(sources, begins, origins, called, strict=True):
+                gate = await self._gate(begin, origin)
+                jobs.append(Job(origin, msgspec.structs.replace(terms, names=each), gate, source, destination))
+            sink = await opened.enter_async_context(self.sink(end, options.destination, begins[0]))
+            return await copying.copy(jobs, sink)
+
+    def _terms(self, end: End, options: CopyOptions) -> Terms:
+        """What is copied of each image to an end; the names are not among it."""
         asked = options.source.registry or self.parts.registry_options
-        terms = Terms(
+        return Terms(
             options.wanted,
-            called,
+            (),
             options.preserve_digests,
-            expected,
+            None if end.reference is None else end.reference.digest,
             attached(end, options),
             attachment_names(end),
             leaves_foreign=end.transport in _WITHOUT_FOREIGN and not asked.download_foreign_layers,
             conversion=options.conversion,
             native="oci" if end.transport in _OCI else None,
         )
-        context = self.parts.context
-        copying = Copying(context.store, context.limits, context.observer, self.parts.converters)
-        updates = self.parts.updates.after() if end.transport == "store" else nullcontext()
-        async with (
-            updates,
-            self.source(begin, options.source) as origin,
-            self.sink(end, options.destination, begin) as sink,
-        ):
-            gate = await self._gate(begin, origin)
-            return await copying.copy(origin, sink, terms, gate=gate, source=source, destination=destination)
 
     async def push(self, reference: str, destination: str, platforms: tuple[str, ...]) -> Copied:
         """Push an image of the store: ``Engine.push``."""
         image = await find_one(self.parts.store, reference)
         options = CopyOptions(platforms=platforms or await self._held(image))
         name = destination.removeprefix("docker://") or image.name
-        return await self.copy(f"store:{image.name}", f"docker://{name}", options)
+        return (await self.copy([f"store:{image.name}"], f"docker://{name}", options))[0]
 
     async def _held(self, image: StoredImage) -> tuple[str, ...]:
         """The platforms that the store has of an image: "all" where that is everything that it names."""
@@ -171,27 +186,32 @@ class Ends(msgspec.Struct, frozen=True):
                     assert end.reference is not None
                     client = await self._client(options, opened)
                     repository = client.repository(end.reference, image=str(end))
-                    yield Origin(repository, partial(repository.resolve, end.reference), repository)
+                    name = partial(_of_reference, end.reference)
+                    yield Origin(repository, partial(repository.resolve, end.reference), name, repository)
                 case "oci":
                     opening = OciLayoutSource.open(_path(end), context.limits, shared=_shared(options))
                     layout = await opened.enter_async_context(opening)
-                    yield Origin(layout, partial(_chosen, layout, end), CollectionAttachments(layout, context.limits))
+                    yield self._of_collection(layout, end)
                 case "oci-archive" | "docker-archive":
-                    archive = await self._archive(end, opened)
-                    attachments = CollectionAttachments(archive, context.limits)
-                    yield Origin(archive, partial(_chosen, archive, end), attachments)
+                    yield self._of_collection(await self._archive(end, opened), end)
                 case "store":
                     image = await find_one(self.parts.store, end.name)
                     needed = await maintenance.needed(self.parts.store, image)
                     await opened.enter_async_context(self.parts.store.keep(needed, name=image.name))
                     stored = StoreImages(context, partial(maintenance.named_images, self.parts.store, ()))
-                    yield Origin(stored, partial(stored.top, image), CollectionAttachments(stored, context.limits))
+                    name = partial(_of_reference, Reference.parse(image.name))
+                    attachments = CollectionAttachments(stored, context.limits)
+                    yield Origin(stored, partial(stored.top, image), name, attachments)
                 case "dir":
                     from fastoci.layouts.directory_source import DirectorySource
 
                     directory = await opened.enter_async_context(DirectorySource.open(_path(end), context.limits))
-                    attachments = CollectionAttachments(directory, context.limits)
-                    yield Origin(directory, partial(_chosen, directory, end), attachments)
+                    yield self._of_collection(directory, end)
+
+    def _of_collection(self, place: Collected, end: End) -> Origin:
+        """The image of a place that an end names."""
+        attachments = CollectionAttachments(place, self.parts.context.limits)
+        return Origin(place, partial(_chosen, place, end), partial(_name_in, place, end), attachments)
 
     @asynccontextmanager
     async def subject(self, text: str, spool: Spool) -> AsyncIterator[Subject]:
@@ -346,6 +366,16 @@ async def _chosen(place: ImageCollection, end: End) -> Link:
     return descriptor, await place.manifest(descriptor)
 
 
+async def _name_in(place: ImageCollection, end: End) -> str:
+    """What the image is called there. Raises: as ``_chosen``."""
+    return end.name or choose(await place.names(), end).name
+
+
+async def _of_reference(reference: Reference) -> str:
+    """The name of an image of a registry or the store: one that is known by its digest alone has none."""
+    return f"{reference.name}:{reference.tag}" if reference.tag is not None else ""
+
+
 def choose(images: Sequence[NamedImage], end: End) -> NamedImage:
     """The image of a place that an end names.
 
@@ -376,27 +406,6 @@ def _listed(images: Sequence[NamedImage]) -> str:
     return f"; there are {', '.join(found[:_SHOWN])}{more}" if found else ""
 
 
-def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
-    """What an image is called at its destination, in the words of the place: one name, or several.
-
-    Args:
-        additional: tags of the same repository; of a layout names, of an archive of docker references.
-    Raises:
-        ReferenceSyntaxError: one is none; or the place gives no names.
-    """
-    match end.transport:
-        case "docker" | "store":
-            reference = Reference.parse(end.name)
-            tags = [str(Reference.parse(f"{reference.name}:{tag}")) for tag in additional]
-            return (str(reference), *tags)
-        case "docker-archive":
-            return (end.name, *(str(Reference.parse(each)) for each in additional))
-        case "dir" if additional:
-            raise ReferenceSyntaxError(f"{end}: a directory has one image, and gives it no name")
-        case _:
-            return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))
-
-
 def attached(end: End, options: CopyOptions) -> Attached:
     """What is copied of that which hangs on the image.
 
@@ -407,22 +416,3 @@ def attached(end: End, options: CopyOptions) -> Attached:
     if found and end.transport in ("dir", "docker-archive"):
         raise UnsupportedError(f"{end}: nothing can hang on an image there; it can in a registry, in oci: and store:")
     return found
-
-
-def attachment_names(end: End) -> Callable[[Attachment], str | None]:
-    """What that which hangs on an image is called at a destination.
-
-    A registry lists it by its subject, or has it under its tag; a layout has entries without names; the store keeps
-    nothing without a name.
-    """
-
-    def named(attachment: Attachment) -> str | None:
-        match end.transport:
-            case "docker" | "store":
-                name, tag = Reference.parse(end.name).name, attachment.tag
-                by_digest = None if end.transport == "docker" else f"{name}@{attachment.descriptor.digest}"
-                return f"{name}:{tag}" if tag else by_digest
-            case _:
-                return attachment.tag
-
-    return named

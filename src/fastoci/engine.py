@@ -279,8 +279,7 @@ class Engine(Maintenance):
             manifest: its exact bytes.
             media_type: of the manifest; by default what it says itself.
         Raises:
-            BlobNotFoundError: the store lacks a blob of it.
-            FormatError, UnsupportedError: it is not a manifest.
+            BlobNotFoundError: the store lacks a blob of it. FormatError, UnsupportedError: it is not a manifest.
             IntegrityError: the config is damaged; or the reference has a digest, which is another's.
             StoreError: the disk refused.
         """
@@ -296,14 +295,25 @@ class Engine(Maintenance):
         Args:
             source, destination: ``docker://REF``, ``oci:PATH[:NAME]``, ``store:REF``, as docs/copy.md has them.
         Raises:
-            ReferenceSyntaxError: one of them is none.
-            PlatformError: the image is not for a platform that was asked for.
+            ReferenceSyntaxError: one of them is none. PlatformError: the image is not for a platform asked for.
             FastociError: as the places say; the destination has nothing under its name then, or what was there before.
         """
-        from fastoci.ends import CopyOptions, Ends
+        from fastoci.ends import Ends
 
-        given = CopyOptions() if options is None else expect(CopyOptions, options, "options")
-        return await Ends(self._open).copy(source, destination, given)
+        return (await Ends(self._open).copy([source], destination, options))[0]
+
+    @job
+    async def copy_all(
+        self, sources: Sequence[str], destination: str, options: CopyOptions | None = None
+    ) -> tuple[Copied, ...]:
+        """Copy images to one layout or archive, each under the name that it has, and all at once.
+
+        Raises:
+            ReferenceSyntaxError: several cannot go there, or have one name. FastociError: as ``copy``; none is there.
+        """
+        from fastoci.ends import Ends
+
+        return await Ends(self._open).copy(several(sources, str), destination, options)
 
     @job
     async def resolve(self, reference: str, *, platform: str | None = None) -> Resolved:
@@ -371,8 +381,7 @@ class Engine(Maintenance):
         """Take away a tag of a registry, or by its digest a manifest or index with all tags that it has.
 
         Raises:
-            ReferenceSyntaxError: neither a tag nor a digest is named, or both are.
-            NotFoundError: it is not there.
+            ReferenceSyntaxError: neither a tag nor a digest is named, or both are. NotFoundError: it is not there.
             UnsupportedError: the registry does not do that; the message says what it may do.
             RegistryError, TransportError: it refuses.
         """
@@ -406,8 +415,7 @@ class Engine(Maintenance):
         """All bytes of a small blob (a manifest or config), verified again.
 
         Raises:
-            BlobNotFoundError: the store does not have it.
-            DigestMismatchError: it is damaged.
+            BlobNotFoundError: the store does not have it. DigestMismatchError: it is damaged.
             FormatError: it is larger than ``Limits.manifest_size``.
         """
         store = self._open.store
@@ -419,8 +427,7 @@ class Engine(Maintenance):
         """The images in the store, all by default. A reference's file that cannot be read is a ``Warned`` event.
 
         Raises:
-            BlobNotFoundError: the store has no such reference.
-            StoreError: the disk refused.
+            BlobNotFoundError: the store has no such reference. StoreError: the disk refused.
         """
         found, broken = await maintenance.images(self._open.store, several(references, str))
         for error in broken:
@@ -436,8 +443,7 @@ class Engine(Maintenance):
         Raises:
             BlobNotFoundError: the store has no such reference, or lost a part of it.
             AmbiguousReferenceError: a digest's first digits are those of several images; so by all methods below.
-            IntegrityError: the manifest or config is damaged.
-            PlatformError: it was not pulled for ``platform``.
+            IntegrityError: the manifest or config is damaged. PlatformError: it was not pulled for ``platform``.
         """
         parts, wanted = self._open, None if platform is None else Platform.parse(platform)
         ref = await find_one(parts.store, reference)

@@ -63,7 +63,7 @@ class _End:
 
     def __init__(self, prefix: str, given: dict[str, Any]) -> None:
         self._prefix = prefix
-        names = ("creds", "authfile", "cert_dir", "tls_verify", "shared_blob_dir")
+        names = ("creds", "username", "password", "no_creds", "authfile", "cert_dir", "tls_verify", "shared_blob_dir")
         self._given = {name: given.pop(f"{prefix}_{name}") for name in names}
 
     def __call__(self, registry: RegistryOptions) -> EndOptions:
@@ -72,9 +72,27 @@ class _End:
 
         given = dict(self._given)
         shared: Path | None = given.pop("shared_blob_dir")
-        creds = registry_options.credentials(given.pop("creds"), False, f"--{self._prefix}-creds", "")
+        creds = self._creds(*(given.pop(name) for name in ("creds", "username", "password")))
+        if given.pop("no_creds"):
+            if creds is not None:
+                raise click.UsageError(f"--{self._prefix}-no-creds goes with no other credentials of that end")
+            given["no_creds"], registry = True, replace(registry, creds=None)
         changed = {name: value for name, value in {**given, "creds": creds}.items() if value is not None}
         return EndOptions(replace(registry, **changed) if changed else None, "" if shared is None else str(shared))
+
+    def _creds(self, together: str | None, username: str | None, password: str | None) -> tuple[str, str] | None:
+        """The user and password, by either way of giving them.
+
+        Raises:
+            click.UsageError: by both; or a password without a user.
+        """
+        option = f"--{self._prefix}"
+        if username is None and password is None:
+            return registry_options.credentials(together, False, f"{option}-creds", "")
+        if together is not None or username is None:
+            raise click.UsageError(f"give {option}-username and {option}-password, or {option}-creds")
+        given = username if password is None else f"{username}:{password}"
+        return registry_options.credentials(given, False, f"{option}-creds", "")
 
 
 def _of_end(prefix: str, end: str) -> Sequence[Callable[[Command], Command]]:
@@ -84,6 +102,13 @@ def _of_end(prefix: str, end: str) -> Sequence[Callable[[Command], Command]]:
             metavar="USER[:PASSWORD]",
             help=f"Log in to the registry of the {end} as USER, as --creds says it for both.",
         ),
+        click.option(f"--{prefix}-username", metavar="USER", help=f"The same as --{prefix}-creds USER."),
+        click.option(
+            f"--{prefix}-password",
+            metavar="PASSWORD",
+            help=f"The password of --{prefix}-username; every user of the machine can read command lines.",
+        ),
+        click.option(f"--{prefix}-no-creds", is_flag=True, help=f"Log in to no registry of the {end}."),
         _path(f"--{prefix}-authfile", "FILE", f"File of credentials for the registry of the {end}."),
         _path(f"--{prefix}-cert-dir", "DIR", f"Directory of certificates for the registry of the {end}."),
         click.option(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -58,13 +58,14 @@ class CopySource(DocumentSource, BlobSource, Protocol):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """One image of a place: ``top`` reads what its name stands for.
+    """One image of a place: ``top`` reads what its name stands for, ``name`` what it is called there; "" is no name.
 
     ``attachments`` says what hangs on it; None where nothing can.
     """
 
     source: CopySource
     top: Callable[[], Awaitable[Link]]
+    name: Callable[[], Awaitable[str]]
     attachments: AttachmentSource | None = None
 
 
@@ -123,8 +124,30 @@ class Copied(msgspec.Struct, frozen=True):
     sent: int = 0
 
 
+class Job(msgspec.Struct, frozen=True):
+    """One image that is copied. ``gate`` holds it against the policy of trust.
+
+    ``source`` and ``destination`` are what the user called them, in events, errors and the result.
+    """
+
+    origin: Origin
+    terms: Terms
+    gate: Gate
+    source: str
+    destination: str
+
+
 # What hangs on an image, all of it, and what it is called at the destination.
 Hanging = tuple[Attachment, Gathered, str | None]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What of one image is brought: ``converting`` is None when it stays what it is."""
+
+    place: CopySource
+    whole: Gathered
+    converting: Converting | None
+    hanging: Sequence[Hanging]
 
 
 class Copying(msgspec.Struct, frozen=True):
@@ -135,44 +158,66 @@ class Copying(msgspec.Struct, frozen=True):
     observer: Observer
     converters: Callable[[], Converters]
 
-    async def copy(
-        self, origin: Origin, sink: ImageSink, terms: Terms, *, gate: Gate, source: str, destination: str
-    ) -> Copied:
-        """Copy one image.
+    async def copy(self, jobs: Sequence[Job], sink: ImageSink) -> tuple[Copied, ...]:
+        """Copy images to one place: all of them are read before it is touched, and get their names together.
 
-        Args:
-            gate: holds it against the policy of trust.
-            source, destination: what the user called them, in events, errors and the result.
         Raises:
-            PlatformError, PolicyError: the image is not for a platform that was asked for; or may not be had.
+            PlatformError, PolicyError: an image is not for a platform that was asked for; or may not be had.
             UnsupportedError: the digests cannot be preserved, or the destination cannot hold such an image.
-            FastociError: as the source, or the destination, says; nothing has a name then.
+            FastociError: as a source, or the destination, says; nothing has a name then.
         """
-        self.observer(ImageStarted(source))
+        async with AsyncExitStack() as kept, self._told(jobs) as at:
+            plans = [await self._plan(at(job), kept) for job in jobs]
+            async with sink.begin() as writer:
+                copied = [await self._carry(at(job), plan, writer) for job, plan in zip(jobs, plans, strict=True)]
+        for each in copied:
+            self.observer(ImageDone(each.source, str(each.descriptor.digest)))
+        return tuple(copied)
+
+    @asynccontextmanager
+    async def _told(self, jobs: Sequence[Job]) -> AsyncIterator[Callable[[Job], Job]]:
+        """Tell observers that images begin, and which one failed; the others are not there then, either."""
+        current = jobs[0]
+
+        def at(job: Job) -> Job:
+            nonlocal current
+            current = job
+            return job
+
+        for job in jobs:
+            self.observer(ImageStarted(job.source))
         try:
-            async with AsyncExitStack() as kept:
-                place, whole = await self._read(origin, terms, gate, source, kept)
-                whole = whole.distributable if terms.leaves_foreign else whole
-                converting = self._conversion(whole, terms, source)
-                if converting is None:
-                    _demand(terms.expected, whole, destination)
-                hanging = await self._attached(origin, whole, terms, source)
-                async with sink.begin() as writer:
-                    together = whole.beside(each.below if name is None else each for _, each, name in hanging)
-                    made, ways = await self._write(writer, together, place, source, converting)
-                    if converting is not None:
-                        whole = made
-                        _demand(terms.expected, whole, destination)
-                    await _name_all(writer, whole, hanging, terms)
+            yield at
         except FastociError as error:
-            error.image = error.image or source
-            self.observer(image_failed(source, error))
+            error.image = error.image or current.source
+            for job in jobs:
+                self.observer(image_failed(job.source, error))
             raise
         except asyncio.CancelledError:
-            self.observer(ImageFailed(source, "cancelled", "cancelled", None))
+            for job in jobs:
+                self.observer(ImageFailed(job.source, "cancelled", "cancelled", None))
             raise
-        self.observer(ImageDone(source, str(whole.top.digest)))
-        return _result(whole, ways, source, destination)
+
+    async def _plan(self, job: Job, kept: AsyncExitStack) -> Plan:
+        """Read all documents of an image, and say what becomes of it."""
+        terms = job.terms
+        place, whole = await self._read(job, kept)
+        whole = whole.distributable if terms.leaves_foreign else whole
+        converting = self._conversion(whole, terms, job.source)
+        if converting is None:
+            _demand(terms.expected, whole, job.destination)
+        return Plan(place, whole, converting, await self._attached(job.origin, whole, terms, job.source))
+
+    async def _carry(self, job: Job, plan: Plan, writer: ImageWriter) -> Copied:
+        """Bring an image, with what hangs on it."""
+        whole = plan.whole
+        together = whole.beside(each.below if name is None else each for _, each, name in plan.hanging)
+        made, ways = await self._write(writer, together, plan.place, job.source, plan.converting)
+        if plan.converting is not None:
+            whole = made
+            _demand(job.terms.expected, whole, job.destination)
+        await _name_all(writer, whole, plan.hanging, job.terms)
+        return _result(whole, ways, job.source, job.destination)
 
     def _conversion(self, whole: Gathered, terms: Terms, image: str) -> Converting | None:
         """What the image becomes; None when it stays what it is."""
@@ -188,18 +233,17 @@ class Copying(msgspec.Struct, frozen=True):
     def _warn(self, image: str, text: str) -> None:
         self.observer(Warned(image, text))
 
-    async def _read(
-        self, origin: Origin, terms: Terms, gate: Gate, image: str, kept: AsyncExitStack
-    ) -> tuple[CopySource, Gathered]:
+    async def _read(self, job: Job, kept: AsyncExitStack) -> tuple[CopySource, Gathered]:
         """Read the documents of what is copied, and say who has it: of schema 1 the store, as what that becomes."""
+        terms, gate = job.terms, job.gate
         await gate.admit()
-        source, (top, data) = origin.source, await origin.top()
+        source, (top, data) = job.origin.source, await job.origin.top()
         if top.media_type in mediatype.SCHEMA1:
             if terms.preserve_digests:
                 raise UnsupportedError("Docker's schema 1 becomes schema 2, which has another digest")
             outline, _ = await outline_of((top, data), source, terms.platforms, self.limits)
             await gate.check([top])
-            source, (top, data) = await self.converters().as_schema2(outline, source, image, kept)
+            source, (top, data) = await self.converters().as_schema2(outline, source, job.source, kept)
             return source, await self._gathered(source, (top, data), terms)
         whole = await self._gathered(source, (top, data), terms)
         await gate.check([each for each in whole.described if each.media_type not in mediatype.INDEXES])

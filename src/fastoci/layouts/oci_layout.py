@@ -86,19 +86,19 @@ class LayoutWriter:
         self._linking = asyncio.Lock()  # who has it links what others wait for, too: it is hashed in lanes
         self._waiting: dict[Digest, tuple[Descriptor, LinkableSource]] = {}
         self._ways: dict[Digest, Way] = {}
+        self._right: set[Digest] = set()  # is not hashed again for another image
 
     async def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
         """Which of these are not there, or not right: ``ImageWriter.missing``. What is there is hashed."""
-        right: set[Digest] = set()
-        unique = list({blob.digest: blob for blob in blobs}.values())
+        unique = list({blob.digest: blob for blob in blobs if blob.digest not in self._right}.values())
 
         def work(find_corrupt: FindCorrupt, check: Check) -> None:
             for start in range(0, len(unique), _OPEN):
                 check()
-                right.update(self._layout.right(unique[start : start + _OPEN], find_corrupt))
+                self._right.update(self._layout.right(unique[start : start + _OPEN], find_corrupt))
 
         await self._run(work)
-        return [blob for blob in unique if blob.digest not in right]
+        return [blob for blob in unique if blob.digest not in self._right]
 
     async def put_blob(self, blob: Descriptor, source: BlobSource) -> Way:
         """Link or write one blob: ``ImageWriter.put_blob``."""
@@ -110,6 +110,7 @@ class LayoutWriter:
                 raise asyncio.CancelledError
             await self._streaming.into(blob, source, new)
             await self._threads.run(new.commit)
+            self._right.add(blob.digest)
         finally:
             await wait_to_end(self._threads.run(new.abort))
         return "sent"
@@ -128,6 +129,7 @@ class LayoutWriter:
             if blob.digest not in self._ways:
                 some = {blob.digest: (blob, source), **self._waiting}
                 await self._run(partial(self._link_some, list(some.values())[:_OPEN]))
+        self._right.add(blob.digest)
         return self._ways[blob.digest]
 
     def _link_some(

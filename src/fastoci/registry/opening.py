@@ -55,6 +55,8 @@ def mirrors_of(options: RegistryOptions) -> Mirrors:
 
 def credentials_of(options: RegistryOptions, mirrors: Mirrors) -> Credentials:
     """Read the files of credentials; blocks on the disk. Raises: as ``credentials.load``."""
+    if options.no_creds:
+        return Credentials()
     providers = options.credential_providers
     return load(
         _path(options.authfile),

@@ -26,6 +26,7 @@ class RegistryOptions:
         tls_verify: False accepts any certificate, and plain http.
         authfile: the only auth file, instead of the usual ones.
         creds: a user and password, for the registries that references name.
+        no_creds: nobody is logged in anywhere, whatever files and helpers have.
         credential_providers: the kubelet's CredentialProviderConfig and the directory of its plugins.
         registries_conf: mirrors in podman's form, instead of the usual files.
         hosts_dir: mirrors in containerd's form, instead of the usual files.
@@ -39,7 +40,7 @@ class RegistryOptions:
         retry_delay_s: seconds before each; None: random ones, more each time.
     Raises:
         StoreError: one of the paths cannot be a path.
-        ValueError: a number is below 0.
+        ValueError: a number is below 0; ``creds`` with ``no_creds``.
     """
 
     tls_verify: bool = True
@@ -54,8 +55,11 @@ class RegistryOptions:
     retry_delay_s: float | None = None
     download_foreign_layers: bool = False
     access: tuple[RegistryAccess, ...] = ()
+    no_creds: bool = False
 
     def __post_init__(self) -> None:
+        if self.no_creds and self.creds is not None:
+            raise ValueError("no_creds: creds are given")
         if self.retries is not None and self.retries < 0:
             raise ValueError(f"retries: {self.retries} is less than 0")
         if self.retry_delay_s is not None and not 0 <= self.retry_delay_s < math.inf:

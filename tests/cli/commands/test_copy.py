@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -195,3 +196,51 @@ def test_an_archive_goes_through_a_pipe_from_one_program_to_another(tmp_path: Pa
     with (tmp_path / "a.tar").open("wb") as file:
         subprocess.run(out, stdout=file, check=True)
     assert (tmp_path / "a.tar").read_bytes().endswith(bytes(1024)), "something is behind the archive"
+
+
+def test_each_end_has_a_user_or_none(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTOCI_CREDS", f"me:{PASSWORD}")
+    with serve(Registry(Basic("me", PASSWORD))) as private:
+        private.add_image("app", "1", IMAGE)
+        ends = f"docker://{private.address}/app:1", f"oci:{tmp_path}/a"
+        assert cli("copy", *ends).returncode == 0
+        assert cli("copy", *ends, "--src-no-creds").returncode == 4
+        assert cli("copy", *ends, "--dest-no-creds").returncode == 0
+        assert cli("copy", *ends, "--src-username", "me", "--src-password", "wrong").returncode == 4
+        monkeypatch.delenv("FASTOCI_CREDS")
+        assert cli("copy", *ends, "--src-username", "me", "--src-password", PASSWORD).returncode == 0
+        for wrong in (["--src-password", "x"], ["--src-username", "me", "--src-creds", "me:x"], ["--src-no-creds"]):
+            creds = [] if "--src-creds" in wrong or wrong[0] == "--src-password" else ["--src-creds", "me:x"]
+            assert cli("copy", *ends, *creds, *wrong).returncode == 2, wrong
+
+
+def test_several_images_go_into_one_archive_and_share_what_they_have_in_common(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_image("other", "2", OTHER)
+    one, two = f"{registry.address}/app:1", f"{registry.address}/other:2"
+    both = tmp_path / "both.tar"
+    done = cli("copy", f"docker://{one}", f"docker://{two}", f"docker-archive:{both}", "--digestfile", tmp_path / "d")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(IMAGE.descriptor.digest), str(OTHER.descriptor.digest)]
+    assert (tmp_path / "d").read_text() + "\n" == done.stdout
+    with tarfile.open(both) as tar:
+        layers = [member.name for member in tar if member.name.endswith(LAYER.descriptor.digest.hex)]
+        saved = json.load(tar.extractfile("manifest.json") or pytest.fail("no file"))
+    assert len(layers) == 1
+    assert [each["RepoTags"] for each in saved] == [[one], [two]]
+    layout = tmp_path / "layout"
+    done = cli("copy", f"docker-archive:{both}:{one}", f"docker-archive:{both}:@1", f"oci:{layout}", "--all")
+    assert done.returncode == 0, done.stderr
+    assert named(layout) == {one: str(IMAGE.descriptor.digest), two: str(OTHER.descriptor.digest)}
+
+
+def test_of_several_images_all_go_or_none(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    source, target = f"docker://{registry.address}/app:1", tmp_path / "both.tar"
+    done = cli("copy", source, f"docker://{registry.address}/nothing:1", f"oci-archive:{target}")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "nothing:1" in done.stderr
+    assert not target.exists()
+    done = cli("copy", source, source, f"dir:{tmp_path}/dir")
+    assert done.returncode == 2
+    assert "one image at a time" in done.stderr

@@ -1,4 +1,4 @@
-"""``fastoci copy``: an image from one place to another."""
+"""``fastoci copy``: images from one place to another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORMS: Final = ("oci", "v2s2")
 class CopyOptions(options.Given):
     """What was asked for."""
 
-    begin: str
+    begins: tuple[str, ...]
     end: str
     platforms: tuple[str, ...]
     preserve_digests: bool
@@ -66,7 +66,7 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
 
 
 @click.command(cls=sections.Command)
-@click.argument("begin", metavar="SOURCE")
+@click.argument("begins", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("end", metavar="DESTINATION")
 @copy_options.platforms
 @click.option("--preserve-digests", is_flag=True, help="Change nothing that has a digest; fail where that cannot be.")
@@ -93,7 +93,10 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
     help="Give the image this name, too: a tag, a name of a layout, or a reference in an archive. May be repeated.",
 )
 @click.option(
-    "--digestfile", type=options.FilePath(), metavar="FILE", help="Write the digest of what was copied to FILE."
+    "--digestfile",
+    type=options.FilePath(),
+    metavar="FILE",
+    help="Write the digest of what was copied to FILE; of several images one a line.",
 )
 @options.store
 @options.additional
@@ -107,8 +110,10 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
 def copy(asked: CopyOptions) -> None:
     """Copy an image from SOURCE to DESTINATION, and print the digest of what is there now on stdout, unless that is it.
 
+    Several go to one layout or archive, each under the name that it has: all of them, or none.
+
     \b
-    Both are one of
+    Each of these is one of
       docker://[DOMAIN/]PATH[:TAG][@DIGEST]   a registry
       oci:DIR[:NAME] oci:DIR:@N               an OCI layout in a directory
       oci-archive:FILE[:NAME|:@N]             a layout as one tar
@@ -126,6 +131,7 @@ def copy(asked: CopyOptions) -> None:
     fastoci --override-os linux --override-arch arm64 copy docker://redis oci:redis
     fastoci copy store:redis:7 docker://registry.example.com/redis:7 --dest-creds me
     fastoci copy docker://redis:7 oci:redis --compress zstd:3
+    fastoci copy docker://redis:7 docker://nginx:1 docker-archive:both.tar
     """
     from fastoci.cli import run
     from fastoci.cli.results.output_file import OutputFile
@@ -134,10 +140,10 @@ def copy(asked: CopyOptions) -> None:
         raise click.UsageError("--format v2s2 has no layers in zstd: --compress gzip, or --format oci")
     stdout = _is_stdout(asked.end)
     with nullcontext() if asked.digestfile is None else OutputFile(asked.digestfile) as file:
-        digest = run.run(_copy(asked), asked.progress)
+        digests = run.run(_copy(asked), asked.progress)
         if file is not None:
-            file.write(digest.encode())
-        if not stdout:
+            file.write("\n".join(digests).encode())
+        for digest in () if stdout else digests:
             report.current().result(digest)
 
 
@@ -151,8 +157,8 @@ def _is_stdout(end: str) -> bool:
     return False
 
 
-async def _copy(asked: CopyOptions) -> str:
-    """The digest of what is at the destination then."""
+async def _copy(asked: CopyOptions) -> list[str]:
+    """The digest of each image that is at the destination then."""
     from fastoci import CopyOptions as Options
     from fastoci import Engine
 
@@ -176,4 +182,4 @@ async def _copy(asked: CopyOptions) -> str:
         trust=asked.trust,
     )
     async with engine:
-        return str((await engine.copy(asked.begin, asked.end, options)).descriptor.digest)
+        return [str(each.descriptor.digest) for each in await engine.copy_all(asked.begins, asked.end, options)]
