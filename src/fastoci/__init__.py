@@ -23,7 +23,7 @@ To work with a store::
         remove pin           forget a name; protect an image from gc
         plan_gc gc           find and delete what is not needed
         pack publish         an image of a directory; one to a registry, with merged metadata
-        export copy          an OCI layout for other tools; an image from place to place
+        export copy copy_all an OCI layout for other tools; images from place to place
     Image              one image of a store: its documents and files; unpack, bundle, export
     RegistryOptions    how registries are asked: credentials, mirrors, certificates
     TrustPolicy        which images may be had, and whose signatures they need; read_trust_policy of a file

@@ -17,7 +17,13 @@ import msgspec
 from fastoci import path_walk
 from fastoci.arguments import expect
 from fastoci.engine_parts import EngineParts
-from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.errors import (
+    BlobNotFoundError,
+    EndNotFoundError,
+    EndSyntaxError,
+    ReferenceSyntaxError,
+    UnsupportedError,
+)
 from fastoci.events import Warned
 from fastoci.image import index as indexes
 from fastoci.image import mediatype
@@ -360,7 +366,7 @@ async def _chosen(place: ImageCollection, end: End) -> Link:
     """The image of a place that an end names, with its document.
 
     Raises:
-        BlobNotFoundError: there is none. ReferenceSyntaxError: there are several.
+        EndNotFoundError: there is none. EndSyntaxError: there are several.
     """
     descriptor = choose(await place.names(), end).top
     return descriptor, await place.manifest(descriptor)
@@ -380,23 +386,23 @@ def choose(images: Sequence[NamedImage], end: End) -> NamedImage:
     """The image of a place that an end names.
 
     Raises:
-        BlobNotFoundError: there is none. ReferenceSyntaxError: there are several.
+        EndNotFoundError: there is none. EndSyntaxError: there are several.
     """
     if end.index is not None:
         if end.index < len(images):
             return images[end.index]
-        raise BlobNotFoundError(f"{end}: {end.path} has {len(images)} images, and @0 is the first", path=end.path)
+        raise EndNotFoundError(f"{end}: {end.path} has {len(images)} images, and @0 is the first", path=end.path)
     if end.name:
         for image in images:
             if end.name in (image.name, *image.also):
                 return image
-        raise BlobNotFoundError(f"{end}: {end.path} has no image of that name{_listed(images)}", path=end.path)
+        raise EndNotFoundError(f"{end}: {end.path} has no image of that name{_listed(images)}", path=end.path)
     if len(images) == 1:
         return images[0]
     if not images:
-        raise BlobNotFoundError(f"{end}: {end.path} has no images", path=end.path)
+        raise EndNotFoundError(f"{end}: {end.path} has no images", path=end.path)
     text = f"{end}: {end.path} has {len(images)} images: choose one by name, or by :@0 and so on{_listed(images)}"
-    raise ReferenceSyntaxError(text)
+    raise EndSyntaxError(text)
 
 
 def _listed(images: Sequence[NamedImage]) -> str:

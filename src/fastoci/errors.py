@@ -6,6 +6,7 @@
       FormatError                 these bytes are not what their type says
         ReferenceSyntaxError        a reference does not parse
           AmbiguousReferenceError     several images of the store are meant   .candidates
+          EndSyntaxError              it names no end, or none that images can come from or go to
         ConfigError                 a file that configures this, or what a variable says, cannot be used
       UnsupportedError            well formed, but nothing here can act on it
         PlatformError               the index holds no such platform
@@ -26,6 +27,7 @@
         SizeMismatchError
       StoreError                  the disk refused                .path
         BlobNotFoundError
+          EndNotFoundError            no such layout, archive or directory, or no such image or blob there
         StoreBusyError              another process holds it        .pids
         StoreFullError              no space, no inodes or no quota left    .requirements
         MountError                  nothing can be mounted there, or be taken away
@@ -117,6 +119,10 @@ class ReferenceSyntaxError(FormatError):
     """A reference, digest or platform does not parse."""
 
     exit_code = 2
+
+
+class EndSyntaxError(ReferenceSyntaxError):
+    """A text names no end, or not one image of it, or one that images cannot go to. The message says what can be."""
 
 
 class AmbiguousReferenceError(ReferenceSyntaxError):
@@ -291,6 +297,10 @@ class BlobNotFoundError(StoreError):
     def __init__(self, message: str, *, path: str, subject: str = "") -> None:
         super().__init__(message, path=path)
         self.subject = subject
+
+
+class EndNotFoundError(BlobNotFoundError):
+    """There is no such layout, archive or directory at ``path``, or it has no such image or blob."""
 
 
 class StoreBusyError(StoreError):

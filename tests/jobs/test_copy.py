@@ -16,6 +16,7 @@ from fastoci import CopyOptions, EndOptions, Engine
 from fastoci.errors import (
     BlobNotFoundError,
     DigestMismatchError,
+    EndNotFoundError,
     FastociError,
     NotFoundError,
     PlatformError,
@@ -236,7 +237,7 @@ async def test_an_image_of_a_layout_is_chosen_by_name_or_number(
         ),
         (f"oci:{tmp_path}/l:c", BlobNotFoundError, "has no image of that name; there are a, b"),
         (f"oci:{tmp_path}/l:@2", BlobNotFoundError, "has 2 images, and @0 is the first"),
-        (f"oci:{tmp_path}/none", FastociError, "No such file"),
+        (f"oci:{tmp_path}/none", EndNotFoundError, "is not there"),
         (f"oci:{tmp_path}", BlobNotFoundError, "is no OCI layout"),
     ):
         with pytest.raises(error, match=words):

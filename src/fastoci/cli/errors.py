@@ -21,6 +21,7 @@ _OF_PROXIES: Final = frozenset({403, 502, 503, 504})  # what proxies say of them
 
 # The first class that matches holds.
 _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
+    (errors.EndSyntaxError, ""),  # the message says what can be
     (errors.AmbiguousReferenceError, "write more digits, or the name: `fastoci ls` shows both"),
     (
         errors.ReferenceSyntaxError,
@@ -43,6 +44,7 @@ _HINTS: Final[Sequence[tuple[type[errors.FastociError], str]]] = (
         "the wrong bytes were not kept; try again, then ask the operator of the source;"
         " `fastoci repair` replaces what is damaged in the store",
     ),
+    (errors.EndNotFoundError, ""),
     (errors.BlobNotFoundError, "`fastoci ls` shows what is in the store, `fastoci pull` brings more"),
     (errors.RootfsOccupiedError, ""),  # the message says what to do
     (errors.OwnerError, ""),

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from fastoci.arguments import expect
-from fastoci.errors import ReferenceSyntaxError
+from fastoci.errors import EndSyntaxError, ReferenceSyntaxError
 from fastoci.image.reference import Reference
 
 Transport = Literal["docker", "oci", "oci-archive", "docker-archive", "dir", "store"]
@@ -44,16 +44,16 @@ class End(msgspec.Struct, frozen=True):
         """Read what a user wrote.
 
         Raises:
-            ReferenceSyntaxError: it does not parse; says what was expected.
+            EndSyntaxError: it does not parse; says what was expected.
         """
         expect(str, text, "end")
         transport, colon, rest = text.partition(":")
         try:
             if not colon or transport not in get_args(Transport):
-                raise ReferenceSyntaxError(f"it begins with none of {_TRANSPORTS}")
+                raise EndSyntaxError(f"it begins with none of {_TRANSPORTS}")
             return _PARSERS[transport](rest)
         except ReferenceSyntaxError as error:
-            raise ReferenceSyntaxError(f"{text[:_SHOWN]!r}: {error.message}") from error
+            raise EndSyntaxError(f"{text[:_SHOWN]!r}: {error.message}") from error
 
     @classmethod
     def parse_image(cls, text: str) -> End:
@@ -62,7 +62,7 @@ class End(msgspec.Struct, frozen=True):
         ``oci:latest`` is a layout: an image of the store that is called so is ``store:oci:latest``.
 
         Raises:
-            ReferenceSyntaxError: it does not parse.
+            EndSyntaxError: it does not parse.
         """
         transport, colon, rest = expect(str, text, "end").partition(":")
         is_place = bool(colon) and transport in get_args(Transport) and (transport != "docker" or rest[:2] == "//")
@@ -72,12 +72,12 @@ class End(msgspec.Struct, frozen=True):
         """The end itself, if images can be brought to it.
 
         Raises:
-            ReferenceSyntaxError: it names an image that is there, and no place.
+            EndSyntaxError: it names an image that is there, and no place.
         """
         if self.index is not None:
-            raise ReferenceSyntaxError(f"{self}: @{self.index} names an image that is there; give a name, or none")
+            raise EndSyntaxError(f"{self}: @{self.index} names an image that is there; give a name, or none")
         if self.transport == "store" and Reference.parse(self.name).digest is not None:
-            raise ReferenceSyntaxError(f"{self}: an image gets a name with a tag; its digest is known afterwards")
+            raise EndSyntaxError(f"{self}: an image gets a name with a tag; its digest is known afterwards")
         return self
 
     def __str__(self) -> str:
@@ -89,20 +89,20 @@ class End(msgspec.Struct, frozen=True):
 
 def _docker(rest: str) -> End:
     if not rest.startswith("//"):
-        raise ReferenceSyntaxError("write docker://[domain/]path[:tag][@digest]")
+        raise EndSyntaxError("write docker://[domain/]path[:tag][@digest]")
     reference = Reference.parse(rest.removeprefix("//"))
     return End("docker", name=str(reference), reference=reference)
 
 
 def _store(rest: str) -> End:
     if not rest:
-        raise ReferenceSyntaxError("write store:REF, of an image in the store")
+        raise EndSyntaxError("write store:REF, of an image in the store")
     return End("store", name=rest)
 
 
 def _directory(rest: str) -> End:
     if not rest:
-        raise ReferenceSyntaxError("write dir:PATH")
+        raise EndSyntaxError("write dir:PATH")
     return End("dir", path=rest)
 
 
@@ -110,7 +110,7 @@ def _layout(transport: Transport, rest: str) -> End:
     path, image, index = _split(transport, rest)
     if index is None and image and not _REF_NAME.fullmatch(image):
         what = "is not a name in a layout: words of A-Z a-z 0-9, joined by one of - . _ : @ + /"
-        raise ReferenceSyntaxError(f"{image[:_SHOWN]!r} {what}")
+        raise EndSyntaxError(f"{image[:_SHOWN]!r} {what}")
     return End(transport, path, image, index)
 
 
@@ -118,7 +118,7 @@ def _docker_archive(rest: str) -> End:
     path, image, index = _split("docker-archive", rest)
     reference = Reference.parse(image) if image else None
     if reference is not None and reference.digest is not None:
-        raise ReferenceSyntaxError("an archive of docker has names with tags, and no digests")
+        raise EndSyntaxError("an archive of docker has names with tags, and no digests")
     return End("docker-archive", path, image if reference is None else str(reference), index, reference)
 
 
@@ -126,10 +126,10 @@ def _split(transport: Transport, rest: str) -> tuple[str, str, int | None]:
     """A path, and the name or the number of the image that is named behind it."""
     path, _, image = rest.partition(":")
     if not path:
-        raise ReferenceSyntaxError(f"write {transport}:PATH[:NAME], or {transport}:PATH:@NUMBER to read one")
+        raise EndSyntaxError(f"write {transport}:PATH[:NAME], or {transport}:PATH:@NUMBER to read one")
     match = _INDEX.fullmatch(image)
     if image.startswith("@") and match is None:
-        raise ReferenceSyntaxError(f"{image[:_SHOWN]!r} is not the number of an image: @0 is the first")
+        raise EndSyntaxError(f"{image[:_SHOWN]!r} is not the number of an image: @0 is the first")
     return (path, image, None) if match is None else (path, "", int(match[1]))
 
 

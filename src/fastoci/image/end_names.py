@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastoci.errors import ReferenceSyntaxError
+from fastoci.errors import EndSyntaxError
 from fastoci.image.attachments import Attachment
 from fastoci.image.end import End
 from fastoci.image.reference import Reference
@@ -20,29 +20,29 @@ def demand_place_for(count: int, end: End, additional: Sequence[str]) -> None:
     """Refuse a destination that several images cannot go to at once.
 
     Raises:
-        ReferenceSyntaxError: the place takes one at a time, or would call all of them the same.
+        EndSyntaxError: the place takes one at a time, or would call all of them the same.
     """
     if count == 1:
         return
     if not count:
-        raise ReferenceSyntaxError(f"{end}: no image is named that goes there")
+        raise EndSyntaxError(f"{end}: no image is named that goes there")
     if end.transport not in _MANY:
-        raise ReferenceSyntaxError(f"{end}: one image at a time goes there; several go to a layout or an archive")
+        raise EndSyntaxError(f"{end}: one image at a time goes there; several go to a layout or an archive")
     if end.name or additional:
         text = f"{end}: {count} images cannot all be called {end.name or additional[0]!r}"
-        raise ReferenceSyntaxError(f"{text}: give no name, and each keeps its own")
+        raise EndSyntaxError(f"{text}: give no name, and each keeps its own")
 
 
 def kept_names(called: Sequence[str], end: End) -> list[str]:
     """The names of several images at one destination: those that they had, in the words of the place; "" for none.
 
     Raises:
-        ReferenceSyntaxError: two have the same, or one cannot be a name there.
+        EndSyntaxError: two have the same, or one cannot be a name there.
     """
     kept = [names(End.parse(f"{end.transport}:{end.path}:{name}"), ())[0] if name else "" for name in called]
     for name in kept:
         if name and kept.count(name) > 1:
-            raise ReferenceSyntaxError(f"{end}: two of the images are called {name!r}: copy one of them alone")
+            raise EndSyntaxError(f"{end}: two of the images are called {name!r}: copy one of them alone")
     return kept
 
 
@@ -52,7 +52,7 @@ def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
     Args:
         additional: tags of the same repository; of a layout names, of an archive of docker references.
     Raises:
-        ReferenceSyntaxError: one is none; or the place gives no names.
+        EndSyntaxError: one is none; or the place gives no names.
     """
     match end.transport:
         case "docker" | "store":
@@ -62,7 +62,7 @@ def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
         case "docker-archive":
             return (end.name, *(str(Reference.parse(each)) for each in additional))
         case "dir" if additional:
-            raise ReferenceSyntaxError(f"{end}: a directory has one image, and gives it no name")
+            raise EndSyntaxError(f"{end}: a directory has one image, and gives it no name")
         case _:
             return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))
 

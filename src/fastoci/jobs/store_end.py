@@ -95,6 +95,7 @@ class StoreSinkWriter:
         if isinstance(source, SpoolingSource) and (kept := source.spooled(blob)) is not None:
             await self._spooler.leave(blob, *kept)
         await self._context.scheduler.fetch(self._writers[blob.digest], blob, source, image=self._image)
+        await self._context.layering.notice_lie(blob, self._image)
         return "sent"
 
     async def put_document(self, descriptor: Descriptor, data: bytes) -> None:

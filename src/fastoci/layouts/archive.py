@@ -16,7 +16,7 @@ import msgspec
 
 from fastoci import files
 from fastoci._core import Buffer
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, FormatError, SizeMismatchError, StoreError
+from fastoci.errors import DigestMismatchError, EndNotFoundError, FormatError, SizeMismatchError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
@@ -135,7 +135,7 @@ class ArchiveBlobs:
         """Yield a blob's bytes: ``BlobSource.fetch``.
 
         Raises:
-            BlobNotFoundError: no image of the archive has such a blob. SizeMismatchError: it has another size.
+            EndNotFoundError: no image of the archive has such a blob. SizeMismatchError: it has another size.
             StoreError: the disk refused.
         """
         found = self._find(blob)
@@ -160,7 +160,7 @@ class ArchiveBlobs:
         """The bytes of a manifest or index, verified.
 
         Raises:
-            BlobNotFoundError, SizeMismatchError, StoreError: as ``fetch``.
+            EndNotFoundError, SizeMismatchError, StoreError: as ``fetch``.
             FormatError: there are more than ``limit``. DigestMismatchError: they are others.
         """
         found = self._find(descriptor)
@@ -175,7 +175,7 @@ class ArchiveBlobs:
     def _find(self, blob: Descriptor) -> Member | bytes:
         found = self.blobs.get(blob.digest) or self._archive.members.files.get(path_of(blob.digest))
         if found is None or (isinstance(found, Member) and found.link is not None):
-            raise BlobNotFoundError(f"{self.name} has no blob {blob.digest}", path=self.name, subject=str(blob.digest))
+            raise EndNotFoundError(f"{self.name} has no blob {blob.digest}", path=self.name, subject=str(blob.digest))
         size = found.size if isinstance(found, Member) else len(found)
         if size != blob.size:
             raise SizeMismatchError(

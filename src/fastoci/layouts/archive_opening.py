@@ -23,6 +23,7 @@ from fastoci.layouts.archive import Archive, index_members
 from fastoci.layouts.archive_spool import MakeFile, Spool
 from fastoci.layouts.archive_target import given
 from fastoci.layouts.byte_stream import ByteStream, compression_of
+from fastoci.layouts.open_file import opening
 from fastoci.limits import Limits
 from fastoci.threads import Threads
 
@@ -40,7 +41,7 @@ async def open_archive(
         make_file: an unnamed file on the store's disk.
     Raises:
         FormatError, UnsupportedError: it is no tar, or one that is refused, or is damaged.
-        StoreError: it cannot be read, or the store's disk refused.
+        EndNotFoundError: it is not there. StoreError: it cannot be read, or the store's disk refused.
     """
     threads = Threads()
     owned: list[int] = []
@@ -73,7 +74,7 @@ async def _taken(buffers: BufferSource, held: ExitStack) -> Buffer:
 def _open(path: Path) -> int:
     """Open a file without waiting: a FIFO may have no writer for ever."""
     descriptor = given(path)
-    with files.translated("read", str(path)):
+    with opening(str(path)):
         if descriptor is not None:
             return os.dup(descriptor)
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

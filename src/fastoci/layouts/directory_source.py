@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fastoci import files, path_walk
-from fastoci.errors import BlobNotFoundError
+from fastoci.errors import EndNotFoundError
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
@@ -20,6 +20,7 @@ from fastoci.image.digest import Digest
 from fastoci.image_interfaces import NamedImage
 from fastoci.layouts.directory import DOCUMENTS, MANIFEST, file_of
 from fastoci.layouts.files_source import FilesSource
+from fastoci.layouts.open_file import opening
 from fastoci.limits import Limits
 from fastoci.threads import Threads
 
@@ -39,7 +40,7 @@ class DirectorySource(FilesSource):
         Args:
             path: absolute.
         Raises:
-            StoreError: it is no directory, or none that may be read.
+            EndNotFoundError: it is not there. StoreError: it is no directory, or none that may be read.
         """
         with closing(Threads()) as threads:
             root, cancelled = await threads.run_to_end(partial(_open, path))
@@ -53,7 +54,7 @@ class DirectorySource(FilesSource):
         """Its one image: ``ImageCollection.names``."""
         data = await self._threads.run(partial(self.small, MANIFEST, self._limits.manifest_size))
         if data is None:
-            raise BlobNotFoundError(f"{self.name} is no directory of dir:, it has no {MANIFEST}", path=self.name)
+            raise EndNotFoundError(f"{self.name} is no directory of dir:, it has no {MANIFEST}", path=self.name)
         media_type = manifests.sniff(data)
         if media_type in mediatype.SCHEMA1:
             from fastoci.image import schema1  # which few images are
@@ -77,7 +78,7 @@ class DirectorySource(FilesSource):
         try:
             return os.stat(digest.hex, dir_fd=self._root, follow_symlinks=False).st_size
         except FileNotFoundError as error:
-            raise BlobNotFoundError(f"{self.name} has no {digest}", path=path, subject=str(digest)) from error
+            raise EndNotFoundError(f"{self.name} has no {digest}", path=path, subject=str(digest)) from error
         except OSError as error:
             raise files.failure(error, "read", path) from error
 
@@ -91,5 +92,5 @@ class DirectorySource(FilesSource):
 
 
 def _open(path: Path) -> int:
-    with files.translated("read", str(path)):
+    with opening(str(path)):
         return path_walk.open_directory(path)

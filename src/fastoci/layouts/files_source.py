@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastoci import files
 from fastoci._core import Buffer
-from fastoci.errors import BlobNotFoundError, DigestMismatchError, FormatError, SizeMismatchError, StoreError
+from fastoci.errors import DigestMismatchError, EndNotFoundError, FormatError, SizeMismatchError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
@@ -94,7 +94,7 @@ class FilesSource:
         """Open a blob's file, which has the right size.
 
         Raises:
-            BlobNotFoundError: it is not there. StoreError: it is no regular file, or cannot be read.
+            EndNotFoundError: it is not there. StoreError: it is no regular file, or cannot be read.
             SizeMismatchError: it has another size.
         """
         path = str(self.path_of(blob))
@@ -104,7 +104,7 @@ class FilesSource:
         except StoreError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 text = f"{self.name} has no {blob.digest}"
-                raise BlobNotFoundError(text, path=path, subject=str(blob.digest)) from error
+                raise EndNotFoundError(text, path=path, subject=str(blob.digest)) from error
             raise
         actual = os.fstat(fd).st_size
         if actual != blob.size:

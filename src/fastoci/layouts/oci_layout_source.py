@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from fastoci import files, path_walk
-from fastoci.errors import BlobNotFoundError
+from fastoci.errors import EndNotFoundError
 from fastoci.image import index
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.layout import REF_NAME, parse_layout
 from fastoci.image.mediatype import OCI_INDEX
 from fastoci.image_interfaces import NamedImage
 from fastoci.layouts.files_source import FilesSource
+from fastoci.layouts.open_file import opening
 from fastoci.limits import Limits
 from fastoci.threads import Threads
 
@@ -44,7 +45,7 @@ class OciLayoutSource(FilesSource):
             path: absolute.
             shared: the directory of blobs, instead of the layout's own.
         Raises:
-            StoreError: it is no directory, or none that may be read.
+            EndNotFoundError: it is not there. StoreError: it is no directory, or none that may be read.
         """
         with closing(Threads()) as threads:
             (root, blobs), cancelled = await threads.run_to_end(partial(_open, path, shared))
@@ -65,7 +66,7 @@ class OciLayoutSource(FilesSource):
             parse_layout(layout)
         data = self.small("index.json", _INDEX)
         if data is None:
-            raise BlobNotFoundError(f"{self.name} is no OCI layout: it has no index.json", path=self.name)
+            raise EndNotFoundError(f"{self.name} is no OCI layout: it has no index.json", path=self.name)
         return named(data)
 
     def open_named(self, blob: Descriptor) -> int:
@@ -97,7 +98,7 @@ def named(data: bytes) -> tuple[NamedImage, ...]:
 
 def _open(path: Path, shared: Path | None) -> tuple[int, int]:
     """The layout, and the directory of its blobs, which may be missing: then it is the layout itself."""
-    with files.translated("read the layout", str(path)):
+    with opening(str(path)):
         root = path_walk.open_directory(path)
         try:
             if shared is not None:

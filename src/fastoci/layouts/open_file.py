@@ -1,15 +1,33 @@
-"""The bytes of a file that is open, as a source yields them."""
+"""What is the user's and is read: opened, and the bytes of an open file as a source yields them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
+from fastoci import files
 from fastoci._core import Buffer
-from fastoci.errors import StoreError
+from fastoci.errors import EndNotFoundError, StoreError
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BufferSource
+
+
+@contextmanager
+def opening(path: str) -> Iterator[None]:
+    """Give the disk's errors the name of a place that is opened.
+
+    Raises:
+        EndNotFoundError: nothing is there. StoreError: the disk refused.
+    """
+    try:
+        with files.translated("read", path):
+            yield
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise EndNotFoundError(f"{path} is not there", path=path) from error
+        raise
 
 
 async def buffers_of(

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from fastoci._core import Buffer
-from fastoci.events import BlobProgress, Observer
+from fastoci.errors import UnsupportedError
+from fastoci.events import BlobProgress, Observer, Warned
+from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.interfaces import BlobSource, HashPoint
 from fastoci.limits import Limits
+from fastoci.stream.inflate import sniff
 from fastoci.stream.sink import Sink
 from fastoci.stream.verify import Verified, Verifier
 from fastoci.transfer.buffers import Buffers
@@ -40,9 +43,13 @@ class Streams:
     async def into(self, blob: Descriptor, source: BlobSource, sink: Sink) -> Verified:
         """Give a blob's bytes to a sink, hashed: ``Streaming.into``."""
         pipeline = self._pipeline(blob, sink, Verifier(blob.digest, blob.size), self._depth)
+        fed = 0
         try:
             async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
                 async for buffer in buffers:
+                    if not fed:
+                        self._notice(blob, buffer)
+                    fed += len(buffer)
                     await pipeline.feed(buffer)
             await pipeline.finish()
         except BaseException:
@@ -65,6 +72,8 @@ class Streams:
                 pipeline.let_wait(_HELD - 1 if held else 0)
                 async with aclosing(arriving(source, blob, start.offset, self._buffers)) as buffers:
                     async for buffer in buffers:
+                        if not fed:
+                            self._notice(blob, buffer)
                         kept.append(buffer.retain())
                         fed += len(buffer)
                         await pipeline.feed(buffer)
@@ -80,6 +89,13 @@ class Streams:
                 for buffer in kept:
                     buffer.release()
                 await pipeline.abort()
+
+    def _notice(self, blob: Descriptor, first: Buffer) -> None:
+        """Say so when a layer is not what its media type says, by its first bytes."""
+        if blob.media_type in mediatype.COMPRESSIONS:
+            with suppress(UnsupportedError), memoryview(first) as view:
+                if text := mediatype.lie_of(blob.media_type, sniff(bytes(view[:4]))):
+                    self._observe(Warned("", f"layer {blob.digest} {text}"))
 
     def _pipeline(self, blob: Descriptor, sink: Sink, verifier: Verifier, depth: int) -> PushPipeline:
         offset = verifier.offset

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -244,3 +245,34 @@ def test_of_several_images_all_go_or_none(cli: Cli, registry: Registry, tmp_path
     done = cli("copy", source, source, f"dir:{tmp_path}/dir")
     assert done.returncode == 2
     assert "one image at a time" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "end", ["oci:{}/absent", "dir:{}/absent", "oci-archive:{}/absent/a", "docker-archive:{}/absent"]
+)
+def test_a_place_that_is_not_there_is_not_found(cli: Cli, tmp_path: Path, end: str) -> None:
+    done = cli("copy", end.format(tmp_path), f"oci:{tmp_path}/new")
+    assert done.returncode == 3
+    assert "absent" in done.stderr
+    assert "hint" not in done.stderr, "the store has nothing to do with it"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_names_no_place_says_which_there_are_and_speaks_of_no_references(cli: Cli, tmp_path: Path) -> None:
+    done = cli("copy", "redis:7", f"oci:{tmp_path}/new")
+    assert done.returncode == 2
+    assert "docker://, oci:, oci-archive:" in done.stderr
+    assert "hint" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "place", ["oci:{}/new:one", "oci-archive:{}/new", "docker-archive:{}/new", "dir:{}/new", "store:r.test/a"]
+)
+def test_a_copy_says_that_the_media_type_of_a_layer_lies(cli: Cli, tmp_path: Path, place: str) -> None:
+    plain = Layer.build([Entry("file", data=b"data")], "none")
+    lies = replace(plain, descriptor=replace(plain.descriptor, media_type=LAYER.descriptor.media_type))
+    image = Image.build([lies])
+    write_layout({"lies": image}, tmp_path / "layout")
+    done = cli("copy", f"oci:{tmp_path}/layout:lies", place.format(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is said to be gzip and is a plain tar: it is read as what it is") == 1

@@ -120,7 +120,7 @@ def test_an_image_that_is_there_says_so(stage: Stage) -> None:
     log = stage.log()
     for event in *begun({}), ImageDone(NAME, "sha256:aa"):
         log(event)
-    assert stage.lines() == [f"{NAME}: nothing to fetch, sha256:aa"]
+    assert stage.lines() == [f"{NAME}: all of it is there, sha256:aa"]
 
 
 def test_slow_work_has_a_line_after_a_second_and_every_five(stage: Stage) -> None:
@@ -239,7 +239,7 @@ def test_a_manifest_is_no_blob_of_the_plan(stage: Stage) -> None:
     log = stage.log()
     for event in *begun({}), *fetched("sha256:aa", 900), ImageDone(NAME, "sha256:aa"):
         log(event)
-    assert stage.lines() == [f"{NAME}: nothing to fetch, sha256:aa"]
+    assert stage.lines() == [f"{NAME}: all of it is there, sha256:aa"]
 
 
 def _drawn(state: ProgressState, width: int = 120, **environ: str) -> str:

@@ -114,7 +114,7 @@ def _skipped(event: events.UnpackDone, kind: str, count: int) -> str:
 def _image_done(event: events.ImageDone, image: Image) -> str:
     name, digest, own = plain(event.image), plain(event.digest), image.own
     if not own:
-        return f"{name}: nothing to fetch, {digest}"
+        return f"{name}: all of it is there, {digest}"
     elapsed = image.fetched - image.started  # an unpack may have gone on for longer
     return f"{name}: {_came(own, elapsed)}, {digest}"
 
