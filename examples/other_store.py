@@ -122,6 +122,9 @@ class Writer:
             if blob.digest not in self.wanted:
                 raise ValueError(f"{blob.digest} is not of this session, or that is over")
 
+    def begin_small(self, blob: Descriptor) -> None:
+        """Every blob is begun by ``begin``."""
+
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> PartFile | None:
         self.demand(blob)
         while not self.store.holds(blob):

@@ -72,6 +72,14 @@ class Buffer:
 def reserve(fd: int, offset: int, size: int, /) -> int:
     """Take blocks for bytes beyond the end of a file, whose length stays; 0, or -errno after a part of them."""
 
+def place(nameless: int, named: int, files: list[tuple[bytes, Buffer]], sync: bool, /) -> tuple[list[int], int]:
+    """Give what buffers hold names in the directory ``named``, as files of mode 0444; without the GIL.
+
+    Each is complete before it has its name, in ``nameless``; nothing is put in place of what is there. ``sync``: and it
+    is on the disk by then, and the names when this returns. For each 0, or -errno and it has no name; and 0, or -errno
+    of the sync of the names.
+    """
+
 def file_system(fd: int, /) -> int:
     """The number of the kind of file system that a file is on (``f_type`` of statfs, 32 bits), or -errno."""
 

@@ -16,6 +16,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
+from fastoci.csrc.io.place cimport place_all, placed
 from fastoci.csrc.io.read cimport read_all
 from fastoci.csrc.io.write cimport write_all, write_reserve
 from fastoci.csrc.sha256.sha256 cimport (
@@ -214,6 +215,26 @@ def reserve(int fd, int64_t offset, int64_t size, /):
     with nogil:
         code = write_reserve(fd, offset, size)
     return code
+
+
+def place(int nameless, int named, list files, bint sync, /):
+    cdef Py_ssize_t count = len(files), number
+    cdef int code
+    cdef Buffer buffer
+    cdef placed *wanted = <placed *>malloc(max(1, count) * sizeof(placed))
+    if wanted == NULL:
+        raise MemoryError
+    try:
+        for number in range(count):
+            name, buffer = files[number]
+            buffer._check()
+            wanted[number].name = <const char *><bytes>name
+            wanted[number].data, wanted[number].size = buffer._memory, buffer._size
+        with nogil:
+            code = place_all(nameless, named, wanted, count, sync)
+        return [wanted[number].code for number in range(count)], code
+    finally:
+        free(wanted)
 
 
 def file_system(int fd, /):

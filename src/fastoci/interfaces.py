@@ -6,7 +6,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
 from fastoci.stream.sink import Sink
-from fastoci.stream.verify import Verified
+from fastoci.stream.verify import Verified, Verifier
 
 
 class BufferSource(Protocol):
@@ -128,6 +128,29 @@ class Ingest(Protocol):
         Args:
             corrupt: who sent wrong bytes of it, as ``CorruptionAwareSource`` says; remembered until it is committed.
         """
+
+
+class SmallIngest(Protocol):
+    """A blob on its way into a store that comes as a whole: nothing of it is kept before all is there."""
+
+    @property
+    def blob(self) -> Descriptor:
+        """What is on its way."""
+
+    def commit(self, buffer: Buffer, verifier: Verifier) -> Awaitable[None]:
+        """Hash all bytes of the blob, make it durable and give it its name, then let go of the digest; also on error.
+
+        Args:
+            buffer: has all of them; its reference passes to the store.
+            verifier: has seen none of them.
+        Raises:
+            IntegrityError: other bytes, or not as many; ``abort`` then says from whom.
+            StoreBusyError: another has begun meanwhile, in a way that this one cannot wait for.
+            StoreError: the disk refused.
+        """
+
+    async def abort(self, *, corrupt: Collection[str] = ()) -> None:
+        """Let go of the digest. As ``Ingest.abort``, but that there is nothing to keep; also after ``commit``."""
 
 
 class IngestStatus(msgspec.Struct, frozen=True):
@@ -250,6 +273,12 @@ class StoreWriter(Protocol):
             StoreBusyError: another process, or another task, has it.
             StoreError: the disk refused.
             ValueError: the session does not have the blob, or is over.
+        """
+
+    def begin_small(self, blob: Descriptor) -> SmallIngest | None:
+        """``begin`` for a blob that the store takes as a whole; None when it must be begun by ``begin``, or is there.
+
+        Raises: as ``begin``.
         """
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:

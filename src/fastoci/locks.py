@@ -63,6 +63,22 @@ def acquire(directory: Directory, name: str, *, wait: bool, byte: int | None = N
         os.close(fd)
 
 
+def open_to_lock(directory: Directory, name: str) -> int:
+    """Open a file that is never deleted, made when absent, to lock bytes of it by ``try_lock``.
+
+    Raises:
+        OSError: the disk refused.
+        StoreError: the file is none that can be trusted as a lock.
+    """
+    fd = directory.open(name, files.CHANGE)
+    try:
+        _tighten(fd, directory.at(name))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def is_held(directory: Directory, name: str, *, byte: int | None = None) -> bool:
     """Whether somebody else holds the lock; takes nothing and makes nothing.
 
@@ -78,8 +94,11 @@ def is_held(directory: Directory, name: str, *, byte: int | None = None) -> bool
     return False
 
 
-def holders(directory: Directory, name: str) -> tuple[int, ...]:
+def holders(directory: Directory, name: str, *, byte: int | None = None) -> tuple[int, ...]:
     """The processes that hold the lock, as far as this one may see them; in no hurry, for an error.
+
+    Args:
+        byte: which of the file's bytes, when it has locks of its own for each.
 
     Spec: proc_pid_fdinfo(5), "lock".
     """
@@ -87,21 +106,28 @@ def holders(directory: Directory, name: str) -> tuple[int, ...]:
     with suppress(OSError):
         info = directory.stat(name)
         for pid in filter(str.isdecimal, os.listdir("/proc")):
-            if _holds(pid, info):
+            if _holds(pid, info, byte):
                 found.append(int(pid))
     return tuple(sorted(found))
 
 
-def _holds(pid: str, info: os.stat_result) -> bool:
+def _holds(pid: str, info: os.stat_result, byte: int | None) -> bool:
     with suppress(OSError):  # gone by now, or another user's
         for number in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 open_file = os.stat(f"/proc/{pid}/fd/{number}")
                 if (open_file.st_dev, open_file.st_ino) == (info.st_dev, info.st_ino):
                     with open(f"/proc/{pid}/fdinfo/{number}") as lines:
-                        if any(line.startswith("lock:") for line in lines):
+                        if any(_covers(line, byte) for line in lines):
                             return True
     return False
+
+
+def _covers(line: str, byte: int | None) -> bool:
+    """Whether a line of ``fdinfo`` is of a lock, on the whole file or on a byte."""
+    if not line.startswith("lock:"):
+        return False
+    return byte is None or line.split()[-2:] == [str(byte), str(byte)]
 
 
 def _tighten(fd: int, path: str) -> None:
@@ -186,6 +212,15 @@ def try_lock(fd: int, *, byte: int | None = None) -> bool:
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
         return False
     return True
+
+
+def unlock(fd: int, byte: int) -> None:
+    """Let go of one byte, whose lock is this open file's or nobody's.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def is_locked(fd: int, *, byte: int | None = None) -> bool:

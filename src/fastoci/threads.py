@@ -201,6 +201,10 @@ class Threads:
             raise asyncio.CancelledError
         return result
 
+    def ask(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """``Executor.ask``, for work that nothing is to end early."""
+        return self._executor.ask(work)
+
     async def run_stoppable(self, work: Callable[[Check], T]) -> T:
         """``run`` for work that gets ``check``, because it cannot know it from here."""
         return await self.run(lambda: work(check))

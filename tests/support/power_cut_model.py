@@ -23,6 +23,7 @@ from support.warm_program import Running
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _AT = re.compile(r'(?:(AT_FDCWD|\d+), )?"((?:\\x[0-9a-f]{2})+)"')  # a name, and the directory that it is relative to
 _OFFSET = re.compile(r"\d+, (\d+)(?:, RWF.*|, 0x.*)?$")  # after a length, or a count of vectors
+_OPEN = re.compile(r"/proc/self/fd/(\d+)")
 _SECTOR = 512
 
 CALLS = strace_log.CHANGING  # what must be recorded, with all bytes of the arguments
@@ -115,6 +116,10 @@ class History:
                 self._name(places[0], None, began, ended)
             case "rename" | "renameat":
                 self._rename(places[0], places[1], began, ended)
+            case "linkat" if isinstance(places[0], str) and (match := _OPEN.fullmatch(places[0])):
+                node = opened[int(match[1])]
+                assert isinstance(node, int), call
+                self._name(places[1], node, began, ended)
             case (
                 "link" | "linkat" | "symlink" | "symlinkat" | "renameat2" | "truncate" | "copy_file_range" | "sendfile"
             ):
@@ -154,6 +159,8 @@ class History:
     def _open(self, place: tuple[int, str] | str, arguments: str, began: int, ended: int) -> int | str:
         if isinstance(place, str):
             return place
+        if "O_TMPFILE" in arguments:
+            return self._new()
         if place[1] == ".":
             return place[0]
         node = self._directories[place[0]].get(place[1])

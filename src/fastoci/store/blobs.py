@@ -24,6 +24,7 @@ from fastoci.store.ingest import ingest
 from fastoci.store.ingest.checkpoint import State
 from fastoci.store.ingest.durability import Durability
 from fastoci.store.ingest.ingest import StoreIngest
+from fastoci.store.ingest.small import SmallBlobs, SmallIngest, byte_of
 from fastoci.store.ingest.unsynced import Unsynced
 from fastoci.store.ingest.waiting import Sought, Waiting
 from fastoci.store.layout import StoreLayout
@@ -45,6 +46,8 @@ class Blobs:
         self._additional = additional
         self._durability = Durability(limits.durability, paths, self.unsynced)
         self.waiting = Waiting(paths, self.threads, holder_s=limits.holder_s)
+        anew = partial(self._begin, cached=True)
+        self.small = SmallBlobs(paths, self.threads, self._durability, anew)
         self._probing = threading.Lock()
         self._probed = False
 
@@ -175,6 +178,11 @@ class Blobs:
             raise asyncio.CancelledError
         return started
 
+    def begin_small(self, blob: Descriptor) -> SmallIngest | None:
+        """``begin`` for a small blob, at once: ``StoreWriter.begin_small``."""
+        # another store may be on a disk that answers late
+        return None if self._additional or not self._probed else self.small.begin(blob)
+
     def spool(self) -> int:
         """On a thread, open an unnamed file beside the ingests: it goes with whoever has it open.
 
@@ -205,7 +213,8 @@ class Blobs:
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
         """Return when nobody else holds the digest any more: ``StoreWriter.wait``."""
         there = partial(self.holds, blob)
-        sought = Sought(blob.digest.hex, f"fetches {blob.digest}", there, blob.size)
+        byte = byte_of(blob.digest)
+        sought = Sought(blob.digest.hex, f"fetches {blob.digest}", there, blob.size, byte)
         return await self.waiting.wait(sought, progressed)
 
     def _absent(self, blobs: Iterable[Descriptor], directories: Mapping[str, int]) -> list[Descriptor]:

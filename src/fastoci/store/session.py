@@ -16,7 +16,7 @@ from fastoci.errors import BlobNotFoundError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.stored_image import StoredImage
-from fastoci.interfaces import Ingest
+from fastoci.interfaces import Ingest, SmallIngest
 from fastoci.store.blobs import Blobs
 from fastoci.store.refs import Refs
 from fastoci.store.reservations import Reservations
@@ -41,6 +41,11 @@ class Writer:
         """Take hold of a digest: ``StoreWriter.begin``."""
         self._demand(blob)
         return await self._blobs.begin(blob, cached=cached)
+
+    def begin_small(self, blob: Descriptor) -> SmallIngest | None:
+        """Take hold of the digest of a blob that comes as a whole: ``StoreWriter.begin_small``."""
+        self._demand(blob)
+        return self._blobs.begin_small(blob)
 
     async def wait(self, blob: Descriptor, progressed: Callable[[int], None]) -> bool:
         """Return when nobody else holds it: ``StoreWriter.wait``."""

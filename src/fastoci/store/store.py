@@ -97,6 +97,7 @@ class Store:
     def close(self) -> None:
         """End the threads and let go of the directories; no ingest is open any more. Idempotent."""
         self._threads.close()
+        self.blobs.small.close()
         for paths in (self._paths, *self.additional):
             paths.close()
 

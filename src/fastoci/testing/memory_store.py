@@ -135,6 +135,9 @@ class MemoryWriter:
         """Refuse everything from now on."""
         self._is_open = False
 
+    def begin_small(self, blob: Descriptor) -> None:
+        """Nothing is taken as a whole: ``StoreWriter.begin_small``."""
+
     async def begin(self, blob: Descriptor, *, cached: bool = False) -> MemoryIngest | None:
         """Take hold of a digest."""
         self._demand(blob)

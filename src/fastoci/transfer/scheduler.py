@@ -22,7 +22,7 @@ from fastoci.errors import FastociError, IntegrityError, SizeMismatchError, Stor
 from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, FetchDuplicated, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, StoreWriter
+from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, SmallIngest, StoreWriter
 from fastoci.limits import Limits
 from fastoci.slots import Slots
 from fastoci.stream.verify import Verifier
@@ -246,6 +246,10 @@ class Scheduler:
             busy = False
             async with self._slot(order.source):
                 try:
+                    small = flight.writer.begin_small(blob)
+                    if small is not None:
+                        await self._take_whole(flight, small, tee, elsewhere)
+                        return
                     ingest = await flight.writer.begin(blob, cached=order.cached)
                 except StoreBusyError:
                     busy = True
@@ -290,7 +294,9 @@ class Scheduler:
             await wait_to_end(ingest.abort(discard=True))
             raise
         try:
-            self._begun(flight, ingest, elsewhere)
+            if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
+                source.report_corrupt(blob, ingest.corrupt_servers)
+            self._begun(flight, ingest.offset, elsewhere)
             if ingest.offset < blob.size:
                 await self._receive(ingest, source, pipeline, tee if ingest.offset == 0 else None)
             await pipeline.finish()
@@ -313,16 +319,46 @@ class Scheduler:
             raise asyncio.CancelledError
         return True
 
-    def _begun(self, flight: _Flight, ingest: Ingest, elsewhere: int) -> None:
-        """Tell what is known of a blob before its first byte comes."""
+    async def _take_whole(self, flight: _Flight, ingest: SmallIngest, tee: Tee | None, elsewhere: int) -> None:
+        """Fetch a small blob, and let the store have it when all of it is there."""
         blob, source = ingest.blob, flight.order.source
-        if elsewhere > ingest.offset:
-            lost = elsewhere - ingest.offset
-            self._duplicated(flight, ingest.offset, lost, "the fetch of another process was lost")
-        if ingest.corrupt_servers and isinstance(source, CorruptionAwareSource):
-            source.report_corrupt(blob, ingest.corrupt_servers)
-        _LOG.debug("%s: fetched from %d on, of %d bytes", blob.digest, ingest.offset, blob.size)
-        self._observe(BlobStarted(flight.order.image, str(blob.digest), blob.size, ingest.offset))
+        verifier = Verifier(blob.digest, blob.size)
+        buffer = None
+        try:
+            self._begun(flight, 0, elsewhere)
+            async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
+                async for part in buffers:
+                    buffer = await self._joined(buffer, part, tee)
+            committed, buffer = ingest.commit(buffer or await self._buffers.take(), verifier), None
+            _, cancelled = await wait_to_end(committed)
+            self._observe(BlobProgress(str(blob.digest), blob.size))
+        except BaseException as error:
+            if buffer is not None:
+                buffer.release()
+            servers = _served_by(source, blob) if isinstance(error, IntegrityError) else ()
+            with suppress(StoreError):
+                await wait_to_end(ingest.abort(corrupt=servers))
+            raise
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _joined(self, buffer: Buffer | None, part: Buffer, tee: Tee | None) -> Buffer:
+        """What came so far, with one more part, whose reference passes here."""
+        if tee is not None:
+            await tee.feed(part.retain())
+        if buffer is None:
+            return part
+        buffer.append(part)  # of one that is longer than promised there need not be all
+        part.release()
+        return buffer
+
+    def _begun(self, flight: _Flight, offset: int, elsewhere: int) -> None:
+        """Tell what is known of a blob before its first byte comes."""
+        order, blob = flight.order, flight.order.blob
+        if elsewhere > offset:
+            self._duplicated(flight, offset, elsewhere - offset, "the fetch of another process was lost")
+        _LOG.debug("%s: fetched from %d on, of %d bytes", blob.digest, offset, blob.size)
+        self._observe(BlobStarted(order.image, str(blob.digest), blob.size, offset))
 
     def _pipeline(self, ingest: Ingest) -> PushPipeline:
         blob, offset = ingest.blob, ingest.offset

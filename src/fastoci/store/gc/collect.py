@@ -317,7 +317,7 @@ def _sweep(
                 digest = Digest.parse(item.name)
                 raw = bytes.fromhex(digest.hex)
                 if not (raw in gate.leased or raw in needed) and _unlink(paths, digest, item.size, freed):
-                    unsynced.clear_others(digest)
+                    unsynced.clear_others((digest,))
                     gone.append(item)
     return gone
 

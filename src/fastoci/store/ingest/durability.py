@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -55,18 +55,37 @@ class Durability:
             sync()
             rename()
             self._paths.blobs(digest.algorithm).sync()
-            self._unsynced.clear(digest)
+            self._unsynced.clear((digest,))
             return
         self._unsynced.mark((digest,))
         rename()
-        self._unsynced.clear_others(digest)
+        self._unsynced.clear_others((digest,))
         if self.level == "batch":
             with self._guard:
                 self._waiting.append(digest)
 
+    def name_together(self, digests: Collection[Digest], place: Callable[[bool], Collection[Digest]]) -> None:
+        """``name`` for small blobs, with one sync of their names.
+
+        Args:
+            place: makes the files and gives them their names, each durable before its name when told to, and the names
+                in the end; says which have one.
+        Raises:
+            OSError, StoreError: the disk refused.
+        """
+        if self._at_once:
+            self._unsynced.clear(place(True))
+            return
+        self._unsynced.mark(digests)
+        named = place(False)
+        self._unsynced.clear_others(named)
+        if self.level == "batch":
+            with self._guard:
+                self._waiting.extend(named)
+
     def adopt(self, digest: Digest, size: int) -> None:
         """Count a blob that another process gave its name, at the same level, as if ``name`` had done it here."""
-        self._unsynced.clear_others(digest)
+        self._unsynced.clear_others((digest,))
         if self.level == "batch" and size <= _SMALL:
             with self._guard:
                 self._waiting.append(digest)
@@ -97,8 +116,7 @@ class Durability:
         with files.translated("sync", f"{self._paths.root}/blobs"):
             for algorithm in {digest.algorithm for digest in waiting}:
                 self._paths.blobs(algorithm).sync()
-            for digest in done:
-                self._unsynced.clear(digest)
+            self._unsynced.clear(done)
         if lost is not None:
             raise lost
 

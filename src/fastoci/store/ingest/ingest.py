@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from fastoci import files, locks
+from fastoci._core import Buffer
 from fastoci.directory import Directory
 from fastoci.errors import StoreError
 from fastoci.image.descriptor import Descriptor
@@ -178,7 +179,7 @@ class StoreIngest:
 
     async def commit(self, proof: Verified) -> None:
         """As ``interfaces.Ingest.commit``; raises as it says."""
-        if type(proof) is not Verified or (proof.digest, proof.size) != (self._blob.digest, self._blob.size):
+        if not self._is_proven(proof):
             await self.abort()
             raise ValueError(f"the proof is not of {self._blob.digest}, {self._blob.size} bytes")
         try:
@@ -186,6 +187,21 @@ class StoreIngest:
         except BaseException:
             await self.abort()  # when no thread came to it
             raise
+
+    def fill(self, buffer: Buffer, proof: Verified) -> None:
+        """On a thread of the store's: write all of the blob, whatever is left of it, and ``commit``."""
+        try:
+            assert self._is_proven(proof)
+            with files.translated("write", f"{self._directory}/data", wanted=self._blob.size):
+                if code := buffer.pwrite(self._sink.fd, 0):
+                    raise OSError(-code, os.strerror(-code))
+            self._commit()
+        except BaseException:
+            self.release(discard=True)
+            raise
+
+    def _is_proven(self, proof: Verified) -> bool:
+        return type(proof) is Verified and (proof.digest, proof.size) == (self._blob.digest, self._blob.size)
 
     async def abort(self, *, discard: bool = False, corrupt: Collection[str] = ()) -> None:
         """As ``interfaces.Ingest.abort``."""

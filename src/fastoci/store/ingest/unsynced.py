@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -86,11 +86,19 @@ class Unsynced:
         """
         with self._guard:
             names = [_name(digest) for digest in digests]
-            new = [name for name in names if name not in self._durable or not self._is_marked(self._boot, name)]
+            new = self._unmarked(names)
             if not new:
                 return
             self._add(self._boot, new, known=bool(self._durable))
             self._durable.update(new)
+
+    def _unmarked(self, names: Sequence[str]) -> list[str]:
+        """Those that have no durable marker of this boot."""
+        if self._durable.isdisjoint(names):
+            return list(names)
+        with suppress(FileNotFoundError), self._markers_of(self._boot) as own:
+            return [name for name in names if name not in self._durable or not own.has(name)]
+        return list(names)
 
     def trust_mark(self, digest: Digest) -> None:
         """Another process of this boot has marked the blob, durably, and still has a lease on it."""
@@ -112,17 +120,21 @@ class Unsynced:
                     os.close(fd)
             directory.sync()
 
-    def clear(self, digest: Digest) -> None:
-        """Forget all markers of a blob that has just been verified and synced."""
-        self.clear_others(digest)
+    def clear(self, digests: Iterable[Digest]) -> None:
+        """Forget all markers of blobs that have just been verified and synced."""
+        digests = list(digests)
+        self.clear_others(digests)
         with suppress(FileNotFoundError), self._markers_of(self._boot) as own:
-            own.unlink(_name(digest))
+            for digest in digests:
+                with suppress(FileNotFoundError):
+                    own.unlink(_name(digest))
 
-    def clear_others(self, digest: Digest) -> None:
-        """Forget the markers of other boots: the blob was replaced, and is marked as of this one."""
-        self._treated_as_absent.discard(_name(digest))
-        for boot in self._markers.pop(_name(digest), ()):
-            remove_marker(self._paths, boot, _name(digest))
+    def clear_others(self, digests: Iterable[Digest]) -> None:
+        """Forget the markers of other boots: the blobs were replaced, and are marked as of this one."""
+        for name in map(_name, digests):
+            self._treated_as_absent.discard(name)
+            for boot in self._markers.pop(name, ()):
+                remove_marker(self._paths, boot, name)
 
     def others(self) -> list[tuple[str, str]]:
         """The markers of other boots, as (boot, name of the blob: ``ALGORITHM-HEX``)."""

@@ -21,7 +21,7 @@ import msgspec
 from fastoci import files, locks
 from fastoci.aio import wait_to_end
 from fastoci.errors import StoreBusyError
-from fastoci.store.layout import StoreLayout
+from fastoci.store.layout import GATE, StoreLayout
 from fastoci.threads import Threads
 
 _SHORTEST_S: Final = 0.005  # a manifest takes another process a few milliseconds
@@ -37,12 +37,14 @@ class Sought(msgspec.Struct, frozen=True):
         what: the other does, for messages: ``fetches DIGEST``.
         is_there: whether it is made.
         size: bytes that it will have, when that is known.
+        byte: of the store's gate, which is locked while it is small and comes as a whole.
     """
 
     name: str
     what: str
     is_there: Callable[[], bool]
     size: int | None = None
+    byte: int | None = None
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -167,15 +169,26 @@ class Waiting:
         with checking, suppress(FileNotFoundError), self._paths.ingests.enter(sought.name) as directory:
             held = locks.is_held(directory, "lock")
             if held and late:
-                stuck = self._stuck(sought, locks.holders(directory, "lock"))
+                stuck = self._stuck(sought, f"ingest/{sought.name}/lock", locks.holders(directory, "lock"))
             offset = files.held_size(directory.stat("data"))
             if sought.size is not None:
                 offset = min(offset, sought.size)
+        if not held and sought.byte is not None:
+            held, stuck = self._inspect_small(sought, sought.byte, late=late)
         return _Seen(not held and sought.is_there(), held, offset, stuck)
 
-    def _stuck(self, sought: Sought, pids: tuple[int, ...]) -> StoreBusyError:
+    def _inspect_small(self, sought: Sought, byte: int, *, late: bool) -> tuple[bool, StoreBusyError | None]:
+        """Whether somebody holds what comes as a whole, and the error when that is too long."""
+        with files.translated("lock", f"{self._paths.root}/leases/{GATE}"), suppress(FileNotFoundError):
+            held = locks.is_held(self._paths.leases, GATE, byte=byte)
+            if held and late:
+                return held, self._stuck(sought, f"leases/{GATE}", locks.holders(self._paths.leases, GATE, byte=byte))
+            return held, None
+        return False, None
+
+    def _stuck(self, sought: Sought, lock: str, pids: tuple[int, ...]) -> StoreBusyError:
         """The error for a holder without progress. Its lock is never taken away: it may go on at any time."""
-        path = f"{self._paths.root}/ingest/{sought.name}/lock"
+        path = f"{self._paths.root}/{lock}"
         who = f"process {' and '.join(map(str, pids))}" if pids else "a process that this one may not see"
         text = (
             f"{who} {sought.what}, and made no progress for {self._holder_s:g} s (it holds {path}): "
