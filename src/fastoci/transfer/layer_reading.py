@@ -41,7 +41,10 @@ from fastoci.transfer.workers import WorkerPool
 from fastoci.transfer.zstd_window import FREE_WINDOW, WindowBudget, WindowShare
 
 _FREE_NAMES: Final = 4 << 20  # bytes beside the budget
-_TAR_BUFFERS: Final = 4  # buffers of tar that one layer may hold; at least two
+_TAR_BUFFERS: Final = 4  # buffers of tar that one of several layers may hold; at least two
+# That a layer may hold while it is the only one: inflating goes on while a hundred small files are made.
+_TAR_BUFFERS_ALONE: Final = 16
+_OTHERS: Final = 8 << 20  # bytes of the layers' memory that it leaves: for what it reads, and for another to begin
 
 Progressed = Callable[[int, int], UnpackError | None]  # compressed bytes so far, bytes of tar since; why to stop
 
@@ -106,6 +109,9 @@ class LayerReader:
         self._buffers = buffers
         self._tees = slots > 0
         self._windows = WindowBudget(buffers, reserve=LAYER_MEMORY * max(1, slots))
+        self._alone = min(_TAR_BUFFERS_ALONE, max(_TAR_BUFFERS, (LAYER_MEMORY * slots - _OTHERS) // BUFFER_SIZE))
+        self._reading = 0  # layers
+        self._pipelines = set[PullPipeline]()
 
     def window(self) -> AbstractContextManager[WindowShare]:
         """The memory for the windows of one layer's decoder."""
@@ -255,11 +261,12 @@ class LayerReader:
             await share.take(window)
             tar.allow(window)
 
-        with self.window() as share, closing(tar):
+        with self.window() as share, closing(tar), self._one_more():
             buffers = await self._tar_buffers()
             pipeline = PullPipeline(
                 self._workers, sink, verifier, maker=tar, buffers=buffers, grant=grant, progressed=advanced
             )
+            self._pipelines.add(pipeline)
             try:
                 yield pipeline
             except BaseException as error:
@@ -267,6 +274,19 @@ class LayerReader:
                 if isinstance(error, FastociError) and sink.name not in str(error):
                     error.args = (f"layer {sink.name}: {error.message}", *error.args[1:])
                 raise
+            finally:
+                self._pipelines.discard(pipeline)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """While a layer is read: the others give back what they have because they were alone."""
+        self._reading += 1
+        for pipeline in self._pipelines:
+            pipeline.keep(_TAR_BUFFERS)
+        try:
+            yield
+        finally:
+            self._reading -= 1
 
     async def _tar_buffers(self) -> list[Buffer]:
         """Buffers for the tar of one layer: two, and more when nobody waits for them."""
@@ -276,6 +296,7 @@ class LayerReader:
         except BaseException:
             buffers[0].release()
             raise
-        while len(buffers) < _TAR_BUFFERS and (buffer := self._buffers.spare()) is not None:
+        most = self._alone if self._reading == 1 else _TAR_BUFFERS
+        while len(buffers) < most and (buffer := self._buffers.spare()) is not None:
             buffers.append(buffer)
         return buffers

@@ -267,11 +267,22 @@ class PullPipeline(Pipeline):
         self._grant = grant
         self._own = frozenset(buffers)
         self._free = list(buffers)
+        self._most = len(self._own)  # of them that it may keep
         self._partial: Buffer | None = None  # begun, and waits for more input
         self._failure: BaseException | None = None  # of the maker; counts when what it made before is through
         self._stopped = False
         self._steps = 0
         workers.count_maker(1)
+
+    def keep(self, most: int) -> None:
+        """On the loop: give buffers back until there are ``most``; now, and those in use when they are free."""
+        self._most = most
+        self._give_back_spare()
+
+    def advanced(self) -> None:
+        """On the loop, after a thread worked on a buffer."""
+        super().advanced()
+        self._give_back_spare()
 
     async def run_while(self, more: Callable[[], bool]) -> None:
         """Make and use buffers while ``more`` says so and no error came; wakes with the loop's news of this stream.
@@ -314,7 +325,10 @@ class PullPipeline(Pipeline):
 
     def make(self) -> None:
         """On a thread: one buffer."""
-        out = self._free.pop() if self._partial is None else self._partial
+        try:
+            out = self._free.pop() if self._partial is None else self._partial
+        except IndexError:  # the last free one was given back meanwhile; another becomes free
+            return
         self._partial = None
         try:
             made = None if self._stopped else self._maker.make(out)
@@ -328,7 +342,7 @@ class PullPipeline(Pipeline):
 
     def can_make(self) -> bool:
         """Under the workers' lock: there is something to make, and a buffer for it."""
-        if self._stopped or self._failure is not None or self.error is not None:
+        if self._stopped or self._failure is not None or self.error is not None or len(self._own) > self._most:
             return False
         return (self._partial is not None or bool(self._free)) and self._maker.ready()
 
@@ -349,13 +363,14 @@ class PullPipeline(Pipeline):
         return super().wants_more() and not self._stopped
 
     def has_news(self) -> bool:
-        """On a thread, after work: at the end, when the maker waits for input, and now and then."""
+        """On a thread, after work: at the end, when the maker waits for input or a buffer is due, and now and then."""
         self._steps += 1
         return (
             self._stopped
             or self._over()
             or self._maker.hungry()
             or bool(self._maker.demanded)
+            or len(self._own) > self._most
             or self._steps % _NEWS == 0
         )
 
@@ -365,6 +380,15 @@ class PullPipeline(Pipeline):
             buffer = self._free.pop()
             self._own -= {buffer}
             buffer.release()
+
+    def _give_back_spare(self) -> None:
+        with suppress(IndexError):  # a thread took the last one meanwhile
+            while len(self._own) > self._most:
+                buffer = self._free.pop()
+                self._own -= {buffer}
+                buffer.release()
+                if len(self._own) == self._most:
+                    self._workers.schedule(self)  # nothing was made until now
 
     def _over(self) -> bool:
         if self.busy or self.making:

@@ -25,9 +25,10 @@ class WorkerPool:
 
     Two queues: pipelines that can make a buffer (inflate), and those that have one to hash and give to their sink.
     While cores are idle, every thread takes the next pipeline of either, so both stages of one stream run side by
-    side. When they are not, a thread makes a buffer of several streams first and then takes as many as the hash has
-    lanes: their buffers are hashed together at nearly the price of one, while they are in the cache. A lane that would
-    be empty is for a pipeline that is patient.
+    side. While there are fewer such streams than threads, making comes first: it is the longer stage, and the other
+    threads use what it makes. When cores are short, a thread makes a buffer of several streams first and then takes as
+    many as the hash has lanes: their buffers are hashed together at nearly the price of one, while they are in the
+    cache. A lane that would be empty is for a pipeline that is patient.
     """
 
     def __init__(self, threads: int) -> None:
@@ -163,7 +164,8 @@ class WorkerPool:
     def _choose(self) -> tuple[PullPipeline | None, list[Pipeline]]:
         """Under the lock: the pipelines to work on; the first makes a buffer, or all of them use theirs."""
         lanes = _core.lanes()
-        if self._to_make and (self._make_next or len(self._to_use) < min(lanes, max(1, self._makers))):
+        few = self._makers < self._threads  # each has a thread to itself, and none waits while it can make
+        if self._to_make and (self._make_next or few or len(self._to_use) < min(lanes, max(1, self._makers))):
             self._make_next = False
             maker = self._to_make.popleft()
             return maker, [maker]
