@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import fastoci
 from fastoci.errors import BlobNotFoundError, FastociError, PlatformError, ReferenceSyntaxError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fastoci.errors import UnsupportedError
 from fastoci.image import convert, index, manifest, mediatype
@@ -27,7 +27,7 @@ URLS = ("https://example.com/layer",)
 
 
 def layer(media_type: str, **more: object) -> Descriptor:
-    return replace(Descriptor(media_type, DIGEST, 10, urls=URLS), **more)  # type: ignore[arg-type]
+    return replace(Descriptor(media_type, DIGEST, 10, urls=URLS), **more)
 
 
 def oci(*layers: Descriptor, config: str = mediatype.OCI_CONFIG, **more: object) -> manifest.Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError
 from types import MappingProxyType
 
 import pytest
@@ -34,7 +33,7 @@ def test_a_descriptor_is_frozen_and_hashable_whatever_its_annotations() -> None:
     descriptor = Descriptor("a/b", Digest.of(b""), 0, annotations={"a": "b"})
     assert {descriptor: 1}[Descriptor("a/b", Digest.of(b""), 0, annotations=MappingProxyType({"a": "b"}))] == 1
     assert descriptor != Descriptor("a/b", Digest.of(b""), 0)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         descriptor.size = 1  # type: ignore[misc]
 
 

@@ -5,7 +5,7 @@ Covers: image/membership.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.mediatype import OCI_INDEX, OCI_MANIFEST

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from fastoci.errors import FormatError
 from fastoci.image import index, mediatype

@@ -11,11 +11,11 @@ import io
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from fastoci import CopyOptions, Engine, PrefetchRequest
 from fastoci.errors import DigestMismatchError, FormatError, UnsupportedError

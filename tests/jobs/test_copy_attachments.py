@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from fastoci import CopyOptions, Engine
 from fastoci.errors import FormatError, NotFoundError

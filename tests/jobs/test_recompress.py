@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fastoci import Engine, Layers
 from fastoci.errors import BlobNotFoundError, IntegrityError

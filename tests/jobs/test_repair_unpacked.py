@@ -6,10 +6,10 @@ Covers: jobs/repair_unpacked.py.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import fastoci
 from fastoci import Layers

@@ -9,10 +9,10 @@ import signal
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.descriptor import Descriptor

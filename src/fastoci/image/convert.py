@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Literal, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci.arguments import expect, one_of
 from fastoci.errors import UnsupportedError

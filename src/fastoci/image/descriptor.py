@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated
 
 import msgspec
@@ -28,16 +27,17 @@ MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x20-\x7e]{0,255}\Z")]
 AnnotationsForm = object  # labels of whatever type refuse nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A media type, a digest and a size, and what else was said of the content."""
-
+class _Content(msgspec.Struct, frozen=True):
     media_type: str
     digest: Digest
     size: int
-    _: KW_ONLY
+
+
+class Descriptor(_Content, frozen=True, kw_only=True):
+    """A media type, a digest and a size, and what else was said of the content."""
+
     urls: tuple[str, ...] = ()
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = {}
     data: bytes | None = None
     platform: Platform | None = None
     artifact_type: str = ""
@@ -46,6 +46,9 @@ class Descriptor:
         expect(str, self.media_type, "media_type")
         expect(Digest, self.digest, "digest", hint="Digest.parse makes one of text")
         at_least(0, self.size, "size")
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.digest, self.size, self.platform))  # annotations have none
 
     @classmethod
     def of(cls, data: bytes, media_type: str) -> Descriptor:

@@ -6,10 +6,10 @@ Spec: image-spec v1.1 image-layout.md; annotations.md for ``REF_NAME``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci.errors import UnsupportedError
 from fastoci.image import document, mediatype

@@ -10,7 +10,7 @@ Pure. Spec: docs/store-format.md 6.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from fastoci.image.stored_image import StoredImage
 

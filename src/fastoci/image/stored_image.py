@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from fastoci.image import document
 from fastoci.image.descriptor import Descriptor
@@ -13,8 +14,7 @@ from fastoci.image.digest import Digest
 CONVERTED: Final = "io.fastoci.converted-from"  # of what a name leads to: the digest of what that was made of
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(msgspec.Struct, frozen=True):
     """A name, what it led to, and what was fetched of it.
 
     ``name`` is ``str(Reference)``. ``descriptor`` is the index or manifest as resolved; ``images`` are the manifests
@@ -29,15 +29,25 @@ class StoredImage:
 
     name: str
     descriptor: Descriptor
-    images: Mapping[str, Descriptor] = field(hash=False)
+    images: Mapping[str, Descriptor]
     pulled_at: str
     pinned: bool = False
     size: int | None = None
-    used_at: str = field(default="", compare=False)
-    lists: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    used_at: str = ""
+    lists: Mapping[str, bool] = {}
     is_brought: bool = False
     layers_only: bool = False
-    signatures: Mapping[str, str] = field(default_factory=dict, hash=False)
+    signatures: Mapping[str, str] = {}
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, whenever each was used."""
+        if not isinstance(other, StoredImage):
+            return NotImplemented
+        mine, its = (msgspec.structs.replace(each, used_at="") for each in (self, other))
+        return msgspec.structs.astuple(mine) == msgspec.structs.astuple(its)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.descriptor, self.pulled_at, self.pinned, self.size))
 
 
 def origin(descriptor: Descriptor) -> Digest:

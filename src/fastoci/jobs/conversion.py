@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci import files
 from fastoci.image import convert, mediatype

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, get_args
+
+from msgspec.structs import replace
 
 from fastoci.arguments import one_of
 from fastoci.errors import BlobNotFoundError, FastociError, FormatError, PlatformError, UnsupportedError

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from fastoci.errors import BlobNotFoundError, StoreError
 from fastoci.image.descriptor import Descriptor

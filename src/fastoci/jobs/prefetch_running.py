@@ -14,10 +14,10 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import replace
 from typing import Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci.aio import all_or_first
 from fastoci.errors import FastociError, StoreFullError

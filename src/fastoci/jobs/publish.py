@@ -7,12 +7,12 @@ The documents and the metadata get their name in the store, and go to the regist
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci import files
 from fastoci.errors import BlobNotFoundError, ReferenceSyntaxError, UnsupportedError

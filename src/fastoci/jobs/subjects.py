@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, IntegrityError

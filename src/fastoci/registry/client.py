@@ -7,10 +7,10 @@ Which endpoints a reference has is ``endpoints``'; how one is asked is ``session
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from yarl import URL
 
 from fastoci.events import Observer
@@ -132,7 +132,7 @@ class Registry:
         from fastoci.registry.push.session import DeleteSession, PushSession
 
         found = own(reference, self._mirrors, tls_verify=self._tls_verify)
-        writable = replace(found, resolve=True, pull=True)
+        writable = msgspec.structs.replace(found, resolve=True, pull=True)
         session = self._session(DeleteSession if deleting else PushSession, reference, [writable], image)
         reading = Repository(session, self._read_ahead, manifest_size=self._manifest_size)
         return PushRepository(session, reading, streaming, notes=notes, mount_from=mount_from)

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar
+
+import msgspec
 
 from fastoci import path_walk
-
-if TYPE_CHECKING:
-    from fastoci.lists.request import RegistryAccess
+from fastoci.discreet import Discreet
+from fastoci.lists.request import RegistryAccess
 
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryOptions:
+class RegistryOptions(Discreet, frozen=True):
     """How an engine asks registries. Paths are those of the working directory in which the value is made.
 
     Args:
@@ -43,9 +42,11 @@ class RegistryOptions:
         ValueError: a number is below 0; ``creds`` with ``no_creds``.
     """
 
+    hidden: ClassVar = frozenset({"creds"})
+
     tls_verify: bool = True
     authfile: StrPath | None = None
-    creds: tuple[str, str] | None = field(default=None, repr=False)  # a secret belongs into no log
+    creds: tuple[str, str] | None = None
     credential_providers: tuple[StrPath, StrPath] | None = None
     registries_conf: StrPath | None = None
     hosts_dir: StrPath | None = None
@@ -67,6 +68,8 @@ class RegistryOptions:
         for name in ("authfile", "registries_conf", "hosts_dir", "cert_dir"):
             given = getattr(self, name)
             if given is not None:
-                object.__setattr__(self, name, path_walk.absolute(given))
+                msgspec.structs.force_setattr(self, name, path_walk.absolute(given))
         if self.credential_providers is not None:
-            object.__setattr__(self, "credential_providers", tuple(map(path_walk.absolute, self.credential_providers)))
+            msgspec.structs.force_setattr(
+                self, "credential_providers", tuple(map(path_walk.absolute, self.credential_providers))
+            )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci.arguments import expect
 from fastoci.errors import AmbiguousReferenceError, BlobNotFoundError, ReferenceSyntaxError, StoreError

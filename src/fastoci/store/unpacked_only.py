@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from fastoci.errors import FormatError, StoreBusyError, UnsupportedError
 from fastoci.image import document

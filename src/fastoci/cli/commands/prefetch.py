@@ -295,7 +295,7 @@ def _is_told(request: PrefetchRequest, failed: set[str]) -> bool:
 
 
 def _engine(asked: PrefetchOptions, found: Sequence[ImageList], observer: Observer) -> Engine:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from fastoci import Engine
 

@@ -16,11 +16,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from fastoci import path_walk
+from fastoci.discreet import Discreet
 from fastoci.errors import ConfigError
 from fastoci.registry.auth import kubelet_match
 from fastoci.registry.auth.credential import Credential
@@ -41,18 +41,19 @@ _HEADER: Final = re.compile(r"X-Meta-[A-Za-z0-9-]{1,64}", re.IGNORECASE)
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
 
 
-@dataclass(frozen=True, slots=True)
-class AuthFile:
+class AuthFile(Discreet, frozen=True):
     """What one file or variable says; hosts and keys are in the form of ``normal``.
 
     An error is what those get who ask about that host.
     """
 
+    hidden: ClassVar = frozenset({"entries", "headers"})
+
     where: str
-    entries: Mapping[str, Credential | ConfigError] = field(default_factory=dict, repr=False)
-    helpers: Mapping[str, str | ConfigError] = field(default_factory=dict)  # the helper that has a host's credentials
+    entries: Mapping[str, Credential | ConfigError] = {}
+    helpers: Mapping[str, str | ConfigError] = {}  # the helper that has a host's credentials
     store: str | ConfigError = ""  # the helper of all other hosts; empty when there is none
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # for every registry
+    headers: Mapping[str, str] = {}  # for every registry
 
     def helper(self, domain: str) -> str:
         """The helper to ask about a host; empty when there is none.

@@ -20,11 +20,11 @@ import copy
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
+from fastoci.discreet import Discreet
 from fastoci.errors import FastociError, RegistryError, TransportError
 from fastoci.registry.auth import challenge
 from fastoci.registry.auth.challenge import Challenge
@@ -54,9 +54,10 @@ class Ping(msgspec.Struct, frozen=True):
     pages: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Grant:
-    header: str = field(repr=False)
+class _Grant(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"header"})
+
+    header: str
     renew_at: float  # by the clock
     scopes: tuple[str, ...] = ()
     challenge: Challenge | None = None  # who gave it; None: nobody can give another
@@ -210,7 +211,7 @@ class Authenticator:
     def _prove(self, key: _Key, sent: str | None) -> None:
         grant = self._grants.get(key)
         if grant is not None and grant.header == sent and not grant.proven:
-            self._grants[key] = replace(grant, proven=True)
+            self._grants[key] = msgspec.structs.replace(grant, proven=True)
 
     async def _answer(
         self,

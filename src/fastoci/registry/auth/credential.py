@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fastoci.discreet import Discreet
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(Discreet, frozen=True):
     """What to log in with: a name and password, an OAuth2 refresh token, or a bearer token of the registry's own."""
 
+    hidden: ClassVar = frozenset({"password", "identity_token", "registry_token"})
+
     username: str
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""

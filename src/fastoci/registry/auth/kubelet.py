@@ -13,10 +13,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
+from fastoci.discreet import Discreet
 from fastoci.durations import duration_s
 from fastoci.errors import ConfigError, CredentialError
 from fastoci.registry.auth import kubelet_match
@@ -31,25 +31,27 @@ _TIMEOUT_S: Final = 60.0  # the kubelet's own
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a program in the directory
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(Discreet, frozen=True):
     """One entry of the configuration."""
+
+    hidden: ClassVar = frozenset({"arguments", "environ"})
 
     name: str
     match_images: tuple[str, ...]
     cache_s: float  # of answers that do not say
     protocol: str
-    arguments: tuple[str, ...] = field(default=(), repr=False)
-    environ: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    arguments: tuple[str, ...] = ()
+    environ: tuple[tuple[str, str], ...] = ()
 
     def means(self, image: str) -> bool:
         """Whether it is to be asked about ``domain/path``."""
         return any(kubelet_match.matches(pattern, image) for pattern in self.match_images)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    auth: Mapping[str, Credential] = field(repr=False)
+class _Answer(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"auth"})
+
+    auth: Mapping[str, Credential]
     kind: str  # what else it holds for: Image, Registry or Global
     cache_s: float
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 from yarl import URL
 
+from fastoci.discreet import Discreet
 from fastoci.errors import ConfigError, DeniedError, ReferenceSyntaxError
 from fastoci.image.reference import Reference
 from fastoci.registry.config import certs_d, files, hosts_toml, registries_conf
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Discreet, frozen=True):
     """A server that may hold a repository."""
+
+    hidden: ClassVar = frozenset({"headers"})
 
     base: URL  # the API's root, without a slash at its end: https://mirror.local/v2
     path: str  # the repository there: dockerhub/library/redis
     domain: str  # the name by which credentials are looked up: docker.io, mirror.local:5000
     origin: bool  # the registry that the reference names; what the user gave for that one goes nowhere else
-    tls: Tls = field(default_factory=Tls)
+    tls: Tls = msgspec.field(default_factory=Tls)
     query: tuple[tuple[str, str], ...] = ()  # goes with every request
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # go with every request; may be secret
+    headers: tuple[tuple[str, str], ...] = ()  # go with every request; may be secret
     connect_s: float | None = None  # None: the client's own
     resolve: bool = True  # may be asked for tags
     pull: bool = True  # may be asked for blobs, and for manifests by digest
@@ -221,7 +222,7 @@ class _Selection:
                 continue
             endpoint = self._at(table, location)
             if endpoint is not None:
-                yield replace(endpoint, resolve=digest or location.when is not When.DIGEST)
+                yield msgspec.structs.replace(endpoint, resolve=digest or location.when is not When.DIGEST)
         if not table.blocked and (endpoint := self._at(table, table.origin)) is not None:
             yield endpoint
 

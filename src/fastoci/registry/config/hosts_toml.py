@@ -11,13 +11,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 from yarl import URL
 
+from fastoci.discreet import Discreet
 from fastoci.durations import duration_s
 from fastoci.errors import ConfigError
 from fastoci.registry.config.certs_d import Folder
@@ -29,9 +29,10 @@ _CAPABILITIES: Final = frozenset({"pull", "resolve", "push"})
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Discreet, frozen=True):
     """One host. ``base`` None is the namespace itself, which then may be asked for everything."""
+
+    hidden: ClassVar = frozenset({"headers"})
 
     base: URL | None
     authority: str  # host[:port] as it is written
@@ -39,7 +40,7 @@ class Host:
     ca: tuple[Path, ...] = ()
     client: tuple[tuple[Path, Path], ...] = ()
     skip_verify: bool | None = None
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
     connect_s: float | None = None
     private_redirects: bool = False
 

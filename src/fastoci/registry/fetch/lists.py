@@ -8,10 +8,11 @@ Spec: distribution-spec v1.1, "Listing Tags", "Listing Referrers".
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlencode
+
+import msgspec
 
 from fastoci.errors import FormatError, RegistryError, UnsupportedError
 from fastoci.image import mediatype, tag_list
@@ -35,8 +36,7 @@ T = TypeVar("T")
 Query = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _List(Generic[T]):
+class _List(msgspec.Struct, Generic[T], frozen=True):
     """One list: where it is, what is asked of its first page, how a page is read, and what makes entries the same.
 
     ``unknown`` are the statuses of a registry that has no such list, and ``label`` the only type of one that has it.

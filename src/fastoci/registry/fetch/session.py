@@ -8,10 +8,10 @@ Spec: distribution-spec v1.1, token authentication.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Final
 
+from msgspec.structs import replace
 from yarl import URL
 
 from fastoci.errors import RegistryError

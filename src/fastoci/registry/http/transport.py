@@ -18,14 +18,14 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from fastoci.discreet import Discreet
 from fastoci.errors import FastociError, RegistryError, TimedOutError
 from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.aiohttp_errors import blocked, refused_by_proxy, speaks_tls, translate
@@ -48,8 +48,7 @@ _SLOW_HOPS: Final = 2  # that may take as long as answers do: a wait for a conne
 _HEADER_SIZE: Final = 16 << 10  # bytes of one header; signed URLs in Location reach 4 KiB
 
 
-@dataclass(frozen=True, slots=True)
-class RequestOptions:
+class RequestOptions(Discreet, frozen=True):
     """How one origin is asked.
 
     ``own``: headers for that origin only, no more sent once a redirect left it; ``tls``: whom it must be trusted by;
@@ -59,7 +58,9 @@ class RequestOptions:
     origin may be asked meanwhile.
     """
 
-    own: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hidden: ClassVar = frozenset({"own"})
+
+    own: Mapping[str, str] = {}
     tls: Tls | None = None
     connect_s: float | None = None
     manifest: bool = False
@@ -71,12 +72,13 @@ class RequestOptions:
 _PLAIN: Final = RequestOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class _Hop:
+class _Hop(Discreet, frozen=True):
     """One request of those that redirects make of one."""
 
+    hidden: ClassVar = frozenset({"secret"})
+
     url: URL
-    secret: Mapping[str, str] = field(repr=False)  # headers
+    secret: Mapping[str, str]  # headers
     tls: Tls | None
     connect_s: float | None
     redirected: bool = False  # to another origin
@@ -84,7 +86,7 @@ class _Hop:
     def to(self, url: URL) -> _Hop:
         """The next one; what is for one origin ends at its border."""
         if Origin.of(url) == Origin.of(self.url):
-            return replace(self, url=url)
+            return msgspec.structs.replace(self, url=url)
         return _Hop(url, {}, None, None, redirected=True)
 
 
@@ -218,7 +220,9 @@ class Transport:
         origin, fields = Origin.of(hop.url), {"headers": {"Accept-Encoding": "identity"}}
         silence = Silence(lambda: False, self._connect_s)
         with suppress(FastociError):
-            response = await self._send("GET", replace(hop, secret={}), fields, origin, silence, spare=True)
+            response = await self._send(
+                "GET", msgspec.structs.replace(hop, secret={}), fields, origin, silence, spare=True
+            )
             response.close()
             self.servers.of(origin).on_response(response.status, lambda name: "")
 

@@ -14,13 +14,13 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from fastoci import files
 from fastoci.boot import boot_id
+from fastoci.discreet import Discreet
 from fastoci.image.digest import HEX_DIGITS, Digest
 from fastoci.limits import DOCUMENT
 from fastoci.store.gc import stale, unpacked
@@ -59,19 +59,23 @@ class GcItem(msgspec.Struct, frozen=True):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class GcPlan:
+class GcPlan(Discreet, frozen=True):
     """What a collection deletes, and why. ``str`` shows it, one line each.
 
     ``kept_size`` counts the bytes of what stays, by descriptors; also of what is not present, unless the
     size is bounded.
     """
 
+    hidden: ClassVar = frozenset({"stamps", "unpacked"})
+
     items: tuple[GcItem, ...]
     kept_blobs: int
     kept_size: int
-    stamps: Mapping[str, Stamp] = field(repr=False, hash=False)  # of the references' files that were read, by path
-    unpacked: frozenset[str] = field(default=frozenset(), repr=False)  # paths of those that are kept unpacked only
+    stamps: Mapping[str, Stamp]  # of the references' files that were read, by path
+    unpacked: frozenset[str] = frozenset()  # paths of those that are kept unpacked only
+
+    def __hash__(self) -> int:
+        return hash((self.items, self.kept_blobs, self.kept_size, self.unpacked))
 
     @property
     def size(self) -> int:
