@@ -106,8 +106,8 @@ def lanes() -> int:
 def tier() -> str:
     """What SHA-256 runs on: "sha-ni, 2 lanes", "sha-arm, 2 lanes", "openssl" or "scalar"."""
 
-def update_many(pairs: Sequence[tuple[Sha256, Buffer]], /) -> None:
-    """Hash each buffer into its state, without the GIL; streams in flight together share lanes. States are distinct."""
+def update_many(pairs: Sequence[tuple[Sha256, Buffer | bytes]], /) -> None:
+    """Hash each piece into its state, without the GIL; streams in flight together share lanes. States are distinct."""
 
 @final
 class VerityTree:

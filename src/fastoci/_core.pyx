@@ -8,7 +8,7 @@ import os
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -350,6 +350,7 @@ def update_many(pairs, /):
     cdef size_t *sizes
     cdef Sha256 hasher
     cdef Buffer buffer
+    cdef bytes own
     states = <sha256 **>malloc((count + 1) * (sizeof(void *) * 2 + sizeof(size_t)))
     if states == NULL:
         raise MemoryError
@@ -358,13 +359,19 @@ def update_many(pairs, /):
     lanes()
     try:
         for i in range(count):
-            hasher, buffer = pairs[i]
-            if hasher is None or buffer is None:
-                raise TypeError("a pair is a Sha256 and a Buffer")
-            buffer._check()
+            hasher, content = pairs[i]
+            if hasher is None or not isinstance(content, (Buffer, bytes)):
+                raise TypeError("a pair is a Sha256 and a Buffer, or bytes")
             states[i] = &hasher._state
-            data[i] = buffer._memory
-            sizes[i] = buffer._size
+            if isinstance(content, bytes):
+                own = content
+                data[i] = <const uint8_t *>PyBytes_AS_STRING(own)
+                sizes[i] = len(own)
+            else:
+                buffer = content
+                buffer._check()
+                data[i] = buffer._memory
+                sizes[i] = buffer._size
         with nogil:
             sha256_update_many(states, data, sizes, count, &_tier)
     finally:

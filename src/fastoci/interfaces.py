@@ -346,7 +346,7 @@ class SpoolingSource(Protocol):
     def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
         """A file that has just this blob, which stays the source's, and the state of its hasher at the end.
 
-        None when the blob has no file of its own. A store may give the file the blob's name.
+        None when the blob has no file of its own. Who takes it may give the file the blob's name.
 
         Raises:
             BlobNotFoundError, SizeMismatchError: there is no such blob.

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import stat
 import struct
 import subprocess
 import tarfile
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from fastoci import locks, path_walk
+from fastoci import _core, files, locks, path_walk
 from fastoci.aio import when_free
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, StoreBusyError, StoreError
 from fastoci.image.descriptor import Descriptor, encode
@@ -33,7 +34,7 @@ from fastoci.image_interfaces import WholeImage
 from fastoci.layouts.layout_files import LayoutFiles
 from fastoci.layouts.oci_layout import OciLayout
 from fastoci.store.store import Store
-from fastoci.stream.verify import Verifier
+from fastoci.stream.verify import Verifier, hash_buffers
 from fastoci.testing.suites.image_sink import StoreFiles, bring
 from support.attacker import Attacker, scene
 from support.streaming import OwnStreams, run_hashing
@@ -193,6 +194,51 @@ def test_right_blobs_stay_and_others_are_replaced(tmp_path: Path, image: Image) 
     assert layer.samefile(image.file(image.blobs[2]))
     assert not layer.is_symlink()
     assert not [name for name in _files(target) if name.endswith(".new")]
+
+
+def _spooled(directory: Path, data: bytes) -> tuple[Descriptor, int, bytes]:
+    """A blob in a file without a name, as a packer or a read archive leaves it."""
+    verifier = Verifier(Digest.of(data), len(data))
+    fd = files.nameless_at(directory_fd := os.open(directory, os.O_RDONLY))
+    os.close(directory_fd)
+    os.write(fd, data)
+    pool = _core.Pool(1 << 20)
+    buffer = pool.take()
+    assert buffer is not None
+    buffer.append(data)
+    hash_buffers([(verifier, buffer)])
+    buffer.release()
+    return Descriptor.of(data, "application/x-layer"), fd, verifier.state()
+
+
+def test_a_file_without_a_name_gets_that_of_the_blob_that_it_is(tmp_path: Path) -> None:
+    blob, fd, state = _spooled(tmp_path, b"packed")
+    layout = LayoutFiles(tmp_path / "out", None)
+    layout.adopt(blob, fd, state, lambda: None)
+    layout.close()
+    made = os.stat(tmp_path / "out" / "blobs/sha256" / blob.digest.hex)
+    assert made.st_ino == os.fstat(fd).st_ino
+    assert stat.S_IMODE(made.st_mode) == 0o444
+    os.close(fd)
+
+
+def test_a_file_without_a_name_is_copied_to_another_file_system(tmp_path: Path, small_disk: Path) -> None:
+    blob, fd, state = _spooled(tmp_path, b"packed")
+    layout = LayoutFiles(small_disk / "out", None)
+    layout.adopt(blob, fd, state, lambda: None)
+    layout.close()
+    os.close(fd)
+    assert (small_disk / "out" / "blobs/sha256" / blob.digest.hex).read_bytes() == b"packed"
+
+
+def test_a_file_whose_hash_is_not_the_blobs_gets_no_name(tmp_path: Path) -> None:
+    _, fd, state = _spooled(tmp_path, b"packed")
+    layout = LayoutFiles(tmp_path / "out", None)
+    with pytest.raises(DigestMismatchError):
+        layout.adopt(Descriptor.of(b"others", "application/x-layer"), fd, state, lambda: None)
+    layout.close()
+    os.close(fd)
+    assert _files(tmp_path / "out") == {"oci-layout"}
 
 
 @pytest.mark.attack

@@ -102,8 +102,8 @@ class Converting:
                 else:
                     fd = await self._tools.spool()
                     opened.callback(files.close, fd)
-                    new = (await arriving.pack(compressor(self._recipe), fd)).blob
-                    made = self._tools.packer.source(fd)
+                    packed = await arriving.pack(compressor(self._recipe), fd)
+                    new, made = packed.blob, self._tools.packer.source(fd, packed)
             self._made[blob.digest] = new
             yield new, made
 

@@ -21,10 +21,12 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image_interfaces import Way, WholeImage
 from fastoci.interfaces import LinkableSource
+from fastoci.stream.verify import Verifier
 from fastoci.threads import Check
 
-# Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all.
-_NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
+# Other file systems, too many links, links to others' files forbidden (fs.protected_hardlinks), no links at all, a file
+# whose names are all gone.
+_NO_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOENT})
 
 
 # Hashes open files, and says what is wrong with those that are not what their descriptors promise.
@@ -93,6 +95,18 @@ class BlobFiles:
                 check()
                 ways[blob.digest] = _transfer(fd, self.directory(blob.digest), blob, check)
         return ways
+
+    def adopt(self, blob: Descriptor, fd: int, state: bytes, check: Check) -> None:
+        """Give a file the blob's name that was hashed while it was written and has no name, or copy it.
+
+        Args:
+            state: of its hasher, at the end.
+        Raises:
+            IntegrityError: it is not the blob. StoreError: the place cannot be written.
+        """
+        Verifier(blob.digest, blob.size, offset=blob.size, state=state).proof()
+        with self.translated():
+            _transfer(fd, self.directory(blob.digest), blob, check, is_new=True)
 
     def write(self, digest: Digest, data: bytes) -> None:
         """Give the place a small blob, whose bytes are right."""
@@ -170,8 +184,12 @@ def _open(directory: int, blob: Descriptor) -> int | None:
     return None
 
 
-def _transfer(source: int, directory: int, blob: Descriptor, check: Check) -> Way:
-    """Link or copy an open file to a hidden name, then rename it over what is there."""
+def _transfer(source: int, directory: int, blob: Descriptor, check: Check, *, is_new: bool = False) -> Way:
+    """Link or copy an open file to a hidden name, then rename it over what is there.
+
+    Args:
+        is_new: it is nobody's yet, and not durable.
+    """
     hidden = _hidden(blob.digest)
     with suppress(FileNotFoundError):
         os.unlink(hidden, dir_fd=directory)
@@ -179,6 +197,9 @@ def _transfer(source: int, directory: int, blob: Descriptor, check: Check) -> Wa
         is_linked = _link(source, directory, hidden)
         if not is_linked:
             _copy(source, directory, hidden, blob.size, check)
+        elif is_new:
+            os.fchmod(source, 0o444)
+            os.fdatasync(source)
         os.rename(hidden, blob.digest.hex, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):

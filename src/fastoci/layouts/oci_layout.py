@@ -19,7 +19,7 @@ from fastoci.aio import wait_to_end, when_free
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image_interfaces import Way, WholeImage
-from fastoci.interfaces import BlobSource, LinkableSource, Streaming
+from fastoci.interfaces import BlobSource, LinkableSource, SpoolingSource, Streaming
 from fastoci.layouts.blob_files import BlobFiles, FindCorrupt, NewBlob
 from fastoci.layouts.layout_files import LayoutFiles
 from fastoci.threads import Check, Threads
@@ -104,6 +104,9 @@ class LayoutWriter:
         """Link or write one blob: ``ImageWriter.put_blob``."""
         if isinstance(source, LinkableSource):
             return await self._link(blob, source)
+        if isinstance(source, SpoolingSource) and (spooled := source.spooled(blob)) is not None:
+            await self._run(lambda find_corrupt, check: self._layout.adopt(blob, *spooled, check))
+            return "sent"
         new, cancelled = await self._threads.run_to_end(partial(NewBlob, self._layout, blob.digest))
         try:
             if cancelled:

@@ -10,6 +10,7 @@ Spec: RFC 1951, RFC 1952, RFC 8878; image-spec v1.1 layer.md (``+gzip``, ``+zstd
 from __future__ import annotations
 
 import struct
+import threading
 from typing import Final, Protocol
 
 import zstandard
@@ -75,10 +76,15 @@ class Zstd:
 
     def __init__(self, level: int = _ZSTD_LEVEL) -> None:
         self._level = level
+        self._of_thread = threading.local()  # the tables of a compressor are used again
 
     def block(self, data: Buffer) -> bytes:
         """Compress one block to a frame."""
-        return zstandard.ZstdCompressor(level=self._level, write_checksum=True).compress(memoryview(data))
+        of = self._of_thread.__dict__
+        if "compressor" not in of:
+            of["compressor"] = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
+        packed: bytes = of["compressor"].compress(memoryview(data))
+        return packed
 
     def count(self, data: Buffer) -> None:
         """Each frame has its own checksum."""

@@ -109,8 +109,8 @@ class Meter(Verifier):
         return Verified(Digest("sha256", self._hash.hexdigest()), self.offset, _SEAL)
 
 
-def hash_buffers(pairs: Sequence[tuple[Verifier, _core.Buffer]]) -> None:
-    """Hash each buffer into its stream, without the GIL, in shared lanes.
+def hash_buffers(pairs: Sequence[tuple[Verifier, _core.Buffer | bytes]]) -> None:
+    """Hash each piece into its stream, without the GIL, in shared lanes.
 
     The streams are distinct, and each was asked (``expect``) whether it may go on with its buffer.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
 from fastoci.limits import Limits
 from fastoci.stream.compress import Compressor
-from fastoci.stream.verify import Meter, hash_buffers
+from fastoci.stream.verify import Meter, Verifier, hash_buffers
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.workers import WorkerPool
@@ -33,6 +33,7 @@ from fastoci.transfer.workers import WorkerPool
 T = TypeVar("T")
 
 _COMPRESSED: Final = BUFFER_SIZE  # bytes of memory for what is made of a block
+Lanes = list[tuple[Verifier, Buffer | bytes]]
 Fill = Callable[[Buffer], Awaitable[bool]]  # fills a buffer with the next bytes of a tar; False when that has ended
 
 
@@ -44,6 +45,13 @@ class TarBlocks(Protocol):
 
     def stop(self) -> None:
         """From any thread: let ``fill`` end soon, with an exception."""
+
+
+class Beside(Protocol):
+    """Has something of its own to hash, for a lane that is free."""
+
+    def lane(self) -> AbstractContextManager[Lanes]:
+        """On a thread: what is hashed inside."""
 
 
 class PackedLayer(msgspec.Struct, frozen=True):
@@ -92,19 +100,19 @@ class Packer:
         """Close something on a thread, whatever happens to this task."""
         await self._workers.finish(work)
 
-    def source(self, fd: int) -> FileSource:
-        """What a file has as a blob's source."""
-        return FileSource(self._workers, fd)
+    def source(self, fd: int, packed: PackedLayer | None = None) -> FileSource:
+        """What a file has as a blob's source; ``packed`` when it has just that."""
+        return FileSource(self._workers, fd, packed)
 
     @asynccontextmanager
     async def _memory(self) -> AsyncIterator[list[Buffer]]:
-        """A buffer to write from, and one for each block in flight: one at least, more out of what is ahead."""
+        """A buffer for each block in flight: one at least, more out of what is ahead."""
         await self._buffers.set_aside(_COMPRESSED)
         aside = _COMPRESSED
         own: list[Buffer] = []
         more: list[Buffer] = []
         try:
-            own += [await self._buffers.take(), await self._buffers.take()]
+            own.append(await self._buffers.take())
             while len(more) < self._blocks - 1 and (buffer := self._buffers.spare_ahead(_COMPRESSED)) is not None:
                 if not self._buffers.set_aside_now(_COMPRESSED):
                     self._buffers.give_back(buffer)
@@ -126,23 +134,23 @@ class PackerTurn(msgspec.Struct, frozen=True):
     workers: WorkerPool
     buffers: list[Buffer]
 
-    async def pack(self, fill: Fill, compressor: Compressor, fd: int) -> PackedLayer:
+    async def pack(self, fill: Fill, compressor: Compressor, fd: int, *, beside: Beside | None = None) -> PackedLayer:
         """``Packer.pack`` of a tar that may come by and by. Only the buffer at its end is not full."""
-        return await _Layer(self.workers, fill, compressor, fd, self.buffers).run()
+        return await _Layer(self, fill, compressor, fd, beside).run()
 
 
 class _Layer:
-    """One layer on its way. ``buffers``, which stay the caller's, are one to write from and those of the tar."""
+    """One layer on its way. The buffers of its turn are those of the tar."""
 
-    def __init__(self, workers: WorkerPool, fill: Fill, compressor: Compressor, fd: int, buffers: list[Buffer]) -> None:
-        self._workers = workers
+    def __init__(self, turn: PackerTurn, fill: Fill, compressor: Compressor, fd: int, beside: Beside | None) -> None:
+        self._workers = turn.workers
         self._fill = fill
         self._compressor = compressor
         self._fd = fd
-        self._out, *blocks = buffers
+        self._beside = beside
         self._free: asyncio.Queue[Buffer] = asyncio.Queue()
         self._made: asyncio.Queue[tuple[Buffer, asyncio.Task[bytes]] | None] = asyncio.Queue()
-        for block in blocks:
+        for block in turn.buffers:
             self._free.put_nowait(block)
         self._compressing: set[asyncio.Task[bytes]] = set()
         self._tar_meter, self._blob_meter = Meter(), Meter()
@@ -180,40 +188,32 @@ class _Layer:
         self._made.put_nowait(None)
 
     async def _seal_all(self) -> None:
-        self._out.append(self._compressor.head)
+        head = self._compressor.head  # with the first block
         while (made := await self._made.get()) is not None:
             block, task = made
-            data = await task
+            data = head + await task
+            head = b""
             self._compressing.discard(task)
             await self._workers.run(partial(self._seal, block, data))
             block.clear()
             self._free.put_nowait(block)
-        await self._workers.run(self._end)
+        await self._workers.run(lambda: self._write(head + self._compressor.tail(), []))
 
     def _seal(self, block: Buffer, data: bytes) -> None:
         """On a thread: one block is next."""
         self._compressor.count(block)
-        lanes = [(self._tar_meter, block)]
-        at = self._out.append(data)
-        while at < len(data):
-            self._write(lanes)
-            lanes = []
-            at += self._out.append(data, at)
-        self._write(lanes)
+        with nullcontext([]) if self._beside is None else self._beside.lane() as more:
+            self._write(data, [(self._tar_meter, block), *more])
 
-    def _end(self) -> None:
-        self._out.append(self._compressor.tail())
-        self._write([])
-
-    def _write(self, lanes: list[tuple[Meter, Buffer]]) -> None:
+    def _write(self, data: bytes, lanes: Lanes) -> None:
         """Hash what is to be written, and what else there is; write."""
-        offset = self._blob_meter.offset
-        hash_buffers([*lanes, (self._blob_meter, self._out)])
-        code = self._out.pwrite(self._fd, offset)
-        if code:
-            cause = OSError(-code, os.strerror(-code))
-            raise files.failure(cause, "write", os.readlink(f"/proc/self/fd/{self._fd}")) from cause
-        self._out.clear()
+        offset, view = self._blob_meter.offset, memoryview(data)
+        hash_buffers([*lanes, (self._blob_meter, data)])
+        path = f"/proc/self/fd/{self._fd}"
+        while view:
+            with files.translated("write", os.readlink(path), wanted=len(view)):
+                count = os.pwrite(self._fd, view, offset)
+            offset, view = offset + count, view[count:]
 
 
 async def _nothing() -> bytes:
@@ -225,9 +225,16 @@ class FileSource:
 
     name = "file"
 
-    def __init__(self, workers: WorkerPool, fd: int) -> None:
+    def __init__(self, workers: WorkerPool, fd: int, packed: PackedLayer | None) -> None:
         self._workers = workers
         self._fd = fd
+        self._packed = packed
+
+    def spooled(self, blob: Descriptor) -> tuple[int, bytes] | None:
+        """The file, when the blob was packed into it: ``SpoolingSource.spooled``."""
+        if self._packed is None or self._packed.blob.digest != blob.digest:
+            return None
+        return self._fd, self._packed.hash_state
 
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes from ``offset`` on. Raises StoreError: the disk refused."""
