@@ -6,7 +6,9 @@ connections that carry 100 MB/s each, on all cores. The model knows the CPU time
 (``macro/stages.py``), and of the start-up. Its wall time is the start-up, and then the longest of: all stages over the
 cores; the longer stage of the largest layer, which one thread inflates and another hashes and makes into files; the
 receiving, since one thread does that; and the bytes over the connections. It says what more cores than are here would
-bring. The server's work, which the last core here has too, is not in it. The exit status is 1 when a bar is missed.
+bring; and what all cores would, if they inflated one layer together: of many members or frames, or from guessed
+beginnings of blocks, and then with its hash and its files apart (docs/decisions/0036-one-thread-inflates-a-layer.md).
+The server's work, which the last core here has too, is not in it. The exit status is 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ RATE = 100_000_000  # bytes a second of a connection
 CONNECTIONS = (1, 2, 4, 8)
 EXPECTED = (4, 8, 16)  # cores
 PULL, UNPACK = "pull", "pull and unpack"
+MEMBERS, GUESSED, APART = "unpack, members", "unpack, guessed", "guessed, apart"  # what fastoci does not do
+GUESSING = 1.4  # times the CPU of inflating, when blocks are begun without what is before them: rapidgzip's
 TWO_CORES = 1.8  # times as fast as one, of one layer, at least
 
 
@@ -49,11 +53,17 @@ class Costs:
         found = self.seconds
         parts = [stages.RECEIVE, stages.HASH, stages.WRITE]
         longest = [found[stages.RECEIVE], self.size / (RATE * connections) if connections else 0.0]
-        if work == UNPACK:
+        total = 0.0
+        if work != PULL:
             parts += [stages.INFLATE, stages.HASH_TAR, stages.EXTRACT]
-            use = found[stages.HASH_TAR] + found[stages.EXTRACT]
-            longest.append(self.largest * max(found[stages.INFLATE], use))
-        total = sum(found[part] for part in parts)
+            use = [found[stages.HASH_TAR], found[stages.EXTRACT]]
+            alone = max(use) if work == APART else sum(use)
+            if work == UNPACK:
+                alone = max(alone, found[stages.INFLATE])
+            elif work != MEMBERS:
+                total = (GUESSING - 1) * found[stages.INFLATE]
+            longest.append(self.largest * alone)
+        total += sum(found[part] for part in parts)
         start = found[stages.START]
         return start + max(total / cores, *longest), start + total
 
@@ -126,8 +136,10 @@ def points(sample: data.Sample, place: Path, options: argparse.Namespace) -> Ite
     for work, cores, connections in free + paced:
         expected = known.expect(work, cores, connections)
         yield Point(work, layers, cores, connections, expected, tuple(taken[work, cores, connections]))
-    for work in (PULL, UNPACK):
-        yield from (Point(work, layers, cores, 0, known.expect(work, cores)) for cores in EXPECTED if cores > here)
+    more = [cores for cores in EXPECTED if cores > here]
+    for work in (PULL, UNPACK, MEMBERS, GUESSED, APART):
+        over = more if work in (PULL, UNPACK) else [here, *more]
+        yield from (Point(work, layers, cores, 0, known.expect(work, cores)) for cores in over)
 
 
 def table(found: Iterable[Point]) -> str:

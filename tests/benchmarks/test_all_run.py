@@ -83,8 +83,15 @@ def test_the_scaling_benchmark_measures_and_expects(tmp_path: Path, peer: Callab
     assert len(measured) == 2 * cores + 4 and all(each["layers"] == 1 for each in measured)
     paced = {each["connections"]: each["model"]["wall_s"] for each in measured if each["connections"]}
     assert set(paced) == {1, 2, 4, 8} and paced[1] >= paced[8]
-    expected = {each["cores"] for each in result["results"] if "measured" not in each}
-    assert expected == {each for each in (4, 8, 16) if each > cores}
+    models = {(each["work"], each["cores"]): each["model"] for each in result["results"] if "measured" not in each}
+    more = {each for each in (4, 8, 16) if each > cores}
+    assert {count for work, count in models if work == "pull and unpack"} == more
+    assert {count for work, count in models if work == "guessed, apart"} == {cores, *more}
+    members, guessed = models["unpack, members", cores], models["unpack, guessed", cores]
+    assert members["cpu_s"] < guessed["cpu_s"] and members["wall_s"] <= guessed["wall_s"]
+    for count in more:
+        walls = [models[work, count]["wall_s"] for work in ("guessed, apart", "unpack, guessed")]
+        assert walls == sorted(walls)
     assert sorted(os.listdir(tmp_path)) == ["images"]
 
 
