@@ -17,7 +17,7 @@ import pytest
 
 from fastoci import Engine, Limits, RegistryOptions
 from fastoci.errors import FastociError
-from fastoci.registry import client
+from fastoci.registry import opening
 from fastoci.registry.fetch import body, retry
 from fastoci.registry.http import throughput
 from fastoci.testing.faults import SCENARIOS, FaultServer, Rule, Scenario, Tweak, random_plan
@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is slow is found out in a tenth of the time."""
     monkeypatch.setattr(throughput, "FLOOR_S", throughput.FLOOR_S / 10)
     monkeypatch.setattr(body, "_CHECK_S", body._CHECK_S / 10)
-    monkeypatch.setattr(client, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02, limited_s=0.1))
+    monkeypatch.setattr(opening, "RetryPolicy", functools.partial(retry.RetryPolicy, first_s=0.02, limited_s=0.1))
 
 
 async def play(plan: Scenario, root: Path, *, authorities: Path | None = None) -> Verdict:
