@@ -474,3 +474,9 @@ async def test_nginx_that_wants_a_client_certificate_is_understood(words: bytes)
         error = await error_of(reply)
         assert isinstance(error, RegistryError)
         assert "it wants a client certificate: put NAME.cert and NAME.key into" in str(error)
+
+
+@pytest.mark.parametrize("tls", [None, Tls(verify=False)], ids=["nobody says", "it is said of a host"])
+def test_who_checks_no_certificate_reads_no_authority(trusted: None, tls: Tls | None) -> None:
+    assert context(tls, verify=False).cert_store_stats()["x509"] == 0
+    assert context(None, verify=True).cert_store_stats()["x509"] > 0

@@ -192,7 +192,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
             self._timer = self._loop.call_later(self._read_s - silent, self._check_silence)
 
     def _fail(self, error: BaseException) -> None:
-        self._error = self._error or error
+        self._error = self._error or error.with_traceback(None)  # which may hold a piece of the view
         self._wake()
 
     def _wake(self) -> None:
