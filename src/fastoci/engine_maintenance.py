@@ -15,9 +15,7 @@ from fastoci.engine_parts import EngineParts
 from fastoci.image.platform import Platform
 from fastoci.jobs import maintenance
 from fastoci.jobs.image import Image, choose, load_image
-from fastoci.jobs.repair import Repair, Repairing
 from fastoci.jobs.running import RunningJobs, job
-from fastoci.jobs.verify import Verification
 from fastoci.store.gc.retention import Retention
 from fastoci.store.lookup import find_one
 
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from fastoci.jobs.compare import Comparing
     from fastoci.jobs.podman import PodmanImage
     from fastoci.jobs.publish import Published
+    from fastoci.jobs.repair import Repair
+    from fastoci.jobs.verify import Verification
     from fastoci.store.gc.collect import GcItem, GcPlan
     from fastoci.store.usage import Usage
 
@@ -84,6 +84,7 @@ class Maintenance:
         Raises:
             BlobNotFoundError: the store has no such reference.
         """
+        from fastoci.jobs.repair import Repairing
         from fastoci.jobs.repair_unpacked import RepairedStore
 
         parts = self._open

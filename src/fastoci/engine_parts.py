@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,6 @@ from fastoci.jobs.pull import PullContext, Repository
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Stored
 from fastoci.jobs.trust import Trust
-from fastoci.jobs.verify import Verifying
 from fastoci.limits import Limits
 from fastoci.store.free_space import Space, space
 from fastoci.store.index_updates import IndexUpdates
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from fastoci.jobs.prefetch_planning import Open
     from fastoci.jobs.prefetch_running import Fetcher
     from fastoci.jobs.publish import Publishing
+    from fastoci.jobs.verify import Verifying
     from fastoci.registry.client import Registry
     from fastoci.registry.options import RegistryOptions
     from fastoci.registry.push.repository import PushRepository
@@ -90,7 +90,6 @@ class EngineParts:
             self.running,
             Trust(trust, buffers),
         )
-        self.verifying = Verifying(store, workers, buffers, threads=limits.workers, observer=observer)
         self.updates = IndexUpdates(store)
         self._workers = workers
         self.buffers = buffers
@@ -129,6 +128,14 @@ class EngineParts:
             raise
         _LOG.debug("store %s, additional %s, %s", path, list(additional), limits)
         return parts
+
+    @cached_property
+    def verifying(self) -> Verifying:
+        """What hashes again; most programs do not need it."""
+        from fastoci.jobs.verify import Verifying
+
+        limits, observer = self.context.limits, self.context.observer
+        return Verifying(self.store, self._workers, self.buffers, threads=limits.workers, observer=observer)
 
     def free(self) -> Space:
         """What the store's file system has free.

@@ -14,7 +14,6 @@ from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import WholeImage
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.stored import Mending
-from fastoci.jobs.verify import sound
 from fastoci.store.graph import Read, descriptor, needed_by, size_of
 from fastoci.store.lookup import find_all, find_names
 from fastoci.store.store import Store
@@ -45,6 +44,7 @@ async def export(store: Store, context: PullContext, directory: Path, references
 
     Raises: as ``Engine.export``.
     """
+    from fastoci.jobs.verify import sound
 
     refs = await named_images(store, references)
     found = await store.walk(lambda read, check: [_whole_image(ref, sound(read)) for ref in refs])
