@@ -164,6 +164,11 @@ class Ends(msgspec.Struct, frozen=True):
 
     async def push(self, reference: str, destination: str, platforms: tuple[str, ...]) -> Copied:
         """Push an image of the store: ``Engine.push``."""
+        if destination and End.parse_image(destination).transport not in ("docker", "store"):
+            text = (
+                f"{destination}: a push goes to a registry; `fastoci copy store:{reference} {destination}` goes there"
+            )
+            raise EndSyntaxError(text)
         image = await find_one(self.parts.store, reference)
         options = CopyOptions(platforms=platforms or await self._held(image))
         name = destination.removeprefix("docker://") or image.name

@@ -90,6 +90,30 @@ def test_regctl_lists_them(copied: str) -> None:
     assert str(SIGNATURE.descriptor.digest) in found
 
 
+async def attached_by_others(name: str, directory: Path) -> list[str]:
+    """The types of what hangs on an image, as a copy brings it into a layout."""
+    layout = directory / "others"
+    async with Engine(directory / "store") as engine:
+        await engine.copy(f"docker://{name}:1", f"oci:{layout}:app", ALL)
+    rows = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return [row.get("artifactType", "") for row in rows]
+
+
+async def test_what_oras_attaches_is_copied(copied: str, tmp_path: Path) -> None:
+    (tmp_path / "sbom").write_text("theirs")
+    attach = (on_path("oras"), "attach", "--plain-http", "--disable-path-validation")
+    out_of(*attach, "--artifact-type", "application/vnd.example.oras", f"{copied}:1", str(tmp_path / "sbom"))
+    assert "application/vnd.example.oras" in await attached_by_others(copied, tmp_path)
+
+
+async def test_what_regctl_attaches_is_copied(copied: str, tmp_path: Path) -> None:
+    (tmp_path / "sbom").write_text("theirs")
+    put = (on_path("regctl"), "--host", f"reg={copied.partition('/')[0]},tls=disabled", "artifact", "put")
+    kind = ("--artifact-type", "application/vnd.example.regctl", "--file", str(tmp_path / "sbom"))
+    out_of(*put, *kind, "--subject", f"{copied}:1")
+    assert "application/vnd.example.regctl" in await attached_by_others(copied, tmp_path)
+
+
 async def test_a_layout_with_all_of_it_is_read_by_skopeo(copied: str, tmp_path: Path, peer: Peer) -> None:
     async with Engine(tmp_path / "store") as engine:
         await engine.copy(f"docker://{copied}:1", f"oci:{tmp_path}/layout:app", ALL)

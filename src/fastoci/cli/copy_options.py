@@ -102,7 +102,11 @@ def _of_end(prefix: str, end: str) -> Sequence[Callable[[Command], Command]]:
             metavar="USER[:PASSWORD]",
             help=f"Log in to the registry of the {end} as USER, as --creds says it for both.",
         ),
-        click.option(f"--{prefix}-username", metavar="USER", help=f"The same as --{prefix}-creds USER."),
+        click.option(
+            f"--{prefix}-username",
+            metavar="USER",
+            help=f"Log in to the registry of the {end} as USER, with --{prefix}-password.",
+        ),
         click.option(
             f"--{prefix}-password",
             metavar="PASSWORD",

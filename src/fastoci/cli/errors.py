@@ -95,7 +95,8 @@ def line(error: BaseException, subject: str = "") -> str:
     if isinstance(error, errors.PlatformError) and error.available and error.available[0] not in text:
         missing.append(f"there are {', '.join(error.available)}")
     subject = subject or error.image or ""
-    return plain((f"{subject}: " if subject else "") + text + (f" ({', '.join(missing)})" if missing else ""))
+    named = subject and not text.startswith(f"{subject}: ")
+    return plain((f"{subject}: " if named else "") + text + (f" ({', '.join(missing)})" if missing else ""))
 
 
 def hint(error: BaseException) -> str:

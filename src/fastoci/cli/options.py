@@ -6,7 +6,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,6 +44,7 @@ class FilePath(click.Path):
 
 MODES: Final = ("auto", "bar", "log", "json", "none")
 _UNITS: Final = "KMGTP"
+_SCRATCH: Final = "/var/tmp"  # on a disk, where /tmp may be memory
 _SIZE: Final = re.compile(rf"([0-9]+)(?:\.([0-9]+))? ?(?:([{_UNITS}])(I)?)?(?:B|BYTES?)?")
 
 
@@ -380,9 +382,10 @@ def existing(
     return engine
 
 
-def of_ends(
+@asynccontextmanager
+async def of_ends(
     ends: Sequence[str], store: Path | None, additional: Sequence[Path], registry: RegistryOptions, limits: Limits
-) -> Engine:
+) -> AsyncIterator[Engine]:
     """An engine that looks at ends; over a store that is there, when one of them is an image of the store.
 
     Raises:
@@ -392,8 +395,47 @@ def of_ends(
     from fastoci.cli.progress.display import choose
 
     if any(is_stored(end) for end in ends):
-        return existing(store, additional, registry=registry, limits=limits)
-    return Engine(store, registry=registry, limits=limits, additional=additional, observer=choose("none"))
+        async with existing(store, additional, registry=registry, limits=limits) as engine:
+            yield engine
+        return
+    with scratch_stores() as scratch:
+        place = store if is_there(store) else scratch()
+        observer = choose("none")
+        async with Engine(place, registry=registry, limits=limits, additional=additional, observer=observer) as engine:
+            yield engine
+
+
+def is_there(store: Path | None) -> bool:
+    """Whether there is a store; one that may not be looked at, or that nobody can name, is not there."""
+    from fastoci import Engine
+    from fastoci.errors import ConfigError
+
+    with suppress(OSError, ConfigError):
+        return (Engine(store).store_path / "fastoci.json").is_file()
+    return False
+
+
+@contextmanager
+def scratch_stores() -> Iterator[Callable[[], Path]]:
+    """Makes a directory, on call, for a store that goes at the end: for what keeps nothing in one.
+
+    Raises:
+        StoreError: by the call: no directory can be made.
+    """
+    import tempfile
+
+    from fastoci.errors import StoreError
+
+    with ExitStack() as made:
+
+        def scratch() -> Path:
+            above = os.environ.get("TMPDIR") or _SCRATCH
+            try:
+                return Path(made.enter_context(tempfile.TemporaryDirectory(prefix="fastoci-", dir=above)), "store")
+            except OSError as error:
+                raise StoreError(f"cannot make a directory in {above}: {error.strerror}", path=above) from error
+
+        yield scratch
 
 
 def is_stored(end: str) -> bool:

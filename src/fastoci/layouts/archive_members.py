@@ -95,7 +95,8 @@ class Members:
         """
         found = self._members.get(posixpath.normpath(name)) if name else None
         if found is None:
-            raise FormatError(f"{self.archive} has no member {name[:200]!r}")
+            what = f"has no member {name[:200]!r}" if self._members else "has no members: it is no archive of images"
+            raise FormatError(f"{self.archive} {what}")
         if found.link is None:
             return found
         target = self._members.get(found.link) if follow else None

@@ -30,6 +30,7 @@ MakeFile = Callable[[], Awaitable[int]]  # an unnamed file on the store's disk, 
 
 _LARGE: Final = 1 << 20  # bytes of a member that has a file of its own
 _FILES: Final = 128  # of these
+_PADDING: Final = 64 << 20  # bytes behind the end of an archive: the records of tape drives have some
 
 
 class Spool:
@@ -72,11 +73,23 @@ class Spool:
                 if found := headers.feed(bytes(block)):
                     await self._keep(members, *found[:2])
             headers.end()
-            while await self._read(block, block.room):
-                block.clear()
+            await self._drain(name, block)
         finally:
             block.release()
         return members
+
+    async def _drain(self, name: str, block: Buffer) -> None:
+        """Take what pads the archive: whoever writes it comes to an end.
+
+        Raises:
+            FormatError: it goes on, perhaps for ever.
+        """
+        left = _PADDING
+        while count := await self._read(block, block.room):
+            block.clear()
+            left -= count
+            if left < 0:
+                raise FormatError(f"{name} goes on behind the end of the archive, for more than {_PADDING} bytes")
 
     async def _keep(self, members: Members, label: str | None, entry: TarEntry) -> None:
         """Keep what follows the header of a member."""

@@ -22,6 +22,7 @@ from fastoci.testing.auth import Basic
 from fastoci.testing.images import Artifact, Image, Index, write_layout
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
+from fastoci.testing.uploads import Uploads
 
 LAYER = Layer.build([Entry("file", data=b"data" * 1000)])
 IMAGE = Image.build([LAYER])
@@ -276,3 +277,42 @@ def test_a_copy_says_that_the_media_type_of_a_layer_lies(cli: Cli, tmp_path: Pat
     done = cli("copy", f"oci:{tmp_path}/layout:lies", place.format(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is said to be gzip and is a plain tar: it is read as what it is") == 1
+
+
+def test_no_store_is_made_by_what_keeps_nothing_in_it(
+    cli: Cli, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    name = f"{registry.address}/app"
+    words = ["copy", f"docker://{name}:1", f"oci:{tmp_path}/a:one", "--compress", "zstd:1"]
+    for command in (words, ["tags", name], ["inspect", f"docker://{name}:1"], ["tag", f"{name}:1", f"{name}:2"]):
+        done = cli(*command)
+        assert done.returncode == (5 if command[0] == "tag" else 0), done.stderr  # the registry is read-only
+    assert not (tmp_path / "store").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_push_out_of_a_layout_needs_no_store(cli: Cli, tmp_path: Path) -> None:
+    write_layout({"app": IMAGE}, tmp_path / "layout")
+    (tmp_path / "store").write_text("no directory")
+    (tmp_path / "pushed").mkdir()
+    with serve(Registry(uploads=Uploads(tmp_path / "pushed"))) as registry:
+        done = cli("copy", f"oci:{tmp_path}/layout:app", f"docker://{registry.address}/app:1")
+        assert done.returncode == 0, done.stderr
+        assert cli("copy", f"docker://{registry.address}/app:1", "store:app").returncode == 8
+
+
+def test_a_push_to_another_place_says_what_goes_there(cli: Cli, tmp_path: Path) -> None:
+    assert cli("copy", f"oci:{tmp_path}", "store:app").returncode == 3
+    done = cli("push", "app:1", f"oci:{tmp_path}/a")
+    assert done.returncode == 2
+    assert f"fastoci copy store:app:1 oci:{tmp_path}/a" in done.stderr
+
+
+def test_an_archive_without_end_and_one_without_members_are_refused(cli: Cli, tmp_path: Path) -> None:
+    for path, words in (("/dev/zero", "goes on behind the end"), ("/dev/null", "has no members")):
+        done = cli("copy", f"oci-archive:{path}", f"oci:{tmp_path}/a")
+        assert done.returncode == 7
+        assert words in done.stderr
+        assert done.stderr.count(path) <= 2, "the same is said twice"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -14,7 +15,7 @@ import click
 from fastoci.cli import copy_options, options, registry_options, report, sections, trust_options
 
 if TYPE_CHECKING:
-    from fastoci import EndOptions, Limits, RegistryOptions, TrustPolicy
+    from fastoci import EndOptions, Engine, Limits, RegistryOptions, TrustPolicy
     from fastoci.cli.progress.display import Display
 
     Reach = Callable[[RegistryOptions], EndOptions]
@@ -157,6 +158,26 @@ def _is_stdout(end: str) -> bool:
     return False
 
 
+@asynccontextmanager
+async def _open(asked: CopyOptions, make: Callable[[Path | None], Engine]) -> AsyncIterator[Engine]:
+    """An engine over the store, where that is there or is an end, and for the notes of uploads where it can be made."""
+    from fastoci.errors import ConfigError, StoreError
+
+    needed = any(end.startswith("store:") for end in (*asked.begins, asked.end)) or options.is_there(asked.store)
+    with options.scratch_stores() as scratch:
+        async with AsyncExitStack() as opened:
+            if needed or asked.end.startswith("docker:"):
+                try:
+                    engine = await opened.enter_async_context(make(asked.store))
+                except (StoreError, ConfigError):
+                    if needed:
+                        raise
+                    engine = await opened.enter_async_context(make(scratch()))
+            else:
+                engine = await opened.enter_async_context(make(scratch()))
+            yield engine
+
+
 async def _copy(asked: CopyOptions) -> list[str]:
     """The digest of each image that is at the destination then."""
     from fastoci import CopyOptions as Options
@@ -173,13 +194,13 @@ async def _copy(asked: CopyOptions) -> list[str]:
         source=asked.source(asked.registry),
         destination=asked.destination(asked.registry),
     )
-    engine = Engine(
-        asked.store,
+    make = partial(
+        Engine,
         registry=asked.registry,
         limits=asked.limits,
         additional=asked.additional,
         observer=asked.progress,
         trust=asked.trust,
     )
-    async with engine:
+    async with _open(asked, make) as engine:
         return [str(each.descriptor.digest) for each in await engine.copy_all(asked.begins, asked.end, options)]
