@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from msgspec import structs
 
 from fastoci.cli.option_places import put_behind
 from fastoci.image.platform import Platform
@@ -271,7 +272,7 @@ def test_what_names_no_place_says_which_there_are_and_speaks_of_no_references(cl
 )
 def test_a_copy_says_that_the_media_type_of_a_layer_lies(cli: Cli, tmp_path: Path, place: str) -> None:
     plain = Layer.build([Entry("file", data=b"data")], "none")
-    lies = replace(plain, descriptor=replace(plain.descriptor, media_type=LAYER.descriptor.media_type))
+    lies = replace(plain, descriptor=structs.replace(plain.descriptor, media_type=LAYER.descriptor.media_type))
     image = Image.build([lies])
     write_layout({"lies": image}, tmp_path / "layout")
     done = cli("copy", f"oci:{tmp_path}/layout:lies", place.format(tmp_path))
