@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 import fastoci
 from fastoci.errors import FastociError, FormatError, PlatformError, UnsupportedError
@@ -47,7 +48,7 @@ class Shelf:
             form["config"] = encode(Descriptor.of(built.config, config_type or mediatype.OCI_CONFIG))
         built = replace(built, manifest=json.dumps(form | changes).encode())
         self.registry.add_image("odd", "latest", built)
-        return replace(built.descriptor, platform=None)
+        return structs.replace(built.descriptor, platform=None)
 
     def index(self, *entries: Descriptor | Mapping[str, object]) -> Descriptor:
         """An index of these, which is ``latest`` from now on."""
@@ -76,7 +77,7 @@ async def files(shelf: Shelf, tmp_path: Path) -> list[str]:
 
 
 def of(descriptor: Descriptor, platform: Platform | None = AMD64, **changes: Any) -> Descriptor:
-    return replace(descriptor, platform=platform, **changes)
+    return structs.replace(descriptor, platform=platform, **changes)
 
 
 async def test_an_entry_that_demands_a_feature_is_not_chosen(shelf: Shelf, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fastoci import _core
 from fastoci._core import Buffer
@@ -322,7 +323,7 @@ def damaged(layer: Layer) -> Layer:
     data = bytearray(layer.content)
     data[len(data) // 2] ^= 0xFF
     content = bytes(data)
-    return replace(layer, content=content, descriptor=replace(layer.descriptor, digest=Digest.of(content)))
+    return replace(layer, content=content, descriptor=structs.replace(layer.descriptor, digest=Digest.of(content)))
 
 
 async def test_a_layer_that_is_damaged_as_promised_stays_in_the_store(registry: Registry, tmp_path: Path) -> None:

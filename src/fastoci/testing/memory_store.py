@@ -10,8 +10,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import structs
 
 from fastoci._core import Buffer
 from fastoci.errors import BlobNotFoundError, SpaceRequirement, StoreBusyError, StoreError, StoreFullError
@@ -176,7 +178,9 @@ class MemoryWriter:
                 raise BlobNotFoundError(text, path="memory", subject=str(blob.digest))
         before = self._content.images.get(image.name)
         if before is not None and before.descriptor.digest == image.descriptor.digest:
-            image = replace(image, images={**before.images, **image.images}, pinned=before.pinned or image.pinned)
+            image = structs.replace(
+                image, images={**before.images, **image.images}, pinned=before.pinned or image.pinned
+            )
         self._content.images[image.name] = image
 
     async def use(self, name: str) -> None:

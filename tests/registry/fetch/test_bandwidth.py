@@ -60,7 +60,7 @@ async def limited(
     async with serving(script, tls=tls) as first, serving(script, tls=tls) as last, registry:
         where = [endpoint(first.address), endpoint(last.address, origin=True)]
         if tls is not None:
-            where = [replace(each, base=each.base.with_scheme("https")) for each in where]
+            where = [structs.replace(each, base=each.base.with_scheme("https")) for each in where]
         yield registry.repository_at(Reference.parse(f"{last.address}/team/app:1"), where), first, buffers
     buffers.pool.on_release = None
 
