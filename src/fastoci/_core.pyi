@@ -80,6 +80,16 @@ def place(nameless: int, named: int, files: list[tuple[bytes, Buffer]], sync: bo
     of the sync of the names.
     """
 
+def hold(fd: int, byte: int, named: int, ingests: int, name: bytes, /) -> int:
+    """Lock a byte of an open file while nothing has the name in two directories: 1, and 0 when something has.
+
+    -EAGAIN while somebody else has the byte, or -errno; in all cases but the first it is not locked. Without waiting,
+    and without letting go of the GIL: getting it back takes longer.
+    """
+
+def let_go(fd: int, byte: int, /) -> int:
+    """Unlock the byte; 0, or -errno."""
+
 def file_system(fd: int, /) -> int:
     """The number of the kind of file system that a file is on (``f_type`` of statfs, 32 bits), or -errno."""
 

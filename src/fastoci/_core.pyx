@@ -16,7 +16,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
-from fastoci.csrc.io.place cimport place_all, placed
+from fastoci.csrc.io.place cimport byte_lock, byte_unlock, is_free, place_all, placed
 from fastoci.csrc.io.read cimport read_all
 from fastoci.csrc.io.write cimport write_all, write_reserve
 from fastoci.csrc.sha256.sha256 cimport (
@@ -235,6 +235,24 @@ def place(int nameless, int named, list files, bint sync, /):
         return [wanted[number].code for number in range(count)], code
     finally:
         free(wanted)
+
+
+def hold(int fd, int64_t byte, int named, int ingests, bytes name, /):
+    # With the GIL: who lets go of it waits for it longer than this takes.
+    cdef const char *text = name
+    cdef int code = byte_lock(fd, byte)
+    if code:
+        return code
+    code = is_free(named, text)
+    if code == 1:
+        code = is_free(ingests, text)
+    if code != 1:
+        byte_unlock(fd, byte)
+    return code
+
+
+def let_go(int fd, int64_t byte, /):
+    return byte_unlock(fd, byte)
 
 
 def file_system(int fd, /):

@@ -64,7 +64,7 @@ def acquire(directory: Directory, name: str, *, wait: bool, byte: int | None = N
 
 
 def open_to_lock(directory: Directory, name: str) -> int:
-    """Open a file that is never deleted, made when absent, to lock bytes of it by ``try_lock``.
+    """Open a file that is never deleted, made when absent, to lock bytes of it.
 
     Raises:
         OSError: the disk refused.
@@ -212,15 +212,6 @@ def try_lock(fd: int, *, byte: int | None = None) -> bool:
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "held by another"
         return False
     return True
-
-
-def unlock(fd: int, byte: int) -> None:
-    """Let go of one byte, whose lock is this open file's or nobody's.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def is_locked(fd: int, *, byte: int | None = None) -> bool:

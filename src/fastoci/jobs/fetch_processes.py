@@ -99,7 +99,7 @@ class FetchProcesses:
 
     async def fetch(
         self, writer: StoreWriter, blob: Descriptor, source: Repository, *, image: str = "", cached: bool = False
-    ) -> None:
+    ) -> bytes:
         """Have a process bring the blob: ``Fetcher.fetch``. The name of the image leads it to the source."""
         deaths = 0
         while deaths < _TRIES:
@@ -116,7 +116,7 @@ class FetchProcesses:
                 process.is_reserved = False
                 self._changed.set()
             await writer.adopt(blob)
-            return
+            return b""
         error = copy.copy(self._error)
         error.blob = str(blob.digest)
         self._observe(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))

@@ -37,7 +37,7 @@ from fastoci.jobs.plan import LayerForm, Resolved, estimate_unpacked
 from fastoci.jobs.resolve import read_config
 from fastoci.jobs.stored import FileStamp, Mending, Stored, stamp_of
 from fastoci.limits import Limits
-from fastoci.stream.inflate import sniff
+from fastoci.stream.inflate import HEAD, sniff
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer
 from fastoci.transfer.tee import SpoiledError, Tee
@@ -99,6 +99,12 @@ class Hashed:
 
     def abort(self) -> None:
         """Nothing is held."""
+
+
+def _lie_of(blob: Descriptor, head: bytes) -> str:
+    with suppress(UnsupportedError):
+        return mediatype.lie_of(blob.media_type, sniff(head))
+    return ""
 
 
 class Layering(msgspec.Struct, frozen=True):
@@ -224,16 +230,23 @@ class Layering(msgspec.Struct, frozen=True):
 
         await self.until_right(work, pairs, arriving)
 
-    async def notice_lie(self, blob: Descriptor, image: str) -> None:
-        """Say so when a layer that came is not what its type says."""
-        if blob.media_type in mediatype.COMPRESSIONS and (text := await self.workers.run(partial(self._lie, blob))):
+    async def notice_lie(self, blob: Descriptor, head: bytes, image: str) -> None:
+        """Say so when a layer that came is not what its type says.
+
+        Args:
+            head: its first bytes; none when they are to be read.
+        """
+        if blob.media_type not in mediatype.COMPRESSIONS:
+            return
+        text = _lie_of(blob, head) if head else await self.workers.run(partial(self._lie, blob))
+        if text:
             self.observer(Warned(image, f"layer {blob.digest} {text}"))
 
     def _lie(self, blob: Descriptor) -> str:
-        with suppress(BlobNotFoundError, UnsupportedError, OSError):
+        with suppress(BlobNotFoundError, OSError):
             fd = self.store.open(blob)
             try:
-                return mediatype.lie_of(blob.media_type, sniff(os.pread(fd, 4, 0)))
+                return _lie_of(blob, os.pread(fd, HEAD, 0))
             finally:
                 files.close(fd)
         return ""

@@ -49,8 +49,8 @@ class Fetcher(Protocol):
 
     async def fetch(
         self, writer: StoreWriter, blob: Descriptor, source: Repository, *, image: str = "", cached: bool = False
-    ) -> None:
-        """Bring a blob of the writer's session into the store.
+    ) -> bytes:
+        """Bring a blob of the writer's session into the store; its first bytes, as far as they are known.
 
         Args:
             image: the name that it is for, which leads to the source.
@@ -190,11 +190,11 @@ class Running:
             asked.add(source.name)
             try:
                 request = job.image.request
-                await fetcher.fetch(writer, blob, source, image=request.reference, cached=self._makes(job))
+                head = await fetcher.fetch(writer, blob, source, image=request.reference, cached=self._makes(job))
             except FastociError as error:
                 failed = error
                 continue
-            await self._context.layering.notice_lie(blob, request.reference)
+            await self._context.layering.notice_lie(blob, head, request.reference)
             job.fetched += blob.size
             self._note(blob, source.name, began, "")
             self._came(blob)
@@ -276,7 +276,8 @@ class Running:
         request = job.image.request
         for plan in plans:
             for descriptor, raw in plan.resolved.chain:
-                await self._context.keep_document(writer, descriptor, raw, request.reference)
+                known = descriptor.digest in self._absent
+                await self._context.keep_document(writer, descriptor, raw, request.reference, absent=known)
         stored = stored_together(plans, configs)
         lists = {self._list_name: request.pinned} if self._list_name else {}
         recorded = replace(stored, pinned=request.pinned, lists=lists, is_brought=bool(lists))

@@ -322,8 +322,8 @@ class PullContext(msgspec.Struct, frozen=True):
         async def fetch(blob: Descriptor) -> None:
             tee = tees.get(blob.digest)
             cached = making.tees != 0 and tee is None
-            await self.scheduler.fetch(writer, blob, source, image=image, tee=tee, cached=cached)
-            await self.layering.notice_lie(blob, image)
+            head = await self.scheduler.fetch(writer, blob, source, image=image, tee=tee, cached=cached)
+            await self.layering.notice_lie(blob, head, image)
             making.into.arrived(blob, plan.resolved.reference)
 
         return {blob.digest: asyncio.create_task(fetch(blob)) for blob in plan.missing}
@@ -360,9 +360,15 @@ class PullContext(msgspec.Struct, frozen=True):
         await self.scheduler.fetch(writer, config, source, image=image)
         return await read_config(self.store, manifest, self.limits)
 
-    async def keep_document(self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str) -> None:
-        """Have a document in the store, whatever is there under its name."""
-        if not await self.store.missing([descriptor]):
+    async def keep_document(
+        self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str, *, absent: bool = False
+    ) -> None:
+        """Have a document in the store, whatever is there under its name.
+
+        Args:
+            absent: the session missed it: nothing can be there but what came since, which was verified.
+        """
+        if not absent and not await self.store.missing([descriptor]):
             with suppress(StoreError):
                 if await self.store.read(descriptor) == raw:
                     return

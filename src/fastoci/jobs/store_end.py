@@ -95,8 +95,9 @@ class StoreSinkWriter:
         """Bring one blob: ``ImageWriter.put_blob``. A file that a source kept becomes the blob without a copy."""
         if isinstance(source, SpoolingSource) and (kept := source.spooled(blob)) is not None:
             await self._spooler.leave(blob, *kept)
-        await self._context.scheduler.fetch(self._writers[blob.digest], blob, source, image=self._image)
-        await self._context.layering.notice_lie(blob, self._image)
+        writer = self._writers[blob.digest]
+        head = await self._context.scheduler.fetch(writer, blob, source, image=self._image)
+        await self._context.layering.notice_lie(blob, head, self._image)
         return "sent"
 
     async def put_document(self, descriptor: Descriptor, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ async def open_registry(options: RegistryOptions, limits: Limits, observer: Obse
     mirrors = await asyncio.to_thread(mirrors_of, options)
     return Registry(
         mirrors=mirrors,
-        proxy=lambda url: proxy_for(url, os.environ),
+        proxy=partial(proxy_for, environ=dict(os.environ)),  # asked twice a request: os.environ is slow
         credentials=await asyncio.to_thread(credentials_of, options, mirrors),
         tls_verify=options.tls_verify,
         limits=limits,

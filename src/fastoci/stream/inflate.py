@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Final
 
 from fastoci import _inflate
 from fastoci._core import Buffer
@@ -43,6 +44,9 @@ def _deflate_of(compression: str) -> Callable[[], _inflate.Deflate] | None:
     from fastoci.stream.deflate import Deflate  # imported where it is needed: hardly ever
 
     return Deflate
+
+
+HEAD: Final = 4  # bytes by which a compression is known
 
 
 def sniff(head: bytes) -> Compression:

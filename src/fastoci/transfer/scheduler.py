@@ -25,6 +25,7 @@ from fastoci.image.digest import Digest
 from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, SmallIngest, StoreWriter
 from fastoci.limits import Limits
 from fastoci.slots import Slots
+from fastoci.stream.inflate import HEAD
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.pipeline import PushPipeline
@@ -47,7 +48,7 @@ class _Order(msgspec.Struct, frozen=True):
 class _Flight:
     """One order under way, and the writers of all who wait for it."""
 
-    def __init__(self, order: _Order, run: Callable[[_Flight], Coroutine[None, None, None]]) -> None:
+    def __init__(self, order: _Order, run: Callable[[_Flight], Coroutine[None, None, bytes]]) -> None:
         self.order = order
         self.writers: list[StoreWriter] = []
         self.task = asyncio.create_task(run(self))
@@ -135,7 +136,7 @@ class Scheduler:
         image: str = "",
         tee: Tee | None = None,
         cached: bool = False,
-    ) -> None:
+    ) -> bytes:
         """Bring a blob of the writer's session into the store, once for all tasks that want it.
 
         Args:
@@ -145,16 +146,18 @@ class Scheduler:
         When another task's flight fails and it used another source, or fails in a way that nobody expected, this one's
         source is tried as well.
 
+        Returns:
+            the first bytes of the blob, when it came as a whole; else none.
         Raises:
             FastociError: the blob could not be fetched, verified or stored.
         """
         try:
-            await self._fetch(writer, _Order(blob, source, image, tee, cached))
+            return await self._fetch(writer, _Order(blob, source, image, tee, cached))
         finally:
             if tee is not None:
                 tee.end()
 
-    async def _fetch(self, writer: StoreWriter, order: _Order) -> None:
+    async def _fetch(self, writer: StoreWriter, order: _Order) -> bytes:
         while True:
             flight = self._flights.get(order.blob.digest)
             if flight is None:
@@ -180,15 +183,15 @@ class Scheduler:
         flight.task.add_done_callback(lambda task: self._landed(digest, task))
         return flight
 
-    def _landed(self, digest: Digest, task: asyncio.Task[None]) -> None:
+    def _landed(self, digest: Digest, task: asyncio.Task[bytes]) -> None:
         del self._flights[digest]
         if not task.cancelled():
             task.exception()  # retrieved: the waiters that are left have it too
 
-    async def _join(self, flight: _Flight, writer: StoreWriter) -> None:
+    async def _join(self, flight: _Flight, writer: StoreWriter) -> bytes:
         flight.writers.append(writer)
         try:
-            await asyncio.shield(flight.task)
+            return await asyncio.shield(flight.task)
         except (KeyboardInterrupt, SystemExit) as error:  # it has left the loop once, and would for each waiter
             raise RuntimeError(f"the fetch of {flight.order.blob.digest} was interrupted") from error
         finally:
@@ -197,10 +200,10 @@ class Scheduler:
                 flight.task.cancel()
                 await wait_to_end(asyncio.wait([flight.task]))
 
-    async def _fly(self, flight: _Flight) -> None:
+    async def _fly(self, flight: _Flight) -> bytes:
         blob = flight.order.blob
         try:
-            await self._fetch_until_right(flight)
+            head = await self._fetch_until_right(flight)
         except FastociError as error:
             error.blob = error.blob or str(blob.digest)
             self._observe(BlobFailed(str(blob.digest), str(error), type(error).__name__, error.exit_code))
@@ -212,8 +215,9 @@ class Scheduler:
             raise
         _LOG.debug("%s: in the store", blob.digest)
         self._observe(BlobDone(str(blob.digest), blob.size))
+        return head
 
-    async def _fetch_until_right(self, flight: _Flight) -> None:
+    async def _fetch_until_right(self, flight: _Flight) -> bytes:
         """Fetch the blob; after wrong bytes once more, as long as a server sent them that had sent none before."""
         blob, source, tee = flight.order.blob, flight.order.source, flight.order.tee
         corrupt: set[str] = set()
@@ -232,8 +236,8 @@ class Scheduler:
                 tee.spoil()
                 tee = None
 
-    async def _fetch_or_wait(self, flight: _Flight, tee: Tee | None) -> None:
-        """Fetch the blob, or wait while another process does: that takes no connection."""
+    async def _fetch_or_wait(self, flight: _Flight, tee: Tee | None) -> bytes:
+        """Fetch the blob, or wait while another process does: that takes no connection. Its first bytes, if known."""
         order, blob = flight.order, flight.order.blob
         elsewhere = 0  # bytes that another process had
 
@@ -248,20 +252,19 @@ class Scheduler:
                 try:
                     small = flight.writer.begin_small(blob)
                     if small is not None:
-                        await self._take_whole(flight, small, tee, elsewhere)
-                        return
+                        return await self._take_whole(flight, small, tee, elsewhere)
                     ingest = await flight.writer.begin(blob, cached=order.cached)
                 except StoreBusyError:
                     busy = True
                 else:
                     if ingest is None or await self._ingest(flight, ingest, tee, elsewhere):
-                        return
+                        return b""
                     elsewhere = 0
             if busy:
                 _LOG.debug("%s: another process fetches it", blob.digest)
                 self._observe(BlobWaiting(order.image, str(blob.digest), blob.size))
                 if await flight.writer.wait(blob, progressed):
-                    return
+                    return b""
 
     @asynccontextmanager
     async def _slot(self, source: BlobSource) -> AsyncIterator[None]:
@@ -319,8 +322,8 @@ class Scheduler:
             raise asyncio.CancelledError
         return True
 
-    async def _take_whole(self, flight: _Flight, ingest: SmallIngest, tee: Tee | None, elsewhere: int) -> None:
-        """Fetch a small blob, and let the store have it when all of it is there."""
+    async def _take_whole(self, flight: _Flight, ingest: SmallIngest, tee: Tee | None, elsewhere: int) -> bytes:
+        """Fetch a small blob, and let the store have it when all of it is there; its first bytes."""
         blob, source = ingest.blob, flight.order.source
         verifier = Verifier(blob.digest, blob.size)
         buffer = None
@@ -329,7 +332,9 @@ class Scheduler:
             async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
                 async for part in buffers:
                     buffer = await self._joined(buffer, part, tee)
-            committed, buffer = ingest.commit(buffer or await self._buffers.take(), verifier), None
+            buffer = buffer or await self._buffers.take()
+            head = bytes(memoryview(buffer)[:HEAD])
+            committed, buffer = ingest.commit(buffer, verifier), None
             _, cancelled = await wait_to_end(committed)
             self._observe(BlobProgress(str(blob.digest), blob.size))
         except BaseException as error:
@@ -341,6 +346,7 @@ class Scheduler:
             raise
         if cancelled:
             raise asyncio.CancelledError
+        return head
 
     async def _joined(self, buffer: Buffer | None, part: Buffer, tee: Tee | None) -> Buffer:
         """What came so far, with one more part, whose reference passes here."""

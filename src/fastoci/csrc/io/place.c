@@ -55,6 +55,34 @@ static int sync_names(int named)
     return code;
 }
 
+static int set_byte(int fd, int64_t byte, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+int byte_lock(int fd, int64_t byte)
+{
+    return set_byte(fd, byte, F_WRLCK);
+}
+
+int byte_unlock(int fd, int64_t byte)
+{
+    return set_byte(fd, byte, F_UNLCK);
+}
+
+int is_free(int directory, const char *name)
+{
+    struct stat info;
+
+    if (fstatat(directory, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    return errno == ENOENT ? 1 : -errno;
+}
+
 int place_all(int nameless, int named, struct placed *files, size_t count, int sync)
 {
     size_t there = 0;

@@ -19,4 +19,13 @@ struct placed {
  * 0, or -errno of the sync of the names: all that have one may lose it in a power cut. */
 int place_all(int nameless, int named, struct placed *files, size_t count, int sync);
 
+/* Lock one byte of an open file, without waiting: 0, -EAGAIN while somebody else has it, or -errno. */
+int byte_lock(int fd, int64_t byte);
+
+/* Let go of it: 0, or -errno. */
+int byte_unlock(int fd, int64_t byte);
+
+/* Whether nothing has a name in a directory: 1, 0, or -errno. */
+int is_free(int directory, const char *name);
+
 #endif

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "io/place.h" nogil:
@@ -9,3 +9,6 @@ cdef extern from "io/place.h" nogil:
         int fd
         int code
     int place_all(int, int, placed *, size_t, int)
+    int byte_lock(int, int64_t)
+    int byte_unlock(int, int64_t)
+    int is_free(int, const char *)

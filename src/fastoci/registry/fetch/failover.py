@@ -25,6 +25,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -57,6 +58,10 @@ _WRONG_TRIES: Final = 2
 T = TypeVar("T")
 
 
+_origin_of: Final = lru_cache(256)(Origin.of)  # of bases, which are few, and asked for at every request
+_server_of: Final = lru_cache(256)(redact)
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """An endpoint by one scheme."""
 
@@ -66,12 +71,12 @@ class Candidate(msgspec.Struct, frozen=True):
     @property
     def origin(self) -> Origin:
         """What credentials and trust belong to."""
-        return Origin.of(self.base)
+        return _origin_of(self.base)
 
     @property
     def server(self) -> str:
         """Whom it asks, as a text that is the same in every process: ``https://mirror.local:5000/v2``."""
-        return redact(self.base)
+        return _server_of(self.base)
 
 
 def candidates(endpoints: Sequence[Endpoint], servers: Servers) -> tuple[Candidate, ...]:

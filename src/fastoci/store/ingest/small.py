@@ -12,14 +12,14 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from fastoci import files, locks
-from fastoci._core import Buffer, place
+from fastoci._core import Buffer, let_go, place
+from fastoci._core import hold as hold_byte
 from fastoci.errors import StoreBusyError
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
@@ -81,15 +81,15 @@ class SmallBlobs:
         if digest in self._held:
             raise self._busy(digest)
         try:
-            if not self._lock(digest):
-                raise self._busy(digest)
+            code = self._hold(digest)
         except OSError:
             return None
-        if self._is_free(digest):
-            self._held.add(digest)
-            return SmallIngest(blob, self)
-        self._unlock(digest)
-        return None
+        if code == -errno.EAGAIN:
+            raise self._busy(digest)
+        if code != 1:
+            return None
+        self._held.add(digest)
+        return SmallIngest(blob, self)
 
     def finish(self, blob: Descriptor, buffer: Buffer, verifier: Verifier) -> asyncio.Future[None]:
         """Hash, write and name a blob: ``SmallIngest.commit``."""
@@ -106,7 +106,8 @@ class SmallBlobs:
     def let_go(self, digest: Digest) -> None:
         """Hold a digest no more."""
         self._held.discard(digest)
-        self._unlock(digest)
+        if self._gate >= 0:
+            let_go(self._gate, byte_of(digest))
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""
@@ -118,26 +119,11 @@ class SmallBlobs:
         path = self._paths.ingest(digest)
         return StoreBusyError(f"another process is fetching {digest}", path=path)
 
-    def _lock(self, digest: Digest) -> bool:
+    def _hold(self, digest: Digest) -> int:
         if self._gate < 0:
             self._gate = locks.open_to_lock(self._paths.leases, GATE)
-        return locks.try_lock(self._gate, byte=byte_of(digest))
-
-    def _unlock(self, digest: Digest) -> None:
-        if self._gate >= 0:
-            locks.unlock(self._gate, byte_of(digest))
-
-    def _is_free(self, digest: Digest) -> bool:
-        """Whether nothing has the blob's name, and nothing is left of it."""
-        try:
-            blobs = self._paths.blobs(digest.algorithm).fd
-            for directory in (blobs, self._paths.ingests.fd):
-                with suppress(FileNotFoundError):
-                    os.stat(digest.hex, dir_fd=directory, follow_symlinks=False)
-                    return False
-        except OSError:
-            return False
-        return True
+        blobs, ingests = self._paths.blobs(digest.algorithm).fd, self._paths.ingests.fd
+        return hold_byte(self._gate, byte_of(digest), blobs, ingests, digest.hex.encode())
 
     def _visit(self) -> None:
         batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
