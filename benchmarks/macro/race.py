@@ -3,6 +3,9 @@
 ``python -m benchmarks.macro.race`` prints JSON on stdout and a table on stderr; ``--plot FILE`` draws it. nginx on
 loopback serves. The bars are against the best of the others, and against the sum of the stages that a pull consists
 of, each alone on one thread; the exit status is 1 when one is missed.
+
+``sent / needed`` is the bytes of blobs that the server sent, by its own log, for one byte of the images' blobs, each
+counted once: what arrives twice, or for nothing, is above 1.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ import shlex
 import shutil
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also when run as a file
 
@@ -28,6 +31,7 @@ from benchmarks.macro import engines, image_set
 from benchmarks.macro.latency import far
 from benchmarks.macro.stages import SUM, Stage, stages, total, uncompressed
 from benchmarks.measure import Usage, measure
+from benchmarks.micro.lanes import load
 from benchmarks.report import Bar
 from benchmarks.server import Shape
 
@@ -35,6 +39,7 @@ OURS = "fastoci"
 _MILLISECONDS = 30  # each way
 _RATE = 20_000_000  # bytes a second of a connection
 _TINY = 1000  # images
+_SENT = 1.003  # of what is needed
 
 _FREE = Shape()
 
@@ -55,6 +60,16 @@ class Race:
     most_cpu_s: float = 0.0  # of ours
     staged: bool = False  # whether the stages are measured, too; for one image without TLS
     of_stages: float = 0.0  # of their CPU, at most
+    counted: bool = False  # what the server sends; its log is waited for after each run
+    busy: int = 0  # processes on each core that have other work
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The runs of all who took part: what each took, and what the server sent for one byte of the images."""
+
+    usages: dict[str, list[Usage]] = field(default_factory=dict)
+    sent: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _one(name: str) -> Callable[[Path, float], list[Sample]]:
@@ -74,16 +89,17 @@ def _tiny(work: Path, scale: float) -> list[Sample]:
 
 
 RACES = {
-    "img8": Race(_one("img8"), wall=0.95, staged=True),
+    "img8": Race(_one("img8"), wall=0.95, staged=True, counted=True),
+    "img8, all cores busy": Race(_one("img8"), counted=True, busy=2),
     "img8, TLS 1.3": Race(_one("img8"), Shape(tls=True), wall=0.9, cpu=1.0),
     "one layer": Race(_one("big"), wall=0.75, cpu=1.0, staged=True),
     "one layer, TLS 1.3": Race(_one("big"), Shape(tls=True), wall=0.8),
     "there, by tag": Race(_one("img8"), kind="there", most_cpu_s=0.18),
     "there, by digest": Race(_one("img8"), kind="there by digest", most_cpu_s=0.12),
-    "30 images": Race(_related, wall=0.9),
+    "30 images": Race(_related, wall=0.9, counted=True),
     "1,000 tiny images": Race(_tiny, wall=0.8),
-    "30 ms each way": Race(_one("img8"), away=_MILLISECONDS, wall=1.0),
-    "20 MB/s a connection": Race(_one("img8"), Shape(pacing=_RATE)),
+    "30 ms each way": Race(_one("img8"), away=_MILLISECONDS, wall=1.0, counted=True),
+    "20 MB/s a connection": Race(_one("img8"), Shape(pacing=_RATE), counted=True),
     "img8, unpacked": Race(_one("img8"), kind="unpack", wall=1 / 2.2, staged=True, of_stages=1.08),
     "img8, unpacked, ext4": Race(
         _one("img8"), kind="unpack", file_system="ext4", wall=1 / 2.2, staged=True, of_stages=1.08
@@ -179,10 +195,23 @@ def _filled(words: Sequence[str], reference: str, target: Path) -> list[str]:
 
 
 @contextmanager
-def _served(race: Race, samples: Sequence[Sample]) -> Iterator[str]:
+def _served(race: Race, samples: Sequence[Sample]) -> Iterator[tuple[str, Callable[[], float]]]:
+    """The address, and what the server has sent for one byte since that was asked last; 0 when it is not counted."""
+    needed = {blob.name: blob.stat().st_size for sample in samples for blob in sample.blobs}
     with ExitStack() as stack:
-        address = stack.enter_context(server.serve(samples, shape=race.shape))
-        yield stack.enter_context(far(address, race.away)) if race.away else address
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastoci-race-"))) / "log"
+        shape = replace(race.shape, log=log) if race.counted else race.shape
+        address = stack.enter_context(server.serve(samples, shape=shape))
+        seen = 0
+
+        def sent() -> float:
+            nonlocal seen
+            if not race.counted:
+                return 0.0
+            asked, seen = server.asked(log, seen), log.stat().st_size
+            return sum(each.sent for each in asked if "/blobs/" in each.path) / sum(needed.values())
+
+        yield stack.enter_context(far(address, race.away)) if race.away else address, sent
 
 
 @contextmanager
@@ -193,13 +222,14 @@ def _alone(race: Race, sample: Sample, address: str, place: Path, work: Path) ->
         yield stages(sample, address, place / "stage", tars) if race.staged else {}
 
 
-def run(race: Race, options: argparse.Namespace) -> dict[str, list[Usage]]:
+def run(race: Race, options: argparse.Namespace) -> Taken:
     """What each took, in turns."""
     samples = race.samples(options.work, options.scale)
     size = 12 * sum(sample.size for sample in samples)
-    taken: dict[str, list[Usage]] = {}
+    taken = Taken()
     with (
-        _served(race, samples) as address,
+        load(race.busy * len(os.sched_getaffinity(0))),
+        _served(race, samples) as (address, sent),
         scratch.destination(race.file_system, options.work, size=size) as place,
         _alone(race, samples[0], address, place, options.work) as alone,
     ):
@@ -215,19 +245,23 @@ def run(race: Race, options: argparse.Namespace) -> dict[str, list[Usage]]:
                 target.mkdir(exist_ok=there)
                 usage = each(references, target)
                 if not there or number:  # the first brings it
-                    taken.setdefault(name, []).append(usage)
+                    taken.usages.setdefault(name, []).append(usage)
+                    taken.sent.setdefault(name, []).append(sent())
                 if not there:
                     scratch.clear(target)
             for name, stage in alone.items():
                 parts.setdefault(name, []).append(stage())
-    return taken | ({SUM: total(parts, list(parts))} if parts else {})
+                sent()
+    if parts:
+        taken.usages[SUM] = total(parts, list(parts))
+    return taken
 
 
-def bars_of(name: str, race: Race, taken: Mapping[str, Sequence[Usage]]) -> Iterator[Bar]:
-    """Against the best of the others in wall and in CPU, each the best for itself; the stages; and our seconds."""
+def bars_of(name: str, race: Race, taken: Taken) -> Iterator[Bar]:
+    """Against the best of the others in wall and in CPU, each the best for itself; the stages; and what is ours."""
 
     def medians(kind: str) -> dict[str, float]:
-        return {who: statistics.median(getattr(each, kind) for each in runs) for who, runs in taken.items()}
+        return {who: statistics.median(getattr(each, kind) for each in runs) for who, runs in taken.usages.items()}
 
     for what, kind, limit in (("wall", "wall_s", race.wall), ("CPU", "cpu_s", race.cpu)):
         found = medians(kind)
@@ -239,6 +273,15 @@ def bars_of(name: str, race: Race, taken: Mapping[str, Sequence[Usage]]) -> Iter
         yield Bar(f"{name}: {OURS} / {SUM}, CPU", medians("cpu_s")[OURS] / medians("cpu_s")[SUM], race.of_stages)
     if race.most_cpu_s:
         yield Bar(f"{name}: CPU s", medians("cpu_s")[OURS], race.most_cpu_s)
+    if race.counted:
+        yield Bar(f"{name}: sent / needed", max(taken.sent[OURS]), _SENT)
+
+
+def table(title: str, race: Race, taken: Taken) -> str:
+    """The figures, for people."""
+    counted = taken.sent.items() if race.counted else ()
+    lines = [f"  {who}: sent / needed {max(sent):.4f}" for who, sent in counted]
+    return "\n".join([report.table(title, taken.usages, to=OURS), *lines])
 
 
 def plot(results: Mapping[str, Mapping[str, Sequence[Usage]]], to: Path) -> None:
@@ -277,11 +320,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="the file for the result; stdout without it")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
+    results = dict[str, dict[str, list[Usage]]]()
+    sent = dict[str, dict[str, list[float]]]()
     judged = list[Bar]()
     for name in options.race or RACES:
-        results[name] = taken = run(RACES[name], options)
-        print(report.table(f"{name}, median of {options.runs}", taken, to=OURS), file=sys.stderr)
+        taken = run(RACES[name], options)
+        results[name] = taken.usages
+        if RACES[name].counted:
+            sent[name] = taken.sent
+        print(table(f"{name}, median of {options.runs}", RACES[name], taken), file=sys.stderr)
         judged += bars_of(name, RACES[name], taken)
     if options.plot is not None:
         plot(results, options.plot)
@@ -291,6 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "results": {
             name: {who: report.summary(each) for who, each in taken.items()} for name, taken in results.items()
         },
+        "sent": {name: {who: report.spread(each) for who, each in found.items()} for name, found in sent.items()},
         "bars": report.bars(judged),
     }
     report.publish(outcome, options.json)

@@ -56,7 +56,14 @@ def test_the_pull_benchmark_compares_and_reports(tmp_path: Path, peer: Callable[
 def test_the_race_holds_every_tool_on_path_against_ours(tmp_path: Path, peer: Callable[[str], str]) -> None:
     for program in ("nginx", "skopeo", "umoci", "openssl"):
         peer(program)
-    races = ("img8, TLS 1.3", "there, by digest", "30 images", "30 ms each way", "img8, unpacked")
+    races = (
+        "img8, all cores busy",
+        "img8, TLS 1.3",
+        "there, by digest",
+        "30 images",
+        "30 ms each way",
+        "img8, unpacked",
+    )
     options = ("--scale", "0.001", "--runs", "1", "--work", tmp_path, "--json", tmp_path / "result")
     done = run("benchmarks/macro/race.py", *options, *(part for race in races for part in ("--race", race)))
     assert done.returncode in (0, 1), done.stderr  # 1: a bar is missed, which little data cannot judge
@@ -68,6 +75,8 @@ def test_the_race_holds_every_tool_on_path_against_ours(tmp_path: Path, peer: Ca
     assert "img8, unpacked: fastoci / sum of the stages, CPU" in result["bars"]
     assert not any("/ sum of the stages, wall" in bar for bar in result["bars"]), "it is no tool"
     assert "there, by digest: CPU s" in result["bars"]
+    assert set(result["sent"]) == {"img8, all cores busy", "30 images", "30 ms each way"}
+    assert all(sent["fastoci"]["min"] >= 1 for sent in result["sent"].values()), "all that is needed is sent"
     assert sorted(os.listdir(tmp_path)) == ["images", "result"]
 
 
