@@ -206,7 +206,7 @@ _LIMITS: Final[dict[str, Callable[[Command], Command]]] = {
         "bandwidth",
         type=Rate(),
         metavar="RATE",
-        help="Receive at most RATE bytes a second, over all connections: 50M, 6MiB/s.  [default: no limit]",
+        help="Receive, and send, at most RATE bytes a second in all: 50M, 6MiB/s.  [default: no limit]",
     ),
     "request_rate": click.option(
         "--max-requests",

@@ -253,7 +253,7 @@ class Servers:
         rng: a number in [0, 1), anew on each call.
         maximum: connections to one of them for blobs.
         slots: the connections to all of them; None where nothing limits these.
-        bandwidth: bytes a second of all bodies; None is no limit.
+        bandwidth: bytes a second of all bodies that come, and of all that are sent; None is no limit.
         request_rate: requests a second to one of them; None is no limit.
     """
 
@@ -268,6 +268,7 @@ class Servers:
         request_rate: float | None = None,
     ) -> None:
         self.slots = slots
+        self.sending = None if bandwidth is None else Pace(bandwidth)  # a line carries as much each way
         self._bandwidth = None if bandwidth is None else Pace(bandwidth)
         self._request_rate = request_rate
         self._observer = observer

@@ -32,6 +32,7 @@ from fastoci.registry.http.aiohttp_errors import blocked, refused_by_proxy, spea
 from fastoci.registry.http.connector import Connector, RequestTimeout, new_socket
 from fastoci.registry.http.first_byte import Patience, Silence
 from fastoci.registry.http.name_lookup import Resolver
+from fastoci.registry.http.pace import Pace
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.tls import Tls, context
@@ -173,7 +174,7 @@ class Transport:
             server = self.servers.of(Origin.of(hop.url))
             await server.wait_until_allowed(self._max_wait_s, manifest=options.manifest)
             begun += await server.wait_for_turn()
-            fields = _fields({**headers, **hop.secret}, body)
+            fields = _fields({**headers, **hop.secret}, body, self.servers.sending)
             silence = self._silence(hop, options if count < _SLOW_HOPS else _PLAIN, fields["data"])
             response = await self._send(method, hop, fields, named_by or Origin.of(url), silence)
             location = response.headers.get("Location")
@@ -365,12 +366,12 @@ def _log_answer(response: aiohttp.ClientResponse, url: URL, elapsed_s: float) ->
         _LOG.debug("%s %s: %d, %s bytes announced, after %.3f s", *words)
 
 
-def _fields(headers: Mapping[str, str], body: bytes | Upload | None) -> dict[str, Any]:
+def _fields(headers: Mapping[str, str], body: bytes | Upload | None, bandwidth: Pace | None) -> dict[str, Any]:
     """Headers and body as aiohttp takes them."""
     fields = {"Accept-Encoding": "identity", **headers}
     if not isinstance(body, Upload):
         return {"headers": fields, "data": body}
-    return {"headers": {**fields, "Content-Length": str(body.size)}, "data": Sending(body)}
+    return {"headers": {**fields, "Content-Length": str(body.size)}, "data": Sending(body, bandwidth)}
 
 
 def _redirect(method: str, url: URL, location: str, status: int, body: bytes | Upload | None) -> URL:

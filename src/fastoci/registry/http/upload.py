@@ -1,18 +1,20 @@
 """A request's body that is sent in pieces, made anew each time that the request is sent. Knows no registry.
 
 While pieces go out, the server may be silent: what counts is the time since it took the last one. The time in which the
-next one is made is not the server's.
+next one is made, or waits for the bandwidth, is not the server's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
+
+from fastoci.registry.http.pace import Pace
 
 Piece = bytes | memoryview  # of a buffer: it is released when it was sent
 
@@ -34,14 +36,18 @@ class Upload(msgspec.Struct, frozen=True):
 
 
 class Sending(aiohttp.Payload):
-    """One body on its way; ``done`` when all of it has been taken."""
+    """One body on its way; ``done`` when all of it has been taken.
+
+    ``bandwidth``: what it shares with others that are sent; None where nothing limits them.
+    """
 
     _autoclose = True  # nothing is open
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: Upload, bandwidth: Pace | None) -> None:
         super().__init__(None)
         self.done = False
         self._upload = upload
+        self._bandwidth = bandwidth
         self._making = False
         self._last = time.monotonic()
 
@@ -54,18 +60,30 @@ class Sending(aiohttp.Payload):
         self._consumed = True  # aiohttp sends nothing again of its own accord
         pieces = self._upload.begin()
         while (piece := await self._next(pieces)) is not None:
-            try:
-                await writer.write(piece)
-            finally:
-                if isinstance(piece, memoryview):  # an error's traceback, too, may hold it for longer than it is ours
-                    with suppress(BufferError):  # the connection has it yet, and lets go of it itself
-                        piece.release()
+            with _lent(piece):
+                await self._send(piece, writer)
         self.done = True
 
     async def _next(self, pieces: AsyncIterator[Piece]) -> Piece | None:
-        self._making = True  # the piece before has been taken
-        try:
+        with self._ours():  # the piece before has been taken
             return await anext(pieces, None)
+
+    async def _send(self, piece: Piece, writer: AbstractStreamWriter) -> None:
+        if self._bandwidth is None:
+            await writer.write(piece)
+            return
+        for start in range(0, len(piece), self._bandwidth.piece):
+            with _lent(piece[start : start + self._bandwidth.piece]) as part:
+                with self._ours():
+                    await self._bandwidth.use(len(part))
+                await writer.write(part)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Time that is not the server's."""
+        self._making = True
+        try:
+            yield
         finally:
             self._making = False
             self._last = time.monotonic()
@@ -73,3 +91,13 @@ class Sending(aiohttp.Payload):
     def idle_s(self) -> float:
         """Seconds for which the server has taken nothing of what there was."""
         return 0.0 if self._making else time.monotonic() - self._last
+
+
+@contextmanager
+def _lent(piece: Piece) -> Iterator[Piece]:
+    try:
+        yield piece
+    finally:
+        if isinstance(piece, memoryview):  # an error's traceback, too, may hold it for longer than it is ours
+            with suppress(BufferError):  # the connection has it yet, and lets go of it itself
+                piece.release()
