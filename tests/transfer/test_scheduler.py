@@ -19,6 +19,7 @@ from fastoci.limits import Limits
 from fastoci.store.store import Store
 from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.scheduler import BytesSource, Scheduler
+from fastoci.transfer.tee import Tee
 from support.engine_parts import EngineParts, open_parts
 from support.store_shelf import Shelf
 
@@ -61,6 +62,28 @@ class Refusing(Source):
         await self.gate.wait()
         raise NotFoundError("no such blob", url="test", status=404)
         yield
+
+
+class InParts(Source):
+    """A source of a small blob that gives a few bytes at a time."""
+
+    async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
+        for start in range(offset, blob.size, 1000):
+            buffer = await buffers.take()
+            buffer.append(self._data[start : start + 1000])
+            yield buffer
+
+
+async def test_a_reader_has_a_small_blob_once_in_however_many_parts_it_comes(tmp_path: Path) -> None:
+    data, tee, seen = DATA[:9500], Tee(), b""
+    async with open_parts(tmp_path) as parts, parts.writer([blob(data)]) as writer:
+        await parts.scheduler.fetch(writer, blob(data), InParts(data), tee=tee)
+        tee.end()
+        async for buffer in tee.buffers():
+            seen += bytes(buffer)
+            buffer.release()
+        assert await parts.store.read(blob(data)) == data
+    assert seen == data
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -331,8 +331,10 @@ class Scheduler:
             self._begun(flight, 0, elsewhere)
             async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
                 async for part in buffers:
-                    buffer = await self._joined(buffer, part, tee)
+                    buffer = _joined(buffer, part)
             buffer = buffer or await self._buffers.take()
+            if tee is not None and len(buffer):
+                await tee.feed(buffer.retain())  # when nothing is added to it any more
             head = bytes(memoryview(buffer)[:HEAD])
             committed, buffer = ingest.commit(buffer, verifier), None
             _, cancelled = await wait_to_end(committed)
@@ -347,16 +349,6 @@ class Scheduler:
         if cancelled:
             raise asyncio.CancelledError
         return head
-
-    async def _joined(self, buffer: Buffer | None, part: Buffer, tee: Tee | None) -> Buffer:
-        """What came so far, with one more part, whose reference passes here."""
-        if tee is not None:
-            await tee.feed(part.retain())
-        if buffer is None:
-            return part
-        buffer.append(part)  # of one that is longer than promised there need not be all
-        part.release()
-        return buffer
 
     def _begun(self, flight: _Flight, offset: int, elsewhere: int) -> None:
         """Tell what is known of a blob before its first byte comes."""
@@ -424,6 +416,15 @@ async def arriving(
                 text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
                 raise TypeError(text)
             yield buffer
+
+
+def _joined(buffer: Buffer | None, part: Buffer) -> Buffer:
+    """What came so far, with one more part, whose reference passes here."""
+    if buffer is None:
+        return part
+    buffer.append(part)  # of one that is longer than promised there need not be all
+    part.release()
+    return buffer
 
 
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
