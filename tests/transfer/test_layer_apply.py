@@ -54,6 +54,7 @@ BASE = [
 @example(layers=[BASE, [Entry("root/.profile"), Entry("tmp/x"), Entry("lib/new")]], user_xattrs=False)
 @example(layers=[BASE, [hardlink("again", "usr/lib/old")], [whiteout("lib/old")]], user_xattrs=True)
 @example(layers=[BASE, [opaque("."), Entry("a")]], user_xattrs=False)
+@example(layers=[BASE, [hardlink("lib/new", "lib")]], user_xattrs=False)  # alone, "lib" is a directory
 @settings(max_examples=STACKS, deadline=None)
 def test_snapshots_on_top_of_one_another_show_the_tree_of_the_model(
     layers: list[list[Entry]], user_xattrs: bool

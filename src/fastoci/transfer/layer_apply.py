@@ -9,7 +9,7 @@ Spec: image-spec v1.1 layer.md; containerd core/diff/apply, plugins/diff/erofs.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from fastoci.unpack.erofs import LayerFileWriter
 from fastoci.unpack.rights import is_machine_root
 from fastoci.unpack.snapshot import Bounds, MergedViewWriter, UpperWriter, clear, mend
 
-MENDABLE: Final = frozenset({"implied-parent"})  # why a layer alone is inexact, until lower layers are asked
+_MENDABLE: Final = frozenset({"implied-parent"})  # why a layer alone is inexact, until lower layers are asked
 EROFS_MARKER: Final = ".erofslayer"  # in a snapshot's directory: an EROFS file is wanted beside it
 EROFS_FILE: Final = "layer.erofs"
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -95,8 +95,8 @@ class LayerApply:
         Raises:
             UnpackError, FormatError, IntegrityError, StoreError: the snapshot holds what was made before.
         """
-        harmless = HARMLESS_AT_THE_BOTTOM if target.lowers is None else MENDABLE
-        alone = await self.alone(layer, target, harmless=harmless, unknown_lowers=target.lowers is None)
+        unknown = target.lowers is None
+        alone = await self.alone(layer, target, mendable=not unknown, unknown_lowers=unknown)
         if alone is not None and (target.lowers is None or await self.mend(target, alone.implied, target)):
             return alone.proof
         if target.lowers is None:
@@ -107,12 +107,12 @@ class LayerApply:
         return await self._view(msgspec.structs.replace(layer, read=layer.again), target)
 
     async def alone(
-        self, layer: LayerToApply, target: Target, *, harmless: Collection[str], unknown_lowers: bool = False
+        self, layer: LayerToApply, target: Target, *, mendable: bool, unknown_lowers: bool = False
     ) -> Alone | None:
         """As ``apply``, without lower layers where the form has none; None when the layer needs them.
 
         Args:
-            harmless: why a layer may be inexact, and counts all the same.
+            mendable: lower layers can be asked later; else it is as if there were none.
             unknown_lowers: lower layers are there, and nobody will say what they have.
         """
         if target.mounted is not None:
@@ -125,7 +125,7 @@ class LayerApply:
             if target.lowers is None:
                 raise UnsupportedError(f"layer {layer.name}: only root of the machine can tell overlayfs of it alone")
             return Alone(await self._view(layer, target))
-        return await self._upper(layer, target, frozenset(harmless), unknown_lowers)
+        return await self._upper(layer, target, mendable, unknown_lowers)
 
     async def mend(self, target: Target, implied: Sequence[bytes], above: Target) -> bool:
         """Give directories that a layer does not name, but has files in, what lower layers say of them.
@@ -164,11 +164,10 @@ class LayerApply:
         """
         await self._workers.run(partial(_sync, target))
 
-    async def _upper(
-        self, layer: LayerToApply, target: Target, harmless: frozenset[str], unknown_lowers: bool
-    ) -> Alone | None:
+    async def _upper(self, layer: LayerToApply, target: Target, mendable: bool, unknown_lowers: bool) -> Alone | None:
         """Alone, in the form of overlayfs."""
         made: list[UpperWriter] = []
+        harmless = _MENDABLE if mendable else HARMLESS_AT_THE_BOTTOM
 
         def make(fd: int, entries: int, size: int) -> UpperWriter:
             bounds = Bounds(entries, size, self._limits.layer_directories)
@@ -194,8 +193,8 @@ class LayerApply:
         try:
             async with self._opened(partial(open_target, target)) as fd:
                 _, proof = await self._into(layer, fd, make, progressed)
-        except UnpackError:
-            if not needs_lowers():
+        except UnpackError:  # of what lower layers have a say in, a refusal may be wrong
+            if not (needs_lowers() or (mendable and made and made[-1].reasons)):
                 raise
             return None
         return None if needs_lowers() else Alone(proof, made[-1].implied)

@@ -30,10 +30,9 @@ from fastoci.events import Observer, UnpackSkipped, UnpackStarted
 from fastoci.image.config import chain_ids
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.overlay_options import HARMLESS_AT_THE_BOTTOM
 from fastoci.limits import Limits
 from fastoci.stream.verify import Verifier
-from fastoci.transfer.layer_apply import MENDABLE, LayerApply, LayerToApply, open_target
+from fastoci.transfer.layer_apply import LayerApply, LayerToApply, open_target
 from fastoci.transfer.layer_making import LayerJob
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer, Read
 from fastoci.transfer.tee import Tee
@@ -145,8 +144,7 @@ class SnapshotLayers:
             if active is None:
                 return True
             target = await self._target(active)
-            harmless = HARMLESS_AT_THE_BOTTOM if is_lowest else MENDABLE
-            written = await self._apply.alone(self._task(image, layer, read), target, harmless=harmless)
+            written = await self._apply.alone(self._task(image, layer, read), target, mendable=not is_lowest)
             if written is None:
                 return False
             await slot.aclose()  # a task that waits for lower layers must not hold a slot
