@@ -72,6 +72,7 @@ class InParts(Source):
             buffer = await buffers.take()
             buffer.append(self._data[start : start + 1000])
             yield buffer
+            await asyncio.sleep(0)  # others come to the same point
 
 
 async def test_a_reader_has_a_small_blob_once_in_however_many_parts_it_comes(tmp_path: Path) -> None:
@@ -84,6 +85,15 @@ async def test_a_reader_has_a_small_blob_once_in_however_many_parts_it_comes(tmp
             buffer.release()
         assert await parts.store.read(blob(data)) == data
     assert seen == data
+
+
+async def test_more_small_blobs_in_parts_than_there_are_buffers_all_arrive(tmp_path: Path) -> None:
+    blobs = [b"%d" % start + DATA[:2500] for start in range(1, 60)]
+    async with open_parts(tmp_path, Limits(memory=4 << 20)) as parts:
+        fetches = [parts.fetch(blob(data), InParts(data)) for data in blobs]
+        await asyncio.wait_for(asyncio.gather(*fetches), 20)
+        for data in blobs:
+            assert await parts.store.read(blob(data)) == data
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -329,13 +329,11 @@ class Scheduler:
         buffer = None
         try:
             self._begun(flight, 0, elsewhere)
-            async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
-                async for part in buffers:
-                    buffer = _joined(buffer, part)
-            buffer = buffer or await self._buffers.take()
-            if tee is not None and len(buffer):
-                await tee.feed(buffer.retain())  # when nothing is added to it any more
-            head = bytes(memoryview(buffer)[:HEAD])
+            data = await self._all_of(blob, source)
+            buffer = await self._buffers.take()
+            buffer.append(data)
+            if tee is not None and data:
+                await tee.feed(buffer.retain())
             committed, buffer = ingest.commit(buffer, verifier), None
             _, cancelled = await wait_to_end(committed)
             self._observe(BlobProgress(str(blob.digest), blob.size))
@@ -348,7 +346,16 @@ class Scheduler:
             raise
         if cancelled:
             raise asyncio.CancelledError
-        return head
+        return bytes(data[:HEAD])
+
+    async def _all_of(self, blob: Descriptor, source: BlobSource) -> bytearray:
+        """The bytes of a small blob. No buffer is held while another is asked for, so little memory does for many."""
+        data = bytearray()
+        async with aclosing(arriving(source, blob, 0, self._buffers)) as buffers:
+            async for part in buffers:
+                data += memoryview(part)[: blob.size + 1 - len(data)]  # one byte too many is as wrong as all
+                part.release()
+        return data
 
     def _begun(self, flight: _Flight, offset: int, elsewhere: int) -> None:
         """Tell what is known of a blob before its first byte comes."""
@@ -416,15 +423,6 @@ async def arriving(
                 text = f"{source.name} yields {type(buffer).__name__}, not the Buffers that it is given"
                 raise TypeError(text)
             yield buffer
-
-
-def _joined(buffer: Buffer | None, part: Buffer) -> Buffer:
-    """What came so far, with one more part, whose reference passes here."""
-    if buffer is None:
-        return part
-    buffer.append(part)  # of one that is longer than promised there need not be all
-    part.release()
-    return buffer
 
 
 def _served_by(source: BlobSource, blob: Descriptor) -> tuple[str, ...]:
