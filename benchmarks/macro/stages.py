@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,16 +60,12 @@ def total(taken: Mapping[str, Sequence[Usage]], names: Sequence[str]) -> list[Us
 def uncompressed(sample: Sample, work: Path) -> Iterator[tuple[Path, ...]]:
     """The layers as tars; gone afterwards."""
     tars = []
-    folder = work / "tars"
-    folder.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix="tars-", dir=work) as folder:  # not that of a run that was killed
         for number, path in enumerate(sample.layers):
-            tars.append(folder / f"{number}.tar")
+            tars.append(Path(folder, f"{number}.tar"))
             with gzip.open(path) as layer, tars[-1].open("wb") as tar:
                 shutil.copyfileobj(layer, tar, 1 << 20)
         yield tuple(tars)
-    finally:
-        shutil.rmtree(folder)
 
 
 def start(sample: Sample, address: str, target: Path) -> Stage:
