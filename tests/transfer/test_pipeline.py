@@ -87,8 +87,9 @@ async def test_everybody_who_waited_for_a_flight_has_an_error_of_his_own(tmp_pat
     """Each error names the image it is for."""
     async with open_parts(tmp_path) as parts:
         source = Cut()
-        fetches = (parts.fetch(BLOB, source) for _ in range(2))
-        first, second = await asyncio.gather(*fetches, return_exceptions=True)
+        async with parts.writer([BLOB]) as writer:  # both ask before the flight can end
+            fetches = (parts.scheduler.fetch(writer, BLOB, source) for _ in range(2))
+            first, second = await asyncio.gather(*fetches, return_exceptions=True)
         assert sum(isinstance(event, BlobFailed) for event in parts.events) == 1
     for error in (first, second):
         assert isinstance(error, TruncatedError)
