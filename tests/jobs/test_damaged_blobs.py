@@ -21,12 +21,18 @@ import uvloop
 import fastoci
 from fastoci.errors import BlobNotFoundError, DigestMismatchError, FastociError, FormatError, IntegrityError
 from fastoci.events import Event, FetchDuplicated, Warned
+from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
+from fastoci.image.manifest import Manifest
 from fastoci.image.reference import Reference
 from fastoci.image_interfaces import WholeImage
+from fastoci.interfaces import BlobStore
+from fastoci.jobs import pull
 from fastoci.jobs.outputs import Outputs
+from fastoci.jobs.resolve import read_config
 from fastoci.jobs.stored import Mending
+from fastoci.limits import Limits
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
@@ -182,6 +188,27 @@ def test_images_that_share_a_damaged_config_all_come(registry: Registry, tmp_pat
     run(unpack())
     assert all(same(tmp_path / name[-1], *LAYERS) for name in names)
     assert sound(store)
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_a_damaged_config_comes_though_others_say_later_that_it_is_damaged(
+    registry: Registry, tmp_path: Path, run: Loop, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    reference, store = f"{registry.address}/app:1", tmp_path / "store"
+    run(pulled(store, reference))
+    damage(store, CONFIG)
+    turns = iter(range(late + 1))
+
+    async def read(store: BlobStore, manifest: Manifest, limits: Limits) -> ImageConfig | None:
+        if next(turns, 0):  # another job had read the old bytes
+            await store.mark_corrupt(manifest.config.digest)
+        return await read_config(store, manifest, limits)
+
+    monkeypatch.setattr(pull, "read_config", read)
+    run(pulled(store, reference, tmp_path / "root"))
+    assert same(tmp_path / "root", *LAYERS)
+    assert sound(store)
+    assert asked(registry, CONFIG) == 2 + late
 
 
 @pytest.mark.parametrize("digest", [LAYER, CONFIG], ids=["layer", "config"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from fastoci.arguments import expect, one_of
 from fastoci.image import mediatype
+from fastoci.image.config import ImageConfig
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
+from fastoci.image.stored_image import StoredImage
 
 _PLAIN: Final = frozenset(
     {mediatype.OCI_LAYER, mediatype.OCI_FOREIGN, mediatype.DOCKER_LAYER, mediatype.DOCKER_FOREIGN}
@@ -115,3 +119,23 @@ def estimate_unpacked(layers: Sequence[Descriptor]) -> int:
     wrong, and a disk may all the same turn out to be too small.
     """
     return sum(layer.size * (1 if layer.media_type in _PLAIN else _RATIO) for layer in layers)
+
+
+def stored_image(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
+    """What a name led to, as the store records it when all of it is there."""
+    platform = resolved.platform or (config.platform if config and config.os else None)
+    return StoredImage(
+        name=str(resolved.reference),
+        descriptor=replace(resolved.top, platform=None),
+        images={str(platform) if platform else "unknown": replace(resolved.descriptor, platform=platform)},
+        pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        signatures={str(resolved.descriptor.digest): resolved.signatures} if resolved.signatures else {},
+    )
+
+
+def stored_together(plans: Sequence[PullPlan], configs: Sequence[ImageConfig | None]) -> StoredImage:
+    """What one name led to for several platforms."""
+    stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
+    images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
+    signatures = {digest: text for each in stored for digest, text in each.signatures.items()}
+    return replace(stored[0], images=images, signatures=signatures)

@@ -29,7 +29,7 @@ from fastoci.interfaces import StoreSession, StoreWriter
 from fastoci.jobs.destination import NOWHERE, Keeping
 from fastoci.jobs.layers import Arriving
 from fastoci.jobs.outputs import Making, Outputs, Terms
-from fastoci.jobs.plan import PullPlan
+from fastoci.jobs.plan import PullPlan, stored_together
 from fastoci.jobs.prefetch_plan import (
     BlobOutcome,
     ImageOutcome,
@@ -38,7 +38,7 @@ from fastoci.jobs.prefetch_plan import (
     RefusedImage,
 )
 from fastoci.jobs.prefetch_planning import Followed
-from fastoci.jobs.pull import PullContext, Repository, image_failed, stored_together
+from fastoci.jobs.pull import PullContext, Repository, image_failed
 from fastoci.jobs.stored import Mending
 
 _FINISHING: Final = 8  # images that are recorded side by side

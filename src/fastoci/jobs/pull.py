@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -37,13 +36,12 @@ from fastoci.image.index import select
 from fastoci.image.manifest import Manifest
 from fastoci.image.platform import Platform
 from fastoci.image.reference import Reference
-from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import ImageSource
 from fastoci.interfaces import BlobSource, BlobStore, StoreSession, StoreWriter
 from fastoci.jobs.destination import NOWHERE, Keeping
 from fastoci.jobs.layers import Arriving, Layering, layers_of
 from fastoci.jobs.outputs import Making, Outputs
-from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked
+from fastoci.jobs.plan import PullPlan, Resolved, Wanted, estimate_unpacked, stored_together
 from fastoci.jobs.resolve import read_config, resolve_all
 from fastoci.jobs.running import RunningJobs
 from fastoci.jobs.stored import Mending, Stored
@@ -56,6 +54,7 @@ from fastoci.transfer.tee import Tee
 from fastoci.unpack.marker import Contents
 
 _LOG: Final = logging.getLogger(__name__)
+_CONFIG_FETCHES: Final = 10  # of one pull, when others take it for damaged
 
 
 class Repository(ImageSource, BlobSource, Protocol):
@@ -350,15 +349,21 @@ class PullContext(msgspec.Struct, frozen=True):
     async def _config(
         self, writer: StoreWriter, manifest: Manifest, source: BlobSource, image: str
     ) -> ImageConfig | None:
-        """The config from the store, where it may be damaged: then it is fetched again."""
-        try:
-            return await read_config(self.store, manifest, self.limits)
-        except (IntegrityError, BlobNotFoundError) as error:  # absent: another job found it damaged
-            self.observer(Warned(image, f"{error.message}: it is fetched again"))
-        config = manifest.config
-        self.observer(FetchDuplicated(image, str(config.digest), "", 0, config.size, "damaged in the store"))
-        await self.scheduler.fetch(writer, config, source, image=image)
-        return await read_config(self.store, manifest, self.limits)
+        """The config from the store, where it may be damaged: then it is fetched again.
+
+        Who read the damaged bytes late has the new ones count as absent, so what is absent is fetched more than once.
+        """
+        config, fetches = manifest.config, 0
+        while True:
+            try:
+                return await read_config(self.store, manifest, self.limits)
+            except (IntegrityError, BlobNotFoundError) as error:
+                if fetches == (1 if isinstance(error, IntegrityError) else _CONFIG_FETCHES):
+                    raise
+                self.observer(Warned(image, f"{error.message}: it is fetched again"))
+            self.observer(FetchDuplicated(image, str(config.digest), "", 0, config.size, "damaged in the store"))
+            await self.scheduler.fetch(writer, config, source, image=image)
+            fetches += 1
 
     async def keep_document(
         self, writer: StoreWriter, descriptor: Descriptor, raw: bytes, image: str, *, absent: bool = False
@@ -429,22 +434,3 @@ def contents(manifest: Descriptor, same_owner: bool | None) -> Contents:
 def _plan(resolved: Resolved, wanted: Wanted, session: StoreSession) -> PullPlan:
     blobs = {blob.digest for blob in resolved.blobs}.difference(blob.digest for blob in resolved.documents)
     return PullPlan(resolved, tuple(blob for blob in session.missing if blob.digest in blobs), wanted)
-
-
-def stored_image(resolved: Resolved, config: ImageConfig | None) -> StoredImage:
-    platform = resolved.platform or (config.platform if config and config.os else None)
-    return StoredImage(
-        name=str(resolved.reference),
-        descriptor=replace(resolved.top, platform=None),
-        images={str(platform) if platform else "unknown": replace(resolved.descriptor, platform=platform)},
-        pulled_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        signatures={str(resolved.descriptor.digest): resolved.signatures} if resolved.signatures else {},
-    )
-
-
-def stored_together(plans: Sequence[PullPlan], configs: Sequence[ImageConfig | None]) -> StoredImage:
-    """What one name led to for several platforms."""
-    stored = [stored_image(plan.resolved, config) for plan, config in zip(plans, configs, strict=True)]
-    images = {platform: manifest for each in stored for platform, manifest in each.images.items()}
-    signatures = {digest: text for each in stored for digest, text in each.signatures.items()}
-    return replace(stored[0], images=images, signatures=signatures)

@@ -12,8 +12,8 @@ from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
 from fastoci.image.reference import Reference
 from fastoci.jobs.image import Image
-from fastoci.jobs.plan import Resolved
-from fastoci.jobs.pull import PullContext, stored_image
+from fastoci.jobs.plan import Resolved, stored_image
+from fastoci.jobs.pull import PullContext
 from fastoci.jobs.resolve import read_config
 
 

@@ -43,7 +43,7 @@ from fastoci.jobs.plan import Resolved, Wanted
 from fastoci.limits import Limits
 
 _NAMED: Final = 32  # platforms in a message; an index may have ten thousand
-
+_LOOKS: Final = 2  # at a document that is damaged: another job may have replaced it meanwhile
 _FOLLOWED: Final = mediatype.MANIFESTS | mediatype.INDEXES  # of other types an index may have entries, for others
 
 Link = tuple[Descriptor, bytes]
@@ -156,17 +156,18 @@ async def read_document(store: BlobStore, descriptor: Descriptor, limits: Limits
         DigestMismatchError: the store has other bytes under its name, and from now on does not have it.
     """
     check_size(descriptor, limits, what=what)
-    data = await store.read(descriptor)
-    actual = Digest.of(data, descriptor.digest.algorithm)
-    if actual != descriptor.digest:
-        await store.mark_corrupt(descriptor.digest)
-        raise DigestMismatchError(
-            f"the {what} {descriptor.digest} is damaged in the store: its {len(data)} bytes are {actual}",
-            subject=str(descriptor.digest),
-            expected=str(descriptor.digest),
-            actual=str(actual),
-        )
-    return data
+    for _ in range(_LOOKS):
+        data = await store.read(descriptor)
+        actual = Digest.of(data, descriptor.digest.algorithm)
+        if actual == descriptor.digest:
+            return data
+    await store.mark_corrupt(descriptor.digest)
+    raise DigestMismatchError(
+        f"the {what} {descriptor.digest} is damaged in the store: its {len(data)} bytes are {actual}",
+        subject=str(descriptor.digest),
+        expected=str(descriptor.digest),
+        actual=str(actual),
+    )
 
 
 def check_size(descriptor: Descriptor, limits: Limits, *, what: str = "manifest") -> None:
