@@ -34,7 +34,18 @@ _LEFT_ALONE: Final = ("fastoci.testing", "fastoci.server", "fastoci.cli")  # ser
 
 # They own what they are called with from then on: instead of them, what they await themselves is a point.
 _OWNERS: Final = frozenset(
-    {"wait_to_end", "all_or_first", "feed", "_feed_both", "_ingest", "_pipeline", "_held", "_made", "_open_devices"}
+    {
+        "wait_to_end",
+        "all_or_first",
+        "feed",
+        "_feed_both",
+        "_ingest",
+        "_take_whole",
+        "_pipeline",
+        "_held",
+        "_made",
+        "_open_devices",
+    }
 )
 
 _CLEANUPS: Final = ("WorkerPool.finish", ".abort", ".aclose")  # wherever they are called

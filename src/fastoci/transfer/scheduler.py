@@ -325,9 +325,9 @@ class Scheduler:
     async def _take_whole(self, flight: _Flight, ingest: SmallIngest, tee: Tee | None, elsewhere: int) -> bytes:
         """Fetch a small blob, and let the store have it when all of it is there; its first bytes."""
         blob, source = ingest.blob, flight.order.source
-        verifier = Verifier(blob.digest, blob.size)
         buffer = None
         try:
+            verifier = Verifier(blob.digest, blob.size)
             self._begun(flight, 0, elsewhere)
             data = await self._all_of(blob, source)
             buffer = await self._buffers.take()
