@@ -25,27 +25,32 @@ def test_that_is_over():
 async def test_without_an_end():
     await wait_to_end(asyncio.get_running_loop().create_future())
 """
+_VIRTUAL = """
+import time
+
+def test_in_virtual_time(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    time.sleep(0.8)  # longer than the watchdog sleeps
+"""
+
+
+def pytest_of(directory: Path, test: str) -> subprocess.CompletedProcess[str]:
+    (directory / "conftest.py").write_text(_CONFTEST)
+    (directory / "test_it.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(directory)]
+    command += ["-v", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-o", "timeout=1", str(directory)]
+    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
 
 
 def test_a_wait_that_neither_a_timeout_nor_a_cancellation_ends_takes_the_process_with_it(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(_CONFTEST)
-    (tmp_path / "test_it.py").write_text(_TEST)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(tmp_path),
-        "-v",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["-o", "asyncio_mode=auto", "-o", "timeout=1", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
+    done = pytest_of(tmp_path, _TEST)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "test_that_is_over PASSED" in done.stdout
     assert "a test has no end" in done.stderr
     assert "Current thread 0x" in done.stderr
+
+
+def test_a_test_in_virtual_time_has_the_real_time_that_it_takes(tmp_path: Path) -> None:
+    done = pytest_of(tmp_path, _VIRTUAL)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,8 @@ import pytest
 GRACE_S: Final = 40.0  # after a test's timeout, for what cleans up
 _LOOK_S: Final = 0.5
 
+_now: Final = time.monotonic  # the real clock, also while a test has another in its place
+
 
 class Watchdog:
     """Ends the process when a test does not end. Not by ``faulthandler``'s timer: pytest stops that at a failure."""
@@ -32,7 +34,7 @@ class Watchdog:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Watch one test, with its fixtures."""
         limit_s = _timeout_of(item)
-        self._until = time.monotonic() + limit_s + self._grace_s if limit_s else None
+        self._until = _now() + limit_s + self._grace_s if limit_s else None
         try:
             return (yield)
         finally:
@@ -42,7 +44,7 @@ class Watchdog:
         while True:
             time.sleep(_LOOK_S)
             until = self._until
-            if until is not None and time.monotonic() > until:
+            if until is not None and _now() > until:
                 os.write(self._stderr, b"\na test has no end: the process is ended\n")
                 faulthandler.dump_traceback(self._stderr)
                 os._exit(1)
