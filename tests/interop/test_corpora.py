@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,16 @@ from fastoci.errors import (
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor, encode
 from fastoci.image.digest import Digest
+from fastoci.image.layout import OCI_LAYOUT
 from fastoci.testing.registry import Registry
 
-# Over the network a label yields to what a document says of itself, when that is one thing (docs/fetching.md).
-LABELS = {"manifests/M02c-mediatype-mismatch.json", "manifests/M02f-docker-type-oci-body.json"}
+# What the table says of a Content-Type. A directory has none, and where a digest proves the bytes, Docker's type may
+# stand for OCI's.
+UNLIKE = {
+    ("manifests/M02c-mediatype-mismatch.json", "dir"),
+    *(("manifests/M02f-docker-type-oci-body.json", place) for place in ("dir", "oci", "oci-archive")),
+}
+ALL = fastoci.CopyOptions(platforms=("all",))
 REFUSALS = (FormatError, UnsupportedError, IntegrityError)
 
 
@@ -58,6 +65,26 @@ class Case(msgspec.Struct, frozen=True):
             media_type = mediatype.OCI_MANIFEST
         registry.add_manifest("hostile", self.tag, media_type, data, digest=str(Digest.of(data)))
 
+    def layout(self, directory: Path) -> Path:
+        """A layout of it, without what it names: where it is taken, the copy ends with what is absent."""
+        descriptor = Descriptor.of(self.data, self.content_type or mediatype.OCI_MANIFEST)
+        path = directory / "blobs/sha256" / descriptor.digest.hex
+        path.parent.mkdir(parents=True)
+        path.write_bytes(self.data)
+        (directory / "oci-layout").write_bytes(OCI_LAYOUT)
+        index = {"schemaVersion": 2, "manifests": [encode(descriptor)]}
+        (directory / "index.json").write_text(json.dumps(index))
+        return directory
+
+    def places(self, scratch: Path) -> dict[str, str]:
+        """Where it can be copied from: a layout, one as an archive, a directory of skopeo's."""
+        layout, archive, directory = self.layout(scratch / "layout"), scratch / "archive.tar", scratch / "directory"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(layout, ".")
+        directory.mkdir()
+        (directory / "manifest.json").write_bytes(self.data)
+        return {"oci": f"oci:{layout}", "oci-archive": f"oci-archive:{archive}", "dir": f"dir:{directory}"}
+
 
 def hostile(shared: Path) -> Iterator[Case]:
     folder = shared / "corpora/hostile"
@@ -67,24 +94,37 @@ def hostile(shared: Path) -> Iterator[Case]:
         yield Case(row["file"], row["expect"], row["content_type"], gzip.decompress(data) if row["gz"] else data)
 
 
-async def test_hostile_documents_end_a_pull_as_their_table_says(shared: Path, tmp_path: Path) -> None:
+async def outcome_of(ending: Awaitable[object], case: Case) -> str:
+    """How a document ends what reads it."""
+    try:
+        await ending
+    except REFUSALS:
+        return "reject"
+    except FastociError as error:  # all was read: what it names is nowhere, or is not for this machine
+        absent = isinstance(error, NotFoundError | BlobNotFoundError)
+        assert absent or case.expect == "contain", (case.file, error)
+    return "accept"
+
+
+async def test_hostile_documents_end_a_pull_and_a_copy_as_their_table_says(shared: Path, tmp_path: Path) -> None:
     options = fastoci.RegistryOptions(retries=0)
     async with Registry() as registry, fastoci.Engine(tmp_path / "store", registry=options) as engine:
         for case in hostile(shared):
             case.serve(registry)
             name = f"{registry.address}/hostile:{case.tag}"
-            try:
-                await engine.pull(name, platform="linux/amd64", rootfs=tmp_path / case.tag)
-            except REFUSALS:
-                outcome = "reject"
-            except FastociError as error:  # all was read: what it names is nowhere, or is not for this machine
-                assert isinstance(error, NotFoundError) or case.expect == "contain", (case.file, error)
-                outcome = "accept"
-            else:
-                outcome = "accept"
-            if case.expect != "contain" and case.file not in LABELS:
-                assert outcome == case.expect, (case.file, outcome)
+            pulled = engine.pull(name, platform="linux/amd64", rootfs=tmp_path / case.tag)
+            outcomes = {"pull": await outcome_of(pulled, case)}
+            places = {"docker": f"docker://{name}", **case.places(tmp_path / f"places-{case.tag}")}
+            if case.content_type == mediatype.OCI_CONFIG:  # what a config says matters to who unpacks the image
+                places = {}
+            for place, end in places.items():
+                copied = engine.copy(end, f"oci:{tmp_path}/copy:x", ALL)
+                outcomes[place] = await outcome_of(copied, case)
+            for way, outcome in outcomes.items():
+                if case.expect != "contain" and (case.file, way) not in UNLIKE:
+                    assert outcome == case.expect, (case.file, way, outcome)
         assert await engine.images() == ()
+    assert not (tmp_path / "copy/index.json").exists()
 
 
 class Layout(msgspec.Struct, frozen=True):

@@ -132,13 +132,22 @@ async def test_other_bytes_than_the_digest_are_a_mismatch() -> None:
         "image/png",
         "nonsense",
         mediatype.DOCKER_SCHEMA1_SIGNED,
-        mediatype.OCI_MANIFEST,
         f"{mediatype.DOCKER_LIST}, {mediatype.DOCKER_LIST}",
     ],
 )
 async def test_a_type_that_says_nothing_is_found_in_the_body(media_type: str | None) -> None:
     async with repository(lambda asked: typed(INDEX, media_type)) as (source, server):
         descriptor, _ = await source.resolve(reference(server))
+    assert descriptor.media_type == mediatype.OCI_INDEX
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("label", [mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST, mediatype.DOCKER_LIST])
+async def test_a_document_that_comes_as_another_type_than_it_says_is_taken_by_its_digest_alone(label: str) -> None:
+    async with repository(lambda asked: typed(INDEX, label)) as (source, server):
+        with pytest.raises(FormatError, match=f"by {Digest.of(INDEX)} in place of its tag it is read as"):
+            await source.resolve(reference(server))
+        descriptor, _ = await source.resolve(reference(server, f"@{Digest.of(INDEX)}"))
     assert descriptor.media_type == mediatype.OCI_INDEX
 
 

@@ -181,14 +181,14 @@ class Bad(NamedTuple):
     served: type[FastociError] | None = None  # None: the same
 
 
-# What a registry serves under a tag is what it says itself, under any label; and who names it is not asked.
+# A registry names its documents by tags, without what a layout says of them.
 _LAYOUT_ALONE: Final = FastociError
 
 BAD: Final = {
     "a document that is manifest and index": Bad(both_at_once, FormatError),
     "a manifest with manifests": Bad(manifest_with_manifests, FormatError),
-    "an index that is called a manifest": Bad(index_called_manifest, FormatError, _LAYOUT_ALONE),
-    "a manifest that is called an index": Bad(manifest_called_index, FormatError, _LAYOUT_ALONE),
+    "an index that is called a manifest": Bad(index_called_manifest, FormatError),
+    "a manifest that is called an index": Bad(manifest_called_index, FormatError),
     "an entry of another kind": Bad(entry_of_another_kind, FormatError),
     "a path as a digest": Bad(path_as_digest, FormatError),
     "a path as the digest of the top": Bad(path_as_digest_of_the_top, FormatError, _LAYOUT_ALONE),

@@ -342,6 +342,9 @@ MANIFEST_BODY = json.dumps(
         (mediatype.OCI_MANIFEST, MANIFEST_BODY[:-9]),
         ("application/json", b'{"schemaVersion":2,"mediaType":"application/vnd.acme.unknown+json"}'),
         (mediatype.DOCKER_SCHEMA1, b'{"schemaVersion":1}'),
+        (mediatype.OCI_INDEX, MANIFEST_BODY),
+        (mediatype.OCI_MANIFEST, INDEX),
+        (mediatype.DOCKER_LIST, INDEX),
     ],
 )
 async def test_a_mirror_whose_manifest_is_something_else_is_passed_by(media_type: str, body: bytes) -> None:
@@ -357,9 +360,7 @@ async def test_a_mirror_whose_manifest_is_something_else_is_passed_by(media_type
 @pytest.mark.parametrize(
     ("media_type", "body", "own"),
     [
-        (mediatype.OCI_INDEX, MANIFEST_BODY, mediatype.OCI_MANIFEST),
-        (mediatype.OCI_MANIFEST, INDEX, mediatype.OCI_INDEX),
-        (mediatype.DOCKER_LIST, INDEX, mediatype.OCI_INDEX),
+        ("application/json", MANIFEST_BODY, mediatype.OCI_MANIFEST),
         (mediatype.OCI_CONFIG, INDEX, mediatype.OCI_INDEX),
         ("application/vnd.acme.unknown+json", INDEX, mediatype.OCI_INDEX),
         ("application/vnd.oci.image.index.v1\udcff+json", INDEX, mediatype.OCI_INDEX),

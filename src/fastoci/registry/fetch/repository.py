@@ -134,7 +134,7 @@ class Repository:
             media_type, data = mediatype.DOCKER_SCHEMA1, _unsigned(data, reply.url)
         digest = reference.digest or Digest.of(data)
         _check(reference.digest or _claimed(reply) or digest, data, reply.url)
-        media_type = _read_as(media_type, data, reply.url)
+        media_type = _read_as(media_type, data, reply.url, is_proven=reference.digest is not None)
         return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
 
     async def manifest(self, descriptor: Descriptor) -> bytes:
@@ -347,11 +347,13 @@ def _media_type(reply: Reply, data: bytes) -> str:
         raise FormatError(f"{reply.url}: {what}") from error
 
 
-def _read_as(media_type: str, data: bytes, url: str) -> str:
+def _read_as(media_type: str, data: bytes, url: str, *, is_proven: bool) -> str:
     """The type by which a document can be read: the one that it came with, else its own.
 
     It is read here, where another candidate can be asked, and not when it is used.
 
+    Args:
+        is_proven: its digest was asked for. A tag proves nothing: others take the label of what it names for its type.
     Raises:
         FormatError: it is another kind of document, or none, or could be several.
         UnsupportedError: it is not a type of manifest or index.
@@ -363,6 +365,8 @@ def _read_as(media_type: str, data: bytes, url: str) -> str:
             own = parsed(manifest.sniff, data)
             if own is None or own == media_type or own not in mediatype.INDEXES | mediatype.MANIFESTS:
                 raise
+            if not is_proven:
+                raise FormatError(f"{error}; by {Digest.of(data)} in place of its tag it is read as {own}") from error
             _LOG.debug("%s: %s, read as %s", url, error, own)
             _parse(data, own)
             return own
