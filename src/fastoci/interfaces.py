@@ -332,6 +332,18 @@ class LinkableSource(Protocol):
         """
 
 
+@runtime_checkable
+class FileSource(Protocol):
+    """A ``BlobSource`` whose blobs are files: the thread that hashes one reads it, too, in place of ``fetch``."""
+
+    async def open_file(self, blob: Descriptor) -> int:
+        """A read-only descriptor of the blob's file, which had the right size; the caller closes it.
+
+        Raises:
+            StoreError, SizeMismatchError: the blob cannot be had.
+        """
+
+
 class HashPoint(msgspec.Struct, frozen=True):
     """How far a stream is hashed, and the state of the hash there."""
 

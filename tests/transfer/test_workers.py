@@ -200,6 +200,26 @@ async def test_a_buffer_that_may_wait_goes_with_another_pipelines() -> None:
     worker.close()
 
 
+async def test_pipelines_that_let_buffers_wait_share_lanes_also_when_a_thread_is_idle() -> None:
+    pool, buffers = WorkerPool(2), Buffers(_core.Pool(8 << 20, poison=True))
+    stages = [PushPipeline(pool, Counting(), None, depth=1, progressed=lambda size: None) for _ in range(2)]
+    for stage in stages:
+        stage.let_wait(1)
+        for _ in range(2):  # one more than may wait
+            stage._queue.append((await fill(buffers, b"abc")).retain())
+    with pool._lock:  # both are ready before a thread can choose
+        for stage in stages:
+            pool._enqueue(stage)
+        chosen = pool._choose()
+        pool._to_use.clear()
+    assert chosen == (None, stages[: _core.lanes()])
+    for stage in stages:
+        stage.busy = False
+        await stage.abort()
+    assert buffers.pool.in_use == 0
+    pool.close()
+
+
 async def test_no_more_buffers_wait_than_may() -> None:
     worker, buffers, sink = WorkerPool(1), Buffers(_core.Pool(8 << 20, poison=True)), Counting()
     stage = PushPipeline(worker, sink, None, depth=1, progressed=lambda size: None)

@@ -6,6 +6,7 @@ name must be a regular file, and no symbolic link.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,7 +25,7 @@ from fastoci.threads import Threads
 
 
 class FilesSource:
-    """``BlobSource``, and what an ``ImageCollection`` has of documents.
+    """``BlobSource`` and ``FileSource``, and what an ``ImageCollection`` has of documents.
 
     Args:
         root: the directory, held open by whoever made this.
@@ -53,16 +54,23 @@ class FilesSource:
             raise FormatError(f"{descriptor.digest}: a manifest of {descriptor.size} bytes, more than {limit}")
         return await self._threads.run(partial(self._read, descriptor))
 
+    async def open_file(self, blob: Descriptor) -> int:
+        """Open a blob's file: ``FileSource.open_file``."""
+        fd, cancelled = await self._threads.run_to_end(partial(self._open_blob, blob))
+        if cancelled:
+            files.close(fd)
+            raise asyncio.CancelledError
+        return fd
+
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield a blob's bytes: ``BlobSource.fetch``."""
-        fd, cancelled = await self._threads.run_to_end(partial(self._open_blob, blob))
+        fd = await self.open_file(blob)
         try:
-            if not cancelled:
-                path = str(self.path_of(blob))
-                given = buffers_of(fd, blob, offset, buffers, run=self._threads.run, path=path)
-                async with aclosing(given) as arriving:
-                    async for buffer in arriving:
-                        yield buffer
+            path = str(self.path_of(blob))
+            given = buffers_of(fd, blob, offset, buffers, run=self._threads.run, path=path)
+            async with aclosing(given) as arriving:
+                async for buffer in arriving:
+                    yield buffer
         finally:
             files.close(fd)
 

@@ -46,6 +46,8 @@ class Pipeline:
         progressed: called on the loop with the bytes that are through the stage since.
     """
 
+    waiting = 0  # buffers that may wait for another pipeline's
+
     def __init__(
         self, workers: Workers, sink: Sink, verifier: Verifier | None, *, progressed: Callable[[int], None]
     ) -> None:
@@ -148,17 +150,16 @@ class PushPipeline(Pipeline):
     ) -> None:
         super().__init__(workers, sink, verifier, progressed=progressed)
         self._depth = depth
-        self._waiting = 0  # buffers that may wait for another pipeline's
 
     def let_wait(self, count: int) -> None:
         """Hash so many buffers, of those fed last, no sooner than there is another one's to hash beside them."""
-        self._depth += count - self._waiting
-        self._waiting = count
+        self._depth += count - self.waiting
+        self.waiting = count
 
     @property
     def patient(self) -> bool:
         """Under the workers' lock: nobody waits for what it has; a thread may take it that hashes something else."""
-        return 0 < self._waiting >= len(self._queue)
+        return 0 < self.waiting >= len(self._queue)
 
     def let_go(self, buffer: Buffer) -> None:
         """On a thread: the stage is done with a buffer."""
@@ -207,7 +208,7 @@ class PushPipeline(Pipeline):
 
     def _hurry(self) -> None:
         """Let nothing wait any more."""
-        if self._waiting:
+        if self.waiting:
             self.let_wait(0)
             self._workers.schedule(self)
 

@@ -15,7 +15,7 @@ from fastoci.transfer.workers import WorkerPool
 
 
 class StoredSource:
-    """``BlobSource`` and ``LinkableSource`` over a store, which must keep the blobs meanwhile."""
+    """``BlobSource``, ``LinkableSource`` and ``FileSource`` over a store, which must keep the blobs meanwhile."""
 
     name = "store"
 
@@ -27,13 +27,17 @@ class StoredSource:
         """The blob's file: ``LinkableSource.open_linkable``."""
         return self._store.open(blob)
 
+    async def open_file(self, blob: Descriptor) -> int:
+        """The same, on a thread: ``FileSource.open_file``."""
+        return await self._workers.acquire(partial(self._store.open, blob), files.close)
+
     async def fetch(self, blob: Descriptor, offset: int, buffers: BufferSource) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes from ``offset`` on: ``BlobSource.fetch``.
 
         Raises:
             BlobNotFoundError: the store lacks it. StoreError: the disk refused.
         """
-        fd = await self._workers.acquire(partial(self._store.open, blob), files.close)
+        fd = await self.open_file(blob)
         try:
             given = buffers_of(fd, blob, offset, buffers, run=self._workers.run, path=str(blob.digest))
             async with aclosing(given) as arriving:

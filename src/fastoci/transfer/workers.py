@@ -28,7 +28,7 @@ class WorkerPool:
     side. While there are fewer such streams than threads, making comes first: it is the longer stage, and the other
     threads use what it makes. When cores are short, a thread makes a buffer of several streams first and then takes as
     many as the hash has lanes: their buffers are hashed together at nearly the price of one, while they are in the
-    cache. A lane that would be empty is for a pipeline that is patient.
+    cache. A lane that would be empty is for a pipeline that is patient; such pipelines share lanes whatever is idle.
     """
 
     def __init__(self, threads: int) -> None:
@@ -171,6 +171,8 @@ class WorkerPool:
             return maker, [maker]
         self._make_next = True
         idle = max(0, self._threads - self._serving - self._running)
+        if self._to_use and self._to_use[0].waiting:
+            idle = 0  # those that let buffers wait share lanes also when a core is idle
         count = 1 + min(max(0, len(self._to_use) - 1 - idle), lanes - 1)
         batch = [self._to_use.popleft() for _ in range(min(count, len(self._to_use)))]
         if batch:

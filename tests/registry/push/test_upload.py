@@ -21,6 +21,7 @@ from fastoci.errors import (
     IntegrityError,
     NotFoundError,
     SizeMismatchError,
+    StoreError,
     TransportError,
     UnauthorizedError,
 )
@@ -38,6 +39,7 @@ from fastoci.testing.registry import Record
 from fastoci.testing.registry import Registry as Server
 from fastoci.testing.uploads import Uploads
 from fastoci.transfer.scheduler import BytesSource
+from support.file_source import InFile
 from support.streaming import streams
 
 MIB = 1 << 20
@@ -79,6 +81,17 @@ class Notes:
 
     async def drop(self, key: str) -> None:
         self.kept.pop(key, None)
+
+
+class Truncating(Notes):
+    """Makes a file shorter as soon as the upload is under way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    async def keep(self, key: str, data: bytes) -> None:
+        os.truncate(self.path, 20 * MIB)
 
 
 @pytest.fixture
@@ -257,6 +270,34 @@ async def test_wrong_bytes_never_make_a_blob_whatever_was_noted(uploads: Uploads
             await repository.put_blob(BLOB, BytesSource(bytes(wrong)))
         assert stored(uploads) is None
         assert uploads.received < len(DATA), "the last piece is never sent"
+
+
+async def test_a_file_that_is_pushed_goes_on_after_breaks(uploads: Uploads, tmp_path: Path) -> None:
+    uploads.faults.cuts = [5 * MIB + 3, 21 * MIB]
+    async with Server(uploads=uploads) as server, destination(server) as repository:
+        assert await repository.put_blob(BLOB, InFile(tmp_path / "blob", DATA)) == "sent"
+    assert stored(uploads) == DATA
+    assert uploads.received == len(DATA), "nothing is sent twice"
+
+
+@pytest.mark.parametrize("at", [0, 30 * MIB, len(DATA) - 1])
+async def test_a_damaged_file_never_makes_a_blob(at: int, uploads: Uploads, tmp_path: Path) -> None:
+    wrong = bytearray(DATA)
+    wrong[at] ^= 1
+    async with Server(uploads=uploads) as server, destination(server) as repository:
+        with pytest.raises(DigestMismatchError):
+            await repository.put_blob(BLOB, InFile(tmp_path / "blob", bytes(wrong)))
+    assert stored(uploads) is None
+    assert uploads.received < len(DATA), "the last piece is never sent"
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_pushed_makes_no_blob(uploads: Uploads, tmp_path: Path) -> None:
+    source = InFile(tmp_path / "blob", DATA)
+    notes = Truncating(source.path)
+    async with Server(uploads=uploads) as server, destination(server, notes=notes) as repository:
+        with pytest.raises(StoreError, match=f"ends after {20 * MIB} of {len(DATA)} bytes"):
+            await repository.put_blob(BLOB, source)
+    assert stored(uploads) is None
 
 
 async def test_a_blob_by_sha512_is_pushed_and_checked(uploads: Uploads) -> None:
