@@ -40,13 +40,13 @@ from fastoci.jobs.attachments import Attached, CollectionAttachments, find_attac
 from fastoci.jobs.copy import Copied, Copying, CopySource, Job, Origin, Terms
 from fastoci.jobs.plan import Wanted
 from fastoci.jobs.push import mount_path
-from fastoci.jobs.resolve import Link, read_document
-from fastoci.jobs.store_end import StoreImages, StoreSink
+from fastoci.jobs.resolve import Link
+from fastoci.jobs.store_end import StoreImages, StoreSink, held
 from fastoci.jobs.subjects import EndSubject, Subject, stored_subject
 from fastoci.jobs.trust import Gate
 from fastoci.layouts.oci_layout_source import OciLayoutSource
 from fastoci.registry.options import RegistryOptions
-from fastoci.store.lookup import find_one
+from fastoci.store.lookup import find_one, means_platform
 
 if TYPE_CHECKING:
     from fastoci.layouts.docker_archive_source import DockerArchiveSource
@@ -142,10 +142,26 @@ class Ends(msgspec.Struct, frozen=True):
                 called = [(name,) for name in kept_names([await each.name() for each in origins], end)]
             jobs = []
             for source, begin, origin, each in zip(sources, begins, origins, called, strict=True):
-                gate = await self._gate(begin, origin)
-                jobs.append(Job(origin, msgspec.structs.replace(terms, names=each), gate, source, destination))
+                gate, asked_of = await self._gate(begin, origin), msgspec.structs.replace(terms, names=each)
+                if begin.transport == "store":
+                    origin, asked_of = await self._of_stored(begin, origin, asked_of, source)
+                jobs.append(Job(origin, asked_of, gate, source, destination))
             sink = await opened.enter_async_context(self.sink(end, options.destination, begins[0]))
             return await copying.copy(jobs, sink)
+
+    async def _of_stored(self, begin: End, origin: Origin, terms: Terms, source: str) -> tuple[Origin, Terms]:
+        """What the store has of that which is copied of an image."""
+        assert isinstance(origin.source, StoreImages)
+        context, image = self.parts.context, await find_one(self.parts.store, begin.name)
+        if means_platform(begin.name, image):
+            return origin, terms
+        found = await held(image, terms.platforms, context.store, context.limits)
+        if found.lacking and terms.preserve_digests:
+            raise UnsupportedError(f"{source}: {found.lacking}")
+        if found.lacking:
+            context.observer(Warned(source, found.lacking))
+        top = partial(origin.source.link, found.top)
+        return msgspec.structs.replace(origin, top=top), msgspec.structs.replace(terms, platforms=found.platforms)
 
     def _terms(self, end: End, options: CopyOptions) -> Terms:
         """What is copied of each image to an end; the names are not among it."""
@@ -170,18 +186,19 @@ class Ends(msgspec.Struct, frozen=True):
             )
             raise EndSyntaxError(text)
         image = await find_one(self.parts.store, reference)
-        options = CopyOptions(platforms=platforms or await self._held(image))
+        options = CopyOptions(platforms=platforms or await self._held(reference, image))
         name = destination.removeprefix("docker://") or image.name
         return (await self.copy([f"store:{image.name}"], f"docker://{name}", options))[0]
 
-    async def _held(self, image: StoredImage) -> tuple[str, ...]:
+    async def _held(self, reference: str, image: StoredImage) -> tuple[str, ...]:
         """The platforms that the store has of an image: "all" where that is everything that it names."""
-        if len(image.images) <= 1 or image.descriptor.media_type not in mediatype.INDEXES:
-            return (ALL,)
         context = self.parts.context
-        data = await read_document(context.store, image.descriptor, context.limits)
-        entries = indexes.parse(data, image.descriptor.media_type).manifests
-        return tuple(image.images) if await context.store.missing(entries) else (ALL,)
+        if means_platform(reference, image):
+            return tuple(str(each.platform) for each in image.images.values() if each.platform)
+        found = await held(image, (), context.store, context.limits)
+        if not found.lacking:
+            return (ALL,)
+        return tuple(map(str, found.platforms or filter(None, [found.top.platform])))
 
     @asynccontextmanager
     async def source(self, end: End, options: EndOptions) -> AsyncIterator[Origin]:
@@ -233,7 +250,9 @@ class Ends(msgspec.Struct, frozen=True):
         """
         context, end = self.parts.context, End.parse_image(text)
         if end.transport == "store":
-            async with stored_subject(context, await self._stored(text, end), end.name) as stored:
+            image = await self._stored(text, end)
+            platform = means_platform(end.name, image)
+            async with stored_subject(context, image, end.name, is_platform=platform) as stored:
                 yield stored
             return
         async with self.source(end, EndOptions()) as origin:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from fastoci import CopyOptions, Engine
-from fastoci.errors import BlobNotFoundError, NotFoundError, ReferenceSyntaxError, UnsupportedError
+from fastoci.errors import BlobNotFoundError, NotFoundError, PlatformError, ReferenceSyntaxError, UnsupportedError
+from fastoci.events import Event, Warned
 from fastoci.image.platform import Platform
 from fastoci.testing.images import Image, Index
 from fastoci.testing.layers import Layer
@@ -111,10 +114,29 @@ async def test_a_tag_is_given_and_taken_away(registry: Registry, app: str, engin
         await engine.tag(f"{name}:1", f"{name}:3")
 
 
-@pytest.mark.parametrize("target", ["h/other:2", "h/app@sha256:" + "0" * 64, "h/app:"])
-async def test_a_tag_stays_in_its_repository(target: str, engine: Engine) -> None:
-    with pytest.raises(ReferenceSyntaxError):
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("h/other:2", "`fastoci copy docker://docker.io/h/app:1 docker://docker.io/h/other:2` brings the image there"),
+        ("other:2", "docker.io/library/other, and a tag stays in its repository, docker.io/h/app"),
+        ("h/app@sha256:" + "0" * 64, "no digest"),
+        ("h/app:", "is not a tag"),
+        ("", "empty"),
+        ("-x", "is not a tag"),
+        ("app", "write docker.io/h/app:latest or docker.io/h/app:app"),
+    ],
+)
+async def test_a_tag_stays_in_its_repository(target: str, message: str, engine: Engine) -> None:
+    with pytest.raises(ReferenceSyntaxError, match=re.escape(message)):
         await engine.tag("h/app:1", target)
+
+
+async def test_a_tag_alone_is_one_of_the_repository(registry: Registry, app: str, engine: Engine) -> None:
+    name = f"{registry.address}/team/app"
+    await engine.copy(f"docker://{app}", f"docker://{name}:1", CopyOptions(platforms=("all",)))
+    for tag in ("latest", "v1.2", "UPPER"):
+        assert (await engine.tag(f"{name}:1", tag)).digest == INDEX.descriptor.digest
+    assert sorted(await engine.tags(name)) == ["1", "UPPER", "latest", "v1.2"]
 
 
 @pytest.mark.parametrize("reference", ["h/app", f"h/app:1@sha256:{'0' * 64}"], ids=["neither", "both"])
@@ -131,3 +153,59 @@ async def test_a_registry_that_deletes_no_tags_says_what_to_do(
     await engine.copy(f"docker://{app}", f"docker://{name}", CopyOptions(platforms=("all",)))
     with pytest.raises(UnsupportedError, match="takes away the manifest, with all its tags"):
         await engine.delete(name)
+
+
+async def test_all_of_a_stored_image_is_what_the_store_has_of_it_and_says_so(
+    registry: Registry, app: str, tmp_path: Path
+) -> None:
+    whole, events = CopyOptions(platforms=("all",)), list[Event]()
+    async with Engine(tmp_path / "store", observer=events.append) as engine:
+        await engine.pull(app, platform="linux/arm64")
+        copied = await engine.copy(f"store:{app}", f"oci:{tmp_path}/a:one", whole)
+        assert copied.descriptor.digest == OTHER.descriptor.digest
+        (warned,) = [each.message for each in events if isinstance(each, Warned)]
+        assert warned.startswith("not all of it is in the store, which has linux/arm64")
+        with pytest.raises(UnsupportedError, match="not all of it is in the store"):
+            exact = CopyOptions(platforms=("all",), preserve_digests=True)
+            await engine.copy(f"store:{app}", f"oci:{tmp_path}/a:two", exact)
+        await engine.pull(app, platform="linux/amd64")
+        copied = await engine.copy(f"store:{app}", f"oci:{tmp_path}/a:all", whole)
+        assert copied.descriptor.digest == INDEX.descriptor.digest
+        by_digest = await engine.copy(f"store:{OTHER.descriptor.digest}", f"oci:{tmp_path}/a:arm", whole)
+        pushed = await engine.push(str(OTHER.descriptor.digest), f"{registry.address}/team/arm:1")
+        assert {by_digest.descriptor.digest, pushed.descriptor.digest} == {OTHER.descriptor.digest}
+    assert len([each for each in events if isinstance(each, Warned)]) == 1
+
+
+async def test_of_three_platforms_two_that_are_there_get_an_index_of_theirs(registry: Registry, tmp_path: Path) -> None:
+    index = Index.build([IMAGE, OTHER, Image.build([LAYER], platform=Platform("linux", "s390x"))])
+    origin = Registry()
+    origin.add_image("app", "1", index)
+    with serve(origin):
+        async with Engine(tmp_path / "store") as engine:
+            name = f"{origin.address}/app:1"
+            await engine.pull_platforms(name, ["linux/amd64", "linux/arm64"])
+            copied = await engine.copy(f"store:{name}", f"oci:{tmp_path}/a", CopyOptions(platforms=("all",)))
+            pushed = await engine.push(name, f"{registry.address}/team/app:1")
+            rows = json.loads((tmp_path / "a/blobs/sha256" / copied.descriptor.digest.hex).read_bytes())["manifests"]
+    assert pushed.descriptor.digest == copied.descriptor.digest
+    assert [row["digest"] for row in rows] == [str(IMAGE.descriptor.digest), str(OTHER.descriptor.digest)]
+
+
+async def test_a_platform_that_the_store_lacks_is_told_and_no_other_taken(
+    app: str, engine: Engine, tmp_path: Path
+) -> None:
+    await engine.pull(app, platform="linux/arm64")
+    with pytest.raises(PlatformError, match=f"fastoci pull {app} --platform linux/amd64` brings it"):
+        await engine.copy(f"store:{app}", f"oci:{tmp_path}/a", CopyOptions(platforms=("linux/amd64",)))
+
+
+async def test_an_index_of_one_image_is_copied_whole_on_request(tmp_path: Path) -> None:
+    index, origin = Index.build([IMAGE]), Registry()
+    origin.add_image("app", "1", index)
+    with serve(origin):
+        async with Engine(tmp_path / "store") as engine:
+            name = f"{origin.address}/app:1"
+            await engine.pull(name, platform="linux/amd64")
+            copied = await engine.copy(f"store:{name}", f"oci:{tmp_path}/a", CopyOptions(platforms=("all",)))
+    assert copied.descriptor.digest == index.descriptor.digest

@@ -25,18 +25,28 @@ async def tag(repository: PushRepository, source: Reference, target: Reference) 
 
 
 def tag_target(source: Reference, text: str) -> Reference:
-    """The new name of an image in its repository.
+    """The new name of an image in its repository: in full, or the tag alone.
 
     Raises:
         ReferenceSyntaxError: it does not parse, is of another repository, or is no tag.
     """
+    if not any(mark in text for mark in "/:@") and text:
+        return _tagged(source, text)
     target = Reference.parse(text)
     if target.name != source.name:
         what = f"{text} is in {target.name}, and a tag stays in its repository, {source.name}"
-        raise ReferenceSyntaxError(f"{what}: `fastoci copy` brings an image to another one")
+        raise ReferenceSyntaxError(f"{what}: `fastoci copy docker://{source} docker://{target}` brings the image there")
     if target.digest is not None:
         raise ReferenceSyntaxError(f"{text}: a tag is given, and no digest")
     return target
+
+
+def _tagged(source: Reference, tag: str) -> Reference:
+    """A tag of the repository; the repository's own name would be one, and is meant for ``latest`` of it."""
+    if tag == source.path.rpartition("/")[2]:
+        both = f"{source.name}:latest or {source.name}:{tag}"
+        raise ReferenceSyntaxError(f"{tag} may be the repository or a new tag in it: write {both}")
+    return Reference.parse(f"{source.name}:{tag}")
 
 
 def delete_target(text: str) -> Reference:

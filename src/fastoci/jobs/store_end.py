@@ -6,20 +6,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
+import msgspec
 from msgspec.structs import replace
 
-from fastoci.errors import FormatError, UnsupportedError
+from fastoci.errors import FormatError, PlatformError, UnsupportedError
 from fastoci.image import index as indexes
 from fastoci.image import manifest as manifests
 from fastoci.image import mediatype
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.image.index import has_platform
+from fastoci.image.index import has_platform, select
+from fastoci.image.platform import Platform
 from fastoci.image.stored_image import StoredImage
 from fastoci.image_interfaces import NamedImage, Way, WholeImage
-from fastoci.interfaces import BlobSource, Spooler, SpoolingSource, StoreWriter
+from fastoci.interfaces import BlobSource, BlobStore, Spooler, SpoolingSource, StoreWriter
+from fastoci.jobs.plan import Wanted
 from fastoci.jobs.pull import PullContext
 from fastoci.jobs.resolve import Link, read_config, read_document
+from fastoci.limits import Limits
 from fastoci.transfer.stored_source import StoredSource
 
 
@@ -45,9 +49,48 @@ class StoreImages(StoredSource):
 
     async def top(self, image: StoredImage) -> Link:
         """What stands for an image: of one platform its manifest, of several what the name led to."""
-        only = next(iter(image.images.values())) if len(image.images) == 1 else None
-        top = image.descriptor if only is None else only
-        return top, await self.manifest(top)
+        return await self.link(next(iter(image.images.values())) if len(image.images) == 1 else image.descriptor)
+
+    async def link(self, descriptor: Descriptor) -> Link:
+        """A document with its bytes."""
+        return descriptor, await self.manifest(descriptor)
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What of an image of the store is copied: ``platforms`` of what ``top`` names, as ``jobs.copy.Terms`` has them.
+
+    ``lacking`` says that everything was asked for, and what of it is there; else it is empty.
+    """
+
+    top: Descriptor
+    platforms: Wanted = None
+    lacking: str = ""
+
+
+async def held(image: StoredImage, wanted: Wanted, store: BlobStore, limits: Limits) -> Held:
+    """Say what the store has of that which is wanted of an image: of one platform its manifest.
+
+    Raises:
+        PlatformError: the store does not have a platform that is wanted.
+        FormatError, StoreError, IntegrityError: what the name leads to cannot be read.
+    """
+    there = {str(each.platform): each for each in image.images.values() if has_platform(each)}
+    names = ", ".join(there) or "no image for a platform"
+    for platform in wanted or ():
+        if there and select(list(there.values()), platform) is None:
+            more = f"`fastoci pull {image.name} --platform {platform}` brings it"
+            raise PlatformError(f"the store has {names} of it, and not {platform}: {more}", available=tuple(there))
+    if image.descriptor.media_type not in mediatype.INDEXES:
+        return Held(image.descriptor, wanted)
+    only = next(iter(image.images.values())) if len(image.images) == 1 else None
+    top = image.descriptor if only is None else only
+    if wanted != ():
+        return Held(top, wanted)
+    data = await read_document(store, image.descriptor, limits)
+    if not await store.missing(indexes.parse(data, image.descriptor.media_type, choosing=True).manifests):
+        return Held(image.descriptor, ())
+    lacking = f"not all of it is in the store, which has {names}: that is copied; docker://{image.name} is all of it"
+    return Held(top, () if only is not None else tuple(map(Platform.parse, there)), lacking)
 
 
 class StoreSink:

@@ -110,20 +110,21 @@ def spool_of(context: PullContext) -> Spool:
 
 
 @asynccontextmanager
-async def stored_subject(context: PullContext, ref: StoredImage, asked: str) -> AsyncIterator[StoredSubject]:
+async def stored_subject(
+    context: PullContext, ref: StoredImage, asked: str, *, is_platform: bool
+) -> AsyncIterator[StoredSubject]:
     """An image of the store, kept from gc meanwhile.
 
     Args:
-        asked: what the user called it: a platform's digest means that manifest, and not the index of its name.
+        asked: what the user called it.
+        is_platform: by a platform's digest, which means that manifest, and not the index of its name.
     Raises:
         BlobNotFoundError: the store lost a document of it.
         FormatError, UnsupportedError, IntegrityError: one is damaged.
     """
     top = ref.descriptor
-    digits = asked.rpartition("@")[2].rpartition(":")[2]
-    if len(ref.images) == 1 and not top.digest.hex.startswith(digits):
-        (only,) = ref.images.values()
-        top = only if only.digest.hex.startswith(digits) else top
+    if is_platform and len(ref.images) == 1:
+        (top,) = ref.images.values()
     async with context.store.keep([top, *ref.images.values()], name=ref.name):
         parts = []
         for manifest in ref.images.values():

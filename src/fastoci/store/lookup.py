@@ -110,6 +110,12 @@ async def find_one(store: Store, text: str) -> StoredImage:
     return replace(found[0], images={name: manifest for each in found for name, manifest in each.images.items()})
 
 
+def means_platform(text: str, image: StoredImage) -> bool:
+    """Whether a text that meant this image means one of its platforms, by the digest of that, and not its name."""
+    meant = _Meant.parse(text)
+    return bool(meant.digits) and meant.name != image.name and not meant.has(image.descriptor.digest)
+
+
 async def find_all(store: Store, texts: Sequence[str]) -> list[StoredImage]:
     """The images that these texts mean, each name once.
 
