@@ -367,7 +367,7 @@ class Engine(Maintenance):
         """Give an image of a registry another tag in its repository; what that tag named before keeps its digest alone.
 
         Raises:
-            ReferenceSyntaxError: ``target`` is in another repository, or no tag.
+            ReferenceSyntaxError: ``target``, a tag or a name in full, is in another repository, or no tag.
             NotFoundError, RegistryError, TransportError: the registry has no such image, or does not take it.
         """
         from fastoci.jobs.registry_names import tag, tag_target

@@ -96,7 +96,8 @@ def main() -> None:
 
 def _run(arguments: list[str], report: Report) -> int:
     try:
-        code = program.main(option_places.put_behind(arguments), prog_name="fastoci", standalone_mode=False, obj=report)
+        arguments = option_places.put_behind(arguments, program)
+        code = program.main(arguments, prog_name="fastoci", standalone_mode=False, obj=report)
     except click.Abort:
         raise Stopped(signal.SIGINT) from None
     except click.ClickException as error:

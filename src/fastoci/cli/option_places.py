@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import click
+
 _WITH_VALUE: Final = frozenset({"--override-os", "--override-arch", "--override-variant", "--policy"})
 _FLAGS: Final = frozenset({"--insecure-policy"})
 
 
-def put_behind(arguments: Sequence[str]) -> list[str]:
-    """The arguments with such options behind the command's name; whether it has them is the command's matter."""
+def put_behind(arguments: Sequence[str], program: click.Command) -> list[str]:
+    """The arguments with such options behind the command's name; whether it has them is the command's matter.
+
+    Args:
+        program: its own options may stand among them, and stay where they are.
+    """
+    own = {name: not each.is_flag for each in program.params if isinstance(each, click.Option) for name in each.opts}
+    with_value = own | dict.fromkeys(_WITH_VALUE, True) | dict.fromkeys(_FLAGS, False)
+    stay: list[str] = []
     moved: list[str] = []
     position = 0
     while position < len(arguments):
         name, equals, _ = arguments[position].partition("=")
-        if name not in _WITH_VALUE | _FLAGS:
+        if name not in with_value:
             break
-        count = 2 if name in _WITH_VALUE and not equals else 1
-        moved += arguments[position : position + count]
+        count = 2 if with_value[name] and not equals else 1
+        (stay if name in own else moved).extend(arguments[position : position + count])
         position += count
-    return [*arguments[position : position + 1], *moved, *arguments[position + 1 :]] if moved else list(arguments)
+    return [*stay, *arguments[position : position + 1], *moved, *arguments[position + 1 :]]

@@ -17,6 +17,7 @@ from typing import Protocol
 import pytest
 from msgspec import structs
 
+from fastoci.cli.main import program
 from fastoci.cli.option_places import put_behind
 from fastoci.image.platform import Platform
 from fastoci.testing.auth import Basic
@@ -93,16 +94,26 @@ def test_a_platform_is_named_as_skopeo_names_it(cli: Cli, registry: Registry, tm
     assert named(tmp_path / "a") == {"one": str(OTHER.descriptor.digest)}
 
 
-def test_only_options_of_a_command_are_put_behind_it() -> None:
-    assert put_behind(["--override-os", "linux", "copy", "a"]) == ["copy", "--override-os", "linux", "a"]
-    assert put_behind(["--insecure-policy", "--override-os=linux", "copy"]) == [
-        "copy",
-        "--insecure-policy",
-        "--override-os=linux",
-    ]
-    for arguments in ([], ["copy", "--override-os", "linux"], ["--debug", "copy"], ["--help"]):
-        assert put_behind(arguments) == arguments
-    assert put_behind(["--override-os"]) == ["--override-os"]
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("--override-os linux copy a", "copy --override-os linux a"),
+        ("--insecure-policy --override-os=linux copy", "copy --insecure-policy --override-os=linux"),
+        ("--debug --override-os linux copy a", "--debug copy --override-os linux a"),
+        (
+            "--override-os linux --log-level info --config=f copy",
+            "--log-level info --config=f copy --override-os linux",
+        ),
+        ("--override-os", "--override-os"),
+        ("", ""),
+        ("copy --override-os linux", "copy --override-os linux"),
+        ("--debug copy --log-level info", "--debug copy --log-level info"),
+        ("--help", "--help"),
+        ("--unknown --override-os linux copy", "--unknown --override-os linux copy"),
+    ],
+)
+def test_only_options_of_a_command_are_put_behind_it(given: str, understood: str) -> None:
+    assert put_behind(given.split(), program) == understood.split()
 
 
 def test_a_verb_that_copies_nothing_has_no_such_option(cli: Cli) -> None:

@@ -30,9 +30,11 @@ class TagOptions(options.Given):
 def tag(asked: TagOptions) -> None:
     """Give the image REF of a registry the tag NEW in its repository, and print its digest on stdout. No blob moves.
 
-    The store has nothing to do with it. What NEW named before keeps its digest alone.
+    NEW is a tag alone, or a name in full. The store has nothing to do with it. What NEW named before keeps its digest
+    alone.
 
     \b
+    fastoci tag registry.example.com/app:1.2.3 latest
     fastoci tag registry.example.com/app:1.2.3 registry.example.com/app:latest
     """
     from fastoci.cli import run
