@@ -137,6 +137,40 @@ def test_a_layer_compressed_anew_has_the_type_of_what_it_is_now() -> None:
         convert.with_blobs(docker, {DIGEST: blob})
 
 
+def test_of_schema_2_skopeo_makes_the_same_manifest_but_for_the_config_that_it_writes_anew(
+    shared: Path, tmp_path: Path, copy_image: Callable[..., None]
+) -> None:
+    layout, compared = shared / "images/docker-schema2", 0
+    for row in json.loads((layout / "index.json").read_bytes())["manifests"]:
+        data = (layout / "blobs/sha256" / row["digest"].partition(":")[2]).read_bytes()
+        if json.loads(data).get("mediaType") != mediatype.DOCKER_MANIFEST:  # one does not say it, which skopeo refuses
+            continue
+        parsed_image = manifest.parse(data, mediatype.DOCKER_MANIFEST)
+        if sum(blob.size for blob in parsed_image.layers) > 3_000_000:
+            continue
+        compared += 1
+        source, made = tmp_path / row["digest"][7:], tmp_path / f"made-{row['digest'][7:]}"
+        source.mkdir()
+        (source / "manifest.json").write_bytes(data)
+        for blob in (parsed_image.config, *parsed_image.layers):
+            (source / blob.digest.hex).symlink_to(layout / "blobs/sha256" / blob.digest.hex)
+        copy_image(f"dir:{source}", f"oci:{made}:one")
+        (its,) = json.loads((made / "index.json").read_bytes())["manifests"]
+        theirs = json.loads((made / "blobs/sha256" / its["digest"][7:]).read_bytes())
+        ours = json.loads(convert.manifest_as(parsed_image, "oci").data)
+        assert (list(ours), list(ours["config"])) == (list(theirs), list(theirs["config"]))
+        config = theirs["config"]
+        theirs["config"] = ours["config"]
+        assert ours == theirs
+        before, after = (
+            json.loads(path.read_bytes())
+            for path in (source / parsed_image.config.digest.hex, made / "blobs/sha256" / config["digest"][7:])
+        )
+        assert set(after) <= {"created", "author", "architecture", "os", "variant", "config", "rootfs", "history"}
+        assert after["rootfs"] == {name: before["rootfs"][name] for name in ("type", "diff_ids")}
+    assert compared
+
+
 def test_skopeo_makes_the_same_manifests(
     shared: Path, tmp_path: Path, peer: Callable[[str], str], copy_image: Callable[..., None]
 ) -> None:

@@ -11,8 +11,16 @@ from fastoci.image.end_names import demand_place_for, kept_names, names
 
 def test_one_image_has_the_name_of_its_destination_and_more() -> None:
     assert names(End.parse("docker://r.test/app:1"), ["2"]) == ("r.test/app:1", "r.test/app:2")
+    in_full = ["r.test/app:2"]
+    assert names(End.parse("docker://r.test/app:1"), in_full) == ("r.test/app:1", "r.test/app:2")
     assert names(End.parse("oci:dir:one"), ["two"]) == ("one", "two")
     assert names(End.parse("oci:dir"), []) == ("",)
+
+
+@pytest.mark.parametrize("name", ["r.test/other:2", "other:2", "r.test/app@sha256:" + "0" * 64, "-", ""])
+def test_another_tag_is_one_of_the_repository(name: str) -> None:
+    with pytest.raises(ReferenceSyntaxError):
+        names(End.parse("docker://r.test/app:1"), [name])
 
 
 @pytest.mark.parametrize("place", ["docker://r.test/app", "store:r.test/app", "dir:d", "oci:d:name"])

@@ -114,6 +114,9 @@ async def test_the_form_that_an_image_has_leaves_it_as_it_is(
     options = CopyOptions(form="oci", compress="gzip")
     copied = await engine.copy(f"docker://{registry.address}/app:oci", f"oci:{tmp_path}/out", options)
     assert copied.descriptor.digest == OCI.descriptor.digest
+    preserved = CopyOptions(form="oci", preserve_digests=True)  # nothing changes
+    copied = await engine.copy(f"docker://{registry.address}/app:oci", f"oci:{tmp_path}/preserved", preserved)
+    assert copied.descriptor.digest == OCI.descriptor.digest
 
 
 async def test_layers_compressed_anew_have_the_same_tars_and_the_same_bytes_each_time(

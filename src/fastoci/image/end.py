@@ -17,6 +17,8 @@ from fastoci.image.reference import Reference
 
 Transport = Literal["docker", "oci", "oci-archive", "docker-archive", "dir", "store"]
 _TRANSPORTS: Final = ", ".join(f"{each}:" for each in get_args(Transport)).replace("docker:", "docker://", 1)
+# Places that others have, and what brings images out of them.
+_DAEMONS: Final = {"docker-daemon": "docker save", "containers-storage": "podman save"}
 _COMPONENT: Final = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _REF_NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _INDEX: Final = re.compile(r"@(0|[1-9][0-9]{0,5})")
@@ -50,7 +52,7 @@ class End(msgspec.Struct, frozen=True):
         transport, colon, rest = text.partition(":")
         try:
             if not colon or transport not in get_args(Transport):
-                raise EndSyntaxError(f"it begins with none of {_TRANSPORTS}")
+                raise EndSyntaxError(f"it begins with none of {_TRANSPORTS}; {_meant(transport, text)}")
             return _PARSERS[transport](rest)
         except ReferenceSyntaxError as error:
             raise EndSyntaxError(f"{text[:_SHOWN]!r}: {error.message}") from error
@@ -85,6 +87,21 @@ class End(msgspec.Struct, frozen=True):
             return f"docker://{self.reference}"
         image = f"@{self.index}" if self.index is not None else self.name
         return f"{self.transport}:{':'.join(each for each in (self.path, image) if each)}"
+
+
+def _meant(transport: str, text: str) -> str:
+    """What to write instead of a text that begins with no transport of these."""
+    shown = text[:_SHOWN]
+    if (save := _DAEMONS.get(transport)) is not None:
+        name = shown.partition(":")[2] or "NAME"
+        return f"from there `{save} {name} | fastoci copy docker-archive:/dev/stdin DESTINATION` copies"
+    if transport.lower() in get_args(Transport):
+        return f"small letters: {transport.lower()}:{shown.partition(':')[2]}"
+    if text.startswith(("/", ".", "~")) or not text:
+        return f"a layout in a directory is oci:{shown or 'PATH'}"
+    if text == "-":
+        return "an archive of stdin or stdout is docker-archive:/dev/stdin, oci-archive:/dev/stdout"
+    return f"in a registry it is docker://{shown.partition('://')[2] or shown}, in the store store:{shown}"
 
 
 def _docker(rest: str) -> End:

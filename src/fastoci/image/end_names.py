@@ -57,14 +57,27 @@ def names(end: End, additional: Sequence[str]) -> tuple[str, ...]:
     match end.transport:
         case "docker" | "store":
             reference = Reference.parse(end.name)
-            tags = [str(Reference.parse(f"{reference.name}:{tag}")) for tag in additional]
-            return (str(reference), *tags)
+            return (str(reference), *(_tagged(reference, tag) for tag in additional))
         case "docker-archive":
             return (end.name, *(str(Reference.parse(each)) for each in additional))
         case "dir" if additional:
             raise EndSyntaxError(f"{end}: a directory has one image, and gives it no name")
         case _:
             return (end.name, *(End.parse(f"{end.transport}:{end.path}:{each}").name for each in additional))
+
+
+def _tagged(reference: Reference, text: str) -> str:
+    """Another name in the repository: a tag alone, or in full.
+
+    Raises:
+        EndSyntaxError: it is of another repository, or no tag.
+    """
+    if not any(mark in text for mark in "/:@"):
+        return str(Reference.parse(f"{reference.name}:{text}"))
+    other = Reference.parse(text)
+    if other.name != reference.name or other.digest is not None:
+        raise EndSyntaxError(f"{text}: another tag is one of {reference.name}, as {reference.name}:TAG or TAG alone")
+    return str(other)
 
 
 def attachment_names(end: End) -> Callable[[Attachment], str | None]:

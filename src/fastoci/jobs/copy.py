@@ -226,8 +226,11 @@ class Copying(msgspec.Struct, frozen=True):
             conversion = msgspec.structs.replace(conversion, form=terms.native)
         if not conversion.changes:
             return None
+        if fixed and conversion.recipe is None and not whole.has_other_form(conversion.form):
+            return None
         if fixed:
-            raise UnsupportedError("an image in another form, or compressed anew, has another digest")
+            stays = "which is to be preserved" if terms.preserve_digests else "and what hangs on it names this one"
+            raise UnsupportedError(f"an image in another form, or compressed anew, has another digest, {stays}")
         return self.converters().converting(conversion, whole.documents, partial(self._warn, image))
 
     def _warn(self, image: str, text: str) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import pytest
 
+from fastoci.cli.commands.publish import publish
+from fastoci.cli.commands.push import push
 from fastoci.testing.images import Image
 from fastoci.testing.layers import Entry, Layer
 from fastoci.testing.registry import Registry, serve
@@ -40,6 +42,12 @@ def test_an_image_is_published_and_its_new_name_is_printed(cli: Cli, registry: R
     assert other.returncode == 0
     listed = cli("ls", *store)
     assert "fast:1" in listed.stdout
+
+
+def test_what_is_published_is_sent_within_the_bounds_of_a_push() -> None:
+    bounds = {option for each in push.params for option in each.opts if option.startswith("--max-")}
+    assert "--max-bandwidth" in bounds
+    assert bounds <= {option for each in publish.params for option in each.opts}
 
 
 def test_what_cannot_be_published_ends_with_its_status(cli: Cli, registry: Registry, tmp_path: Path) -> None:
