@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "fastoci"
 NATIVE = {"_core", "_inflate", "_extract", "_erofs", "_mount"}
 PURE = {"arguments", "errors", "events", "limits", "durations", "release", "_core", "image"}  # no I/O, no clock
-DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity"}
+DISK = {"boot", "directory", "files", "mountinfo", "path_walk", "locks", "verity", "whole_process"}
 CONTRACTS = {"interfaces", "image_interfaces", "layer_interfaces"}
 MIDDLE = PURE | DISK | CONTRACTS | {"aio", "discreet", "slots", "threads", "stream", "lists"}
 MEDIA = MIDDLE | {"registry", "store", "unpack", "pack", "layouts", "mount", "containerd", "configure"}
@@ -36,6 +36,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
     "durations": (set(), set()),
     "release": (set(), set()),
     "boot": (set(), set()),
+    "whole_process": (set(), set()),
     "directory": (set(), set()),
     "mountinfo": (set(), {"msgspec"}),
     "files": ({"errors", "directory"}, set()),
@@ -76,7 +77,7 @@ FLOORS: dict[str, tuple[set[str], set[str]]] = {
         {"__init__", "errors", "events", "limits", "durations", "release", "server", "testing", "files", "path_walk"},
         {"click", "msgspec", "prometheus_client", "rich", "uvloop"},
     ),
-    "__main__": ({"cli"}, set()),
+    "__main__": ({"cli", "whole_process"}, set()),
 }
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from fastoci import whole_process
 from fastoci.cli import standard_streams
 
 _YOUNG = 100_000  # objects between two looks for garbage: loading the program makes 75,000, and none of it is garbage
@@ -15,6 +16,7 @@ _YOUNG = 100_000  # objects between two looks for garbage: loading the program m
 def main() -> None:
     """Run the program. Until it is loaded an interrupt just ends it: there is nothing yet to let go of, or to say."""
     gc.set_threshold(_YOUNG)
+    whole_process.OURS = True
     standard_streams.open_missing()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that whoever started this ignores
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -19,6 +19,7 @@ from typing import Final
 
 import uvloop
 
+from fastoci import whole_process
 from fastoci.aio import wait_to_end
 from fastoci.engine_parts import EngineParts
 from fastoci.errors import FastociError
@@ -162,6 +163,7 @@ async def _serve(job: socket.socket) -> None:
 
 def main() -> None:
     """Work for the job at the other end of stdin."""
+    whole_process.OURS = True
     for number in _SIGNALS:
         signal.signal(number, lambda number, frame: None)  # and not SIG_IGN, which programs for credentials would have
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

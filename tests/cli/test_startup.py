@@ -45,6 +45,7 @@ WATCHED = {
     "rich.table",
 }
 WATCHED |= {"asyncio", "dataclasses", "decimal", "http.client", "logging", "pathlib", "ssl", "subprocess"}
+WATCHED |= {"aiohttp.tracing", "attr", "email.message", "http.cookies", "pickle", "urllib.request"}
 
 COMMANDS = {
     "--help": "--help",
@@ -95,6 +96,8 @@ PROBE = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 sys.argv[0] = "fastoci"
+from fastoci import whole_process
+whole_process.OURS = True  # as fastoci.__main__ has it, which ends before anything could be registered for the end
 from fastoci.cli.main import main
 main()
 """

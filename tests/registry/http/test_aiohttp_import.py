@@ -1,4 +1,9 @@
-"""aiohttp's own contexts read the system's authorities late, and then trust those and nobody else."""
+"""aiohttp's own contexts read the system's authorities late, and then trust those and nobody else.
+
+And the program leaves out what it does not use, and nobody else does.
+
+Covers: registry/http/no_cookies.py, whole_process.py.
+"""
 
 from __future__ import annotations
 
@@ -96,3 +101,54 @@ def test_no_authority_is_read_by_an_import_of_ours(system: trustme.CA, first: st
     command = [sys.executable, "-c", PROBE.replace("aiohttp_first_or_not", first)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == counts
+
+
+LEFT_OUT = """
+import sys
+from fastoci import whole_process
+whole_process.OURS = ALONE
+import fastoci.registry.http.transport
+from fastoci.registry.http.aiohttp_import import _UNUSED
+print(sorted(name for name in _UNUSED if name in sys.modules))
+import aiohttp, email.message, urllib.request
+assert email.message.EmailMessage()["subject"] is None and urllib.request.getproxies() is not None
+if ALONE:
+    try:
+        aiohttp.TraceConfig()
+    except RuntimeError as error:
+        print(error)
+import aiohttp.tracing
+assert aiohttp.tracing.TraceConfig()
+"""
+
+NEEDED_AT_ONCE = """
+import sys, types
+sys.modules["aiohttp"] = types.ModuleType("aiohttp")  # so nothing is imported yet
+from fastoci.registry.http import aiohttp_import
+del sys.modules["aiohttp"]
+aiohttp_import._UNUSED += ("multidict",)
+print(aiohttp_import._import_without_unused(), "aiohttp" in sys.modules, "multidict" in sys.modules)
+import aiohttp
+aiohttp.TraceConfig(), aiohttp.CookieJar
+"""
+
+
+def said_by(program: str) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_program_leaves_out_what_it_does_not_use() -> None:
+    assert said_by(LEFT_OUT.replace("ALONE", "True")) == [
+        "[]",
+        "aiohttp.tracing.TraceConfig is left out of this program",
+    ]
+
+
+def test_a_program_that_is_not_ours_gets_all_of_aiohttp() -> None:
+    assert "'aiohttp.tracing'" in said_by(LEFT_OUT.replace("ALONE", "False"))[0]
+
+
+def test_an_aiohttp_that_needs_at_once_what_is_left_out_is_imported_whole() -> None:
+    assert said_by(NEEDED_AT_ONCE) == ["False False False"]

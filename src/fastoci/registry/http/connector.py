@@ -9,10 +9,9 @@ import asyncio
 import functools
 import socket
 from contextlib import nullcontext, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp.tracing import Trace
 
 from fastoci.registry.http.address_policy import AddressScope, scope_of
 from fastoci.registry.http.aiohttp_errors import BlockedAddressError
@@ -21,6 +20,9 @@ from fastoci.registry.http.first_byte import Silence
 from fastoci.registry.http.servers import Servers
 from fastoci.registry.http.urls import Origin
 from fastoci.slots import Slots
+
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
 
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h; the socket module has no name for it
 _CONNECTS: Final = 3  # times ``connect_s`` for the name, and two addresses that do not speak TLS

@@ -32,6 +32,7 @@ from fastoci.registry.http.aiohttp_errors import blocked, refused_by_proxy, spea
 from fastoci.registry.http.connector import Connector, RequestTimeout, new_socket
 from fastoci.registry.http.first_byte import Patience, Silence
 from fastoci.registry.http.name_lookup import Resolver
+from fastoci.registry.http.no_cookies import NoCookies
 from fastoci.registry.http.pace import Pace
 from fastoci.registry.http.reply import Reply
 from fastoci.registry.http.servers import Servers
@@ -319,7 +320,7 @@ class Transport:
             session = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
+                cookie_jar=NoCookies(),
                 trust_env=False,
                 requote_redirect_url=False,
                 max_line_size=_HEADER_SIZE,
