@@ -7,7 +7,7 @@ conformance suite in ``fastoci.testing.suites``, run on every implementation.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -86,6 +86,14 @@ class SizeAwareSource(Protocol):
             FormatError: it does not say.
             NotFoundError, RegistryError, TransportError: the blob cannot be had.
         """
+
+
+@runtime_checkable
+class ForewarnedSource(Protocol):
+    """A ``BlobSource`` that does better when it knows what else it is about to be asked for."""
+
+    def expecting(self, blob: Descriptor) -> AbstractContextManager[None]:
+        """Around the fetch of a blob, and the wait before it."""
 
 
 class Ingest(Protocol):

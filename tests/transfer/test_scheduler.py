@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,40 @@ async def test_a_registry_that_is_dead_holds_only_flights_of_its_own(tmp_path: P
         async with asyncio.timeout(10):
             await parts.fetch(blob(DATA), Source(DATA, name="alive.test/app"))
         await flights.end()
+
+
+class Forewarned(Source):
+    """A source that keeps what it is told of."""
+
+    def __init__(self, data: bytes, expected: list[int]) -> None:
+        super().__init__(data)
+        self.expected = expected
+
+    @contextmanager
+    def expecting(self, blob: Descriptor) -> Iterator[None]:
+        self.expected.append(blob.size)
+        try:
+            yield
+        finally:
+            self.expected.remove(blob.size)
+
+
+async def test_a_source_knows_all_that_it_will_be_asked_for_before_the_first_blob_begins(tmp_path: Path) -> None:
+    blobs, expected = [DATA[: 2_000_000 + count] for count in range(6)], list[int]()
+    sources = [Forewarned(data, expected) for data in blobs]
+    for source in sources:
+        source.gate.clear()
+    wanted = [blob(data) for data in blobs]
+    async with open_parts(tmp_path, Limits(connections=2)) as parts, parts.writer(wanted) as writer:
+        fetch = parts.scheduler.fetch
+        fetches = [asyncio.create_task(fetch(writer, *order)) for order in zip(wanted, sources, strict=True)]
+        await sources[0].half.wait()
+        assert sorted(expected) == [len(data) for data in blobs]  # with those that wait for a slot
+        fetches[-1].cancel()
+        for source in sources:
+            source.gate.set()
+        await asyncio.wait(fetches)
+    assert expected == []
 
 
 async def test_no_more_blobs_are_in_flight_than_the_total_says(tmp_path: Path) -> None:

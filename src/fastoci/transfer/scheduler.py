@@ -11,7 +11,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -22,7 +22,15 @@ from fastoci.errors import FastociError, IntegrityError, SizeMismatchError, Stor
 from fastoci.events import BlobDone, BlobFailed, BlobProgress, BlobStarted, BlobWaiting, FetchDuplicated, Observer
 from fastoci.image.descriptor import Descriptor
 from fastoci.image.digest import Digest
-from fastoci.interfaces import BlobSource, BufferSource, CorruptionAwareSource, Ingest, SmallIngest, StoreWriter
+from fastoci.interfaces import (
+    BlobSource,
+    BufferSource,
+    CorruptionAwareSource,
+    ForewarnedSource,
+    Ingest,
+    SmallIngest,
+    StoreWriter,
+)
 from fastoci.limits import Limits
 from fastoci.slots import Slots
 from fastoci.stream.inflate import HEAD
@@ -248,7 +256,7 @@ class Scheduler:
 
         while True:
             busy = False
-            async with self._slot(order.source):
+            async with self._slot(order.source, blob):
                 try:
                     small = flight.writer.begin_small(blob)
                     if small is not None:
@@ -267,16 +275,18 @@ class Scheduler:
                     return b""
 
     @asynccontextmanager
-    async def _slot(self, source: BlobSource) -> AsyncIterator[None]:
+    async def _slot(self, source: BlobSource, blob: Descriptor) -> AsyncIterator[None]:
         """Hold one of the flights of the source's registry, and of all; each may need a buffer."""
-        async with self._slots.held(source.name.partition("/")[0]):
-            self._active += 1
-            self._buffers.streams = max(0, self._active - self._limits.connections)
-            try:
-                yield
-            finally:
-                self._active -= 1
+        announced = source.expecting(blob) if isinstance(source, ForewarnedSource) else nullcontext()
+        with announced:
+            async with self._slots.held(source.name.partition("/")[0]):
+                self._active += 1
                 self._buffers.streams = max(0, self._active - self._limits.connections)
+                try:
+                    yield
+                finally:
+                    self._active -= 1
+                    self._buffers.streams = max(0, self._active - self._limits.connections)
 
     def _duplicated(self, flight: _Flight, offset: int, size: int, reason: str, *, server: str = "") -> None:
         digest = str(flight.order.blob.digest)

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,7 +20,7 @@ from fastoci.image.reference import Reference
 from fastoci.limits import Limits
 from fastoci.registry.auth.credentials import Credentials
 from fastoci.registry.client import Registry
-from fastoci.registry.fetch import parallel_ranges
+from fastoci.registry.fetch import parallel_ranges, resuming_range
 from fastoci.registry.fetch.repository import Repository
 from fastoci.registry.fetch.retry import RetryPolicy
 from fastoci.registry.http import connection_limit, servers, throughput
@@ -342,3 +342,69 @@ async def test_a_range_that_may_begin_late_begins_where_a_part_of_the_stream_end
     ends = {0, *(last + 1 for _, last in server.ranges)}
     assert len(server.ranges) > 3
     assert all(first in ends for first, _ in server.ranges)
+
+
+def other(name: str, size: int) -> Descriptor:
+    return Descriptor(mediatype.OCI_LAYER, Digest("sha256", hashlib.sha256(name.encode()).hexdigest()), size)
+
+
+async def test_no_range_has_the_connection_that_a_blob_is_about_to_need() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, buffers), AsyncExitStack() as expected:
+        for name in ("one", "two", "three"):
+            expected.enter_context(source.expecting(other(name, 1000)))
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+        assert server.most_at_once == 1
+        await expected.aclose()
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.most_at_once == 4
+
+
+async def test_a_blob_under_way_needs_no_connection_beside_its_own() -> None:
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        with source.expecting(DESCRIPTOR):
+            assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.most_at_once == 4
+
+
+async def test_the_first_part_is_a_connections_share_when_each_is_another_blobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel_ranges, "_LONG", MIB)
+    server = Throttled(rate=64 * MIB)
+    async with fetching(server) as (source, buffers), AsyncExitStack() as expected:
+        expected.enter_context(source.expecting(DESCRIPTOR))
+        for name in ("one", "two", "three"):
+            expected.enter_context(source.expecting(other(name, 4 * MIB)))
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    share = -(-(SIZE + 3 * 4 * MIB) // 4)
+    first, last = min(server.ranges)
+    assert first == 0 and share <= last + 1 < share + MIB
+
+
+async def test_what_was_expected_is_forgotten_with_its_fetch_or_without_one() -> None:
+    budget = parallel_ranges.ReadAheadBudget()
+    with pytest.raises(KeyError), budget.expecting(DESCRIPTOR), budget.expecting(other("one", 10)):
+        assert (budget.waiting, budget.large, budget.share(1)) == (2, 1, SIZE + 10)
+        budget.begin(DESCRIPTOR, 0)
+        assert (budget.waiting, budget.large, budget.blobs) == (1, 1, 1)
+        budget.end(DESCRIPTOR, 0)
+        assert (budget.waiting, budget.large, budget.share(1)) == (1, 0, 10)
+        raise KeyError
+    assert (budget.waiting, budget.large, budget.share(1), budget.blobs) == (0, 0, 0, 0)
+
+
+async def test_on_a_line_so_long_that_ranges_would_mostly_wait_blobs_keep_to_their_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resuming_range.ResumingRange, "in_flight", 2 * MIB)
+    server = Throttled()
+    async with fetching(server) as (source, buffers):
+        budget = source._read_ahead
+        budget.blobs += 1  # another blob
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+        budget.blobs -= 1
+        assert server.most_at_once <= 2  # one of which asks early
+        assert await drain(source.fetch(DESCRIPTOR, 0, buffers)) == BLOB
+    assert server.most_at_once > 2

@@ -138,6 +138,33 @@ def test_the_time_that_a_connection_takes_to_open_is_not_held_against_it() -> No
     assert limit.connections == 8
 
 
+def with_blobs(limit: ConnectionLimit, clock: Clock, flowing: Callable[[int], int], steps: int) -> list[int]:
+    """The numbers while as many blobs as ``flowing`` says of a step have a connection each, of 20 MB/s."""
+    received, numbers = 0.0, []
+    for step in range(steps):
+        clock.now += STEP_S
+        received += flowing(step) * 20 * MB * STEP_S
+        limit.waited(STEP_S)
+        limit.update(flowing(step), flowing(step), int(received))
+        numbers.append(limit.connections)
+    return numbers
+
+
+def test_what_blobs_have_in_use_is_the_number_from_then_on() -> None:
+    limit = ConnectionLimit(clock := Clock(), 8)
+    assert with_blobs(limit, clock, lambda step: 6, 40)[-1] == 6
+    assert with_blobs(limit, clock, lambda step: 2, 40)[-1] == 6  # ranges may have what is free now
+
+
+def test_blobs_that_come_and_go_count_by_their_mean_and_never_beyond_what_was_refused() -> None:
+    limit = ConnectionLimit(clock := Clock(), 8)
+    assert with_blobs(limit, clock, lambda step: 8 if step % 2 else 2, 40)[-1] in (4, 5)
+    limit = ConnectionLimit(clock := Clock(), 8)
+    limit.connections = 5
+    limit.refused()
+    assert max(with_blobs(limit, clock, lambda step: 8, 1000)) == 4
+
+
 class Clock:
     now = 0.0
 

@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from fastoci._core import BUFFER_SIZE, Buffer
 from fastoci.aio import wait_to_end
 from fastoci.errors import FastociError, RegistryError, TimedOutError
 from fastoci.image.descriptor import Descriptor
+from fastoci.image.digest import Digest
 from fastoci.interfaces import BufferSource
 from fastoci.registry.fetch.body import Body
 from fastoci.registry.fetch.failover import Candidate
@@ -33,17 +35,67 @@ from fastoci.registry.http.untrusted import typed
 
 RANGE_SIZE: Final = 4 << 20  # bytes; also of the first part of a stream
 _LONGEST: Final = 64 << 20  # bytes of a part
+_LONG: Final = 16 << 20  # bytes of a part, at least, when no connection is free to ask for the next one on
 _PART_S: Final = 0.5  # for which a part comes: ranges beside it are held until it ends
 _FAILURES: Final = 3  # ranges in a row, after which a blob stays with its stream
 
 
 class ReadAheadBudget:
-    """Bytes that the blobs of one client hold ahead of their turn."""
+    """Bytes that the blobs of one client hold ahead of their turn, and which blobs these are."""
 
     def __init__(self) -> None:
         self.held = 0
         self.blobs = 0  # under way
-        self.large = 0  # of these, those that are more than a range
+        self._large = 0  # of these, those that are more than a range
+        self._waiting: set[Digest] = set()
+        self._expected: dict[Digest, int] = {}  # those that wait, or are under way since: their sizes
+        self._expected_large = 0
+        self._expected_size = 0
+
+    @contextmanager
+    def expecting(self, blob: Descriptor) -> Iterator[None]:
+        """A blob is about to be fetched, until it was: whoever begins earlier knows of it."""
+        if blob.digest not in self._expected:
+            self._waiting.add(blob.digest)
+            self._expected[blob.digest] = blob.size
+            self._expected_large += blob.size > RANGE_SIZE
+            self._expected_size += blob.size
+        try:
+            yield
+        finally:
+            self._forget(blob)
+
+    @property
+    def waiting(self) -> int:
+        """Blobs that are about to be fetched: each needs a connection."""
+        return len(self._waiting)
+
+    @property
+    def large(self) -> int:
+        """Blobs of more than a range, under way or about to be."""
+        return max(self._large, self._expected_large)
+
+    def share(self, connections: int) -> int:
+        """Bytes for each of so many connections, when all are to end at once; 0 when nobody knows."""
+        return self._expected_size // connections
+
+    def begin(self, blob: Descriptor, offset: int) -> None:
+        """The fetch of a blob begins; then ``end``."""
+        self._waiting.discard(blob.digest)
+        self.blobs += 1
+        self._large += blob.size - offset > RANGE_SIZE
+
+    def end(self, blob: Descriptor, offset: int) -> None:
+        """That fetch is over."""
+        self._forget(blob)
+        self.blobs -= 1
+        self._large -= blob.size - offset > RANGE_SIZE
+
+    def _forget(self, blob: Descriptor) -> None:
+        self._waiting.discard(blob.digest)
+        size = self._expected.pop(blob.digest, 0)
+        self._expected_large -= size > RANGE_SIZE
+        self._expected_size -= size
 
 
 class _Range:
@@ -109,9 +161,7 @@ class ParallelRanges:
         self._filling: Buffer | None = None  # by the stream
         self._tasks: set[asyncio.Task[None]] = set()
         buffers.pressed.add(self._shed)
-        self._is_large = blob.size - stream.position > RANGE_SIZE
-        budget.blobs += 1
-        budget.large += self._is_large
+        budget.begin(blob, self._began_at)
         stream.bodies = self._bodies
         stream.part = self._part
 
@@ -214,14 +264,16 @@ class ParallelRanges:
         """Bytes that the stream asks for at once.
 
         It is everything when no range can begin beside it, and much when each connection is another large blob's: none
-        is free to ask for the next part on. No part is larger than what has come: servers may be fast for the first
-        second of a request only.
+        is free to ask for the next part on. But it is no more than a connection's share, when that is known: what goes
+        beyond is left for those that are free sooner. No part is larger than what has come: servers may be fast for the
+        first second of a request only.
         """
         maximum = self._session.server(self._stream.candidate.origin).limit.maximum
         if maximum == 1 or self._buffers.ahead < RANGE_SIZE:
             return self._blob.size
         if maximum < 2 * self._budget.large:
-            return _LONGEST
+            share = self._budget.share(maximum) or _LONGEST
+            return min(max(_LONG, -(-share // BUFFER_SIZE) * BUFFER_SIZE), _LONGEST)
         size = min(int(rate * _PART_S), self._stream.position - self._began_at, _LONGEST)
         return max(RANGE_SIZE, size // BUFFER_SIZE * BUFFER_SIZE)
 
@@ -238,8 +290,12 @@ class ParallelRanges:
         candidate = self._candidate
         share = max(1, server.limit.connections // max(1, self._budget.blobs))
         busy = sum(not range_.over for range_ in self._ranges)
-        if candidate is None or not self._is_worth(server) or server.busy >= server.limit.connections or busy >= share:
+        if candidate is None or not self._is_worth(server) or busy >= share:
             return False
+        if server.busy + self._budget.waiting >= server.limit.connections:
+            return False
+        if self._budget.blobs > 1 and self._stream.in_flight > RANGE_SIZE:
+            return False  # it would wait more than receive: the next part of the stream is sooner here
         first = self._ranges[-1].end if self._ranges else self._first()
         end = min(first + RANGE_SIZE, self._blob.size)
         buffers = self._reserve(end - first) if end > first else None
@@ -385,5 +441,4 @@ class ParallelRanges:
             await wait_to_end(asyncio.wait(tasks))
         for range_ in ranges:
             self._finish(range_)
-        self._budget.blobs -= 1
-        self._budget.large -= self._is_large
+        self._budget.end(self._blob, self._began_at)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Final, TypeVar
 
@@ -306,6 +306,10 @@ class Repository:
             failover.done()
         finally:
             await ranges.close()
+
+    def expecting(self, blob: Descriptor) -> AbstractContextManager[None]:
+        """Around the fetch of a blob, and the wait before it: others leave a connection for it."""
+        return self._read_ahead.expecting(blob)
 
     def served_by(self, blob: Descriptor) -> tuple[str, ...]:
         """The servers that sent bytes of the last fetch of this blob, the first that did first."""

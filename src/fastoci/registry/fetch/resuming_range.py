@@ -230,6 +230,11 @@ class ResumingRange:
         """Who is asked for what is wanted next."""
         return self._failover.candidate
 
+    @property
+    def in_flight(self) -> int:
+        """Bytes that come on its connection in the time that an answer takes to begin."""
+        return int(self._rate * self._latency_s)
+
     def lag(self, candidate: Candidate) -> Callable[[float], str]:
         """What a body of ``candidate`` asks about its rate: why another is asked for the rest, if one is."""
         return lambda rate: self._failover.slow(candidate, rate * self.bodies(), self._blob.size - self.position)

@@ -9,6 +9,8 @@ Additive increase, multiplicative decrease on goodput, the bytes that come from 
 3. A server that answers 429 or 503 halves it, and the number at which it did is not reached again for ``CEILING_S``.
 4. A window begins when bytes come on that many connections: what it takes to open them is not held against them. It
    counts only when so many were busy all through it, and bytes were waited for; else a trial is taken back.
+5. Blobs have a connection each, whatever the number is. When bytes came on more than that over a window, the mean is
+   the number from then on: it was not refused, and what one blob leaves free may bring as much to the next.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class ConnectionLimit:
         self._held = 0
         self._waited = 0.0
         self._begun = False  # the window
+        self._flowed = 0.0  # connections, each times the seconds in which bytes came on it
+        self._looked = clock()
         self._since, self._from = clock(), 0
 
     @property
@@ -74,6 +78,8 @@ class ConnectionLimit:
         now = self._clock()
         elapsed = now - self._since
         reason = ""
+        self._flowed += flowing * (now - self._looked)
+        self._looked = now
         if not self._begun:
             self._begun = flowing >= self.connections
         elif busy >= self.connections:
@@ -81,12 +87,20 @@ class ConnectionLimit:
                 return ""
             self._begun = False
             if self._waited >= _WAITED * elapsed:
-                reason = self._judge((received - self._from) / elapsed)
+                reason = self._adopt(elapsed) or self._judge((received - self._from) / elapsed)
             elif self._before is not None:
                 (self.connections, _), self._before = self._before, None
                 reason = "not needed"
-        self._since, self._from, self._waited = now, received, 0.0
+        self._since, self._from, self._waited, self._flowed = now, received, 0.0, 0.0
         return reason
+
+    def _adopt(self, elapsed: float) -> str:
+        """Take the number that was in use, when it is larger: a trial of fewer has told nothing."""
+        number = min(int(self._flowed / elapsed), self.ceiling)
+        if number <= self.connections:
+            return ""
+        self.connections, self._before = number, None
+        return "in use"
 
     def _judge(self, goodput: float) -> str:
         reason = "trial"
