@@ -30,7 +30,6 @@ from fastoci.transfer.buffers import Buffers
 from fastoci.transfer.layer_reading import LayerReader
 from fastoci.transfer.scheduler import Scheduler
 from fastoci.transfer.streaming import Streams
-from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from fastoci.registry.options import RegistryOptions
     from fastoci.registry.push.repository import PushRepository
     from fastoci.transfer.packer import Packer
+    from fastoci.transfer.unpacker import Unpacker
     from fastoci.trust.policy import TrustPolicy
 
 _LOG: Final = logging.getLogger(__name__)
@@ -70,12 +70,13 @@ class EngineParts:
         buffers = Buffers(_core.Pool(limits.memory), ahead=limits.ahead)
         scheduler = Scheduler(workers, buffers, limits, observer)
         reader = LayerReader(workers, buffers, limits)
-        unpacker = Unpacker(workers, reader, limits, observer)
         streams = Streams(workers, buffers, limits, observer)
         stored = Stored(store, scheduler, workers, buffers, observer)
         path, self.running = Path(store.path), RunningJobs()
         kept = str(path / "layers")
-        layering = Layering(store, lambda: store.layers, stored, workers, reader, unpacker, limits, observer, kept)
+        layering = Layering(
+            store, lambda: store.layers, stored, workers, reader, lambda: self._unpacker, limits, observer, kept
+        )
         self.loop = asyncio.get_running_loop()
         self.store = store
         self.context = PullContext(
@@ -128,6 +129,13 @@ class EngineParts:
             raise
         _LOG.debug("store %s, additional %s, %s", path, list(additional), limits)
         return parts
+
+    @cached_property
+    def _unpacker(self) -> Unpacker:
+        from fastoci.transfer.unpacker import Unpacker
+
+        context = self.context
+        return Unpacker(self._workers, context.layering.reader, context.limits, context.observer)
 
     @cached_property
     def verifying(self) -> Verifying:

@@ -122,7 +122,9 @@ async def open_parts(directory: Path, limits: Limits | None = None) -> AsyncIter
     reader = LayerReader(worker, buffers, limits)
     unpacker = Unpacker(worker, reader, limits, events.append)
     kept = str(directory / "layers")
-    layering = Layering(store, lambda: store.layers, stored, worker, reader, unpacker, limits, events.append, kept)
+    layering = Layering(
+        store, lambda: store.layers, stored, worker, reader, lambda: unpacker, limits, events.append, kept
+    )
     trust = Trust(None, buffers)
     job = PullContext(
         store, scheduler, stored, streams, layering, limits, events.append, directory, RunningJobs(), trust

@@ -41,13 +41,13 @@ from fastoci.stream.inflate import HEAD, sniff
 from fastoci.stream.verify import Verifier
 from fastoci.transfer.layer_reading import LayerReader, OpenLayer
 from fastoci.transfer.tee import SpoiledError, Tee
-from fastoci.transfer.unpacker import Unpacker
 from fastoci.transfer.workers import WorkerPool
 from fastoci.unpack.marker import Contents
 
 if TYPE_CHECKING:
     from fastoci.image.layer_file import LayerInfo
     from fastoci.layer_interfaces import LayerStore
+    from fastoci.transfer.unpacker import Unpacker
 
 Pairs = Sequence[tuple[Descriptor, Digest]]  # layers with their diff_ids, the lowest first
 NO_TEES: Final[Mapping[Digest, Tee]] = {}
@@ -115,7 +115,7 @@ class Layering(msgspec.Struct, frozen=True):
     stored: Stored
     workers: WorkerPool
     reader: LayerReader
-    unpacker: Unpacker
+    make_unpacker: Callable[[], Unpacker]  # once; most pulls do not need it, either
     limits: Limits
     observer: Observer
     root: str  # of unpacked layers, for events
@@ -124,6 +124,11 @@ class Layering(msgspec.Struct, frozen=True):
     def layers(self) -> LayerStore:
         """Where unpacked layers are kept."""
         return self.open_layers()
+
+    @property
+    def unpacker(self) -> Unpacker:
+        """What makes trees of layers."""
+        return self.make_unpacker()
 
     async def spared(self, images: Sequence[Resolved]) -> set[Digest]:
         """The blobs of layers that images can do without, because their layer files are there."""
