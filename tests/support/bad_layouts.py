@@ -6,6 +6,7 @@ A document names what it likes, under any digest, and is stored as the file that
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,12 @@ class BadLayout:
         self._top = row
         form = {"schemaVersion": 2, "manifests": [row]}
         (self.directory / "index.json").write_text(json.dumps(form))
+
+    def name_in_directory(self, digest: str) -> str:
+        """What the file of a blob is called in a directory of skopeo's."""
+        if digest == self._top["digest"]:
+            return "manifest.json"
+        return digest.partition(":")[2] + (".manifest.json" if digest in self._documents else "")
 
     def serve(self, registry: Registry) -> str:
         """Serve it, whatever it is, and its top as ``bad:1``."""
@@ -171,6 +178,20 @@ def data_that_is_other(layout: BadLayout) -> None:
 def absent_layer(layout: BadLayout) -> None:
     (layout.directory / "blobs/sha256" / IMAGE.layers[0].descriptor.digest.hex).unlink()
     layout.top(layout.image)
+
+
+def archive(layout: BadLayout, path: Path) -> None:
+    """The same as one tar."""
+    with tarfile.open(path, "w") as tar:
+        tar.add(layout.directory, ".")
+
+
+def directory(layout: BadLayout, path: Path) -> None:
+    """The same as skopeo's form of one image: nothing there says what the document at the top is."""
+    path.mkdir()
+    for blob in (layout.directory / "blobs/sha256").iterdir():
+        name = layout.name_in_directory(f"sha256:{blob.name}")
+        (path / name).write_bytes(blob.read_bytes())
 
 
 class Bad(NamedTuple):

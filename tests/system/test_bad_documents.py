@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from fastoci import CopyOptions, Engine, RegistryOptions
-from fastoci.errors import FastociError
+from fastoci.errors import FastociError, FormatError
 from fastoci.testing.registry import Registry
 from fastoci.testing.uploads import Uploads
-from support.bad_layouts import BAD, BadLayout
+from support.bad_layouts import BAD, BadLayout, archive, directory
 
 ALL = CopyOptions(platforms=("all",))
+# Of the document at the top a directory says neither its type nor its digest: it is what it says itself.
+UNSAID = {
+    "an index that is called a manifest",
+    "a manifest that is called an index",
+    "a path as the digest of the top",
+    "data that is other",
+}
 SERVED = [name for name, bad in BAD.items() if bad.served is not FastociError]
 
 
@@ -65,4 +73,31 @@ async def test_a_bad_image_of_a_registry_is_neither_copied_nor_pulled(
             with pytest.raises(FastociError):
                 await engine.pull(served, platform="linux/amd64", rootfs=tmp_path / "copy-rootfs")
             assert not (tmp_path / "copy-rootfs").exists() or not list((tmp_path / "copy-rootfs").iterdir())
+    await demand_nothing(engine, tmp_path)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["file", "stream"])
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_layout_as_an_archive_is_copied_nowhere(
+    engine: Engine, tmp_path: Path, name: str, stream: bool
+) -> None:
+    layout, path = BadLayout(tmp_path / "bad"), tmp_path / "bad.tar"
+    BAD[name].write(layout)
+    archive(layout, path)
+    if stream:  # what goes by as a whole, as a pipe does
+        path = path.rename(tmp_path / "plain.tar").with_name("bad.tar.gz")
+        path.write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes(), 1))
+    with pytest.raises(BAD[name].error):
+        await engine.copy(f"oci-archive:{path}", f"oci:{tmp_path}/copy:x", ALL)
+    await demand_nothing(engine, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name not in UNSAID])
+async def test_a_bad_image_in_a_directory_is_copied_nowhere(engine: Engine, tmp_path: Path, name: str) -> None:
+    layout = BadLayout(tmp_path / "bad")
+    BAD[name].write(layout)
+    directory(layout, tmp_path / "dir")
+    error = FormatError if name == "other bytes of a manifest" else BAD[name].error  # no digest is known of the top
+    with pytest.raises(error):
+        await engine.copy(f"dir:{tmp_path}/dir", f"oci:{tmp_path}/copy:x", ALL)
     await demand_nothing(engine, tmp_path)
