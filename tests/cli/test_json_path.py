@@ -40,6 +40,7 @@ def test_a_path_leads_to_what_it_names(path: str, found: list[object]) -> None:
     ("path", "said"),
     [
         ("config.Nothing", "$.config has no 'Nothing'"),
+        ("Nothing", "$ has no 'Nothing'; there are 'config', "),
         ("config.env", "did you mean 'Env'?"),
         ("layers[2]", "$.layers has 2 elements, and no [2]"),
         ("layers[-3]", "no [-3]"),

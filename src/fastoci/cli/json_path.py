@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+_NAMED: Final = 16  # fields in a message
+_SHOWN: Final = 60  # characters of the name of one
 _STEP: Final = re.compile(
     r"\[(?P<index>-?[0-9]{1,9})\]"
     r"|\[(?P<all>\*)\]|\.(?P<every>\*)"
@@ -89,7 +91,11 @@ def _near(name: str, value: dict[str, object]) -> str:
 
     folded = [key for key in value if key.casefold() == name.casefold()]
     near = folded or get_close_matches(name, value, n=1)
-    return f": did you mean {near[0]!r}?" if near else ""
+    if near:
+        return f": did you mean {near[0]!r}?"
+    there = [repr(key[:_SHOWN]) for key in value]
+    more = ", ..." if len(there) > _NAMED else ""
+    return f"; there are {', '.join(there[:_NAMED])}{more}" if there else ""
 
 
 def _kind(value: object) -> str:
