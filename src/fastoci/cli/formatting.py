@@ -65,7 +65,7 @@ def _width(text: str) -> int:
     """Columns on a screen: some characters take two, or none."""
     if text.isascii():
         return len(text)
-    from rich.cells import cell_len  # rarely, and without what draws, which takes 35 ms to import
+    from rich.cells import cell_len  # rarely, and without what draws, which takes 20 ms to import
 
     return cell_len(text)
 
