@@ -130,13 +130,13 @@ def _path(flag: str, metavar: str, text: str) -> Callable[[Command], Command]:
 
 
 def _platforms(all_: bool, named: tuple[str, ...], overridden: Sequence[str | None]) -> tuple[str, ...]:
-    """The platforms that are asked for, by either way of asking.
+    """The platforms that are asked for: all whatever is overridden, as with skopeo.
 
     Raises:
-        click.UsageError: by several.
+        click.UsageError: ``named`` beside another way to ask.
     """
-    if sum(map(bool, (all_, named, any(overridden)))) > 1:
-        raise click.UsageError("--all, --platform and --override-... exclude each other")
+    if named and (all_ or any(overridden)):
+        raise click.UsageError("--platform excludes --all and --override-...")
     if all_:
         return ("all",)
     if not any(overridden):

@@ -131,15 +131,21 @@ def test_all_is_copied_and_the_digest_is_written_to_a_file(cli: Cli, registry: R
     assert named(tmp_path / "a") == {"one": digest, "two": digest}
 
 
-def test_ways_to_name_platforms_exclude_each_other(cli: Cli, tmp_path: Path) -> None:
+def test_a_platform_is_asked_for_in_one_way(cli: Cli, tmp_path: Path) -> None:
     for words in (
         ("--all", "--platform", "linux"),
-        ("--all", "--override-os", "linux"),
         ("--platform", "a", "--override-arch", "b"),
     ):
         done = cli("copy", "oci:a", "oci:b", *words)
         assert done.returncode == 2
-        assert "exclude each other" in done.stderr
+        assert "--platform excludes" in done.stderr
+
+
+def test_all_is_copied_whatever_is_overridden(cli: Cli, registry: Registry, tmp_path: Path) -> None:
+    target = f"oci:{tmp_path}/a:one"
+    done = cli("--override-os", "linux", "copy", "--all", f"docker://{registry.address}/app:1", target)
+    assert done.returncode == 0, done.stderr
+    assert named(tmp_path / "a") == {"one": str(INDEX.descriptor.digest)}
 
 
 def test_each_end_has_credentials_of_its_own(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
