@@ -63,7 +63,10 @@ def test_a_pull_into_a_directory_of_another_user_touches_nothing_else(kind: str,
                     done["exported"] += 1
 
     with scene(kind) as at, scratch("store") as store:
-        Attacker(at).beside(lambda target: asyncio.run(pull(target)), 5)
+        for _ in range(10):  # of a hundred unpacks, two to twelve get through, and once none did
+            Attacker(at).beside(lambda target: asyncio.run(pull(target)), 5)
+            if all(done.values()):
+                break
     assert all(done.values()), done
 
 
