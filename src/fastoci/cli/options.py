@@ -258,13 +258,10 @@ _LIMITS: Final[dict[str, Callable[[Command], Command]]] = {
     ),
 }
 
-FETCHING: Final = (  # the limits of a job that fetches and unpacks
-    "connections",
-    "total_connections",
-    "bandwidth",
-    "request_rate",
-    "max_wait_s",
-    "first_byte_s",
+# The limits of a job that moves blobs from or to a registry, and of one that fetches and unpacks.
+MOVING: Final = ("connections", "total_connections", "bandwidth", "request_rate", "max_wait_s", "first_byte_s")
+FETCHING: Final = (
+    *MOVING,
     "unpacked_size",
     "unpacked_entries",
     "memory",

@@ -104,7 +104,7 @@ def _recipe(context: click.Context, parameter: click.Parameter, given: str) -> s
 @registry_options.registry
 @trust_options.trust
 @copy_options.ends
-@options.limits("connections", "total_connections", "bandwidth", "request_rate", "max_wait_s", "first_byte_s", "memory")
+@options.limits(*options.MOVING, "memory")
 @options.nice
 @options.progress
 @options.gather(CopyOptions)

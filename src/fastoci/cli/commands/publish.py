@@ -34,18 +34,7 @@ class PublishOptions(options.Given):
 @options.store
 @options.additional
 @registry_options.registry
-@options.limits(
-    "connections",
-    "total_connections",
-    "bandwidth",
-    "request_rate",
-    "max_wait_s",
-    "first_byte_s",
-    "unpacked_size",
-    "unpacked_entries",
-    "memory",
-    "durability",
-)
+@options.limits(*options.MOVING, "unpacked_size", "unpacked_entries", "memory", "durability")
 @options.progress
 @options.gather(PublishOptions)
 def publish(asked: PublishOptions) -> None:

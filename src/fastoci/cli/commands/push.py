@@ -41,7 +41,7 @@ class PushOptions(options.Given):
 @options.store
 @options.additional
 @registry_options.registry
-@options.limits("connections", "total_connections", "bandwidth", "request_rate", "max_wait_s", "first_byte_s", "memory")
+@options.limits(*options.MOVING, "memory")
 @options.progress
 @options.gather(PushOptions)
 def push(asked: PushOptions) -> None:

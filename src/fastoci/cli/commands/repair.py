@@ -30,16 +30,7 @@ class RepairOptions(options.Given):
 @options.store
 @options.additional
 @registry_options.registry
-@options.limits(
-    "connections",
-    "total_connections",
-    "bandwidth",
-    "request_rate",
-    "max_wait_s",
-    "first_byte_s",
-    "memory",
-    "durability",
-)
+@options.limits(*options.MOVING, "memory", "durability")
 @options.progress
 @options.gather(RepairOptions)
 def repair(asked: RepairOptions) -> int:
